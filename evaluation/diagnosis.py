@@ -15,7 +15,16 @@ from fewstep.evaluation.speed.fastest import KeptChoice, kept_here
 from fewstep.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.machine.memory import Space, this_space
-from fewstep.machine.packages import EXTRAS, JETPACK, RUNTIMES, Engine, installed, missing, this_engine, version_of
+from fewstep.machine.packages import (
+    EXTRAS,
+    JETPACK,
+    RUNTIMES,
+    OnnxRuntimeImport,
+    installed,
+    missing,
+    this_onnxruntime,
+    version_of,
+)
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.options import Options
@@ -59,7 +68,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpus: tuple[Gpu, ...]
     jetson: Jetson | None
     packages: dict[str, str]
-    engine: Engine | None
+    engine: OnnxRuntimeImport | None
     backends: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]  # extra -> packages
     choices: tuple[KeptChoice, ...]  # of the fastest backend, that were measured here
@@ -73,7 +82,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Look at everything. Nothing is installed, changed or loaded but onnxruntime."""
-    packages, engine, jetson = installed(), this_engine(), this_jetson()
+    packages, engine, jetson = installed(), this_onnxruntime(), this_jetson()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()
     folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # where it would be made
@@ -114,7 +123,7 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
     yield from _machine_findings(seen)
 
 
-def _backends(engine: Engine | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:
+def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:
     """What could run a bundle here. That a provider is listed does not mean that its libraries load."""
     if engine is not None and not engine.error:
         yield "onnxruntime"

@@ -1,9 +1,9 @@
-"""Whether integer kernels compute what their numbers stand for, tensor by tensor.
+"""Checks, tensor by tensor, that integer kernels compute what their numbers stand for.
 
-The kernels of a lowered graph run as deployed, and each of its operations once more in float32 on the very codes that
-the kernel read, rounded to the code that it writes. Nothing adds up from one operation to the next, so that a tensor
-which differs is where the difference is made: sums that saturate in 16 bits on a CPU without VNNI, say. Of an engine
-that is given QuantizeLinear-DequantizeLinear pairs the codes are not seen, so that both start from what is rounded.
+The kernels of a lowered graph run as deployed. Each operation runs once more in float32, on the codes that its kernel
+read, rounded to the code that it writes. Nothing adds up from one operation to the next: the tensor that differs is
+where the difference begins, as sums that saturate in 16 bits on a CPU without VNNI. An engine that takes
+QuantizeLinear-DequantizeLinear pairs does not show its codes: both runs then start from the float before the pair.
 """
 
 import logging
@@ -20,7 +20,7 @@ from fewstep.ranges.table import LEVELS
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 
 Feeds = Mapping[str, Array]
-Engine = Callable[[Graph, Sequence[str]], Callable[[Feeds], Feeds]]
+Opener = Callable[[Graph, Sequence[str]], Callable[[Feeds], Feeds]]
 
 LOG = logging.getLogger("fewstep")
 TIES = 1e-3  # of all numbers may fall to the other side of a half: float32 and integers round sums differently
@@ -29,8 +29,8 @@ FEW = 8  # may always: a small tensor has no thousandth
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the tensor that one operation makes is from its simulation, in steps of its 8-bit code; where the kernel
-    writes float32, in 255ths of what the tensor spans. `off` of its `size` elements are half a step away or more."""
+    """The distance of one operation's tensor from its simulation, in steps of its 8-bit code. Where the kernel writes
+    float32, a step is a 255th of the tensor's span. `off` of its `size` elements are half a step away or more."""
 
     tensor: str
     steps: float
@@ -44,11 +44,11 @@ class Agreement:
 
 
 def as_deployed(lowered: Graph, tensors: Sequence[str]) -> GraphSession:
-    """A graph that returns inner `tensors` too, as onnxruntime's own kernels compute them: an `Engine`."""
+    """A graph that returns inner `tensors` too, as onnxruntime's own kernels compute them: an `Opener`."""
     return open_session(lowered, tensors, optimize=True)
 
 
-def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine = as_deployed) -> tuple[Agreement, ...]:
+def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Opener = as_deployed) -> tuple[Agreement, ...]:
     """The agreement of every QLinearConv and MatMulIntegerToFloat of a lowered graph, and of every operation between
     pairs, for each evaluation; the worst first.
 
@@ -58,32 +58,32 @@ def agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine = as_deplo
     return tuple(sorted(_agreements(lowered, feeds, engine), key=lambda each: (each.steps, each.off), reverse=True))
 
 
-def _agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Engine) -> Iterator[Agreement]:
-    """Evaluation by evaluation, so that one has its tensors held."""
+def _agreements(lowered: Graph, feeds: Iterable[Feeds], engine: Opener) -> Iterator[Agreement]:
+    """The agreements, evaluation by evaluation, so that one has its tensors held."""
     idx = index(lowered)
     simulations = {node.output: nodes for node in lowered.nodes if (nodes := _simulation(node, idx))}
-    made, simulated = list(simulations), [each for nodes in simulations.values() for each in nodes]
+    results, simulated = list(simulations), [each for nodes in simulations.values() for each in nodes]
     read = {name for node in simulated for name in node.inputs if name and not lowered.is_constant(name)}
     read -= {name for node in simulated for name in node.outputs}
-    if not made:
+    if not results:
         return
-    inner = sorted(read.union(made) - {value.name for value in lowered.inputs})
+    inner = sorted(read.union(results) - {value.name for value in lowered.inputs})
     deployed, alone = engine(lowered, inner), None
-    for given in feeds:
-        held = {**given, **deployed(given)}
+    for fed in feeds:
+        held = {**fed, **deployed(fed)}
         if alone is None:
             inputs = tuple(_like(name, held[name]) for name in sorted(read))
-            outputs = tuple(_like(_simulated(name), held[name]) for name in made)
+            outputs = tuple(_like(_simulated(name), held[name]) for name in results)
             graph = Graph(f"operations of {lowered.name}", inputs, outputs, tuple(simulated), lowered.constants)
             alone = open_session(graph)
         expected = alone(held)
-        yield from [_compare(name, held.pop(name), expected.pop(_simulated(name))) for name in made]
+        yield from [_compare(name, held.pop(name), expected.pop(_simulated(name))) for name in results]
         del held, expected  # before the next one is evaluated
 
 
-def warn_of_disagreement(lowered: Graph, feeds: Iterable[Feeds], body: str, engine: Engine = as_deployed) -> None:
-    """A warning that names the tensor which this CPU computes furthest from what its numbers stand for, at any of the
-    evaluations, if that is more than rounding. The body may be right on another CPU, so it is no error."""
+def warn_of_disagreement(lowered: Graph, feeds: Iterable[Feeds], body: str, engine: Opener = as_deployed) -> None:
+    """Warn of the tensor that this CPU computes furthest from its numbers at any evaluation, if the difference is more
+    than rounding. The body may be right on another CPU, so it is no error."""
     worst = next((each for each in agreements(lowered, feeds, engine) if not each.is_close), None)
     if worst is not None:
         exact = preferred(ONNXRUNTIME, "x86", saturating=True)[0].name
@@ -99,16 +99,17 @@ def _like(name: str, array: Array) -> Value:
     return Value(name, array.dtype, tuple(f"{name}.{axis}" for axis in range(array.ndim)))
 
 
-def _compare(tensor: str, found: Array, expected: Array) -> Agreement:
-    if not found.size:  # an expert that got no row
+def _compare(tensor: str, computed: Array, expected: Array) -> Agreement:
+    if not computed.size:  # an expert that got no row
         return Agreement(tensor, 0.0, 0, 0)
-    if found.dtype == expected.dtype and found.dtype.kind in "iu":  # codes, in their own bytes
-        apart = np.maximum(found, expected).view(np.uint8) - np.minimum(found, expected).view(np.uint8)
-        return Agreement(tensor, float(apart.max()), int(np.count_nonzero(apart)), found.size)
-    step = (float(np.ptp(expected)) or 1.0) / LEVELS if found.dtype.kind == "f" else 1.0
-    difference = np.subtract(found, expected, dtype=np.float32)
+    if computed.dtype == expected.dtype and computed.dtype.kind in "iu":  # codes, in their own bytes
+        apart = np.maximum(computed, expected).view(np.uint8) - np.minimum(computed, expected).view(np.uint8)
+        return Agreement(tensor, float(apart.max()), int(np.count_nonzero(apart)), computed.size)
+    step = (float(np.ptp(expected)) or 1.0) / LEVELS if computed.dtype.kind == "f" else 1.0
+    difference = np.subtract(computed, expected, dtype=np.float32)
     np.abs(difference, out=difference)
-    return Agreement(tensor, float(difference.max()) / step, int(np.count_nonzero(difference >= step / 2)), found.size)
+    off = int(np.count_nonzero(difference >= step / 2))
+    return Agreement(tensor, float(difference.max()) / step, off, computed.size)
 
 
 def _simulation(node: Node, idx: Index) -> tuple[Node, ...]:

@@ -1,5 +1,5 @@
-"""Rounding errors of a weight that nearly cancel: their sum over an output channel is at most half a step, and over
-most kernels, where nearest integers leave more. The channel comes last, and moves the sums of some kernels again.
+"""Rounding errors of a weight that nearly cancel. Their sum over an output channel is at most half a step, and over
+most kernels; nearest integers leave more. The channel comes last, and moves the sums of some kernels again.
 
 Rounding a weight shifts all that it multiplies. Behind a SiLU activations have one sign. An output channel whose
 rounding errors have a sum is then shifted everywhere, at every step of a plan. The integers nearest to the other side
@@ -21,15 +21,15 @@ Float = NDArray[np.float64]
 
 
 def balanced(rounded: QuantizedWeight, weight: NDArray[np.float32], largest: int) -> QuantizedWeight:
-    """The same scales, and integers within [-largest, largest] of which some are moved by one."""
-    values, given = np.moveaxis(rounded.values, rounded.axis, 0), np.moveaxis(weight, rounded.axis, 0)  # [outputs, ...]
-    found = np.empty(values.shape, np.int8)
+    """The weight with its scales kept, and some integers moved by one, within [-largest, largest]."""
+    values, rows = np.moveaxis(rounded.values, rounded.axis, 0), np.moveaxis(weight, rounded.axis, 0)  # [outputs, ...]
+    moved = np.empty(values.shape, np.int8)
     at_once = max(1, BLOCK // max(1, values[0].size))
     for start in range(0, len(values), at_once):
         part = slice(start, start + at_once)
         scales = rounded.scales[part].astype(np.float64)
-        found[part] = _balanced(values[part].astype(np.float64), given[part], scales, largest)
-    return replace(rounded, values=np.ascontiguousarray(np.moveaxis(found, 0, rounded.axis)))
+        moved[part] = _balanced(values[part].astype(np.float64), rows[part], scales, largest)
+    return replace(rounded, values=np.ascontiguousarray(np.moveaxis(moved, 0, rounded.axis)))
 
 
 def _balanced(values: Float, weight: NDArray[np.float32], scales: Float, largest: int) -> Float:
@@ -66,7 +66,8 @@ def _alike(counts: Float) -> Iterator[tuple[NDArray[np.intp], int]]:
 
 
 def _most(worth: Float, count: int) -> NDArray[np.intp]:
-    """Where the greatest numbers of each row [rows, n] are, [rows, count], the greatest first; of equal ones the first.
+    """The places [rows, count] of the greatest numbers of each row [rows, n], the greatest first. The first of equal
+    numbers wins.
 
     Numbers below the last one are not put in order: sorting whole rows takes three times as long.
     """

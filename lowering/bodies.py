@@ -33,13 +33,14 @@ def is_run_by_onnxruntime(body: Body) -> bool:
 
 
 def engine_of(body: Body) -> str:
-    """What computes a body here, in words."""
+    """The engine that computes a body here, in words."""
     target = _target_here(body)
     return SIMULATION if target is None else target.platform.label
 
 
 def engine_and_version(body: Body) -> str:
-    """What computes a body here, with the version of an engine beside onnxruntime, which all bodies need."""
+    """The engine that computes a body here, in words. A version follows for engines other than onnxruntime, which all
+    bodies need."""
     target = _target_here(body)
     if target is None or target.version is None:
         return engine_of(body)
@@ -67,7 +68,7 @@ def _target_here(body: Body) -> Target | None:
 
 @cache
 def _is_there(requires: Callable[[], object]) -> bool:
-    """Whether an import succeeds, tried once: Python searches again for a module that it did not find."""
+    """True if an import succeeds. It is tried once: Python searches again for a module that is missing."""
     try:
         requires()
     except UserError:
@@ -96,7 +97,7 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """The int8 bodies to judge: those that onnxruntime runs natively, then those of other engines, then simulated ones.
+    """The int8 bodies to judge: onnxruntime's native ones first, then other engines' bodies, then simulated ones.
 
     Bodies that are `not_judged` are left out. UserError if no other is left.
     """
@@ -123,7 +124,8 @@ def not_judged(bundle: Bundle) -> dict[str, UserError]:
 
 @cache
 def _float_error(path: Path, graph: str, target: Target | None) -> UserError | None:
-    """Why a target's engine does not run the float32 body, whose file name tells its content, as onnxruntime does."""
+    """The reason why a target's engine does not run the float32 body as onnxruntime does. The file name `graph` names
+    its content."""
     if target is None or target.agrees is None:
         return None
     try:

@@ -1,16 +1,16 @@
-"""Zero points for engines that take none: the graph moves the activation, and what it makes back.
+"""Zero points for engines that take none: the graph moves the activation, and moves the product back.
 
 SiLU's results lie in [-0.28, high]. A symmetric code spends half of its numbers below zero, where next to nothing is.
 With c the number in the middle of the code, -zero point * scale:
 
     op(x, W) + bias      ==>      op(x - c, W) + (bias + c * sum of W)
 
-The sum is that of the rounded weights: where x is zero the two then cancel, as most of what SiLU makes nearly is. With
-the float weights' sum their rounding errors would be multiplied by c everywhere, which costs more than centring wins.
-A convolution's border of zeros is written out before that, since zero is -c there: Pad(x), then the convolution without
-pads. (It could be left to the convolution instead, with a constant [1, C, H, W] in the place of c * sum of W, where
-sizes are fixed; docs/design.md has what speaks against that.) An activation far from zero stays as it is, with a
-symmetric code, for an operation whose c * sum of W nears the greatest number of what the graph computes in.
+The sum is over the rounded weights: where x is zero, as it nearly is behind most of a SiLU, the two then cancel. A sum
+of the float weights would multiply their rounding errors by c everywhere. That costs more than centring wins. The graph
+writes out a convolution's border of zeros first, since zero is -c there: Pad(x), then the convolution without pads.
+Where sizes are fixed, a constant [1, C, H, W] in the place of c * sum of W could do it too; docs/design.md says what
+speaks against that. An activation keeps a symmetric code where c * sum of W nears the greatest number of the graph's
+type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,9 @@ def centre(
     weights: Mapping[str, QuantizedWeight],
     dtype: np.dtype[Any],
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with what `ops` read moved by the zero points of its `codes`, each of one scale; and the operations and
-    codes, without zero points, to lower it with. `weights` are by operation; `dtype` is what the lowered graph computes
-    in. What an operation makes is moved in the bias behind it, or in one that is added there.
+    """The graph with the inputs of `ops` moved by the zero points of their `codes`, each of one scale. It comes with
+    the operations and codes, without zero points, to lower it with. `weights` are by operation; `dtype` is what the
+    lowered graph computes in. The bias behind an operation moves its output back; where there is none, one is added.
     """
     new = Additions(prepared)
     before: dict[str, tuple[Node, ...]] = {}
@@ -44,7 +44,7 @@ def centre(
     shifts: dict[str, Array] = {}  # by operation: what its output lacks, for each channel
     plain = {x: code for x, code in codes.items() if not code.zero_point}
     greatest = float(np.finfo(dtype).max) / 2  # the other half is for what the operation makes of x itself
-    made: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
+    inputs: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
     for op in ops:
         code, pads = codes[op.x], _pads(op)
         if not code.zero_point:
@@ -57,12 +57,12 @@ def centre(
             plain[op.x] = _around_zero(code)
             continue
         key = (op.x, pads)
-        if key not in made:
+        if key not in inputs:
             before[op.name] = _centred(op.x, pads, middle, new)
-            made[key] = before[op.name][-1].output
-            plain[made[key]] = replace(code, scales=np.array([scale]), zero_point=np.int8(0))
+            inputs[key] = before[op.name][-1].output
+            plain[inputs[key]] = replace(code, scales=np.array([scale]), zero_point=np.int8(0))
         attributes = {name: value for name, value in op.node.attributes.items() if name != "pads"}
-        node = replace(op.node, inputs=(made[key], *op.node.inputs[1:]), attributes=attributes)
+        node = replace(op.node, inputs=(inputs[key], *op.node.inputs[1:]), attributes=attributes)
         inner[op.name] = replace(op, node=node)
         shifts[op.name] = shift
     nodes: list[Node] = []
@@ -74,8 +74,8 @@ def centre(
 
 
 def _around_zero(code: Encoding) -> Encoding:
-    """A code without zero point for the same values: for a convolution that does not say how wide its border is, and
-    for a shift that overflows. Others may read the same tensor centred, with a code of its own."""
+    """A code without zero point for the same values. A convolution that does not say how wide its border is needs it,
+    and a shift that overflows. Other operations may read the tensor centred, with another code."""
     zero = int(code.zero_point)
     return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
 
@@ -91,7 +91,7 @@ def _pads(op: WeightedOp) -> tuple[int, ...] | None:
 
 
 def _centred(x: str, pads: tuple[int, ...], middle: float, new: Additions) -> tuple[Node, ...]:
-    """The nodes that make what is read; the last makes it."""
+    """The nodes that make the moved input; it is the output of the last one."""
     number = new.constant(f"{x}_middle", np.array(middle, np.float32))
     if not pads:
         return (Node("Sub", (x, number), (new.name(f"{x}_centred"),), name=f"centre({x})"),)
@@ -108,8 +108,8 @@ def _restored(graph: Graph, ops: dict[str, WeightedOp], shifts: dict[str, Array]
     """The graph with every shift in the bias behind its operation, or added there if it has none."""
     idx, new = index(graph), Additions(graph)
     biased = {name: _bias(idx, ops[name]) for name in shifts}
-    places = {add.output: (name, bias) for name, found in biased.items() if found for add, bias in [found]}
-    names = {name: new.name(f"{name}_restored") for name, found in biased.items() if not found}
+    places = {add.output: (name, bias) for name, addition in biased.items() if addition for add, bias in [addition]}
+    names = {name: new.name(f"{name}_restored") for name, addition in biased.items() if not addition}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.output in places:

@@ -1,4 +1,4 @@
-"""What a lowered graph scales and shifts for each channel joins what stands beside it, and costs nothing or less.
+"""Scales and shifts of channels in a lowered graph join their neighbours, and cost nothing or less.
 
     pictures:   QuantizeLinear(x * m, scale)           ==>   QuantizeLinear(x, scale / m)
     1-D:        DequantizeLinear(y, scale) / n         ==>   DequantizeLinear(y, scale / n)
@@ -16,8 +16,8 @@ divisions joined an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.
 sums joined it takes 0.87 to 0.90 on the shipped denoisers (docs/quantization.md, "cpu-x86"). In 1-D, where channels are
 short, its fixed cost shows, 1.06, and a scale for each channel is better, 0.97. In 2-D a scale for each channel takes
 1.08 to 1.13: onnxruntime puts channels last there, where DequantizeLinear takes them one by one. Channels of what it
-quantizes are ahead of positions. A bias straight behind DequantizeLinear is a sum too: onnxruntime would put it before
-the way back to channels first, and then turn around floats in the place of codes.
+quantizes are ahead of positions. A bias straight behind DequantizeLinear is a sum too. onnxruntime would put it before
+the way back to channels first, and transpose floats in the place of codes.
 
 Scales that change with the range group are rows of one packed table for each number of channels.
 """
@@ -41,8 +41,8 @@ Changes = dict[str, tuple[Node, ...]]  # what stands in the place of the node th
 
 
 def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph in these forms. `types` are those of the prepared graph, whose names it kept, and `encodings`
-    those of the integers, by tensor."""
+    """The lowered graph in these forms. `types` describe the prepared graph, whose names it kept; `encodings` describe
+    the integers, by tensor."""
     codes = {integer_of(name): code for name, code in encodings.items() if code.multipliers is not None}
     lowered = _Lowered(graph, index(graph), types, Additions(graph))
     divisions = list(_divisions(lowered, codes))
@@ -195,7 +195,7 @@ def _sums(lowered: _Lowered, joined: Changes) -> Changes:
 
 
 def _affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """What a sum and the product ahead of it compute; None if not that."""
+    """A sum and the product ahead of it as scale and shift; None if a node is no such sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
         return None
@@ -215,7 +215,8 @@ def _affine(add: Node, lowered: _Lowered) -> _Affine | None:
 
 
 def _scaled(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[str, Operand] | None:
-    """x and a of a product x * a; None if it is none for each channel, or x has not the shape of the product."""
+    """x and a of a product x * a; None if `a` has not one number for each channel, or x has another shape than the
+    product."""
     if node.op != "Mul":
         return None
     shape = lowered.types.shape(node.output)
@@ -228,7 +229,7 @@ def _scaled(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[st
 
 
 def _operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | None:
-    """What has one number for each channel; None if a tensor has not."""
+    """The operand that has one number for each channel; None if a tensor has not."""
     own = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:
@@ -281,7 +282,7 @@ def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, 
 
 
 def _ahead(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
-    """What the rows of channels are a view of, and the sizes of its positions: 0 is a size as it is."""
+    """The tensor that the rows of channels are a view of, and the sizes of its positions: 0 leaves a size as it is."""
     before = lowered.idx.producer(affine.x, "Reshape")
     shape = None if before is None else lowered.graph.constants.get(before.inputs[1])
     if before is not None and lowered.idx.is_inner(affine.x) and shape is not None and (shape[1:] > 0).all():

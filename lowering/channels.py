@@ -1,12 +1,12 @@
-"""Scales of channels: the graph multiplies what is written in 8 bits, and weights take it back.
+"""Scales of channels: the graph multiplies an activation before it is written in 8 bits, and weights take it back.
 
     op(x, W)      ==>      op(x * m, W / m)           m: one number for each input channel
     op(x, W)      ==>      op(x, n W) / n             n: one for each output channel, where outputs are written too
 
-Kernels know one scale for a whole activation. Numbers m are those of the type that the graph computes in, and weights
-are divided by those very numbers before they become integers, so that nothing but their own rounding is between both.
-The integers of W and n W are the same: n goes into the scales of weights. The division by n is a product here;
-`channel_forms.py` joins it with its neighbours.
+Kernels know one scale for a whole activation. Numbers m are written in the type that the graph computes in. Weights are
+divided by these very numbers before they become integers: only the weights' own rounding is between both. W and n W
+have the same integers: n goes into the scales of weights. The division by n is a product here; `channel_forms.py` joins
+it with its neighbours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ LEAST_GAIN_FUSED = -3.0  # dB, where engines fuse the product: what one scale cl
 
 
 def encoded(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
-    """How a target writes a tensor with these ranges: with a scale for each channel if that wins `least_gain` dB."""
+    """The code in which a target writes a tensor with these ranges. Channels have scales of their own if that wins
+    `least_gain` dB."""
     own = ranges.by_channel
     if own is None or gain(ranges) < least_gain:
         return scheme.encode(ranges, grouped)
@@ -41,7 +42,7 @@ def evened(
     prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], scheme: Scheme
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     """The graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with. Weights
-    stay as they are: `even_weight` makes them what they must be.
+    stay as they are: `even_weight` divides them.
 
     Tensors keep their names and meaning; multiplied ones are `even_of` them.
     """
@@ -49,28 +50,28 @@ def evened(
     selected = {op.name: op for op in ops}
     inner = {op.name: _inner(op, codes, scheme) for op in ops}
     nodes: list[Node] = []
-    made = set[str]()  # one product for all readers of an activation; none where an operation writes it multiplied
+    products = set[str]()  # one product for all readers of an activation; none where an operation writes it multiplied
     for node in prepared.nodes:
         op = selected.get(node.output)
         if op is None:
             nodes.append(node)
             continue
         x = codes[op.x].multipliers
-        if x is not None and op.x not in made:
+        if x is not None and op.x not in products:
             nodes.append(_product(op.x, "multipliers", x, even_of(op.x), op, prepared, new))
-            made.add(op.x)
+            products.add(op.x)
         nodes.append(inner[op.name].node)
         y = _written(op, codes, scheme)
         if y is not None:
             nodes.append(_product(even_of(op.name), "divisors", 1 / y, op.name, op, prepared, new))
-            made.add(op.name)
+            products.add(op.name)
     names = {name: name if code.multipliers is None else even_of(name) for name, code in codes.items()}
     graph = prepared.with_nodes(nodes, new.constants)
     return graph, tuple(inner[op.name] for op in ops), {names[name]: code for name, code in codes.items()}
 
 
 def even_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) -> NDArray[np.float32]:
-    """The weight that `evened` operations read: divided by what their input is multiplied by."""
+    """The weight that `evened` operations read: divided by the multipliers of their input."""
     weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
     if multipliers is None:
         return weight
@@ -87,7 +88,7 @@ def even_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) 
 def even_scales(
     weight: QuantizedWeight, op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme
 ) -> QuantizedWeight:
-    """The quantized weight of an operation that makes its output multiplied, if it does."""
+    """The quantized weight of an operation, with the multipliers of its output in the scales, if it has any."""
     multipliers = _written(op, codes, scheme)
     if multipliers is None:
         return weight
@@ -95,7 +96,7 @@ def even_scales(
 
 
 def _written(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> Float | None:
-    """What the output of an operation is multiplied by, if it is written in 8 bits."""
+    """The multipliers of an operation's output, if it is written in 8 bits."""
     return codes[op.name].multipliers if scheme.form.encodes_output(op) else None
 
 

@@ -1,4 +1,4 @@
-"""What really runs in int8, counted in the graph that onnxruntime makes of the one it is given."""
+"""The operations that really run in int8, counted in the graph as onnxruntime optimizes it."""
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -46,8 +46,8 @@ def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engin
 def macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
 
-    Shapes that follow from values, as the rows that an expert is given, are those of one sample of noise. UserError
-    naming a tensor whose shape neither way gives.
+    One sample of noise gives the shapes that follow from values, as the rows of an expert. UserError naming a tensor
+    whose shape neither way gives.
     """
     shapes = _shapes(_at_batch_one(graph))
     return {node.output: _macs(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
@@ -89,8 +89,8 @@ def _shapes(graph: Graph) -> Shapes:
     types = infer_types(graph)
     multiplying = [node for node in graph.nodes if node.op in MULTIPLY]
     names = dict.fromkeys(name for node in multiplying for name in (node.output, *node.inputs[:2]))
-    known = {name: types.static(name) for name in names}
-    shapes = {name: shape for name, shape in known.items() if shape is not None}
+    inferred = {name: types.static(name) for name in names}
+    shapes = {name: shape for name, shape in inferred.items() if shape is not None}
     shapes |= {name: array.shape for name, array in graph.constants.items()}
     missing = [name for name in names if name not in shapes]
     if missing and any(isinstance(size, str) for value in graph.inputs for size in value.shape):

@@ -1,5 +1,5 @@
-"""Activations in 8 bits: real = scale * (integer - zero_point), with one scale per lambda group for all channels, which
-the graph may have multiplied before (`channels.py`)."""
+"""Activations in 8 bits: real = scale * (integer - zero_point). All channels share one scale per lambda group; the
+graph may have multiplied them before (`channels.py`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +14,11 @@ LEAST_FINER = 1.25
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a target writes one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
+    """The code of one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
 
     `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own. `multipliers`
-    [channels]: what the graph multiplies each channel by before it is written, if channels have scales of their own.
+    [channels]: the graph multiplies each channel by its number before it is written, if channels have scales of their
+    own.
     """
 
     scales: NDArray[np.float64]
@@ -27,10 +28,10 @@ class Encoding:
 
 
 def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
-    """uint8, the whole of each range representable.
+    """A uint8 code that represents the whole of each range.
 
-    The zero point is the one that coarsens the groups' scales least (sum of logarithms): as a constant it lets engines
-    choose kernels by it, while scales may change at run time.
+    The zero point coarsens the groups' scales least (sum of logarithms). It is a constant, by which engines choose
+    kernels; scales may change at run time.
     """
     low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
     candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
@@ -55,10 +56,10 @@ def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
 
 
 def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """`asymmetric_int8` where its scales are finer than those of `symmetric_int8` by LEAST_FINER on the geometric mean:
-    behind a SiLU, say, which leaves little below zero; else `symmetric_int8`.
+    """`asymmetric_int8` where its scales are finer by LEAST_FINER on the geometric mean; else `symmetric_int8`. Behind
+    a SiLU, which leaves little below zero, they are.
 
-    For targets where a zero point costs operations: sums of residuals lie around zero, and would win nothing by one.
+    Targets where a zero point costs operations use it: sums of residuals lie around zero, and would win nothing by one.
     """
     moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
     gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
@@ -69,7 +70,7 @@ def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.fl
     return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
 
 
-# Names of what a lowering adds beside a tensor. No tensor of an exported graph contains parentheses.
+# Names of the tensors that a lowering adds to a tensor. No tensor of an exported graph contains parentheses.
 
 
 def scale_of(tensor: str) -> str:
@@ -94,5 +95,5 @@ def even_of(tensor: str) -> str:
 
 
 def product_of(op: str) -> str:
-    """What an operation makes of codes whose scale is not yet that of its group."""
+    """An operation's product of codes, before the factor of its group."""
     return f"product({op})"

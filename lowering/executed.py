@@ -1,4 +1,4 @@
-"""What really runs in int8, as OpenVINO describes the graph that its CPU plugin makes of another."""
+"""The operations that really run in int8, as OpenVINO describes the graph that its CPU plugin compiles."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +29,11 @@ Answer = TypeVar("Answer")
 def integer_operations(graph: Graph) -> frozenset[str]:
     """Names of the tensors that integer kernels make, in a graph compiled for one usual sample on this CPU.
 
-    What is fused into a kernel counts for that kernel: the names are those of the multiplying operations themselves.
+    An operation fused into a kernel counts for that kernel: the multiplying operations themselves give the names.
     """
     weighted = {f"weighted{i}": node.output for i, node in enumerate(graph.nodes) if node.op in MULTIPLY}
-    labels = {made: label for label, made in weighted.items()}
-    known = weighted | _by_weight(graph)
+    labels = {tensor: label for label, tensor in weighted.items()}
+    operations = weighted | _by_weight(graph)
     labelled = tuple(replace(node, name=labels.get(node.output, node.name)) for node in graph.nodes)
     shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in at_sizes(graph).inputs}
 
@@ -44,12 +44,12 @@ def integer_operations(graph: Graph) -> frozenset[str]:
         return own + [name for layer in layers if _kind(layer)[0] == FUSED for name in _integer_constants(layer)]
 
     ran = _compiled(replace(graph, nodes=labelled), shapes, integer_layers)
-    return frozenset(known[label] for label in ran if label in known)
+    return frozenset(operations[label] for label in ran if label in operations)
 
 
 def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """A graph that returns inner `tensors` too: an `agreement.Engine`. It is compiled once for all evaluations of the
-    same shapes; what was compiled for others goes before. UserError if the plugin fails on them."""
+    """A graph that returns inner `tensors` too: an `agreement.Opener`. It is compiled once for all evaluations of the
+    same shapes; a compilation for others goes first. UserError if the plugin fails on them."""
     shown = watched(graph, tensors)
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # read by what is compiled, until both go
     save(shown, Path(folder.name) / FILE)
@@ -58,28 +58,28 @@ def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, 
     held: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        given = {value.name: feeds[value.name] for value in graph.inputs}
-        key = tuple(value.shape for value in given.values())
+        inputs = {value.name: feeds[value.name] for value in graph.inputs}
+        key = tuple(value.shape for value in inputs.values())
         if key not in held:
             held.clear()
-            shapes = {name: list(value.shape) for name, value in given.items()}
+            shapes = {name: list(value.shape) for name, value in inputs.items()}
             held[key] = backend.compile(core, read(core, Path(folder.name) / FILE), graph.name, shapes)
         try:
-            found = held[key](given)
+            results = held[key](inputs)
         except Exception as error:  # its errors share no base class but Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
                 f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
             ) from error
-        made = {value.name: np.array(found[value.name]) for value in shown.outputs}
-        return made | {name: -made[_negated(name)] for name in tensors if name not in made}
+        arrays = {value.name: np.array(results[value.name]) for value in shown.outputs}
+        return arrays | {name: -arrays[_negated(name)] for name in tensors if name not in arrays}
 
     return run
 
 
 def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:
-    """What `ask` makes of the `openvino.CompiledModel` of a graph, for these shapes of its inputs. It must keep nothing
-    of it: until it goes it reads a file that is then removed."""
+    """The answer of `ask` to the `openvino.CompiledModel` of a graph, for these shapes of its inputs. `ask` must keep
+    nothing of the model: it reads a file that is then removed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         save(graph, path)
@@ -89,7 +89,7 @@ def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any]
 
 
 def watched(graph: Graph, tensors: Sequence[str]) -> Graph:
-    """The graph with `tensors` among its outputs; of what multiplying operations make its negative, for the plugin
+    """The graph with `tensors` among its outputs. Results of multiplying operations are returned negated: the plugin
     leaves an operation in float whose own result is an output (measured)."""
     products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
     negatives = tuple(Node("Neg", (name,), (_negated(name),)) for name in products)
@@ -104,12 +104,12 @@ def _negated(name: str) -> str:
 def _by_weight(graph: Graph) -> dict[str, str]:
     """The products by the int8 constants that they read through a DequantizeLinear."""
     idx = index(graph)
-    found = {}
+    products = {}
     for node in graph.nodes:
         pair = idx.producer(node.inputs[1], "DequantizeLinear") if node.op in MULTIPLY else None
         if pair is not None:
-            found[pair.inputs[0]] = node.output
-    return found
+            products[pair.inputs[0]] = node.output
+    return products
 
 
 def _kind(layer: Any) -> tuple[str, str]:
@@ -124,8 +124,8 @@ def _is_integer(layer: Any) -> bool:
 
 
 def _turned(layer: Any) -> list[Any]:
-    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, that of its
-    transposed weight still has it."""
+    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, its transposed
+    weight still has it."""
     read = [each.get_source_output().get_node() for each in layer.inputs()]
     return [each for each in read if _kind(each)[0] == "Transpose"]
 

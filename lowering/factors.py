@@ -2,14 +2,14 @@
 
     op(x, W) + bias      ==>      op(x / factor, W) * factor + bias
 
-What is read then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. A factor is never
-below 1, so that nothing overflows in float16 which did not without it. What the operation makes becomes small instead:
-it loses float16's digits below factor / 16384 only, and a group more than a thousand times finer than another makes do
-with a coarser scale, as a note says. Dividing by a factor and multiplying by the same one, not by its reciprocal,
-leaves no gain behind where their last digits are rounded.
+The input then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. A factor is never
+below 1: nothing overflows in float16 that did not without it. The product becomes small instead: it loses float16's
+digits below factor / 16384 only. A group more than a thousand times finer than another takes a coarser scale, as a note
+says. The graph divides by a factor and multiplies by that factor, not by its reciprocal: rounding their last digits
+leaves no gain.
 
-Around a convolution a factor has as many axes as a picture, all of size 1. For a kernel whose inputs differ in their
-number of axes, OpenVINO leaves the layout of its convolutions. That takes two reorders of the picture.
+Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
+convolutions for a kernel whose inputs differ in their number of axes. Leaving it takes two reorders of the picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,10 +31,10 @@ GREATEST = 1024.0
 def factored(
     prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], dtype: np.dtype[Any]
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with factors around those of `ops` whose input has several scales, and the operations and codes, of one
-    scale each, to lower it with. `dtype` is what the lowered graph computes in.
+    """The graph with factors around each of `ops` whose input has several scales. It comes with the operations and
+    codes, of one scale each, to lower it with. `dtype` is what the lowered graph computes in.
 
-    Tensors keep their names and meaning; what an operation makes before its factor is `product_of` its name. The graph
+    Tensors keep their names and meaning; an operation's output before its factor is `product_of` its name. The graph
     takes the input "group", unless no code has several scales: then it stays as it is.
     """
     new = Additions(prepared)
@@ -53,7 +53,7 @@ def factored(
     inner = {op.name: _inner(op, names[op.x]) for op in ops if op.x in factors}
     rows = gathered("factors()", np.stack(list(factors.values()), axis=1), [factor_of(x) for x in factors])
     selected = {op.name: op for op in ops}
-    nodes, made = list(rows.nodes), set[str]()
+    nodes, present = list(rows.nodes), set[str]()
     for node in prepared.nodes:
         if node.output not in inner:
             nodes.append(node)
@@ -61,8 +61,8 @@ def factored(
         op = selected[node.output]
         factor, shaping = _shaped(op, prepared, new)
         divided = Node("Div", (op.x, factor), (names[op.x],), name=f"scale({op.x})")
-        fresh = [each for each in (*shaping, divided) if each.output not in made]
-        made.update(each.output for each in fresh)
+        fresh = [each for each in (*shaping, divided) if each.output not in present]
+        present.update(each.output for each in fresh)
         nodes.extend((*fresh, inner[op.name].node, *_restored(op, factor, prepared, new)))
     graph = replace(prepared, inputs=(*prepared.inputs, GROUP_INPUT))
     graph = graph.with_nodes(nodes, {**rows.constants, **new.constants})
@@ -83,8 +83,8 @@ def _clipped(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.fl
 
 
 def coarsening(codes: Mapping[str, Encoding], dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """What GREATEST costs, as a note that names the tensor with the group that loses most; none where it costs nothing.
-    `codes` and `dtype` are those of `factored`."""
+    """A note of what GREATEST costs, which names the tensor with the group that loses most; none where it costs
+    nothing. `factored` says what `codes` and `dtype` are."""
     held = {x: _clipped(code.scales, dtype) for x, code in codes.items()}
     lost = {x: float(scales.max() / GREATEST / scales.min()) for x, scales in held.items()}
     worst = max(lost, key=lost.__getitem__)
@@ -102,7 +102,7 @@ def _inner(op: WeightedOp, x: str) -> WeightedOp:
 
 
 def _shaped(op: WeightedOp, prepared: Graph, new: Additions) -> tuple[str, tuple[Node, ...]]:
-    """The factor of what an operation reads, with the axes of a picture around a convolution, and what makes it so."""
+    """The factor of an operation's input, and the nodes that give it the axes of a picture around a convolution."""
     factor = factor_of(op.x)
     if op.node.op != "Conv":
         return factor, ()

@@ -1,7 +1,8 @@
-"""Does OpenVINO compute a large float graph as onnxruntime does? Asked part by part: few weights are held twice.
+"""Does OpenVINO compute a large float graph as onnxruntime does? The check goes part by part: few weights are held
+twice.
 
-Parts are runs of nodes. Both engines are given what onnxruntime made of the parts before, so that a difference stands
-where it begins. What OpenVINO fuses across the border of two parts is not seen: loading the whole body compares that.
+Parts are runs of nodes. Both engines read onnxruntime's results of the parts before, so that a difference stands where
+it begins. Fusions across the border of two parts are not seen: loading the whole body compares them.
 """
 
 from collections.abc import Mapping
@@ -33,14 +34,14 @@ def parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
     sizes = {"batch": 1, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     limit = max(LEAST, sum(array.nbytes for array in graph.constants.values()) // SHARE)
     pieces = list(parts(at_sizes(graph), limit))
-    found: tuple[float, str] | None = None
+    least: tuple[float, str] | None = None
     for seed in range(CALLS):  # an input that lies on an edge of an argmax or a rounding may differ in one
         worst = _worst(pieces, drawn(entry, sizes, seed))
         if worst is None or worst[0] <= LARGEST:
             return
-        found = min(found or worst, worst)
-    if found is not None:
-        difference, where = found
+        least = min(least or worst, worst)
+    if least is not None:
+        difference, where = least
         raise UserError(
             f"OpenVINO {version()} computes {entry.file} wrong, {where}: it differs from onnxruntime by "
             f"{difference:.2g} of the largest output",
@@ -56,9 +57,9 @@ def _worst(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[float, str]
         expected = run(piece, held)
         if not all(np.isfinite(value).all() for value in expected.values()):
             return None
-        made = as_compiled(piece, ())(held)
+        computed = as_compiled(piece, ())(held)
         release(piece)  # whose mapped weights were read
-        difference = largest(expected, made)
+        difference = largest(expected, computed)
         if difference > worst[0] or np.isnan(difference):
             worst = (difference, f"between {piece.nodes[0].output!r} and {piece.nodes[-1].output!r}")
         later = {value.name for each in pieces[number + 1 :] for value in each.inputs}
@@ -66,9 +67,9 @@ def _worst(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[float, str]
     return worst
 
 
-def _with_shapes(piece: Graph, held: Mapping[str, Array], given: Mapping[str, Array]) -> Graph:
+def _with_shapes(piece: Graph, held: Mapping[str, Array], feeds: Mapping[str, Array]) -> Graph:
     """The piece with integers of earlier pieces as constants: these are shapes, on which OpenVINO 2026.4 fails where
     they are inputs."""
-    shapes = {each.name: held[each.name] for each in piece.inputs if each.dtype.kind in "iu" and each.name not in given}
+    shapes = {each.name: held[each.name] for each in piece.inputs if each.dtype.kind in "iu" and each.name not in feeds}
     inputs = tuple(value for value in piece.inputs if value.name not in shapes)
     return replace(piece, inputs=inputs, constants={**piece.constants, **shapes})

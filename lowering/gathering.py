@@ -14,7 +14,7 @@ GROUP_INPUT = Value(GROUP, np.dtype(np.int64), (1,))
 def gathered(what: str, table: Array, names: Sequence[str]) -> Replacement:
     """The nodes that give `names` [1] each the numbers of their columns of `table` [groups, names]: one Gather for all.
 
-    `what` the table is called; each graph has one of them.
+    `what` is the table's name; each graph has one such table.
     """
     rows, row, shape = (f"{part}({what})" for part in ("rows", "row", "shape"))
     return Replacement(
@@ -30,8 +30,8 @@ def gathered(what: str, table: Array, names: Sequence[str]) -> Replacement:
 
 @dataclass(frozen=True)
 class ChannelCode:
-    """What QuantizeLinear and DequantizeLinear take for each channel: two names, and the numbers that they stand for,
-    `scales` [groups, channels]. `zero` is the same for all channels."""
+    """The arguments of QuantizeLinear and DequantizeLinear for each channel: two names, and their numbers, `scales`
+    [groups, channels]. `zero` is the same for all channels."""
 
     scale: str
     zero_point: str

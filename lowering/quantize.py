@@ -30,7 +30,7 @@ from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Coverage
 
 Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
-Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # of an operation and the weight it reads
+Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # takes an operation and its weight
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def lower(
 ) -> LoweredBody:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
-    `keep` may write the weights of the lowered graph to files, and return it with them mapped from there: it is called
+    `keep` may write the weights of the lowered graph to files, and return the graph with them mapped. It is called
     before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
     quantized.
     """
@@ -65,10 +65,10 @@ def lower(
 
 
 def completed(
-    prepared: Graph, table: RangesTable, target: Target, made: Lowered, keep: Callable[[Graph], Graph] = as_it_is
+    prepared: Graph, table: RangesTable, target: Target, lowered: Lowered, keep: Callable[[Graph], Graph] = as_it_is
 ) -> LoweredBody:
-    """The body of what `lower_graph` made of the same: kept, and checked on an engine."""
-    graph, ops, encodings = made
+    """The body of `lowered`, the result of `lower_graph` for these arguments: kept, and checked on an engine."""
+    graph, ops, encodings = lowered
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
@@ -84,8 +84,8 @@ def lower_graph(
     in_float: Collection[str] = (),
     rounded: Rounded | None = None,
 ) -> Lowered:
-    """The int8 graph alone, not checked on an engine: with its operations, and how activations are encoded. `rounded`
-    are weights of other lowerings."""
+    """The int8 graph with its operations and the codes of activations, not checked on an engine. `rounded` are weights
+    of other lowerings."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme, rounded))
 
@@ -93,17 +93,17 @@ def lower_graph(
 def lower_ops(
     prepared: Graph, table: RangesTable, target: Target, ops: tuple[WeightedOp, ...], quantize: Quantizer
 ) -> Lowered:
-    """`lower_graph` of these operations, with what `quantize` makes of their weights."""
+    """`lower_graph` of these operations, with their weights from `quantize`."""
     scheme = target.scheme
     refuse_overflow(_represented(table), target)
     encodings = encodings_of(prepared, table, ops, scheme)
 
-    def made(op: WeightedOp) -> QuantizedWeight:
+    def quantized(op: WeightedOp) -> QuantizedWeight:
         weight = even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
         release_array(prepared.constants[op.weight])
         return weight
 
-    weights = side_by_side(made, ops)
+    weights = side_by_side(quantized, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
     base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
     base = _without_weights(base, inner)  # passes would convert them in vain
@@ -128,7 +128,8 @@ def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
 
 
 def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
-    """Those whose activations had values, at some step, while they were measured. UserError if there are none."""
+    """The operations whose activations had values at some step while they were measured. UserError if there are
+    none."""
     unseen = frozenset(table.unseen)
     ops = tuple(op for op in lowered_ops(prepared) if unseen.isdisjoint(encoded_tensors((op,), scheme)))
     if not ops:
@@ -146,7 +147,7 @@ def _written_out(
     weights: Sequence[QuantizedWeight],
     scheme: Scheme,
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with what engines do not take of the codes written out in it; its operations, and their codes."""
+    """The graph with the parts of the codes that engines do not take written out; its operations, and their codes."""
     graph, inner, codes = evened(prepared, ops, encodings, scheme)
     if scheme.constant_scales:
         graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
@@ -170,8 +171,8 @@ def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> d
 def encodings_of(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
-    """How every activation is written: the same whatever other operations are lowered. Where several have one weight,
-    channels cannot have scales of their own, for it would have to take back the factors of each."""
+    """The code of every activation, which does not depend on other operations. Where several share one weight, channels
+    have no scales of their own: the weight would have to take back the factors of each."""
     weighted = [op for op, _ in considered_ops(prepared)]
     readers = Counter(op.weight for op in weighted)
     alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
@@ -183,8 +184,8 @@ def encodings_of(
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
-    """What scales of channels must win for a tensor, in dB: `Scheme.least_gain` for the largest, and a smaller one in
-    proportion to its size where it is more than nothing, as its product takes time. One that is written takes none."""
+    """The least gain for scales of channels, in dB, by tensor: `Scheme.least_gain` for the largest tensor. Where
+    positive, it is in proportion to size, as the product takes time. A tensor that is written takes no product."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
     selected = selected_ops(prepared)
@@ -214,7 +215,7 @@ def emit(
     form = scheme.form
     sources = _codes(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
-    made: set[str] = set()  # an activation or a weight that several operations read is quantized once
+    outputs: set[str] = set()  # an activation or a weight that several operations read is quantized once
     for node in base.nodes:
         op = selected.get(node.output)
         if op is None:
@@ -222,9 +223,9 @@ def emit(
             continue
         renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
         emitted = form.operation(replace(op, node=renamed), weights[op.name])
-        fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in made]
+        fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in outputs]
         nodes.extend(fresh)
-        made.update(new.output for new in fresh)
+        outputs.update(new.output for new in fresh)
         constants.update(emitted.constants)
     group = (GROUP_INPUT,) if groups > 1 else ()
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
@@ -242,9 +243,9 @@ def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any])
 
 
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
-    """UserError naming an activation that what is not int8 cannot hold: in an engine it would be infinite.
+    """UserError naming an activation that the float part of the graph cannot hold: in an engine it would be infinite.
 
-    `reached` is the greatest magnitude of each. Ranges do not tell it where they clip, so ask with what was counted
+    `reached` is the greatest magnitude of each. Ranges that clip do not hold it, so ask with the counts
     (`Counts.reached`) before anything is lowered.
     """
     dtype = target.scheme.scale_dtype
@@ -271,23 +272,23 @@ def _quantized(
     how = (op.axis, like, scheme.scale_dtype, scheme.largest_weight)
     make = partial(quantize_weight, weight, *how)
     try:
-        found = make() if rounded is None else rounded.of(weight, how, make)
+        nearest = make() if rounded is None else rounded.of(weight, how, make)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
     if table.method != "channels-balanced":
-        return found
-    moved = balanced(found, weight, scheme.largest_weight)
-    release_array(found.values)
+        return nearest
+    moved = balanced(nearest, weight, scheme.largest_weight)
+    release_array(nearest.values)
     return moved
 
 
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
-    found = sum(code.multipliers is not None for code in encodings.values())
-    return (f"{found} of {len(encodings)} activations have a scale for each channel",) if found else ()
+    count = sum(code.multipliers is not None for code in encodings.values())
+    return (f"{count} of {len(encodings)} activations have a scale for each channel",) if count else ()
 
 
 def _widening(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
-    """What one zero point for all groups costs."""
+    """A note of what one zero point for all groups costs; none below 1 %."""
     worst = max(encodings, key=lambda name: float(encodings[name].widening.max()))
     typical = float(np.median(np.concatenate([code.widening for code in encodings.values()])))
     if encodings[worst].widening.max() < 1.01:

@@ -1,7 +1,7 @@
-"""Rounded weights that several lowerings share: those of one target, and of methods that differ in what follows.
+"""Rounded weights that several lowerings share: lowerings for one target, by methods that differ in later steps.
 
 The search for the scales of weights takes most of the time of a lowering. Its result is kept under all that it follows
-from. Of large networks it lies in files, each of which is mapped: no more of it is in memory than is being read.
+from. Weights of large networks lie in mapped files: memory holds only the pages being read.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class Rounded:
     memory. Threads may ask at once: two that ask for the same weight may both make it, each in a file of its own."""
 
     path: Callable[[str], Path] | None = None
-    _found: dict[Key, QuantizedWeight] = field(default_factory=dict, init=False)
+    _weights: dict[Key, QuantizedWeight] = field(default_factory=dict, init=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False)  # of files, none of which is written twice
 
     def __enter__(self) -> Self:
@@ -34,20 +34,20 @@ class Rounded:
 
     def __exit__(self, *_: object) -> None:
         """Weights that no graph holds are given back."""
-        self._found.clear()
+        self._weights.clear()
 
     def of(self, weight: NDArray[np.float32], how: Key, make: Callable[[], QuantizedWeight]) -> QuantizedWeight:
-        """What `make` makes of a weight; `how` are the other numbers that this follows from."""
+        """The rounded weight, from `make` when it is new. `how` are the other numbers that it follows from."""
         content = sha256(np.ascontiguousarray(weight).data)
         key = (content.digest(), weight.shape, *how)
-        if key not in self._found:
-            self._found[key] = self._kept(make(), content.hexdigest())
-        return self._found[key]
+        if key not in self._weights:
+            self._weights[key] = self._kept(make(), content.hexdigest())
+        return self._weights[key]
 
-    def _kept(self, made: QuantizedWeight, name: str) -> QuantizedWeight:
-        if self.path is None or made.values.nbytes < LARGE:
-            return made
+    def _kept(self, weight: QuantizedWeight, name: str) -> QuantizedWeight:
+        if self.path is None or weight.values.nbytes < LARGE:
+            return weight
         file = self.path(f"rounded-{next(self._numbers)}-{name}")
         with file.open("wb") as stream:
-            stream.write(made.values.data)
-        return replace(made, values=np.memmap(file, np.int8, mode="r", shape=made.values.shape))
+            stream.write(weight.values.data)
+        return replace(weight, values=np.memmap(file, np.int8, mode="r", shape=weight.values.shape))

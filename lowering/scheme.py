@@ -1,4 +1,4 @@
-"""What a graph is lowered for, as values: a Target says everything that differs between targets."""
+"""The aims of a lowering, as values: a Target says everything that differs between targets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.types import Types
-from fewstep.lowering.agreement import Engine
+from fewstep.lowering.agreement import Opener
 from fewstep.lowering.encoding import Encoding
 from fewstep.lowering.weights import QuantizedWeight
 from fewstep.ranges.table import LARGEST_WEIGHT, Ranges
@@ -20,7 +20,8 @@ from fewstep.runtime.bundle.reading import Bundle
 
 @dataclass(frozen=True)
 class Replacement:
-    """Nodes that take the place of one operation, and the constants they need beside the scales of activations."""
+    """Nodes that take the place of one operation, and the constants that they need. Scales of activations come
+    apart."""
 
     nodes: tuple[Node, ...]
     constants: dict[str, Array]
@@ -28,7 +29,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Form:
-    """How 8 bits are written as ONNX.
+    """The ONNX nodes that compute in 8 bits.
 
     quantize: the nodes that make what operations read from an activation; made once per tensor.
     operation: the nodes that take the place of a weighted operation.
@@ -42,7 +43,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers are represented.
+    """The representation of numbers.
 
     encode: the code of an activation from its ranges, per lambda group or pooled.
     scale_dtype: of all scales; also what is computed in where not in int8.
@@ -89,7 +90,7 @@ class Target:
     scheme: Scheme
     passes: tuple[Callable[[Graph], Graph], ...]
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
-    engine: Engine | None = None
+    engine: Opener | None = None
     notes: tuple[str, ...] = ()
     requires: Callable[[], object] | None = None
     version: Callable[[], str] | None = None

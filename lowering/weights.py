@@ -1,5 +1,5 @@
-"""Weights to int8: one symmetric scale per output channel, integers in [-127, 127] (never -128, so that products stay
-symmetric and the range survives a negation).
+"""Weights to int8: one symmetric scale per output channel, integers in [-127, 127]. They are never -128: products stay
+symmetric, and the range survives a negation.
 """
 
 from dataclasses import dataclass
@@ -66,10 +66,10 @@ def quantize_weight(
 def _scales(
     rows: NDArray[np.float64], factors: NDArray[np.float64], dtype: DTypeLike, largest: int
 ) -> NDArray[np.float32]:
-    """For each row [channels, fan-in] the scale with the least squared error, numbers of `dtype`.
+    """The scale with the least squared error for each row [channels, fan-in], numbers of `dtype`.
 
-    The greatest magnitude of a row is cut at `largest` scales: once that term alone is no less than the best error of
-    each row, no smaller factor wins, since the term only grows.
+    The greatest magnitude of a row is cut at `largest` scales, and this term only grows. Once it alone is no less than
+    each row's best error, no smaller factor wins.
     """
     held = np.abs(rows)  # in which all is computed: it stays in the cache
     magnitude = held.max(axis=1)
@@ -96,9 +96,9 @@ def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]
 
 
 def _round(
-    rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, made: NDArray[np.float64] | None = None
+    rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, out: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """To the nearest integer, ties to even, as ONNX QuantizeLinear; into `made`, if given."""
-    rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=made)
+    """The nearest integers, ties to even, as in ONNX QuantizeLinear, written into `out` if it is there."""
+    rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
     np.rint(rounded, out=rounded)
     return np.clip(rounded, -largest, largest, out=rounded)

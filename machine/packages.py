@@ -24,8 +24,8 @@ JETPACK = "tensorrt"  # what a Jetson has from its system, where the extra leave
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 
-class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """onnxruntime as it imports. `error` says why it does not."""
+class OnnxRuntimeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The outcome of importing onnxruntime. `error` says why it failed."""
 
     version: str
     providers: tuple[str, ...]
@@ -53,12 +53,12 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def this_engine() -> Engine | None:
+def this_onnxruntime() -> OnnxRuntimeImport | None:
     """Import onnxruntime, and see. None if it is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     try:
         module = importlib.import_module("onnxruntime")
-        return Engine(module.__version__, tuple(module.get_available_providers()), "")
+        return OnnxRuntimeImport(module.__version__, tuple(module.get_available_providers()), "")
     except Exception as error:  # a library of the system may be missing, or two packages lie over each other
-        return Engine("", (), (str(error).strip().splitlines() or [type(error).__name__])[0])
+        return OnnxRuntimeImport("", (), (str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -27,7 +27,7 @@ from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import physical_cores, this_cpu
 from fewstep.machine.gpu import these_gpus
-from fewstep.machine.packages import installed, this_engine
+from fewstep.machine.packages import installed, this_onnxruntime
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name, with_grid
 from fewstep.plans.spec import Strict
@@ -205,7 +205,7 @@ def _measure(
     refused: dict[str, Timed] = {}  # by the backend: its other settings would fail too
     slower: list[Timed] = []
     expected: dict[str, Arrays] = {}  # of a body: onnxruntime's outputs
-    engine = this_engine()
+    engine = this_onnxruntime()
     is_compared = engine is not None and not engine.error
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")

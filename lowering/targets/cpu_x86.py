@@ -1,13 +1,13 @@
 """x86 CPUs through onnxruntime: uint8 activations, int8 weights per channel, integer kernels emitted directly.
 
-What shaped this form, measured in onnxruntime 1.31 on AVX512-VNNI (a 3.8 M parameter UNet; percent of a step):
+Measurements in onnxruntime 1.31 on AVX512-VNNI shaped this form (a 3.8 M parameter UNet; percent of a step).
 QLinearConv takes its scales at run time for nothing. A zero point of x or a bias that isn't constant loses its fastest
 kernel (11 %). Hence groups share zero points, and the bias is a float sum behind (2 %). Quantizing before a
 nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
 QuantizeLinear-DequantizeLinear pair would leave the convolution in float. QuantizeLinear takes the scales of channels
 in front of a convolution; in front of a product of matrices they are a product of their own. LEAST_GAIN leaves those
-that win enough: more of them lose quality on some denoisers. Behind convolutions they cost nothing. What is left
-between two convolutions goes over a picture as seldom as it can (`lowering/channel_forms.py`).
+that win enough: more of them lose quality on some denoisers. Behind convolutions they cost nothing. The rest between
+two convolutions goes over a picture as seldom as it can (`lowering/channel_forms.py`).
 """
 
 import numpy as np

@@ -1,15 +1,15 @@
 """OpenVINO's CPU plugin: uint8 activations, int8 weights per channel, QuantizeLinear-DequantizeLinear pairs in float32.
 
-What shaped this form, measured in OpenVINO 2026.4 on AVX512-VNNI (the shipped model; percent of a step): pairs on the
+Measurements in OpenVINO 2026.4 on AVX512-VNNI shaped this form (the shipped model; percent of a step). Pairs on the
 inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs too are 3 % slower, and 3
-dB further from float, for what operations return is rounded once more. uint8 and int8 activations take the same time;
-symmetric ones are 3 dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
+dB further from float: they round results once more. uint8 and int8 activations take the same time; symmetric ones are 3
+dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
 
 The plugin takes constant scales only. Scales of groups are therefore factors in the graph (`lowering/factors.py`); the
 operation stays int8. Without those that win less than 1 dB of a tensor's error, a step takes 1 to 3 % less. Denoisers
 of the zoo then lose up to 1.6 dB. The product for scales of channels in front of them is fused, for no measurable time.
 
-Kernels of int8 convolutions have channels last. What stands between keeps that layout if nothing reshapes pictures and
+Kernels of int8 convolutions have channels last. Operations between keep that layout if nothing reshapes pictures and
 all inputs of a fused kernel have as many axes. So GroupNorm is spread (`graph/passes/group_norm.py`), and factors have
 the axes of a picture. docs/quantization.md has their gain.
 """
@@ -37,15 +37,15 @@ FLOAT32 = np.dtype(np.float32)
 
 def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Compile the graph as the runtime will, and count the integer kernels that OpenVINO chose."""
-    found = integer_operations(lowered)
-    ran = {op.name for op in ops if not found.isdisjoint((op.name, product_of(op.name)))}
+    integer = integer_operations(lowered)
+    ran = {op.name for op in ops if not integer.isdisjoint((op.name, product_of(op.name)))}
     return complete(prepared, [op.name for op in ops], ran, "OpenVINO")
 
 
 def float_graphs_run(bundle: Bundle) -> None:
     """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong.
 
-    Of a large network it runs part after part: OpenVINO packs weights, so whole they would be held twice.
+    A large network runs part after part: OpenVINO packs weights, and would hold all of them twice.
     """
     body = bundle.manifest.bodies["float32"].graph
     if not body.data:

@@ -1,8 +1,8 @@
 """TensorRT and TensorRT-RTX: symmetric int8 as QuantizeLinear-DequantizeLinear pairs, in a float16 graph.
 
-Both take strongly typed networks only, so what isn't int8 must be float16 in the graph itself: over float32 the norms
-and residuals would run in float32 and the whole lose to plain float16. Pairs stand on the inputs of operations with
-weights and nowhere else: what these return, biases, norms and residuals stay float16.
+Both take strongly typed networks only, so what isn't int8 must be float16 in the graph itself. With float32 in the
+graph, norms and residuals would run in float32, and the whole lose to plain float16. Pairs stand on the inputs of
+operations with weights and nowhere else: what these return, biases, norms and residuals stay float16.
 
 The builder takes neither zero points nor scales that are gathered by group, so both are arithmetic in the graph: a
 division in front of the pair and a product behind the operation (`lowering/factors.py`); and, where the code is finer
@@ -10,13 +10,13 @@ for it, as behind a SiLU, a subtraction in front and a sum behind (`lowering/cen
 
     op(x, W) + bias      ==>      (op(pair(x / s / factor - c), s W) + c * sum of s W) * factor + bias
 
-with s of scales of channels (`lowering/channels.py`), where x has them.
-The zero point is shared by the groups, so that c is a constant: one of their own would need a bias gathered for each
-operation, for scales 1 % finer. tensorrt-rtx 1.7 fuses all of it with the activations and norms around: an engine of
-the shipped model has 121 kernels with factors and 125 without. What that costs on a GPU is not measured.
+with s of scales of channels (`lowering/channels.py`), where x has them. Groups share the zero point, so that c is a
+constant. Zero points of their own would need a bias gathered for each operation, for scales 1 % finer. tensorrt-rtx 1.7
+fuses all of it with the activations and norms around: an engine of the shipped model has 121 kernels with factors and
+125 without. The cost on a GPU is not measured.
 
-A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but
-it computes in float32 what it has no float16 kernel for: neither the rounding nor the overflow of float16 is seen.
+A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
+computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen.
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ import pytest
 from fewstep.evaluation.diagnosis import LEAST_RUNTIME, Diagnosis, DoctorOptions, diagnose, findings
 from fewstep.machine.cpu import usable_cores
 from fewstep.machine.gpu import Gpu, parse_jetson
-from fewstep.machine.packages import Engine
+from fewstep.machine.packages import OnnxRuntimeImport
 from fewstep.plans.errors import UserError
 
 if sys.version_info >= (3, 11):
@@ -35,7 +35,7 @@ def healthy() -> Diagnosis:
         gpus=(),
         jetson=None,
         packages={"onnxruntime": "1.31.1"},
-        engine=Engine("1.31.1", ("CPUExecutionProvider",), ""),
+        engine=OnnxRuntimeImport("1.31.1", ("CPUExecutionProvider",), ""),
         backends=("onnxruntime",),
         missing={},
         findings=(),
@@ -86,9 +86,9 @@ def test_two_packages_of_one_module_are_a_problem(healthy: Diagnosis) -> None:
 
 
 def test_an_old_or_broken_engine_is_a_problem(healthy: Diagnosis) -> None:
-    old = msgspec.structs.replace(healthy, engine=Engine("1.19.2", (), ""))
+    old = msgspec.structs.replace(healthy, engine=OnnxRuntimeImport("1.19.2", (), ""))
     assert said(old)[0][2] == "pip install --upgrade 'onnxruntime>=1.21'"
-    broken = msgspec.structs.replace(healthy, engine=Engine("", (), "libcudart.so.12: cannot open"))
+    broken = msgspec.structs.replace(healthy, engine=OnnxRuntimeImport("", (), "libcudart.so.12: cannot open"))
     assert said(broken)[0][1] == "onnxruntime cannot be imported: libcudart.so.12: cannot open"
 
 

@@ -254,7 +254,7 @@ def test_without_onnxruntime_the_others_are_measured(
     engines = {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
     monkeypatch.setattr(fastest, "NAMED", engines)
     monkeypatch.setattr(fastest, "named", lambda name, threads: engines[name])
-    monkeypatch.setattr(fastest, "this_engine", lambda: None)
+    monkeypatch.setattr(fastest, "this_onnxruntime", lambda: None)
     monkeypatch.setattr(fastest, "OnnxRuntime", None)
     times[:] = [2.0]
     assert [each.backend for each in fastest.fastest(tiny_bundle).kept.timed if not each.reason] == ["fast"]
