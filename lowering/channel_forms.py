@@ -1,4 +1,4 @@
-"""Scales and shifts of channels in a lowered graph join their neighbours, and cost nothing or less.
+"""Join scales and shifts of channels in a lowered graph with their neighbours, so that they take less time or none.
 
     pictures:   QuantizeLinear(x * m, scale)           ==>   QuantizeLinear(x, scale / m)
     1-D:        DequantizeLinear(y, scale) / n         ==>   DequantizeLinear(y, scale / n)
@@ -6,18 +6,20 @@
     pictures:   x * a + b, constants [C]               ==>   BatchNormalization(x, a, b, 0, 1)
     pictures:   x * a + b of each sample, [B, C, 1..]  ==>   the same of x [1, B C, ...]
 
-m and n are the multipliers of channels (`channels.py`): convolutions read and write integers with one scale. Adaptive
-scales and shifts stand behind a GroupNorm, shifts of the bias and the time behind a convolution. In 2-D results are
-bitwise the same on x86; a processor that rounds product and sum once gives others. With channels and samples as one
-axis the picture itself stays where it is.
+A picture has two or three spatial axes. m and n are the multipliers of channels (`channels.py`): convolutions read and
+write integers with one scale for all channels. Adaptive scales and shifts stand behind a GroupNorm, shifts of the bias
+and the time behind a convolution. In 2-D results are bitwise the same on x86; a processor that rounds product and sum
+once gives others. The view [1, B C, ...] takes no copy of the picture.
 
 Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 goes over a picture once. With
 divisions joined an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
-sums joined it takes 0.87 to 0.90 on the shipped denoisers (docs/quantization.md, "cpu-x86"). In 1-D, where channels are
-short, its fixed cost shows, 1.06, and a scale for each channel is better, 0.97. In 2-D a scale for each channel takes
-1.08 to 1.13: onnxruntime puts channels last there, where DequantizeLinear takes them one by one. Channels of what it
-quantizes are ahead of positions. A bias straight behind DequantizeLinear is a sum too. onnxruntime would put it before
-the way back to channels first, and transpose floats in the place of codes.
+sums joined it takes 0.87 to 0.90 on the shipped denoisers (docs/quantization.md, "cpu-x86").
+
+The best form of a division depends on the axes. In 1-D channels are short: BatchNormalization takes 1.06 of the time
+for its fixed cost, and a scale for each channel takes 0.97. In 2-D a scale for each channel takes 1.08 to 1.13, because
+onnxruntime puts channels last there, and DequantizeLinear takes them one by one. QuantizeLinear reads channels first in
+both. A bias right behind DequantizeLinear becomes BatchNormalization too. onnxruntime would move an Add ahead of the
+Transpose to channels first, which would then move floats in the place of codes.
 
 Scales that change with the range group are rows of one packed table for each number of channels.
 """
@@ -37,7 +39,7 @@ from fewstep.lowering.gathering import ChannelCode, gathered_by_channel
 from fewstep.lowering.weights import representable
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
-Changes = dict[str, tuple[Node, ...]]  # what stands in the place of the node that makes a tensor
+Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes in the place of the node that makes it
 
 
 def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
@@ -74,18 +76,20 @@ class _Lowered:
 
 @dataclass(frozen=True)
 class _Division:
-    """The nodes from the integers of a convolution's output to its floats, and the code of the integers."""
+    """The nodes that make floats of a convolution's integers, and the code of the integers: DequantizeLinear, and the
+    product by 1 / n."""
 
     dequantize: Node
     product: Node
     numbers: Array  # [channels], 1 / n
     code: Encoding
-    axes: int  # behind the channels
+    axes: int  # spatial ones
 
 
 @dataclass(frozen=True)
 class _Coded:
-    """QuantizeLinear or DequantizeLinear with a scale for each channel, in the place of itself and of `gone`."""
+    """QuantizeLinear or DequantizeLinear with a scale for each channel, in the place of two nodes. `gone` is the tensor
+    between the two."""
 
     node: Node
     code: ChannelCode
@@ -93,6 +97,7 @@ class _Coded:
 
 
 def _divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Division]:
+    """All products by 1 / n behind convolutions that write 8 bits."""
     graph, idx = lowered.graph, lowered.idx
     for node in graph.nodes:
         if node.op != "Mul" or not graph.is_constant(node.inputs[-1]):
@@ -106,6 +111,7 @@ def _divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Di
 
 
 def _dequantized(division: _Division, graph: Graph) -> _Coded:
+    """The division as part of the scales of DequantizeLinear."""
     result, zero = division.product.output, graph.constants[division.dequantize.inputs[2]]
     scales = representable(division.code.scales[:, None] * division.numbers, division.numbers.dtype)
     code = ChannelCode(scale_of(result), zero_point_of(result), scales, zero)
@@ -115,7 +121,7 @@ def _dequantized(division: _Division, graph: Graph) -> _Coded:
 
 
 def _quantized(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Coded]:
-    """Products that only convolutions of pictures read, in 8 bits."""
+    """The products by m that only convolutions of pictures read, as part of the scales of QuantizeLinear."""
     graph, idx = lowered.graph, lowered.idx
     for node in graph.nodes:
         if node.op != "QuantizeLinear" or node.output not in codes:
@@ -135,17 +141,19 @@ def _quantized(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Co
 
 
 def _normalized(division: _Division, lowered: _Lowered) -> Changes:
-    """The product, and the bias behind it if there is one, as one operation. Other sums behind it are joined later."""
+    """The division, and the constant bias behind it if there is one, as one operation. Empty where another sum stands
+    behind it: `_sums` joins the division with that."""
     product, channels = division.product, len(division.numbers)
     readers = lowered.idx.consumers.get(product.output, ()) if lowered.idx.is_inner(product.output) else ()
     add = next((each for each in readers if each.op == "Add"), None)
     bias = None if add is None else _bias(add, division, lowered.graph)
     if add is not None and bias is None and _affine(add, lowered) is not None:
         return {}
-    new, scale = lowered.new, product.inputs[1]
+    new = lowered.new
     zeros = new.constant(f"zeros({channels})", np.zeros_like(division.numbers))
     ones = new.constant(f"ones({channels})", np.ones_like(division.numbers))
-    scale, shift, outputs = new.constant(f"channels({scale})", division.numbers), zeros, product.outputs
+    scale = new.constant(f"channels({product.inputs[1]})", division.numbers)
+    shift, outputs = zeros, product.outputs
     if add is not None and bias is not None:
         shift, outputs = new.constant(f"channels({add.output}_bias)", bias), add.outputs
     inputs = (division.dequantize.output, scale, shift, zeros, ones)
@@ -154,7 +162,7 @@ def _normalized(division: _Division, lowered: _Lowered) -> Changes:
 
 
 def _bias(add: Node, division: _Division, graph: Graph) -> Array | None:
-    """The constant [channels] of a sum; None if it has none."""
+    """The constant [channels] that a sum adds; None if it adds another thing."""
     name = next((name for name in add.inputs if graph.is_constant(name)), None)
     if name is None:
         return None
@@ -165,7 +173,7 @@ def _bias(add: Node, division: _Division, graph: Graph) -> Array | None:
 
 @dataclass(frozen=True)
 class _Affine:
-    """x * scale + shift, of `rank` axes; `gone` is what the product made."""
+    """The sum x * scale + shift, of `rank` axes. `gone` has the tensor between product and sum, if there is one."""
 
     x: str
     scale: Operand
@@ -206,7 +214,7 @@ def _affine(add: Node, lowered: _Lowered) -> _Affine | None:
         shift, source = _operand(operand, channels, rank, lowered.graph), lowered.idx.producers.get(inner)
         if shift is None or source is None or source.domain:
             continue
-        if source.op == "DequantizeLinear":
+        if source.op == "DequantizeLinear":  # a sum without a product
             return _Affine(inner, np.ones(channels, np.float32), shift, add, channels, rank)
         scaled = _scaled(source, channels, rank, lowered) if lowered.idx.is_inner(inner) else None
         if scaled is not None:
@@ -222,7 +230,7 @@ def _scaled(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[st
     shape = lowered.types.shape(node.output)
     for x, operand in (node.inputs, node.inputs[::-1]):
         numbers = _operand(operand, channels, rank, lowered.graph)
-        is_division = lowered.idx.producer(x, "DequantizeLinear") is not None  # of a convolution, by its channels
+        is_division = lowered.idx.producer(x, "DequantizeLinear") is not None  # no type, but the product's shape
         if numbers is not None and shape is not None and (is_division or lowered.types.shape(x) == shape):
             return (x, numbers) if shape[:2] == (BATCH, channels) else None
     return None
@@ -239,7 +247,7 @@ def _operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | Non
 
 
 def _of_channels(affine: _Affine, new: Additions) -> tuple[Node, ...]:
-    """The operation with constants [C]."""
+    """BatchNormalization with constants [C]."""
     zeros = new.constant(f"zeros({affine.channels})", np.zeros(affine.channels, np.float32))
     ones = new.constant(f"ones({affine.channels})", np.ones(affine.channels, np.float32))
     parts = {"scale": affine.scale, "shift": affine.shift}
@@ -249,7 +257,7 @@ def _of_channels(affine: _Affine, new: Additions) -> tuple[Node, ...]:
 
 
 def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, str]]) -> tuple[Node, ...]:
-    """The operation with numbers [B C]. `units` are the zeros and ones that others made, by channels."""
+    """BatchNormalization of the view [1, B C, ...]. `units` has the zeros and ones [B C] so far, by channels."""
     new, result, nodes, rows = lowered.new, affine.add.output, list[Node](), list[str]()
     sample = affine.scale if isinstance(affine.scale, str) else affine.shift
     assert isinstance(sample, str)
@@ -282,7 +290,8 @@ def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, 
 
 
 def _ahead(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
-    """The tensor that the rows of channels are a view of, and the sizes of its positions: 0 leaves a size as it is."""
+    """The tensor that is viewed as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a size as it
+    is. The tensor is x, or the input of the Reshape that makes x."""
     before = lowered.idx.producer(affine.x, "Reshape")
     shape = None if before is None else lowered.graph.constants.get(before.inputs[1])
     if before is not None and lowered.idx.is_inner(affine.x) and shape is not None and (shape[1:] > 0).all():
@@ -291,5 +300,5 @@ def _ahead(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
 
 
 def _needless(affine: _Affine, lowered: _Lowered) -> tuple[str, ...]:
-    """The view of x that nothing reads any more."""
+    """x, if `_ahead` has passed over its Reshape, whose result nothing reads any more."""
     return () if _ahead(affine, lowered)[0] == affine.x else (affine.x,)

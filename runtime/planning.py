@@ -33,9 +33,9 @@ def plan_for(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
-    """The plan for a body, its steps in the body's range groups. Arguments as of `Sampler.compile`."""
+    """The plan for a body, its steps in the body's range groups. `Sampler.compile` documents the arguments."""
     shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")
-    facts, takes = denoiser_facts(bundle.manifest), sized(bundle.manifest, settings.get("sizes"))
+    facts, manifest = denoiser_facts(bundle.manifest), sized(bundle.manifest, settings.get("sizes"))
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
     if not isinstance(plan, str | Path | Plan):
@@ -45,17 +45,17 @@ def plan_for(
         raise UserError(f"plan {plan!r} is no plan", fix)
     if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
         plan = read_plan(bundle.checked(Path(plan)))
-    check_guidance(guidance, facts)  # first: no plan has one that the denoiser cannot have
+    check_guidance(guidance, facts)  # ahead of the plan: with a guidance that the denoiser lacks, no plan helps
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
-        guidance = None  # as the plan has it
+        guidance = None  # `find_fitted` has matched it
     if isinstance(plan, str) and plan.startswith(SCHEDULER):
         if renoise is not None or shaping is not None:
             raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS for those")
-        plan = scheduler_plan(plan, guidance, facts.guided, bundle, takes.x_shape, strength)
+        plan = scheduler_plan(plan, guidance, facts.guided, bundle, manifest.x_shape, strength)
     if isinstance(plan, str):
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
-    check_fitted(plan, bundle, body, guidance)  # first: no name compiles such a plan
+    check_fitted(plan, bundle, body, guidance)  # ahead of `check_plan`, whose fix is to compile the name
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))

@@ -18,9 +18,9 @@ def write_transposed(graph: Graph) -> Graph:
 
         ConvTranspose(x, W)      ==>      crop(DepthToSpace(Conv(x, phases of W)))
 
-    With stride s each place of x makes s x s places, and each phase has every s-th tap of W. There are as many products
-    as before, and a border more. int8 needs this form: neither onnxruntime nor OpenVINO has integer kernels for a
-    ConvTranspose. In one dimension, Reshape and Transpose replace DepthToSpace.
+    With stride s each place of x makes s x s places, and each phase has every s-th tap of W. The convolution has
+    as many products as before, and some more at the border. int8 needs this form: neither onnxruntime nor OpenVINO has
+    integer kernels for a ConvTranspose. In one dimension, Reshape and Transpose replace DepthToSpace.
     """
     new = Additions(graph)
     nodes: list[Node] = []
@@ -34,7 +34,8 @@ def write_transposed(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class Phases:
-    """The stride, the taps of each phase, and the places to cut off at the start and at the end, by spatial axis."""
+    """The stride, the taps of each phase, and the places to cut off at the start and at the end, by spatial axis. There
+    are as many phases as the stride's product."""
 
     strides: tuple[int, ...]
     taps: tuple[int, ...]
@@ -52,16 +53,16 @@ def _phases(node: Node, weight: Array) -> Phases | None:
     strides = tuple(attributes.get("strides", [1] * axes))
     if axes == 2 and strides[0] != strides[1]:
         return None  # DepthToSpace has one stride for both axes
-    pads, longer = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
+    pads, extra = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
     taps = tuple(-(-kernel // stride) for kernel, stride in zip(weight.shape[2:], strides, strict=True))
     # n places become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without pads
     spare = (tap * stride - kernel for tap, stride, kernel in zip(taps, strides, weight.shape[2:], strict=True))
-    ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], longer, strict=True))
+    ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], extra, strict=True))
     return None if min(ends) < 0 else Phases(strides, taps, tuple(pads[:axes]), ends)
 
 
 def _written(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: Additions) -> list[Node]:
-    """The nodes that replace a ConvTranspose of this weight, and of no bias or one."""
+    """The nodes that replace a ConvTranspose with this weight; `bias` is empty or has one tensor."""
     called, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
     inputs = (node.inputs[0], new.constant(f"{node.inputs[1]}_phases", _split(weight, phases)))
     result = new.name(f"{node.output}_phases")
