@@ -65,7 +65,8 @@ class Action:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs: the tick of its observation, the place of its plan, and the number of decided actions."""
+    """A job that runs: the tick of its observation, its episode, the index of its plan, and the number of decided
+    actions."""
 
     running: Running
     origin: int
@@ -81,18 +82,18 @@ class PolicyRunner:
         rate: ticks a second.
         plans: names of plans, best first, or one name. The runner takes the first plan whose measured 99th percentile
             keeps the deadline. A plan that fails is skipped for 200 sequences.
-        deadline: seconds that a call of the sampler may take; None is one tick. At the deadline the call ends with
-            what the network predicts.
+        deadline: seconds that a call of the sampler may take; None is one tick. A call that reaches it ends after the
+            step that runs, with the actions that the network predicts there.
         execute: how many actions of a sequence are used, counted from its observation, before the next sequence takes
-            over; None is the manifest's number. The next call begins earlier by its delay. If the delay is more than
-            half of them, one call follows the other.
+            over; None is the manifest's number. The call for the next sequence begins earlier by the ticks that it
+            takes, its delay. If the delay is more than half of `execute`, each call begins when the last one ends.
         continuity: how a sequence continues the former one, as in `sample_actions`.
         fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a
             sequence, counted from its observation.
         warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
             number of evaluations.
         renoise: share of the noise in those starts, as in `Sampler.sample`.
-        refresh: one sequence in so many starts from noise in spite of `warm`; None is never.
+        refresh: n starts every n-th sequence from noise in spite of `warm`; None is never.
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
         expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
             `warm_up` measures.
@@ -120,17 +121,17 @@ class PolicyRunner:
     ) -> None:
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
-        self._places = manifest.x_shape[0] - policy.first
+        self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
         self._rate = positive("rate", rate)
         self._deadline = 1 / self._rate if deadline is None else positive("deadline", deadline)
-        self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._places)
+        self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._length)
         self._clock = clock_of(clock)
         if expected is None:
             expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
         expected = arguments.seconds("expected", expected)
         self._sampler, self._refresh = sampler, None if refresh is None else whole("refresh", refresh, 1)
         self._continuity = continuity_of(continuity, policy)
-        self._fade, self._discrete = whole("fade", fade, 0, self._places), policy.discrete
+        self._fade, self._discrete = whole("fade", fade, 0, self._length), policy.discrete
         self._cold = plans_of(sampler, plans, shaping)
         if warm is None and renoise is not None:
             raise UserError(f"renoise {renoise!r} without warm", "give warm=STRENGTH, or leave renoise out")
@@ -138,7 +139,7 @@ class PolicyRunner:
         self._choice = PlanChoice(len(self._cold), self._deadline, expected)
         self._idle = None if idle is None else idle_of(idle, manifest.x_shape[1:])
         self._history, self._record = History(sampler), Record(policy.discrete)
-        self._epoch, self._closed, self._latest = 0, False, -math.inf
+        self._epoch, self._closed, self._last_now = 0, False, -math.inf
         self._flight: _Flight | None = None
         self._begin_episode(0, None)
 
@@ -157,14 +158,15 @@ class PolicyRunner:
         """`fixed` are the conditions of the episode; None until `reset` has them."""
         self._epoch += 1
         self._seed, self._calls, self._tick = seed, 0, -1
-        self._period, self._expected = self._execute, 0
+        self._period = self._execute  # ticks between the observations of two sequences
+        self._foreseen = 0  # ticks that the last call was to take
         self._fixed = fixed
         self._chunk: Chunk | None = None
         self._problem: str | None = None
-        self._joins_at = -1
+        self._joins_at = -1  # the tick at which the present sequence takes over from another
         self._history.clear()
         self._record.broken_off()
-        self._began = self._now()
+        self._tick_began = self._now()
 
     def warm_up(self, observation: Observation, conditions: Observation | None = None) -> None:
         """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first,
@@ -195,7 +197,7 @@ class PolicyRunner:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
             self._fixed = self._history.fixed({})  # names the missing conditions
-        self._began = self._now()
+        self._tick_began = self._now()
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
@@ -206,7 +208,7 @@ class PolicyRunner:
             self._problem = error.what
             return
         if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._period):
-            self._begin()
+            self._begin_sequence()
 
     def action(self) -> Action:
         """The second half of `act`."""
@@ -223,7 +225,7 @@ class PolicyRunner:
             if source != "planned":
                 counts[source] += 1
             self._record.acted(value, self._joins_at == self._tick)
-        seconds = self._now() - self._began
+        seconds = self._now() - self._tick_began
         if seconds >= 0:
             self._record.acting.append(seconds)
         return action
@@ -281,23 +283,24 @@ class PolicyRunner:
     def _now(self) -> float:
         """The clock's time. A clock that runs backwards is counted."""
         now = self._clock.now()
-        self._record.counts["jumps"] += not now >= self._latest
-        self._latest = now
+        self._record.counts["jumps"] += not now >= self._last_now
+        self._last_now = now
         return now
 
     def _source(self, chunk: Chunk) -> Source:
+        """Where this tick's action comes from. The next sequence is due when its call, begun in time, has ended."""
         if self._tick >= chunk.end:
             return "held"
-        due = max(self._period, self._expected) + self._expected  # a call begins when the last one has ended
-        return "late" if self._tick - chunk.origin >= due else "planned"
+        next_begins = max(self._period, self._foreseen)  # at the earliest when the last call has ended
+        return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
 
-    def _begin(self) -> None:
+    def _begin_sequence(self) -> None:
         """Start to sample the sequence that begins at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
         if self._chunk is not None:
             former = self._chunk.rest(self._tick)
-            most = min(len(former), self._places - self._execute)
+            most = min(len(former), self._length - self._execute)
             decided = min(self._delay(place), most)
         is_warm = self._warm is not None and self._chunk is not None and self._tick < self._chunk.end
         if self._refresh is not None and self._calls % self._refresh == 0:
@@ -307,7 +310,7 @@ class PolicyRunner:
         window = {**self._history.window(), **(self._fixed or {})}
         request = SequenceRequest(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
-        self._expected = decided
+        self._foreseen = decided
         self._record.plans[name] += 1
         running = self._clock.start(self._job(plan, request))
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
@@ -331,8 +334,8 @@ class PolicyRunner:
             chunk, former = Chunk(result.actions, flight.origin), self._chunk
             self._period = ticks_between(self._execute, self._delay(flight.place))
             if former is not None:
-                held = 0 if self._continuity == "none" else flight.decided  # the two sequences share these
-                self._joins_at = max(self._tick, flight.origin + held)
+                shared = 0 if self._continuity == "none" else flight.decided  # actions of both sequences
+                self._joins_at = max(self._tick, flight.origin + shared)
                 chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
             self._chunk = chunk
 
@@ -341,6 +344,7 @@ class PolicyRunner:
         return ticks_of_delay(self._choice.seconds(place), self._rate)
 
     def _measure(self, place: int, result: SequenceResult) -> None:
+        """Record a finished call; its seconds decide on later plans."""
         counts = self._record.counts
         if result.actions is None:
             self._choice.failed(place)
