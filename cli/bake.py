@@ -18,7 +18,7 @@ def verb(options: BakeOptions, progress: Progress) -> Outcome:
     planned = plan_of(options)
     if (unlike := unlike_calibration(*planned)) is not None:
         LOG.warning("%s", unlike)
-    baked, files = bake(options, planned)
+    baked, files = bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     return Outcome({"files": files, "holds": baked}, (f"{sizes}: {baked.plan} in {baked.precision}", *_ports(baked)))
 

@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sizes import defaults, free_x_shape
 
@@ -73,13 +74,15 @@ class BakeOptions(Options):
     one_file: bool = False
 
 
-def bake(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
-    """Write the file, and run it once for its test vector; returns its description, which its metadata has too, and the
-    files written."""
+def bake(
+    options: BakeOptions, planned: Planned | None = None, progress: Progress = SILENT
+) -> tuple[Baked, tuple[Path, ...]]:
+    """Write the file, and run it once for its test vector, for at most two minutes; returns its description, which its
+    metadata has too, and the files written."""
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
     sizes = {BATCH: options.batch or 1, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    return _write(run.graph, options, baked, sizes)
+    return _write(run.graph, options, baked, sizes, progress)
 
 
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
@@ -104,7 +107,7 @@ def plan_of(options: BakeOptions) -> Planned:
 
 
 def _write(
-    graph: Graph, options: BakeOptions, baked: Baked, sizes: Mapping[str, int]
+    graph: Graph, options: BakeOptions, baked: Baked, sizes: Mapping[str, int], progress: Progress
 ) -> tuple[Baked, tuple[Path, ...]]:
     """The sealed description and the files.
 
@@ -116,7 +119,9 @@ def _write(
             written = io.save(
                 graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked)
             )
+            progress("test vector", 0, 1)
             baked = seal(written[0], baked, sizes)
+            progress("test vector", 1, 1)
             former = _weight_files(options.output)
             for file in reversed(written):  # the graph last: it names the others
                 os.replace(file, folder / file.name)

@@ -18,6 +18,7 @@ LOG = logging.getLogger("fewstep")
 
 FILL = 0.5  # of inputs that are no noise and no integers
 SEED = 0  # of the first row
+LONGEST = 120.0  # seconds of one thread, beyond which a file gets no test vector
 
 
 def seal(file: Path, baked: Baked, sizes: Mapping[str, int]) -> Baked:
@@ -28,11 +29,11 @@ def seal(file: Path, baked: Baked, sizes: Mapping[str, int]) -> Baked:
     fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS)}
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
-        output = computed(file, msgspec.structs.replace(baked, sample=vector))
+        output = computed(file, msgspec.structs.replace(baked, sample=vector), LONGEST)
         values = tuple(float(f"{value:.7g}") for value in stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
         baked = msgspec.structs.replace(baked, sample=vector)
-    except UserError as error:  # such as operations of another engine
+    except UserError as error:  # such as operations of another engine, or a large network
         LOG.warning("the file has no test vector: %s", error.what)
     io.set_metadata(file, encoded(baked))
     content = file.read_bytes()

@@ -6,10 +6,12 @@ content in that file's name.
 """
 
 import json
+import math
 import mmap
 import re
 from hashlib import sha256
 from pathlib import Path
+from threading import TIMEOUT_MAX, Timer
 from typing import Any
 
 import msgspec
@@ -69,8 +71,11 @@ def damaged_weights(file: Path) -> tuple[str, ...]:
     )
 
 
-def computed(file: Path, baked: Baked) -> NDArray[Any]:
-    """The sample of the file's test vector, [B, ...], as onnxruntime computes it here with one thread."""
+def computed(file: Path, baked: Baked, longest: float = math.inf) -> NDArray[Any]:
+    """The sample of the file's test vector, [B, ...], as onnxruntime computes it here with one thread.
+
+    UserError where it cannot, or where the run takes longer than `longest` seconds.
+    """
     vector = baked.sample
     if vector is None:
         raise UserError(f"{file} has no test vector", "bake it again to have one")
@@ -78,12 +83,20 @@ def computed(file: Path, baked: Baked) -> NDArray[Any]:
     options.log_severity_level = 4  # fatal only: what fails is raised as well
     options.intra_op_num_threads = 1
     feeds = {port.name: _feed(port, baked, vector) for port in baked.inputs}
+    call = ort.RunOptions()
+    timer = Timer(min(longest, TIMEOUT_MAX), setattr, (call, "terminate", True))
+    timer.daemon = True
     try:
         session = ort.InferenceSession(path_text(file), options, providers=["CPUExecutionProvider"])
-        (output,) = session.run([baked.output.name], feeds)
+        timer.start()
+        (output,) = session.run([baked.output.name], feeds, call)
     except Exception as error:  # its exceptions share no base class but Exception
+        if call.terminate:
+            raise UserError(f"a run of {file.name} takes longer than {longest:g} seconds", BAKE_AGAIN) from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"onnxruntime {ort.__version__} cannot run the baked file: {reason}", BAKE_AGAIN) from error
+    finally:
+        timer.cancel()
     if not np.isfinite(output).all():
         raise UserError("the file computes numbers that are not finite", BAKE_AGAIN)
     return np.asarray(output)

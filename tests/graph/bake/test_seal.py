@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 
 import msgspec
 import numpy as np
@@ -109,3 +110,17 @@ def test_a_file_that_onnxruntime_cannot_run_has_a_checksum_alone(
     assert baked.sample is None and is_whole(file) and "has no test vector: onnxruntime cannot run it" in caplog.text
     assert verify_baked(file).sample == "note: it has no test vector, so it was not run"
     onnx.checker.check_model(onnx.load(file))
+
+
+def test_a_run_that_takes_too_long_is_ended(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Over(Timer):
+        def start(self) -> None:
+            self.function(*self.args)
+
+    monkeypatch.setattr(sealed, "Timer", Over)
+    stages: list[object] = []
+    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"), progress=lambda *of: stages.append(of))
+    assert baked.sample is None and is_whole(file) and "a run of s.onnx takes longer than 120 seconds" in caplog.text
+    assert stages == [("test vector", 0, 1), ("test vector", 1, 1)]
