@@ -12,6 +12,7 @@ from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
 from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
+from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
@@ -28,6 +29,8 @@ NUMBERS_SHOWN = 16
 
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
+        if options.operations:
+            raise UserError("--operations shows the bodies of a bundle, and this is a baked file", "leave it out")
         baked = described_by(options.bundle)
         return Outcome(baked, baked_lines(options.bundle, baked))
     contents = inspect(options)

@@ -5,6 +5,7 @@ from rich.filesize import decimal
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.evaluation.engines.differences import EngineComparison
 from fewstep.evaluation.integrity import VerifyOptions, is_baked, verify
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress
 
 
@@ -38,6 +39,8 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
 def _of_baked(options: VerifyOptions) -> Outcome:
     from fewstep.evaluation.baked import verify_baked  # onnxruntime is for who has such a file
 
+    if options.engines:
+        raise UserError("--engines compares the graphs of a bundle, and this is a baked file", "leave --engines out")
     integrity = verify_baked(options.bundle, options.graphs)
     lines = (*(f"{damage.what}; {damage.fix}" for damage in integrity.damages), integrity.sample)
     verdict = "whole" if integrity.is_whole else f"damaged in {counted(len(integrity.damages), 'place')}"

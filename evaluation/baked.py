@@ -35,12 +35,11 @@ class BakedIntegrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def verify_baked(file: Path, runs: bool = True) -> BakedIntegrity:
     """Check a baked file. UserError for another file, and for one that was baked without a checksum."""
     baked = described_by(file)
-    damages = []
-    if not is_whole(file):
-        damages.append(Damage(f"{file} is not what was baked: its checksum differs", BAKE_AGAIN))
-    for name in damaged_weights(file):
-        damages.append(Damage(f"{name}, the weights of {file}, is missing or damaged", BAKE_AGAIN))
-    integrity = BakedIntegrity(str(file), baked, tuple(damages))
+    if is_whole(file):
+        damages = [f"{name}, the weights of {file}, is missing or damaged" for name in damaged_weights(file)]
+    else:  # a damaged file may not name its weights
+        damages = [f"{file} is not what was baked: its checksum differs"]
+    integrity = BakedIntegrity(str(file), baked, tuple(Damage(what, BAKE_AGAIN) for what in damages))
     if damages or not runs:
         return integrity
     if baked.sample is None:

@@ -36,6 +36,8 @@ def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.Capt
     assert "is bitwise the sample of where it was baked" in capsys.readouterr().out
     assert main(["inspect", str(file)]) == 0
     assert "a baked file of tiny, not a bundle; with a checksum, with a test vector" in capsys.readouterr().out
+    for line in (["verify", str(file), "--engines"], ["inspect", str(file), "--operations"]):
+        assert main(line) == 1 and "this is a baked file; leave" in capsys.readouterr().err
 
 
 def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +68,11 @@ def test_weights_beside_the_file_are_checked(
     assert [damage.what for damage in verify_baked(file).damages] == [
         f"{data.name}, the weights of {file}, is missing or damaged"
     ]
+    content = file.read_bytes()
+    for at in range(0, content.find(sealed.MARK), 500):  # also where the names of weight files cannot be read
+        file.write_bytes(content[:at] + bytes([content[at] ^ 127]) + content[at + 1 :])
+        (damage,) = verify_baked(file).damages
+        assert damage.what == f"{file} is not what was baked: its checksum differs"
 
 
 @pytest.mark.parametrize(("off", "said"), [(0.02, "round otherwise"), (0.5, "computes another sample here: 12.")])
@@ -121,6 +128,8 @@ def test_a_run_that_takes_too_long_is_ended(
 
     monkeypatch.setattr(sealed, "Timer", Over)
     stages: list[object] = []
-    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"), progress=lambda *of: stages.append(of))
+    baked, (file,) = bake(
+        BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"), progress=lambda *of: stages.append(of)
+    )
     assert baked.sample is None and is_whole(file) and "a run of s.onnx takes longer than 120 seconds" in caplog.text
     assert stages == [("test vector", 0, 1), ("test vector", 1, 1)]
