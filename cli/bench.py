@@ -11,13 +11,12 @@ from rich.table import Table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.progress import under
 from fewstep.cli.tables import figures
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.evaluation.speed.race import Race
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import CPU_X86
-from fewstep.runtime.progress import Progress
+from fewstep.runtime.progress import Progress, under
 
 ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the source that export knows
 
@@ -50,10 +49,10 @@ def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
 
     with TemporaryDirectory() as folder:
         bundle = Path(folder) / options.arch
-        export(ExportOptions(ARCHITECTURES[options.arch], bundle), under("export", progress))
+        export(ExportOptions(ARCHITECTURES[options.arch], bundle), under(progress, "export"))
         # few trajectories and no trials: random weights have no quality to keep
         few = CalibrateOptions(bundle, "dpmpp_2m:4", (CPU_X86.name,), trajectories=4, ranges="channels")
-        calibrate(few, under("calibrate", progress))
+        calibrate(few, under(progress, "calibrate"))
         yield bundle
 
 

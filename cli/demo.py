@@ -9,7 +9,6 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.progress import under
 from fewstep.cli.report import table
 from fewstep.cli.run import RunOptions, run
 from fewstep.engines.build import BuildOptions, build
@@ -30,7 +29,7 @@ from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.progress import SILENT, Progress, under
 
 ENGINE_MODULES = ("tensorrt_rtx",)  # what building engines needs
 
@@ -97,20 +96,20 @@ def dry_run(options: DemoOptions) -> Outcome:
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
     """Make `options.bundle` and its pictures; returns the results of the report, and the fitted plan of a picture."""
     to_calibrate, to_build = _check(options)
-    export(ExportOptions(source=options.source, output=options.bundle), under("export", progress))
-    calibration = calibrate(to_calibrate, under("calibrate", progress))
+    export(ExportOptions(source=options.source, output=options.bundle), under(progress, "export"))
+    calibration = calibrate(to_calibrate, under(progress, "calibrate"))
     if to_build is not None:
-        build(to_build, under("build", progress))
+        build(to_build, under(progress, "build"))
     is_native = any(name in native_targets() for name in options.target)
     precisions = ("float32", "int8") if is_native else ("float32",)
     for precision in precisions:
         grid = _grid(options, calibration.plan.guidance, options.plan, f"samples-{precision}.png", precision)
-        run(grid, under(f"run in {precision}", progress))
+        run(grid, under(progress, f"run in {precision}"))
     few = fewest(open_bundle(options.bundle), calibration.plan.guidance)
     if few is not None:
         for kind, plan in (("nominal", few.nominal), ("fitted", f"{FITTED}{few.evaluations}")):
-            run(_grid(options, calibration.plan.guidance, plan, _picture(few, kind)), under(f"run {plan}", progress))
-    return report(ReportOptions(bundle=options.bundle), under("report", progress)), few
+            run(_grid(options, calibration.plan.guidance, plan, _picture(few, kind)), under(progress, f"run {plan}"))
+    return report(ReportOptions(bundle=options.bundle), under(progress, "report")), few
 
 
 def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]:

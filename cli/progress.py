@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from fewstep.plans.errors import printable
-from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -87,8 +86,3 @@ class ProgressDisplay:
         if self._quiet:
             return Silent()
         return Bars() if sys.stderr.isatty() else Lines(sys.stderr)
-
-
-def under(name: str, progress: Progress) -> Progress:
-    """The progress of one part of a longer work, whose stages are shown as "name: stage"."""
-    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
