@@ -32,7 +32,8 @@ def verb(options: CacheOptions, progress: Progress) -> Outcome:
     try:
         clear(each.kind for each in removed)
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be removed ({error.strerror})", "check its permissions") from error
+        fix = "end the commands that write there, or check its permissions"
+        raise UserError(f"{error.filename} cannot be removed ({error.strerror})", fix) from error
     return _outcome(content, removed, "removed")
 
 

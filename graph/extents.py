@@ -65,7 +65,7 @@ def probes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
 
 
 def name_of(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
-    """What a dimension is called that is `found` at these choices of the sizes; "?" where it is no number there.
+    """The name of a dimension of these values at these choices of the sizes; "?" where one of them is no number.
 
     A number if it never changes; "height/8" or "height*width/64" if it is a multiple of sizes; else its numbers one
     after the other, which are a name as good as any for what is equal elsewhere.

@@ -107,7 +107,7 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
 
 
 def mapped(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
-    """The graph with those constants mapped that `found` has, by `identity`. Small ones are copied where they are parts
+    """The graph with those constants mapped that `files` has, by `identity`. Small ones are copied where they are parts
     of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
 
     def moved(array: Array) -> Array:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import time
 
@@ -56,10 +57,18 @@ def clear(kinds: Iterable[str]) -> None:
 
 
 def _content(path: Path) -> Content:
-    entries = [file.lstat() for file in _files(path)]
-    now, times = time(), [entry.st_mtime for entry in entries] or [path.lstat().st_mtime]
+    entries = [*_entries(path)]
+    now = time()
+    times = [entry.st_mtime for entry in entries] or [now]
     days = (now - max(times)) / 86400, (now - min(times)) / 86400
     return Content(path.name, PURPOSES.get(path.name, ""), len(entries), sum(entry.st_size for entry in entries), days)
+
+
+def _entries(path: Path) -> Iterator[os.stat_result]:
+    """The files of a folder; another process may remove one meanwhile."""
+    for file in _files(path):
+        with suppress(FileNotFoundError):
+            yield file.lstat()
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.machine import cache
-from fewstep.machine.cache_contents import PURPOSES
+from fewstep.machine.cache_contents import PURPOSES, contents
 
 
 @pytest.fixture
@@ -58,3 +58,9 @@ def test_a_kind_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixtur
 
 def test_each_kind_says_its_purpose() -> None:
     assert set(PURPOSES) == set(cache.Kind.__args__)
+
+
+def test_a_file_that_goes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = folder / "fitting/gone"
+    monkeypatch.setattr("fewstep.machine.cache_contents._files", lambda path: [gone, *path.iterdir()])
+    assert [(each.kind, each.files) for each in contents()][:2] == [("engines", 1), ("fitting", 1)]
