@@ -39,7 +39,7 @@ class CountingJob:
     turn: int
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
-        folder = self.bundle.found()
+        folder = self.bundle.folder()
         sampler = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         counts = Counts.empty(prepared, self.edges, samples=1)

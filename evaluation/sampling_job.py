@@ -64,7 +64,7 @@ class SamplingJob:
 
     def open(self, threads: int) -> Callable[[Question[Any]], Any]:
         """UserError where another engine or other code would sample, under the name of the first."""
-        bundle, samplers, lock = open_bundle(self.bundle.found()), dict[str, Sampler](), Lock()
+        bundle, samplers, lock = open_bundle(self.bundle.folder()), dict[str, Sampler](), Lock()
         self._check(bundle)
 
         def opened(name: str) -> Sampler:

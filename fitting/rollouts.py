@@ -60,7 +60,7 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers, firsts = open_samplers(self.bundle.found(), self.precision, self.backend, threads), ArrayMemory()
+        samplers, firsts = open_samplers(self.bundle.folder(), self.precision, self.backend, threads), ArrayMemory()
         return lambda item: _rolled(*samplers, firsts, item)
 
 

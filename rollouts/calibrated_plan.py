@@ -20,7 +20,7 @@ from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
-MISFIT = "ranges may not fit"  # of a body that runs along another plan than it was calibrated along
+MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
 
 
 def calibrated_plan(bundle: Bundle, body: Body) -> Plan | None:
@@ -39,7 +39,7 @@ def along(plan: Plan) -> str:
 def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | None = None) -> Plan:
     """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
-    `fitted:N` is the plan that was fitted to the body, and float32 is compared along the same. A body without one takes
+    `fitted:N` is the plan that was fitted to the body; float32 is compared along it too. A body without one takes
     float32's.
     """
     calibrated = calibrated_plan(reference.bundle, body)
@@ -71,9 +71,9 @@ def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidanc
 def judged_plans(
     reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | None = None
 ) -> dict[str, Plan]:
-    """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, its own one at the same guidance.
+    """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, its own one at that guidance.
 
-    Bodies that run plans which were fitted to another one are named in a warning.
+    A warning names bodies whose plan was fitted to another body.
     """
     first = judged_plan(reference, next(iter(bodies.values())), plan, guidance)
     plans = dict.fromkeys(bodies, first)

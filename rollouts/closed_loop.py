@@ -1,7 +1,7 @@
-"""The same seeds along the same plan, with any graph at any range group: how good a choice of graphs is.
+"""Judge a choice of graphs: seeds run along one plan, with any graph at any range group.
 
-What is compared is the sample that comes out, against float32 from the same noise: errors of single steps neither add
-up nor keep their order on the way (closed loop).
+The final sample is compared with float32's from the same noise (closed loop). Errors of single steps neither add up nor
+keep their order on the way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,9 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
-SELECTION_SEEDS = range(500_000, 600_000)  # neither calibration's nor the held-out ones
-SEARCH_SEEDS = SELECTION_SEEDS[:16]  # that a map is chosen on: the best of many choices flatters itself there
-JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # that only what may be deployed is run on; for a quality, it must pass there
+SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -36,10 +36,10 @@ Feeds = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Course:
-    """A plan with range groups and samples of it to be. Made by `open_course`.
+    """A plan with range groups and the seeds of its samples, made by `open_course`.
 
-    feeds: what a body is given at each step beside x, its range group among it. ports: names of the body's x and
-    output. given: the tensors that the plan starts from. reference: float32's states.
+    feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
+    given: the tensors that the plan starts from. reference: float32's states.
     """
 
     plan: Plan
@@ -55,12 +55,12 @@ class Course:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """The share of the steps that each group has, [groups]: not the same where groups were merged."""
+        """The share of the steps that each group has, [groups]: shares differ where groups were merged."""
         shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
         return shares
 
     def fed(self, index: int, u: Array) -> Feeds:
-        """All that a body is given at a step, for all branches one after the other."""
+        """All inputs of a body at a step, for all branches one after the other."""
         return {**self.feeds[index], self.ports[0]: np.concatenate([u] * len(self.plan.steps[index].branches))}
 
     def call(self, network: LoadedGraph, index: int, u: Array) -> Array:
@@ -70,8 +70,8 @@ class Course:
     def run(
         self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
     ) -> list[StepState]:
-        """Every state of a run; `networks` has one for each group. Steps before the first of `first_group` are taken
-        from `along`, a run that was the same so far."""
+        """Every state of a run; `networks` has one for each group. The states before the first step of `first_group`
+        come from `along`, a run with the same networks so far."""
         # a plan whose times go up comes back to earlier groups
         states = list(takewhile(lambda state: state.step.group < first_group, along))
         rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
@@ -91,7 +91,7 @@ class Course:
 def open_courses(
     sampler: Sampler, plan: Plan, rows: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Course, tuple[Course, ...]]:
-    """The course that a map is searched on, and those that what is found is judged on."""
+    """The course to search a map on, and the courses to judge it on."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = open_each(sampler, plan, parts, rows, progress)
     return search, tuple(judges)
@@ -112,8 +112,8 @@ def open_each(
 
 
 def without_network(sampler: Sampler) -> Sampler:
-    """The sampler with zeros for a network: for courses whose float32 samples are known, or not asked for. What a body
-    is given beside x does not follow from them."""
+    """The sampler with zeros for a network, for courses that need no float32 samples. A body's inputs but x do not
+    follow from samples."""
     output, (x,) = sampler.body.graph.outputs[0], [each for each in sampler.body.graph.inputs if each.role == "x"]
 
     def zeros(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
@@ -136,7 +136,7 @@ def open_course(
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
 
-    rows: conditions [N, *shape] of one's own, those of seed i being i mod N.
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N.
     """
     manifest = sampler.bundle.manifest
     conditions = held_out_conditions(manifest.conditions, seeds, rows)

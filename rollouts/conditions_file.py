@@ -18,7 +18,7 @@ from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
-ConditionRecords = Mapping[str, NDArray[Any]]  # of each condition [N, *shape], by name
+ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
@@ -67,7 +67,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             with np.load(path, allow_pickle=False) as file:  # a pickle runs code
                 return {name: np.asarray(file[name]) for name in file.files}  # a member that is no array comes as bytes
         return dict(load_file(path))
-    except Exception as error:  # of damage numpy, zipfile and zlib make errors of a dozen unrelated classes
+    except Exception as error:  # numpy, zipfile and zlib answer damage with errors of a dozen unrelated classes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         reason = "it holds no arrays alone" if "pickle" in reason else reason  # numpy would tell how to run it
         raise UserError(f"{path.name} cannot be read ({reason})", fix) from error

@@ -1,4 +1,4 @@
-"""What the held-out seeds are asked to be: conditions fixed by the seed, none of them drawn by calibration."""
+"""Conditions of the held-out seeds: the seed fixes them, and calibration draws none of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from fewstep.rollouts.trajectories import HELD_OUT_SEEDS, draw_condition
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import drawn_range
 
-PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # of samples that are compared with float32, seed by seed
-APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # of float32 samples that others are compared with as a set
+PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # for samples that are compared with float32, seed by seed
+APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # for float32 samples that others are compared with as a set
 
 
 def held_out_conditions(
@@ -20,7 +20,7 @@ def held_out_conditions(
 ) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
 
-    `rows` [N, *shape] of one's own are taken instead, that of seed i being i mod N.
+    `rows` [N, *shape] of one's own take their place; seed i takes row i mod N.
     """
     if rows is not None:
         return {name: array[np.asarray(seeds) % len(array)] for name, array in rows.items()}
@@ -37,8 +37,8 @@ def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | N
     for condition in conditions:
         value = values[condition.name][0]
         if value.shape == ():
-            known = condition.labels and 0 <= int(value) < len(condition.labels)
-            texts.append(condition.labels[int(value)] if known else f"{condition.name} {value:g}")
+            has_label = condition.labels and 0 <= int(value) < len(condition.labels)
+            texts.append(condition.labels[int(value)] if has_label else f"{condition.name} {value:g}")
     return ", ".join(texts) or f"seed {seed}"
 
 

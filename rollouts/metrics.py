@@ -1,7 +1,7 @@
-"""How far one tensor is from another: PSNR and SSIM of samples, SQNR of network outputs.
+"""Distances between two tensors: PSNR and SSIM of samples, SQNR of network outputs.
 
 Samples are float arrays [B, C, H, W] (or any shape behind the batch axis) in model range [-1, 1], before clamping.
-What these hide, `drift.py` tells.
+`drift.py` measures what they hide.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Prompts as what a denoiser of texts is calibrated and judged on, encoded by the text encoder in its bundle."""
+"""Prompts to calibrate and judge a denoiser of texts on, encoded by the text encoder in its bundle."""
 
 import logging
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def given_rows(
 ) -> ConditionRecords | None:
     """A row of conditions for each prompt, or for each row of a conditions file; both together, row by row.
 
-    Where neither is given and the bundle has a text encoder, the prompts are `own`, with a warning. None: the values
-    are to be drawn at random. What neither says is the condition's default, or drawn.
+    Without both, a bundle with a text encoder takes the prompts `own`, with a warning. None: the values are to be drawn
+    at random. Conditions that neither sets have their default, or are drawn.
     """
     takes, text = bundle.manifest.conditions, bundle.manifest.text
     if prompts is None and (text is None or conditions is not None):
@@ -76,15 +76,15 @@ def given_rows(
 def prompt_rows(
     bundle: Bundle, prompts: Sequence[str], rows: ConditionRecords = MappingProxyType({})
 ) -> ConditionRecords:
-    """Rows of all conditions, one for each prompt; those that neither prompts nor `rows` say have their default, or
-    are drawn."""
+    """Rows of all conditions, one for each prompt. Conditions that neither prompts nor `rows` set have their default,
+    or are drawn."""
     takes = bundle.manifest.conditions
-    known: dict[str, Any] = {**rows, **load_text_encoder(bundle).encode(prompts)}
+    values: dict[str, Any] = {**rows, **load_text_encoder(bundle).encode(prompts)}
     for number, condition in enumerate(takes):
-        if condition.name not in known and condition.default is None:
+        if condition.name not in values and condition.default is None:
             drawn = [draw_condition(condition, number, FIRST_SEED + row) for row in range(len(prompts))]
-            known[condition.name] = np.stack(drawn)
-    return check_rows("the prompts", known, takes)
+            values[condition.name] = np.stack(drawn)
+    return check_rows("the prompts", values, takes)
 
 
 def read_prompts(path: Path) -> list[str]:

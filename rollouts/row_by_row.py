@@ -1,4 +1,4 @@
-"""Networks that see one row of a batch at a time: what a row gives then depends on nothing beside it.
+"""Networks that see one row of a batch at a time: the result of a row then depends on no other row.
 
 An engine may choose other kernels, and so another order of summing, for another number of rows. onnxruntime's float
 kernels were not seen to do that on x86, but nothing says that they never will.
@@ -27,11 +27,11 @@ class BatchInput(Protocol):
 
 
 def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGraph:
-    """The network, called once for each row; what it returns is put together again along the first axis, and handed on
-    as it is for a single row: where activations are large, putting together takes a third of the network's own time.
+    """The network, called once for each row; its results are joined along the first axis. A single row's result is
+    handed on as it is: joining large activations takes a third of the network's own time.
 
-    Rows are those of the `inputs` whose first axis is the batch; the others, such as the range group, go to each call
-    whole. At least one input has rows.
+    `inputs` whose first axis is the batch have rows; the others, such as the range group, go to each call whole. At
+    least one input has rows.
     """
     batched = _batched(inputs)
 
@@ -42,15 +42,15 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGrap
         whole: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
         for row, alone in enumerate(_rows(feeds, batched)):
-            for name, made in network(alone).items():
-                size = len(made)  # more than 1 where heads or tokens are merged with the batch
+            for name, result in network(alone).items():
+                size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
-                if name not in whole:  # filled in place: a list of parts would be held beside its concatenation
-                    whole[name] = np.empty((count * size, *made.shape[1:]), made.dtype)
-                elif start + size > len(whole[name]):  # of another size for each row: what an expert is given
-                    more = np.empty(((count - row) * size, *made.shape[1:]), made.dtype)
+                if name not in whole:  # filled in place: a list of parts would be held twice
+                    whole[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
+                elif start + size > len(whole[name]):  # rows of an expert, which differ in number
+                    more = np.empty(((count - row) * size, *result.shape[1:]), result.dtype)
                     whole[name] = np.concatenate((whole[name][:start], more))
-                whole[name][start : start + size] = made
+                whole[name][start : start + size] = result
                 filled[name] = start + size
         return {name: value[: filled[name]] for name, value in whole.items()}
 
@@ -73,7 +73,7 @@ def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
 
 
 def body_by_rows(sampler: Sampler) -> Sampler:
-    """The sampler, with a body that sees one row at a time, so that its activations are those of one row."""
+    """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
     stages = zip(sampler.stages, sampler.body.stages, strict=True)
     return replace(
         sampler,

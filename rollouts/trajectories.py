@@ -1,11 +1,11 @@
-"""Trajectories of a denoiser along the plan it will be deployed with: where ranges and fits are measured.
+"""Trajectories of a denoiser along the plan it will be deployed with: ranges and fits are measured on them.
 
 The runtime's own sampler runs them, so the body sees exactly the deployed inputs, all branches included. They are
-streamed a batch at a time: memory depends on the batch, never on the number of trajectories. A trajectory is its seed:
-noise and conditions follow from it, whatever else is in the batch.
+streamed a batch at a time: memory depends on the batch, never on the number of trajectories. Noise and conditions of a
+trajectory follow from its seed, whatever else is in the batch.
 
-Seeds are disjoint by purpose: 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of precision
-maps (`precision.course`), calibration starts at 1 000 000 by default.
+Seeds are disjoint by purpose. Seeds 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of
+precision maps (`closed_loop.py`). Calibration starts at 1 000 000 by default.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +37,8 @@ TURN = 4  # trajectories of one size, where there are several
 class BodyCall:
     """One call of the body for a batch of trajectories.
 
-    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, in
-    order, one after the other.
+    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
+    after the other.
     """
 
     state: StepState
@@ -60,9 +60,9 @@ def roll_out(
 ) -> Iterator[BodyCall]:
     """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
 
-    `conditions` [len(seeds), *shape] belong to the seeds; where there are none they are drawn, each by its seed. The
-    sampler's denoiser may return more tensors than the body's output (see `observe.watch`). `networks`, one for each
-    step of the plan, are run in its place. Several `sizes` of x take turns, every `turn` seeds.
+    `conditions` [len(seeds), *shape] belong to the seeds; None draws them, each by its seed. The sampler's denoiser may
+    return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
+    its place. Several `sizes` of x take turns, every `turn` seeds.
     """
     for start, part, size in batches(seeds, batch, sizes, turn):
         takes = sized(sampler.bundle.manifest, size).conditions
@@ -91,7 +91,7 @@ def batches(
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
     """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
 
-    Sizes take turns every `turn` seeds, so that a seed's follow from the seed, however many are run at once.
+    Sizes take turns every `turn` seeds: the sizes of a seed follow from it, however many are run at once.
     """
     start = 0
     while start < len(seeds):
@@ -102,7 +102,7 @@ def batches(
 
 
 def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN) -> int:
-    """How many `batches` there are, for seeds one after the other."""
+    """The number of `batches`, for seeds one after the other."""
     if len(sizes) < 2:
         return -(-len(seeds) // batch)
     begun = min(-seeds.start % turn, len(seeds))  # the rest of a turn
@@ -111,12 +111,12 @@ def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] =
 
 
 def fewest_of_all(seed: int, sizes: int, turn: int = TURN) -> int:
-    """The number of seeds from `seed` on with which each of so many sizes has its turn."""
+    """The number of seeds from `seed` on in which each of `sizes` sizes has its turn."""
     return max(1, turn * (sizes - 1) - seed % turn + 1)
 
 
 def longest_turn(seeds: range, sizes: int) -> int:
-    """The longest turn, at most TURN, with which each of so many sizes has its turn; 0 if there are fewer seeds."""
+    """The longest turn, at most TURN, in which each of `sizes` sizes has its turn; 0 if there are fewer seeds."""
     turns = range(TURN, 0, -1)
     return next((turn for turn in turns if fewest_of_all(seeds.start, sizes, turn) <= len(seeds)), 0)
 
@@ -144,7 +144,8 @@ def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
 
 
 def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, one of `plans.noise`."""
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, a constant of
+    `plans.noise`."""
     counter = np.zeros((4, count), np.uint64)
     counter[0], counter[2], counter[3] = np.arange(count), number, stream
     drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32

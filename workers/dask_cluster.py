@@ -1,7 +1,7 @@
 """Workers of a Dask cluster, on any number of machines. Dask replaces those that die.
 
 Each thread of a worker does one item at a time, on as many threads as are asked for. Threads of a worker share the
-weights. The order of a job, which may hold tables and samples, is sent to each worker once, and to a new one before its
+weights. The order of a job may hold tables and samples. It is sent to each worker once, and to a new one before its
 first item.
 """
 
@@ -87,7 +87,7 @@ class DaskWorkers:
     def _forget(self) -> None:
         """Let the scheduler forget the last order; workers forget theirs as others come."""
         if self._sent:
-            with suppress(Exception):  # of a cluster that is gone
+            with suppress(Exception):  # the cluster may be gone
                 self._client.unregister_worker_plugin(PLUGIN + self._sent)
         self._sent = ""
 
@@ -107,13 +107,13 @@ class DaskWorkers:
 
 @dataclass(frozen=True)
 class Raised:
-    """An error of the job itself. Whatever else a future of Dask raises is the cluster's."""
+    """An error of the job itself. Any other error of a future of Dask is the cluster's."""
 
     error: Exception
 
 
 def attempt(name: str, item: Any) -> Done[Any] | Refusal | Raised:
-    """What a worker does with an item of the order of that name."""
+    """Do an item of the order of that name, in a worker."""
     try:
         return do_kept(name, item)
     except Exception as error:
@@ -126,15 +126,15 @@ def missing(bundle: SentBundle) -> str | None:
 
 
 def keep_piece(piece: Piece) -> None:
-    """What a worker does with a part of a file."""
+    """Keep a part of a file, in a worker."""
     piece.keep()
 
 
 async def _pass_on(asked: Awaitable[Done[Any] | Refusal | Raised], answer: "Future[Done[Any] | Refusal]") -> None:
     """Answer with what a worker made, the job's error, or the cluster's in one line.
 
-    The executor of distributed (2026.8) is no help here. It reads the status of a future after its result: where the
-    worker that held the result dies in between, the result is taken for an error.
+    The executor of distributed (2026.8) is no help here: it reads the status of a future after its result. Where the
+    worker that held the result dies in between, the executor takes the result for an error.
     """
     result: Done[Any] | Refusal | Raised
     try:
@@ -166,7 +166,7 @@ def _reached() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error began with."""
+    """The first line of an error's first cause."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ from fewstep.workers.job import Done, Order, Refusal, do
 
 @dataclass(frozen=True)
 class ExecutorWorkers:
-    """`count` is how many calls the executor runs at once, `threads` how many each has: results follow from it.
+    """`count` is the number of calls that the executor runs at once. Each has `threads`, from which results follow.
 
     A worker that dies is the executor's matter; the pools of the standard library break, which is a UserError. Workers
     have to see the bundle at its path.

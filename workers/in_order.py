@@ -1,7 +1,7 @@
 """The results of a job's items in the order of the items, whoever does them and whenever they come.
 
-What is merged then depends neither on how many workers there are, nor on which of them is fast. A few items more than
-there are workers are under way. Results that come early wait, so memory depends on the workers, not on the items.
+Merged results then depend neither on the number of workers, nor on their speed. A few items more than there are workers
+are under way. Results that come early wait, so memory depends on the workers, not on the items.
 """
 
 import logging
@@ -20,11 +20,11 @@ SENDING = 3  # times that the bundle is sent for one item: workers may come and 
 
 
 class Workers(Protocol):
-    """Who does items: processes of this machine, a cluster of Dask, or any executor."""
+    """The doers of items: processes of this machine, a cluster of Dask, or any executor."""
 
     @property
     def count(self) -> int:
-        """How many items are done at once."""
+        """The number of items done at once."""
 
     @property
     def threads(self) -> int:
@@ -38,8 +38,8 @@ class Workers(Protocol):
 
 
 def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
-    """What workers make of each item. UserError where they cannot: they are of another kind, lack the bundle, or die
-    of an item each time. Errors of the job itself are raised as they are."""
+    """The result of each item. UserError where workers give none: they are of another kind, lack the bundle, or die of
+    an item each time. Errors of the job itself are raised as they are."""
     asked: deque[tuple[Item, Future[Any]]] = deque()
     job_order = order(job, workers.threads)
     try:
@@ -58,8 +58,8 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
 
 
 def _first(job_order: Order[Item, Result], asked: "deque[tuple[Item, Future[Any]]]", workers: Workers) -> Result:
-    """The result of the first item, which leaves `asked`. What was refused is asked for again, of all items that are
-    under way: else they would be done one after the other."""
+    """The result of the first item, which leaves `asked`. All refused items under way are submitted again: else they
+    would be done one after the other."""
     for _ in range(SENDING):
         answer: Done[Result] | Refusal = asked[0][1].result()
         if isinstance(answer, Done):

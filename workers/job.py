@@ -1,7 +1,7 @@
 """A job: work that is opened once in each process, and then done item by item.
 
-Items are independent, so that results do not follow from who does them. Both travel as pickles, between processes that
-the user started.
+Items are independent, so that results do not follow from who does them. Jobs and items travel as pickles, between
+processes that the user started.
 """
 
 import pickle
@@ -24,8 +24,8 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Job(Protocol[Taken, Made]):
-    """A value that can be pickled. `open` makes the function that does its items, with so many threads for each, or one
-    for each core if 0; NotHere where the process lacks the bundle."""
+    """A value that can be pickled. `open` makes the function that does its items, with `threads` for each, or one for
+    each core if 0. NotHere where the process lacks the bundle."""
 
     @property
     def bundle(self) -> SentBundle: ...
@@ -35,7 +35,7 @@ class Job(Protocol[Taken, Made]):
 
 @dataclass(frozen=True)
 class Order(Generic[Item, Result]):
-    """A job for workers of one kind. `name` tells it from others. Made by `order`."""
+    """A job for workers of one kind; `order` makes it. `name` is unlike all other orders'."""
 
     job: Job[Item, Result]
     kind: Kind
@@ -45,14 +45,14 @@ class Order(Generic[Item, Result]):
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What a worker made of an item."""
+    """A worker's result of an item."""
 
     result: Result
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a worker made nothing: it is of another `kind`, or, where that is None, it lacks the bundle or the order."""
+    """A worker's refusal: it is of another `kind`, or, where that is None, it lacks the bundle or the order."""
 
     host: str
     kind: Kind | None
@@ -75,14 +75,14 @@ def do(order: Order[Item, Result], item: Item) -> Done[Result] | Refusal:
 
 
 def keep(order: Order[Any, Any]) -> None:
-    """Keep an order in a worker, which then hears its name alone: a job may hold tables and samples."""
+    """Keep an order in a worker. Later messages name it only: a job may hold tables and samples."""
     _KEPT[order.name] = order
     for name in list(_KEPT)[:-KEPT]:
         _KEPT.pop(name, None)
 
 
 def is_kept(name: str) -> bool:
-    """Whether this worker knows the order of that name."""
+    """True if this worker keeps the order of that name."""
     return name in _KEPT
 
 
@@ -92,7 +92,7 @@ def do_kept(name: str, item: Any) -> Done[Any] | Refusal:
     return Refusal(node(), None) if order is None else do(order, item)
 
 
-_KEPT: dict[str, Order[Any, Any]] = {}  # the last ones: several commands may share a cluster
+_KEPT: dict[str, Order[Any, Any]] = {}  # the last orders: several commands may share a cluster
 _OPEN: dict[str, Callable[[Any], Any]] = {}  # the one job that this process has open, by the name of its order
 _LOCK = Lock()  # a worker of Dask has several threads, which share what is open
 
@@ -100,6 +100,6 @@ _LOCK = Lock()  # a worker of Dask has several threads, which share what is open
 def _opened(order: Order[Item, Result]) -> Callable[[Item], Result]:
     with _LOCK:
         if order.name not in _OPEN:
-            _OPEN.clear()  # of large networks two are too many
+            _OPEN.clear()  # two large networks are too many
             _OPEN[order.name] = order.job.open(order.threads)
         return _OPEN[order.name]

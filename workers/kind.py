@@ -1,4 +1,4 @@
-"""The kind of a worker: all that the bits of its results follow from, beside what it is asked."""
+"""The kind of a worker: all that the bits of its results follow from, but its order and items."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -11,8 +11,8 @@ from fewstep.workers.code_digest import code
 
 @dataclass(frozen=True)
 class Kind:
-    """fewstep's code, onnxruntime, and the instructions that it may choose; not how many cores there are. An order has
-    its own number of threads."""
+    """fewstep's code, onnxruntime, and the instructions that it may choose. The number of cores is no part: an order
+    has its own number of threads."""
 
     fewstep: str
     onnxruntime: str
@@ -21,7 +21,7 @@ class Kind:
     has_avx512: bool
 
     def difference(self, other: "Kind") -> str:
-        """Where another kind differs first, as "NAME here, OTHER there"."""
+        """The first difference from another kind, as "NAME here, OTHER there"."""
         for each in fields(self):
             ours, theirs = getattr(self, each.name), getattr(other, each.name)
             if ours != theirs:

@@ -1,7 +1,7 @@
 """The workers that a verb's options `workers`, `dask` and `threads` ask for.
 
-onnxruntime shares the sums of an operation among its threads, and other numbers of threads may round otherwise. An item
-therefore has a number of threads of its own, which does not follow from the number of workers.
+onnxruntime shares the sums of an operation among its threads: other numbers of threads may round otherwise. So the
+number of workers does not change the threads of an item.
 """
 
 import logging
@@ -22,8 +22,8 @@ THREADS = 1  # of an item of workers, unless the caller says otherwise
 def opened(
     count: int, dask: str | None, open_already: Workers | None = None, threads: int = 0
 ) -> Iterator[Workers | None]:
-    """Workers for as long as the block runs; None where the process itself does all. `open_already` stay open, with
-    the threads that they have. `threads` run one item, 0 for `THREADS`."""
+    """Workers while the block runs; None where the process itself does all. `open_already` stay open, with their own
+    threads. `threads` run one item, 0 for `THREADS`."""
     check_workers(count, dask)
     if open_already is not None:
         yield open_already
@@ -44,8 +44,8 @@ def threads_of(workers: Workers | None, threads: int) -> int:
 
 
 def warn_of_workers(count: int, threads: int = 0) -> None:
-    """A warning where processes of this machine leave half of its cores idle, or wait for each other. `threads` run
-    one item, 0 for `THREADS`."""
+    """Warn where processes of this machine leave half of its cores idle, or wait for each other. `threads` run one
+    item, 0 for `THREADS`."""
     busy = count * (threads or THREADS)
     if count and 2 * busy <= usable_cores():
         _say_idle(count, threads or THREADS)
@@ -67,7 +67,7 @@ def _say_idle(count: int, threads: int) -> None:
 
 
 def check_workers(count: int, dask: str | None) -> None:
-    """UserError for options that ask for nothing that can be."""
+    """UserError for a negative number of workers, or for both processes and a cluster."""
     if count < 0:
         raise UserError(f"--workers is {count}", "give the number of processes, or 0 for this one alone")
     if count and dask is not None:

@@ -1,4 +1,4 @@
-"""A worker process: calls come by stdin until it ends, and what they return or raise goes to stdout.
+"""A worker process: calls come by stdin until it ends, and their results or errors go to stdout.
 
     python process.py PATHS
 
@@ -31,7 +31,7 @@ def received(stream: IO[bytes]) -> bytes:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # prints of libraries are no answers
     while True:
         try:
             call = received(sys.stdin.buffer)

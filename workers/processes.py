@@ -22,7 +22,7 @@ from fewstep.workers.process import received, send
 LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("process.py")
 TRIES = 3  # of one item, whose worker died
-PATIENCE = 120.0  # seconds of one item after which a line says which worker is at it; then twice as long, and so on
+PATIENCE = 120.0  # seconds of one item until a line names its worker; then twice as long, and so on
 ENDING = 5.0  # seconds that a worker has to end when it is asked to
 
 Answer = Done[Any] | Refusal
@@ -30,8 +30,8 @@ Call = tuple["Future[Answer]", Order[Any, Any], Any]
 
 
 class Processes:
-    """Up to `count` workers, each with so many `threads`: how many workers there are changes no sum. They start with
-    their first items, and end with the `with` block."""
+    """Up to `count` workers, each with `threads`: the number of workers changes no sum. They start with their first
+    items, and end with the `with` block."""
 
     def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
         self.count = count
@@ -50,7 +50,7 @@ class Processes:
         return answer
 
     def deliver(self, order: Order[Any, Any]) -> None:
-        """They see what this process sees, and know their orders: where they miss the bundle, it was changed."""
+        """UserError: workers see this process's files and have their orders, so a missing bundle was changed."""
         raise UserError(f"{order.job.bundle.path} was changed meanwhile", "run the command again")
 
     def __enter__(self) -> "Processes":
@@ -73,7 +73,7 @@ class Processes:
             server.join()
 
     def _start_server(self) -> None:
-        """One more thread that asks a worker. Where the machine starts no more, there are fewer workers."""
+        """Start one more thread that asks a worker. A machine that starts no more has fewer workers."""
         server = Thread(target=self._serve, daemon=True)
         try:
             server.start()
@@ -87,7 +87,7 @@ class Processes:
         self._servers.append(server)
 
     def _serve(self) -> None:
-        """What one worker is asked, one call after the other."""
+        """Serve calls with one worker, one after the other."""
         child: _Child | None = None
         while (call := self._calls.get()) is not None:
             answer, order, item = call
@@ -99,7 +99,7 @@ class Processes:
     def _answered(
         self, answer: "Future[Answer]", order: Order[Any, Any], item: Any, child: "_Child | None"
     ) -> "_Child | None":
-        """Answer a call, whatever happens: nobody else would. The process that is ready for the next one."""
+        """Answer a call, whatever happens: nobody else would. Returns the process that is ready for the next call."""
         why = ""
         for _ in range(TRIES):
             if not self._is_open:
@@ -148,7 +148,7 @@ class _Child:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
-        self._kept: str | None = None  # the name of the order that it knows
+        self._kept: str | None = None  # the name of the order that it keeps
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
         # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
         try:
@@ -160,7 +160,7 @@ class _Child:
             raise
 
     def ask(self, order: Order[Any, Any], item: Any) -> tuple[bool, Any]:
-        """What `do` returned, or raised. The order is sent before its first item. EOFError or OSError if the process
+        """The result of `do`, or its error. The order is sent before its first item. EOFError or OSError if the process
         died."""
         assert self._process.stdin is not None and self._process.stdout is not None
         if self._kept != order.name:

@@ -1,7 +1,7 @@
-"""How a bundle reaches a worker: by a path that both see, or as files sent once and kept under the manifest's hash.
+"""A bundle reaches a worker by a path that both see, or as files sent once and kept under the manifest's hash.
 
-Only what a job reads is sent. A file counts as there once its content has the hash of the manifest,
-which is written last.
+Only files that a job reads are sent. A file is there once its content has the hash that the manifest says. The manifest
+is written last.
 """
 
 import os
@@ -24,15 +24,15 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class SentBundle:
-    """A bundle by its absolute path on the machine that asks, the sha256 of its manifest, and the bodies that a job
-    needs beside float32's."""
+    """A bundle by its absolute path on the machine that asks and the sha256 of its manifest. `bodies` are the bodies
+    that a job needs, float32 apart."""
 
     path: Path
     digest: str
     bodies: tuple[str, ...] = ()
 
-    def found(self) -> Path:
-        """Where this process has it. NotHere if it does not."""
+    def folder(self) -> Path:
+        """The folder in which this process has it. NotHere if it has none."""
         for folder in (self.path, kept(self.digest)):
             try:
                 if sha256((folder / MANIFEST).read_bytes()).hexdigest() == self.digest and self._is_whole(folder):
@@ -42,18 +42,18 @@ class SentBundle:
         raise NotHere(self.digest)
 
     def _is_whole(self, folder: Path) -> bool:
-        """Whether all files are there: of another job fewer may have been sent."""
+        """True if all files are there: another job may have needed fewer."""
         return all((folder / name).is_file() for name in needed(open_bundle(folder).manifest, self.bodies))
 
     def is_here(self) -> bool:
         try:
-            self.found()
+            self.folder()
         except NotHere:
             return False
         return True
 
     def pieces(self) -> Iterator["Piece"]:
-        """What has to be sent, in order; the manifest is last."""
+        """The parts of all needed files, in order; the manifest is last."""
         manifest = open_bundle(self.path).manifest
         for name in (*needed(manifest, self.bodies), MANIFEST):
             size = (self.path / name).stat().st_size
@@ -104,7 +104,7 @@ def kept(digest: str) -> Path:
 
 
 def needed(manifest: Manifest, bodies: Sequence[str] = ()) -> tuple[str, ...]:
-    """The files that sampling with the float32 body reads, and with others."""
+    """The files that sampling reads with the float32 body, and with `bodies`."""
     used = [manifest.bodies[name] for name in ("float32", *bodies)]
     graphs = [manifest.conditioner, manifest.prologue, *(body.graph for body in used)]
     graphs += [stage.graph for body in used for stage in body.stages]

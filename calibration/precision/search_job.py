@@ -85,7 +85,7 @@ class SearchJob:
     exact: Array
 
     def open(self, threads: int) -> Callable[[Choices], Qualities]:
-        folder = self.bundle.found()
+        folder = self.bundle.folder()
         sampler = sampler_by_rows(load(folder, body="float32", backend=OpeningOnDemand(threads=threads)))
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         course = open_course(without_network(sampler), self.plan, SEARCH_SEEDS, self.rows)

@@ -305,7 +305,7 @@ def test_pieces_are_kept_under_the_hash_of_the_manifest(tmp_path: Path, monkeypa
     pieces = list(bundle.pieces())
     for piece in pieces:
         piece.keep()
-    there = replace(bundle, path=tmp_path / "gone").found()
+    there = replace(bundle, path=tmp_path / "gone").folder()
     assert there == cache.path("bundles", bundle.digest[:32]) and len(pieces) > 4
     open_bundle(there).graph(open_bundle(there).manifest.bodies["float32"].graph)
     pieces[0].keep()

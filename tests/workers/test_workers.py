@@ -87,7 +87,7 @@ class Pickled(Square):
 @dataclass(frozen=True)
 class Lost(Square):
     def open(self, threads: int) -> Callable[[Any], Any]:
-        self.bundle.found()
+        self.bundle.folder()
         return super().open(threads)
 
 
