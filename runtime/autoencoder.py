@@ -77,10 +77,10 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     )
 
 
-def _one_by_one(network: Session, graph: GraphEntry, given: Float32) -> Float32:
-    (taken,), (made,) = graph.inputs, graph.outputs
-    wanted = tuple(made.shape[1:])
-    results = [network({taken.name: given[index : index + 1]})[made.name] for index in range(len(given))]
+def _one_by_one(network: Session, graph: GraphEntry, values: Float32) -> Float32:
+    (taken,), (output,) = graph.inputs, graph.outputs
+    wanted = tuple(output.shape[1:])
+    results = [network({taken.name: values[index : index + 1]})[output.name] for index in range(len(values))]
     if any(result.shape != (1, *wanted) for result in results):
         raise UserError(f"{graph.file} is not what the manifest says", EXPORT_AGAIN)
     return np.concatenate(results)

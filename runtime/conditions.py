@@ -13,7 +13,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
-DISTILLED = "guidance"  # condition of a denoiser that is told its weight: it needs no second branch
+DISTILLED = "guidance"  # condition of a denoiser that takes its weight as input: it needs no second branch
 
 
 def condition_problem(condition: Condition) -> tuple[str, str] | None:
@@ -37,14 +37,14 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
 
 
 def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
-    """Whether the ends are finite, increase, and are numbers or one for each element of the last axis."""
+    """True if the ends are finite, increase, and are numbers or one for each element of the last axis."""
     low, high = (np.asarray(end, np.float64) for end in typical)
     fits = all(end.shape in ((), shape[-1:]) for end in (low, high))
     return fits and bool(np.isfinite([low.sum(), high.sum()]).all() and (low <= high).all())
 
 
 def _fits(number: float, dtype: str) -> bool:
-    """Whether a dtype holds the number, exactly if it is an integer type."""
+    """True if a dtype holds the number, exactly if it is an integer type."""
     if np.issubdtype(dtype, np.integer):
         bounds = np.iinfo(dtype)
         return number == np.floor(number) and bounds.min <= number <= bounds.max
@@ -52,7 +52,7 @@ def _fits(number: float, dtype: str) -> bool:
 
 
 def by_name(given: ConditionValues | None) -> ConditionValues:
-    """The values, which are none for None. UserError for what is no mapping."""
+    """The values, which are none for None. UserError if they are no mapping."""
     if given is not None and not isinstance(given, Mapping):
         raise UserError(f"condition {given!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
     return given or {}
@@ -61,33 +61,33 @@ def by_name(given: ConditionValues | None) -> ConditionValues:
 def check(conditions: Sequence[Condition], given: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
     """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
     given = by_name(given)
-    known = {condition.name: condition for condition in conditions}
+    named = {condition.name: condition for condition in conditions}
     for name in given:
-        if name not in known:
-            takes = "it takes " + ", ".join(map(repr, known)) if known else "leave it out: this denoiser takes none"
+        if name not in named:
+            takes = "it takes " + ", ".join(map(repr, named)) if named else "leave it out: this denoiser takes none"
             raise UserError(f"unknown condition {name!r}", takes)
-    for name, condition in known.items():
+    for name, condition in named.items():
         if name not in given and condition.default is None:
             raise UserError(f"condition {name!r} is missing", f"give {_wanted(condition)} for each sample")
     return {
         name: _array(condition, given[name], samples) if name in given else _default(condition, samples)
-        for name, condition in known.items()
+        for name, condition in named.items()
     }
 
 
 def has_null(condition: Condition) -> bool:
-    """Whether something says what the condition is in the unconditional branch."""
+    """True if the condition has a value in the unconditional branch."""
     return condition.shared or condition.null is not None or condition.null_file is not None
 
 
 def has_unconditional_form(conditions: Sequence[Condition]) -> bool:
-    """Whether a denoiser that takes these can be guided: each has a null value, and not all stay as they are."""
+    """True if a denoiser that takes these can be guided: each has a null value, and not all stay as they are."""
     return all(map(has_null, conditions)) and not all(condition.shared for condition in conditions)
 
 
 def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
-    """Whether a denoiser that takes these is sampled with classifier-free guidance: it can be guided, and is not told
-    the weight itself, as distilled ones are."""
+    """True if a denoiser that takes these is sampled with classifier-free guidance. It can be guided, and does not take
+    the weight as input, as distilled ones do."""
     return has_unconditional_form(conditions) and not any(each.name == DISTILLED for each in conditions)
 
 
@@ -112,7 +112,7 @@ def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
     """The null value in the bytes of a .npy file. ValueError if it is none of this condition's."""
     try:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # of damage numpy makes errors of many unrelated classes
+    except Exception as error:  # numpy answers damage with errors of many unrelated classes
         raise ValueError("it is no .npy file of numbers") from error
     if (array.shape, array.dtype) != (condition.shape, np.dtype(condition.dtype)):
         raise ValueError(f"it is no {condition.dtype} {list(condition.shape)}")
@@ -120,8 +120,8 @@ def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
 
 
 def drawn_range(condition: Condition) -> tuple[Any, Any] | None:
-    """(low, high) of random values that stand in for data, numbers or arrays that broadcast over values; None where
-    nothing says what such data is like."""
+    """(low, high) of random values that stand in for data, numbers or arrays that broadcast over values. None where the
+    condition has no range."""
     if condition.typical is not None:
         low, high = (np.asarray(end) if isinstance(end, tuple) else end for end in condition.typical)
         return low, high
@@ -136,7 +136,7 @@ def _default(condition: Condition, samples: int) -> NDArray[Any]:
 
 
 def _wanted(condition: Condition) -> str:
-    """What a value of the condition is, in words."""
+    """A valid value of the condition, in words."""
     if condition.labels:
         return ", ".join(f"{number} {label}" for number, label in enumerate(condition.labels))
     kind = f"{condition.dtype} values of shape {list(condition.shape)}" if condition.shape else f"one {condition.dtype}"
@@ -184,7 +184,7 @@ def _number(condition: Condition, text: str) -> int:
 
 
 def _held(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Which values a dtype holds: whole numbers as they are, others up to rounding."""
+    """A mask of the values that a dtype holds: whole numbers as they are, others up to rounding."""
     if array.dtype.kind not in {"f": "iuf", "b": "b"}.get(dtype.kind, "iu"):
         return np.zeros(array.shape, bool)
     if dtype.kind == "b":

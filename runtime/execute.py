@@ -21,16 +21,16 @@ Array = NDArray[np.floating]
 StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
 Draws = Callable[[int], Array]
 
-HOLD_DRAW = 0  # the noise of what is held: the draw that samples start from
-FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond those of plans
+HOLD_DRAW = 0  # the noise of a held part: the draw that samples start from
+FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond all draws of plans
 
 
 @dataclass(frozen=True)
 class Hold:
     """Part of the sample is known: where `mask` is 1 the state is kept at `value`, noised to the time of each step.
 
-    Inpainting, or a robot's actions that are decided already. Where the mask is between 0 and 1 the state is blended
-    at each step, and the sample itself stays as the last step made it.
+    It serves inpainting, or a robot's actions that are decided already. A mask between 0 and 1 blends the state at each
+    step, and leaves the sample as the last step made it.
 
     value: [B, *x_shape], or a tuple of N + 1 such arrays: one for each of N steps, then one for the sample.
     mask: from 0 to 1, broadcast against a value.
@@ -72,7 +72,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class StepState(Seen, frozen=True):
-    """What one step saw and made. `after` are the rows of the state after it."""
+    """An evaluation with its update. `after` are the rows of the state after it."""
 
     after: Sequence[Array]
 
@@ -158,7 +158,7 @@ def update(plan: Plan, seen: Seen, draws: Draws, dtype: DTypeLike = np.float32) 
 def advance(
     plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], draws: Draws, dtype: DTypeLike
 ) -> StepState:
-    """What step `index` makes of the state and the network's outputs."""
+    """Step `index` from the state and the network's outputs."""
     seen = see(plan, index, state, u, outputs, dtype)
     return StepState(index, seen.step, state, u, seen.outputs, seen.shaped, update(plan, seen, draws, dtype))
 
@@ -185,13 +185,13 @@ def execute(
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)
         u = combine(step.input, state, dtype)
-        made = advance(plan, index, state, u, network(index, step, u), draws, dtype)
-        state = made.after
-        yield made
+        result = advance(plan, index, state, u, network(index, step, u), draws, dtype)
+        state = result.after
+        yield result
 
 
 def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
     """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
     (last,) = deque(states, maxlen=1)
-    made = combine(plan.output, last.after, dtype)
-    return made if hold is None else np.where(hold.mask == 1, hold.at(len(plan.steps)), made)
+    sample = combine(plan.output, last.after, dtype)
+    return sample if hold is None else np.where(hold.mask == 1, hold.at(len(plan.steps)), sample)

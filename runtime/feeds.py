@@ -28,13 +28,14 @@ def branch_values(
     samples: int,
     nulls: Arrays = MappingProxyType({}),
 ) -> Callable[[str], dict[str, NDArray[Any]]]:
-    """For each branch its conditions [samples, *shape]: "cond" as given, "uncond" null, others as `branches` says.
+    """A function of a branch that gives its conditions [samples, *shape]: "cond" as given, "uncond" null, others as
+    `branches` says.
 
     `nulls` are the null values that lie in files, by condition.
     """
     given = conditions.check(takes, condition, samples)
     by_name = {each.name: each for each in takes}
-    known: dict[str, dict[str, NDArray[Any]]] = {COND: given}
+    by_branch: dict[str, dict[str, NDArray[Any]]] = {COND: given}
     branches = {} if branches is None else branches
     if not isinstance(branches, Mapping):
         raise UserError(f"branches {branches!r} is no mapping of branches to conditions", BRANCHES_FIX)
@@ -47,17 +48,17 @@ def branch_values(
         unset = {name for name, values in overrides.items() if values is None}
         merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
         checked = conditions.check(takes, merged, samples)
-        known[branch] = checked | {name: conditions.null(by_name[name], given[name], nulls) for name in unset}
+        by_branch[branch] = checked | {name: conditions.null(by_name[name], given[name], nulls) for name in unset}
 
     def values(branch: str) -> dict[str, NDArray[Any]]:
-        if branch == UNCOND and branch not in known:
-            known[branch] = {each.name: conditions.null(each, given[each.name], nulls) for each in takes}
-        if branch not in known:
+        if branch == UNCOND and branch not in by_branch:
+            by_branch[branch] = {each.name: conditions.null(each, given[each.name], nulls) for each in takes}
+        if branch not in by_branch:
             raise UserError(
                 f"the plan's guidance has a branch {branch!r}, and nothing says what its conditions are",
                 f"give branches={{{branch!r}: {{CONDITION: VALUES}}}} (None for a null value)",
             )
-        return known[branch]
+        return by_branch[branch]
 
     return values
 
@@ -65,7 +66,7 @@ def branch_values(
 def plan_blocks(
     plan: Plan, values: Callable[[str], dict[str, NDArray[Any]]], samples: int
 ) -> list[dict[str, NDArray[Any]]]:
-    """For each step its conditions and times [branches * samples, ...], the branches one after the other."""
+    """The conditions and times [branches * samples, ...] of each step, the branches one after the other."""
     joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # a condition may be an image: once for all steps
     blocks = []
     for step in plan.steps:
@@ -81,16 +82,16 @@ def plan_blocks(
 
 
 class BodyInputs(NamedTuple):
-    """What a body takes beside x, by name: values of a block under their keys, range groups, and prologue rows."""
+    """The inputs of a body but x, by name: values of a block under their keys, range groups, and prologue rows."""
 
     direct: Mapping[str, str]
     groups: tuple[str, ...]
     rows: tuple[str, ...]
-    has_second_time: bool  # it, or the prologue, is told where to go
+    has_second_time: bool  # it, or the prologue, takes the time to go to
 
     @classmethod
     def of(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """Its stages may take what its own graph, all in float, does not, such as the group."""
+        """The inputs of all stages: they may take more than the body's own graph, all in float, such as the group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
         graphs = [body.graph, *(stage.graph for stage in body.stages)]
         roles = {each.name: each.role for graph in graphs for each in graph.inputs}
@@ -121,11 +122,11 @@ def feeds(
     return lambda index: direct[index] | dealt(index)
 
 
-def check_times(has_second: bool, told: bool) -> None:
-    """A network that is told two times needs a plan that names both, and the other way round."""
-    if told and not has_second:
+def check_times(has_second: bool, takes_two: bool) -> None:
+    """UserError unless plan and network agree: a network that takes two times needs a plan that names both."""
+    if takes_two and not has_second:
         raise UserError("this denoiser is told two times, and is given one", "use a solver such as ctm, or give to=")
-    if has_second and not told:
+    if has_second and not takes_two:
         raise UserError("this denoiser is told one time, and is given two", "use another solver, or leave to out")
 
 

@@ -27,7 +27,7 @@ def finite_states(states: Iterator[StepState], plan: Plan) -> Iterator[StepState
 
 
 def checked(states: Iterator[StepState], plan: Plan) -> Iterator[StepState]:
-    """The same states within the caller's `np.errstate`: to change it takes as long as a step's arithmetic."""
+    """The states, checked within the caller's `np.errstate`: changing it takes as long as a step's arithmetic."""
     for state in states:
         check_finite_state(state, plan)
         yield state

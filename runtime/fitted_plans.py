@@ -34,7 +34,7 @@ def find_fitted(
 ) -> Plan:
     """The plan `fitted:EVALUATIONS` of a bundle for a body at a guidance.
 
-    A weight of up to NEAR beside the weight of the fit is folded into the fitted numbers. Raises UserError, with the
+    A weight that differs from the fit's by NEAR or less is folded into the fitted numbers. Raises UserError, with the
     command that fits such a plan, where there is none.
     """
     count, at, _ = name.removeprefix(FITTED).partition("@")
@@ -44,11 +44,11 @@ def find_fitted(
         raise UserError(f"plan {name!r} names a grid, and a fitted plan has none to choose", f"write {FITTED}{count}")
     if not 0 < int(count) <= LARGEST:
         raise UserError(f"plan {name!r} has {int(count)} evaluations", f"fitted plans have 1 to {LARGEST}")
-    body_name = next((known for known, each in bundle.manifest.bodies.items() if each == body), "")
+    body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
     own = [each for each in bundle.manifest.fitted if each.evaluations == int(count) and each.body == body_name]
     plans, lost = readable(bundle, own)
     asked = as_guidance(guidance)
-    for plan in sorted(plans, key=lambda known: _distance(known.guidance, asked)):
+    for plan in sorted(plans, key=lambda each: _distance(each.guidance, asked)):
         shapes = {step.shaping for step in plan.steps}
         if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, asked) <= NEAR:
             from fewstep.plans.transforms.reguide import reguided  # and all transforms: for this alone
@@ -105,10 +105,10 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
 
 
 def _distance(fitted: Guidance | None, asked: Guidance | None) -> float:
-    """How far a guidance is from the one of a fit, relative to it; infinite where they have no weights to compare."""
+    """The distance of a guidance from a fit's, relative to it; infinite where they have no weights to compare."""
     if fitted == asked:
         return 0.0
-    known, wanted = weight_of(fitted), weight_of(asked)
-    if known is None or wanted is None or known == 0:
+    fitted_weight, wanted = weight_of(fitted), weight_of(asked)
+    if fitted_weight is None or wanted is None or fitted_weight == 0:
         return float("inf")
-    return abs(wanted - known) / abs(known)
+    return abs(wanted - fitted_weight) / abs(fitted_weight)

@@ -44,7 +44,7 @@ class Cohort:
 
 
 Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a range group
-Join = Callable[[Sequence[Feeds]], Feeds]  # the inputs of several calls as those of one
+Join = Callable[[Sequence[Feeds]], Feeds]  # joins the inputs of several calls
 
 
 def run(cohorts: Sequence[Cohort], call: Call, join: Join) -> Iterator[int]:
@@ -66,7 +66,8 @@ def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
 
 
 def joined(fed: Sequence[Feeds], shared: Sequence[str]) -> Feeds:
-    """The inputs of several calls as those of one. `shared` are those that all samples have in common: the group."""
+    """The inputs of several calls, joined for one. `shared` are the inputs that all samples have in common: the
+    group."""
     if len(fed) == 1:
         return fed[0]
     return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
@@ -104,6 +105,6 @@ def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
         (cohort.samples, finite_sample(cohort.plan, [cohort.last])) for cohort in cohorts if cohort.last is not None
     ]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
-    for places, made in parts:
-        result[places] = made
+    for places, values in parts:
+        result[places] = values
     return result

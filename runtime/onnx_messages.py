@@ -1,7 +1,7 @@
 """Read and write the protobuf fields of ONNX files one by one, without the library onnx.
 
-A message is a sequence of fields, each a number, a kind and a value (the encoding that protobuf documents). Numbers of
-fields are those of onnx.proto.
+A message is a sequence of fields, each a number, a kind and a value (the encoding that protobuf documents). onnx.proto
+gives the numbers of fields.
 """
 
 from collections.abc import Iterator
@@ -69,8 +69,8 @@ def field(number: int, value: int | bytes | str, kind: int | None = None) -> byt
 
 def inside(message: bytes, number: int) -> Iterator[bytes]:
     """The values of the fields of a number that are bytes, text or messages."""
-    for found, _, value in fields(message):
-        if found == number and isinstance(value, bytes):
+    for each, _, value in fields(message):
+        if each == number and isinstance(value, bytes):
             yield value
 
 
@@ -94,7 +94,7 @@ def node(message: bytes) -> NodeMessage | None:
 
 def scalars(graph: bytes) -> dict[str, int]:
     """The constants of a GraphProto that are one int64 number each, by name."""
-    found = {}
+    constants = {}
     for tensor in inside(graph, GRAPH_CONSTANT):
         if len(tensor) > 4096:  # no single number, whatever it is called
             continue
@@ -103,10 +103,10 @@ def scalars(graph: bytes) -> dict[str, int]:
         if held.get(TENSOR_TYPE) != INT64 or not isinstance(name, bytes):
             continue
         if isinstance(raw, bytes) and len(raw) == 8:
-            found[name.decode(errors="replace")] = int.from_bytes(raw, "little", signed=True)
+            constants[name.decode(errors="replace")] = int.from_bytes(raw, "little", signed=True)
         elif isinstance(ints, bytes) and len(numbers := _packed(ints)) == 1:
-            found[name.decode(errors="replace")] = numbers[0]
-    return found
+            constants[name.decode(errors="replace")] = numbers[0]
+    return constants
 
 
 def int_attribute(name: str, value: int) -> bytes:

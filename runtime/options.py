@@ -9,8 +9,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
 class Options:
-    """Base of each verb's options, a frozen dataclass: a text may stand for a path, a path for a text that may be one,
-    and one value, or a list, for a tuple of values."""
+    """Base of each verb's options, a frozen dataclass. A text may stand for a path, and a path for a text. One value,
+    or a list, may stand for a tuple of values."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():

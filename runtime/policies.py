@@ -1,4 +1,4 @@
-"""What a manifest says of a policy, and whether it can be so."""
+"""The policy in a manifest, and its faults."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def policy_of(manifest: Manifest) -> Policy:
 def policy_problem(
     policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None, conditions: Sequence[Condition] = ()
 ) -> str | None:
-    """What is wrong with a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
+    """The fault of a policy's rhythm for action sequences [horizon, ...] in such units, or None."""
     for field, least in (("observations", 1), ("actions", 1), ("first", 0)):
         if getattr(policy, field) < least:
             return f"{field}={getattr(policy, field)}, and at least {least} is needed"
@@ -41,8 +41,8 @@ def _continuation_problem(policy: Policy, x_shape: tuple[int, ...], conditions: 
         return f"its first is {policy.first}, and with a prefix it is 0"
     if not 1 <= policy.most_delay <= (most := x_shape[0] - policy.actions):
         return f"its most_delay is {policy.most_delay}, and from 1 to {most}, its horizon less the actions executed"
-    given = {(each.name, each.shape) for each in conditions}
-    missing = [need for need in ((policy.prefix, x_shape), (policy.delay, (1,))) if need not in given]
+    shapes = {(each.name, each.shape) for each in conditions}
+    missing = [need for need in ((policy.prefix, x_shape), (policy.delay, (1,))) if need not in shapes]
     return f"it needs a condition {missing[0][0]!r} of the shape {list(missing[0][1])}" if missing else None
 
 

@@ -30,36 +30,40 @@ def dealt_rows(
     blocks: Sequence[Arrays],
     wanted: Iterable[str],
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """For each block of conditions and times [N, ...] the rows `wanted` [N, ...], by name."""
+    """A function of a block's index that gives the rows `wanted` [N, ...] by name, for `blocks` of conditions and times
+    [N, ...]."""
     manifest, wanted = bundle.manifest, frozenset(wanted)
     named = {each.input: each.name for each in manifest.conditions}
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     taken = {named[each.name] for graph in graphs for each in graph.inputs if each.role == "condition"}
     values, places = _conditions(blocks, sorted(taken))
     count = len(next(iter(values.values()), "1"))
-    seen: dict[str, NDArray[Any]] = {}
+    conditioner_rows: dict[str, NDArray[Any]] = {}
     if conditioner is not None and manifest.conditioner is not None:
-        given = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
-        seen = _run(conditioner, CONDITIONER, given, count, bundle)
-    made: dict[str, NDArray[Any]] = {}
+        fed = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
+        conditioner_rows = _run(conditioner, CONDITIONER, fed, count, bundle)
+    prologue_rows: dict[str, NDArray[Any]] = {}
     pairs: list[NDArray[np.intp]] = places
     if prologue is not None and manifest.prologue is not None:
         times = {each.name: TIMES[each.role] for each in manifest.prologue.inputs if each.role in TIMES}
         distinct, pairs = _pairs(blocks, places, sorted(set(times.values())))
         condition = distinct[PLACE]
-        given = {name: distinct[key] for name, key in times.items()}
+        fed = {name: distinct[key] for name, key in times.items()}
         for each in manifest.prologue.inputs:
             if each.name not in times:
-                known = values[named[each.name]] if each.role == "condition" else seen[each.name]
-                given[each.name] = known[condition]
-        made = _run(prologue, PROLOGUE, given, len(condition), bundle)
+                source = values[named[each.name]] if each.role == "condition" else conditioner_rows[each.name]
+                fed[each.name] = source[condition]
+        prologue_rows = _run(prologue, PROLOGUE, fed, len(condition), bundle)
 
-    seen, made = ({name: each for name, each in known.items() if name in wanted} for known in (seen, made))
+    conditioner_rows, prologue_rows = (
+        {name: each for name, each in outputs.items() if name in wanted}
+        for outputs in (conditioner_rows, prologue_rows)
+    )
 
     def rows(index: int) -> dict[str, NDArray[Any]]:
         place, pair = _in_order(places[index]), _in_order(pairs[index])
-        of_condition = {name: row[place] for name, row in seen.items()}
-        return of_condition | {name: row[pair] for name, row in made.items()}
+        of_condition = {name: row[place] for name, row in conditioner_rows.items()}
+        return of_condition | {name: row[pair] for name, row in prologue_rows.items()}
 
     return rows
 
@@ -71,13 +75,13 @@ def _in_order(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     return slice(first, first + count) if is_in_order else places
 
 
-def _run(network: LoadedGraph, name: str, given: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """What the conditioner or the prologue makes, [count, ...] each."""
-    made = network(given)
+def _run(network: LoadedGraph, name: str, fed: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """The outputs of the conditioner or the prologue, [count, ...] each."""
+    outputs = network(fed)
     for each in graph_of(bundle, name).outputs:
-        if each.name not in made or made[each.name].shape[:1] != (count,):
+        if each.name not in outputs or outputs[each.name].shape[:1] != (count,):
             raise UserError(f"{bundle.path}: the {name} makes no row {each.name!r} for each sample", EXPORT_AGAIN)
-    return dict(made)
+    return dict(outputs)
 
 
 def _conditions(

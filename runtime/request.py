@@ -32,13 +32,13 @@ GivenTensors = Mapping[str, ArrayLike]
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
 
-SCHEDULER = "scheduler:"  # of a plan: that of the scheduler which came with the denoiser
+SCHEDULER = "scheduler:"  # begins the name of a plan by the scheduler that came with the denoiser
 SAMPLES_LIMIT = 2**20  # of a call
 PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
 
 
 class PlanSettings(TypedDict, total=False):
-    """What a plan is compiled with, beside its name and guidance; `Sampler.sample` documents each."""
+    """The settings that a plan is compiled with, name and guidance apart; `Sampler.sample` documents each."""
 
     shaping: Shaping | None
     strength: float | None
@@ -57,8 +57,8 @@ class RunSettings(PlanSettings, total=False):
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request for a run. `takes` has the shapes of x and conditions as they are in this run; `values` gives
-    the conditions [samples, *shape] of a branch; `condition`, `guidance` and `settings` are the caller's."""
+    """A checked request for a run. `takes` has the shapes of x and conditions in this run. `values` gives the
+    conditions [samples, *shape] of a branch. `condition`, `guidance` and `settings` are the caller's."""
 
     takes: Manifest
     seeds: Sequence[int]
@@ -81,7 +81,7 @@ def check_settings(settings: Mapping[str, Any], kind: type[PlanSettings]) -> Non
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
-    """What a plan has to know of a bundle's denoiser."""
+    """The facts of a bundle's denoiser that plans are compiled with."""
     guided = conditions.has_unconditional_form(manifest.conditions)
     return DenoiserFacts(
         manifest.schedule,
@@ -214,8 +214,8 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
     if mask.min() < 0 or mask.max() > 1:
         raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
     if not isinstance(hold.value, tuple):
-        known = in_model_range(hold.value, "the value to hold")
-        return replace(hold, value=_tensor("the value to hold", known, wanted), mask=mask)
+        value = in_model_range(hold.value, "the value to hold")
+        return replace(hold, value=_tensor("the value to hold", value, wanted), mask=mask)
     if len(hold.value) != len(plan.steps) + 1:
         raise UserError(
             f"{len(hold.value)} values to hold over {len(plan.steps)} steps",
@@ -271,7 +271,7 @@ def check_plan(
         raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", by_name(plan))
     if renoise is not None and renoise != plan.renoise:
         raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", by_name(plan))
-    if not manifest.sizes:  # else it depends on those of the run
+    if not manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):
         if step.network != DENOISER:
@@ -286,7 +286,7 @@ def check_plan(
 
 
 def by_name(plan: Plan) -> str:
-    """How to have a plan otherwise, for this bundle."""
+    """The way to compile a plan for this bundle, in words."""
     from fewstep.plans.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
 
     if plan.fitted is not None:
@@ -297,7 +297,7 @@ def by_name(plan: Plan) -> str:
 
 
 def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
-    """What a plan holds for each element of a sample must fit samples of this shape."""
+    """UserError for a plan whose tensors, numbers for each element of a sample, do not fit samples of this shape."""
     for tensor in plan.tensors:
         if not _spreads(tensor.shape, x_shape):
             raise UserError(
@@ -306,7 +306,7 @@ def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
 
 
 def _spreads(shape: Sequence[int], over: Sequence[int]) -> bool:
-    """Whether a tensor of a shape is broadcast over another shape, from the right, and leaves it as it is."""
+    """True if a tensor of a shape is broadcast over another shape, from the right, and leaves it as it is."""
     sizes = zip(reversed(shape), reversed(over), strict=False)
     return len(shape) <= len(over) and all(size in (1, whole) for size, whole in sizes)
 

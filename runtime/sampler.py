@@ -58,8 +58,8 @@ PLANS_KEPT = 16
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready. Made by `load`; `stages` are the networks of the body's stages, `nulls`
-    the null values of conditions that lie in files, by name."""
+    """A denoiser that is loaded and ready; `load` makes it. `stages` are the networks of the body's stages, `nulls` the
+    null values of conditions that lie in files, by name."""
 
     bundle: Bundle
     body: Body
@@ -122,8 +122,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
-        """The same run, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring; stop
-        iterating to cancel. Arguments as of `sample`."""
+        """The run of `sample`, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring. Stop
+        iterating to cancel. It takes the arguments of `sample`."""
         request = self._request(seeds, condition, guidance, settings)
         compiled, held = self._one_plan(request, plan)
         return finite_states(self._run(request, compiled, held), compiled)
@@ -141,7 +141,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         Args:
             plans: one per sample.
 
-        The other arguments are those of `sample`, but `hold`, which takes one plan for all.
+        It takes the other arguments of `sample` too, but `hold`, which takes one plan for all.
         """
         request = self._request(seeds, condition, guidance, settings)
         if settings.get("hold") is not None:
@@ -181,7 +181,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         Args:
             time: in the network's own units, one for all samples or one each.
-            to: the second time, for a network that is told two.
+            to: the second time, for a network that takes two.
         """
         x, takes = check_x(x, self.bundle.manifest)
         check_times(to is not None, self.inputs.has_second_time)
@@ -193,7 +193,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
         outputs: list[tuple[NDArray[np.intp], Float32]] = []
-        for group in np.unique(groups):  # one call has one range group
+        for group in np.unique(groups):  # a call is for one range group
             places = np.flatnonzero(groups == group)
             part = {name: values[places] for name, values in block.items()}
             fed = feeds(self.bundle, self.inputs, self.prologue, [part], [int(group)], self.conditioner)(0)
@@ -211,7 +211,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         branches: Overrides | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> StepNetwork:
-        """The denoiser along a compiled plan, as the executor calls it: for those who bring their own x."""
+        """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
         takes = sized(self.bundle.manifest, sizes)
         values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
         network = self._network(plan, samples, values)
@@ -231,7 +231,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         branches: Overrides | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> Callable[[int], Mapping[str, NDArray[Any]]]:
-        """The body's inputs but x at each step of a compiled plan: for those who join the calls of several runs."""
+        """The body's inputs but x at each step of a compiled plan: for callers that join several runs."""
         takes = sized(self.bundle.manifest, sizes)
         return self._feeds(plan, samples, branch_values(takes.conditions, condition, branches, samples, self.nulls))
 
@@ -251,7 +251,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     @cached_property
     def inputs(self) -> BodyInputs:
-        """What the body takes beside x."""
+        """The body's inputs but x."""
         return BodyInputs.of(self.bundle, self.body)
 
     @cached_property
@@ -268,8 +268,8 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
-        Arguments as of `sample`. `branches` matters where a condition has no null value: a caller who gives "uncond"
-        can guide all the same. `sizes` matters where the plan of a scheduler follows from them.
+        It takes the arguments of `sample`. `branches` matters where a condition has no null value: a caller that gives
+        "uncond" can still guide. `sizes` matters where the plan of a scheduler follows from them.
         """
         check_settings(settings, PlanSettings)
         return self._plan(plan, guidance, settings)

@@ -54,8 +54,8 @@ def sized(takes: T, given: Mapping[str, int] | None = None) -> T:
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_condition_at(each, values) for each in takes.conditions)
-    made: Any = msgspec.structs.replace if isinstance(takes, msgspec.Struct) else dataclasses.replace
-    return cast(T, made(takes, x_shape=tuple(x_shape), conditions=conditions))
+    replaced: Any = msgspec.structs.replace if isinstance(takes, msgspec.Struct) else dataclasses.replace
+    return cast(T, replaced(takes, x_shape=tuple(x_shape), conditions=conditions))
 
 
 def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
@@ -69,7 +69,7 @@ def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
 
 
 def defaults(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
-    """What each size is where nothing is said."""
+    """The default of each size, by name."""
     return {size.name: x_shape[size.axis] for size in sizes}
 
 
@@ -83,20 +83,20 @@ def dimension(size: Dimension, values: Mapping[str, int]) -> int:
     if isinstance(size, int):
         return size
     factor, names = parsed(size)
-    made = factor * prod(values[name] for name in names)
-    if made.denominator != 1:
+    number = factor * prod(values[name] for name in names)
+    if number.denominator != 1:
         raise ValueError(f"{size!r} is no whole number")
-    return int(made)
+    return int(number)
 
 
 def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
     """The sizes (and the batch) that a tensor's dimensions tell: "height/8" tells height, "height*width" nothing."""
     sizes = {}
-    for size, found in zip(named, shape, strict=False):
+    for size, length in zip(named, shape, strict=False):
         if isinstance(size, str):
             factor, names = parsed(size)
             if len(names) == 1:
-                sizes[names[0]] = found * factor.denominator // factor.numerator
+                sizes[names[0]] = length * factor.denominator // factor.numerator
     return sizes
 
 
@@ -129,7 +129,7 @@ def free_x_shape(takes: Takes) -> tuple[Dimension, ...]:
 
 
 def follows_problem(condition: Condition, takes: Takes) -> str | None:
-    """What is wrong with the axes of a condition that follow x's sizes, or None."""
+    """The fault of the axes of a condition that follow x's sizes, or None."""
     values = defaults(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
         return "its default, or null value in a file, has one shape only"
@@ -144,7 +144,7 @@ def follows_problem(condition: Condition, takes: Takes) -> str | None:
 
 
 def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
-    """What is wrong with a dimension of a condition or of a graph's tensor, or None."""
+    """The fault of a dimension of a condition or of a graph's tensor, or None."""
     if isinstance(size, int):
         return None if size >= 1 else f"{size} is no size"
     try:
@@ -188,12 +188,12 @@ def _checked(takes: Takes, given: Mapping[str, int]) -> dict[str, int]:
     ranges = described(takes.sizes)
     if not isinstance(given, Mapping):
         raise UserError(f"sizes {given!r} are no mapping of names to numbers", f"give sizes={{NAME: NUMBER}}: {ranges}")
-    known = {size.name: size for size in takes.sizes}
+    by_name = {size.name: size for size in takes.sizes}
     checked = {}
     for name, value in given.items():
-        if name not in known:
+        if name not in by_name:
             raise UserError(f"unknown size {name!r}", f"it has {ranges}")
-        size = known[name]
+        size = by_name[name]
         try:
             number = None if isinstance(value, bool) else operator.index(value)
         except TypeError:  # an array has an index, too, if it holds one number

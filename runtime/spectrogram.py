@@ -1,7 +1,7 @@
 """Convert sound to complex spectrograms with compressed amplitudes, as in SGMSE+, and back, with numpy alone.
 
 Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: beta |c|^alpha e^(i angle(c)) of the
-coefficients c of a short-time Fourier transform, real and imaginary part as two channels. The transform is that of
+coefficients c of a short-time Fourier transform, real and imaginary part as two channels. The transform equals
 `torch.stft` and `torch.istft` with a periodic Hann window, centred frames and reflected ends. Its parameters are the
 `Spectrogram` in a bundle's manifest.
 """
@@ -20,7 +20,7 @@ QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
 
 
 def spectrogram_problem(transform: Spectrogram, x_shape: Sequence[int]) -> str | None:
-    """What is wrong with a transform for samples of a shape, or None."""
+    """The fault of a transform for samples of a shape, or None."""
     if not 2 <= 2 * transform.hop <= transform.n_fft:  # a Hann window that overlaps less leaves samples without weight
         return f"hop {transform.hop} is not in 1 .. n_fft / 2, {transform.n_fft // 2}"
     if not (0 < transform.exponent <= 1 and 0 < transform.factor < 1e6):
@@ -38,12 +38,12 @@ def bins(transform: Spectrogram) -> int:
 
 
 def frames(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
-    """How many frames `encode` makes of so many samples."""
+    """The number of frames that `encode` makes of so many samples."""
     return -(-(samples // transform.hop + 1) // multiple) * multiple
 
 
 def samples(transform: Spectrogram, frames: int) -> int:
-    """How many samples so many frames hold."""
+    """The number of samples in so many frames."""
     return (frames - 1) * transform.hop
 
 

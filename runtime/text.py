@@ -66,11 +66,11 @@ class TextEncoder:
         dropped: dict[str, Cut] = {}  # of each prompt the most that a tokenizer has dropped
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             with _sound(self.bundle, tokens):
-                made = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
-            fed[tokens.input] = made.ids
+                encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
+            fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
-                fed[tokens.mask] = made.mask
-            dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in made.dropped.items()}
+                fed[tokens.mask] = encoded.mask
+            dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in encoded.dropped.items()}
         for prompt, (lost, kept, text) in dropped.items():
             LOG.warning("prompt %s is too long: %d tokens stay, %d go: %s", _shown(prompt), kept, lost, _shown(text))
         return fed
@@ -78,7 +78,7 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's, 0 behind; what is `dropped` of long ones."""
+    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's, 0 behind; `dropped` parts of long prompts."""
 
     ids: Ids
     mask: Ids
@@ -135,7 +135,7 @@ def check_prompts(prompts: Sequence[str]) -> list[str]:
 
 
 def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
-    """The tokenizer in a file of the bundle. What that says of lengths and padding is said by the manifest."""
+    """The tokenizer in a file of the bundle. The manifest replaces the file's lengths and padding."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -155,7 +155,7 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
 
 @contextmanager
 def readable(what: str, fix: str) -> Iterator[None]:
-    """What the library tokenizers cannot do with `what` as a UserError: its panics are no Exceptions."""
+    """UserError where the library tokenizers cannot read `what`: its panics are no Exceptions."""
     try:
         yield
     except UserError:

@@ -31,7 +31,7 @@ def from_units(manifest: Manifest, value: ArrayLike) -> Float32:
 
 
 def _prepared(
-    manifest: Manifest, given: ArrayLike
+    manifest: Manifest, samples: ArrayLike
 ) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The affine map; values, scale and shift in float64, so that they broadcast."""
     units, shape = manifest.units, manifest.x_shape
@@ -39,7 +39,7 @@ def _prepared(
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
     try:
-        values = np.asarray(unmasked(given), np.float64)
+        values = np.asarray(unmasked(samples), np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"samples that are no array of numbers ({error})", fix) from error
     if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(units.scale):  # others may be free
@@ -51,7 +51,7 @@ def _prepared(
 
 
 def units_problem(units: Affine, x_shape: tuple[int, ...]) -> str | None:
-    """What is wrong with an affine map for samples of a shape, or None."""
+    """The fault of an affine map for samples of a shape, or None."""
     if not -len(x_shape) <= units.axis < len(x_shape):
         return f"samples {list(x_shape)} have no axis {units.axis}"
     if not len(units.scale) == len(units.shift) == x_shape[units.axis]:

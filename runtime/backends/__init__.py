@@ -32,17 +32,17 @@ class Backend(Protocol):
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The body `name` of a bundle, or what runs AHEAD, ready to run: its graph, or an engine built from it.
 
-        What cannot be loaded is a UserError. A graph that runs ahead is called with any number of rows.
+        UserError for a graph that cannot be loaded. A graph that runs ahead is called with any number of rows.
         """
         ...
 
 
 def graph_of(bundle: Bundle, name: str) -> GraphEntry:
-    """The graph of a body, of one of its stages ("BODY/0", the first), or of what runs ahead."""
+    """The graph of a body, of one of its stages ("BODY/0", the first), or of a graph that runs ahead."""
     if name not in AHEAD:
         body, _, stage = name.partition("/")
-        found = bundle.body(body)
-        return found.stages[int(stage)].graph if stage else found.graph
+        entry = bundle.body(body)
+        return entry.stages[int(stage)].graph if stage else entry.graph
     ahead = bundle.manifest.prologue if name == PROLOGUE else bundle.manifest.conditioner
     if ahead is None:
         raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)

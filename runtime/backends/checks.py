@@ -1,4 +1,4 @@
-"""What every backend asks of its settings and of what is installed."""
+"""Checks of every backend on its settings and on installed packages."""
 
 import importlib
 import os
@@ -44,7 +44,7 @@ def check_contexts(contexts: int) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """UserError for what is no number of threads, or more than there are cores."""
+    """UserError for a value that is no number of threads, or for more than there are cores."""
     if not isinstance(threads, Integral):
         raise UserError(f"threads {threads!r} is no whole number", "give threads=2, or 0 for one per core")
     cores = os.cpu_count() or 1

@@ -28,7 +28,7 @@ def api() -> Any:
 
 
 def call(function: str, *arguments: Any) -> Any:
-    """Call a function of the CUDA runtime: what it returns beside the error code, or UserError in CUDA's words."""
+    """Call a function of the CUDA runtime. Returns its results without the error code. UserError in CUDA's words."""
     cuda = api()
     try:
         code, *results = getattr(cuda, function)(*arguments)
@@ -65,7 +65,7 @@ def describe(device: int) -> tuple[str, int]:
 
 
 class CudaStream:
-    """A stream of its own: what is given to it runs in order, beside other streams."""
+    """A stream of its own: its work runs in order, at the same time as other streams'."""
 
     def __init__(self) -> None:
         self.handle = call("cudaStreamCreateWithFlags", api().cudaStreamNonBlocking)
@@ -111,6 +111,6 @@ class Memory:
 
 
 def quietly(function: str, handle: Any) -> None:
-    """Give something back. What fails then was lost with the device already."""
+    """Give a resource back. An error means that the device lost it already."""
     with suppress(Exception):
         call(function, handle)

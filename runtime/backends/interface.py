@@ -26,10 +26,11 @@ class Port(NamedTuple):
 
 
 def difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
-    """Where an engine has other ports than `graph` says, as Port or onnxruntime's own; None if nowhere."""
-    for kind, told, found in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
+    """The difference of an engine's ports, as Port or onnxruntime's own, from `graph`, in words; None if there is
+    none."""
+    for kind, entries, ports in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
         try:
-            described, real = sorted(map(_described, told)), sorted(map(_real, found()))
+            described, real = sorted(map(_described, entries)), sorted(map(_real, ports()))
         except UnicodeDecodeError:
             return f"{graph.file} has {kind} whose names are no text"
         if described != real:

@@ -39,8 +39,8 @@ class OnnxRuntime:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly; without
-        VNNI 8-bit weights may saturate sums, 7-bit ones cannot."""
+        """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly. Without
+        VNNI, 8-bit weights may saturate sums; 7-bit ones cannot."""
         from fewstep.machine.cpu import EXACT, this_cpu  # not for who names the body
 
         cpu = cpu_kind(platform.machine())
@@ -54,12 +54,12 @@ class OnnxRuntime:
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
         opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
-        if found := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
-            raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
+        if problem := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
+            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
         return opened
 
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
-        """Any graph from its file, which the caller has checked; of a large one weights lie in other files."""
+        """Any graph from its file, which the caller has checked. The weights of a large one lie in other files."""
         onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -67,7 +67,7 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, beside the arena
+        options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, outside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
         path = path_text(graph)
@@ -99,6 +99,6 @@ class Session:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the pages that follow."""
+    """The first line of an error, without the pages that follow."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -2,8 +2,8 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-It has no 8-bit convolutions, so int8 is TensorRT's. Inputs and outputs are bound to memory that stays on the device:
-for each shape they are allocated once, and a call copies into them and out of them. TF32 is off.
+It has no 8-bit convolutions, so int8 is TensorRT's. Inputs and outputs are bound to memory that stays on the device. It
+is allocated once for each shape; a call copies into it and out of it. TF32 is off.
 """
 
 import contextlib
@@ -63,8 +63,8 @@ class OnnxRuntimeCuda:
             )
         _find_libraries(onnxruntime)
         session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device)))
-        if found := difference(graph, session.get_inputs, session.get_outputs):
-            raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
+        if problem := difference(graph, session.get_inputs, session.get_outputs):
+            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
         return bind(onnxruntime, session, file.name, ("cuda", self.device), self.contexts)
 
 
@@ -128,8 +128,8 @@ class _Lane:
         for each in self._inputs:
             value = feeds.get(each.name)
             if value is None or value.dtype != _dtype(each):
-                given = "nothing" if value is None else str(value.dtype)
-                raise UserError(f"input {each.name!r} is {_dtype(each)}, given is {given}", "give that")
+                kind = "nothing" if value is None else str(value.dtype)
+                raise UserError(f"input {each.name!r} is {_dtype(each)}, given is {kind}", "give that")
         shapes = tuple(feeds[each.name].shape for each in self._inputs)
         memory = self._memory.pop(shapes, None) or self._allocate(shapes)
         self._memory[shapes] = memory

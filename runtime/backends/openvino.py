@@ -2,10 +2,10 @@
 
     fewstep.runtime.load("bundle", "int8", backend=OpenVino())
 
-A body is compiled for each batch, and for each choice of its other free sizes, that it meets. With the batch left open
-the CPU plugin runs what stands between convolutions operation by operation; with all sizes known it makes one kernel of
-each chain (measured in OpenVINO 2026.4 on AVX512-VNNI, a 2.7 M parameter UNet: a step in 0.8 of the time in float32, in
-half of it in int8).
+A body is compiled for each batch, and for each choice of its other free sizes, that it meets. With the batch open, the
+CPU plugin runs operations between convolutions one by one. With all sizes fixed it makes one kernel of each chain: a
+step takes 0.8 of the time in float32, and half of it in int8. (Measured in OpenVINO 2026.4 on AVX512-VNNI, a 2.7 M
+parameter UNet.)
 """
 
 import os
@@ -56,12 +56,12 @@ TYPES = {  # OpenVINO's name of a type -> onnxruntime's
 class OpenVino:
     """A device of OpenVINO.
 
-    device: as OpenVINO calls it. What is verified is "CPU".
+    device: as OpenVINO calls it. Only "CPU" is verified.
     threads: of one call; 0 means one per physical core.
     contexts: calls that may run at once; they share the threads. Further threads of the program wait their turn.
     batch: rows of one evaluation to compile for while loading; a guided sample has two. Others follow when they come.
-    float_type: what float32 graphs are computed in. OpenVINO itself would take bf16 where the CPU has it, which is
-        faster and shows in samples.
+    float_type: the type that float32 graphs are computed in. OpenVINO itself would take bf16 where the CPU has it,
+        which is faster and shows in samples.
     cached: keep what was compiled in this user's cache folder; loading it again takes half the time.
     """
 
@@ -84,18 +84,20 @@ class OpenVino:
         return MappingProxyType({"float32": (body_name("float32"),), "int8": (body_name("int8", int8.name),)})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """UserError also for a graph that OpenVINO computes otherwise than onnxruntime, asked once on each machine
-        where that is installed, or that has an operation known to be computed wrong, where it is not."""
+        """UserError also for a graph that OpenVINO computes otherwise than onnxruntime; each machine checks it once.
+        Without onnxruntime, UserError for a graph with an operation that OpenVINO is known to compute wrong."""
         opened = called_once(partial(self.open, bundle, name))
         check(self._compared(bundle, {name: opened} if self.float_type == "f32" else {}), bundle, name)
         return opened()
 
     def check(self, bundle: Bundle) -> None:
-        """UserError where loading the float32 body is one; it is loaded only if this machine has not done so before."""
+        """UserError where loading the float32 body gives one. It is loaded only if this machine has not done so
+        before."""
         check(self._compared(bundle, {}), bundle, "float32")
 
     def _compared(self, bundle: Bundle, opened: Mapping[str, Callable[[], LoadedGraph]]) -> ComparedEngine:
-        """This device in float32, beside onnxruntime. Graphs that are `opened` are not compiled a second time."""
+        """This device in float32, to compare with onnxruntime. Graphs that are `opened` are not compiled a second
+        time."""
         exact = replace(self, float_type="f32")
         return ComparedEngine(
             version=version(),
@@ -113,8 +115,8 @@ class OpenVino:
         core = self.core()
         model = read(core, file)
         inputs, outputs = partial(_ports, model.inputs, graph.inputs), partial(_ports, model.outputs, graph.outputs)
-        if found := difference(graph, inputs, outputs):
-            raise UserError(f"{bundle.path}: {found}", EXPORT_AGAIN)
+        if problem := difference(graph, inputs, outputs):
+            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
         network = _Compiled(self, core, model, graph, is_open=name in AHEAD)
         usual = {"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
         network.lanes(usual)  # a graph that cannot be compiled fails while loading
@@ -131,7 +133,7 @@ class OpenVino:
         return core
 
     def compile(self, core: Any, model: Any, file: str, shapes: Mapping[str, list[int]] | None = None) -> Any:
-        """An `openvino.CompiledModel`; `shapes` are those of its inputs from now on."""
+        """An `openvino.CompiledModel`; its inputs have `shapes` from now on."""
         try:
             if shapes is not None:
                 model.reshape(shapes)
@@ -209,10 +211,10 @@ class _Compiled:
 
         def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
             for name in (tensor.name for tensor in self._graph.inputs):
-                given, held = feeds[name], memory[name]
-                if (given.shape, given.dtype) != (held.shape, held.dtype):  # numpy would spread or round it
+                value, held = feeds[name], memory[name]
+                if (value.shape, value.dtype) != (held.shape, held.dtype):  # numpy would spread or round it
                     raise ValueError(f"{name} takes {list(held.shape)} of {held.dtype}")
-                held[...] = given
+                held[...] = value
             request.start_async()
             request.wait()
             return {name: memory[name].copy() for name in self._outputs}
@@ -268,7 +270,7 @@ def read(core: Any, file: Path) -> Any:
 
 
 def _read_model(core: Any, file: Path) -> Any:
-    """What a file holds, in the form that OpenVINO reads rightly."""
+    """The graph in a file, in the form that OpenVINO reads rightly."""
     content = readable(file)
     if content is None:
         return core.read_model(path_text(file))
@@ -292,13 +294,13 @@ def _link(file: Path, to: Path) -> None:
 
 
 def last_line(error: Exception) -> str:
-    """What went wrong; lines before it say where in OpenVINO's own source."""
+    """The last line of an error: lines before it name places in OpenVINO's own source."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
 def _cache_folder() -> Path | None:
-    """Where OpenVINO keeps what it compiled; None if nothing can be written there."""
+    """The folder in which OpenVINO keeps compiled graphs; None if it cannot be written."""
     try:
         folder = cache.path("openvino", "")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Does OpenVINO compute a float graph as onnxruntime does? Asked of two calls, once on each machine.
+"""Does OpenVINO compute a float graph as onnxruntime does? Each machine compares two calls, once.
 
-The answer is kept in the user's cache folder under the hashes of the graph, OpenVINO's version and the processor, so
-that later loads pay nothing. Where onnxruntime is not installed, operations that OpenVINO is known to compute wrong
-are refused by name.
+The user's cache folder keeps the answer under the hashes of the graph, OpenVINO's version and the processor: later
+loads pay nothing. Without onnxruntime, operations that OpenVINO is known to compute wrong are refused by name.
 """
 
 import logging
@@ -37,8 +36,8 @@ Feeds = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class ComparedEngine:
-    """What is compared: a version of OpenVINO on a device, at a batch. `open` loads a graph by its name in float32, and
-    `threads` are those of onnxruntime beside it. `is_cached` says whether the answer is kept."""
+    """The engine to compare: a version of OpenVINO on a device, at a batch. `open` loads a graph by its name in
+    float32; onnxruntime runs on `threads`. `is_cached`: the answer is kept."""
 
     version: str
     device: str
@@ -84,8 +83,8 @@ def _refuse_by_name(graph: GraphEntry, wrong: tuple[str, ...]) -> None:
 
 
 def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | None:
-    """The largest difference from onnxruntime over the largest output, of the call that is nearer; None if it cannot
-    be known: onnxruntime is not there or cannot load the graph, or its output is not finite."""
+    """The largest difference from onnxruntime over the largest output, of the nearer call. None where onnxruntime is
+    missing, cannot load the graph, or gives an output that is not finite."""
     graph = graph_of(bundle, name)
     sizes = {"batch": engine.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     calls = [drawn(graph, sizes, seed) for seed in range(CALLS)]
@@ -105,7 +104,7 @@ def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | No
 
 
 def _expected(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
-    """What onnxruntime makes of the calls. Its session goes before OpenVINO opens the graph."""
+    """onnxruntime's results of the calls. Its session goes before OpenVINO opens the graph."""
     from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
 
     reference = OnnxRuntime(threads=threads).load_graph(bundle, graph)
@@ -119,7 +118,7 @@ def drawn(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
 
 
 def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
-    """Noise, times from 0 to 1, and zero for what is no float: an index or a mask."""
+    """Noise, times from 0 to 1, and zero for a type that is no float: an index or a mask."""
     shape = [dimension(size, sizes) for size in tensor.shape]
     dtype = np.dtype(tensor.dtype)
     if dtype.kind != "f":
@@ -128,12 +127,12 @@ def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator)
     return drawn.astype(dtype)
 
 
-def largest(expected: Arrays, found: Arrays) -> float:
+def largest(expected: Arrays, computed: Arrays) -> float:
     """The largest difference, over the largest value of the same output."""
     differences = []
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0)) or 1.0
-        differences.append(float(np.abs(found[name].astype(np.float64) - value).max(initial=0)) / scale)
+        differences.append(float(np.abs(computed[name].astype(np.float64) - value).max(initial=0)) / scale)
     return max(differences, default=0.0) if np.isfinite(differences).all() else inf
 
 

@@ -53,7 +53,7 @@ def readable(file: Path) -> bytes | None:
 
 
 def computed_wrong(file: Path) -> tuple[str, ...]:
-    """What OpenVINO is known to compute wrong in a graph's file, each operation in words."""
+    """The operations in a graph's file that OpenVINO is known to compute wrong, in words."""
     if not _has(file, *CONCERNED):
         return ()
     try:
@@ -63,7 +63,7 @@ def computed_wrong(file: Path) -> tuple[str, ...]:
 
 
 def _has(file: Path, *names: bytes) -> bool:
-    """Whether any of the names stands in a file, wherever: nearly always that is all that has to be read."""
+    """True if any of the names stands in a file, wherever: nearly always nothing else has to be read."""
     with file.open("rb") as stream:
         if not file.stat().st_size:  # which cannot be mapped
             return False
@@ -72,45 +72,45 @@ def _has(file: Path, *names: bytes) -> bool:
 
 
 def _wrong(graph: bytes) -> Iterator[str]:
-    known = scalars(graph)
+    constants = scalars(graph)
     for message in inside(graph, GRAPH_NODE):
-        found = node(message)
-        if found is None:
+        operation = node(message)
+        if operation is None:
             continue
-        flags = [name for name in RESIZE if found.attributes.get(name)]
-        if found.op == "Resize" and flags:
-            yield f"Resize {found.label!r} with {' and '.join(flags)}"
-        if found.op == "DFT" and _axis(found, known) is None:
-            yield f"DFT {found.label!r} along an axis that is no constant from 0 up"
+        flags = [name for name in RESIZE if operation.attributes.get(name)]
+        if operation.op == "Resize" and flags:
+            yield f"Resize {operation.label!r} with {' and '.join(flags)}"
+        if operation.op == "DFT" and _axis(operation, constants) is None:
+            yield f"DFT {operation.label!r} along an axis that is no constant from 0 up"
 
 
-def _axis(found: NodeMessage, known: dict[str, int]) -> int | None:
-    """Along which axis a DFT goes, counted from the first. OpenVINO counts from the last without the complex one."""
-    if len(found.inputs) < 3 or not found.inputs[2]:
+def _axis(operation: NodeMessage, constants: dict[str, int]) -> int | None:
+    """The axis of a DFT, counted from the first. OpenVINO counts from the last without the complex one."""
+    if len(operation.inputs) < 3 or not operation.inputs[2]:
         return None
-    axis = known.get(found.inputs[2])
+    axis = constants.get(operation.inputs[2])
     return None if axis is None or axis < 0 else axis
 
 
 def _rewritten(graph: bytes) -> bytes:
-    known, made = scalars(graph), []
+    constants, parts = scalars(graph), []
     for number, kind, value in fields(graph):
-        found = node(value) if number == GRAPH_NODE and isinstance(value, bytes) else None
-        axis = _axis(found, known) if found is not None and found.op == "DFT" else None
-        if found is None or axis is None or not isinstance(value, bytes) or "axis" in found.attributes:
-            made.append(field(number, value, kind))
+        operation = node(value) if number == GRAPH_NODE and isinstance(value, bytes) else None
+        axis = _axis(operation, constants) if operation is not None and operation.op == "DFT" else None
+        if operation is None or axis is None or not isinstance(value, bytes) or "axis" in operation.attributes:
+            parts.append(field(number, value, kind))
         else:
-            made.extend(_dft(found, value, axis))
-    return field(MODEL_GRAPH, b"".join(made))
+            parts.extend(_dft(operation, value, axis))
+    return field(MODEL_GRAPH, b"".join(parts))
 
 
-def _dft(found: NodeMessage, message: bytes, axis: int) -> Iterator[bytes]:
+def _dft(dft: NodeMessage, message: bytes, axis: int) -> Iterator[bytes]:
     """The fields of the graph that take the place of one DFT: its node, and what mends the shape behind it."""
     attribute = field(NODE_ATTRIBUTE, int_attribute("axis", axis))
-    if not found.attributes.get("onesided"):
+    if not dft.attributes.get("onesided"):
         yield field(GRAPH_NODE, message + attribute)
         return
-    (output,), is_inverse = found.outputs, bool(found.attributes.get("inverse"))
+    (output,), is_inverse = dft.outputs, bool(dft.attributes.get("inverse"))
     raw, axes = f"raw({output})", f"axes({output})"
     yield field(GRAPH_NODE, b"".join(_with_output(each, raw) for each in fields(message)) + attribute)
     yield field(GRAPH_CONSTANT, int_tensor(axes, -1 if is_inverse else -2))

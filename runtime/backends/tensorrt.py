@@ -119,6 +119,6 @@ class TensorRt:
         return imported(self.name.replace("-", "_"), self.name, INSTALL[self.name])
 
     def here(self) -> Here:
-        """What an engine must match to run here."""
+        """The facts of this machine that an engine must match."""
         device, multiprocessors = cuda.describe(self.device)
         return Here(self.name, str(self.module().__version__), device, multiprocessors)

@@ -27,7 +27,7 @@ Sizes = Mapping[str, int]  # of BATCH, and of what else is free, such as "height
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """An input or output of an engine. Its shape is that of the manifest, with names where it is free."""
+    """An input or output of an engine. Its shape is the manifest's, with names where it is free."""
 
     name: str
     is_input: bool
@@ -59,9 +59,9 @@ class Tensors:
 
 
 def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str) -> Tensors:
-    """What an engine takes and returns, once that is what the manifest says of its graph."""
+    """The inputs and outputs of an engine. UserError where the manifest says others of its graph."""
     named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
-    found = []
+    tensors = []
     ranges: dict[str, list[tuple[int, int, int]]] = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -74,7 +74,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
         shape = manifest.shape
         if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
             raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(shape)}", build)
-        found.append(EngineTensor(name, is_input, shape, dtype))
+        tensors.append(EngineTensor(name, is_input, shape, dtype))
         if is_input and any(isinstance(size, str) for size in shape):
             ends = [read_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
             for size in ends[0]:
@@ -86,7 +86,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
         least, preferred, greatest = zip(*each, strict=True)
         profile[size] = (max(least), min(preferred), min(greatest))
     return Tensors(
-        tuple(each for each in found if each.is_input), tuple(each for each in found if not each.is_input), profile
+        tuple(each for each in tensors if each.is_input), tuple(each for each in tensors if not each.is_input), profile
     )
 
 
@@ -108,7 +108,7 @@ class Side:
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
     def _layout(self, sizes: Sizes) -> tuple[dict[str, int], int]:
-        """Where each tensor begins, and where all end."""
+        """The offset of each tensor, and the end of all, in bytes."""
         offsets, end = {}, 0
         for each in self.tensors:
             offsets[each.name] = end
@@ -202,8 +202,8 @@ class LoadedEngine:
         for each in self.tensors.inputs:
             value = feeds.get(each.name)
             if value is None or value.dtype != each.dtype:
-                given = "nothing" if value is None else str(value.dtype)
-                raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {given}", "give that")
+                kind = "nothing" if value is None else str(value.dtype)
+                raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {kind}", "give that")
             sizes = read_sizes(each.shape, value.shape) | sizes  # the first input tells
         sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
         for name, size in sizes.items():
@@ -252,7 +252,7 @@ class InParts:
 
 @dataclass(frozen=True)
 class Contexts:
-    """How execution contexts are made. TensorRT-RTX compiles in them, what it keeps for the next time.
+    """Makes execution contexts. TensorRT-RTX compiles in them, and keeps the results for the next time.
 
     records: whether calls are to be recorded; TensorRT-RTX does that by itself.
     """

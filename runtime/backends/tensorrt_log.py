@@ -1,4 +1,4 @@
-"""What TensorRT says, in Python's log."""
+"""TensorRT's messages in Python's log."""
 
 import functools
 import logging

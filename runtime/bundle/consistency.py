@@ -26,7 +26,8 @@ Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
 def problems(manifest: Manifest) -> Problems:
-    """What is wrong with a manifest, if anything. Only the first may be asked for: the later checks rely on it."""
+    """The faults of a manifest, in the order of checks. Only the first is sure: later checks rely on the earlier
+    ones."""
     yield from _of_samples(manifest)
     yield from _of_conditions(manifest)
     yield from _of_rows(manifest)
@@ -44,14 +45,14 @@ def graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def _ahead(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """What runs before the first step, in order."""
+    """The graphs that run before the first step, in order."""
     for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
         if graph is not None:
             yield name, graph
 
 
 def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """What runs at each step: bodies, and their stages."""
+    """The graphs that run at steps: bodies, and their stages."""
     for name, body in manifest.bodies.items():
         yield f"bodies[{name!r}]", body.graph
         for number, stage in enumerate(body.stages):
@@ -59,7 +60,7 @@ def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def _of_samples(manifest: Manifest) -> Problems:
-    """Their shape, what they mean outside, and how they are noised."""
+    """Faults of a sample's shape, its units and meaning, and its schedule."""
     shape = manifest.x_shape
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
         yield "x_shape", f"{list(shape)} is not the shape of a sample"
@@ -89,17 +90,17 @@ def _of_conditions(manifest: Manifest) -> Problems:
 
 
 def _of_rows(manifest: Manifest) -> Problems:
-    """Each that is read is made before, and what makes them takes what is known before."""
-    made: set[str] = set()
+    """Faults of rows: each row is made before it is read, from inputs that come before it."""
+    rows: set[str] = set()
     for field, graph in _ahead(manifest):
         for tensor in graph.inputs:
             if tensor.role not in AHEAD[field]:
                 yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
-        if unmade := _rows(graph.inputs) - made:
+        if unmade := _rows(graph.inputs) - rows:
             yield field, f"nothing before it makes the row {min(unmade)!r}"
-        made |= {tensor.name for tensor in graph.outputs}
+        rows |= {tensor.name for tensor in graph.outputs}
     for field, graph in _bodies(manifest):
-        if unmade := _rows((*graph.inputs, *graph.outputs)) - made:
+        if unmade := _rows((*graph.inputs, *graph.outputs)) - rows:
             yield field, f"the prologue does not make the row {min(unmade)!r}"
 
 
@@ -108,7 +109,7 @@ def _rows(tensors: tuple[TensorEntry, ...]) -> set[str]:
 
 
 def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
-    """What goes into a graph and comes out of it has the shapes of what the manifest describes."""
+    """Faults of a graph's inputs and outputs: they have the shapes that the manifest describes."""
     conditions = {condition.input: condition for condition in manifest.conditions}
     for tensor in graph.inputs:
         if tensor.role != "condition":

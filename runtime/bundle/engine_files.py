@@ -61,13 +61,13 @@ def find(bundle: Bundle, name: str, here: Here, trust: bool) -> Program:
 
 
 def is_built(bundle: Bundle, name: str, here: Here) -> bool:
-    """Whether there is an engine for this backend and GPU, fitting or not."""
+    """True if there is an engine for this backend and GPU, fitting or not."""
     wanted = {(name, here.backend, device) for device in (here.device, AMPERE_ON)}
     return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
 
 
 def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
-    """What an engine says it was built from, once it agrees with the manifest."""
+    """The sidecar of an engine, which says what it was built from. UserError where the manifest disagrees."""
     again = f"fewstep build {bundle.path} --backend {engine.backend}"
     path = bundle.file(engine.sidecar)
     if path.stat().st_size > SIDECAR_LIMIT:

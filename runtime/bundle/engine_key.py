@@ -38,7 +38,7 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The JSON beside an engine. `convolutions` counts those of the engine by the type of what they multiply."""
+    """The JSON file of an engine. `convolutions` counts the engine's convolutions by the type that they multiply."""
 
     schema: int
     key: str
@@ -59,8 +59,8 @@ class Here(msgspec.Struct, frozen=True):
 def difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: Here) -> str | None:
     """The first field in which an engine does not fit the graph or this machine, with both values; None: it fits.
 
-    A version-compatible engine runs with its own and later versions of its backend, a hardware-compatible one on
-    Ampere and later; one that was tuned on a GPU runs on that model only, which its multiprocessors tell.
+    A version-compatible engine runs with its own and later versions of its backend, a hardware-compatible one on Ampere
+    and later. An engine tuned on a GPU runs on that model only, known by its multiprocessors.
     """
     if built.graph != graph or built.weights != weights:
         return f"graph: built from {built.graph[:12]}, the bundle has {graph[:12]}"

@@ -18,16 +18,16 @@ def fit_command(path: Path, manifest: Manifest, steps: int, body: str, weight: f
 
 
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:
-    """The guidance weight of a fitted plan whose file is lost: the one of a recorded command that made none of the
-    plans that can be read, or else the one of all of these."""
-    own, known = (str(entry.evaluations), _body_words(manifest, entry.body)), {}
+    """The guidance weight of a fitted plan whose file is lost. A recorded command that made none of the readable plans
+    gives it; else the one weight of all readable plans."""
+    own, uses = (str(entry.evaluations), _body_words(manifest, entry.body)), {}
     for each in manifest.fitted:
         with suppress(OSError, UserError):
             weight = weight_of(decode((path / each.file).read_bytes(), each.file).guidance)
-            known[each.file] = weight, (str(each.evaluations), _body_words(manifest, each.body))
+            uses[each.file] = weight, (str(each.evaluations), _body_words(manifest, each.body))
     recorded = filter(None, map(_recorded, manifest.provenance.commands))
-    lost = [weight for weight, use in recorded if use == own and (weight, use) not in known.values()]
-    others = {weight for weight, _ in known.values()}
+    lost = [weight for weight, use in recorded if use == own and (weight, use) not in uses.values()]
+    others = {weight for weight, _ in uses.values()}
     return lost[-1] if lost else others.pop() if len(others) == 1 else None
 
 

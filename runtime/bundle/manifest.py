@@ -14,8 +14,8 @@ DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
 class TensorEntry(Strict, frozen=True):
-    """One input or output of a graph. `shape` counts in elements; "batch" stands for the dynamic leading axis,
-    the name of a size, or what is made of it ("height/8"), for a free one."""
+    """One input or output of a graph. `shape` counts in elements. "batch" stands for the dynamic leading axis, the name
+    of a size, or a term of it ("height/8"), for a free one."""
 
     name: str
     role: Role
@@ -33,7 +33,7 @@ class GraphEntry(Strict, frozen=True):
 
 
 class Coverage(Strict, frozen=True):
-    """What runs in int8, counted in the optimized graph. MACs are per sample."""
+    """The operations that run in int8, counted in the optimized graph. MACs are per sample."""
 
     int8_macs: int
     total_macs: int
@@ -42,7 +42,7 @@ class Coverage(Strict, frozen=True):
 
 
 class Stage(Strict, frozen=True):
-    """A graph that runs the steps of a body's first range groups, those below `until`, in its place: the same network
+    """A graph that runs the steps of a body's first range groups, below `until`, in its place. It is the body's network
     with more of it in float, where that pays."""
 
     until: int
@@ -52,8 +52,9 @@ class Stage(Strict, frozen=True):
 
 class Trial(Strict, frozen=True):
     """A way to calibrate a body that was tried: the method of its ranges, whether the mean error of its output is taken
-    out, and the convolutions that stay in float. `psnr` in dB against float32, the mean and the 5th percentile of
-    samples of so many seeds; `shift`: the share of their error's energy that is one number for each channel."""
+    out, and the convolutions that stay in float. `psnr` and `p5`, in dB against float32, are the mean and the 5th
+    percentile over samples of `seeds` seeds. `shift` is the share of their error's energy that is one number for each
+    channel."""
 
     ranges: str
     has_bias: bool
@@ -79,8 +80,8 @@ class Body(Strict, frozen=True):
     plan: str | None = None  # the plan it was calibrated along
     coverage: Coverage | None = None
     stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
-    trials: tuple[Trial, ...] = ()  # of all int8, on seeds that nothing was measured on; one of them is the body
-    ranges: str | None = None  # the table that it was lowered by; None where the manifest's is that of all bodies
+    trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use; one of them is the body
+    ranges: str | None = None  # the table that it was lowered by; None where all bodies share the manifest's
 
 
 class Size(Strict, frozen=True):
@@ -99,11 +100,11 @@ class Size(Strict, frozen=True):
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
-    In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`, or, where
-    all branches share a condition (a size, a picture beside x), the sample's own; with none of these the denoiser has
-    no unconditional form. `default` is the value, flattened, of a sample that is given none. `low` and `high` are
-    limits, both included: nothing else is taken. `typical` is where random values are drawn from by verification, and
-    by calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
+    In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`. Where all
+    branches share a condition (a size, a picture next to x), it is the sample's own. With none of these the denoiser
+    has no unconditional form. `default` is the value, flattened, of a sample without one. `low` and `high` are limits,
+    both included: nothing else is taken. `typical` is where random values are drawn from by verification, and by
+    calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
     """
 
     name: str
@@ -166,8 +167,8 @@ class AutoencoderEntry(Strict, frozen=True):
 class FittedPlan(Strict, frozen=True):
     """A plan whose numbers were fitted to a body, which a caller finds as `fitted:EVALUATIONS`.
 
-    `nominal` is the plan that it began as. PSNR in dB against the teacher, the mean over so many seeds of which neither
-    fit nor choice saw any: of the nominal plan and of this one; `error` is the standard error of their difference.
+    `nominal` is the plan that it began as. `nominal_psnr` and `psnr` are in dB against the teacher: means over `seeds`
+    seeds that neither fit nor choice saw. `error` is the standard error of their difference.
     """
 
     evaluations: int
@@ -184,7 +185,7 @@ class FittedPlan(Strict, frozen=True):
 class Affine(Strict, frozen=True):
     """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
 
-    Where a scale is 0 the training data never changed, and the network was trained on `constant` there.
+    Training data never changed where a scale is 0, and the network was trained on `constant` there.
     """
 
     scale: tuple[float, ...]
@@ -198,8 +199,8 @@ class Policy(Strict, frozen=True, omit_defaults=True):
     actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
 
     `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
-    2025, arXiv 2512.05964): a sequence of x's shape in model range, of which the first so many are decided, and their
-    number, up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units.
+    2025, arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided,
+    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units.
     """
 
     observations: int
@@ -212,10 +213,10 @@ class Policy(Strict, frozen=True, omit_defaults=True):
 
 
 class Spectrogram(Strict, frozen=True):
-    """How sound becomes x [2, bins, frames], and back (`spectrogram.py`): the transform of SGMSE+ by default.
+    """The transform of sound to x [2, bins, frames], and back (`spectrogram.py`): SGMSE+'s by default.
 
-    `rate` is of the sound, in Hz; `n_fft` samples make a frame, and each begins `hop` samples after the one before;
-    amplitudes |c| become factor |c|^exponent.
+    `rate` is the sound's, in Hz. `n_fft` samples make a frame; each begins `hop` samples after the one before.
+    Amplitudes |c| become factor |c|^exponent.
     """
 
     rate: int = 16000
@@ -234,7 +235,7 @@ class Adapter(Strict, frozen=True):
 
 
 class Provenance(Strict, frozen=True):
-    """Where a bundle comes from. No user, host or path: a bundle is meant to be given away."""
+    """The origin of a bundle. It names no user, host or path: a bundle is meant to be given away."""
 
     source: str  # a shipped model's name, FILE:FUNCTION without the folder, or ORG/NAME@COMMIT of a hub
     source_sha256: str

@@ -15,7 +15,7 @@ ARM = ("aarch64", "arm64", "ARM64")  # the machine names of Linux, macOS and Win
 
 @dataclass(frozen=True)
 class Platform:
-    """Where the bodies of one target run.
+    """The platform that runs the bodies of one target.
 
     name: the target's name, as in `Body.target`.
     backend: the backend that runs the bodies, by its name in `backends.named`.
@@ -47,7 +47,7 @@ def platform_of(target: str) -> Platform | None:
 
 
 def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
-    """The platforms of a backend, the best first: those of this kind of CPU, then the other kind.
+    """The platforms of a backend, the best first: this kind of CPU, then the other kind.
 
     `saturating` says that this is an x86 CPU without VNNI: platforms that saturate then stand behind.
     """

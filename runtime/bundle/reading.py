@@ -231,7 +231,7 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 
 
 def _make_again(manifest: Manifest, name: str, path: Path) -> str:
-    """How to get a file of a bundle back: by copying, or with the verb that made it."""
+    """The way to get a file of a bundle back: by copying, or with the verb that made it."""
     commands = [f"fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
         commands = [fit_command(path, manifest, entry.evaluations, entry.body, weight_of_fit(path, manifest, entry))]
