@@ -18,8 +18,8 @@ ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 
 @dataclass(frozen=True)
 class SolverListing:
-    """A solver. `evaluations` counts calls of the denoiser in an inner step; `rows` is K, rows of the state of a
-    sample's size; `parameters` are defaults by name; `given` names tensors that the caller brings; `aliases` are plan
+    """A solver. `evaluations` counts calls of the denoiser in an inner step. `rows` is K, rows of the state of a
+    sample's size. `parameters` are defaults by name, `given` names tensors that the caller brings, `aliases` are plan
     names of the literature."""
 
     name: str
@@ -76,12 +76,12 @@ def grid_listings() -> tuple[GridListing, ...]:
 def _grid_listing(name: str) -> GridListing:
     grid = getattr(grids, name)
     about = SENTENCE.match(" ".join((inspect.getdoc(grid) or "").split()))
-    known = parameters(grid)
-    needs = tuple(key for key, each in known.items() if each.default is inspect.Parameter.empty)
+    settable = parameters(grid)
+    needs = tuple(key for key, each in settable.items() if each.default is inspect.Parameter.empty)
     return GridListing(
         name=name,
         about=about[0] if about else "",
-        parameters={key: each.default for key, each in known.items() if key not in needs},
+        parameters={key: each.default for key, each in settable.items() if key not in needs},
         needs=needs,
         aliases=tuple(alias for alias, text in grids.ALIASES.items() if text.partition("(")[0] == name),
         is_default=name == ANGLES,

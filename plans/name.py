@@ -78,7 +78,7 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
 
 
 def is_plan_name(text: str) -> bool:
-    """Whether the name compiles to a plan. A name such as "ddim:4 from step 1" describes a transform and does not.
+    """True if the name compiles to a plan. A name such as "ddim:4 from step 1" describes a transform and does not.
     Names of a scheduler's plan and of a fitted plan do, for the bundle that has them."""
     with suppress(UserError):
         return bool(parse_plan_name(text))
@@ -102,8 +102,8 @@ def with_steps(name: str, steps: int) -> str:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a solver or grid that a name may set: those after the first two, without those that the order
-    in a family's name settles."""
+    """The parameters of a solver or grid that a name may set: all after the first two, but for any that the order in a
+    family's name settles."""
     settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
     after = list(inspect.signature(function).parameters.items())[2:]
     return {name: parameter for name, parameter in after if name not in settled}
@@ -146,14 +146,14 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
         which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
     function = getattr(there, called)
-    known, hints = parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
+    accepted, hints = parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
     for parameter in given:
-        if parameter not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none: leave the parentheses out"
+        if parameter not in accepted:
+            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"
             raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
     values = {key: _checked(value, hints[key], f"{called}({key}=...)", name) for key, value in given.items()}
-    changed = {key: value for key, value in sorted(values.items()) if value != known[key].default}
-    missing = [key for key, each in known.items() if each.default is inspect.Parameter.empty and key not in values]
+    changed = {key: value for key, value in sorted(values.items()) if value != accepted[key].default}
+    missing = [key for key, each in accepted.items() if each.default is inspect.Parameter.empty and key not in values]
     if missing:
         raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", f"write {called}({missing[0]}=...)")
     if not changed:

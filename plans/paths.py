@@ -143,7 +143,8 @@ def flow(spec: ScheduleSpec) -> Path:
 
 
 def variance_exploding(spec: ScheduleSpec) -> Path:
-    """alpha = 1 and a geometric sigma (Song et al. 2021, arXiv 2011.13456, NCSN++), which the network is told."""
+    """alpha = 1 and a geometric sigma, which the network sees as its time (Song et al. 2021, arXiv 2011.13456,
+    NCSN++)."""
     low, high = sigma_range(spec)
     scale = spec.time_scale
     return Path(
@@ -158,8 +159,8 @@ def variance_exploding(spec: ScheduleSpec) -> Path:
 
 
 def edm(spec: ScheduleSpec) -> Path:
-    """alpha = 1, the network is told c_noise = log(sigma) / 4 (Karras et al. 2022, arXiv 2206.00364, table 1); its own
-    clock is that of equation 5, rho = 7."""
+    """alpha = 1; the network's time is c_noise = log(sigma) / 4 (Karras et al. 2022, arXiv 2206.00364, table 1). Its
+    own clock is equation 5 with rho = 7."""
     low, high = sigma_range(spec)
     scale = spec.time_scale / 4
     ends = low ** (1 / 7), high ** (1 / 7)
@@ -245,7 +246,7 @@ def residual_shift(spec: ScheduleSpec) -> Path:
 def rddm(spec: ScheduleSpec) -> Path:
     """alpha = 1 - abar_t, sigma = bbar_t for x - y: RDDM, Liu et al. 2024 (arXiv 2308.13712).
 
-    Increments of the noise's variance bbar^2 grow as (t + 1)^power, up to `noise_variance` in all; those of the
+    Increments of the noise's variance bbar^2 grow as (t + 1)^power, up to `noise_variance` in all. Increments of the
     residual's share abar fall in the same way, up to 1.
     """
     T = spec.timesteps
@@ -262,7 +263,7 @@ def rddm(spec: ScheduleSpec) -> Path:
 
 def bridge(spec: ScheduleSpec) -> Path:
     """Between x0 and y, both known at their ends: Schroedinger bridge in its variance-exploding form, Jukic et al. 2024
-    (arXiv 2407.16074). For x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0: x is y.
+    (arXiv 2407.16074). It describes x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0: x is y.
 
     With s2(t) = rate (growth^2t - 1) / (2 log growth) and r = s2(t) / s2(1): alpha = 1 - r, sigma^2 = s2(1) r (1 - r).
     """
@@ -288,7 +289,8 @@ def bridge(spec: ScheduleSpec) -> Path:
 
 def mean_reverting(spec: ScheduleSpec) -> Path:
     """The mean decays from x0 to y at the rate theta_t, to a share of alpha_min: IR-SDE, Luo et al. 2023
-    (arXiv 2301.11699). For x - y; alpha^2 + (sigma / sigma_max)^2 = 1, theta of its cosine schedule; t in [0, T]."""
+    (arXiv 2301.11699). It describes x - y, with alpha^2 + (sigma / sigma_max)^2 = 1 and theta of its cosine schedule;
+    t in [0, T]."""
     T, high = spec.timesteps, 50 / 255 if spec.sigma_max is None else spec.sigma_max
     f = np.cos((np.arange(T + 3) / (T + 2) + 0.008) / 1.008 * math.pi / 2) ** 2
     total = np.cumsum(1 - f[2:-1] / f[0])

@@ -14,17 +14,17 @@ PRECONDITIONED = ("edm", "consistency")  # predictions whose network sees c_in y
 
 
 def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> tuple[float, float]:
-    """(a, b) with x0 = a x + b output, the output being that of the network on `input_scale` x.
+    """(a, b) with x0 = a x + b output, where the network gives `output` on `input_scale` x.
 
     - epsilon: the noise eps (Ho et al. 2020, arXiv 2006.11239).
     - sample: x0 itself.
-    - v: alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512), for alpha^2 + sigma^2 = 1. On schedule edm that
-      in units of sigma_data, which is minus the network of `edm`.
+    - v: alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512), for alpha^2 + sigma^2 = 1. On schedule edm it
+      is in units of sigma_data: minus the network of `edm`.
     - flow: the velocity eps - x0 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023), for alpha + sigma = 1.
     - score: the gradient of log p(x), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456).
     - edm: x0 = c_skip y + c_out output (Karras et al. 2022, arXiv 2206.00364, table 1).
     - residual: y - x0 for the degraded sample y, on schedules of x - y; whoever knows y adds it.
-    - consistency: the same with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
+    - consistency: as edm, with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
     """
     alpha, sigma = time.alpha, time.sigma
     if alpha == 0 and prediction in ("epsilon", "score", *PRECONDITIONED):
@@ -53,7 +53,7 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
 
 
 def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float:
-    """c_in: what x is multiplied by before the network sees it.
+    """c_in: the factor of x before the network sees it.
 
     EDM's gives its input the variance 1 for data of deviation sigma_data. ResShift's does so for data of deviation 1.
     """

@@ -21,8 +21,8 @@ class Table(msgspec.Struct, frozen=True):
 class StepTable(msgspec.Struct, frozen=True):
     """Numbers of one evaluation and the update after it.
 
-    Columns of `shaping_of`: state rows, outputs. Of `x0`: those and what the shaping makes, if there is one. Of
-    `update` (one line per row of the next state): those, then `draws` in order.
+    `shaping_of` has columns for state rows and outputs. `x0` has one more for the shaping's result, if there is a
+    shaping. `update` (one line per row of the next state) has further columns for `draws`, in order.
     """
 
     input: Row
@@ -63,17 +63,17 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
 
     steps = []
     for e, evaluation in enumerate(tracer.evaluations):
-        made = (*evaluation.outputs, *(() if evaluation.shaped is None else (evaluation.shaped,)))
+        results = (*evaluation.outputs, *(() if evaluation.shaped is None else (evaluation.shaped,)))
         values = {row: values_of.of(e + 1, buffer) for buffer, row in places[e + 1].items()}
         draws = _draws(tracer, values.values())
-        columns = places[e] | {buffer: rows + i for i, buffer in enumerate((*made, *draws))}
+        columns = places[e] | {buffer: rows + i for i, buffer in enumerate((*results, *draws))}
         seen = rows + len(evaluation.outputs)
         steps.append(
             StepTable(
                 input=_row(evaluation.input, columns, rows),
                 shaping_of=tuple(_row(value, columns, seen) for value in evaluation.shaping_of),
-                x0=_row(evaluation.x0, columns, rows + len(made)),
-                update=tensors.table(values, columns, rows, rows + len(made) + len(draws)),
+                x0=_row(evaluation.x0, columns, rows + len(results)),
+                update=tensors.table(values, columns, rows, rows + len(results) + len(draws)),
                 draws=_draw_numbers(tracer, draws),
             )
         )
@@ -84,23 +84,23 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
         start_draws=start_draws,
         steps=tuple(steps),
         output=_row(final, places[-1], rows),
-        tensors=tuple(tensors.found),
+        tensors=tuple(tensors.items),
     )
 
 
 @dataclass
 class _Values:
-    """How a buffer of the state after `ready` evaluations is computed: over the rows of the state before, the
-    evaluation's outputs and draws. A row that existed before is carried over as itself."""
+    """Buffers of the state after `ready` evaluations, as sums over the rows of the state before, the evaluation's
+    outputs and draws. A row that existed before is carried over as itself."""
 
     tracer: Tracer
-    known: dict[tuple[int, int], Lin] = field(default_factory=dict)
+    expansions: dict[tuple[int, int], Lin] = field(default_factory=dict)
 
     def of(self, ready: int, buffer: int) -> Lin:
         key = ready, buffer
-        if key not in self.known:
-            self.known[key] = self._expand(ready, buffer)
-        return self.known[key]
+        if key not in self.expansions:
+            self.expansions[key] = self._expand(ready, buffer)
+        return self.expansions[key]
 
     def _expand(self, ready: int, buffer: int) -> Lin:
         kind = self.tracer.buffers[buffer]
@@ -119,7 +119,7 @@ class _Values:
 
 
 def _live(tracer: Tracer, final: Lin, values: _Values) -> list[set[int]]:
-    """For each state, the buffers it must hold: found backwards from the sample."""
+    """The buffers that each state must hold, searched backwards from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
         evaluation = tracer.evaluations[ready - 1]
@@ -169,7 +169,7 @@ class _Tensors:
     """The tensors that tables refer to, each once."""
 
     tracer: Tracer
-    found: list[Tensor] = field(default_factory=list)
+    items: list[Tensor] = field(default_factory=list)
 
     def table(self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int) -> Table:
         """One line per state row; a row that nothing lives in becomes zero."""
@@ -187,6 +187,6 @@ class _Tensors:
     def _number(self, coefficient: Coefficient) -> int:
         array = np.asarray(coefficient, "<f8")
         tensor = Tensor(array.shape, array.tobytes())
-        if tensor not in self.found:
-            self.found.append(tensor)
-        return self.found.index(tensor)
+        if tensor not in self.items:
+            self.items.append(tensor)
+        return self.items.index(tensor)

@@ -1,11 +1,11 @@
 """Transforms make plans from plans: they change the table and need no trace.
 
-- `analytic_first_step`: the first evaluation replaced by what is known of it.
+- `analytic_first_step`: the first evaluation replaced by its analytic result.
 - `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.
 - `own_noise`: a start from noise of the caller.
 - `reguided`: another weight of classifier-free guidance.
 - `scale_noise`: predicted noise divided by a factor for each step (epsilon scaling).
-- `shift_times`: the network told other times (time shift), from `measured_shift`.
+- `shift_times`: other times for the network (time shift), from `measured_shift`.
 - `tail`: the rest of a plan, from rows of its state.
 - `time_travel`: blocks of steps that are noised again and repeated.
 - `unit_start`: from noise of deviation 1 in place of sigma_T.

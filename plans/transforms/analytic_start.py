@@ -1,4 +1,4 @@
-"""The noisy end of a plan without the network: where x is nearly pure noise, what a denoiser says is known."""
+"""The noisy end of a plan without the network: where x is nearly pure noise, a denoiser's output is known."""
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
     """The plan with x0 = `mean` at its first evaluation, which is left out (AFS: Dockhorn, Vahdat, Kreis 2022, arXiv
     2210.05475, with 0; with the data's mean Liu et al. 2023, arXiv 2312.07243).
 
-    Right where x says nothing of the data, as at the noisiest time. Draw for draw the same start.
+    It is right where x says nothing of the data, as at the noisiest time. The start keeps its draws.
 
     Args:
         mean: of the data, one number or shaped as a sample.
@@ -33,12 +33,12 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
     K, outputs = plan.rows, len(first.branches)
     x0 = np.array(first.shaping_of[0] if first.shaping is not None else first.x0)
     # x0 = known . S + share * output for a common output of all branches; it has to be the mean
-    known, share = x0[:K], float(x0[K : K + outputs].sum())
+    of_state, share = x0[:K], float(x0[K : K + outputs].sum())
     update, start = np.array(first.update), np.array(plan.start)
     of_output = update[:, K : K + outputs].sum(axis=1) / share
     of_mean = of_output + (update[:, K + outputs] if first.shaping is not None else 0.0)
     fresh = update[:, K + outputs + (first.shaping is not None) :]
-    begun = (update[:, :K] - np.outer(of_output, known)) @ start
+    begun = (update[:, :K] - np.outer(of_output, of_state)) @ start
     start_terms, tensors = _constants(of_mean, np.asarray(mean, np.float64), plan.tensors)
     return msgspec.structs.replace(
         plan,
@@ -52,14 +52,14 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
 
 
 def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, variance: ArrayLike) -> Plan:
-    """The plan from a later start, at which x is where Gaussian data of this mean and variance would have taken the
+    """The plan from a later start. x begins where Gaussian data of this mean and variance would have come from the
     schedule's noisiest time ("teleportation": Wang & Vastola 2024, arXiv 2412.09726).
 
-    With a_T, s_T the noisiest time and a, s that of the plan's first evaluation,
+    With a_T, s_T at the noisiest time and a, s at the plan's first evaluation,
 
         x = a mean + sqrt((a^2 variance + s^2) / (a_T^2 variance + s_T^2)) (s_T z - a_T mean),
 
-    the probability-flow ODE's exact solution for such data, and nearly so for others while noise prevails: there it
+    the probability-flow ODE's exact solution for such data, and nearly so for others while noise prevails. There it
     saves a plan its first 15 to 30 %. Only independent elements are a plan; a full covariance needs a product by its
     eigenvectors before the plan begins.
 

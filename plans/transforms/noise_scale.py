@@ -15,8 +15,8 @@ from fewstep.plans.spec import DenoiserFacts
 def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:
     """The plan with the predicted noise divided by a scale at each evaluation.
 
-    On its own samples a denoiser predicts noise that is a little too long, each step the more so since the last one's
-    was; the authors measure its norm against the training's and divide (by 1.002 to 1.03, uniform or growing).
+    On its own samples a denoiser predicts noise that is a little too long, and each step adds to it. The authors
+    measure its norm against the training's and divide (by 1.002 to 1.03, uniform or growing).
 
     Args:
         scales: one number, or one for each evaluation.

@@ -11,18 +11,18 @@ from fewstep.plans.shaping import Rescale
 
 
 def reguided(plan: Plan, weight: float) -> Plan:
-    """A plan of classifier-free guidance at another weight: the difference is added to the share of the conditional
-    branch in each prediction, and taken from the unconditional one."""
+    """A plan of classifier-free guidance at another weight. The difference is added to the conditional branch's share
+    in each prediction, and taken from the unconditional one."""
     form = plan.guidance
-    known = weight_of(form)
-    if known is None or not isinstance(form, Cfg):
+    weight_before = weight_of(form)
+    if weight_before is None or not isinstance(form, Cfg):
         raise UserError(f"plan {plan.name!r} has no one guidance weight to change", "run it as it was fitted")
-    steps = tuple(_leaning(step, weight - known) for step in plan.steps)
+    steps = tuple(_leaning(step, weight - weight_before) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps, guidance=Cfg(weight))
 
 
 def _leaning(step: Step, by: float) -> Step:
-    """A step whose prediction weighs its branches otherwise: wherever outputs are read, both are."""
+    """A step whose prediction weighs its branches otherwise: wherever it reads outputs, it reads both."""
     if UNCOND not in step.branches:
         return step
     K = len(step.input)

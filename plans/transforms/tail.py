@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def tail(plan: Plan, k: int) -> Plan:
-    """The plan from step `k` on. It is given the state before that step as tensors `row0` to `row{K-1}`.
+    """The plan from step `k` on. It starts from the state before that step, as given tensors `row0` to `row{K-1}`.
 
     Draws keep their numbers. A run of the tail from the rows of a whole run therefore ends in the same bits.
 

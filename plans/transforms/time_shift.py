@@ -1,7 +1,7 @@
-"""Time shift (Li, Qu, Yao, Sun, Moens 2024, arXiv 2305.15583): tell the network the time that x looks like.
+"""Time shift (Li, Qu, Yao, Sun, Moens 2024, arXiv 2305.15583): the network takes the time that x looks like.
 
-The published sampler compares the variance of each sample with that of each timestep nearby, sigma^2, while it runs,
-which depends on the data: no plan. But the variance over thousands of elements hardly differs between samples, so its
+The published sampler compares the variance of each sample with sigma^2 of each timestep nearby while it runs. That
+depends on the data, and is no plan. But the variance over thousands of elements hardly differs between samples. Its
 mean, measured once on rollouts of the deployed plan, gives the shift of every step in advance.
 """
 
@@ -17,7 +17,7 @@ from fewstep.plans.schedule import NoiseSchedule
 
 
 def shift_times(plan: Plan, times: Sequence[float]) -> Plan:
-    """The plan that tells the network these times, one for each evaluation; all coefficients stay."""
+    """The plan with these times for the network, one for each evaluation; all coefficients stay."""
     if len(times) != len(plan.steps):
         raise UserError(f"{len(times)} times for {len(plan.steps)} evaluations", "give one for each")
     steps = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))

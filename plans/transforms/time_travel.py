@@ -68,7 +68,7 @@ def _redrawn(step: Step, numbers: Iterator[int]) -> Step:
 
 
 def _noised(step: Step, to: Step, at: Step, numbers: Iterator[int]) -> Step:
-    """The step, after which x is noised from the time of `at` back to that of `to`."""
+    """The step, after which x is noised from the time of `at` back to the time of `to`."""
     assert to.alpha is not None and to.sigma is not None and at.alpha is not None and at.sigma is not None
     a = to.alpha / at.alpha
     added = to.sigma**2 - (a * at.sigma) ** 2
