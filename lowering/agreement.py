@@ -1,8 +1,8 @@
 """Checks, tensor by tensor, that integer kernels compute what their numbers stand for.
 
 The kernels of a lowered graph run as deployed. Each operation runs once more in float32, on the codes that its kernel
-read, rounded to the code that it writes. Nothing adds up from one operation to the next: the tensor that differs is
-where the difference begins, as sums that saturate in 16 bits on a CPU without VNNI. An engine that takes
+read, rounded to the code that it writes. Nothing adds up from one operation to the next: a tensor that differs is where
+the difference begins. Sums that saturate in 16 bits on a CPU without VNNI show there. An engine that takes
 QuantizeLinear-DequantizeLinear pairs does not show its codes: both runs then start from the float before the pair.
 """
 

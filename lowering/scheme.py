@@ -66,7 +66,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Target:
-    """What a graph is lowered for.
+    """The target of a lowering.
 
     platform: where its bodies run, and its name.
     rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with

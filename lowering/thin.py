@@ -1,8 +1,8 @@
 """Thin convolutions stay in float by rule, like first and last layers: their rounding goes for next to no time.
 
-Narrow shortcuts can matter as much as outer layers, and their int8 kernels win little: each value that is made is
-rounded, and few products are summed for it. Linear layers have no part in it: in float they won nothing. The measured
-worth is in docs/measured/trials.md.
+Narrow shortcuts can matter as much as outer layers. Their int8 kernels win little: each value is rounded, and few
+products are summed for it. Linear layers have no part in it: in float they won nothing. The measured worth is in
+docs/measured/trials.md.
 """
 
 from collections.abc import Sequence

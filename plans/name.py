@@ -2,8 +2,8 @@
 
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 
-A name without a grid has the grid of its denoiser (`DenoiserFacts.grid`). For a solver of distilled denoisers it has
-even steps, which come near the times of the distillation.
+A name without a grid has the grid of its denoiser (`DenoiserFacts.grid`). A solver of distilled denoisers takes even
+steps there, which come near the times of the distillation.
 
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
@@ -102,8 +102,8 @@ def with_steps(name: str, steps: int) -> str:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a solver or grid that a name may set: all after the first two, but for any that the order in a
-    family's name settles."""
+    """The parameters of a solver or grid that a name may set: all after the first two. The order in a family's name
+    settles some, which are left out."""
     settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
     after = list(inspect.signature(function).parameters.items())[2:]
     return {name: parameter for name, parameter in after if name not in settled}
@@ -130,12 +130,12 @@ def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
 
 def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]:
     """The function that `text` names, with its parameters bound, and `text` in canonical form."""
-    called, given = _read(text, name)
+    called, arguments = _read(text, name)
     aliases: Mapping[str, str] = getattr(there, "ALIASES", {})
     if called in aliases:
         called, preset = _read(aliases[called], name)
-        given = {**preset, **given}
-    called, given = _named_by_order(called, given, name, there)
+        arguments = {**preset, **arguments}
+    called, arguments = _named_by_order(called, arguments, name, there)
     if called not in there.__all__:
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
@@ -147,11 +147,11 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
     function = getattr(there, called)
     accepted, hints = parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
-    for parameter in given:
+    for parameter in arguments:
         if parameter not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"
             raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
-    values = {key: _checked(value, hints[key], f"{called}({key}=...)", name) for key, value in given.items()}
+    values = {key: _checked(value, hints[key], f"{called}({key}=...)", name) for key, value in arguments.items()}
     changed = {key: value for key, value in sorted(values.items()) if value != accepted[key].default}
     missing = [key for key, each in accepted.items() if each.default is inspect.Parameter.empty and key not in values]
     if missing:
@@ -163,20 +163,20 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
 
 
 def _named_by_order(
-    called: str, given: Mapping[str, Value], name: str, there: ModuleType
+    called: str, arguments: Mapping[str, Value], name: str, there: ModuleType
 ) -> tuple[str, Mapping[str, Value]]:
     """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
     orders = orders_of(getattr(there, called, None))
     if not orders:
-        return called, given
-    if "order" not in given:
+        return called, arguments
+    if "order" not in arguments:
         choices = ", ".join(f"{called}_{order}" for order in orders)
         raise UserError(f"solver {called} needs order (plan '{name}')", f"choose one of {choices}")
-    order = _checked(given["order"], int, f"{called}(order=...)", name)
+    order = _checked(arguments["order"], int, f"{called}(order=...)", name)
     if order not in orders:
         choices = ", ".join(map(str, orders))
         raise UserError(f"{called}(order=...) cannot be {order} (plan '{name}')", f"choose one of {choices}")
-    return f"{called}_{order}", {key: value for key, value in given.items() if key != "order"}
+    return f"{called}_{order}", {key: value for key, value in arguments.items() if key != "order"}
 
 
 def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
@@ -186,9 +186,9 @@ def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
     try:
         node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            given = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
-            if len(given) == len(node.keywords):
-                return node.func.id, given
+            arguments = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
+            if len(arguments) == len(node.keywords):
+                return node.func.id, arguments
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     raise UserError(

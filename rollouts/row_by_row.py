@@ -1,7 +1,7 @@
 """Networks that see one row of a batch at a time: the result of a row then depends on no other row.
 
-An engine may choose other kernels, and so another order of summing, for another number of rows. onnxruntime's float
-kernels were not seen to do that on x86, but nothing says that they never will.
+An engine may choose another order of summing for another number of rows. onnxruntime's float kernels were not seen to
+do that on x86, but nothing says that they never will.
 """
 
 from collections.abc import Collection, Iterable, Iterator

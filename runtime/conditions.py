@@ -51,26 +51,26 @@ def _fits(number: float, dtype: str) -> bool:
     return math.isfinite(number)
 
 
-def by_name(given: ConditionValues | None) -> ConditionValues:
+def by_name(values: ConditionValues | None) -> ConditionValues:
     """The values, which are none for None. UserError if they are no mapping."""
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"condition {given!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
-    return given or {}
+    if values is not None and not isinstance(values, Mapping):
+        raise UserError(f"condition {values!r} is no mapping of names to values", "give condition={NAME: [VALUE, ...]}")
+    return values or {}
 
 
-def check(conditions: Sequence[Condition], given: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
+def check(conditions: Sequence[Condition], values: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
     """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
-    given = by_name(given)
+    values = by_name(values)
     named = {condition.name: condition for condition in conditions}
-    for name in given:
+    for name in values:
         if name not in named:
             takes = "it takes " + ", ".join(map(repr, named)) if named else "leave it out: this denoiser takes none"
             raise UserError(f"unknown condition {name!r}", takes)
     for name, condition in named.items():
-        if name not in given and condition.default is None:
+        if name not in values and condition.default is None:
             raise UserError(f"condition {name!r} is missing", f"give {_wanted(condition)} for each sample")
     return {
-        name: _array(condition, given[name], samples) if name in given else _default(condition, samples)
+        name: _array(condition, values[name], samples) if name in values else _default(condition, samples)
         for name, condition in named.items()
     }
 

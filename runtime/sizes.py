@@ -38,16 +38,16 @@ class Takes(Protocol):
 T = TypeVar("T", bound=Takes)
 
 
-def sized(takes: T, given: Mapping[str, int] | None = None) -> T:
+def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     """The manifest, or spec, with the shapes of x and conditions as they are at the given sizes: all numbers.
 
     A size that is not given has its default, which `x_shape` says. UserError for one that cannot be.
     """
     if not takes.sizes:
-        if given:
-            raise UserError(f"sizes {dict(given)!r} for x of one shape, {list(takes.x_shape)}", "leave sizes out")
+        if sizes:
+            raise UserError(f"sizes {dict(sizes)!r} for x of one shape, {list(takes.x_shape)}", "leave sizes out")
         return takes
-    values = defaults(takes.x_shape, takes.sizes) | _checked(takes, {} if given is None else given)
+    values = defaults(takes.x_shape, takes.sizes) | _checked(takes, {} if sizes is None else sizes)
     x_shape = list(takes.x_shape)
     for size in takes.sizes:
         x_shape[size.axis] = values[size.name]
@@ -183,14 +183,14 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _checked(takes: Takes, given: Mapping[str, int]) -> dict[str, int]:
+def _checked(takes: Takes, sizes: Mapping[str, int]) -> dict[str, int]:
     """The given sizes, each known, a whole number, and in its range."""
     ranges = described(takes.sizes)
-    if not isinstance(given, Mapping):
-        raise UserError(f"sizes {given!r} are no mapping of names to numbers", f"give sizes={{NAME: NUMBER}}: {ranges}")
+    if not isinstance(sizes, Mapping):
+        raise UserError(f"sizes {sizes!r} are no mapping of names to numbers", f"give sizes={{NAME: NUMBER}}: {ranges}")
     by_name = {size.name: size for size in takes.sizes}
     checked = {}
-    for name, value in given.items():
+    for name, value in sizes.items():
         if name not in by_name:
             raise UserError(f"unknown size {name!r}", f"it has {ranges}")
         size = by_name[name]

@@ -1,7 +1,7 @@
 """Convert sound to complex spectrograms with compressed amplitudes, as in SGMSE+, and back, with numpy alone.
 
-Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: beta |c|^alpha e^(i angle(c)) of the
-coefficients c of a short-time Fourier transform, real and imaginary part as two channels. The transform equals
+Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: x is beta |c|^alpha e^(i angle(c)) for
+coefficients c of a short-time Fourier transform. Its real and imaginary part are two channels. The transform equals
 `torch.stft` and `torch.istft` with a periodic Hann window, centred frames and reflected ends. Its parameters are the
 `Spectrogram` in a bundle's manifest.
 """

@@ -13,9 +13,9 @@ from fewstep.plans.plan import Plan, Step
 def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
     """The plan with each block of `jump` steps run `repeats` times; noise leads from its end back to its start.
 
-    Repeats harmonise what a hold puts back with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865,
-    Algorithm 1 and appendix B; cyclic one-way diffusion: Yang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e)
-    to the noisier (alpha_s, sigma_s), with a = alpha_s / alpha_e:
+    Repeats harmonise a held part with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865, Algorithm 1 and
+    appendix B; cyclic one-way diffusion: Yang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e) to the noisier
+    (alpha_s, sigma_s), with a = alpha_s / alpha_e:
 
         x_s = a x_e + sqrt(sigma_s^2 - a^2 sigma_e^2) z,  a draw of its own each time.
 

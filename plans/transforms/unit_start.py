@@ -10,9 +10,9 @@ from fewstep.plans.plan import Plan
 def unit_start(plan: Plan) -> Plan:
     """The plan from x = z in place of x = sigma_T z, for z ~ N(0, 1).
 
-    The loops of DDPM (Ho et al. 2020, Algorithm 2), DDIM (Song et al. 2021), DiffWave (Kong et al. 2021) and of most
-    diffusers schedulers start so. A denoiser was trained on alpha_T x0 + sigma_T eps, whose noise has deviation
-    sigma_T; both starts are the same where that is 1.
+    DDPM (Ho et al. 2020, Algorithm 2), DDIM (Song et al. 2021), DiffWave (Kong et al. 2021) and most diffusers
+    schedulers start so. A denoiser was trained on alpha_T x0 + sigma_T eps, whose noise has deviation sigma_T; both
+    starts are the same where that is 1.
 
     Args:
         plan: from noise alone, on a schedule with alpha^2 + sigma^2 = 1.

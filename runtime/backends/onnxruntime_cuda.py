@@ -173,7 +173,7 @@ def _dtype(tensor: Any) -> np.dtype[Any]:
 
 
 def _find_libraries(onnxruntime: Any) -> None:
-    """Let it find CUDA and cuDNN where pip put them. What it prints of others goes to the log."""
+    """Let it find CUDA and cuDNN where pip put them. Its messages go to the log."""
     if hasattr(onnxruntime, "preload_dlls"):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

@@ -4,7 +4,7 @@ Measured against onnxruntime 1.31.1 in OpenVINO 2026.4.1, on the CPU:
 
 DFT, whose axis is an input since opset 20: OpenVINO ignores the input and takes axis 1 (differences of 100 % and more).
 It heeds the attribute of opset 17, in a graph of opset 20 too. A one-sided DFT of real numbers keeps their axis of
-length 1, and its inverse returns none. So the attribute is written beside the input, and the axis taken away or added.
+length 1, and its inverse returns none. So the attribute is written next to the input, and the axis taken away or added.
 
 Resize with antialias=1 that shrinks differs by 60 to 170 %, one with exclude_outside=1 by 3 to 9 %.
 """

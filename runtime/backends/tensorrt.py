@@ -93,7 +93,7 @@ class TensorRt:
         """An engine that the caller trusts, if it has the inputs and outputs of its graph; it has run once then.
 
         build: the command that builds it again. brings: it is version-compatible, and brings the runtime that runs it.
-        is_kept: what TensorRT-RTX compiles of it is kept for the next time.
+        is_kept: the results of TensorRT-RTX are kept for the next time.
         """
         trt, here = self.module(), self.here()
         cuda.use(self.device)

@@ -69,8 +69,8 @@ class Trial(Strict, frozen=True):
 class Body(Strict, frozen=True):
     """One deployable form of the denoiser: what runs N times a sample.
 
-    `groups` are increasing edges of lambda = log(alpha / sigma); a step with lambda in [edge_g-1, edge_g) uses group g,
-    so k edges make k + 1 groups. No edges: one group, and the graph has no "group" input.
+    `groups` are increasing edges of lambda = log(alpha / sigma). A step with lambda in [edge_g-1, edge_g) uses group g:
+    k edges make k + 1 groups. No edges: one group, and the graph has no "group" input.
     """
 
     graph: GraphEntry

@@ -1,8 +1,8 @@
 """List the files that an ONNX file refers to, read from its bytes without loading it.
 
-onnxruntime before 1.23 opens whatever file the weights of a graph are said to lie in, wherever that is. So the bundle
-asks first. The format is protobuf's: fields of a number and a type, one after the other. Only the messages that can
-hold a tensor are entered.
+onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So the bundle asks first. The
+format is protobuf's: fields of a number and a type, one after the other. Only the messages that can hold a tensor are
+entered.
 """
 
 import mmap
