@@ -55,7 +55,7 @@ class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape
 
     network: str
     time: float
-    to: float | None  # the second time that some networks are told
+    to: float | None  # the second time that some networks take
     lam: float | None
     alpha: float | None  # of x at this time; None in plans of an older schema
     sigma: float | None
