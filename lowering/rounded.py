@@ -22,8 +22,9 @@ Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Rounded:
-    """Rounded weights by what they were made of. `path` gives a file's path by its name; without it they stay in
-    memory. Threads may ask at once: two that ask for the same weight may both make it, each in a file of its own."""
+    """Rounded weights, each under all that it follows from. `path` gives a file's path by its name; without it they
+    stay in memory. Threads may ask at once: two that ask for the same weight may both make it, each in a file of its
+    own."""
 
     path: Callable[[str], Path] | None = None
     _weights: dict[Key, QuantizedWeight] = field(default_factory=dict, init=False)

@@ -31,9 +31,9 @@ class Replacement:
 class Form:
     """The ONNX nodes that compute in 8 bits.
 
-    quantize: the nodes that make what operations read from an activation; made once per tensor.
+    quantize: the nodes that encode an activation for operations, once per tensor.
     operation: the nodes that take the place of a weighted operation.
-    encodes_output: whether an operation also needs the scale of what it makes.
+    encodes_output: True if an operation also needs the scale of its output.
     """
 
     quantize: Callable[[str], tuple[Node, ...]]
@@ -46,13 +46,13 @@ class Scheme:
     """The representation of numbers.
 
     encode: the code of an activation from its ranges, per lambda group or pooled.
-    scale_dtype: of all scales; also what is computed in where not in int8.
+    scale_dtype: the type of all scales, and of all computation outside int8.
     largest_weight: the greatest magnitude of a weight's integers.
-    constant_scales: whether engines take constant scales only: those of groups are then factors in the graph.
-    centred: whether engines take no zero points: the graph then moves activations by them.
-    least_gain: what scales of channels must win over one (`ranges.channels.gain`, in dB) where an activation is the
-        graph's largest, and a smaller one in proportion to its size: their product may take time. A negative
-        one is for engines that fuse the product, and is the same for all sizes.
+    constant_scales: True if engines take constant scales only: scales of groups are then factors in the graph.
+    centred: True if engines take no zero points: the graph then moves activations by them.
+    least_gain: the gain that scales of channels need over one scale (`ranges.channels.gain`, in dB), for the graph's
+        largest activation. Smaller ones need less, in proportion to their size: the product may take time. A
+        negative gain is for engines that fuse the product, and is the same for all sizes.
     """
 
     encode: Callable[[Ranges, bool], Encoding]

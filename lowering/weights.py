@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.ranges.table import LARGEST_WEIGHT
 
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
-BLOCK = 1 << 16  # weights that are searched at once: what is made of them stays in the second-level cache
+BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Seen(msgspec.Struct, frozen=True):
     before: Sequence[Array]
     u: Array
     outputs: Sequence[Array]  # one per branch and head
-    shaped: Array | None  # what the step's shaping made
+    shaped: Array | None  # the result of the step's shaping
 
     @property
     def columns(self) -> list[Array]:

@@ -125,9 +125,9 @@ def feeds(
 def check_times(has_second: bool, takes_two: bool) -> None:
     """UserError unless plan and network agree: a network that takes two times needs a plan that names both."""
     if takes_two and not has_second:
-        raise UserError("this denoiser is told two times, and is given one", "use a solver such as ctm, or give to=")
+        raise UserError("this denoiser takes two times, and gets one", "use a solver such as ctm, or give to=")
     if has_second and not takes_two:
-        raise UserError("this denoiser is told one time, and is given two", "use another solver, or leave to out")
+        raise UserError("this denoiser takes one time, and gets two", "use another solver, or leave to out")
 
 
 def tensor_name(graph: GraphEntry, role: Role) -> str:

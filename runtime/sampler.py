@@ -98,13 +98,13 @@ class Sampler(AbstractContextManager["Sampler"]):
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
                 conditional branch alone.
-            shaping: what is done to each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
+            shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
             branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
                 that is not named is the sample's own, None stands for its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
                 is looked for among the conditions. {"image": ...} with a `strength` is image-to-image.
-            strength: in (0, 1]: how far the given image is noised, as the share of the plan's steps that are run.
-            renoise: in [0, 1]: how much of that noise the image is given; None is 1, all of it, and 0 none.
+            strength: in (0, 1]: the share of the plan's steps that are run; the given image is noised to their start.
+            renoise: in [0, 1]: the share of that noise that the image gets. None is 1, all of it, and 0 none.
             hold: a part of the sample that is known (inpainting, decided actions).
             sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
                 not given has its default, and x_shape stands for the shape that follows.

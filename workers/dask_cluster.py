@@ -131,7 +131,7 @@ def keep_piece(piece: Piece) -> None:
 
 
 async def _pass_on(asked: Awaitable[Done[Any] | Refusal | Raised], answer: "Future[Done[Any] | Refusal]") -> None:
-    """Answer with what a worker made, the job's error, or the cluster's in one line.
+    """Answer with a worker's result, the job's error, or the cluster's error in one line.
 
     The executor of distributed (2026.8) is no help here: it reads the status of a future after its result. Where the
     worker that held the result dies in between, the executor takes the result for an error.

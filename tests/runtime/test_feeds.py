@@ -96,9 +96,9 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
     told.evaluate(IMAGES, 50, {"class": [0, 2]}, to=[20, 10])
     assert seen[-1] == [20, 10]
     for call in (lambda: told.sample("ddim:3", **GIVEN), lambda: told.evaluate(IMAGES, 50, {"class": [0, 2]})):
-        with pytest.raises(UserError, match="told two times, and is given one"):
+        with pytest.raises(UserError, match="takes two times, and gets one"):
             call()
-    with pytest.raises(UserError, match="told one time, and is given two"):
+    with pytest.raises(UserError, match="takes one time, and gets two"):
         sampler.sample(compile_plan("ctm:3", DenoiserFacts(sampler.bundle.manifest.schedule, "v")), **GIVEN)
 
 

@@ -266,7 +266,7 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
         (IMAGES, {}, None, "times {} for 2 samples"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
-        (IMAGES, 5, 4, "told one time, and is given two"),
+        (IMAGES, 5, 4, "takes one time, and gets two"),
     ],
 )
 def test_what_the_bare_network_cannot_take_is_named(sampler: Sampler, x: Any, time: Any, to: Any, message: str) -> None:
