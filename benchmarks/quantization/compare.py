@@ -96,8 +96,7 @@ def kept_of(body: Body) -> str:
     """What the trials of a body kept, in words; "" if there were none."""
     for trial in body.trials:
         if trial.is_chosen:
-            thin = [f"{len(trial.in_float)} thin in float"] * bool(trial.in_float)
-            return ", ".join([trial.ranges, *thin, *["mean error out"] * trial.has_bias])
+            return trial.ranges
     return ""
 
 

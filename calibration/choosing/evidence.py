@@ -45,10 +45,3 @@ def _parts(psnr: Float) -> Float:
     worse = np.sort(psnr, axis=-1)[..., : ceil(WORSE * psnr.shape[-1])]
     parts: Float = np.stack([psnr.mean(axis=-1), worse.mean(axis=-1)], axis=-1)
     return parts
-
-
-def constant_share(errors: Float) -> float:
-    """The share of the energy of errors [B, C, ...] that lies in the mean error of each channel."""
-    inner = tuple(range(2, errors.ndim))
-    energy = float(np.square(errors).mean())
-    return float(np.square(errors.mean(axis=(0, *inner))).mean()) / energy if energy > 0 else 0.0

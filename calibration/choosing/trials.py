@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.choosing.evidence import beats, constant_share, is_behind
+from fewstep.calibration.choosing.evidence import beats, is_behind
 from fewstep.calibration.choosing.opened import open_lowered
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
@@ -40,7 +40,6 @@ from fewstep.rollouts.on_demand import close
 from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
 from fewstep.rollouts.trajectories import BATCH
 from fewstep.runtime.bundle.manifest import Trial
-from fewstep.runtime.execute import StepState, finish
 from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.runtime.sampler import Sampler
 
@@ -63,12 +62,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Result:
-    """What a method of ranges gave. psnr: of its samples [seeds] in dB, against float32's. shift: the `constant_share`
-    of their errors."""
+    """What a method of ranges gave. psnr: of its samples [seeds] in dB, against float32's."""
 
     method: Method
     psnr: Float
-    shift: float
 
     @property
     def is_finite(self) -> bool:
@@ -78,8 +75,7 @@ class Result:
     def trial(self, is_chosen: bool) -> Trial:
         """The entry of the manifest, rounded: further digits are noise."""
         mean, p5 = round(float(self.psnr.mean()), 2), round(float(np.percentile(self.psnr, 5)), 2)
-        seeds, shift = len(self.psnr), round(self.shift, 3)
-        return Trial(self.method, has_bias=False, psnr=mean, p5=p5, shift=shift, seeds=seeds, is_chosen=is_chosen)
+        return Trial(self.method, mean, p5, len(self.psnr), is_chosen)
 
 
 @dataclass(frozen=True)
@@ -226,18 +222,8 @@ def _run(
     if by_rows:
         network = row_by_row(network, graph.inputs)
     psnr: list[Float] = []
-    errors: list[Float] = []
     for course in courses:
-        states = course.run([network] * course.groups)
-        psnr.append(course.quality(states))
-        errors.append(_end_error(course, states))
+        psnr.append(course.quality(course.run([network] * course.groups)))
         if best is not None and is_behind(np.concatenate(psnr), best.psnr):
             break
-    return Result(method, np.concatenate(psnr), constant_share(np.concatenate(errors)))
-
-
-def _end_error(course: Course, states: Sequence[StepState]) -> Float:
-    """The samples minus float32's."""
-    samples, exact = (finish(course.plan, each[-1:]).astype(np.float64) for each in (states, course.reference))
-    error: Float = samples - exact
-    return error
+    return Result(method, np.concatenate(psnr))

@@ -2,21 +2,12 @@
 
 from collections.abc import Mapping
 
-from fewstep.evaluation.report.elements import Content, Html, count, decibel, join, paragraph, percent, section, table
+from fewstep.evaluation.report.elements import Content, Html, count, decibel, join, paragraph, section, table
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import Bundle
 
 Trials = Mapping[str, tuple[Trial, ...]]
-HEAD = (
-    "ranges",
-    "thin convolutions",
-    "mean error",
-    "",
-    "mean",
-    "5th percentile",
-    "constant part of the error",
-    "seeds",
-)
+HEAD = ("ranges", "", "mean", "5th percentile", "seeds")
 
 
 def shown_trials(bundle: Bundle, plan: str) -> Trials:
@@ -35,18 +26,21 @@ def trials_section(trials: Trials) -> Html:
     return section("Trials", lead, *(_body(name, each) for name, each in trials.items()))
 
 
+def tried(trial: Trial) -> str:
+    """The ranges of a trial in words, with the other choices that earlier versions tried."""
+    thin = f", {len(trial.in_float)} thin in float" if trial.in_float else ""
+    return f"{trial.ranges}{thin}{', mean error of the output taken out' if trial.has_bias else ''}"
+
+
 def _body(name: str, trials: tuple[Trial, ...]) -> Html:
-    return join([paragraph(Html("<b>"), name, Html("</b>")), table(HEAD, map(_row, trials), text_columns=4)])
+    return join([paragraph(Html("<b>"), name, Html("</b>")), table(HEAD, map(_row, trials), text_columns=2)])
 
 
 def _row(trial: Trial) -> tuple[Content, ...]:
     return (
-        trial.ranges,
-        f"{len(trial.in_float)} in float" if trial.in_float else "int8",
-        "taken out" if trial.has_bias else "left in",
+        tried(trial),
         "deployed" if trial.is_chosen else "",
         decibel(trial.psnr),
         decibel(trial.p5),
-        percent(trial.shift),
         count(trial.seeds),
     )

@@ -50,19 +50,21 @@ class Stage(Strict, frozen=True):
     coverage: Coverage
 
 
-class Trial(Strict, frozen=True):
-    """A way to calibrate a body that was tried: the method of its ranges, whether the mean error of its output is taken
-    out, and the convolutions that stay in float. `psnr` and `p5`, in dB against float32, are the mean and the 5th
-    percentile over samples of `seeds` seeds. `shift` is the share of their error's energy that is one number for each
-    channel."""
+class Trial(Strict, frozen=True, omit_defaults=True):
+    """A method of ranges that was tried for a body. `psnr` and `p5`, in dB against float32, are the mean and the 5th
+    percentile over samples of `seeds` seeds.
+
+    Earlier versions also tried to take the mean error of the output out, and to leave thin convolutions in float. They
+    noted how much of the error was one number for each channel (`shift`).
+    """
 
     ranges: str
-    has_bias: bool
     psnr: float
     p5: float
-    shift: float
     seeds: int
-    is_chosen: bool = False
+    is_chosen: bool
+    has_bias: bool = False
+    shift: float = 0.0
     in_float: tuple[str, ...] = ()
 
 

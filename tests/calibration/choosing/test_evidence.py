@@ -1,9 +1,9 @@
-"""When a way has surely won, and the share of an error that is the same in all samples."""
+"""When a candidate has surely won."""
 
 import numpy as np
 import pytest
 
-from fewstep.calibration.choosing.evidence import beats, constant_share
+from fewstep.calibration.choosing.evidence import beats
 
 USUAL = [40.0, 42.0, 44.0, 46.0]
 
@@ -27,14 +27,6 @@ def test_the_worst_samples_count_at_an_equal_mean() -> None:
     usual = np.where(np.arange(32) % 4 == 0, 34.0, 44.0) + np.sin(np.arange(32))
     other = usual + np.where(np.arange(32) % 4 == 0, 4.0, -1.1) + 0.1 * np.cos(np.arange(32))
     assert beats(other, usual) and not beats(usual, other)
-
-
-def test_the_constant_part_of_an_error_is_counted_by_channel() -> None:
-    rng = np.random.default_rng(0)
-    rough = np.resize([1.0, -1.0], (8, 2, 4, 4))
-    assert constant_share(rough) == 0 and constant_share(np.zeros((2, 1, 3))) == 0
-    assert constant_share(rough + np.array([1.0, -1.0]).reshape(1, 2, 1, 1)) == pytest.approx(0.5)
-    assert constant_share(rng.normal(size=(64, 1, 8, 8))) < 0.01
 
 
 def test_samples_that_are_no_numbers_never_win() -> None:

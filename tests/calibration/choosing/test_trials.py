@@ -59,7 +59,7 @@ def test_auto_tries_methods_and_says_so(bundle: Path) -> None:
     for name in ("int8-cpu-x86", "int8-tensorrt"):
         found = tried_of(made, name)
         assert tuple(each.ranges for each in found) == trials.TRIED
-        assert sum(each.is_chosen for each in found) == 1 and not any(each.has_bias for each in found)
+        assert sum(each.is_chosen for each in found) == 1
     assert made.manifest.provenance.commands[-1].endswith("--ranges auto --groups step --seed 1000000")
     chosen = next(each for each in tried_of(made) if each.is_chosen)
     assert table_of(made).method == chosen.ranges
@@ -204,7 +204,7 @@ def test_a_way_that_is_behind_on_the_first_half_gets_no_more_seeds(
     monkeypatch.setattr(trials, "open_lowered", worse)
     first, second = tried_of(run(bundle))
     assert (first.seeds, second.seeds) == (trials.CHOOSING, trials.CHOOSING // 2)
-    assert first.is_chosen and first.psnr > second.psnr + 3 and second.shift > 0.5
+    assert first.is_chosen and first.psnr > second.psnr + 3
 
 
 def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
 
 TRIALS = (
-    Trial("channels", False, 41.25, 36.5, 0.47, 32),
-    Trial("channels", True, 46.0, 40.25, 0.02, 32, is_chosen=True),
-    Trial("minmax", False, 38.0, 30.0, 0.11, 16),
+    Trial("channels", 41.25, 36.5, 32, is_chosen=False),
+    Trial("channels", 46.0, 40.25, 32, is_chosen=True, has_bias=True, shift=0.02, in_float=("h2",)),
+    Trial("minmax", 38.0, 30.0, 16, is_chosen=False),
 )
 
 
@@ -28,15 +28,14 @@ def test_each_trial_is_a_row_and_the_deployed_one_is_marked() -> None:
     rows = text.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
     assert len(rows) == 3 and "int8-&lt;a&gt;" in text
     assert [row.count("deployed") for row in rows] == [0, 1, 0]
-    assert [("taken out" in row, "left in" in row) for row in rows] == [(False, True), (True, False), (False, True)]
-    assert 'value="41.25"' in rows[0] and "47.0 %" in rows[0] and ">16<" in rows[2]
+    assert ["1 thin in float, mean error of the output taken out" in row for row in rows] == [False, True, False]
+    assert 'value="41.25"' in rows[0] and ">16<" in rows[2]
 
 
 def test_a_line_says_what_was_tried_and_how_good_it_was() -> None:
     _, kept, behind = trial_lines(TRIALS)
     assert kept == (
-        "channels, mean error of the output taken out: 46.0 dB, 5th percentile 40.2 dB, 2.0 % of the error constant, "
-        "32 seeds, kept"
+        "channels, 1 thin in float, mean error of the output taken out: 46.0 dB, 5th percentile 40.2 dB, 32 seeds, kept"
     )
     assert behind == "minmax: 38.0 dB on the first 16 seeds, where it was behind"
 
