@@ -1,7 +1,8 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -42,6 +43,8 @@ from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
 
+OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -64,15 +67,17 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         task = open_task(options)
         check_needs(needs(task, options.workers), writer)
-        with opened(options.workers, options.dask, workers, options.threads) as hands:
-            return _calibrate(task, writer, progress, hands)
+        return _calibrate(
+            task, writer, progress, partial(opened, options.workers, options.dask, workers, options.threads)
+        )
 
 
-def _calibrate(task: Task, writer: Writer, progress: Progress, workers: Workers | None) -> Calibration:
+def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: OpenWorkers) -> Calibration:
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
-    checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
-    counts = count_activations(task, progress, checkpoint, workers)
+    with open_workers() as workers:  # they end before the trials: each holds the weights of a body
+        checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
+        counts = count_activations(task, progress, checkpoint, workers)
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
     tables = tabulate(counts, task.prepared, digest, task.plan.name, task.methods, progress)
@@ -82,7 +87,10 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, workers: Workers 
     courses = courses_for(task, plan, candidates, progress)
     seen = first_inputs(task, plan, courses)
     chosen = choose_each(task, plan, targets, candidates, courses, partial(_check_kernels, seen), failed, progress)
-    refined = {} if task.bound is None else _refine(task, task.bound, plan, chosen, seen, failed, progress, workers)
+    refined: Mapping[str, SearchResult] = {}
+    if task.bound is not None:
+        with open_workers() as workers:
+            refined = _refine(task, task.bound, plan, chosen, seen, failed, progress, workers)
     chosen = {name: each for name, each in chosen.items() if name not in failed}
     manifest = commit(writer, task, plan, chosen, refined)
     lowered = {name: each.lowered for name, each in chosen.items()}

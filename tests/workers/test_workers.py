@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.plans.errors import UserError
@@ -97,6 +98,16 @@ def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
         assert calibrated(tmp_path / "threads", ExecutorWorkers(threads, count=3)) == alone
     with Processes(2) as processes:
         assert calibrated(tmp_path / "processes", processes) == alone
+
+
+def test_workers_end_before_trials_open_their_bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a large network has the weights in memory."""
+    trials, counting = calibrating.courses_for, []
+    end = Processes.__exit__
+    monkeypatch.setattr(Processes, "__exit__", lambda self, *error: counting.append("ended") or end(self, *error))
+    monkeypatch.setattr(calibrating, "courses_for", lambda *task: counting.append("trials") or trials(*task))
+    calibrate(replace(options(tmp_path / "bundle"), workers=1, ranges="auto"))
+    assert counting == ["ended", "trials"]
 
 
 @pytest.mark.slow
