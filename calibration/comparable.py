@@ -51,7 +51,8 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     plan = calibrated_plan(bundle, body)
     said = f"{body.plan}" if plan is None else along(plan)
     weight = None if plan is None else weight_of(plan.guidance)
-    if options is not None and options.get("guidance") != (None if weight is None else f"{weight:g}"):
+    recorded = (None,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
+    if options is not None and options.get("guidance") not in recorded:
         said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
     return CalibrationRecord(said, options, _groups(body))
 

@@ -80,6 +80,12 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     assert judged_unlike(open_bundle(bundle), made.plan) == (() if told is None else (told,))
 
 
+def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:
+    made = calibrate(replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=1.23456789))
+    assert "--guidance 1.23456789" in made.manifest.provenance.commands[-1]
+    assert judged_unlike(open_bundle(tmp_path / "bundle"), made.plan) == ()
+
+
 def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: Path) -> None:
     bundle = open_bundle(calibrated)
     body = bundle.body("int8-tensorrt")
