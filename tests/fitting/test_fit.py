@@ -232,7 +232,7 @@ def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatc
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{workers}"))  # each makes the teacher's samples
         given = {**FEW, "seeds": 32, "workers": workers, "precision": precision}
         found.append(fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, threads=1, **given)))
-    assert found[0].plan is not None and found[0].residual.weight > 0
+    assert found[0].plan is not None and found[0].trade.weight > 0
     assert found[0].plan == found[1].plan == found[2].plan
     assert found[0].on_judge == found[1].on_judge == found[2].on_judge
 
