@@ -91,7 +91,9 @@ class Processes:
         child: _Child | None = None
         while (call := self._calls.get()) is not None:
             answer, order, item = call
-            if answer.set_running_or_notify_cancel():
+            if not self._is_open:  # `__exit__` takes calls from the same queue
+                answer.cancel()
+            elif answer.set_running_or_notify_cancel():
                 child = self._answered(answer, order, item, child)
         if child is not None:
             self._end(child)
