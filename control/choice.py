@@ -16,7 +16,8 @@ PATIENCE = 200  # calls after which a plan that was too slow is taken to be as f
 
 
 class PlanChoice:
-    """Chooses the best of `count` plans that keeps the deadline; plans are in order, best first.
+    """Chooses the best of `count` plans that keeps the deadline; plans are in order, best first. `place` is the index
+    of a plan.
 
     A plan without measured calls is assumed to take `expected` seconds. The first call of a plan that was not warmed up
     does not count: it is slower than all others.

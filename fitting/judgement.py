@@ -42,9 +42,14 @@ class SetDistances:
 
 @dataclass(frozen=True)
 class FitJudgement:
-    """nominal_psnr: mean PSNR of the nominal plan in dB. gain: the fitted plan's over it. over_former: its gain over a
-    former plan; None without one. is_behind_former: by more than the price of features that the former lacks.
-    sets: None without an extractor. span_psnr, span_fitted: the limit of all coefficients, and the fitted plan there.
+    """A fitted plan on the judge seeds.
+
+    nominal_psnr: mean PSNR of the nominal plan in dB. gain: the gain of the fitted plan over it.
+    over_former: the gain of the fitted plan over a former one; None without one.
+    is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
+        are nearer.
+    sets: None without an extractor.
+    span_psnr, span_fitted: the limit of all coefficients (`span_psnr`), and the fitted plan on the same seeds, in dB.
     """
 
     nominal_psnr: float

@@ -121,11 +121,13 @@ class Trader:
         for weight in WEIGHTS:
             last = begin
             for whole in self._steps(begin, weight, jacobian, extractor):
-                parts = (self.offer(between(last.numbers, whole.numbers, share)) for share in SHARES[1:])
                 is_whole = self.is_allowed(whole, begin, cost)
-                offers = [whole] if is_whole else [part for part in parts if part is not None]
-                allowed = [(offer, weight) for offer in offers if self.is_allowed(offer, begin, cost)]
-                best = max((best, *allowed), key=lambda pair: pair[0].features)
+                if is_whole:
+                    offers = [whole]
+                else:
+                    parts = [self.offer(between(last.numbers, whole.numbers, share)) for share in SHARES[1:]]
+                    offers = [part for part in parts if part is not None and self.is_allowed(part, begin, cost)]
+                best = max((best, *((offer, weight) for offer in offers)), key=lambda pair: pair[0].features)
                 if not is_whole:
                     break
                 last = whole

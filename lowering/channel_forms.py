@@ -58,7 +58,7 @@ def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding])
     for division in divisions:
         if division.axes > 1:
             changes |= _normalized(division, lowered)
-    constants = {**scales.constants, **lowered.new.constants, **channels.constants}
+    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # those of sums follow
     changes |= _sums(lowered, changes)
     nodes = (new for node in graph.nodes for new in changes.get(node.output, (node,)))
     return graph.with_nodes((*channels.nodes, *scales.nodes, *nodes), constants | lowered.new.constants)
