@@ -120,7 +120,7 @@ def _write(
                 graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked)
             )
             progress("test vector", 0, 1)
-            baked = seal(written[0], baked, sizes)
+            baked = seal(written, baked, sizes)
             progress("test vector", 1, 1)
             former = _weight_files(options.output)
             for file in reversed(written):  # the graph last: it names the others

@@ -1,7 +1,7 @@
 """Seal a baked file: run it once for a test vector, and write that and a checksum into its metadata."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,24 +11,29 @@ import numpy as np
 from fewstep.graph import io
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample, encoded
-from fewstep.graph.bake.sealed import MARK, computed, digest, stored
+from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
+from fewstep.graph.needs import GB
+from fewstep.machine.memory import this_space
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 
 FILL = 0.5  # of inputs that are no noise and no integers
 SEED = 0  # of the first row
+HELD = 2  # times its files, which onnxruntime holds of a float network in loops
 LONGEST = 120.0  # seconds of one thread, beyond which a file gets no test vector
 
 
-def seal(file: Path, baked: Baked, sizes: Mapping[str, int]) -> Baked:
+def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked:
     """Run a file that has just been written, and write its sample and its checksum into its metadata; returns that.
 
-    sizes: of one call, by the names of free axes.
+    files: the file, then its weights. sizes: of one call, by the names of free axes.
     """
+    file = files[0]
     fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS)}
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
+        _check_memory(files)
         output = computed(file, msgspec.structs.replace(baked, sample=vector), LONGEST)
         values = tuple(float(f"{value:.7g}") for value in stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
@@ -41,6 +46,15 @@ def seal(file: Path, baked: Baked, sizes: Mapping[str, int]) -> Baked:
     zeros, digits = (MARK + digits.encode() for digits in (NO_CHECKSUM, checksum))
     file.write_bytes(content.replace(zeros, digits, 1))
     return msgspec.structs.replace(baked, file_sha256=checksum)
+
+
+def _check_memory(files: Sequence[Path]) -> None:
+    """UserError where a run would take more memory than is free: the system would end this process."""
+    needed, free = HELD * sum(file.stat().st_size for file in files), this_space(*[files[0].parent] * 2).memory_free
+    if free is not None and needed > free:
+        raise UserError(
+            f"a run takes about {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free", BAKE_AGAIN
+        )
 
 
 def _fill(port: BakedPort, baked: Baked) -> float:

@@ -17,6 +17,7 @@ from fewstep.graph.bake import sealed
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.metadata import encoded
 from fewstep.graph.bake.sealed import described_by, is_whole
+from fewstep.machine.memory import Space
 from fewstep.plans.errors import UserError
 from tests.graph.bake.run_baked import open_baked, sampled
 
@@ -133,3 +134,11 @@ def test_a_run_that_takes_too_long_is_ended(
     )
     assert baked.sample is None and is_whole(file) and "a run of s.onnx takes longer than 120 seconds" in caplog.text
     assert stages == [("test vector", 0, 1), ("test vector", 1, 1)]
+
+
+def test_a_run_that_memory_does_not_hold_is_left_out(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fewstep.graph.bake.seal.this_space", lambda *_: Space(None, 10, 0, 0))
+    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"))
+    assert baked.sample is None and is_whole(file) and "of memory, and 0.0 GB are free" in caplog.text
