@@ -18,7 +18,7 @@ def unmasked(value: Any) -> Any:
 
 
 def as_float32(value: Any, said: str, fix: str) -> Float32:
-    """The value as an array; UserError(said, fix) for what is no array of numbers."""
+    """The value as an array; UserError(said, fix) for a value that is no array of numbers."""
     try:
         with np.errstate(over="ignore"):  # what float32 does not hold is not finite then, and refused for that
             return np.asarray(unmasked(value), np.float32)

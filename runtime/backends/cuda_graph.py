@@ -1,4 +1,4 @@
-"""CUDA graphs: what was given to a stream, recorded once and launched again as one, without the CPU's work between."""
+"""CUDA graphs: the work of a stream, recorded once and launched again as one, without the CPU's work between."""
 
 import weakref
 from collections.abc import Callable
@@ -11,7 +11,7 @@ class Recording:
     """Work on a stream that can be launched again. It reads and writes the same memory each time."""
 
     def __init__(self, stream: CudaStream, work: Callable[[], bool]) -> None:
-        """Record what `work` gives to the stream. UserError if it gives something that cannot be recorded."""
+        """Record a call of `work` on the stream. UserError if a part of it cannot be recorded."""
         call("cudaStreamBeginCapture", stream.handle, api().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             done = work()

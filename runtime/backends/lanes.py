@@ -1,4 +1,4 @@
-"""Lanes: what one call at a time may use (a context, a stream, buffers), shared by any number of threads."""
+"""Lanes: resources for one call at a time (a context, a stream, buffers), shared by any number of threads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

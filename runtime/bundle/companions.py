@@ -9,7 +9,7 @@ IMAGE_LIMIT = 2**28  # elements of one image
 
 
 def companions(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Their graphs, each with the name of its field."""
+    """The graphs of companions, each with the name of its field."""
     if manifest.text is not None:
         yield "text.graph", manifest.text.graph
     if manifest.autoencoder is not None:
@@ -19,7 +19,7 @@ def companions(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def image_shape(manifest: Manifest) -> tuple[int, ...]:
-    """The shape of a sample as it is looked at: x's own, where no autoencoder makes an image of it."""
+    """The shape of the image of a sample: x's own, where no autoencoder makes an image of it."""
     if manifest.autoencoder is None:
         return manifest.x_shape
     return tuple(int(size) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
@@ -37,7 +37,7 @@ def companion_problem(manifest: Manifest) -> tuple[str, str] | None:
 
 
 def _text_problem(text: TextEncoderEntry, manifest: Manifest) -> tuple[str, str] | None:
-    """The graph takes what the tokenizers make, and makes conditions that the denoiser takes."""
+    """(field, fault) of the text encoder, which takes token ids and makes conditions of the denoiser; or None."""
     wanted: list[TensorEntry] = []
     for index, tokens in enumerate(text.tokens):
         if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
