@@ -15,3 +15,10 @@ def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
         shutil.copytree(original, copy, ignore=lambda _, names: [n for n in names if "." in n and n[-3:] != ".py"])
         copies.append(SimpleNamespace(__path__=[str(copy)]))
     return tuple(copies)
+
+
+def edit(copies: tuple[SimpleNamespace, ...], room: str, file: str) -> None:
+    """Add a comment to a file of a copied package."""
+    (folder,) = (Path(copy.__path__[0]) for copy in copies if copy.__path__[0].endswith(f"fewstep.{room}"))
+    with (folder / file).open("a") as source:
+        source.write("# edited\n")

@@ -28,7 +28,7 @@ from fewstep.ranges.observe import Counts, observed_tensors
 from fewstep.rollouts.trajectories import BodyCall
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.workers import code_digest
-from tests.calibration.copied_sources import copied_sources
+from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, table_of, write_bundle
 
 WHOLE = 12  # trajectories
@@ -132,8 +132,7 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of one file of the counting, in a copy."""
     copies = copied_sources(bundle.parent / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
-    with Path(copies[0].__path__[0], "ranges", "histogram.py").open("a") as file:
-        file.write("# edited\n")
+    edit(copies, "ranges", "histogram.py")
 
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from fewstep.machine import cache
 from fewstep.machine import code_digest as machine_digest
 from fewstep.rollouts import closed_loop
 from fewstep.workers import code_digest
-from tests.calibration.copied_sources import copied_sources
+from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import LAYERS, deep, run
 from tests.calibration.test_calibrate import write_bundle
@@ -159,9 +159,8 @@ def test_figures_from_before_an_edit_are_not_taken(
     run(bundle, quality="20dB")
     before, copies = code_digest.code(), copied_sources(tmp_path / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
-    assert code_digest.code() == before and len(copies) == 5
-    with Path(copies[0].__path__[0], "lowering", "quantize.py").open("a") as file:
-        file.write("# edited\n")
+    assert code_digest.code() == before and len(copies) == len(code_digest.ROOMS)
+    edit(copies, "lowering", "quantize.py")
     run(bundle, quality="20dB")
     assert len(kept()) == 2 and code_digest.code() != before
 
