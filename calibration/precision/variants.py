@@ -25,7 +25,7 @@ class Variants:
     body: LoweredBody | None = None
     threads: int = 0
 
-    @property
+    @cached_property
     def operations(self) -> tuple[str, ...]:
         """What may be int8 or float, by name, in the graph's order."""
         return tuple(op.name for op in measured_ops(self.prepared, self.table, self.target.scheme))
