@@ -80,7 +80,7 @@ def checked(outer: Builder, condition: Condition, own: str) -> str:
         outer.node(op, (own, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
                    f"{condition.name}_{op}")
         for op, limit in limits
-        if limit is not None
+        if limit is not None and condition.dtype != "bool"  # which has no order in ONNX, and no value beyond
     ]  # fmt: skip
     if not tests:
         return own

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from threading import Timer
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -14,11 +15,16 @@ from fewstep.cli.main import main
 from fewstep.evaluation.baked import verify_baked
 from fewstep.graph import io
 from fewstep.graph.bake import sealed
+from fewstep.graph.bake.ahead import checked
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.metadata import encoded
 from fewstep.graph.bake.sealed import described_by, is_whole
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Value
+from fewstep.graph.session import open_session
 from fewstep.machine.memory import Space
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, DType
 from tests.graph.bake.run_baked import open_baked, sampled
 
 
@@ -105,6 +111,15 @@ def test_values_beyond_the_limits_of_a_condition_are_refused(
     bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=batch))
     with pytest.raises(Exception, match="class_is_from_0_to_"):  # onnxruntime's exceptions share no class
         sampled(tmp_path / "s.onnx", [0], **{"class": [value]})
+
+
+@pytest.mark.parametrize("dtype", get_args(DType))
+def test_limits_of_every_type_load(dtype: DType) -> None:
+    outer, value = Builder("run"), np.array([[0, 1]], dtype)
+    result = checked(outer, Condition("flag", "flag", (2,), dtype, low=0, high=1), "flag")
+    ports = [Value(name, value.dtype, ("batch", 2)) for name in dict.fromkeys(("flag", result))]
+    (output,) = open_session(outer.graph(ports[:1], ports[-1:], {}))({"flag": value}).values()
+    np.testing.assert_array_equal(output, value)
 
 
 def test_a_file_that_onnxruntime_cannot_run_has_a_checksum_alone(
