@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks import options
 from benchmarks.bar import Bar
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
-from fewstep.calibration.choosing.trials import FEWEST  # with fewer trajectories nothing is tried
+from fewstep.calibration.options import FEW
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -117,7 +117,7 @@ def typical(costs: Sequence[Cost]) -> Cost:
 
 
 def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | str]:
-    """What `run` costs by number of trajectories, or why it was killed: doubled from FEWEST up to `limit` or until it
+    """What `run` costs by number of trajectories, or why it was killed: doubled from FEW up to `limit` or until it
     is TooLarge; then halfway between the most that it finished and the fewest that it did not, to WITHIN of each
     other."""
     found: dict[int, Cost | str] = {}
@@ -129,7 +129,7 @@ def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | st
             found[n] = str(error)
         return isinstance(found[n], Cost)
 
-    finished, n = 0, FEWEST
+    finished, n = 0, FEW
     while finishes(n):
         if n == limit:
             return found
@@ -195,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", type=float, help="GB at most for onnxruntime")
     options.add_json(parser)
     chosen = parser.parse_args(arguments)
-    if min(chosen.trajectories) < FEWEST:
-        parser.error(f"at least {FEWEST} trajectories")
+    if min(chosen.trajectories) < FEW:
+        parser.error(f"at least {FEW} trajectories")
     if chosen.runs < 1:
         parser.error("at least one run")
     memory = SHARE * free_memory() if chosen.memory is None else chosen.memory * GB

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, make_each
 from fewstep.calibration.checkpoint import checkpoint_of
-from fewstep.calibration.choosing.first_inputs import FirstInputs, first_inputs
-from fewstep.calibration.choosing.trials import Candidates, Chosen, choose_each, courses_for
 from fewstep.calibration.commit import commit
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
+from fewstep.calibration.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
@@ -75,29 +75,28 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
 def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: OpenWorkers) -> Calibration:
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
-    with open_workers() as workers:  # they end before the trials: each holds the weights of a body
+    with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
-    tables = tabulate(counts, task.prepared, digest, task.plan.name, task.methods, progress)
+    table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
     plan = regroup(task.plan, counts.edges)
     files = Files(writer) if task.sampler.body.graph.data else None  # large weights are written before they are run
-    candidates = Candidates(tables, files)
-    courses = courses_for(task, plan, candidates, progress)
-    seen = first_inputs(task, plan, courses)
-    chosen = choose_each(task, plan, targets, candidates, courses, partial(_check_kernels, seen), failed, progress)
+    course = judging_course(task, plan, table, progress)
+    seen = first_inputs(task, course)
+    bodies = make_each(task, targets, table, course, files, partial(_check_kernels, seen), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() as workers:
-            refined = _refine(task, task.bound, plan, chosen, seen, failed, progress, workers)
-    chosen = {name: each for name, each in chosen.items() if name not in failed}
-    manifest = commit(writer, task, plan, chosen, refined)
-    lowered = {name: each.lowered for name, each in chosen.items()}
+            refined = _refine(task, task.bound, plan, bodies, seen, failed, progress, workers)
+    bodies = {name: each for name, each in bodies.items() if name not in failed}
+    manifest = commit(writer, task, plan, table, bodies, refined)
+    lowered = {name: each.lowered for name, each in bodies.items()}
     if failed:
         raise some_failed(failed, lowered)  # the counts stay for the next try
     checkpoint.drop()
-    return Calibration(manifest, plan, {name: each.variants.table for name, each in chosen.items()}, lowered, refined)
+    return Calibration(manifest, plan, dict.fromkeys(bodies, table), lowered, refined)
 
 
 def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:
@@ -120,7 +119,7 @@ def _refine(
     task: Task,
     bound: Bound,
     plan: Plan,
-    chosen: Mapping[str, Chosen],
+    bodies: Mapping[str, CalibratedBody],
     seen: FirstInputs,
     failed: dict[str, UserError],
     progress: Progress,
@@ -133,7 +132,7 @@ def _refine(
     course, judges = open_courses(task.sampler, plan, task.conditions, under(progress, "precision map"))
     close(task.sampler.denoiser)
     threads, refined = threads_of(workers, task.threads), {}
-    for name, each in chosen.items():
+    for name, each in bodies.items():
         target = each.variants.target
         if target.name in searched_here():
             shown = under(progress, f"precision map of {target.name}")
@@ -144,7 +143,7 @@ def _refine(
                 refined[name] = result
             except UserError as error:
                 failed[name] = error
-    if chosen.keys() <= failed.keys():
+    if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
     for name, result in refined.items():
         if result.is_float:

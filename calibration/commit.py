@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from fewstep.calibration.choosing.trials import Chosen
+from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
@@ -30,24 +30,28 @@ LOG = logging.getLogger("fewstep")
 
 
 def commit(
-    writer: Writer, task: Task, plan: Plan, chosen: Mapping[str, Chosen], refined: Mapping[str, SearchResult]
+    writer: Writer,
+    task: Task,
+    plan: Plan,
+    table: RangesTable,
+    made: Mapping[str, CalibratedBody],
+    refined: Mapping[str, SearchResult],
 ) -> Manifest:
-    """Add the chosen bodies, their ranges, the plan and precision maps to the task's bundle.
+    """Add the bodies that were made, their ranges, the plan and precision maps to the task's bundle.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """
     bundle = task.sampler.bundle
     manifest = bundle.manifest
-    command = task.command([each.variants.target.name for each in chosen.values()])
-    bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in chosen.items()}
+    command = task.command([each.variants.target.name for each in made.values()])
+    bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in made.items()}
     bodies |= {name: _staged(writer, name, result, manifest, plan) for name, result in refined.items()}
-    for name, each in chosen.items():
-        file = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
-        bodies[name] = msgspec.structs.replace(bodies[name], trials=each.trials, ranges=file)
-    first = next(iter(chosen))
+    file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
+    for name, each in made.items():
+        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=file)
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
-    _warn_of_kept(bundle, bodies, plan, command, chosen[first].variants.table)
+    _warn_of_kept(bundle, bodies, plan, command, table)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
@@ -63,7 +67,7 @@ def commit(
             bodies={**manifest.bodies, **bodies},
             plans={**manifest.plans, plan.name: plan_file},
             precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
-            ranges=bodies[first].ranges,
+            ranges=file,
             engines=engines,
             provenance=provenance,
             report=None if judged else manifest.report,

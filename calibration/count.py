@@ -15,7 +15,7 @@ from fewstep.graph.graph import Graph
 from fewstep.machine.threads import one_after_another, while_the_next_comes
 from fewstep.ranges.growth import LEAST, reaches, still_growing
 from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
-from fewstep.ranges.methods import ranges_by_method
+from fewstep.ranges.methods import tensor_ranges
 from fewstep.ranges.observe import Counts, batch_within
 from fewstep.ranges.readers import readers_of
 from fewstep.ranges.table import Method, Ranges, RangesTable
@@ -111,30 +111,26 @@ def tabulate(
     prepared: Graph,
     graph_sha256: str,
     plan: str,
-    methods: Sequence[Method],
+    method: Method,
     progress: Progress = SILENT,
-) -> dict[Method, RangesTable]:
-    """The best ranges of everything that was counted, by each method, and a warning for each activation that is one
-    number. Several methods take little more than the time of the slowest."""
+) -> RangesTable:
+    """The best ranges of everything that was counted, by a method, and a warning for each activation that is one
+    number."""
     for name in counts.tensors:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
-    tensors: dict[Method, dict[str, Ranges]] = {method: {} for method in methods}
+    tensors: dict[str, Ranges] = {}
     readers = readers_of(prepared)
 
-    def searched(name: str) -> dict[Method, Ranges]:
-        return ranges_by_method(counts.of(name), methods, counts.samples, readers(name))
+    def searched(name: str) -> Ranges:
+        return tensor_ranges(counts.of(name), method, counts.samples, readers(name))
 
     every = zip(counts.tensors, one_after_another(searched, counts.tensors), strict=True)
-    for done, (name, by_method) in enumerate(every, 1):
-        for method, ranges in by_method.items():
-            tensors[method][name] = ranges
+    for done, (name, ranges) in enumerate(every, 1):
+        tensors[name] = ranges
         progress("ranges", done, len(counts.tensors))
-    return {
-        method: RangesTable(graph_sha256, plan, counts.edges, method, ranges, counts.unseen)
-        for method, ranges in tensors.items()
-    }
+    return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 
 
 def batch_of(task: Task, tensors: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ WORKER = 1.25  # times the float weights: those that onnxruntime packs, and what
 def needs(task: Task, workers: int = 0) -> Needs:
     """The most memory that is held at once, and the disk that all bodies take.
 
-    `workers`: processes of this machine. The trials of a large body all lie on disk until one is chosen.
+    `workers`: processes of this machine.
     """
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
     tensors = observed_tensors(task.prepared)
@@ -29,10 +29,9 @@ def needs(task: Task, workers: int = 0) -> Needs:
     batches = 1 if is_large else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
     own = BESIDE * weights + batches * sample + ALONE
     others = workers * (WORKER * weights + sample + ALONE)
-    methods, bodies = len(task.methods), [body_bytes(task.prepared, task.operations, target) for target in task.targets]
+    bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
-    tried = methods * sum(size for size in bodies if size > io.EXTERNAL_ABOVE) if methods > 1 else 0
-    return Needs(round(own + others), sum(bodies) + tried, files + 2)  # ranges and plan
+    return Needs(round(own + others), sum(bodies), files + 2)  # ranges and plan
 
 
 def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 from fewstep.calibration.failed_bodies import body_of
-from fewstep.calibration.options import CalibrateOptions, methods_of, seeds_of, targets_of, warn_of_few
+from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -60,7 +60,7 @@ def open_task(options: CalibrateOptions) -> Task:
         sizes=sizes,
         turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
-        methods=methods_of(options),
+        method=options.ranges,
         bound=parse_bound(options.quality, options.speed),
         command=lambda names: _command(options, plan, names),
         refused=refused,

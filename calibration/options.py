@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from fewstep.calibration.choosing.trials import FEWEST, TRIED
 from fewstep.calibration.precision.native import check_targets
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.lowering.scheme import Target
@@ -19,8 +18,7 @@ from fewstep.workers.options import SamplingOptions
 LOG = logging.getLogger("fewstep")
 
 Groups = Literal["step", "pooled"]
-AnyMethod = Literal["auto", Method]
-
+FEW = 4  # trajectories; fewer show little of how far activations reach
 MOST_TRAJECTORIES = 2**48
 
 
@@ -31,11 +29,11 @@ class CalibrateOptions(SamplingOptions):
     bundle: Bundle that gets int8 bodies, their ranges and the plan.
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
-    trajectories: Samples to follow. With fewer than 4 nothing is tried.
+    trajectories: Samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance. Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
-    ranges: auto tries channels and channels-balanced. channels has a scale for each channel, channels-balanced also
-        balances the errors of weights. mse and minmax have one scale for all channels, and minmax clips nothing.
+    ranges: channels has a scale for each channel, and weights whose rounding errors nearly cancel. mse and minmax have
+        one scale for all channels, and minmax clips nothing.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
     quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB.
@@ -49,7 +47,7 @@ class CalibrateOptions(SamplingOptions):
     trajectories: int = 64
     guidance: float | None = None
     clip: float | None = None
-    ranges: AnyMethod = "auto"
+    ranges: Method = "channels"
     groups: Groups = "step"
     seed: int = FIRST_SEED
     size: tuple[str, ...] = ()
@@ -57,23 +55,14 @@ class CalibrateOptions(SamplingOptions):
     speed: str | None = None
 
 
-def methods_of(options: CalibrateOptions) -> tuple[Method, ...]:
-    """The methods whose ranges are tried, the default first. A trial needs samples, no more than trajectories."""
-    if options.ranges != "auto":
-        return (options.ranges,)
-    return TRIED if options.trajectories >= FEWEST else TRIED[:1]
-
-
 def warn_of_few(options: CalibrateOptions) -> None:
     """A warning where the trajectories show little of the activations, with what follows from it."""
-    if options.trajectories >= FEWEST:
-        return
-    untried = f", and ranges are {TRIED[0]}, for trials need {FEWEST}" if options.ranges == "auto" else ""
-    LOG.warning(
-        "how far activations reach is little known after %s: int8 clips more of other samples%s; follow 64"
-        " (--trajectories 64)",
-        *(in_words(options.trajectories), untried),
-    )
+    if options.trajectories < FEW:
+        LOG.warning(
+            "how far activations reach is little known after %s: int8 clips more of other samples; follow 64"
+            " (--trajectories 64)",
+            in_words(options.trajectories),
+        )
 
 
 def check_options(options: CalibrateOptions) -> None:
@@ -103,7 +92,7 @@ def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
 def _check_choices(options: CalibrateOptions) -> None:
     """UserError for a word that an option does not take. The command line checks it too."""
     for option, value, choices in (
-        ("ranges", options.ranges, get_args(AnyMethod)),
+        ("ranges", options.ranges, get_args(Method)),
         ("groups", options.groups, get_args(Groups)),
     ):
         if value not in choices:

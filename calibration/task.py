@@ -32,7 +32,7 @@ class Task:
         sizes: of x, which the seeds have in turn; none for the default size.
         turn: seeds of one size before the next.
         threads: of one evaluation; 0 for one for each core, or one for each of the workers.
-        methods: the methods of ranges that are tried, the default first.
+        method: of ranges.
         bound: what a precision map has to reach.
         command: gives the command line that does this again for targets of these names.
         refused: errors of bodies that cannot be made, by name.
@@ -49,7 +49,7 @@ class Task:
     sizes: tuple[Mapping[str, int], ...] = ()
     turn: int = TURN
     threads: int = 0
-    methods: tuple[Method, ...] = ("channels",)
+    method: Method = "channels"
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
     refused: Mapping[str, UserError] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
@@ -16,7 +17,6 @@ from fewstep.calibration.precision.search_cost import Effort, effort
 from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.trial_budget import budget, budget_lines
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
@@ -80,6 +80,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(task)
+    judges = judging_seeds(len(task.seeds))
+    judging = len(judges) * len(task.plan.steps) * len(task.targets)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {
@@ -87,7 +89,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
             "evaluations": evaluations,
-            "trial_evaluations": budget(task),
+            "judging_evaluations": judging,
             "search_evaluations": None if search is None else [search.least, search.most],
             "at_least_seconds": seconds,
             "bodies": bodies,
@@ -102,7 +104,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
-            *budget_lines(task, each / len(first)),
+            f"would judge each of them on {counted(len(judges), 'sample')}: {judging} evaluations of one sample, "
+            f"{duration(judging * each / len(first))} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
             *_searched(search, each * AT_ONCE / len(first)),
             needed.said(options.bundle),
@@ -157,7 +160,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         refined = calibration.refined.get(name)
         if refined is not None:
             yield f"  graphs: {1 + len(body.stages)}; {_found(refined, options.quality is not None)}"
-        yield from (f"  tried {line}" for line in trial_lines(body.trials))
+        yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"
         yield from _left_behind(options, name)

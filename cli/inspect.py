@@ -162,7 +162,7 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
     groups = f", {len(body.groups) + 1} lambda groups" if body.groups else ""
     branch.add(escape(f"{body.precision} for {body.target}{calibrated}{groups}"))
     if body.trials:
-        tried = branch.add("chosen by samples of calibration")
+        tried = branch.add("judged by samples of calibration")
         for line in trial_lines(body.trials):
             tried.add(escape(line))
     if body.stages:

@@ -1,4 +1,4 @@
-"""Trials of a calibration as lines of text."""
+"""The samples that judged a body, as lines of text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,8 +8,8 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
-    """The methods that were tried for one body, in the order of trying; no line for a single method. A method that was
-    behind got fewer seeds than others: its figure cannot be compared with theirs."""
+    """A line for the body. Earlier versions tried several methods. A method that was behind got fewer seeds: its figure
+    cannot be compared with the others'."""
     most = max((each.seeds for each in trials), default=0)
     for each in trials:
         seeds = counted(each.seeds, "seed")
@@ -17,4 +17,4 @@ def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
             judged = f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB, {seeds}"
         else:
             judged = f"{each.psnr:.1f} dB on the first {seeds}, where it was behind"
-        yield f"{tried(each)}: {judged}{', kept' * each.is_chosen}"
+        yield f"{tried(each)}: {judged}{', kept' * (each.is_chosen and len(trials) > 1)}"

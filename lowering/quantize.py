@@ -20,7 +20,6 @@ from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
 from fewstep.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.lowering.factors import coarsening, factored
 from fewstep.lowering.gathering import GROUP_INPUT, gathered
-from fewstep.lowering.rounded import Rounded
 from fewstep.lowering.scheme import Replacement, Scheme, Target
 from fewstep.lowering.thin import thin_convolutions
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
@@ -82,12 +81,11 @@ def lower_graph(
     table: RangesTable,
     target: Target,
     in_float: Collection[str] = (),
-    rounded: Rounded | None = None,
 ) -> Lowered:
     """The int8 graph with its operations and the codes of activations, not checked on an engine. `rounded` are weights
     of other lowerings."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
-    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme, rounded))
+    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
 
 
 def lower_ops(
@@ -265,21 +263,13 @@ def _represented(table: RangesTable) -> dict[str, float]:
     }
 
 
-def _quantized(
-    table: RangesTable, scheme: Scheme, rounded: Rounded | None, op: WeightedOp, weight: NDArray[np.float32]
-) -> QuantizedWeight:
+def _quantized(table: RangesTable, scheme: Scheme, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
     like = "minmax" if table.method == "minmax" else "mse"  # weights know no other
-    how = (op.axis, like, scheme.scale_dtype, scheme.largest_weight)
-    make = partial(quantize_weight, weight, *how)
     try:
-        nearest = make() if rounded is None else rounded.of(weight, how, make)
+        nearest = quantize_weight(weight, op.axis, like, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
-    if table.method != "channels-balanced":
-        return nearest
-    moved = balanced(nearest, weight, scheme.largest_weight)
-    release_array(nearest.values)
-    return moved
+    return balanced(nearest, weight, scheme.largest_weight) if table.method == "channels" else nearest
 
 
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

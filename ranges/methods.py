@@ -68,20 +68,9 @@ def tensor_ranges(
     A group that was always zero has the pooled range: any is exact for it, and one unlike those of the other groups
     would coarsen their scales where groups share a zero point or a grid.
     """
-    return ranges_by_method(groups, (method,), samples, readers)[method]
-
-
-def ranges_by_method(
-    groups: Sequence[Histogram], methods: Sequence[Method], samples: int = 1, readers: Sequence[Reader] = ()
-) -> dict[Method, Ranges]:
-    """`tensor_ranges` of several methods, which share scales of channels."""
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
-    own = by_channel(groups, samples, readers) if any(method in BY_CHANNEL for method in methods) else None
-    ranges: dict[Method, Ranges] = {}
-    for method in methods:
-        like = ALIKE.get(method, method)
-        ranges[method] = ranges.get(like) or _ranges(each, whole, like, own if method in BY_CHANNEL else None)
-    return ranges
+    own = by_channel(groups, samples, readers) if method == "channels" else None
+    return _ranges(each, whole, method, own)
 
 
 def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: ByChannel | None) -> Ranges:
@@ -233,9 +222,6 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
 
 METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
     "channels": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
-    "channels-balanced": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
     "mse": (mse_range, mse_amax),
     "minmax": (minmax_range, minmax_amax),
 }
-ALIKE: dict[Method, Method] = {"channels-balanced": "channels"}  # they share ranges; weights differ
-BY_CHANNEL: tuple[Method, ...] = ("channels", "channels-balanced")

@@ -30,8 +30,8 @@ HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbi
 RECALIBRATE = "run `fewstep calibrate` again"
 
 Array = NDArray[Any]
-Method = Literal["channels", "channels-balanced", "mse", "minmax"]
-Recorded = Literal[Method, "channels-minmax", "percentile", "entropy"]  # the last three by earlier versions
+Method = Literal["channels", "mse", "minmax"]
+Recorded = Literal[Method, "channels-balanced", "channels-minmax", "percentile", "entropy"]  # others: earlier versions
 
 
 @dataclass(frozen=True)

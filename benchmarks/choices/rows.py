@@ -13,9 +13,7 @@ from benchmarks.choices.hessians import as_rows
 from benchmarks.choices.normal_times import count_at_normal_times
 from benchmarks.choices.opening import on_openvino, simulated
 from benchmarks.choices.seen import Body, Seen
-from fewstep.calibration.choosing.trials import TRIED, open_trials, try_methods
 from fewstep.calibration.count import count_activations
-from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.lowering.encoding import symmetric_int8
@@ -27,7 +25,6 @@ from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
-from fewstep.plans.plan import regroup
 from fewstep.ranges.table import LARGEST_WEIGHT, Method
 from fewstep.runtime.backends import LoadedGraph
 
@@ -40,8 +37,7 @@ UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_i
 
 
 def ranges(method: Method, seen: Seen) -> Body:
-    weights = method if method == "channels-balanced" else seen.usual.method
-    return seen.lowered(replace(seen.table(seen.deployed, method), method=weights))
+    return seen.lowered(replace(seen.table(seen.deployed, method), method=seen.usual.method))
 
 
 def normal_times(seen: Seen) -> Body:
@@ -57,12 +53,9 @@ def lowered_for(target: Target, seen: Seen) -> Body:
     return seen.lowered(seen.usual, target)
 
 
-def chosen(target: Target, seen: Seen) -> Body:
-    """The body of `--ranges auto`, by trials of its own."""
-    task, edges = seen.task, seen.deployed.edges
-    variants = {name: Variants(task.prepared, seen.table(seen.deployed, name), target) for name in TRIED}
-    courses = open_trials(task.sampler, regroup(task.plan, edges), len(task.seeds), task.conditions)
-    return Body(try_methods(variants, courses).lowered.graph, edges)
+def nearest_weights(seen: Seen) -> Body:
+    """Weights whose rounding errors may have a sum. The method of a table decides over weights alone here."""
+    return seen.lowered(replace(seen.usual, method="mse"))
 
 
 def one_scale(target: Target, seen: Seen) -> Body:
@@ -102,7 +95,6 @@ def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
 ROWS: dict[str, Row] = {
     "channels, no error taken out": partial(lowered_for, CPU_X86),
     **{f"ranges: {name}, not channels": partial(ranges, name) for name in get_args(Method) if name != "channels"},
-    "ranges: auto, not channels": partial(chosen, CPU_X86),
     "ranges: channels of every activation": partial(lowered_for, ALL_CHANNELS),
     "groups: pooled, not step": pooled,
     "inputs: normal, not deployed": normal_times,
@@ -111,11 +103,9 @@ ROWS: dict[str, Row] = {
     "weights: GPTQ": second_order,
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
-    "target: openvino, ranges auto": _run_by(on_openvino, partial(chosen, OPENVINO)),
     "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),
     "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
     "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
-    "target: tensorrt, ranges auto (simulated)": _run_by(simulated, partial(chosen, TENSORRT)),
     "target: tensorrt, ranges mse (simulated)": _run_by(simulated, partial(one_scale, TENSORRT)),
     "target: tensorrt, groups pooled (simulated)": _run_by(simulated, partial(pooled, target=TENSORRT)),
     "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),

@@ -55,7 +55,7 @@ class Seen:
         return lowered_ops(self.task.prepared)
 
     def table(self, counts: Counts, method: Method = "channels") -> RangesTable:
-        return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, (method,))[method]
+        return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, method)
 
     @cached_property
     def usual(self) -> RangesTable:

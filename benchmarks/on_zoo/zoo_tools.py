@@ -6,10 +6,10 @@ Exports the members into the work folder, calibrates each as `fewstep calibrate`
 `quantization/compare.py` does: the same float graph, trajectories, seeds and engines. onnxruntime's `quantize_static`
 is always compared; NNCF and ModelOpt where `--python` says which Python has them. The outcomes go into
 docs/measured/zoo.json, and from there into the table of zoo.md, as soon as each is there: an interrupted run goes on
-where it was. Rows of earlier code stay until they are measured again (`zoo_rows.py`). Ours with `--ranges channels`,
-which tries nothing, stands beside, unless `--no-plain`. Building takes `--seeds 64`, a verdict `--seeds 256`, and seeds
-that nothing was chosen on `--first-seed`. `--only` leaves settings out, and engines that have none left. A member whose
-conditions nothing draws, such as noisy recordings, gives all contenders the same ones of its own.
+where it was. Rows of earlier code stay until they are measured again (`zoo_rows.py`). Building takes `--seeds 64`, a
+verdict `--seeds 256`, and seeds that nothing was chosen on `--first-seed`. `--only` leaves settings out, and engines
+that have none left. A member whose conditions nothing draws, such as noisy recordings, gives all contenders the same
+ones of its own.
 """
 
 import argparse
@@ -25,19 +25,16 @@ from benchmarks import options
 from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows
 from benchmarks.on_zoo.zoo_choices import CALIBRATION, HELD_OUT, plan_of
-from benchmarks.quantization.compare import calibrated_plan, compare, environments
-from benchmarks.quantization.contenders import OURS, TARGET_OF, Contender, contenders
-from benchmarks.quantization.judging import Judge
-from benchmarks.quantization.material import Material, OwnConditions
-from benchmarks.quantization.outcome import Outcome, Quality
+from benchmarks.quantization.compare import compare, environments
+from benchmarks.quantization.contenders import TARGET_OF, contenders
+from benchmarks.quantization.material import OwnConditions
+from benchmarks.quantization.outcome import Outcome
 from benchmarks.zoo.bundles import CODE, exported
 from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.options import AnyMethod, CalibrateOptions
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
-from fewstep.graph import io
 from fewstep.machine.code_digest import code_of
-from fewstep.runtime import load
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
@@ -63,7 +60,6 @@ ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10",
 BY_NAME = {member.name: member for member in ALL}
 SCRIPT = "benchmarks/on_zoo/zoo_tools.py"
 STEPS = (8, 4)
-PLAIN: AnyMethod = "channels"  # ranges that need no trial
 
 
 def own_code() -> str:
@@ -84,40 +80,19 @@ def calibrated(
     targets: Sequence[str],
     work: Path,
     progress: Progress = SILENT,
-    ranges: AnyMethod = CalibrateOptions.ranges,
     own: OwnConditions | None = None,
 ) -> Path:
     """The member's bundle, calibrated along its plan for these targets; kept if it is there."""
     plan = plan_of(member, steps, None)
-    bundle = exported(member, work / "bundles", plan, member.guidance, ranges)
+    bundle = exported(member, work / "bundles", plan, member.guidance)
     if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
-        settings = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance, ranges=ranges)
+        settings = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance)
         if own is not None:
             conditions = work / f"{member.name}.npz"
             np.savez(conditions, **own.followed)  # type: ignore[arg-type]
             settings = dataclasses.replace(settings, conditions=conditions)
         calibrate(settings, progress)
     return bundle
-
-
-def plain(
-    member: Member,
-    steps: int,
-    engines: Sequence[str],
-    arguments: argparse.Namespace,
-    progress: Progress = SILENT,
-    own: OwnConditions | None = None,
-) -> dict[str, Quality]:
-    """Ours without any trial, by engine."""
-    targets = [TARGET_OF[engine] for engine in engines]
-    bundle = calibrated(member, steps, targets, arguments.work, progress, PLAIN, own)
-    reference, lines = load(bundle, body="float32"), [Contender(engine) for engine in engines]
-    kept = arguments.work / PLAIN
-    kept.mkdir(exist_ok=True)
-    material = Material(kept, io.load(reference.bundle.graph(reference.body.graph), root=bundle))
-    rows = None if own is None else own.held_out
-    judge = Judge(bundle, calibrated_plan(reference, lines), options.seeds_of(arguments), material, progress, rows)
-    return {line.engine: judge(line) for line in lines}
 
 
 def run(
@@ -132,10 +107,7 @@ def run(
             for count in steps:
                 bundle = calibrated(member, count, targets, arguments.work, progress, own=own)
                 outcome = compare(bundle, pythons, arguments, progress, own)
-                found = {} if arguments.no_plain else plain(member, count, engines, arguments, progress, own)
-                ours = (replace(row, plain=found.get(row.engine)) if row.name == OURS else row for row in outcome.rows)
-                outcome = replace(outcome, rows=tuple(ours), code=own_code())
-                yield outcome
+                yield replace(outcome, code=own_code())
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -143,7 +115,6 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_denoisers(parser, BY_NAME)
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
     options.add_only(parser, "settings")
-    parser.add_argument("--no-plain", action="store_true", help="leave ours without trials out")
     options.add_seeds(parser, 64)
     options.add_work(parser, "zoo-tools")
     arguments = parser.parse_args(given)

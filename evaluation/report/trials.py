@@ -1,4 +1,4 @@
-"""The page's section on trials: how bodies could have been calibrated, and how good samples were then."""
+"""The page's section on the samples that judged bodies while they were calibrated."""
 
 from collections.abc import Mapping
 
@@ -19,11 +19,11 @@ def shown_trials(bundle: Bundle, plan: str) -> Trials:
 def trials_section(trials: Trials) -> Html:
     """A table for each body."""
     lead = paragraph(
-        "Calibration tried these on samples, closed loop against float32, and kept one for each body. Its own figure "
-        "flatters a chosen one a little. A trial that was clearly behind has fewer seeds.",
+        "Calibration made these samples with each body, closed loop against float32. Where an earlier version tried "
+        "several ways, a way that was clearly behind has fewer seeds.",
         kind="lead",
     )
-    return section("Trials", lead, *(_body(name, each) for name, each in trials.items()))
+    return section("Samples of calibration", lead, *(_body(name, each) for name, each in trials.items()))
 
 
 def tried(trial: Trial) -> str:

@@ -51,11 +51,11 @@ class Stage(Strict, frozen=True):
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
-    """A method of ranges that was tried for a body. `psnr` and `p5`, in dB against float32, are the mean and the 5th
-    percentile over samples of `seeds` seeds.
+    """The samples that judge a body: the method of its ranges, and PSNR in dB against float32, the mean and the 5th
+    percentile of samples of `seeds` seeds.
 
-    Earlier versions also tried to take the mean error of the output out, and to leave thin convolutions in float. They
-    noted how much of the error was one number for each channel (`shift`).
+    Earlier versions chose among several trials. They also tried to take the mean error of the output out, and to leave
+    thin convolutions in float. They noted how much of the error was one number for each channel (`shift`).
     """
 
     ranges: str
@@ -82,7 +82,7 @@ class Body(Strict, frozen=True):
     plan: str | None = None  # the plan it was calibrated along
     coverage: Coverage | None = None
     stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
-    trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use; one of them is the body
+    trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use
     ranges: str | None = None  # the table that it was lowered by; None where all bodies share the manifest's
 
 

@@ -9,7 +9,6 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
 from fewstep.calibration.opening import open_task
-from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
@@ -38,17 +37,6 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
     made = [path for path in bundle.rglob("*") if path.is_file() and path not in before]
     assert len(made) == told.files
     assert 0.9 < sum(path.stat().st_size for path in made if path.suffix == ".onnx") / told.disk < 1.1
-
-
-def test_ways_to_lower_a_large_body_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that are tried, and the rounded weights that they share."""
-    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), target=("cpu-x86",), ranges="auto")
-    task, one = open_task(options), open_task(replace(options, ranges="channels"))
-    assert (len(task.methods), len(one.methods)) == (2, 1)
-    small = needs(one).disk
-    assert needs(task).disk == small
-    monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)
-    assert needs(one).disk == small and needs(task).disk == 3 * small
 
 
 def test_each_worker_adds_its_weights(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.choosing import trials
+from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.precision.native import searched_here
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
@@ -96,7 +96,7 @@ def test_a_condition_without_bounds_cannot_be_drawn() -> None:
 
 
 def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every trajectory starts from the noise of its seed: those that are counted, those that methods are tried on, and
+    """Every trajectory starts from the noise of its seed: those that are counted, those that judge bodies, and
     those that a map is judged on."""
     seen: set[int] = set()
     real = noise.stacked
@@ -108,7 +108,7 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(noise, "stacked", recorded)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
-    tried = set(SELECTION_SEEDS[trials.FIRST :][: options.trajectories])
+    tried = set(judging_seeds(options.trajectories))
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
     judged = {seed for seed in seen if seed < FIRST_SEED} - tried

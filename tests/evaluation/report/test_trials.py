@@ -52,7 +52,7 @@ def test_report_and_inspect_show_the_trials_of_the_bundle(tmp_path: Path, capsys
     assert inspect(InspectOptions(bundle)).bodies["int8-cpu-x86"].trials == TRIALS
     show(inspect_verb(InspectOptions(bundle), lambda *seen: None).shown[0])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "chosen by samples of calibration" in shown and "46.0 dB" in shown
+    assert "judged by samples of calibration" in shown and "46.0 dB" in shown
     report(
         ReportOptions(
             bundle,
@@ -65,4 +65,4 @@ def test_report_and_inspect_show_the_trials_of_the_bundle(tmp_path: Path, capsys
             output=tmp_path / "page.html",
         )
     )
-    assert "<h2>Trials</h2>" in (tmp_path / "page.html").read_text()
+    assert "<h2>Samples of calibration</h2>" in (tmp_path / "page.html").read_text()

@@ -1,4 +1,4 @@
-"""A lowered graph opened for trials, as near to its deployment as this machine comes.
+"""A lowered graph opened to be judged, as near to its deployment as this machine comes.
 
 onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plugin. Those of other engines run in
 onnxruntime with their pairs left where they stand: their 8-bit rounding, and float32 for the rest.
@@ -35,7 +35,7 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
 
 
 class OnOpenVino:
-    """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets: trials have one or two."""
+    """A graph on OpenVINO's CPU plugin, compiled for each batch that it meets."""
 
     def __init__(self, graph: Graph, backend: OpenVino, target: str) -> None:
         self._name, self._backend, self._target = graph.name, replace(backend, cached=False), target

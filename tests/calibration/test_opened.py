@@ -1,4 +1,4 @@
-"""Lowered graphs opened for trials: at any batch, on the engine or in its place."""
+"""Lowered graphs opened to be judged: at any batch, on the engine or in its place."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fewstep.calibration.choosing import opened
-from fewstep.calibration.choosing.opened import open_lowered
+from fewstep.calibration import opened
+from fewstep.calibration.opened import open_lowered
 from fewstep.graph import io
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run

@@ -1,0 +1,114 @@
+"""Lower a body for a target, and judge it by samples.
+
+Clipping can lower the error of each tensor and of each step, and still add up over the plan. So the body that is
+deployed makes samples in the closed loop, and they are compared with float32's from the same noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from fewstep.calibration.count import batch_of
+from fewstep.calibration.failed_bodies import Check, body_of
+from fewstep.calibration.opened import open_lowered
+from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.task import Task
+from fewstep.lowering.files import Files
+from fewstep.lowering.quantize import LoweredBody, as_it_is
+from fewstep.lowering.scheme import Target
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.ranges.table import RangesTable
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.rollouts.on_demand import close
+from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
+from fewstep.rollouts.trajectories import BATCH
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.progress import SILENT, Progress, under
+
+MOST = 8  # seeds that judge; no more than there are trajectories
+FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
+
+
+@dataclass(frozen=True)
+class CalibratedBody:
+    """An int8 body, its samples' quality, and what else its ranges can be lowered to."""
+
+    lowered: LoweredBody
+    variants: Variants
+    trial: Trial
+
+
+def judging_seeds(trajectories: int) -> range:
+    """The seeds that judge a body."""
+    return SELECTION_SEEDS[FIRST:][: min(MOST, trajectories)]
+
+
+def judging_course(task: Task, plan: Plan, table: RangesTable, progress: Progress = SILENT) -> Course:
+    """The samples of float32 that all bodies are compared with. `plan` has the range groups of the table."""
+    sampler = body_by_rows(task.sampler) if _is_large(task, table) else task.sampler  # as counting has them
+    seeds = judging_seeds(len(task.seeds))
+    course = open_course(sampler, plan, seeds, task.conditions, under(progress, "judgement"))
+    close(task.sampler.denoiser)  # float32 and a large int8 body at once are too much
+    return course
+
+
+def make_each(
+    task: Task,
+    targets: Sequence[Target],
+    table: RangesTable,
+    course: Course,
+    files: Files | None,
+    check: Check,
+    failed: dict[str, UserError],
+    progress: Progress = SILENT,
+) -> dict[str, CalibratedBody]:
+    """The body of each target, by its name.
+
+    Args:
+        course: of `judging_course`.
+        files: receive the weights of large bodies; None keeps weights in memory.
+        check: what each body has to pass.
+        failed: receives the errors of bodies that cannot be made.
+
+    UserError if no body can be made.
+    """
+    by_rows, bodies = _is_large(task, table), {}
+    for done, target in enumerate(targets, 1):
+        name = body_of(target)
+        keep = as_it_is if files is None else partial(files.keep, name)
+        variants = Variants(task.prepared, table, target, keep)
+        try:
+            lowered = variants.lower(())
+            bodies[name] = CalibratedBody(lowered, variants, judged(lowered, table, target, course, by_rows))
+            check(name, lowered, target)
+        except UserError as error:
+            bodies.pop(name, None)
+            failed[name] = error
+        progress("lowering", done, len(targets))
+    if not bodies:
+        raise next(iter(failed.values()))
+    return bodies
+
+
+def judged(body: LoweredBody, table: RangesTable, target: Target, course: Course, by_rows: bool = False) -> Trial:
+    """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
+
+    by_rows: a large body sees the samples of the course one by one.
+    """
+    network = open_lowered(body.graph, target)
+    if by_rows:
+        network = row_by_row(network, body.graph.inputs)
+    psnr = course.quality(course.run([network] * course.groups))
+    if not np.isfinite(psnr).all():
+        what = f"samples in int8 for {target.name} are not finite"
+        raise UserError(what, "calibrate with other --ranges, or for another --target")
+    mean, p5 = round(float(psnr.mean()), 2), round(float(np.percentile(psnr, 5)), 2)
+    return Trial(ranges=table.method, psnr=mean, p5=p5, seeds=len(psnr), is_chosen=True)
+
+
+def _is_large(task: Task, table: RangesTable) -> bool:
+    """Whether the activations of a sample are."""
+    return batch_of(task, [*table.tensors]) < BATCH

@@ -1,0 +1,151 @@
+"""Each body is judged by samples of its own, in the closed loop."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration import calibrated_body
+from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.calibrated_body import MOST, judging_seeds
+from fewstep.graph.graph import Graph
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.lowering.bodies import ranges_files
+from fewstep.lowering.scheme import Target
+from fewstep.machine import cache
+from fewstep.plans.errors import UserError
+from fewstep.ranges.table import load as load_table
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.rollouts.on_demand import OnDemand
+from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampler import Sampler
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+PLANTED = 0.05  # by which the int8 body's output is too small
+REAL = calibrated_body.open_lowered
+OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", denoiser())
+
+
+def run(bundle: Path, **changes: object) -> Calibration:
+    return calibrate(replace(OPTIONS, bundle=bundle, **changes))  # type: ignore[arg-type]
+
+
+def judged(calibration: Calibration, name: str = "int8-cpu-x86") -> Trial:
+    (trial,) = calibration.manifest.bodies[name].trials
+    return trial
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    """Every int8 body makes outputs that are too small by a number."""
+
+    def opened(graph: Graph, target: Target) -> LoadedGraph:
+        network = REAL(graph, target)
+        return lambda feeds: {"v": network(feeds)["v"] - np.float32(error)}
+
+    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+
+
+def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(bundle, target=("cpu-x86", "tensorrt"))
+    for name in ("int8-cpu-x86", "int8-tensorrt"):
+        trial = judged(first, name)
+        assert trial.ranges == "channels" and trial.seeds == MOST and 30 < trial.p5 <= trial.psnr
+    assert first.manifest.provenance.commands[-1].endswith("--ranges channels --groups step --seed 1000000")
+    assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
+    plant(monkeypatch, PLANTED)
+    assert judged(run(bundle)).psnr < judged(first).psnr - 3
+
+
+def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None:
+    """A calibration for another target, by another method, leaves them."""
+    run(bundle)
+    run(bundle, target=("cpu-x86-7bit",), ranges="mse")
+    bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
+    methods = {name: load_table(bundle / str(body.ranges)).method for name, body in bodies.items()}
+    assert methods == {"int8-cpu-x86": "channels", "int8-cpu-x86-7bit": "mse"}
+    assert len(set(ranges_files(open_bundle(bundle)))) == 2
+    packed = pack(PackOptions(bundle, bundle.parent / "packed", body=("int8-cpu-x86",)))
+    kept = packed.bodies["int8-cpu-x86"].ranges
+    assert kept and load_table(bundle.parent / "packed" / kept).method == "channels"
+
+
+def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[OnDemand] = []
+    was_open: list[bool] = []
+    real_course, real_judged = calibrated_body.open_course, calibrated_body.judged
+
+    def open_course(sampler: Sampler, *more: object) -> Course:
+        assert isinstance(sampler.denoiser, OnDemand)
+        opened.append(sampler.denoiser)
+        return real_course(sampler, *more)  # type: ignore[arg-type]
+
+    def judged(*arguments: object) -> Trial:
+        was_open.append(opened[0]._opened is not None)
+        return real_judged(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrated_body, "open_course", open_course)
+    monkeypatch.setattr(calibrated_body, "judged", judged)
+    run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
+    assert was_open == [False] * 2 and opened[0]._opened is None
+
+
+def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples are those of a small one."""
+    sizes: list[int] = []
+
+    def opened(graph: Graph, target: Target) -> LoadedGraph:
+        network = REAL(graph, target)
+        return lambda feeds: (sizes.append(len(feeds["x"])), network(feeds))[1]
+
+    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+    small = judged(run(bundle))
+    assert set(sizes) == {2 * MOST}  # two branches
+    sizes.clear()
+    monkeypatch.setattr(calibrated_body, "batch_of", lambda *arguments: 1)
+    large = judged(run(bundle))
+    assert set(sizes) == {1}
+    assert large.psnr == pytest.approx(small.psnr, abs=0.5) and large.seeds == small.seeds
+
+
+def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it judges, it does not count again, and gives the bytes of one that was not killed."""
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(calibrated_body, "judged", killed)
+        run(bundle)
+    assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
+    assert list((cache.folder() / "calibration").glob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr("fewstep.ranges.observe.Counts.add", killed)
+        again = run(bundle)
+    whole = run(write_bundle(tmp_path / "other", denoiser()))
+    assert again.manifest.files == whole.manifest.files and judged(again) == judged(whole)
+
+
+def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, np.nan)
+    with pytest.raises(UserError, match="samples in int8 for cpu-x86 are not finite"):
+        run(bundle)
+
+
+def test_the_seeds_that_judge_are_nobody_elses() -> None:
+    seeds = set(judging_seeds(64))
+    assert len(seeds) == MOST and list(judging_seeds(5)) == sorted(seeds)[:5]
+    assert seeds <= set(SELECTION_SEEDS) - {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS}
+    page = Path(__file__).parents[2] / "docs/quantization.md"
+    assert f"seeds judge, {min(seeds)} to {max(seeds)}." in page.read_text()
