@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True):
     first: int
 
 
-class Header(msgspec.Struct, frozen=True):
+class CheckpointHeader(msgspec.Struct, frozen=True):
     done: int
     tensors: tuple[str, ...]  # that were watched, with values or without
     entries: tuple[Entry, ...]
@@ -124,7 +124,7 @@ def _engine() -> tuple[object, ...]:
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 
 
-def _check(header: Header, empty: Counts) -> None:
+def _check(header: CheckpointHeader, empty: Counts) -> None:
     """ValueError if a tensor was not watched. A watched tensor may have had no values."""
     for name in empty.tensors:
         if name not in header.tensors:
@@ -134,20 +134,20 @@ def _check(header: Header, empty: Counts) -> None:
 def _encode(counts: Counts, done: int) -> bytes:
     held = counts.histograms
     entries = tuple(Entry(name, group, h.exponent, h.first) for (name, group), h in held.items())
-    header = np.frombuffer(msgspec.json.encode(Header(done, counts.tensors, entries)), np.uint8)
+    header = np.frombuffer(msgspec.json.encode(CheckpointHeader(done, counts.tensors, entries)), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, header, *(array for h in held.values() for array in (h.stored, np.stack((h.lows, h.highs)))))
     content = buffer.getvalue()
     return sha256(content).digest() + content
 
 
-def _decode(kept: bytes) -> tuple[Header, dict[tuple[str, int], Histogram]]:
+def _decode(kept: bytes) -> tuple[CheckpointHeader, dict[tuple[str, int], Histogram]]:
     """ValueError unless it is, byte for byte, what `_encode` made."""
     digest, content = kept[:DIGEST], kept[DIGEST:]
     if digest != sha256(content).digest():
         raise ValueError("it is damaged")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=Header)
+        header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=CheckpointHeader)
         histograms = {}
         for number, entry in enumerate(header.entries):
             stored, (lows, highs) = arrays[f"arr_{1 + 2 * number}"], arrays[f"arr_{2 + 2 * number}"]

@@ -48,7 +48,7 @@ def page(
     """The whole document, UTF-8.
 
     `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that they come from,
-    `trials` what calibration chose them from.
+    `trials` the samples by which calibration judged them.
     """
     sections = [
         headline(results),
