@@ -2,7 +2,7 @@
 
     python -m benchmarks.large.chain [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
         [--free 64:96:8] [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4]
-        [--ranges auto|channels] [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
+        [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
 
 A pipeline folder with random weights (networks.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
 through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most
@@ -41,7 +41,6 @@ class Chain:
     plan: str
     targets: tuple[str, ...]
     trajectories: int
-    ranges: str
     network: Network
     verify: str
     free: str = ""
@@ -67,8 +66,7 @@ class Chain:
         sampled = ("--plan", plan, "-n", "1", *sized, *(w for name, v in values.items() for w in ("-c", f"{name}={v}")))
         given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
         measured = ("--plan", plan, *given["seen"], *counted_at)
-        counted = ("--trajectories", str(self.trajectories), "--ranges", self.ranges)
-        calibrated = ("--target", ",".join(self.targets), *counted)
+        calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))
         judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, *given["held"])
         steps = {
             "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify, *freed),
@@ -144,7 +142,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan", default="ddim:2")
     parser.add_argument("--target", default="cpu-x86,openvino,tensorrt")
     parser.add_argument("--trajectories", type=int, default=4)
-    parser.add_argument("--ranges", default="auto", help="of calibrate: a method in the place of auto tries nothing")
     parser.add_argument("--verbs", default="", help="some of the steps, as calibrate,run")
     add_work(parser)
     given = parser.parse_args(arguments)
@@ -157,8 +154,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{count / 1e6:.0f} M weights, {size:.2f} GB in {given.dtype}", flush=True)
             write_conditions(network, folder)
         print(f"{'':<16} {'minutes':>8} {'processor':>10} {'peak GB':>9} {'disk GB':>9}", flush=True)
-        how = tuple(given.target.split(",")), given.trajectories, given.ranges
-        chain = Chain(folder, given.plan, *how, network, given.verify, given.free)
+        targets = tuple(given.target.split(","))
+        chain = Chain(folder, given.plan, targets, given.trajectories, network, given.verify, given.free)
         for found in run(chain, given.verbs.split(",") if given.verbs else ()):
             failed += isinstance(found[1], str)
             print(line(*found), flush=True)

@@ -61,7 +61,7 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: str  # by the trials
     coverage: float
     code: str = ""
-    plain: Figures | None = None  # without trials
+    plain: Figures | None = None  # without the trials of earlier versions
     image: float | None = None  # share of the end error's energy that is one image, beyond chance
     worst: float | None = None  # sample of ours, in dB
     lead: Figures | None = None
@@ -91,7 +91,6 @@ def measured(outcome: Outcome) -> Iterator[Measured]:
                 kept=row.chosen,
                 coverage=row.quality.coverage,
                 code=outcome.code,
-                plain=None if row.plain is None else _figures(row.plain),
                 image=row.quality.image,
                 worst=row.quality.worst,
                 others=tuple(_other(each, row.quality) for each in here),
@@ -176,8 +175,7 @@ def _with_others_of(before: Measured, new: Measured) -> Measured:
         return new
     others = {each.name: each for each in (*before.others, *new.others)}
     versions = tuple(sorted({*before.versions, *new.versions}))
-    plain = before.plain if new.plain is None else new.plain
-    return _judged(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions, plain=plain))
+    return _judged(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions, plain=before.plain))
 
 
 def _other(row: Row, ours: Quality) -> Other:

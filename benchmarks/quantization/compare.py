@@ -93,7 +93,7 @@ def in_int8(manifest: Manifest, lines: Sequence[Contender]) -> dict[str, tuple[s
 
 
 def kept_of(body: Body) -> str:
-    """What the trials of a body kept, in words; "" if there were none."""
+    """The method of a body's ranges; "" if nothing judged it."""
     for trial in body.trials:
         if trial.is_chosen:
             return trial.ranges

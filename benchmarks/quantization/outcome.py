@@ -43,7 +43,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`; `chosen`
-    is what its trials kept, and `plain` is ours without any trial, with `--ranges channels`."""
+    is the method of its ranges."""
 
     engine: str
     name: str
@@ -53,7 +53,6 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speed: float | None = None  # times as fast as float32 on its engine; None: not timed
     made_by: str = ""  # the tool and its version
     chosen: str = ""
-    plain: Quality | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

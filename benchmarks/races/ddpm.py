@@ -65,7 +65,7 @@ def made(folder: Path) -> Path:
     there, wanted = open_bundle(folder).manifest.bodies, {body for bodies in BODIES.values() for body in bodies}
     targets = tuple(sorted(target_of(body) for body in wanted - {"float32", *there}))
     if targets:
-        calibrate(CalibrateOptions(folder, PLAN, targets, trajectories=4, ranges="channels"))
+        calibrate(CalibrateOptions(folder, PLAN, targets, trajectories=4))
     return folder
 
 

@@ -45,7 +45,7 @@ def test_companions_make_a_source_that_takes_prompts(tmp_path: Path) -> None:
 
 
 def test_verbs_behind_an_export_of_free_sizes_use_the_largest() -> None:
-    asked = Chain(Path("work"), "ddim:2", ("cpu-x86",), 1, "auto", NETWORKS["sd15"], "quick", "64:96:8").commands()
+    asked = Chain(Path("work"), "ddim:2", ("cpu-x86",), 1, NETWORKS["sd15"], "quick", "64:96:8").commands()
     assert "height=64:96:8" in asked["export"] and "width=64:96:8" in asked["export"]
     assert all("height=96" in asked[name] and "width=96" in asked[name] for name in ("run float32", "run cpu-x86"))
     assert "96x96" in asked["calibrate"]

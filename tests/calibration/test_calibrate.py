@@ -156,7 +156,7 @@ def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
     (*_, command) = run(bundle, target=("cpu-x86",)).manifest.provenance.commands
     assert command == (
         "fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86 --trajectories 4 --guidance 2"
-        " --ranges auto --groups step --seed 1000000"
+        " --ranges channels --groups step --seed 1000000"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from benchmarks.quantization.outcome import Quality
 from fewstep.plans.errors import UserError
 
 FOLDER = Path(__file__).parents[3] / "benchmarks"
@@ -16,7 +17,7 @@ DATA = Path(__file__).parents[3] / "docs/measured"
 
 
 def quality(mean: float, p5: float, ops: str = "ab") -> Any:
-    return TOOLS["Quality"](mean, p5, p5 - 1, 96, 100, tuple(ops), 0.0312)
+    return Quality(mean, p5, p5 - 1, 96, 100, tuple(ops), 0.0312)
 
 
 def outcome(*rows: Any) -> Any:
@@ -25,8 +26,7 @@ def outcome(*rows: Any) -> Any:
 
 def row(name: str, found: Any, **others: Any) -> Any:
     setting = "" if name == "fewstep" else name
-    given = {"chosen": "channels", "plain": quality(44.0, 39.0)} | others
-    return ROWS.Row("onnxruntime", name, setting, found, **given)
+    return ROWS.Row("onnxruntime", name, setting, found, **{"chosen": "channels"} | others)
 
 
 def measured(*rows: Any) -> Any:
@@ -44,7 +44,7 @@ def test_the_best_of_the_same_operations_is_compared() -> None:
     )
     found = measured(*rows)
     assert ROWS.line(found) == (
-        "| dit_flow | 8 | 64 from 1000 | onnxruntime | 45.0 / 40.0 | channels | 44.0 / 39.0 | 96.0 % | 3.1 %"
+        "| dit_flow | 8 | 64 from 1000 | onnxruntime | 45.0 / 40.0 | channels |  | 96.0 % | 3.1 %"
         " | 43.0 / 37.5 (b) | +2.0 / +2.5 | +3.0 | 10 dB | 0123ab |"
     )
     assert [each.same for each in found.others] == [True, True, False, False]
@@ -63,16 +63,16 @@ def test_the_bars_hold_for_the_mean_the_tail_and_above_defaults(mean: float, p5:
 
 
 def test_an_engine_without_an_equal_says_so() -> None:
-    found = measured(row("fewstep", quality(45.0, 40.0), plain=None), row("less", quality(44.0, 40.0, "a")))
+    found = measured(row("fewstep", quality(45.0, 40.0)), row("less", quality(44.0, 40.0, "a")))
     assert ROWS.line(found).endswith(" | channels |  | 96.0 % | 3.1 % | none |  |  | no equal | 0123ab |")
 
 
 def test_a_later_measurement_takes_the_place_of_the_same_row(tmp_path: Path) -> None:
     first = measured(row("fewstep", quality(45.0, 40.0)), row("a", quality(42.0, 37.0)))
-    again = measured(row("fewstep", quality(45.0, 40.0), plain=None), row("b", quality(43.0, 39.0)))
+    again = measured(row("fewstep", quality(45.0, 40.0)), row("b", quality(43.0, 39.0)))
     (both,) = ROWS.joined([first], [again])
     assert [each.name for each in both.others] == ["a", "b"]
-    assert (both.lead.mean, both.lead.p5) == (2.0, 1.0) and both.plain == first.plain
+    assert (both.lead.mean, both.lead.p5) == (2.0, 1.0)
     changed = replace(again, code="of other code")
     assert ROWS.joined([first], [changed]) == (changed,)
     other_seeds = replace(again, first=0)
