@@ -100,14 +100,14 @@ def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
         assert calibrated(tmp_path / "processes", processes) == alone
 
 
-def test_workers_end_before_trials_open_their_bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_end_before_bodies_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of a large network has the weights in memory."""
-    trials, counting = calibrating.courses_for, []
+    real, events = calibrating.judging_course, []
     end = Processes.__exit__
-    monkeypatch.setattr(Processes, "__exit__", lambda self, *error: counting.append("ended") or end(self, *error))
-    monkeypatch.setattr(calibrating, "courses_for", lambda *task: counting.append("trials") or trials(*task))
-    calibrate(replace(options(tmp_path / "bundle"), workers=1, ranges="auto"))
-    assert counting == ["ended", "trials"]
+    monkeypatch.setattr(Processes, "__exit__", lambda self, *error: events.append("ended") or end(self, *error))
+    monkeypatch.setattr(calibrating, "judging_course", lambda *task: events.append("judging") or real(*task))
+    calibrate(replace(options(tmp_path / "bundle"), workers=1))
+    assert events == ["ended", "judging"]
 
 
 @pytest.mark.slow
