@@ -113,7 +113,7 @@ def seeds_of(options: CalibrateOptions) -> range:
     seeds = range(options.seed, options.seed + options.trajectories)
     if seeds.start < SELECTION_SEEDS.stop and SELECTION_SEEDS.start < seeds.stop:
         raise UserError(
-            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that precision maps are judged on",
+            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that bodies and precision maps are judged on",
             f"start from {FIRST_SEED}",
         )
     return seeds

@@ -29,7 +29,7 @@ def baked_lines(file: Path, baked: Baked) -> tuple[str, ...]:
     tested = "with a test vector" if baked.sample is not None else "without a test vector"
     guidance = "no guidance" if baked.guidance == "None" else f"guidance {baked.guidance}"
     return (
-        f"{file}: a baked file of {baked.model}, not a bundle; {whole}, {tested}",
+        f"{file}: a baked file of {baked.model}, not a bundle; {whole}, {tested} (fewstep verify checks them)",
         f"{baked.plan}, {baked.evaluations} evaluations, {guidance}, {baked.precision} for {baked.target}",
         *_ports(baked),
         f"licence: {baked.licence or 'none that the source names'}",

@@ -17,4 +17,5 @@ def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
             judged = f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB, {seeds}"
         else:
             judged = f"{each.psnr:.1f} dB on the first {seeds}, where it was behind"
-        yield f"{tried(each)}: {judged}{', kept' * (each.is_chosen and len(trials) > 1)}"
+        label = f"{tried(each)}: " if len(trials) > 1 else ""
+        yield f"{label}{judged}{', kept' * (each.is_chosen and len(trials) > 1)}"

@@ -34,7 +34,7 @@ from fewstep.runtime.bundle.reading import (
 LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
-REPORTS = ("report", "results", "evaluation")  # fields of a manifest
+REPORTS = ("report", "results", "evaluation", "verification")  # fields of a manifest; verbs read none of them
 ANOTHER_PATH = "give another path"
 BLOCK = 2**24  # bytes that are copied at a time
 CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file

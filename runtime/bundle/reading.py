@@ -114,7 +114,8 @@ def open_bundle(path: Path | str) -> Bundle:
     manifest_path = path / MANIFEST
     with _readable(path):
         if not path.exists():
-            raise UserError(f"there is no bundle {path}", f"make one: fewstep export SOURCE -o {path}")
+            fix = f"fewstep bake BUNDLE -o {path}" if path.suffix == ".onnx" else f"fewstep export SOURCE -o {path}"
+            raise UserError(f"there is no {'file' if path.suffix == '.onnx' else 'bundle'} {path}", f"make one: {fix}")
         if path.is_file():
             folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
             baked = f"; fewstep inspect {path} describes a baked file" if path.suffix == ".onnx" else ""
@@ -223,7 +224,7 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
     """UserError for the first file that is missing, but for reports and for what `verb` makes again itself. A file
     that is there is not read."""
     makers = made_by(bundle.manifest)
-    optional = set().union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
+    optional = {bundle.manifest.verification}.union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
     for name in bundle.manifest.files:
         if name not in optional and not _confined(bundle.path, name).is_file():
             fix = _make_again(bundle.manifest, name, bundle.path)

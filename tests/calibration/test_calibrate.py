@@ -319,8 +319,8 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
         ({"trajectories": 0}, "0 trajectories show nothing; follow at least 1"),
         ({"seed": 200}, "meet those held out"),
         ({"seed": 2**64}, "leave 64 bits"),
-        ({"seed": 499_997}, "meet those that precision maps are judged on; start from 1000000"),
-        ({"seed": 599_999}, "meet those that precision maps are judged on"),
+        ({"seed": 499_997}, "meet those that bodies and precision maps are judged on; start from 1000000"),
+        ({"seed": 599_999}, "meet those that bodies and precision maps are judged on"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: dict, message: str) -> None:

@@ -326,10 +326,13 @@ def test_files_that_a_bundle_has_lost_are_named_at_the_start_and_its_reports_dro
         engine = writer.add(b"engine", folder="engines", name="engine", suffix=".engine")
         page = writer.add(b"page", folder="report", name="index", suffix=".html")
         entry = EngineEntry(engine, engine, "float32", "tensorrt-rtx", "sm89", "key")
-        whole = writer.commit(msgspec.structs.replace(manifest(graph), report=page, results=page, engines=(entry,)))
+        whole = writer.commit(
+            msgspec.structs.replace(manifest(graph), report=page, verification=page, engines=(entry,))
+        )
     shutil.rmtree(tmp_path / "report")
     with open_for_update(tmp_path, must_exist=True) as writer:
-        assert writer.commit(whole).report is None and page in caplog.text
+        left = writer.commit(whole)
+        assert left.report is left.verification is None and page in caplog.text
     shutil.rmtree(tmp_path / "engines")
     with pytest.raises(UserError, match=f"{engine} is missing.*fewstep build"), open_for_update(tmp_path, True):
         raise AssertionError("the work begins")
