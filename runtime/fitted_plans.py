@@ -57,17 +57,22 @@ def find_fitted(
             return plan if weight is None or asked == plan.guidance else reguided(plan, weight)
     if lost:
         raise lost[0]
-    fit = fit_command(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked))
+    fit = f"fit it: {fit_command(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked))}"
+    if "float32" not in bundle.manifest.bodies:  # the teacher's, which `fewstep pack` left out
+        fit = "fit it in the bundle that this was packed from"
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
         wanted += "" if strength is None else f", strength {strength:g}"
         what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
-        fix = f"give that guidance, run {own[0].nominal}, or fit it: {fit}"
+        fix = f"give that guidance, run {own[0].nominal}, or {fit}"
         raise UserError(what, fix if (shaping, strength) == (None, None) else f"no fit has these: run {own[0].nominal}")
     counts = sorted({each.evaluations for each in bundle.manifest.fitted if each.body == body_name})
     others = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
-    raise UserError(f"{bundle.path} has no plan {name!r} for {body_name}{others}", f"fit it: {fit}")
+    raise UserError(
+        f"{bundle.path} has no plan {name!r} for {body_name}{others}",
+        f"run another plan, as dpmpp_2m:{count}, or {fit}",
+    )
 
 
 def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:

@@ -231,6 +231,6 @@ def test_a_body_without_a_fitted_plan_takes_the_one_of_float32_with_one_warning(
         evaluate(asked)
     told = [record.getMessage() for record in caplog.records if "fitted" in record.getMessage()]
     assert told == [f"plan fitted:3 was fitted to float32, and is judged on {BODY}: its gain may be smaller"]
-    command = "fit it: fewstep fit .* --steps 4 --precision int8 --guidance 2$"
-    with pytest.raises(UserError, match=f"no plan 'fitted:4' for {BODY}; {command}"):
+    command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --precision int8 --guidance 2$"
+    with pytest.raises(UserError, match=f"no plan 'fitted:4' for {BODY}; run another plan, as {command}"):
         evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))
