@@ -50,8 +50,8 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             {"ranges": "minmax", "seed": 2_000_000},
-            "otherwise than this time: int8-tensorrt (--ranges auto, --seed 1000000)",
-            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--ranges auto, --seed 1000000).",
+            "otherwise than this time: int8-tensorrt (--ranges channels, --seed 1000000)",
+            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--ranges channels, --seed 1000000).",
         ),
         (
             {"threads": 1},
