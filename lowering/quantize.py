@@ -60,14 +60,7 @@ def lower(
     before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
     quantized.
     """
-    return completed(prepared, table, target, lower_graph(prepared, table, target, in_float), keep)
-
-
-def completed(
-    prepared: Graph, table: RangesTable, target: Target, lowered: Lowered, keep: Callable[[Graph], Graph] = as_it_is
-) -> LoweredBody:
-    """The body of `lowered`, the result of `lower_graph` for these arguments: kept, and checked on an engine."""
-    graph, ops, encodings = lowered
+    graph, ops, encodings = lower_graph(prepared, table, target, in_float)
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
@@ -76,14 +69,8 @@ def completed(
     return LoweredBody(graph, target.check(prepared, graph, ops), groups, notes)
 
 
-def lower_graph(
-    prepared: Graph,
-    table: RangesTable,
-    target: Target,
-    in_float: Collection[str] = (),
-) -> Lowered:
-    """The int8 graph with its operations and the codes of activations, not checked on an engine. `rounded` are weights
-    of other lowerings."""
+def lower_graph(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> Lowered:
+    """The int8 graph with its operations and the codes of activations, not checked on an engine."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
 
