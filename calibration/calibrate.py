@@ -26,7 +26,6 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.lowering.agreement import warn_of_disagreement
-from fewstep.lowering.files import Files
 from fewstep.lowering.quantize import LoweredBody
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
@@ -82,10 +81,10 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     targets = [target for target in task.targets if body_of(target) not in failed]
     table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
     plan = regroup(task.plan, counts.edges)
-    files = Files(writer) if task.sampler.body.graph.data else None  # large weights are written before they are run
+    large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, table, progress)
     seen = first_inputs(task, course)
-    bodies = make_each(task, targets, table, course, files, partial(_check_kernels, seen), failed, progress)
+    bodies = make_each(task, targets, table, course, large, partial(_check_kernels, seen), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() as workers:

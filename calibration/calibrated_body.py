@@ -15,7 +15,8 @@ from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
-from fewstep.lowering.files import Files
+from fewstep.graph.commit import Writer
+from fewstep.lowering.files import kept_in_files
 from fewstep.lowering.quantize import LoweredBody, as_it_is
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
@@ -60,7 +61,7 @@ def make_each(
     targets: Sequence[Target],
     table: RangesTable,
     course: Course,
-    files: Files | None,
+    writer: Writer | None,
     check: Check,
     failed: dict[str, UserError],
     progress: Progress = SILENT,
@@ -69,7 +70,7 @@ def make_each(
 
     Args:
         course: of `judging_course`.
-        files: receive the weights of large bodies; None keeps weights in memory.
+        writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
         check: what each body has to pass.
         failed: receives the errors of bodies that cannot be made.
 
@@ -78,14 +79,14 @@ def make_each(
     by_rows, bodies = _is_large(task, table), {}
     for done, target in enumerate(targets, 1):
         name = body_of(target)
-        keep = as_it_is if files is None else partial(files.keep, name)
+        keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
         variants = Variants(task.prepared, table, target, keep)
         try:
             lowered = variants.lower(())
-            bodies[name] = CalibratedBody(lowered, variants, judged(lowered, table, target, course, by_rows))
+            trial = judged(lowered, table, target, course, by_rows)
             check(name, lowered, target)
+            bodies[name] = CalibratedBody(lowered, variants, trial)
         except UserError as error:
-            bodies.pop(name, None)
             failed[name] = error
         progress("lowering", done, len(targets))
     if not bodies:
