@@ -47,12 +47,12 @@ OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome of a calibration. `tables` and `lowered` are by body name, e.g. "int8-cpu-x86". `refined` has the
-    precision map of a body, if a bound was given."""
+    """The outcome of a calibration. `lowered` is by body name, e.g. "int8-cpu-x86". `refined` has the precision map of
+    a body, if a bound was given."""
 
     manifest: Manifest
     plan: Plan
-    tables: Mapping[str, RangesTable]
+    table: RangesTable
     lowered: Mapping[str, LoweredBody]
     refined: Mapping[str, SearchResult]
 
@@ -95,7 +95,7 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     if failed:
         raise some_failed(failed, lowered)  # the counts stay for the next try
     checkpoint.drop()
-    return Calibration(manifest, plan, dict.fromkeys(bodies, table), lowered, refined)
+    return Calibration(manifest, plan, table, lowered, refined)
 
 
 def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:

@@ -34,8 +34,7 @@ FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
 
 
 def table_of(made: Calibration) -> RangesTable:
-    """Of the first body."""
-    return next(iter(made.tables.values()))
+    return made.table
 
 
 def denoiser(scale: float = 1.0) -> Graph:
