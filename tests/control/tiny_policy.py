@@ -13,6 +13,7 @@ from fewstep.runtime.bundle.manifest import Condition, Policy
 
 HORIZON, EXECUTED = 16, 4
 SEEN = {"state": [0.0, 0.0]}
+BAD = {"state": [0.0, np.nan]}  # an observation that is not finite
 Network = Callable[[np.ndarray], np.ndarray]  # x [B, 16, 2] -> x0
 
 
