@@ -6,7 +6,6 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
-from fewstep.evaluation.speed.fastest import choice_line, kept_in
 from fewstep.machine.packages import EXTRAS
 from fewstep.runtime.progress import Progress
 
@@ -49,11 +48,6 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "jetson", f"{seen.jetson.model}, JetPack {seen.jetson.jetpack or 'unknown'} (L4T {seen.jetson.l4t})"
         yield "tensorrt", f"{seen.jetson.tensorrt}; {seen.jetson.note}"
     yield "backends", ", ".join(seen.backends) or "none"
-    for kept in seen.choices:
-        sizes = "".join(f", {name} {size}" for name, size in kept.sizes.items())
-        yield "auto", f"{kept.name} in {kept.precision}, batch {kept.batch}{sizes}, {kept.day}: {choice_line(kept)}"
-    if seen.choices:
-        yield "", f"to have one measured again, delete its file in {kept_in()}"
     if seen.engine is not None and not seen.engine.error:
         yield "providers", ", ".join(seen.engine.providers)
     yield "packages", ", ".join(f"{name} {version}" for name, version in seen.packages.items())

@@ -37,7 +37,7 @@ def dry_run(options: ReportOptions) -> Outcome:
     raced = 1 + sum(map(is_native, bodies.values()))
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    count = evaluations(reference, plan, teacher, candidates, options)
+    count = evaluations(plan, teacher, candidates, options)
     seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher, rows)
     needed = needs(bundle, bodies, plan, options)
     check_memory(needed, options.bundle)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from fewstep.cli.conditions import parse_conditions, parse_sizes
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.run_backend import check_body, opened
+from fewstep.cli.run_backend import opened
 from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, default_shaping, unlike_calibration
 from fewstep.cli.run_tiles import Tiling, tiling
+from fewstep.evaluation.choosing.chosen import Chosen, chosen
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
-from fewstep.evaluation.speed.fastest import KeptChoice
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -27,11 +27,13 @@ from fewstep.plans.tracer import IMAGE
 from fewstep.runs.tiled_images import decode_tiles, tiled_image_shape
 from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
+from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
@@ -81,7 +83,8 @@ class RunOptions(Options):
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
     threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
     backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
-        tensorrt-rtx; or auto, which measures those that are installed and keeps the fastest for this machine.
+        tensorrt-rtx.
+    chosen: Run the plan, body and engine that `fewstep choose` chose last on this machine, with its guidance.
     """
 
     bundle: Path
@@ -103,6 +106,7 @@ class RunOptions(Options):
     scale: int | None = None
     threads: int = 0
     backend: str = CPU
+    chosen: bool = False
 
     @property
     def count(self) -> int:
@@ -112,25 +116,39 @@ class RunOptions(Options):
 
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
-    x, plan, choice = _run(options, progress)
+    options, choice = _as_chosen(options)
+    x, plan = _run(options, choice, progress)
     seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
     most = peak() if options.tiles else None
     memory = "" if most is None else f", {most >> 20} MiB at its peak"
     value = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
-    told = ({} if most is None else {"peak_bytes": most}) | ({} if choice is None else {"choice": choice})
+    more = ({} if most is None else {"peak_bytes": most}) | ({} if choice is None else {"choice": choice})
     return Outcome(
-        value | told,
+        value | more,
         (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading{memory}",),
     )
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.float32], str]:
     """The samples [N, C, H, W] that were written, and the name of the plan that made them."""
-    return _run(options, progress)[:2]
+    return _run(*_as_chosen(options), progress)
 
 
-def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], str, KeptChoice | None]:
-    """The samples, the plan's name, and the choice of `--backend auto`.
+def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
+    """The options with what was chosen on this machine in them, and the choice, where they ask for it."""
+    if not options.chosen:
+        return options, None
+    plain = RunOptions(options.bundle)
+    for name in ("plan", "precision", "backend", "threads", "guidance", "clip"):
+        if getattr(options, name) != getattr(plain, name):
+            raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
+    choice = chosen(options.bundle)
+    options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
+    return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
+
+
+def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tuple[NDArray[np.float32], str]:
+    """The samples, and the plan's name.
 
     Text encoder, denoiser and decoder are loaded one after the other: together they may be more than memory holds.
     """
@@ -139,7 +157,7 @@ def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], 
     if options.plan is not None:
         check_name(options.plan)
     bundle = open_bundle(options.bundle)
-    check_body(bundle, options.precision, options.backend, options.threads)
+    choose_body(bundle, options.precision, named(options.backend, options.threads))
     tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
     manifest = sized(bundle.manifest, sizes if tiled is None else tiled.sizes)
     bundle = replace(
@@ -152,12 +170,12 @@ def _run(options: RunOptions, progress: Progress) -> tuple[NDArray[np.float32], 
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
     batch = _batch(options, bundle.manifest.x_shape)
     branches = {UNCOND: negative} if negative else {}
-    x, plan, choice = _sampled(options, tiled or sizes, batch, values, branches, given, progress)
+    x, plan = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
         decoder = load_autoencoder(bundle, options.threads, encoder=False)
         x = decoder.decode(x) if tiled is None else decode_tiles(decoder, x, tiled.tiles)
     write(x, options.output, options.columns, options.scale)
-    return x, plan, choice
+    return x, plan
 
 
 def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[Values, Values]:
@@ -193,22 +211,24 @@ def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
 
 def _sampled(
     options: RunOptions,
+    choice: Chosen | None,
     shape: Tiling | Mapping[str, int],
     batch: int,
     values: Values,
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
-) -> tuple[NDArray[np.float32], str, KeptChoice | None]:
-    """The samples [N, *x_shape], `batch` at a time, the plan's name, and the choice of `--backend auto`. `shape` has
-    the sizes of a sample, or says how it is tiled."""
+) -> tuple[NDArray[np.float32], str]:
+    """The samples [N, *x_shape], `batch` at a time, and the plan's name. `shape` has the sizes of a sample, or says how
+    it is tiled."""
     count, parts = options.count, []
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
-    how = (options.precision, options.backend, options.threads, options.plan, batch * _branches(options), sizes)
-    ready, choice = opened(options.bundle, *how)
-    with ready as sampler:
+    engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
+    with opened(options.bundle, *engine) as sampler:
         wanted = options.plan or default_plan(sampler, options.strength)
-        shaping = default_shaping(sampler, wanted) if options.plan is None else None
+        shaping = None if choice is None else choice.shaping
+        if options.plan is None:
+            shaping = default_shaping(sampler, wanted)
         plan = sampler.compile(
             wanted,
             options.guidance,
@@ -239,7 +259,7 @@ def _sampled(
                 else sampler.steps(plan, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress))
-    return np.concatenate(parts), plan.name, choice
+    return np.concatenate(parts), plan.name
 
 
 def _batch(options: RunOptions, x_shape: Sequence[int]) -> int:

@@ -17,6 +17,7 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
     "fit": Verb("Fit the numbers of a plan to a body, for more quality in few steps.", "calibration"),
     "build": Verb("Build engines for a bundle ahead of time.", "calibration,tensorrt-rtx"),
+    "choose": Verb("Choose plan, body and engine on this machine, within a time or of a quality.", "calibration"),
     "run": Verb("Sample a bundle into an image grid.", "cpu"),
     "bake": Verb("Write a whole run as one ONNX file, for programs in any language.", "calibration"),
     "pack": Verb("Copy what devices need of a bundle: some bodies, shared weights once.", "calibration"),

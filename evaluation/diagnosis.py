@@ -11,7 +11,6 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.evaluation.speed.fastest import KeptChoice, kept_here
 from fewstep.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.machine.memory import Space, this_space
@@ -71,7 +70,6 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: OnnxRuntimeImport | None
     backends: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]  # extra -> packages
-    choices: tuple[KeptChoice, ...]  # of the fastest backend, that were measured here
     findings: tuple[Finding, ...]
 
     @property
@@ -100,7 +98,6 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         engine=engine,
         backends=tuple(_backends(engine, gpus, packages)),
         missing=missing(packages),
-        choices=kept_here(),
         findings=(),
     )
     all_findings = [*findings(seen)]

@@ -78,22 +78,6 @@ class TeacherCheck(Strict, frozen=True):
         )
 
 
-Change = Literal["steps", "grid", "guidance", "fit"]
-
-
-class Remedy(Strict, frozen=True):
-    """One change of the judged plan, in float32: twice the steps, the default grid of new bundles, no guidance, or a
-    plan of no more evaluations that was fitted to the float32 body.
-
-    psnr: mean in dB to the teacher, which for no guidance has none either.
-    """
-
-    change: Change
-    plan: str
-    psnr: float
-    seeds: int
-
-
 class StepQuality(Strict, frozen=True):
     """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
 
@@ -197,7 +181,6 @@ class Results(Strict, frozen=True):
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
-    remedies: tuple[Remedy, ...] = ()  # what would bring samples nearer to the teacher
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
 
 

@@ -23,7 +23,7 @@ Kind = Literal[
     "precision",
     "agreement",
     "fitting",
-    "fastest",
+    "choices",
     "bundles",
     "programs",
 ]

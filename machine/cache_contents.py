@@ -21,7 +21,7 @@ PURPOSES: dict[str, str] = {
     "programs": "engines of single graphs that a program built on this GPU",
     "fitting": "samples of teachers, and fits that were interrupted",
     "agreement": "graphs on which an engine agrees with onnxruntime on this machine",
-    "fastest": "the fastest backend of a bundle on this machine",
+    "choices": "engines, plans and bodies that were measured for choices on this machine",
     "bundles": "bundles that were sent to workers on this machine",
 }
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from fewstep.evaluation.choosing.engines import LARGEST, REFERENCE
 from fewstep.evaluation.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.evaluation.engines.narrowing import first_difference, inner_of
-from fewstep.evaluation.speed.fastest import LARGEST, REFERENCE
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.lowering.bodies import is_run_by_onnxruntime

@@ -4,27 +4,22 @@ from collections.abc import Iterable, Sequence
 
 from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances.judged_batch import Candidate
-from fewstep.evaluation.remedies import changes
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import Needs
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampler import Sampler
 
 ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
 
 
-def evaluations(
-    reference: Sampler, plan: Plan, teacher: Plan, candidates: Sequence[Candidate], options: ReportOptions
-) -> int:
-    """How often a network runs for one sample: of all bodies and float32, and of the teacher, its check and the
-    remedies, if the first teacher suffices."""
+def evaluations(plan: Plan, teacher: Plan, candidates: Sequence[Candidate], options: ReportOptions) -> int:
+    """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
+    the first teacher suffices."""
     steps, long, taught = len(plan.steps), len(teacher.steps), min(options.teacher_seeds, options.seeds)
     judged = options.seeds + sum(each.seeds + each.forced_seeds for each in candidates)
     check = min(CHECKED, taught) * (steps + 3 * long)
-    tried = sum(len(each.steps) + long * (change == "guidance") for change, each in changes(reference, plan))
-    return judged * steps + taught * (long + tried) + check
+    return judged * steps + taught * long + check
 
 
 def needs(bundle: Bundle, bodies: Iterable[str], plan: Plan, options: ReportOptions) -> Needs:

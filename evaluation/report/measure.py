@@ -13,7 +13,6 @@ from fewstep.evaluation import results
 from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
 from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
-from fewstep.evaluation.remedies import remedies
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
@@ -104,7 +103,6 @@ def measure(
         seconds=perf_counter() - start,
         notes=(*notes(judged.bodies.values(), this_machine()), *_own_plans(judged.plans), *judged.left_out),
         teacher_check=teacher.check,
-        remedies=remedies(judged.reference, judged.plan, teacher.plan, judgements.teacher, judged.rows, progress),
         unlike=judged_unlike(bundle, plan),
     )
     samples = Samples(

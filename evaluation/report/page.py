@@ -27,7 +27,6 @@ from fewstep.evaluation.report.elements import (
 from fewstep.evaluation.report.groups import AXIS, heads
 from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
-from fewstep.evaluation.report.remedies import remedies_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.trials import Trials, trials_section
@@ -55,7 +54,6 @@ def page(
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         samples_section(samples),
         end_section(results, is_image=samples.reference.ndim == 4),
-        remedies_section(results),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
         *filter(None, [worst_section(results.qualities)]),

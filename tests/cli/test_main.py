@@ -85,7 +85,7 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("--guidance", "nan", "-c", "class=1"), "guidance nan"),
         (("--guidance", "1e40", "-c", "class=1"), "not finite at step 1 of 8"),
         (("--threads", "99999", *RUN), "99999 threads on"),
-        (("--backend", "tensorflow", *RUN), "unknown backend 'tensorflow'; choose one of auto, onnxruntime, "),
+        (("--backend", "tensorflow", *RUN), "unknown backend 'tensorflow'; choose one of onnxruntime, "),
         (("-n", "99999999999", *RUN), "99999999999 samples"),
         (("--scale", "100000", *RUN), "--scale 100000; give at most 64"),
         (("--scale", "64", "-n", "10000", *RUN), "a picture of 25600 x 25600 pixels is too large; lower --scale"),

@@ -1,6 +1,6 @@
-"""`--backend auto` from cold: how often it is within 3 % of the fastest way to run a bundle on this machine.
+"""The engine that `fewstep choose` takes, from cold: how often it is within 3 % of a body's fastest on this machine.
 
-    python -m benchmarks.races.auto BUNDLE [--precision int8] [--rows 2] [--trials 20] [--threads 0]
+    python -m benchmarks.races.choice BUNDLE [--body int8-cpu-x86] [--rows 2] [--trials 20] [--threads 0]
 
 Each trial is a process of its own with an empty cache. It chooses among what is installed. All candidates are then
 called in turns, each in a process of its own. A trial passes where the chosen one is at most 3 % slower than the
@@ -25,7 +25,7 @@ import msgspec
 
 from benchmarks.options import add_turns, parser_of, refusing
 from benchmarks.races.turns import Call, in_turns
-from fewstep.evaluation.speed.fastest import Timed, backend_of
+from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import graph_of
 from fewstep.runtime.backends.openvino_agreement import drawn
@@ -36,42 +36,43 @@ BAR = 1.03
 CHOOSE = """
 import json, sys
 import msgspec
-from fewstep.evaluation.speed.fastest import fastest
-path, precision, rows, threads = sys.argv[1:]
-kept = fastest(path, precision, batch=int(rows), threads=int(threads)).kept
+from fewstep.evaluation.choosing.engines import engines_of
+from fewstep.runtime.bundle.reading import open_bundle
+path, body, rows, threads = sys.argv[1:]
+kept = engines_of(open_bundle(path), body, int(rows), int(threads))
 print(json.dumps([msgspec.to_builtins(each) for each in kept.timed]))
 """
 
 
 def chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What `fastest` timed in a process with an empty cache, the chosen one first."""
+    """What `engines_of` timed in a process with an empty cache, the chosen one first."""
     with TemporaryDirectory() as folder:
-        given = [str(options.bundle), options.precision, str(options.rows), str(options.threads)]
+        given = [str(options.bundle), options.body, str(options.rows), str(options.threads)]
         command = [sys.executable, "-c", CHOOSE, *given]
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"a trial failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", "run it alone")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    timed: list[dict[str, Any]] = json.loads(done.stdout)
+    return timed
 
 
-def opened(path: Path, candidate: Timed, rows: int) -> Call:
+def opened(path: Path, body: str, candidate: TimedEngine, rows: int) -> Call:
     bundle = open_bundle(path)
-    network = backend_of(candidate, rows).load(bundle, candidate.body)
-    fed = drawn(graph_of(bundle, candidate.body), {"batch": rows}, 0)
+    network = backend_of(candidate, rows).load(bundle, body)
+    fed = drawn(graph_of(bundle, body), {"batch": rows}, 0)
     return lambda: network(fed)
 
 
-def called(candidate: Timed) -> str:
-    return f"{candidate.backend}/{candidate.threads or 'cores'}{'' if candidate.spinning else '/sleeping'}"
+def called(candidate: TimedEngine) -> str:
+    return engine_name(candidate.backend, candidate.threads, candidate.spinning)
 
 
 def trial(options: argparse.Namespace) -> tuple[bool, str]:
     """Whether the choice holds, and a line."""
     timed = [each for each in chosen(options) if each["milliseconds"] is not None]
-    candidates = [msgspec.convert(each, Timed) for each in timed]
-    openers = {called(each): partial(opened, options.bundle, each, options.rows) for each in candidates}
+    candidates = [msgspec.convert(each, TimedEngine) for each in timed]
+    openers = {called(each): partial(opened, options.bundle, options.body, each, options.rows) for each in candidates}
     found = in_turns(openers, options.rounds, options.turn_seconds)
     first = found[called(candidates[0])]
     slower = {name: first.against(times) for name, times in found.items()}  # times as fast as the first
@@ -88,7 +89,7 @@ def trial(options: argparse.Namespace) -> tuple[bool, str]:
 def main(given: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--body", default="int8-cpu-x86")
     parser.add_argument("--rows", type=int, default=2, help="of x in a call; a guided sample is two")
     parser.add_argument("--trials", type=int, default=20)
     add_turns(parser, threads=0, rounds=9, seconds=0.3)

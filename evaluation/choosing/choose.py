@@ -1,0 +1,151 @@
+"""`fewstep choose`: every body that runs here, along several plans, in one table; and the one that suits the budget."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from fewstep.evaluation.choosing.chosen import Chosen, Deployment, described, keep
+from fewstep.evaluation.choosing.deployments import Judging, deployments, front, plans_of
+from fewstep.evaluation.choosing.engines import (
+    KIND,
+    bodies_here,
+    body_facts,
+    engines_of,
+    kept_name,
+)
+from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.evaluation.sampling_job import FLOAT
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
+from fewstep.lowering.bodies import open_body
+from fewstep.machine import cache
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.rollouts.calibrated_plan import judged_plan, unmarked
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All deployments, those on the front, and the winner: None where no budget was asked for."""
+
+    deployments: tuple[Deployment, ...]
+    front: tuple[Deployment, ...]
+    chosen: Chosen | None
+    teacher: str
+    seeds: int
+    left_out: tuple[str, ...]  # bodies that nothing here runs, in sentences
+
+
+def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
+    """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
+    bundle = open_bundle(options.bundle)
+    if FLOAT not in bundle.manifest.bodies:
+        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
+    judging = _judging(bundle, options, progress)
+    rows: list[Deployment] = []
+    left_out = []
+    for body, plans in _plans(judging, options.plan).items():
+        try:
+            engines = engines_of(bundle, body, options.batch * _branches(judging.plan), options.threads)
+        except UserError as error:
+            left_out.append(f"{body} is left out: {error.what}")
+            continue
+        if plans:
+            rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
+    if not rows:
+        raise UserError(f"nothing here runs a body of {options.bundle} along these plans", "see fewstep doctor")
+    on_front, chosen = front(rows), None
+    if options.within is not None or options.at_least is not None:
+        chosen = _chosen(bundle, options, judging.plan, rows, on_front)
+        keep(bundle, chosen)
+    ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
+    return Choice(ordered, tuple(on_front), chosen, judging.teacher.plan.name, options.seeds, tuple(left_out))
+
+
+def _judging(bundle: Bundle, options: ChooseOptions, progress: Progress) -> Judging:
+    reference = open_body(bundle, FLOAT, options.threads)
+    calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
+    plan = unmarked(judged_plan(reference, calibrated, guidance=options.guidance))
+    if plan.guidance is not None and weight_of(plan.guidance) is None:
+        form = describe(plan.guidance)
+        raise UserError(
+            f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
+        )
+    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    return Judging(
+        reference,
+        plan,
+        _teacher(reference, plan, options, rows, progress),
+        options.seeds,
+        options.batch,
+        rows,
+        progress,
+    )
+
+
+def _teacher(
+    reference: Sampler, plan: Plan, options: ChooseOptions, rows: ConditionRecords | None, progress: Progress
+) -> Teacher:
+    """The teacher, checked once and kept."""
+    values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
+    key = kept_name("check", body_facts(reference.bundle, FLOAT), options.teacher, plan, options.seeds, values)
+    content = cache.read(KIND, key)
+    with suppress(msgspec.DecodeError):
+        if content is not None:
+            return msgspec.json.decode(content, type=Teacher)
+    seeds = range(min(CHECKED, options.seeds))
+    teacher = checked_teacher(reference, options.teacher, plan, seeds, rows, progress)
+    if not teacher.check.suffices:
+        LOG.warning("%s", teacher.check)
+    cache.store(KIND, key, msgspec.json.encode(teacher))
+    return teacher
+
+
+def _plans(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
+    """The plans of each body. UserError for a name that means a plan on none of them."""
+    plans = {body: plans_of(judging, body, names) for body in bodies_here(judging.bundle)}
+    for name in names:
+        if not any(name in own for own in plans.values()):
+            raise UserError(f"no body of {judging.bundle.path} has the plan {name!r}", "leave it out, or fit it")
+    return plans
+
+
+def _branches(plan: Plan) -> int:
+    return max(len(step.branches) for step in plan.steps)
+
+
+def _chosen(
+    bundle: Bundle, options: ChooseOptions, plan: Plan, rows: Sequence[Deployment], on_front: Sequence[Deployment]
+) -> Chosen:
+    """The best row within the time, or the quickest of the quality."""
+    if (within := options.milliseconds) is not None:
+        kept = [row for row in on_front if row.milliseconds <= within]
+        nearest = f"the quickest is {described(min(rows, key=lambda row: row.milliseconds))}"
+    else:
+        least = options.decibels or -np.inf
+        kept = [row for row in reversed(on_front) if row.psnr >= least]
+        nearest = f"the nearest is {described(max(rows, key=lambda row: row.psnr))}"
+    asked = f"within {options.within}" if within is not None else f"at least {options.at_least}"
+    if not kept:
+        raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", "ask for that, or for more plans")
+    winner = kept[-1]
+    family = tuple(
+        row.plan
+        for row in reversed(on_front)
+        if (row.body, row.backend) == (winner.body, winner.backend) and row.milliseconds <= winner.milliseconds
+    )
+    day, weight = time.strftime("%Y-%m-%d"), weight_of(plan.guidance)
+    rows_of_x = options.batch * _branches(plan)
+    return Chosen(bundle.manifest.name, asked, day, rows_of_x, weight, shaping_of(plan), winner, family)

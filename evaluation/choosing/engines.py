@@ -1,0 +1,259 @@
+"""The fastest engine of a body on this machine: measured once, then kept in the user's cache folder.
+
+Every backend that is installed is tried, those on the CPU also with one thread: beside other programs two threads may
+take longer than one. The best so far and the next run the network in turns (`duel.py`), and the slower one is closed.
+Before that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen. Without
+onnxruntime there is nothing to compare with, and a warning says so.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import cast
+
+import msgspec
+
+import fewstep.machine
+import fewstep.plans
+import fewstep.runtime
+from fewstep.evaluation.speed.duel import duel, milliseconds
+from fewstep.machine import cache
+from fewstep.machine.code_digest import code_of
+from fewstep.machine.cpu import physical_cores, this_cpu
+from fewstep.machine.gpu import these_gpus
+from fewstep.machine.packages import installed, this_onnxruntime
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Strict
+from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
+from fewstep.runtime.backends.named import NAMED, named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.openvino_agreement import drawn, largest
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.loading import choose_body
+from fewstep.runtime.sizes import defaults
+
+LOG = logging.getLogger("fewstep")
+SCHEMA = 6  # of what is kept, and how it is measured
+REFERENCE = "onnxruntime"  # the backend that others are compared with
+LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
+ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
+COARSER = ("openvino-bf16",)  # its float is not the precision that was asked for
+KIND: cache.Kind = "choices"
+PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
+
+
+class TimedEngine(Strict, frozen=True):
+    """A backend with its settings. milliseconds: the median of its calls, None where `reason` says why it cannot
+    be.
+
+    threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
+    may_pass: it loaded and its call failed, its graph is damaged, or it lacked memory to load. The next time it may
+        not.
+    """
+
+    backend: str
+    threads: int
+    milliseconds: float | None
+    reason: str = ""
+    may_pass: bool = False
+    spinning: bool = True
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A backend that has loaded its body, and may be called."""
+
+    timed: TimedEngine
+    call: Callable[[], object]
+
+    def taking(self, milliseconds: float) -> "_Ready":
+        return _Ready(msgspec.structs.replace(self.timed, milliseconds=milliseconds), self.call)
+
+
+class BodyEngines(Strict, frozen=True):
+    """The engines of a body that were measured on this machine, the fastest first, then those that were refused."""
+
+    schema: int
+    body: str
+    timed: tuple[TimedEngine, ...]
+
+
+def bodies_here(bundle: Bundle) -> tuple[str, ...]:
+    """The bodies of a bundle that some backend would run, float32 first: whether it is installed shows later."""
+    names: dict[str, None] = {}
+    for precision in LARGEST:
+        for backend in (name for name in NAMED if name not in COARSER):
+            with suppress(UserError):
+                names[choose_body(bundle, precision, named(backend))] = None
+    return tuple(names)
+
+
+def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> BodyEngines:
+    """The engines of a body for calls of the network on `batch` rows of x, the fastest first.
+
+    Args:
+        batch: at least 1. OpenVINO compiles for it while it loads.
+        threads: of a call on the CPU; 0 tries one per physical core, one per core that this process may use where
+            these differ, and one alone. It also tries onnxruntime with waiting threads that sleep.
+
+    The first call on a machine loads every backend and measures each but the first until it is known to be faster or
+    slower, for up to eight seconds, or for one round where that takes longer. At most two are loaded at once. Later
+    ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the body.
+    """
+    sizes = defaults(bundle.manifest.x_shape, bundle.manifest.sizes)
+    key = kept_name(body_facts(bundle, body), bundle.manifest.sizes, batch, threads)
+    kept = _read(key)
+    if kept is None:
+        kept = _measure(bundle, body, batch, threads, sizes)
+        if not any(each.may_pass for each in kept.timed):
+            cache.store(KIND, key, msgspec.json.encode(kept))
+    return kept
+
+
+def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
+    """All that a body computes by: its entry, and the digests of its files and of those that run ahead."""
+    entry, manifest = bundle.body(body), bundle.manifest
+    ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    graphs = [entry.graph, *(stage.graph for stage in entry.stages), *ahead]
+    files = [file for graph in graphs for file in (graph.file, *graph.data)]
+    return (entry, ahead, [manifest.files.get(file) for file in files])
+
+
+def backend_of(engine: TimedEngine, batch: int) -> Backend:
+    """The backend with the settings of an engine, for calls of so many rows."""
+    backend = for_rows(named(engine.backend, engine.threads), batch)
+    return backend if engine.spinning else replace(cast(OnnxRuntime, backend), spinning=False)
+
+
+def for_rows(backend: Backend, batch: int) -> Backend:
+    """The backend for calls on so many rows: one that compiles while it loads compiles for these alone."""
+    return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
+
+
+def engine_name(backend: str, threads: int, spinning: bool) -> str:
+    """An engine in words: "openvino, 1 thread"."""
+    count = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
+    return f"{backend}{count}{'' if spinning else ' without spinning'}"
+
+
+def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> BodyEngines:
+    """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
+    refused: dict[str, TimedEngine] = {}  # by the backend: its other settings would fail too
+    slower: list[TimedEngine] = []
+    expected: list[Arrays] = []  # onnxruntime's outputs, once they are there
+    engine = this_onnxruntime()
+    is_compared = engine is not None and not engine.error
+    if not is_compared:
+        LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
+    best: _Ready | None = None
+    for candidate in _candidates(threads):
+        if candidate.backend in refused:
+            continue
+        rival = _opened(bundle, body, candidate, {"batch": batch, **sizes}, expected, is_compared)
+        if isinstance(rival, TimedEngine):
+            refused[rival.backend] = rival
+        elif best is None:
+            best = rival
+        else:
+            met = duel(best.call, rival.call)
+            best, rival = best.taking(met.first), rival.taking(met.second)
+            if met.ratio < 1:
+                best, rival = rival, best
+            slower.append(rival.timed)
+        del rival  # which closes what lost
+    if best is None:
+        reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
+        raise UserError(f"nothing here runs {body} of {bundle.path} ({reasons})", "see fewstep doctor")
+    if best.timed.milliseconds is None:
+        best = best.taking(milliseconds(best.call))
+    slower.sort(key=lambda each: each.milliseconds or 0.0)
+    return BodyEngines(SCHEMA, body, (best.timed, *slower, *refused.values()))
+
+
+def _opened(
+    bundle: Bundle,
+    body: str,
+    candidate: TimedEngine,
+    sizes: dict[str, int],
+    expected: list[Arrays],
+    is_compared: bool,
+) -> _Ready | TimedEngine:
+    """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs."""
+    backend = backend_of(candidate, sizes["batch"])
+    precision, network = bundle.body(body).precision, None
+    try:
+        if (preferred := choose_body(bundle, precision, backend)) != body:
+            raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
+        network = backend.load(bundle, body)
+        feeds = drawn(graph_of(bundle, body), sizes, 0)
+        outputs = network(feeds)
+    except UserError as error:
+        is_damaged = network is None and _is_damaged(bundle, body)
+        if is_damaged:
+            LOG.warning("%s is left out: %s", candidate.backend, error)
+        may_pass = network is not None or is_damaged or "memory" in str(error)
+        return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
+    try:
+        if candidate.backend == REFERENCE:
+            expected.append(outputs)
+        elif is_compared:
+            if not expected:
+                expected.append(OnnxRuntime().load(bundle, body)(feeds))
+            _check(precision, expected[0], outputs)
+    except UserError as error:
+        return msgspec.structs.replace(candidate, reason=str(error))
+    return _Ready(candidate, _call(network, feeds))
+
+
+def _is_damaged(bundle: Bundle, body: str) -> bool:
+    """Whether the graph of a body that an engine did not load is another than the manifest records."""
+    try:
+        bundle.graph(graph_of(bundle, body))
+    except UserError:
+        return True
+    return False
+
+
+def _candidates(threads: int) -> Iterator[TimedEngine]:
+    """Backends with their threads, yet without a body. Which are installed shows when they load."""
+    cores, physical = this_cpu().cores, physical_cores()
+    counts, whole = [threads], 0
+    if not threads and cores > 1:
+        counts += [cores] * (cores != physical) + [1] * (physical != 1)
+        whole = cores if physical == 1 else 0
+    for name in (name for name in NAMED if name not in COARSER):
+        yield from (TimedEngine(name, count, None) for count in (counts if name in ON_CPU else (0,)))
+        if name == REFERENCE and len(counts) > 1:  # one thread alone waits for none
+            yield TimedEngine(name, whole, None, spinning=False)
+
+
+def _check(precision: str, expected: Arrays, outputs: Arrays) -> None:
+    """UserError where outputs differ from onnxruntime's."""
+    difference = largest(expected, outputs)
+    if difference > LARGEST[precision]:
+        raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
+
+
+def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
+    return lambda: network(feeds)
+
+
+def _read(key: str) -> BodyEngines | None:
+    """What was kept; None where nothing was, or nothing that this version reads."""
+    content = cache.read(KIND, key)
+    try:
+        kept = None if content is None else msgspec.json.decode(content, type=BodyEngines)
+    except msgspec.DecodeError:
+        return None
+    is_read = kept is not None and kept.schema == SCHEMA and kept.timed and kept.timed[0].backend in NAMED
+    return kept if is_read else None
+
+
+def kept_name(*facts: object) -> str:
+    """The name under which a measurement is kept. It changes with all that the measurement follows from: the facts,
+    and the processor, GPUs, versions of engines and fewstep's code."""
+    here = (SCHEMA, this_cpu(), [(gpu.name, gpu.driver) for gpu in these_gpus()], installed(), code_of(PACKAGES))
+    return sha256(msgspec.json.encode((here, facts))).hexdigest()[:32]

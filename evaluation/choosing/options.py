@@ -1,0 +1,101 @@
+"""What can be asked of a choice."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewstep.evaluation.output import check_writable
+from fewstep.evaluation.speed.race import check_batches
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.held_out import PAIRED
+from fewstep.runtime.backends.checks import check_threads
+from fewstep.runtime.options import Options
+
+UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # of a time, in milliseconds; the longest ending is tried first
+LEAST_SEEDS = 2  # for a standard error
+
+
+@dataclass(frozen=True)
+class ChooseOptions(Options):
+    """Choose plan, body and engine on this machine: the best samples within a time, or the quickest of a quality.
+
+    Every body that an engine here runs is judged along several plans, and timed in turns with the others. What was
+    measured is kept in the cache folder, so a second choice takes moments. `fewstep run --chosen` runs the winner.
+
+    bundle: The bundle's folder.
+    within: The longest time of a call, from noise to samples, as 20ms.
+    at_least: The least mean PSNR to the teacher, as 40dB.
+    plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
+        plan's solver and grid at 2 to 16 steps, and the fitted plans of each body.
+    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    batch: Samples of a call.
+    seeds: Number of held-out seeds, from 0 on, that judge.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Default: random values.
+    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
+        with fewstep.
+    threads: Threads of a call on the CPU; 0 tries one per physical core, and one alone.
+    output: An .svg file for a drawing of the deployments: quality over time.
+    """
+
+    bundle: Path
+    within: str | None = None
+    at_least: str | None = None
+    plan: tuple[str, ...] = ()
+    guidance: float | None = None
+    batch: int = 1
+    seeds: int = 16
+    teacher: str | None = None
+    conditions: Path | None = None
+    prompts: Path | None = None
+    threads: int = 0
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.within is not None and self.at_least is not None:
+            raise UserError("--within and --at-least together", "give one of them: the other is what the choice wins")
+        _ = self.milliseconds, self.decibels  # numbers, or refused
+        check_batches((self.batch,))
+        check_threads(self.threads)
+        if not LEAST_SEEDS <= self.seeds <= len(PAIRED):
+            raise UserError(f"--seeds is {self.seeds}", f"give {LEAST_SEEDS} to {len(PAIRED)}")
+        if self.output is not None and self.output.suffix != ".svg":
+            raise UserError(f"the drawing cannot be {str(self.output)!r}", "name a file that ends in .svg")
+        if self.output is not None:
+            check_writable(self.output)
+
+    @property
+    def milliseconds(self) -> float | None:
+        """`within` as a number; None without it."""
+        return None if self.within is None else _milliseconds(self.within)
+
+    @property
+    def decibels(self) -> float | None:
+        """`at_least` as a number; None without it."""
+        if self.at_least is None:
+            return None
+        value = _number(self.at_least.lower().strip().removesuffix("db"))
+        if value is None:
+            raise UserError(f"--at-least is {self.at_least!r}", "write it as 40dB")
+        return value
+
+
+def _milliseconds(text: str) -> float:
+    wanted = text.lower().strip()
+    for unit, factor in UNITS.items():
+        if wanted.endswith(unit):
+            value = _number(wanted.removesuffix(unit))
+            if value is not None and value > 0:
+                return value * factor
+            break
+    raise UserError(f"--within is {text!r}", "write a time with its unit, as 20ms or 1.5s")
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,197 @@
+"""`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.evaluation.choosing import choose as choosing
+from fewstep.evaluation.choosing import deployments
+from fewstep.evaluation.choosing.choose import choose
+from fewstep.evaluation.choosing.chosen import Deployment, chosen, command_of, load_chosen
+from fewstep.evaluation.choosing.deployments import front, on_a_line
+from fewstep.evaluation.choosing.engines import BodyEngines, TimedEngine
+from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+
+CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
+PLANS = ("ddim:2", "ddim:4", "ddim:8")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precision of each call of a network; a call takes CALL, and every body runs on onnxruntime."""
+    made: list[str] = []
+    call = Sampler.call
+
+    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        made.append(sampler.body.precision)
+        return call(sampler, x, *rest)
+
+    def milliseconds(run: Callable[[], object]) -> float:
+        before = len(made)
+        run()
+        return sum(CALL[each] for each in made[before:])
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),))
+
+    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(deployments, "milliseconds", milliseconds)
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    return made
+
+
+def options(bundle: Path, **asked: Any) -> ChooseOptions:
+    return ChooseOptions(bundle, **{"plan": PLANS, "guidance": 2.0, "seeds": 3, "teacher": "ddim:32", **asked})
+
+
+def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle: Path, calls: list[str]) -> None:
+    rows = choose(options(tiny_bundle)).deployments
+    assert {(row.body, row.plan): row.milliseconds for row in rows} == {
+        (body, f"ddim:{steps}"): steps * CALL[body.partition("-")[0]]
+        for body in ("float32", "int8-cpu-x86")
+        for steps in (2, 4, 8)
+    }
+    sampler = load(tiny_bundle)
+    conditions = held_out_conditions(sampler.bundle.manifest.conditions, range(3))
+    lessons = sampler.sample("ddim:32", range(3), conditions, 2.0)
+    own = psnr(load(tiny_bundle, "int8").sample("ddim:4", range(3), conditions, 2.0), lessons)
+    (row,) = (row for row in rows if row.body == "int8-cpu-x86" and row.plan == "ddim:4")
+    assert row.psnr == pytest.approx(own.mean(), abs=0.01)
+    assert row.error == pytest.approx(own.std(ddof=1) / 3**0.5, abs=0.01)
+
+
+def test_the_best_within_a_time_wins_and_the_quickest_of_a_quality(tiny_bundle: Path, calls: list[str]) -> None:
+    within = choose(options(tiny_bundle, within="12.5ms"))
+    assert within.chosen is not None
+    kept = [row for row in within.deployments if row.milliseconds <= 12.5]
+    assert within.chosen.winner.psnr == max(row.psnr for row in kept)
+    least = within.chosen.winner.psnr
+    quickest = choose(options(tiny_bundle, at_least=f"{least - 0.01:.3f}dB")).chosen
+    assert quickest is not None
+    enough = [row for row in within.deployments if row.psnr >= least - 0.01]
+    assert quickest.winner.milliseconds == min(row.milliseconds for row in enough)
+
+
+def test_what_is_measured_already_is_not_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
+    first = choose(options(tiny_bundle, within="1s"))
+    calls.clear()
+    assert choose(options(tiny_bundle, within="1s")) == first and calls == []
+    longer = choose(options(tiny_bundle, within="1s", plan=(*PLANS, "ddim:3")))
+    assert {row.plan for row in longer.deployments} == {*PLANS, "ddim:3"}
+    assert calls.count("int8") == 3 * (3 + 1 + 3)  # a call that warms up, three turns and three seeds, of 3 steps
+
+
+def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Path, calls: list[str]) -> None:
+    rows = choose(options(tiny_bundle, within="3.5ms")).deployments
+    assert {(row.precision, row.plan) for row in rows} == {
+        ("float32", "ddim:2"),
+        ("int8", "ddim:2"),
+        ("int8", "ddim:4"),
+    }
+
+
+def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Path, calls: list[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"within 1ms: the quickest is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 thread\): 2 ms"
+    ):
+        choose(options(tiny_bundle, within="1ms"))
+    with pytest.raises(UserError, match="at least 150dB: the nearest is ddim:8 on float32"):
+        choose(options(tiny_bundle, at_least="150dB"))
+    with pytest.raises(UserError, match="no choice was made of"):
+        chosen(tiny_bundle)
+
+
+def test_the_winner_is_kept_for_run_and_for_programs(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = choose(options(tiny_bundle, within="8ms")).chosen
+    choice = chosen(tiny_bundle)
+    assert choice == made and choice.winner.precision == "int8"
+    assert set(choice.family) <= set(PLANS) and choice.family[0] == choice.winner.plan
+    with load_chosen(tiny_bundle, choice) as sampler:
+        expected = sampler.sample(choice.winner.plan, [5, 6], {"class": [2, 2]}, choice.guidance)
+    line = ["run", str(tiny_bundle), "-n", "2", "--seed", "5", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]
+    assert main([*line, "--chosen", "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
+    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
+    words = command_of(tiny_bundle, choice).split()
+    assert words[:2] == ["fewstep", "run"] and main([*words[1:], *line[2:]]) == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
+    assert main([*line, "--chosen", "--precision", "int8"]) != 0
+    assert "--chosen with --precision; leave one of them out" in capsys.readouterr().err
+
+
+def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
+    choose(options(tiny_bundle, within="8ms"))
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["bodies"]["int8-cpu-x86"] |= {"plan": "ddim:4"}
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
+        chosen(tiny_bundle)
+
+
+def test_the_command_shows_the_table_and_draws(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["choose", str(tiny_bundle), "--within", "8ms", "--seeds", "2", "--teacher", "ddim:32"]
+    assert main([*line, "--plan", "ddim:2", "--plan", "ddim:4", "-o", str(tmp_path / "front.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("ddim:2") == 2 + shown.count("--plan ddim:2") and "chosen" in shown
+    assert f"fewstep run {tiny_bundle} --chosen" in shown
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+
+
+def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
+    with pytest.raises(UserError, match="no body of .* has the plan 'fitted:5'; leave it out, or fit it"):
+        choose(options(tiny_bundle, plan=("fitted:5",)))
+    with pytest.raises(UserError, match="unknown solver 'dimm'"):
+        choose(options(tiny_bundle, plan=("dimm:5",)))
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"within": "20"}, "--within is '20'; write a time with its unit, as 20ms or 1.5s"),
+        ({"within": "-1ms"}, "--within is '-1ms'"),
+        ({"at_least": "good"}, "--at-least is 'good'; write it as 40dB"),
+        ({"within": "2s", "at_least": "40dB"}, "--within and --at-least together"),
+        ({"seeds": 1}, "--seeds is 1"),
+        ({"output": "front.png"}, "name a file that ends in .svg"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(tiny_bundle: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        options(tiny_bundle, **asked)
+
+
+def test_times_have_units(tiny_bundle: Path) -> None:
+    asked = {"20ms": 20.0, "1.5s": 1500.0, "800us": 0.8, " 3 ms": 3.0}
+    assert {text: options(tiny_bundle, within=text).milliseconds for text in asked} == asked
+
+
+def test_one_delayed_turn_moves_no_time() -> None:
+    lengths = (2, 3, 4, 5, 8)
+    times = [1.0 + 2.0 * length for length in lengths]
+    delayed = [5.0, 7.0, 30.0, 11.0, 17.0]
+    assert on_a_line(lengths, delayed) == pytest.approx(times)
+    assert on_a_line((4,), [9.0]) == [9.0] and on_a_line((4, 4, 4), [9.0, 8.0, 20.0]) == [9.0, 9.0, 9.0]
+
+
+def test_the_front_is_what_no_other_beats_in_both() -> None:
+    def row(milliseconds: float, decibels: float) -> Deployment:
+        return Deployment("b", "int8", "onnxruntime", 0, True, "p", 1, milliseconds, decibels, decibels, 0.1)
+
+    rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 29), row(1, 25), row(5, 40)]
+    assert [(each.milliseconds, each.psnr) for each in front(rows)] == [(1, 25), (3, 30), (5, 40)]
