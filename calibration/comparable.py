@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fewstep.lowering.bodies import int8_bodies
-from fewstep.plans.guidance import weight_of
+from fewstep.plans.guidance import to_text, weight_of
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
@@ -51,7 +51,8 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     plan = calibrated_plan(bundle, body)
     said = f"{body.plan}" if plan is None else along(plan)
     weight = None if plan is None else weight_of(plan.guidance)
-    recorded = (None,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
+    named = None if plan is None else to_text(plan.guidance)
+    recorded = (named,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
     if options is not None and options.get("guidance") not in recorded:
         said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
     return CalibrationRecord(said, options, _groups(body))

@@ -15,7 +15,7 @@ from fewstep.graph import io
 from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import weight_of
+from fewstep.plans.guidance import to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.ranges.methods import lambda_edges
@@ -152,7 +152,7 @@ def _command(options: CalibrateOptions, plan: Plan, targets: Sequence[str]) -> s
     recorded = replace(
         options,
         plan=plan.name,
-        guidance=weight_of(plan.guidance),
+        guidance=plan.guidance if to_text(plan.guidance) else None,
         target=tuple(targets),
         conditions=options.conditions and Path("FILE"),
         prompts=options.prompts and Path("FILE"),

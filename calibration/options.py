@@ -10,6 +10,7 @@ from fewstep.calibration.precision.record import parse_bound
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
 from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import SELECTION_SEEDS
 from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
@@ -30,7 +31,8 @@ class CalibrateOptions(SamplingOptions):
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
     trajectories: Samples to follow. Fewer than 4 cause a warning.
-    guidance: Weight of classifier-free guidance. Default: 2, or none where the denoiser cannot be guided.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
+        Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
     ranges: channels has a scale for each channel, and weights whose rounding errors nearly cancel. mse and minmax have
         one scale for all channels, and minmax clips nothing.
@@ -45,7 +47,7 @@ class CalibrateOptions(SamplingOptions):
     plan: str = "dpmpp_2m:8"
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
-    guidance: float | None = None
+    guidance: float | Guidance | None = None
     clip: float | None = None
     ranges: Method = "channels"
     groups: Groups = "step"

@@ -21,6 +21,7 @@ import typer
 from fewstep.cli import output_flags
 from fewstep.cli.outcome import Outcome
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Pag
 from fewstep.runtime.options import option_fields
 from fewstep.runtime.progress import Progress
 
@@ -129,6 +130,8 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argumen
         hint = list[str]
         default = default if default is dataclasses.MISSING else [_to_text(value) for value in default] or None
         hint = hint if default is not None else hint | None
+    if Pag in get_args(hint):  # which the options read
+        hint = str | None
     if is_argument:
         annotation: Any = Annotated[hint, typer.Argument(help=text, metavar=field.name.upper(), show_default=False)]
     else:

@@ -20,7 +20,7 @@ from fewstep.evaluation.choosing.chosen import Chosen, chosen
 from fewstep.evaluation.output import check_writable, whole_file, write_whole
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import UNCOND
+from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tracer import IMAGE
@@ -69,7 +69,8 @@ class RunOptions(Options):
     negative: The content to lead away from, in words. Given several times, the samples take turns.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
-    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both. Default:
+        only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
         is given.
     size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles
@@ -94,7 +95,7 @@ class RunOptions(Options):
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
     negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
-    guidance: float | None = None
+    guidance: float | Guidance | None = None
     clip: float | None = None
     size: tuple[str, ...] = ()
     tiles: str | None = None
@@ -271,7 +272,7 @@ def _branches(options: RunOptions) -> int:
     """Rows of x in a call of the network for each sample."""
     if options.plan is not None and options.plan.endswith(".json"):
         return max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
-    return 1 if options.guidance is None or options.guidance == 1 else 2
+    return len(weights(as_guidance(options.guidance), 0, 0.0))
 
 
 def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""What is changed in a denoiser before it is traced: LoRA files are merged, skip connections tuned."""
+"""What is changed in a denoiser before it is traced: LoRA merged, skip connections tuned, attention rewritten."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from fewstep.export.lora.keys import DENOISER
 from fewstep.export.lora.merge import Lora, merge
@@ -19,12 +20,18 @@ FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
 LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
-def changed(source: Source, loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float]) -> Source:
+def changed(
+    source: Source,
+    loras: Sequence[Lora],
+    skip_scale: Sequence[float],
+    freeu: Sequence[float],
+    perturb: Sequence[str] = (),
+) -> Source:
     """The source with these changes, which its hash covers. Its module is changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu):
+    if not (loras or skip_scale or freeu or perturb):
         return source
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
@@ -52,15 +59,28 @@ def changed(source: Source, loras: Sequence[Lora], skip_scale: Sequence[float], 
         LOG.info(
             "%d skip connections: %s", len(skips), ", ".join(f"{list(c.skip.shape[1:])} x {c.scale:g}" for c in skips)
         )
-    content = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], list(skip_scale), list(freeu)]
-    return replace(source, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())
+    merged = [[lora.sha256, lora.strength] for lora in loras]
+    content: list[Any] = [source.sha256, merged, list(skip_scale), list(freeu)]
+    spec = source.spec
+    if perturb:
+        from fewstep.export.attention.calls import attention_calls, chosen
+        from fewstep.export.attention.rewrite import perturbation, rewrite_attention
+
+        calls = [call for call in attention_calls(source.module, spec) if call.is_self]
+        own = chosen(calls, perturb, "--perturb", type(source.module).__name__)
+        LOG.info("perturbed attention: %s", ", ".join(dict.fromkeys(call.layer for call in own)))
+        spec = rewrite_attention(source.module, spec, [perturbation(own)])
+        content.append({"perturb": [call.number for call in own]})
+    return replace(source, spec=spec, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
 
-def flags(loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float]) -> str:
+def flags(
+    loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float], perturb: Sequence[str] = ()
+) -> str:
     """The options that do this again, without anybody's paths."""
     words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
     words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
-    return "".join(words)
+    return "".join([*words, *[f" --perturb {','.join(perturb)}"] * bool(perturb)])
 
 
 def _numbers(skip_scale: Sequence[float], freeu: Sequence[float]) -> tuple[tuple[str, Sequence[float]], ...]:

@@ -61,6 +61,7 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
+    perturb: Layers of self-attention, or middle, that get a condition for perturbed-attention guidance.
     verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
         large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
         not again.
@@ -76,6 +77,7 @@ class ExportOptions(Options):
     lora: tuple[str, ...] = ()
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
+    perturb: tuple[str, ...] = ()
     verify: Scope = "full"
     null: tuple[str, ...] = ()
 
@@ -167,7 +169,8 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
 def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None) -> Source:
     """The source as the options change it; `fetched`: its folder, where it came from a hub."""
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
-    source = changed(loaded if fetched is None else fetched.named(loaded), loras, options.skip_scale, options.freeu)
+    loaded = loaded if fetched is None else fetched.named(loaded)
+    source = changed(loaded, loras, options.skip_scale, options.freeu, options.perturb)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -260,7 +263,7 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     sizes = "".join(f" --size {text}" for text in options.size)
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
-    changes = flags(loras, options.skip_scale, options.freeu)
+    changes = flags(loras, options.skip_scale, options.freeu, options.perturb)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 

@@ -6,7 +6,7 @@ from numbers import Real
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, LinearAg, Residual
+from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
@@ -146,6 +146,11 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(
             f"guidance {guidance} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
+        )
+    if isinstance(form, Pag) and not denoiser.perturbed:
+        raise UserError(
+            f"guidance {guide.to_text(form)} for a network without perturbed attention",
+            "export it with --perturb middle, or give another guidance",
         )
     if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:
         raise UserError(

@@ -1,9 +1,9 @@
 """Guidance combines the outputs of several branches into one, by weights that are folded into a plan.
 
-A branch is the network under one set of conditions. "cond" has the caller's conditions, "uncond" the null values. The
-caller defines any other name (`Sampler.sample(branches=...)`): a negative prompt, one of two conditions left out. A
-changed network, such as one with perturbed attention, is no branch. Each form gives the weights w_b of
-o = sum_b w_b o_b for evaluation i at lambda; they sum to 1.
+A branch is the network under one set of conditions. "cond" has the caller's conditions, "uncond" the null values, and
+"perturbed" the caller's with perturbed attention. The caller defines any other name (`Sampler.sample(branches=...)`): a
+negative prompt, one of two conditions left out. Each form gives the weights w_b of o = sum_b w_b o_b for evaluation i
+at lambda; they sum to 1.
 A distilled network that takes its guidance weight as a condition needs no form of guidance.
 """
 
@@ -19,6 +19,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 
 COND, UNCOND = "cond", "uncond"
+PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
+PAG = "pag:"
 TERMS_LIMIT = 16  # of LinearAg: each is a row of the state
 FIX = "see fewstep.plans.guidance for what it takes"
 
@@ -47,13 +49,21 @@ class Branches(Strict, frozen=True, tag="branches"):
 
     InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with s_I and s_T is uncond: 1 - s_I, image:
     s_I - s_T, cond: s_T.
-
-    Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377) weighs cond: 1 + s, perturbed: -s, but its second
-    output comes from a network with identities for attention maps. Export makes no such network. A network that takes
-    the perturbation as a condition of its own can be guided in this way.
     """
 
     weights: dict[str, float]
+
+
+class Pag(Strict, frozen=True, tag="pag"):
+    """Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377): o = o_cond + scale (o_cond - o_perturbed), in
+    text "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --perturb`.
+
+    weight: of classifier-free guidance besides, which adds (weight - 1) (o_cond - o_uncond), as in the pipelines of
+        diffusers; in text "WEIGHT+pag:SCALE". 1 evaluates no unconditional branch.
+    """
+
+    scale: float
+    weight: float = 1.0
 
 
 class LinearAg(Strict, frozen=True, tag="linear-ag"):
@@ -87,7 +97,7 @@ class Residual(Strict, frozen=True, tag="residual"):
     kind: Literal["self", "onetime"] = "self"
 
 
-Guidance = Cfg | CfgPlusPlus | Branches | LinearAg | Residual
+Guidance = Cfg | CfgPlusPlus | Branches | Pag | LinearAg | Residual
 
 
 def as_guidance(value: float | Guidance | None) -> Guidance | None:
@@ -105,6 +115,27 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
     if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
         raise UserError(f"guidance {value!r} is no finite number", "give a weight such as 2.0, or leave it out")
     return None if value == 1 else Cfg(float(value))
+
+
+def from_text(text: str) -> float | Guidance:
+    """The guidance that a command line names: "2", "pag:3", or "2+pag:3" for both. UserError for another text."""
+    weight, _, rest = text.rpartition("+")
+    try:
+        if not rest.startswith(PAG):
+            return float(text)
+        return Pag(float(rest.removeprefix(PAG)), float(weight) if weight else 1.0)
+    except ValueError:
+        fix = f"give a weight as 2, {PAG}3 for perturbed attention, or 2+{PAG}3 for both"
+        raise UserError(f"guidance {text!r} is no number", fix) from None
+
+
+def to_text(guidance: Guidance | None) -> str | None:
+    """The text that `from_text` reads; None where there is none."""
+    weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
+    said = "" if weight is None else f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
+    if isinstance(guidance, Pag):
+        return f"{said}+{PAG}{guidance.scale:g}".removeprefix("1+")
+    return said or None
 
 
 def problem(guidance: Guidance) -> str | None:
@@ -135,7 +166,7 @@ def describe(guidance: Guidance | None) -> str:
     if guidance is None:
         return "none"
     weight = weight_of(guidance)
-    return str(guidance) if weight is None else f"{weight:g}"
+    return to_text(guidance) or str(guidance) if weight is None else f"{weight:g}"
 
 
 def weight_of(guidance: Guidance | None) -> float | None:
@@ -155,6 +186,8 @@ def needs_null(guidance: Guidance | None) -> bool:
         return any(weight != 1 for weight in weights)
     if isinstance(guidance, Residual):
         return guidance.kind == "onetime"
+    if isinstance(guidance, Pag):
+        return guidance.weight != 1
     return guidance is not None
 
 
@@ -172,6 +205,9 @@ def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str,
         return {COND: 1.0}
     if isinstance(guidance, Branches):
         shares = dict(guidance.weights)
+    elif isinstance(guidance, Pag):
+        w, s = guidance.weight, guidance.scale
+        shares = {COND: w + s, UNCOND: 1 - w, PERTURBED: -s}
     else:
         w = _weight(guidance, evaluation, lam)
         shares = {COND: w, UNCOND: 1 - w}
@@ -195,6 +231,8 @@ def _numbers(guidance: Guidance) -> Sequence[float]:
         return tuple(guidance.weights.values())
     if isinstance(guidance, LinearAg):
         return (guidance.weight, *guidance.cond, *guidance.uncond)
+    if isinstance(guidance, Pag):
+        return (guidance.scale, guidance.weight)
     if isinstance(guidance, CfgPlusPlus):
         return (guidance.weight,)
     if isinstance(guidance, Residual):

@@ -58,10 +58,10 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 @dataclass(frozen=True)
 class DenoiserFacts:
-    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`),
-    and the number of its outputs (`heads`; the first is the prediction, a learned variance would be a second). For
-    restoration `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid` is the grid of plan
-    names without one; `plans.default_grid` chooses it for new bundles."""
+    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`) or
+    one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the prediction, a
+    learned variance would be a second). For restoration `towards` names the given tensor that noising reverts to
+    (`Tracer.start`). `grid` is the grid of plan names without one; `plans.default_grid` chooses it for new bundles."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -69,3 +69,4 @@ class DenoiserFacts:
     heads: int = 1
     towards: str | None = None
     grid: str = "trailing"
+    perturbed: bool = True

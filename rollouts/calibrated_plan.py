@@ -36,7 +36,7 @@ def along(plan: Plan) -> str:
     return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"
 
 
-def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | None = None) -> Plan:
+def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | Guidance | None = None) -> Plan:
     """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
     `fitted:N` is the plan that was fitted to the body; float32 is compared along it too. A body without one takes
@@ -69,7 +69,7 @@ def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidanc
 
 
 def judged_plans(
-    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | None = None
+    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | Guidance | None = None
 ) -> dict[str, Plan]:
     """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, its own one at that guidance.
 

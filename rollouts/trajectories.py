@@ -153,7 +153,10 @@ def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float
 
 
 def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
-    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed."""
+    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
+    with a default and without a typical range keeps the default."""
+    if condition.default is not None and condition.typical is None:
+        return np.array(condition.default, condition.dtype).reshape(condition.shape)
     drawn = drawn_range(condition)
     if drawn is None:
         raise UserError(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import LoadedGraph
@@ -28,8 +28,8 @@ def branch_values(
     samples: int,
     nulls: Arrays = MappingProxyType({}),
 ) -> Callable[[str], dict[str, NDArray[Any]]]:
-    """A function of a branch that gives its conditions [samples, *shape]: "cond" as given, "uncond" null, others as
-    `branches` says.
+    """A function of a branch that gives its conditions [samples, *shape]: "cond" as given, "uncond" null,
+    "perturbed" as given with perturbed attention, others as `branches` says.
 
     `nulls` are the null values that lie in files, by condition.
     """
@@ -53,6 +53,8 @@ def branch_values(
     def values(branch: str) -> dict[str, NDArray[Any]]:
         if branch == UNCOND and branch not in by_branch:
             by_branch[branch] = {each.name: conditions.null(each, given[each.name], nulls) for each in takes}
+        if branch == PERTURBED and branch not in by_branch and PERTURBED in given:
+            by_branch[branch] = given | {PERTURBED: np.ones_like(given[PERTURBED])}
         if branch not in by_branch:
             raise UserError(
                 f"the plan's guidance has a branch {branch!r}, and nothing says what its conditions are",

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from fewstep.plans.guidance import Guidance, Pag, from_text, to_text
+
 
 class Options:
-    """Base of each verb's options, a frozen dataclass. A text may stand for a path, and a path for a text. One value,
-    or a list, may stand for a tuple of values."""
+    """Base of each verb's options, a frozen dataclass. A text may stand for a path or a guidance, and a path for a
+    text. One value, or a list, may stand for a tuple of values."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -38,6 +40,8 @@ def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, Guidance):
+        return to_text(value) or str(value)
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return Path(str(value)).name
@@ -49,6 +53,8 @@ def _as(value: Any, hint: Any) -> Any:
         if isinstance(value, list):
             return tuple(value)
         return (value,) if isinstance(value, str | int | float) else value
+    if Pag in kinds:
+        return from_text(value) if isinstance(value, str) else value
     if Path in kinds:
         return Path(value) if isinstance(value, str | PathLike) else value
     return fspath(value) if str in kinds and isinstance(value, PathLike) else value

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
-from fewstep.plans.guidance import COND, UNCOND, Guidance, as_guidance, describe
+from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts
@@ -90,6 +90,7 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         manifest.heads,
         manifest.towards,
         grid=manifest.grid or DenoiserFacts.grid,
+        perturbed=any(condition.name == PERTURBED for condition in manifest.conditions),
     )
 
 

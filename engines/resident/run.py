@@ -22,6 +22,7 @@ from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -118,7 +119,7 @@ def resident(
     place: StepDevice,
     precision: str | None = None,
     body: str | None = None,
-    guidance: float | None = None,
+    guidance: float | Guidance | None = None,
 ) -> Resident:
     """A run along a plan with its state in `place`. UserError for options that `fewstep bake` refuses, and for free
     sizes."""

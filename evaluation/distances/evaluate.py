@@ -36,7 +36,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import describe
+from fewstep.plans.guidance import Guidance, describe
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans, unmarked
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -67,7 +67,8 @@ class EvaluateOptions(SamplingOptions):
     body: Names of int8 bodies. Default: those that run here natively; others are simulated, slowly.
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the body was
         calibrated.
-    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
+        Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds that are compared one by one.
     samples: Samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
@@ -82,7 +83,7 @@ class EvaluateOptions(SamplingOptions):
     output: Path | None = field(default=None, metadata={"short": "-o"})
     body: tuple[str, ...] = ()
     plan: str = ""
-    guidance: float | None = None
+    guidance: float | Guidance | None = None
     seeds: int = 256
     samples: int = 2000
     features: str = ""

@@ -37,7 +37,7 @@ class PlanOptions(Options):
     bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
     schedule: Kind of noise schedule: linear, cosine, flow, ...
     prediction: Output of the denoiser: epsilon, sample, v, flow, ...
-    guidance: Weight of classifier-free guidance.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
     output: The SVG file to write.
     """
 
@@ -47,7 +47,7 @@ class PlanOptions(Options):
     bundle: Path | None = None
     schedule: str = "linear"
     prediction: str = "epsilon"
-    guidance: float | None = None
+    guidance: float | guidances.Guidance | None = None
     output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
 
 
@@ -75,7 +75,7 @@ def compiled(options: PlanOptions, name: str) -> Plan:
     return compile_plan(name, denoiser, options.guidance)
 
 
-def _fitted(name: str, bundle: Bundle, guidance: float | None) -> Plan:
+def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | None) -> Plan:
     """The plan of the float32 body, or else of the first body that has one. Without a guidance it is the plan's own,
     where all fits of that name have the same."""
     if guidance is None:

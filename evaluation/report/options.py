@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fewstep.evaluation.speed.race import LONGEST_TURN, check_batches
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.workers.options import SamplingOptions
 
@@ -19,7 +20,8 @@ class ReportOptions(SamplingOptions):
         plan.
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
-    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
+        Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds, from 0 on, for the end PSNR.
     forced_seeds: Number of these seeds that are also judged step by step, on the float trajectory.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
@@ -33,7 +35,7 @@ class ReportOptions(SamplingOptions):
     bundle: Path
     output: Path | None = field(default=None, metadata={"short": "-o"})
     plan: str = ""
-    guidance: float | None = None
+    guidance: float | Guidance | None = None
     seeds: int = 256
     forced_seeds: int = 32
     teacher: str | None = None

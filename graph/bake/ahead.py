@@ -6,13 +6,14 @@ Conditioner and prologue run once, for all steps and branches together, as the e
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 from fewstep.runtime.conditions import has_null
@@ -97,10 +98,10 @@ def check_branches(manifest: Manifest, plan: Plan) -> None:
     """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
     everything = max((step.branches for step in plan.steps), key=len)
     for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
-        if branch not in (COND, UNCOND) or branch not in everything:
+        if branch not in (COND, UNCOND, PERTURBED) or branch not in everything:
             raise UserError(
                 f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only a caller knows",
-                "bake a plan with guidance by a weight, whose branches are cond and uncond",
+                "bake a plan with guidance by a weight or pag:SCALE, whose branches are cond, uncond and perturbed",
             )
         for condition in manifest.conditions:
             if branch == UNCOND and not has_null(condition):
@@ -114,8 +115,10 @@ def check_branches(manifest: Manifest, plan: Plan) -> None:
 
 
 def _value(outer: Builder, condition: Condition, branch: str, own: str, nulls: Arrays) -> str:
-    """The condition [B, ...] in a branch, as `runtime.conditions.null` has it."""
-    if branch == COND or (condition.shared and condition.null is None and condition.name not in nulls):
+    """The condition [B, ...] in a branch, as `runtime.conditions.null` has it; 1 where it says what is perturbed."""
+    if branch == PERTURBED and condition.name == PERTURBED:
+        condition = msgspec.structs.replace(condition, null=1.0)
+    elif branch in (COND, PERTURBED) or (condition.shared and condition.null is None and condition.name not in nulls):
         return own
     has_number = condition.null is not None
     null = np.asarray(condition.null, condition.dtype) if has_number else nulls[condition.name][None]

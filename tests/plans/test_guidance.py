@@ -6,7 +6,18 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, LinearAg, Residual, describe, weight_of
+from fewstep.plans.guidance import (
+    Branches,
+    Cfg,
+    CfgPlusPlus,
+    LinearAg,
+    Pag,
+    Residual,
+    describe,
+    from_text,
+    to_text,
+    weight_of,
+)
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
@@ -295,3 +306,45 @@ def test_residual_guidance_is_refused_where_it_has_no_meaning():
     for facts, guidance, line in cases:
         with pytest.raises(UserError, match=line):
             compile_plan("ddim:4", facts, guidance)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_pag_adds_to_cfg_what_leads_away_from_perturbed_attention(weight):
+    """Ahn et al. 2024, and what diffusers' pipelines add up with a weight."""
+    plan = compile_plan("ddim:5", DENOISING, Pag(3.0, weight))
+    assert plan.steps[0].branches == (("cond", "perturbed") if weight == 1 else ("cond", "uncond", "perturbed"))
+    assert decode(encode(plan)) == plan
+
+    def by_hand(index, step, u):
+        cond, uncond, perturbed = (eps(branch, step, u) for branch in ("cond", "uncond", "perturbed"))
+        return uncond + weight * (cond - uncond) + 3.0 * (cond - perturbed)
+
+    expected = run(compile_plan("ddim:5", DENOISING), one_branch(by_hand))
+    assert run(plan) == pytest.approx(expected, rel=1e-9)
+
+
+def test_pag_needs_perturbed_attention():
+    with pytest.raises(UserError) as refused:
+        compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("cosine"), "epsilon", perturbed=False), Pag(2.0))
+    assert refused.value.what == "guidance pag:2 for a network without perturbed attention"
+    assert "--perturb middle" in refused.value.fix
+    unconditional = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False)
+    assert len(compile_plan("ddim:5", unconditional, Pag(2.0)).steps[0].branches) == 2
+    with pytest.raises(UserError, match="without an unconditional form"):
+        compile_plan("ddim:5", unconditional, Pag(2.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))],
+)
+def test_a_text_names_a_guidance(text, form):
+    read = from_text(text)
+    assert read == (form.weight if isinstance(form, Cfg) else form)
+    assert to_text(form) == describe(form) == text
+
+
+@pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3"])
+def test_another_text_is_refused(text):
+    with pytest.raises(UserError, match="is no number; give a weight as 2, pag:3"):
+        from_text(text)

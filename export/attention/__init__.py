@@ -1,0 +1,1 @@
+"""Changes of a network's attention, each led by conditions of its own."""

@@ -1,0 +1,155 @@
+"""The attention calls of a module: what each attends to, and other arithmetic in their place.
+
+No block of a library needs to be known. Whatever a module is made of, its attention ends in torch's
+`scaled_dot_product_attention`; a call is known by its place in the order of calls. What a call's keys follow from shows
+in runs of the module that differ in one input.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from fewstep.export.points import points
+from fewstep.export.reference import call
+from fewstep.export.refusals import watched
+from fewstep.export.spec import Spec
+from fewstep.graph.graph import Array, X
+from fewstep.plans.errors import UserError
+
+ATTENTION, MULTI_HEAD = F.scaled_dot_product_attention, F.multi_head_attention_forward
+ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+MIDDLE, ALL = "middle", "all"
+FORWARD = "forward"  # the layer of a call in the module's own forward
+
+Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask and scale; attn_mask=... for another mask
+Change = Callable[[Attend, Tensor, Tensor, Tensor], Tensor]  # of attend, q, k, v [B, ..., tokens, channels]
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """The attention call `number` of a module, in its submodule `layer`.
+
+    `follows` are the inputs that its keys, values or mask follow from, of those that were looked at.
+    """
+
+    number: int
+    layer: str
+    queries: int
+    keys: int
+    follows: frozenset[str]
+
+    @property
+    def is_self(self) -> bool:
+        """Whether the tokens attend to each other; further tokens may stand before their keys."""
+        return X in self.follows and self.keys >= self.queries
+
+
+class Attending(TorchFunctionMode):
+    """Within it `change(number)` takes the place of the attention calls. One for each run: it counts them."""
+
+    def __init__(self, change: Callable[[int], Change]) -> None:
+        super().__init__()
+        self.change, self.count = change, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func is ATTENTION:
+            return self._attention(*args, **named)
+        if func is MULTI_HEAD:  # a function of torch that calls it in turn, out of this mode's sight
+            with patch.object(F, ATTENTION.__name__, self._attention):
+                return func(*args, **named)
+        return func(*args, **named)
+
+    def _attention(self, *args: Any, **named: Any) -> Tensor:
+        arguments = dict(zip(ARGUMENTS, args, strict=False)) | named
+        q, k, v = (arguments.pop(name) for name in ARGUMENTS[:3])
+        number, self.count = self.count, self.count + 1
+        return self.change(number)(partial(ATTENTION, **arguments), q, k, v)
+
+
+def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str] = ()) -> tuple[AttentionCall, ...]:
+    """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
+
+    It runs at one point, and again with another x and with another value of each of the inputs `looked_at`.
+    """
+    module.eval().cpu().float()
+    first, second = (point.feeds for point in islice(points(spec), 2))
+    base = _operands(module, spec, first)
+    follows: dict[int, frozenset[str]] = {}
+    for name in (X, *looked_at):
+        other = _operands(module, spec, {**first, name: second[name]})
+        for number, (own, changed) in enumerate(zip(base, other, strict=True)):
+            if name == X and _differ(own.q, changed.q):  # else tokens of a condition attend to each other
+                follows[number] = frozenset()
+            if number in follows and any(map(_differ, own.keys, changed.keys)):
+                follows[number] |= {name}
+    return tuple(
+        AttentionCall(number, base[number].layer, base[number].q.shape[-2], base[number].keys[0].shape[-2], names)
+        for number, names in follows.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What an attention call was given: queries, and keys with values and mask."""
+
+    layer: str
+    q: Tensor
+    keys: tuple[Tensor, Tensor, Tensor | None]
+
+
+def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -> list[_Operands]:
+    kept: list[_Operands] = []
+    with watched(module) as watch:
+
+        def keep(number: int) -> Change:
+            def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                kept.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
+                return attend(q, k, v)
+
+            return change
+
+        with Attending(keep):
+            call(module, spec, tuple(map(torch.from_numpy, feeds.values())))
+    return kept
+
+
+def mask_of(attend: Attend) -> Tensor | None:
+    """The mask of an attention call."""
+    mask: Tensor | None = attend.keywords.get("attn_mask")  # type: ignore[attr-defined]
+    return mask
+
+
+def _differ(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is not None and second is not None and not torch.equal(first, second)
+
+
+def chosen(calls: Sequence[AttentionCall], layers: Sequence[str], option: str, name: str) -> tuple[AttentionCall, ...]:
+    """The calls in these layers, each a module's name or a part of it ("mid_block"), MIDDLE or ALL.
+
+    MIDDLE is where a U-Net has the fewest tokens; where all layers have as many, it is the one halfway. UserError for
+    a layer that is none of them, which lists those that are.
+    """
+    if not calls:
+        what = f"{name} has no attention for {option} among what torch's scaled_dot_product_attention computes"
+        raise UserError(what, f"leave {option} out, or write its attention with that function")
+    fewest = [call for call in calls if call.queries == min(each.queries for each in calls)]
+    named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
+    numbers: set[int] = set()
+    for layer in layers:
+        own = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
+        if not own:
+            known = ", ".join(dict.fromkeys(call.layer for call in calls))
+            raise UserError(
+                f"{option} {layer}: {name} has no such layer of attention", f"choose from {known}, middle, all"
+            )
+        numbers |= {call.number for call in own}
+    return tuple(call for call in calls if call.number in numbers)

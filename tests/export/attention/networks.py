@@ -1,0 +1,63 @@
+"""Networks that attend, to themselves and to a condition, with weights far from zero."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+
+WIDTH, HEADS, TOKENS, WORDS = 16, 2, 16, 16
+TEXT = Condition("text", "text", (WORDS, WIDTH), "float32", null=0.0)
+SPEC = Spec("attending", (2, 4, 4), (TEXT,), "epsilon", ScheduleSpec("linear"))
+
+
+class Attention(nn.Module):
+    """To as many words as there are tokens: their number tells nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def split(self, h: Tensor) -> Tensor:
+        return h.unflatten(2, (HEADS, -1)).transpose(1, 2)
+
+    def forward(self, h: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = self.split(self.q(h)), self.split(self.k(seen)), self.split(self.v(seen))
+        return F.scaled_dot_product_attention(query=q, key=k, value=v).transpose(1, 2).flatten(2)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.words = Attention(), Attention()
+
+    def forward(self, h: Tensor, text: Tensor) -> Tensor:
+        h = h + self.own(h, h)
+        return h + self.words(h, text)
+
+
+class Net(nn.Module):
+    """Two blocks over the pixels; the words attend to each other before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.into, self.out = nn.Linear(2, WIDTH), nn.Linear(WIDTH, 2)
+        self.encoder = Attention()
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        h = self.into(x.flatten(2).transpose(1, 2)) * (1 + time[:, None, None] / 1000)
+        text = text + self.encoder(text, text)
+        for block in self.blocks:
+            h = block(h, text)
+        return self.out(h).transpose(1, 2).reshape(x.shape)
+
+
+def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x, text = torch.randn(batch, 2, 4, 4, generator=generator), torch.randn(batch, WORDS, WIDTH, generator=generator)
+    return x, torch.tensor([10.0, 500.0, 900.0, 30.0])[:batch], text

@@ -1,0 +1,222 @@
+"""Perturbed attention: the identity as attention map, by hand, beside diffusers, and in a bundle."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.attention.calls import attention_calls, chosen
+from fewstep.export.attention.rewrite import perturbation, rewrite_attention
+from fewstep.export.changes import changed, flags
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.prepare import prepare
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Branches, Pag
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.rollouts.trajectories import draw_condition
+from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.export.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, inputs
+from tests.export.denoisers import Tiny, source
+from tests.export.verifying import verify
+from tests.graph.bake.run_baked import sampled
+
+
+def net_source(module: nn.Module | None = None) -> TorchSource:
+    return TorchSource(module or Net(), SPEC, "net", "0" * 64)
+
+
+def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
+    """The module is changed in place; the spec has one condition more."""
+    calls = [call for call in attention_calls(module, spec) if call.is_self]
+    return rewrite_attention(module, spec, [perturbation(chosen(calls, layers, "--perturb", "Net"))])
+
+
+def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:
+    """The words' attention to each other is no denoiser's. As many words as tokens are no self-attention."""
+    calls = attention_calls(Net(), SPEC, ["text"])
+    assert [(call.number, call.layer, call.queries, call.keys) for call in calls] == [
+        (1, "blocks.0.own", TOKENS, TOKENS),
+        (2, "blocks.0.words", TOKENS, WORDS),
+        (3, "blocks.1.own", TOKENS, TOKENS),
+        (4, "blocks.1.words", TOKENS, WORDS),
+    ]
+    assert [call.is_self for call in calls] == [True, False, True, False]
+    assert [sorted(call.follows) for call in calls] == [["x"], ["text"], ["text", "x"], ["text"]]
+
+
+class Identity(Attention):
+    """What the perturbation makes of a layer: v, a share of it or all."""
+
+    share = 1.0
+
+    def forward(self, h: Tensor, seen: Tensor) -> Tensor:
+        return torch.lerp(super().forward(h, seen), self.v(seen), self.share)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(("layers", "places"), [(("blocks.1",), [1]), (("middle",), [1]), (("all",), [0, 1])])
+def test_the_output_is_v_in_the_chosen_layers(layers: tuple[str, ...], places: list[int], share: float) -> None:
+    ours, own = Net(), Net()
+    for place in places:
+        layer = Identity()
+        layer.load_state_dict(own.blocks[place].own.state_dict())
+        layer.share = share
+        own.blocks[place].own = layer
+    spec = perturbed(ours, SPEC, layers)
+    (condition,) = spec.conditions[1:]
+    assert (condition.name, condition.default, condition.shared) == ("perturbed", (0.0,), True)
+    out, plain = ours(*inputs(), torch.full((3,), share)), Net()(*inputs())
+    torch.testing.assert_close(out, own(*inputs()), atol=1e-6, rtol=0)
+    assert (out - plain).abs().max() <= 1e-6 if share == 0 else (out - plain).abs().max() > 0.01
+
+
+def test_each_sample_has_its_own_share() -> None:
+    ours = Net()
+    perturbed(ours, SPEC, ("all",))
+    together = ours(*inputs(), torch.tensor([0.0, 1.0, 0.5]))
+    for row, share in enumerate([0.0, 1.0, 0.5]):
+        alone = ours(*(each[row : row + 1] for each in inputs()), torch.tensor([share]))
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
+
+
+def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
+    """They call scaled_dot_product_attention inside of torch, or a fused form of it."""
+
+    class Torch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.into, self.out = nn.Linear(2, WIDTH), nn.Linear(WIDTH, 2)
+            self.layer = nn.TransformerEncoderLayer(WIDTH, 2, 16, 0.0, batch_first=True)
+
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            return self.out(self.layer(self.into(x.flatten(2).transpose(1, 2)))).transpose(1, 2).reshape(x.shape)
+
+    ours, own = Torch().eval().requires_grad_(False), Torch().eval().requires_grad_(False)
+    spec = Spec("torch", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
+    x, time, _ = inputs()
+    plain = own(x, time)
+    perturbed(ours, spec, ("layer.self_attn",))
+    torch.testing.assert_close(ours(x, time, torch.zeros(3)), plain, atol=1e-6, rtol=0)
+    attention = own.layer.self_attn
+    v = nn.functional.linear(own.into(x.flatten(2).transpose(1, 2)), *(
+        each.chunk(3)[2] for each in (attention.in_proj_weight, attention.in_proj_bias)
+    ))  # fmt: skip
+    own.layer.self_attn.forward = lambda *_, **__: (attention.out_proj(v), None)
+    torch.testing.assert_close(ours(x, time, torch.ones(3)), own.train()(x, time), atol=1e-5, rtol=0)
+
+
+def test_it_is_that_of_diffusers(tmp_path: Path) -> None:
+    """Beside the processor of its pipelines, whose second half of the batch is perturbed."""
+    attention = pytest.importorskip("diffusers.models.attention_processor")
+    from tests.families.tiny import randomized, stable_diffusion_unet
+
+    theirs = randomized(stable_diffusion_unet()).requires_grad_(False)
+
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = copy.deepcopy(theirs)
+
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            return self.network(x, time, torch.ones(x.shape[0], 5, 12)).sample
+
+    ours = Text()
+    spec = Spec("unet", (4, 8, 8), (), "epsilon", ScheduleSpec("linear"))
+    perturbed(ours, spec, ("mid_block", "down_blocks"))
+    processors = {
+        name: attention.PAGIdentitySelfAttnProcessor2_0()
+        if "attn1" in name and name.startswith(("mid_block", "down_blocks"))
+        else processor
+        for name, processor in theirs.attn_processors.items()
+    }
+    theirs.set_attn_processor(processors)
+    x, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0, 500.0])
+    twice = theirs(torch.cat([x, x]), torch.cat([time, time]), torch.ones(4, 5, 12)).sample
+    for share, expected in enumerate(twice.chunk(2)):
+        torch.testing.assert_close(ours(x, time, torch.full((2,), float(share))), expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
+    with pytest.raises(UserError) as refused:
+        changed(net_source(), (), (), (), ("blocks.1", "encoder"))
+    assert refused.value.what == "--perturb encoder: Net has no such layer of attention"
+    assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
+    with pytest.raises(UserError, match="Tiny has no attention for --perturb among what torch's"):
+        changed(source(Tiny()), (), (), (), ("middle",))
+
+
+def test_without_the_option_nothing_changes() -> None:
+    plain = net_source()
+    assert changed(plain, (), (), (), ()) is plain and "forward" not in vars(plain.module)
+    other = changed(net_source(), (), (), (), ("middle",))
+    assert other.sha256 != plain.sha256 and flags((), (), (), ("middle", "blocks.0")) == " --perturb middle,blocks.0"
+
+
+def test_graphs_compute_what_the_module_does() -> None:
+    rewritten = changed(net_source(), (), (), (), ("all",))
+    traced = rewritten.trace()
+    assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
+    assert verify(rewritten.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
+
+
+NET = """
+from tests.export.attention.networks import Net, SPEC
+
+def make():
+    return Net(), SPEC
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "net.py").write_text(NET)
+    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", perturb=("blocks.1",)))
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize(("weight", "shares"), [(1.0, {"cond": 4.0, "perturbed": -3.0}),
+                                                (2.5, {"cond": 5.5, "uncond": -1.5, "perturbed": -3.0})])  # fmt: skip
+def test_pag_weighs_the_perturbed_branch(bundle: Path, weight: float, shares: dict[str, float]) -> None:
+    """As branches whose conditions the caller gives; diffusers weighs the three outputs so."""
+    text = inputs()[2][:2].numpy()
+    own = {"perturbed": {"perturbed": [1.0, 1.0]}}
+    with load(bundle) as sampler:
+        found = sampler.sample("ddim:4", [0, 1], {"text": text}, Pag(3.0, weight))
+        expected = sampler.sample("ddim:4", [0, 1], {"text": text}, Branches(shares), branches=own)
+        plain = sampler.sample("ddim:4", [0, 1], {"text": text}, weight)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - plain).max() > 0.01
+
+
+def test_pag_is_baked(bundle: Path, tmp_path: Path) -> None:
+    text, share = inputs()[2][:2].numpy(), np.zeros(2, np.float32)
+    bake(BakeOptions(bundle, "ddim:3", tmp_path / "pag.onnx", guidance="2+pag:1.5"))
+    with load(bundle) as sampler:
+        expected = sampler.sample("ddim:3", [0, 1], {"text": text}, Pag(1.5, 2.0))
+    np.testing.assert_array_equal(sampled(tmp_path / "pag.onnx", [0, 1], text=text, perturbed=share), expected)
+
+
+def test_int8_is_calibrated_along_the_perturbed_branch(bundle: Path, tmp_path: Path) -> None:
+    """Trajectories leave the caller's own attention as it is, and the command that made the body names the guidance."""
+    copied = tmp_path / "bundle"
+    shutil.copytree(bundle, copied)
+    np.savez(tmp_path / "rows.npz", text=inputs()[2].numpy())
+    made = calibrate(CalibrateOptions(copied, "ddim:2", ("cpu-x86",), 3, "pag:2", conditions=tmp_path / "rows.npz"))
+    assert made.plan.guidance == Pag(2.0)
+    assert [step.branches for step in made.plan.steps] == [("cond", "perturbed")] * 2
+    assert " --guidance pag:2 " in open_bundle(copied).manifest.provenance.commands[-1] + " "
+    condition = Condition("perturbed", "perturbed", (), "float32", low=0, high=1, default=(0.0,))
+    assert draw_condition(condition, 0, 1_000_000) == 0

@@ -1,0 +1,43 @@
+"""Perturbed attention in every family whose network attends by scaled_dot_product_attention."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch, which exports them, is not installed")
+pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
+import torch
+
+from fewstep.export.changes import changed
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.points import points
+from fewstep.export.sources.torch_module import TorchSource
+from tests.families.chain import Family, families
+
+pytestmark = pytest.mark.slow
+
+WITHOUT = {  # convolutions alone, linear attention (Sana), a file, or attention written in other operations
+    "edm", "edm_preconditioned", "diffusion_policy_unet", "flow_map", "lerobot_diffusion", "onnx_file", "python_file",
+    "rddm", "resshift", "sana", "sgmse", "unet_1d", "unet_1d_free_horizon",
+}  # fmt: skip
+EXPORTED = {"diffusion_policy_transformer", "flow_policy", "hunyuan_dit", "sd3", "unet_free_sizes", "unet_2d_condition"}
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.stem)
+def test_a_family(family: Family, tmp_path: Path) -> None:
+    """At 0 the network is the former one, and at 1 another; some are exported, verified against torch."""
+    made = family.module.make(tmp_path)
+    options = made if isinstance(made, dict) else {"source": made}
+    if family.stem in EXPORTED:
+        export(ExportOptions(output=tmp_path / "bundle", perturb=("all",), verify="quick", **options))
+    if family.stem in WITHOUT:
+        return
+    loaded = load_source(options["source"])
+    assert isinstance(loaded, TorchSource)
+    feeds = [torch.from_numpy(array) for array in next(points(loaded.spec)).feeds.values()]
+    with torch.no_grad():
+        plain = loaded.module.eval()(*feeds)
+        rewritten = changed(loaded, (), (), (), ("middle",))
+        at_0, at_1 = (rewritten.module(*feeds, torch.full((1,), share)) for share in (0.0, 1.0))
+    torch.testing.assert_close(at_0, plain, atol=1e-6, rtol=1e-6)
+    assert (at_1 - plain).abs().max() > 1e-6
