@@ -105,10 +105,10 @@ def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: T
         warn_of_disagreement(lowered.graph, chain.from_iterable(seen.values()), name, target.engine)
 
 
-def _check_stages(name: str, refined: SearchResult, checked: LoweredBody, target: Target, seen: FirstInputs) -> None:
+def _check_graphs(name: str, refined: SearchResult, checked: LoweredBody, target: Target, seen: FirstInputs) -> None:
     """A warning for each graph of a precision map, in the groups it serves, but for the one that was checked before."""
     served = 0
-    for number, (until, lowered) in enumerate(refined.stages):
+    for number, (until, lowered) in enumerate(refined.graphs):
         if lowered is not checked:
             _check_kernels({g: seen[g] for g in range(served, until) if g in seen}, f"{name}-{number}", lowered, target)
         served = until
@@ -138,7 +138,7 @@ def _refine(
             try:
                 ask = None if workers is None else _asking(task, plan, each.variants, course, workers)
                 result = refine(each.variants, course, judges, bound, ask, threads=threads, progress=shown)
-                _check_stages(name, result, each.lowered, target, seen)
+                _check_graphs(name, result, each.lowered, target, seen)
                 refined[name] = result
             except UserError as error:
                 failed[name] = error

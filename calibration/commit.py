@@ -21,7 +21,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.ranges.table import RangesTable
-from fewstep.runtime.bundle.manifest import Body, Manifest, Stage, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Manifest, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
@@ -45,7 +45,7 @@ def commit(
     manifest = bundle.manifest
     command = task.command([each.variants.target.name for each in made.values()])
     bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in made.items()}
-    bodies |= {name: _staged(writer, name, result, manifest, plan) for name, result in refined.items()}
+    bodies |= {name: _mapped(writer, name, result, manifest, plan) for name, result in refined.items()}
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     for name, each in made.items():
         bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=file)
@@ -101,22 +101,21 @@ def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, p
     base = manifest.bodies["float32"].graph
     file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
     group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
-    return Body(
-        graph=GraphFile(file, base.inputs + group, base.outputs, data),
-        precision="int8",
-        target=target_of(name),
-        groups=lowered.groups,
-        plan=plan.name,
-        coverage=lowered.coverage,
-    )
+    graph = GraphFile(file, base.inputs + group, base.outputs, data)
+    return Body.of(graph, "int8", target_of(name), lowered.groups, plan.name, lowered.coverage)
 
 
-def _staged(writer: Writer, name: str, refined: SearchResult, manifest: Manifest, plan: Plan) -> Body:
-    """Store the graphs of a precision map: the last one is the body's own, the others its stages."""
+def _mapped(writer: Writer, name: str, refined: SearchResult, manifest: Manifest, plan: Plan) -> Body:
+    """Store the graphs of a precision map."""
+    ends = [until for until, _ in refined.graphs]
     bodies = [
-        (until, _body(writer, f"{name}-{number}", lowered, manifest, plan))
-        for number, (until, lowered) in enumerate(refined.stages)
+        _body(writer, f"{name}-{number}", lowered, manifest, plan) for number, (_, lowered) in enumerate(refined.graphs)
     ]
-    stages = tuple(Stage(until, body.graph, body.coverage) for until, body in bodies[:-1] if body.coverage)
-    groups = next((body.groups for _, body in bodies if body.groups), ())
-    return msgspec.structs.replace(bodies[-1][1], target=target_of(name), groups=groups, stages=stages)
+    groups = next((body.groups for body in bodies if body.groups), ())
+    graphs = [
+        msgspec.structs.replace(body.graph, until=groups[end - 1])
+        for end, body in zip(ends[:-1], bodies[:-1], strict=True)
+    ]
+    return msgspec.structs.replace(
+        bodies[-1], target=target_of(name), groups=groups, graphs=(*graphs, bodies[-1].graph)
+    )

@@ -60,7 +60,7 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
 
 def _groups(body: Body) -> tuple[float, ...] | None:
     """The edges of its range groups; None where nothing is in int8, so that there are none whatever the ranges."""
-    coverages = (body.coverage, *(stage.coverage for stage in body.stages))
+    coverages = [graph.coverage for graph in body.graphs]
     return body.groups if any(each is None or each.int8_ops for each in coverages) else None
 
 

@@ -21,7 +21,7 @@ from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.verdict import LEAST_PSNR, only
-from fewstep.evaluation.speed.staged import int8_share
+from fewstep.evaluation.speed.mean_step import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration
 from fewstep.plans.guidance import describe
@@ -51,9 +51,9 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
         "guidance": describe(calibration.plan.guidance),
         "bodies": {
             name: {
-                "coverage": calibration.manifest.bodies[name].coverage,
+                "coverage": calibration.manifest.bodies[name].graph.coverage,
                 "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan),
-                "graphs": 1 + len(calibration.manifest.bodies[name].stages),
+                "graphs": len(calibration.manifest.bodies[name].graphs),
                 "groups": len(lowered.groups) + 1,
                 "notes": lowered.notes,
                 "trials": calibration.manifest.bodies[name].trials,
@@ -148,9 +148,9 @@ def _evaluation_seconds(task: Task, batch: int) -> float:
 def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]:
     for name, lowered in calibration.lowered.items():
         body = calibration.manifest.bodies[name]
-        coverage = body.coverage or lowered.coverage
+        coverage = body.graph.coverage or lowered.coverage
         share = int8_share(body, calibration.plan) or 0.0
-        last = " (of the last steps)" if body.stages else ""
+        last = " (of the last steps)" if len(body.graphs) > 1 else ""
         yield (
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
             f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
@@ -159,7 +159,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]
         )
         refined = calibration.refined.get(name)
         if refined is not None:
-            yield f"  graphs: {1 + len(body.stages)}; {_found(refined, options.quality is not None)}"
+            yield f"  graphs: {len(body.graphs)}; {_found(refined, options.quality is not None)}"
         yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"

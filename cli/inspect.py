@@ -165,16 +165,16 @@ def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
         tried = branch.add("judged by samples of calibration")
         for line in trial_lines(body.trials):
             tried.add(escape(line))
-    if body.stages:
-        branch.add(f"its own graph runs the steps of groups from {body.stages[-1].until}")
+    if body.earlier:
+        branch.add(f"its own graph runs the steps of lambda from {body.earlier[-1].until:.4g} on")
     _add_graph(branch, body.graph)
     total = sum(share.macs for share in body.shares) or 1
     for share in body.shares:
         _add_share(branch, share, total)
-    for stage in body.stages:
-        percent = 100 * stage.coverage.int8_macs / max(stage.coverage.total_macs, 1)
-        said = f"steps of groups below {stage.until}: {_stored(stage.graph)}, {percent:.1f} % of MACs in int8"
-        _add_graph(branch.add(escape(said)), stage.graph)
+    for each in body.earlier:
+        percent = 100 * each.coverage.int8_macs / max(each.coverage.total_macs, 1)
+        said = f"steps of lambda below {each.until:.4g}: {_stored(each.graph)}, {percent:.1f} % of MACs in int8"
+        _add_graph(branch.add(escape(said)), each.graph)
     if body.uncounted and (lists_operations or not body.shares):
         told = "listed" if body.shares else "counted"
         branch.add(escape(f"operations that multiply are not {told}: {body.uncounted}"))

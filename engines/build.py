@@ -24,7 +24,7 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.engine_key import EngineKey
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
@@ -141,7 +141,7 @@ def by_hand(options: BuildOptions) -> str:
         raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
     name, body = name_and_body
     graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
-    graphs |= {name: body.graph} | {f"{name}/{number}": stage.graph for number, stage in enumerate(body.stages)}
+    graphs |= graph_names(name, body)
     profile = _profile(options, body.graph, bundle.manifest)
     return script(graphs, body, bundle.manifest.conditions, profile, _flags(options))
 
@@ -184,7 +184,7 @@ def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tupl
     name = builder.bodies[options.precision]
     body = bundle.manifest.bodies.get(name)
     if body is not None:
-        for graph in (body.graph, *(stage.graph for stage in body.stages)):
+        for graph in body.graphs:
             bundle.graph(graph)
         return name, body
     if name == FLOAT16:
@@ -200,13 +200,13 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
     base = bundle.body("float32").graph
     prepared = io.load(bundle.graph(base), root=bundle.path)
     file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
-    return FLOAT16, Body(GraphFile(file, base.inputs, base.outputs, data), "float16", PORTABLE)
+    return FLOAT16, Body.of(GraphFile(file, base.inputs, base.outputs, data), "float16", PORTABLE)
 
 
 def _orders(
     options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
 ) -> tuple[BuildOrder, ...]:
-    """All engines to build: for each device the engines of the prologue, the body and its stages."""
+    """All engines to build: for each device the engines of the prologue and of the body's graphs."""
     if builder.module is None:
         return ()
     flags = _flags(options)
@@ -223,8 +223,7 @@ def _orders(
             on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # a DLA has no float32
             own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
             orders.append(_order(each, graph, own, hashes))
-        stages = ((f"{name}/{number}", stage.graph) for number, stage in enumerate(body.stages))
-        for each, graph in ((name, body.graph), *stages):
+        for each, graph in graph_names(name, body).items():
             orders.append(_order(each, graph, key, hashes, is_reduced=body.precision != "float32"))
     return tuple(orders)
 

@@ -44,7 +44,7 @@ def build_engine(
 ) -> EngineEntry:
     """Build an engine, remember that this machine built it, and add it to the bundle with its side-car."""
     key = order.key
-    name = f"{order.body}-{key.device}".replace("/", "-stage").replace("+", "-up")
+    name = f"{order.body}-{key.device}".replace("/", "-").replace("+", "-up")
     # the process id is in the names: the builder of a killed process may still run, and must not write over ours
     draft, request, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")

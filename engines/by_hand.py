@@ -96,7 +96,7 @@ def _listed(tensor: TensorEntry, profile: Profile, end: int) -> str:
 
 
 def _file(name: str) -> str:
-    return name.replace("/", "-stage")
+    return name.replace("/", "-")
 
 
 def _line(command: Iterator[str]) -> str:

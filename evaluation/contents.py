@@ -93,10 +93,10 @@ class Share(Struct, frozen=True):
     reasons: dict[str, int]
 
 
-class StageContents(Struct, frozen=True):
-    """A graph that runs the steps of the range groups below `until` in place of the body's own, with more in float."""
+class StepGraphContents(Struct, frozen=True):
+    """A graph that runs the steps with lambda below `until` in place of the body's last one, with more in float."""
 
-    until: int
+    until: float
     graph: GraphContents
     coverage: Coverage
 
@@ -113,7 +113,7 @@ class BodyContents(Struct, frozen=True):
     shares: tuple[Share, ...]
     multiplying: tuple[Operation, ...]
     types: tuple[str, ...]  # of the operations of `multiplying`
-    stages: tuple[StageContents, ...] = ()
+    earlier: tuple[StepGraphContents, ...] = ()
     uncounted: str = ""
     trials: tuple[Trial, ...] = ()
 
@@ -286,19 +286,20 @@ def _engine(graph: Graph) -> str:
 def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]) -> BodyContents:
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
-    stages = tuple(
-        StageContents(stage.until, _graph(bundle, stage.graph, runs_here, parsed=False)[0], stage.coverage)
-        for stage in body.stages
+    earlier = tuple(
+        StepGraphContents(each.until, _graph(bundle, each, runs_here, parsed=False)[0], each.coverage)
+        for each in body.graphs
+        if each.until is not None and each.coverage is not None
     )
     uncounted = _uncounted(prepared)
     if prepared is None or uncounted:
-        return _uncounted_body(body, contents, stages, uncounted)
+        return _uncounted_body(body, contents, earlier, uncounted)
     work = macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
     unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
-    multiplying = operations(prepared, name, body.coverage or none, unseen).operations
-    if body.coverage is None:  # a body that is float anyway: nothing was decided of its operations
+    multiplying = operations(prepared, name, body.graph.coverage or none, unseen).operations
+    if body.graph.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
     types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in multiplying)
@@ -311,7 +312,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
         shares=tuple(_shares(multiplying, types)),
         multiplying=multiplying,
         types=types,
-        stages=stages,
+        earlier=earlier,
         trials=body.trials,
     )
 
@@ -333,18 +334,18 @@ def _uncounted(prepared: Graph | None) -> str:
 
 
 def _uncounted_body(
-    body: Body, contents: GraphContents, stages: tuple[StageContents, ...], uncounted: str
+    body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
 ) -> BodyContents:
     """A body of which no more is known than what calibration counted, if it is int8."""
     shares: tuple[Share, ...] = ()
-    if (counted := body.coverage) is not None:
+    if (counted := body.graph.coverage) is not None:
         in_float = counted.total_macs - counted.int8_macs
         shares = (
             Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
             Share("float", len(counted.float_ops), in_float, {}),
         )
     return BodyContents(
-        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), stages, uncounted, body.trials
+        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), earlier, uncounted, body.trials
     )
 
 

@@ -12,7 +12,6 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import PAIRED, held_out_conditions
 from fewstep.rollouts.trajectories import roll_out
-from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
 
@@ -105,12 +104,11 @@ def body_bytes(bundle: Bundle, name: str) -> int:
     Bodies share such files: int8 reads the little that stays float from float32's.
     """
     body = bundle.body(name)
-    graphs: tuple[GraphEntry, ...] = (body.graph, *(stage.graph for stage in body.stages))
     read = {
         weights.place_of(array): array.nbytes
-        for graph in graphs
+        for graph in body.graphs
         if graph.data
         for array in weights.large(io.load(bundle.graph(graph), root=bundle.path)).values()
     }
-    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in graphs})
+    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in body.graphs})
     return files + sum(size for place, size in read.items() if place is not None)

@@ -17,7 +17,7 @@ from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.companions import companions
@@ -204,9 +204,7 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
         if (ahead := getattr(bundle.manifest, name)) is not None:
             yield name, ahead
     for name, body in bundle.manifest.bodies.items():
-        yield name, body.graph
-        for number, stage in enumerate(body.stages):
-            yield f"{name}/{number}", stage.graph
+        yield from graph_names(name, body).items()
     yield from companions(bundle.manifest)
 
 

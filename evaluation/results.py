@@ -143,7 +143,7 @@ class Operation(Strict, frozen=True):
 class BodyCoverage(Strict, frozen=True):
     """Coverage of one body, operation by operation.
 
-    `coverage` and `operations` are of its own graph, which runs the last steps where the body has stages;
+    `coverage` and `operations` are of its own graph, which runs the last steps where the body has several;
     `share` is over all steps of the plan.
     """
 

@@ -235,7 +235,7 @@ def _manifest(
         schedule=spec.schedule,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
-        bodies={body_name(options.dtype): Body(graphs["body"], precision=options.dtype, target=PORTABLE)},
+        bodies={body_name(options.dtype): Body.of(graphs["body"], options.dtype, PORTABLE)},
         provenance=Provenance(
             source=origin.label,
             source_sha256=origin.sha256,

@@ -45,7 +45,7 @@ def identity(sampler: Sampler) -> bytes:
     """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
     version and the processor."""
     manifest, body = sampler.bundle.manifest, sampler.body
-    graphs = [body.graph, *(stage.graph for stage in body.stages), manifest.prologue, manifest.conditioner]
+    graphs = [*body.graphs, manifest.prologue, manifest.conditioner]
     files = [file for graph in graphs if graph is not None for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]

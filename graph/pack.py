@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import msgspec
 
@@ -9,12 +10,14 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE
+from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE, graph_names
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
+
+Entry = TypeVar("Entry", bound=GraphEntry)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _is_for_cpus(body: Body) -> bool:
 
 
 def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry]:
-    """The engines of bodies and of their stages, and of what runs ahead where there are any of these."""
+    """The engines of bodies, and of what runs ahead where there are any of these."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
     ahead = (engine for engine in manifest.engines if engine.body in AHEAD)
@@ -112,14 +115,12 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
 
 def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
     """A body with its large constants in files that other bodies may share."""
-    stages = tuple(
-        msgspec.structs.replace(stage, graph=_lean(writer, bundle, f"{name}/{number}", stage.graph))
-        for number, stage in enumerate(body.stages)
-    )
-    return msgspec.structs.replace(body, graph=_lean(writer, bundle, name, body.graph, True), stages=stages)
+    last, *others = graph_names(name, body).items()
+    earlier = [_lean(writer, bundle, *each) for each in others]
+    return msgspec.structs.replace(body, graphs=(*earlier, _lean(writer, bundle, *last, shares=True)))
 
 
-def _lean(writer: Writer, bundle: Bundle, name: str, graph: GraphEntry, shares: bool = False) -> GraphEntry:
+def _lean(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
     """A graph with the weights that it reads, and no others of the files that it shares with what stays behind.
 
     One that an engine was built from stays as it is: keys hold the hashes of graph and weights. So does one that has
@@ -133,7 +134,7 @@ def _lean(writer: Writer, bundle: Bundle, name: str, graph: GraphEntry, shares: 
     return msgspec.structs.replace(graph, file=file, data=data)
 
 
-def _copy(writer: Writer, bundle: Bundle, graph: GraphEntry) -> GraphEntry:
+def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
     """The graph's files as they are. Data files keep their names: the graph refers to them by these."""
     bundle.graph(graph)
     for name in graph.data:

@@ -78,7 +78,7 @@ def _is_there(requires: Callable[[], object]) -> bool:
 
 def graph_files(body: Body) -> tuple[str, ...]:
     """The files of a body's graphs, which name their content."""
-    return (body.graph.file, *(stage.graph.file for stage in body.stages))
+    return tuple(graph.file for graph in body.graphs)
 
 
 def ranges_file(bundle: Bundle, body: Body) -> str | None:

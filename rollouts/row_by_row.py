@@ -74,11 +74,11 @@ def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
 
 def body_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
-    stages = zip(sampler.stages, sampler.body.stages, strict=True)
+    earlier = zip(sampler.earlier, sampler.body.graphs[:-1], strict=True)
     return replace(
         sampler,
         denoiser=row_by_row(sampler.denoiser, sampler.body.graph.inputs),
-        stages=tuple(row_by_row(network, stage.graph.inputs) for network, stage in stages),
+        earlier=tuple(row_by_row(network, graph.inputs) for network, graph in earlier),
     )
 
 

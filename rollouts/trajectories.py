@@ -74,11 +74,11 @@ def roll_out(
         else:
             values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
         calls: list[tuple[Arrays, Arrays]] = []
-        chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), stages=())
+        chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), earlier=())
         recording = replace(
             chain,
             denoiser=_recorded(chain.denoiser, calls),
-            stages=tuple(_recorded(stage, calls) for stage in chain.stages),
+            earlier=tuple(_recorded(graph, calls) for graph in chain.earlier),
         )
         for state in recording.steps(plan, part, values, plan.guidance, sizes=size):
             feeds, tensors = calls.pop()

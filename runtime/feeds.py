@@ -93,10 +93,9 @@ class BodyInputs(NamedTuple):
 
     @classmethod
     def of(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """The inputs of all stages: they may take more than the body's own graph, all in float, such as the group."""
+        """The inputs of all its graphs: one may take what another, all in float, does not, such as the group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
-        graphs = [body.graph, *(stage.graph for stage in body.stages)]
-        roles = {each.name: each.role for graph in graphs for each in graph.inputs}
+        roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
         direct = {name: key for name, key in keys.items() if key is not None}
         groups, rows = (tuple(name for name, own in roles.items() if own == role) for role in ("group", "row"))

@@ -46,7 +46,7 @@ def load(
         denoiser=backend.load(bundle, name),
         prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
         conditioner=None if bundle.manifest.conditioner is None else backend.load(bundle, CONDITIONER),
-        stages=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).stages))),
+        earlier=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),
         nulls={each.name: bundle.null(each) for each in bundle.manifest.conditions if each.null_file is not None},
     )
 

@@ -58,14 +58,14 @@ PLANS_KEPT = 16
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready; `load` makes it. `stages` are the networks of the body's stages, `nulls` the
-    null values of conditions that lie in files, by name."""
+    """A denoiser that is loaded and ready; `load` makes it. `denoiser` is the body's last graph, `earlier` are those
+    before it, and `nulls` the null values of conditions that lie in files, by name."""
 
     bundle: Bundle
     body: Body
     denoiser: LoadedGraph
     prologue: LoadedGraph | None
-    stages: tuple[LoadedGraph, ...] = ()
+    earlier: tuple[LoadedGraph, ...] = ()
     nulls: Arrays = field(default_factory=dict)
     conditioner: LoadedGraph | None = None
 
@@ -242,11 +242,11 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def call(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        stage = next(each for each in self._networks if group < each.until)
-        others = fed if len(self._networks) == 1 else {name: fed[name] for name in stage.inputs if name in fed}
-        output = stage.network({stage.x: np.ascontiguousarray(x, np.float32), **others}).get(stage.output)
+        graph = self._graphs[0 if len(self._graphs) == 1 else self.body.serving(group)]
+        others = fed if len(self._graphs) == 1 else {name: fed[name] for name in graph.inputs if name in fed}
+        output = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others}).get(graph.output)
         if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
-            raise UserError(f"{self.bundle.path}: {stage.graph.file} is not what the manifest says", EXPORT_AGAIN)
+            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output
 
     @cached_property
@@ -255,10 +255,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         return BodyInputs.of(self.bundle, self.body)
 
     @cached_property
-    def _networks(self) -> list["_Network"]:
-        """The networks of the stages, and the body's own one for the groups behind them."""
-        stages = [(each.until, one, each.graph) for each, one in zip(self.body.stages, self.stages, strict=True)]
-        return [_Network.of(*each) for each in (*stages, (np.inf, self.denoiser, self.body.graph))]
+    def _graphs(self) -> list["_LoadedStep"]:
+        """The body's graphs."""
+        loaded = (*self.earlier, self.denoiser)
+        return [_LoadedStep.of(*each) for each in zip(loaded, self.body.graphs, strict=True)]
 
     def compile(
         self,
@@ -354,17 +354,16 @@ class Sampler(AbstractContextManager["Sampler"]):
         return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
 
 
-class _Network(NamedTuple):
-    """The network of the range groups below `until`, and the names of its inputs and its output."""
+class _LoadedStep(NamedTuple):
+    """A graph of the body, and the names of its inputs and its output."""
 
-    until: float
-    network: LoadedGraph
-    graph: GraphEntry
+    loaded: LoadedGraph
+    file: str
     x: str
     output: str
     inputs: tuple[str, ...]
 
     @classmethod
-    def of(cls, until: float, network: LoadedGraph, graph: GraphEntry) -> "_Network":
+    def of(cls, loaded: LoadedGraph, graph: GraphEntry) -> "_LoadedStep":
         inputs = tuple(each.name for each in graph.inputs)
-        return cls(until, network, graph, name_of(graph, "x"), name_of(graph, "output"), inputs)
+        return cls(loaded, graph.file, name_of(graph, "x"), name_of(graph, "output"), inputs)

@@ -11,7 +11,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest, Provenance, TensorEntry
+from fewstep.runtime.bundle.manifest import (
+    SCHEMA,
+    Body,
+    Condition,
+    Coverage,
+    GraphEntry,
+    Manifest,
+    Provenance,
+    StepGraph,
+    TensorEntry,
+)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
@@ -119,8 +129,8 @@ def write_bundle(folder: Path) -> Path:
             (ROW,),
         ),
         bodies={
-            "float32": Body(GraphEntry("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
-            "int8-cpu-x86": Body(
+            "float32": Body.of(GraphEntry("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
+            "int8-cpu-x86": Body.of(
                 GraphEntry("graphs/int8.onnx", (X, ROW, group), (OUTPUT,)), "int8", "cpu-x86", groups=(GROUP_EDGE,)
             ),
         },
@@ -129,6 +139,15 @@ def write_bundle(folder: Path) -> Path:
     )
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     return folder
+
+
+IN_FLOAT = Coverage(0, 1, (), ())
+
+
+def with_earlier(body: Body, graph: GraphEntry, coverage: Coverage = IN_FLOAT, group: int = 1) -> Body:
+    """The body with another graph for the steps of its range groups below `group`."""
+    first = msgspec.structs.asdict(graph) | {"coverage": coverage, "until": body.groups[group - 1]}
+    return msgspec.structs.replace(body, graphs=(StepGraph(**first), body.graph))
 
 
 @pytest.fixture

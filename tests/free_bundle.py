@@ -41,13 +41,13 @@ def free(folder: Path, **changes: object) -> Path:
     manifest = open_bundle(folder).manifest
     (folder / "graphs/body.onnx").write_bytes(body())
     document = msgspec.json.decode(msgspec.json.encode(manifest))
-    x, row = document["bodies"]["float32"]["graph"]["inputs"]
+    x, row = document["bodies"]["float32"]["graphs"][0]["inputs"]
     x["shape"] = ["batch", 1, "height", "width"]
-    (output,) = document["bodies"]["float32"]["graph"]["outputs"]
+    (output,) = document["bodies"]["float32"]["graphs"][0]["outputs"]
     output["shape"] = x["shape"]
     picture = {"name": "picture", "role": "condition", "shape": ["batch", 1, "height*2", "width"], "dtype": "float32"}
     document["bodies"] = {"float32": document["bodies"]["float32"]}
-    document["bodies"]["float32"]["graph"]["inputs"] = [x, row, picture]
+    document["bodies"]["float32"]["graphs"][0]["inputs"] = [x, row, picture]
     document["conditions"].append(msgspec.json.decode(msgspec.json.encode(PICTURE)))
     document["sizes"] = msgspec.to_builtins((HEIGHT, WIDTH))
     document["files"]["graphs/body.onnx"] = hashlib.sha256(body()).hexdigest()

@@ -106,8 +106,7 @@ def kept(digest: str) -> Path:
 def needed(manifest: Manifest, bodies: Sequence[str] = ()) -> tuple[str, ...]:
     """The files that sampling reads with the float32 body, and with `bodies`."""
     used = [manifest.bodies[name] for name in ("float32", *bodies)]
-    graphs = [manifest.conditioner, manifest.prologue, *(body.graph for body in used)]
-    graphs += [stage.graph for body in used for stage in body.stages]
+    graphs = [manifest.conditioner, manifest.prologue, *(graph for body in used for graph in body.graphs)]
     files = [name for graph in graphs if graph is not None for name in (graph.file, *graph.data)]
     files += [each.null_file for each in manifest.conditions if each.null_file is not None]
     return tuple(dict.fromkeys(files))

@@ -33,9 +33,9 @@ from benchmarks.quantization.material import OwnConditions, calibrated_on, write
 from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, save, saved
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.machine import this_machine
+from fewstep.evaluation.speed.mean_step import middle_feeds, taken
 from fewstep.evaluation.speed.race import Contender as Timed
 from fewstep.evaluation.speed.race import OnBackend, race
-from fewstep.evaluation.speed.staged import middle_feeds, taken
 from fewstep.lowering.bodies import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
@@ -89,7 +89,8 @@ def own_conditions(bundle: Path, arguments: argparse.Namespace) -> OwnConditions
 def in_int8(manifest: Manifest, lines: Sequence[Contender]) -> dict[str, tuple[str, ...]]:
     """The operations that ours runs in int8, by engine."""
     bodies = {line.engine: manifest.bodies[line.body] for line in lines if line.tool is None}
-    return {engine: body.coverage.int8_ops for engine, body in bodies.items() if body.coverage is not None}
+    coverages = {engine: body.graph.coverage for engine, body in bodies.items()}
+    return {engine: coverage.int8_ops for engine, coverage in coverages.items() if coverage is not None}
 
 
 def kept_of(body: Body) -> str:

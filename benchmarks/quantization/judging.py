@@ -108,7 +108,7 @@ class Judge:
     def _measured(self, contender: Contender) -> Quality:
         sampler = opened(self.bundle, contender)
         body, path = sampler.body, sampler.bundle.graph(sampler.body.graph)
-        coverage = body.coverage or covered(
+        coverage = body.graph.coverage or covered(
             contender.engine, self.material.graph, io.load(path, root=sampler.bundle.path)
         )
         samples = sampled(sampler, self.plan, self.seeds, self._told(contender.name), self.rows)

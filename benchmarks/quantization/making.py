@@ -60,7 +60,7 @@ def add_body(bundle: Path, contender: Contender, made: QuantizedFile, material: 
         base = writer.manifest.bodies["float32"].graph
         described = describe(graph, *io.store(writer, graph, contender.body))
         described = msgspec.structs.replace(described, inputs=base.inputs, outputs=base.outputs)
-        body = Body(described, precision="int8", target=TARGET_OF[contender.engine])
+        body = Body.of(described, precision="int8", target=TARGET_OF[contender.engine])
         bodies = {**writer.manifest.bodies, contender.body: body}
         writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
 

@@ -26,7 +26,7 @@ from benchmarks.options import add_turns, parser_of, refusing, several
 from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.speed.staged import middle_feeds
+from fewstep.evaluation.speed.mean_step import middle_feeds
 from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import open_body
 from fewstep.rollouts.calibrated_plan import judged_plan

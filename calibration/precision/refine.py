@@ -21,10 +21,10 @@ from fewstep.calibration.precision.search import (
     Point,
     choose,
     frontier,
+    in_runs,
     pick,
     prefixes,
     ranked,
-    staged,
     step_time,
 )
 from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
@@ -36,7 +36,7 @@ from fewstep.plans.errors import UserError
 from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT, Progress
 
-STAGES = 3  # graphs of a body at most: each is loaded
+GRAPHS = 3  # graphs of a body at most: each is loaded
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class SearchResult:
 
     The deployed point is not on the frontier where one that beats it there missed the bound when it was judged. Its
     time is measured, as are those of all int8 and of float32; others may be estimates. It is judged, and so is all
-    int8: `int8`. `stages` are (first group that the graph no longer serves, graph): the last is the body itself.
+    int8: `int8`. `graphs` are (first group that the graph no longer serves, graph), in the order of groups.
     """
 
     point: Point
     frontier: tuple[Point, ...]
     sensitivity: Sensitivity
-    stages: tuple[tuple[int, LoweredBody], ...]
+    graphs: tuple[tuple[int, LoweredBody], ...]
     int8: JudgedQuality
 
     @property
@@ -73,7 +73,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Search:
-    """What every part of a search works on: `judges` are courses of other seeds, `stages` is how many graphs a body may
+    """What every part of a search works on: `judges` are courses of other seeds, `graphs` is how many graphs a body may
     have."""
 
     variants: Variants
@@ -81,7 +81,7 @@ class Search:
     judges: tuple[Course, ...]
     measured: Sensitivity
     kept: SearchCache
-    stages: int = STAGES
+    graphs: int = GRAPHS
     progress: Progress = SILENT
 
     def names(self, floats: frozenset[int]) -> list[str]:
@@ -89,7 +89,7 @@ class Search:
 
     def united(self, choice: Choice) -> Choice:
         """The choice with as few graphs as a body may have."""
-        return staged(choice, self.measured.costs, self.course.shares, self.stages)
+        return in_runs(choice, self.measured.costs, self.course.shares, self.graphs)
 
 
 def refine(
@@ -98,7 +98,7 @@ def refine(
     judges: tuple[Course, ...],
     bound: Bound,
     ask: Ask | None = None,
-    stages: int = STAGES,
+    graphs: int = GRAPHS,
     threads: int = 0,
     progress: Progress = SILENT,
 ) -> SearchResult:
@@ -112,7 +112,7 @@ def refine(
     here = runs_here(_on(threads, variants), course)  # opens nothing before it is asked
     ask = ask or partial(map, here.qualities)
     measured = measure(variants, course, kept, ask, here.close, progress=progress)
-    search = Search(variants, course, judges, measured, kept, stages, progress)
+    search = Search(variants, course, judges, measured, kept, graphs, progress)
     int8 = judge(search, (frozenset(),) * course.groups)
     points = explore(search, ask)
     del ask, here  # and with it what it has open
@@ -253,12 +253,12 @@ def _estimate(search: Search, choice: Choice) -> float:
 
 def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, LoweredBody], ...]:
     """The graph of each run of groups, with the group after its last."""
-    stages = []
+    graphs = []
     until = 0
     for floats, alike in groupby(choice):
         until += len(list(alike))
-        stages.append((until, search.variants.lower(search.names(floats))))
-    return tuple(stages)
+        graphs.append((until, search.variants.lower(search.names(floats))))
+    return tuple(graphs)
 
 
 def _unreached(bound: Bound, points: list[Point], measured: Sensitivity) -> str:

@@ -87,7 +87,7 @@ def step_time(times: Sequence[float], shares: Array) -> float:
     return times[0] + float(shares @ (np.asarray(times) - times[0]))
 
 
-def staged(choice: Choice, costs: Array, shares: Array, most: int) -> Choice:
+def in_runs(choice: Choice, costs: Array, shares: Array, most: int) -> Choice:
     """The choice with at most `most` different sets, in runs of neighbouring groups: each set is one graph to load.
 
     The sets of a run are united, where that costs least time over all steps (dynamic programming).

@@ -117,8 +117,7 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     """All that a body computes by: its entry, and the digests of its files and of those that run ahead."""
     entry, manifest = bundle.body(body), bundle.manifest
     ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
-    graphs = [entry.graph, *(stage.graph for stage in entry.stages), *ahead]
-    files = [file for graph in graphs for file in (graph.file, *graph.data)]
+    files = [file for graph in (*entry.graphs, *ahead) for file in (graph.file, *graph.data)]
     return (entry, ahead, [manifest.files.get(file) for file in files])
 
 

@@ -20,7 +20,7 @@ from fewstep.graph.graph import Graph
 from fewstep.lowering.bodies import is_run_by_onnxruntime
 from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_of
+from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_names, graph_of
 from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
@@ -64,12 +64,11 @@ def _has_gpu() -> bool:
 
 
 def _graphs(bundle: Bundle, backend: Backend) -> Iterator[str]:
-    """The names of what a backend would run: what is ahead, the bodies that suit it, and their stages."""
+    """The names of what a backend would run: what is ahead, and of the bodies that suit it."""
     yield from (name for name in AHEAD if getattr(bundle.manifest, name) is not None)
     for name in dict.fromkeys(body for bodies in backend.bodies.values() for body in bodies):
         if (body := bundle.manifest.bodies.get(name)) is not None:
-            yield name
-            yield from (f"{name}/{stage}" for stage in range(len(body.stages)))
+            yield from graph_names(name, body)
 
 
 def _opened(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
@@ -118,7 +117,7 @@ def _feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -
     rows = engine.tensors.preferred[BATCH] if isinstance(engine, LoadedEngine) else ROWS
     sizes = {BATCH: rows, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     feeds: dict[str, Any] = drawn(entry, sizes, seed)
-    groups = {len(body.groups) for body in bundle.manifest.bodies.values() if body.graph == entry}
+    groups = {len(body.groups) for body in bundle.manifest.bodies.values() if entry in body.graphs}
     for tensor in entry.inputs:
         if tensor.role == "group":
             feeds[tensor.name][...] = max(groups, default=0) if seed else 0

@@ -20,8 +20,8 @@ from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.machine import Machine, this_machine
+from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, race_bodies, taken
 from fewstep.evaluation.speed.race import Contender, OnBackend, Race
-from fewstep.evaluation.speed.staged import int8_share, middle_feeds, race_bodies, taken
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
@@ -251,8 +251,8 @@ def covered(bundle: Bundle, prepared: Graph, plans: Mapping[str, Plan]) -> list[
     operation."""
     coverages = []
     for name, body in int8_bodies(bundle).items():
-        if body.coverage is not None and body.coverage.total_macs > 0:  # else it was edited
-            own = operations(prepared, name, body.coverage, unseen_tensors(bundle, body))
+        if body.graph.coverage is not None and body.graph.coverage.total_macs > 0:  # else it was edited
+            own = operations(prepared, name, body.graph.coverage, unseen_tensors(bundle, body))
             share = int8_share(body, plans[name])
             coverages.append(own if share is None else msgspec.structs.replace(own, share=share))
     return coverages

@@ -52,7 +52,7 @@ def worst_sample(
     conditions of one's own.
     """
     file, target = ranges_file(reference.bundle, body), targets_by_name().get(body.target)
-    if file is None or target is None or body.coverage is None:
+    if file is None or target is None or body.graph.coverage is None:
         return None
     ranges = ranges_table.load(reference.bundle.file(file))
     if (ranges.plan, ranges.groups) != (body.plan, body.groups):
@@ -77,8 +77,7 @@ def worst_sample(
 
 def _int8_ops(body: Body, group: int) -> tuple[str, ...]:
     """The operations in int8 in the graph that runs a range group."""
-    stage = next((stage for stage in body.stages if group < stage.until), None)
-    coverage = body.coverage if stage is None else stage.coverage
+    coverage = body.graphs[body.serving(group)].coverage
     return () if coverage is None else coverage.int8_ops
 
 

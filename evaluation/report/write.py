@@ -137,7 +137,7 @@ def check(options: ReportOptions) -> Plan:
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
     for each in bodies.values():
-        for graph in (each.graph, *(stage.graph for stage in each.stages)):
+        for graph in each.graphs:
             bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
     body = next(iter(bodies.values()))
     for name in filter(None, (bundle.manifest.ranges, *bundle.manifest.plans.values())):

@@ -1,7 +1,7 @@
 """How fast is each form of a denoiser here? Every contender in a process of its own, all taking turns.
 
-What is timed is one call of the body, fed what it meets in the middle of the plan (of a body with stages, a mean step):
-the loop around it costs the same in every precision.
+What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs it is
+a mean step. The loop around it costs the same in every precision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from fewstep.evaluation.speed.machine import Machine, this_machine
+from fewstep.evaluation.speed.mean_step import middle_feeds, race_bodies, taken
 from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
-from fewstep.evaluation.speed.staged import middle_feeds, race_bodies, taken
 from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -102,7 +102,7 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     notes += [
         f"{name}: several graphs run the steps of {plan.name}; times are the mean of a step, memory the largest graph's"
         for name in names
-        if bundle.manifest.bodies[name].stages
+        if len(bundle.manifest.bodies[name].graphs) > 1
     ]
     notes += [
         f"{backend}: nothing to time, the bundle has no body for it"

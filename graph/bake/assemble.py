@@ -1,6 +1,6 @@
 """The graph of a whole run: inputs, conditions, prologue, steps, and the decoder where the bundle has one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -29,20 +29,16 @@ SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to som
 class Parts:
     """The graphs of a bundle that a run is made of.
 
-    networks: the body's own graph, then its stages. untils: the first range group that each stage leaves to the next.
+    networks: the body's graphs. network_of: the index of the one that runs the steps of a range group.
     ahead: "conditioner" and "prologue". text, decoder: the companions that are baked too.
     """
 
     networks: Sequence[Network]
-    untils: Sequence[int]
+    network_of: Callable[[int], int]
     ahead: Mapping[str, Graph]
     text: Graph | None = None
     decoder: Graph | None = None
     nulls: Arrays = field(default_factory=dict)
-
-    def network_of(self, group: int) -> int:
-        """Which network runs the steps of a range group: 0 for the body's own."""
-        return next((1 + stage for stage, until in enumerate(self.untils) if group < until), 0)
 
 
 @dataclass(frozen=True)

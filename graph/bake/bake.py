@@ -173,13 +173,12 @@ def _parts(bundle: Bundle, body: Body, options: BakeOptions) -> Parts:
     def opened(entry: GraphEntry) -> Graph:
         return io.load(bundle.graph(entry), root=bundle.path)
 
-    entries = [body.graph, *(stage.graph for stage in body.stages)]
     ahead = {"conditioner": manifest.conditioner, "prologue": manifest.prologue}
     has_text = manifest.text is not None and not options.latents
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
-        networks=[Network(f"network_{number}", opened(entry), entry) for number, entry in enumerate(entries)],
-        untils=[stage.until for stage in body.stages],
+        networks=[Network(f"network_{number}", opened(entry), entry) for number, entry in enumerate(body.graphs)],
+        network_of=body.serving,
         ahead={key: opened(entry) for key, entry in ahead.items() if entry is not None},
         text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,

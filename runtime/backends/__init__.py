@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -37,12 +37,16 @@ class Backend(Protocol):
         ...
 
 
+def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
+    """The graphs of a body by name: the last has the body's own, those before it "BODY/0", "BODY/1" and so on."""
+    return {name: body.graph} | {f"{name}/{number}": graph for number, graph in enumerate(body.graphs[:-1])}
+
+
 def graph_of(bundle: Bundle, name: str) -> GraphEntry:
-    """The graph of a body, of one of its stages ("BODY/0", the first), or of a graph that runs ahead."""
+    """The graph of this name of a body (`graph_names`), or one that runs ahead."""
     if name not in AHEAD:
-        body, _, stage = name.partition("/")
-        entry = bundle.body(body)
-        return entry.stages[int(stage)].graph if stage else entry.graph
+        body, _, number = name.partition("/")
+        return bundle.body(body).graphs[int(number or -1)]
     ahead = bundle.manifest.prologue if name == PROLOGUE else bundle.manifest.conditioner
     if ahead is None:
         raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)

@@ -52,11 +52,10 @@ def _ahead(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """The graphs that run at steps: bodies, and their stages."""
+    """The graphs that run at steps."""
     for name, body in manifest.bodies.items():
-        yield f"bodies[{name!r}]", body.graph
-        for number, stage in enumerate(body.stages):
-            yield f"bodies[{name!r}].stages[{number}]", stage.graph
+        for number, graph in enumerate(body.graphs):
+            yield f"bodies[{name!r}].graphs[{number}]", graph
 
 
 def _of_samples(manifest: Manifest) -> Problems:
@@ -122,7 +121,7 @@ def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
             yield field, f"the input {tensor.name!r} is not batch x {list(shape)} of {condition.dtype}"
     for tensor in (*graph.inputs, *graph.outputs):
         if any(size != BATCH and dimension_problem(size, manifest.sizes) for size in tensor.shape):
-            yield f"{field}.graph", f"tensor {tensor.name!r} has the shape {list(tensor.shape)}"
+            yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}"
 
 
 def _of_bodies(manifest: Manifest) -> Problems:
@@ -139,10 +138,9 @@ def _of_bodies(manifest: Manifest) -> Problems:
             if tensor.role in ("x", "output") and tensor.shape != wanted:
                 yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"
     for name, body in manifest.bodies.items():
-        parts = (body.graph, *(stage.graph for stage in body.stages))
-        is_grouped = any(tensor.role == "group" for graph in parts for tensor in graph.inputs)
-        edges, untils = list(body.groups), [stage.until for stage in body.stages]
+        is_grouped = any(tensor.role == "group" for graph in body.graphs for tensor in graph.inputs)
+        edges, untils = list(body.groups), [graph.until for graph in body.graphs]
         if edges != sorted(set(edges)) or (len(edges) > 0) != is_grouped:
             yield f"bodies[{name!r}].groups", "edges must increase, and go together with an input of role group"
-        if untils != sorted(set(untils)) or not all(1 <= until <= len(edges) for until in untils):
-            yield f"bodies[{name!r}].stages", f"they end at the groups {untils} of {len(edges) + 1}"
+        if not untils or untils[-1] is not None or untils[:-1] != [edge for edge in edges if edge in untils]:
+            yield f"bodies[{name!r}].graphs", f"they end at {untils}, and range groups at {edges}"

@@ -3,13 +3,17 @@
 Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them.
 """
 
+from math import inf
 from typing import Literal
+
+import msgspec
 
 from fewstep.plans.spec import Prediction, ScheduleSpec, Strict
 
-SCHEMA = 2  # 1 is read too: see `reading.py`
+SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
 Role = Literal["x", "time", "to", "condition", "row", "group", "output", "ids", "mask", "latent", "image"]
+Precision = Literal["float32", "float16", "int8"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
@@ -41,13 +45,12 @@ class Coverage(Strict, frozen=True):
     float_ops: tuple[str, ...]  # weighted ops left in float
 
 
-class Stage(Strict, frozen=True):
-    """A graph that runs the steps of a body's first range groups, below `until`, in its place. It is the body's network
-    with more of it in float, where that pays."""
+class StepGraph(GraphEntry, frozen=True):
+    """A graph of a body: it runs the steps with lambda below `until`, but for those of the graphs before it. None: it
+    runs all that are left."""
 
-    until: int
-    graph: GraphEntry
-    coverage: Coverage
+    coverage: Coverage | None = None
+    until: float | None = None
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
@@ -72,18 +75,43 @@ class Body(Strict, frozen=True):
     """One deployable form of the denoiser: what runs N times a sample.
 
     `groups` are increasing edges of lambda = log(alpha / sigma). A step with lambda in [edge_g-1, edge_g) uses group g:
-    k edges make k + 1 groups. No edges: one group, and the graph has no "group" input.
+    k edges make k + 1 groups. No edges: one group, and no graph has a "group" input.
+
+    `graphs` are in the order of their steps, from the noise on. They differ in what they leave in float, and each
+    `until` is an edge of the groups. Most bodies have one graph.
     """
 
-    graph: GraphEntry
-    precision: Literal["float32", "float16", "int8"]
+    graphs: tuple[StepGraph, ...]
+    precision: Precision
     target: str  # the name of one of `platforms.PLATFORMS`, or PORTABLE
     groups: tuple[float, ...] = ()
     plan: str | None = None  # the plan it was calibrated along
-    coverage: Coverage | None = None
-    stages: tuple[Stage, ...] = ()  # `until` increases; steps of later groups run `graph`
     trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use
     ranges: str | None = None  # the table that it was lowered by; None where all bodies share the manifest's
+
+    @classmethod
+    def of(
+        cls,
+        graph: GraphEntry,
+        precision: Precision,
+        target: str,
+        groups: tuple[float, ...] = (),
+        plan: str | None = None,
+        coverage: Coverage | None = None,
+    ) -> "Body":
+        """A body whose one graph runs all steps."""
+        runs = StepGraph(**msgspec.structs.asdict(graph) | {"coverage": coverage})
+        return cls((runs,), precision, target, groups, plan)
+
+    @property
+    def graph(self) -> StepGraph:
+        """The graph of the last steps, which are all steps of most bodies."""
+        return self.graphs[-1]
+
+    def serving(self, group: int) -> int:
+        """The index of the graph that runs the steps of a range group."""
+        edge = self.groups[group] if group < len(self.groups) else inf  # where the group ends
+        return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)
 
 
 class Size(Strict, frozen=True):

@@ -20,6 +20,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.consistency import graphs, problems
 from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
+from fewstep.runtime.bundle.former import from_former
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
@@ -165,12 +166,11 @@ def _decode(content: bytes, path: Path) -> Manifest:
             raise UserError(
                 f"{path} has schema {schema}, this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
             )
-        if schema < SCHEMA - 1 or schema < 1:
-            raise UserError(
-                f"{path}: field schema: {schema}, this fewstep reads {SCHEMA} and {SCHEMA - 1}", EXPORT_AGAIN
-            )
+        if schema < 1:
+            raise UserError(f"{path}: field schema: {schema}, this fewstep reads 1 to {SCHEMA}", EXPORT_AGAIN)
         if schema < SCHEMA:
-            return msgspec.convert(_from_schema_1(msgspec.json.decode(content, type=dict[str, Any])), Manifest)
+            document = msgspec.json.decode(content, type=dict[str, Any])
+            return msgspec.convert(from_former(document, schema), Manifest)
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
@@ -179,21 +179,6 @@ def _decode(content: bytes, path: Path) -> Manifest:
         raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no valid JSON ({_in_plain_words(str(error))})", EXPORT_AGAIN) from error
-
-
-def _from_schema_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 called the float16 body after its only engine. All that schema 2 added has a default."""
-    former, name = "float16-tensorrt", "float16"
-    bodies, engines = document.get("bodies"), document.get("engines")
-    if isinstance(bodies, dict):
-        bodies = {name if key == former else key: body for key, body in bodies.items()}
-        document = document | {"bodies": bodies}
-    if isinstance(engines, list):
-        engines = [
-            each | {"body": name} if isinstance(each, dict) and each.get("body") == former else each for each in engines
-        ]
-        document = document | {"engines": engines}
-    return document | {"schema": SCHEMA}
 
 
 def _in_plain_words(reason: str) -> str:
@@ -206,7 +191,7 @@ def _in_plain_words(reason: str) -> str:
 def made_by(manifest: Manifest) -> dict[str, set[str | None]]:
     """The files of a bundle that a verb makes again, by verb; None stands for a file that the bundle does not have."""
     int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
-    lowered = [graph for body in int8 for graph in (body.graph, *(stage.graph for stage in body.stages))]
+    lowered = [graph for body in int8 for graph in body.graphs]
     float32 = manifest.bodies.get("float32")
     exported: set[str] = set() if float32 is None else {float32.graph.file, *float32.graph.data}
     return {

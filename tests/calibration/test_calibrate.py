@@ -93,7 +93,7 @@ def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
         prediction="sample",
         schedule=SCHEDULE,
         prologue=form.GraphEntry("graphs/prologue.onnx", (form.TensorEntry("time", "time", (BATCH,)), label), (row,)),
-        bodies={"float32": form.Body(graph, "float32", "portable")},
+        bodies={"float32": form.Body.of(graph, "float32", "portable")},
         provenance=form.Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
         files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
     )
@@ -121,8 +121,9 @@ def test_a_calibrated_bundle_has_int8_bodies_ranges_and_the_plan(bundle: Path) -
     assert set(manifest.bodies) == {"float32", "int8-cpu-x86", "int8-tensorrt"}
     body = manifest.bodies["int8-cpu-x86"]
     assert (body.precision, body.target, body.plan, len(body.groups)) == ("int8", "cpu-x86", "ddim:3", 2)
-    assert body.coverage and body.coverage.int8_ops == ("h1",) and body.coverage.float_ops == ("h0", "v")
-    assert body.coverage.int8_macs == 16 * 16 * 9 * 64
+    coverage = body.graph.coverage
+    assert coverage and coverage.int8_ops == ("h1",) and coverage.float_ops == ("h0", "v")
+    assert coverage.int8_macs == 16 * 16 * 9 * 64
     assert manifest.ranges and load_table(bundle / manifest.ranges) == table_of(made)
     assert set(table_of(made).tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
     assert [step.group for step in made.plan.steps] == [0, 1, 2]
@@ -230,7 +231,7 @@ def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
         prologue=None,
         prediction="flow",
         schedule=form.ScheduleSpec("flow"),
-        bodies={"float32": msgspec.structs.replace(body, graph=msgspec.structs.replace(body.graph, inputs=inputs))},
+        bodies={"float32": msgspec.structs.replace(body, graphs=(msgspec.structs.replace(body.graph, inputs=inputs),))},
         files={"graphs/body.onnx": hashlib.sha256((bundle / "graphs/body.onnx").read_bytes()).hexdigest()},
     )
     (bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))

@@ -78,12 +78,12 @@ def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
     checked: list[tuple[str, list[int]]] = []
     real = verb.refine
 
-    def staged(variants: Any, *more: Any, **options: Any) -> SearchResult:
+    def several(variants: Any, *more: Any, **options: Any) -> SearchResult:
         """The all-int8 graph, which is checked already, then two of its own."""
         graphs = (variants.lower(()), replace(variants.lower(())), replace(variants.lower(())))
-        return replace(real(variants, *more, **options), stages=tuple(zip((1, 2, 3), graphs, strict=True)))
+        return replace(real(variants, *more, **options), graphs=tuple(zip((1, 2, 3), graphs, strict=True)))
 
-    monkeypatch.setattr(verb, "refine", staged)
+    monkeypatch.setattr(verb, "refine", several)
     monkeypatch.setattr(
         verb,
         "warn_of_disagreement",

@@ -89,11 +89,12 @@ def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:
 def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: Path) -> None:
     bundle = open_bundle(calibrated)
     body = bundle.body("int8-tensorrt")
-    assert body.groups and body.coverage is not None
-    first, none = how(bundle, bundle.body("int8-cpu-x86")), msgspec.structs.replace(body.coverage, int8_ops=())
+    assert body.groups and body.graph.coverage is not None
+    first, none = how(bundle, bundle.body("int8-cpu-x86")), msgspec.structs.replace(body.graph.coverage, int8_ops=())
     other = msgspec.structs.replace(body, groups=())
     assert how(bundle, other).differences(first) == "other groups of ranges"
-    assert how(bundle, msgspec.structs.replace(other, coverage=none)).differences(first) == ""
+    graph = msgspec.structs.replace(body.graph, coverage=none)
+    assert how(bundle, msgspec.structs.replace(other, graphs=(graph,))).differences(first) == ""
 
 
 def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_body_is_that_of_the_small_bundle_with_its_weights_in_files(small: Path, large: Path, name: str) -> None:
     one, files = (open_bundle(bundle).manifest.bodies[name] for bundle in (small, large))
     assert not one.graph.data and files.graph.data
-    same = {"graph": one.graph, "ranges": one.ranges, "trials": one.trials}  # a table names its graph
+    same = {"graphs": one.graphs, "ranges": one.ranges, "trials": one.trials}  # a table names its graph
     assert msgspec.structs.replace(files, **same) == one  # groups and coverage
     for small_trial, large_trial in zip(one.trials, files.trials, strict=True):
         assert large_trial.psnr == pytest.approx(small_trial.psnr, abs=0.05)

@@ -9,7 +9,7 @@ from fewstep.cli import build as module
 from fewstep.cli.build import dry_run
 from fewstep.engines.build import BuildOptions, EngineRequest
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
-from tests.evaluation.judged_bundle import add_stage, make_bundle
+from tests.evaluation.judged_bundle import add_earlier, make_bundle
 
 
 def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,13 +28,13 @@ def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest
     assert dry_run(BuildOptions(bundle)).shown == ("int8-tensorrt for sm89: up to date",)
 
 
-def test_a_stage_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in a bundle without float32, whose other engines are of graphs that are there."""
     bundle = make_bundle(tmp_path / "tiny")
-    add_stage(bundle)
+    add_earlier(bundle)
     name = "int8-cpu-x86"
     manifest = open_bundle(bundle).manifest
-    size = (bundle / manifest.bodies[name].stages[0].graph.file).stat().st_size
+    size = (bundle / manifest.bodies[name].graphs[0].file).stat().st_size
     without = {other: body for other, body in manifest.bodies.items() if other != "float32"}
     (bundle / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, bodies=without)))
     monkeypatch.setattr(module, "intended", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))

@@ -44,7 +44,7 @@ def seeing(sampler: Sampler) -> Sampler:
     return replace(
         sampler,
         bundle=replace(sampler.bundle, manifest=manifest),
-        body=msgspec.structs.replace(sampler.body, graph=graph),
+        body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
         denoiser=lambda feeds: {"v": np.broadcast_to(np.float32([[0.0], [0.1], [0.2], [0.3]]), feeds["x"].shape)},
     )
@@ -239,7 +239,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     graph = msgspec.structs.replace(policy.body.graph, inputs=(*policy.body.graph.inputs, *inputs))
     rhythm_ = Policy(2, 0, 1, prefix="before", delay="decided", most_delay=2)
     manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, *ports), policy=rhythm_)
-    body = msgspec.structs.replace(policy.body, graph=graph)
+    body = msgspec.structs.replace(policy.body, graphs=(graph,))
     policy = replace(policy, bundle=replace(policy.bundle, manifest=manifest), body=body, denoiser=network)
     assert policy_problem(rhythm_, (4, 3), manifest.units, manifest.conditions) is None
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)

@@ -34,7 +34,7 @@ def tiny_policy(
     return replace(
         sampler,
         bundle=replace(sampler.bundle, manifest=manifest),
-        body=msgspec.structs.replace(sampler.body, graph=graph),
+        body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
         denoiser=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
     )

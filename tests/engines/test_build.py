@@ -25,6 +25,7 @@ from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.conftest import with_earlier
 from tests.lowering.bodies.small_body import EDGES, body, prologue, table
 
 needs_tensorrt_rtx = pytest.mark.skipif(
@@ -61,8 +62,8 @@ def bundle(tmp_path: Path) -> Path:
                 schedule=form.ScheduleSpec("cosine"),
                 prologue=stored(prologue(), "prologue", "time", "row"),
                 bodies={
-                    "float32": form.Body(stored(prepared, "body", "x", "row", "output"), "float32", "portable"),
-                    "int8-tensorrt": form.Body(
+                    "float32": form.Body.of(stored(prepared, "body", "x", "row", "output"), "float32", "portable"),
+                    "int8-tensorrt": form.Body.of(
                         stored(lowered.graph, "int8-tensorrt", "x", "row", "group", "output"),
                         "int8",
                         "tensorrt",
@@ -185,7 +186,7 @@ def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Pa
     )
 
 
-def test_the_stages_of_a_body_get_engines_of_their_own(bundle: Path, worker: Path) -> None:
+def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Path) -> None:
     worker.write_text(COPY)
     with open_for_update(bundle, must_exist=True) as writer:
         assert writer.manifest is not None
@@ -193,13 +194,12 @@ def test_the_stages_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
         graph = bodies["float32"].graph
         group = form.TensorEntry("group", "group", (1,), "int64")
         graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
-        stage = form.Stage(1, graph, form.Coverage(0, 1, (), ()))
-        staged = msgspec.structs.replace(bodies["int8-tensorrt"], stages=(stage,))
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": staged}))
+        several = with_earlier(bodies["int8-tensorrt"], graph)
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": several}))
     made = build(BuildOptions(bundle, device=("sm89",)))
     assert built_and_kept(made)[0] == ["prologue sm89", "int8-tensorrt sm89", "int8-tensorrt/0 sm89"]
-    assert made.built[2].file.startswith("engines/int8-tensorrt-stage0-sm89-")
-    assert sidecar(bundle, made.built[2]).built_from.graph == made.manifest.files[stage.graph.file]
+    assert made.built[2].file.startswith("engines/int8-tensorrt-0-sm89-")
+    assert sidecar(bundle, made.built[2]).built_from.graph == made.manifest.files[graph.file]
     again = engine_files.find(
         open_bundle(bundle), "int8-tensorrt/0", Here("tensorrt-rtx", "11.0", "sm89", 1), trust=False
     )

@@ -11,8 +11,9 @@ from fewstep.graph.io import store
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, Stage, TensorEntry
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, Coverage, Manifest, Provenance, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphEntry
+from tests.conftest import with_earlier
 
 SHAPE = (1, 8, 8)
 ERROR = 0.02  # of the int8 body: its output is this much too large
@@ -73,9 +74,9 @@ def make_bundle(path):
                 schedule=ScheduleSpec("cosine"),
                 prologue=entry(*made["prologue"], roles),
                 bodies={
-                    "float32": Body(float32, "float32", "portable"),
-                    "int8-tensorrt": Body(int8, "int8", "tensorrt", plan="dpmpp_2m:4"),
-                    "int8-cpu-x86": Body(int8, "int8", "cpu-x86", plan="dpmpp_2m:4", coverage=COVERAGE),
+                    "float32": Body.of(float32, "float32", "portable"),
+                    "int8-tensorrt": Body.of(int8, "int8", "tensorrt", plan="dpmpp_2m:4"),
+                    "int8-cpu-x86": Body.of(int8, "int8", "cpu-x86", plan="dpmpp_2m:4", coverage=COVERAGE),
                 },
                 provenance=Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
                 files={},
@@ -98,7 +99,7 @@ def grouped_body(error):
     return Graph("grouped", (*exact.inputs, Value("group", I64, (1,))), exact.outputs, nodes, constants)
 
 
-def add_stage(path, until=2):
+def add_earlier(path, until=2):
     """Let an exact graph, nothing of it in int8, run the steps of the first `until` range groups of int8-cpu-x86."""
     plan = compile_plan("dpmpp_2m:4", DenoiserFacts(ScheduleSpec("cosine"), "v"), guidance=2.0)
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
@@ -108,6 +109,6 @@ def add_stage(path, until=2):
         graph = grouped_body(ERROR)
         int8 = entry(store(writer, graph, "grouped")[0], graph, roles)
         bodies = writer.manifest.bodies
-        stage = Stage(until, bodies["float32"].graph, Coverage(0, 4608, (), ("h", "output")))
-        staged = Body(int8, "int8", "cpu-x86", edges, plan.name, COVERAGE, stages=(stage,))
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-cpu-x86": staged}))
+        whole = Body.of(int8, "int8", "cpu-x86", edges, plan.name, COVERAGE)
+        mapped = with_earlier(whole, bodies["float32"].graph, Coverage(0, 4608, (), ("h", "output")), until)
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-cpu-x86": mapped}))

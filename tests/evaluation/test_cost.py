@@ -75,7 +75,7 @@ def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -
         for name, graph in (("float32", product("a", "b")), ("int8-cpu-x86", product("a", "c"))):
             file, data = store(writer, graph, "body", external_above=0)
             entry = msgspec.structs.replace(bodies[name].graph, file=file, data=data)
-            bodies[name] = msgspec.structs.replace(bodies[name], graph=entry)
+            bodies[name] = msgspec.structs.replace(bodies[name], graphs=(entry,))
             sizes[name] = file
         writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
     bundle = open_bundle(folder)

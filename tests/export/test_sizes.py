@@ -115,7 +115,7 @@ def test_the_torch_module_and_its_bundle_agree_at_any_size(exported: Path, heigh
 def test_int8_runs_at_every_size(bundle: Path) -> None:
     calibrate(CalibrateOptions(bundle, PLAN, target=("cpu-x86", "tensorrt"), trajectories=8, size=("8x12", "16x16")))
     float32 = load(bundle)
-    coverage = float32.bundle.body("int8-cpu-x86").coverage
+    coverage = float32.bundle.body("int8-cpu-x86").graph.coverage
     assert coverage is not None and coverage.int8_macs > 0.7 * coverage.total_macs
     for body in ("int8-cpu-x86", "int8-tensorrt"):
         sampler = load(bundle, body=body)

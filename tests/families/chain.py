@@ -255,7 +255,7 @@ def _uncut(chain: Chain) -> Found:
     assert chain.made is not None
     graph, inputs = chain.made.traced[0].graph, [condition.input for condition in chain.manifest.conditions]
     with open_for_update(uncut, must_exist=True) as writer:
-        whole = Body(describe(graph, *io.store(writer, graph, "whole"), conditions=inputs), "float32", "portable")
+        whole = Body.of(describe(graph, *io.store(writer, graph, "whole"), conditions=inputs), "float32", "portable")
         writer.commit(
             msgspec.structs.replace(chain.manifest, conditioner=None, prologue=None, bodies={"float32": whole})
         )
@@ -278,7 +278,7 @@ def _int8(target: str) -> Callable[[Chain], Found]:
                 np.savez(rows, **chain.conditions)  # type: ignore[arg-type]
             plan = chain.family.module.PLAN
             calibrate(CalibrateOptions(chain.bundle, plan, wanted, TRAJECTORIES, chain.guidance, conditions=rows))
-        covered = chain.manifest.bodies[f"int8-{target}"].coverage
+        covered = chain.manifest.bodies[f"int8-{target}"].graph.coverage
         assert covered is not None and covered.int8_macs > 0
         share = f"{100 * covered.int8_macs / covered.total_macs:.0f} % of MACs"
         difference = chain.sample(body=f"int8-{target}") - chain.float32

@@ -175,7 +175,7 @@ def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], byt
     document = json.loads(manifest)
     engine = b"not a program"
     sha256 = hashlib.sha256(engine).hexdigest()
-    graph = document["bodies"]["float32"]["graph"]["file"]
+    graph = document["bodies"]["float32"]["graphs"][0]["file"]
     key = EngineKey(document["files"][graph], (), (1, 2, 4), {}, "tensorrt", "10.3", "sm87")
     sidecar = msgspec.json.encode(Sidecar(1, key.digest, key, sha256, {"int8": 1}))
     made = damaged_bytes(sidecar, bytewise) if drawn[0][1] % 4 == 0 else damaged_json(sidecar.decode(), drawn)

@@ -30,7 +30,7 @@ def manifest(file: str, name: str = "tiny") -> Manifest:
         prediction="v",
         schedule=ScheduleSpec("cosine"),
         prologue=None,
-        bodies={"float32": Body(body, "float32", "portable")},
+        bodies={"float32": Body.of(body, "float32", "portable")},
         provenance=Provenance("tiny", "0" * 64, {}, ()),
         files={},
     )

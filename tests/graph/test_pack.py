@@ -12,8 +12,9 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Body, Coverage, Stage
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.conftest import with_earlier
 
 INT8 = ("int8-cpu-x86",)
 
@@ -34,7 +35,7 @@ def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
             )
             file, data = io.store(writer, Graph(name, (value,), (output,), nodes, {"weights": array}), name)
             graph = msgspec.structs.replace(base.graph, file=file, inputs=base.graph.inputs[:1], data=data)
-            bodies[name] = Body(graph, "int8", "cpu-x86")
+            bodies[name] = Body.of(graph, "int8", "cpu-x86")
         writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
 
 
@@ -64,13 +65,12 @@ def test_bodies_share_the_weights_that_are_the_same(tiny_bundle: Path, tmp_path:
         np.testing.assert_array_equal(samples(tmp_path / "device", name), samples(tiny_bundle, name))
 
 
-def test_the_stages_of_a_body_go_along(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_all_graphs_of_a_body_go_along(tiny_bundle: Path, tmp_path: Path) -> None:
     with open_for_update(tiny_bundle, must_exist=True) as writer:
         manifest = writer.manifest
         assert manifest is not None
-        stage = Stage(1, manifest.bodies["float32"].graph, Coverage(0, 1, (), ()))
-        staged = msgspec.structs.replace(manifest.bodies[INT8[0]], stages=(stage,))
-        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, INT8[0]: staged}))
+        several = with_earlier(manifest.bodies[INT8[0]], manifest.bodies["float32"].graph)
+        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, INT8[0]: several}))
     pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     np.testing.assert_array_equal(samples(tmp_path / "device", *INT8), samples(tiny_bundle, *INT8))
 

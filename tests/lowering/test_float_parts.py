@@ -57,7 +57,7 @@ def test_graphs_with_weights_in_files_are_compared_in_parts(tmp_path: Path, monk
     assert asked == []
     body = bundle.manifest.bodies["float32"]
     graph = msgspec.structs.replace(body.graph, data=("graphs/weights.data",))
-    bodies = {"float32": msgspec.structs.replace(body, graph=graph)}
+    bodies = {"float32": msgspec.structs.replace(body, graphs=(graph,))}
     bundle = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, bodies=bodies))
     target.float_graphs_run(bundle)
     assert asked == ["graphs/prologue.onnx", "graphs/body.onnx"]

@@ -34,7 +34,7 @@ def described(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any,
     return replace(
         sampler,
         bundle=replace(sampler.bundle, manifest=manifest),
-        body=msgspec.structs.replace(sampler.body, graph=graph),
+        body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         denoiser=denoiser,
     )
 

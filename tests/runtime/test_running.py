@@ -212,21 +212,20 @@ def changed(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     return bundle
 
 
-@pytest.mark.parametrize("grouped", ["stage", "body"])
-def test_stages_run_the_first_groups_whichever_graph_takes_the_group(tiny_bundle: Path, grouped: str) -> None:
+@pytest.mark.parametrize("grouped", ["first", "body"])
+def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tiny_bundle: Path, grouped: str) -> None:
     """A precision map may leave the last steps, or the first, all in float: that graph has no range group."""
 
-    def stage(manifest: dict[str, Any]) -> None:
-        body, float32 = manifest["bodies"]["int8-cpu-x86"], manifest["bodies"]["float32"]["graph"]
-        first, last = (body["graph"], float32) if grouped == "stage" else (float32, body["graph"])
-        coverage = {"int8_macs": 0, "total_macs": 1, "int8_ops": [], "float_ops": []}
-        body |= {"graph": last, "stages": [{"until": 1, "graph": first, "coverage": coverage}]}
+    def several(manifest: dict[str, Any]) -> None:
+        body, (float32,) = manifest["bodies"]["int8-cpu-x86"], manifest["bodies"]["float32"]["graphs"]
+        first, last = (body["graphs"][0], float32) if grouped == "first" else (float32, body["graphs"][0])
+        body["graphs"] = [first | {"until": body["groups"][0]}, last]
 
-    sampler = fewstep.runtime.load(changed(tiny_bundle, stage), "int8")
+    sampler = fewstep.runtime.load(changed(tiny_bundle, several), "int8")
     plan = sampler.compile("ddim:6", 2.0)
     groups = [step.group for step in plan.steps]
     assert groups == [0, 0, 0, 0, 1, 1]
-    scale = {"stage": [GROUP_SCALE[0], 1.0], "body": [1.0, GROUP_SCALE[1]]}[grouped]
+    scale = {"first": [GROUP_SCALE[0], 1.0], "body": [1.0, GROUP_SCALE[1]]}[grouped]
 
     def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
         shifts = (LABEL_SHIFT[[0, 2]], LABEL_SHIFT[[3, 3]])  # cond, uncond

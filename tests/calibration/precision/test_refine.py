@@ -79,15 +79,15 @@ def truth(clock: Clock, point: Point) -> float:
 
 def test_a_quality_that_all_int8_misses_is_reached_by_what_is_deployed(made: Path, clock: Clock) -> None:
     everything = run(made)
-    assert everything.manifest.bodies["int8-cpu-x86"].stages == () and everything.manifest.precision is None
+    assert len(everything.manifest.bodies["int8-cpu-x86"].graphs) == 1 and everything.manifest.precision is None
     before = quality(made)
     found = run(made, quality=f"{before + 3:.1f}dB").refined["int8-cpu-x86"]
     assert found.sensitivity.operations == ("h1", "h2", "h3", "h4")
     assert found.int8.quality == pytest.approx(before, abs=1e-3)
     assert found.sensitivity.gains.shape == (4, 3)
     body = open_bundle(made).manifest.bodies["int8-cpu-x86"]
-    assert [stage.until for stage in body.stages] == [until for until, _ in found.stages[:-1]]
-    assert len(found.stages) <= 3 and found.stages[-1][0] == 3
+    assert [graph.until for graph in body.graphs[:-1]] == [body.groups[until - 1] for until, _ in found.graphs[:-1]]
+    assert len(found.graphs) <= 3 and found.graphs[-1][0] == 3
     deployed = quality(made)
     assert deployed >= before + 2.9
     assert deployed == pytest.approx(found.point.known, abs=1e-3)  # the search measures what is deployed
@@ -138,7 +138,7 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
     found = run(made, quality="80dB").refined["int8-cpu-x86"]
     assert found.point.choice == (frozenset(range(LAYERS)),) * 3
     body = open_bundle(made).manifest.bodies["int8-cpu-x86"]
-    assert (body.stages, body.groups) == ((), ())
+    assert (len(body.graphs), body.groups) == (1, ())
     assert quality(made) == found.point.quality == 200.0  # the ceiling: equal
     assert "int8-cpu-x86 runs nothing in int8: of all that was tried, float32 itself fits 80dB best" in caplog.text
 

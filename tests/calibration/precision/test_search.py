@@ -9,11 +9,11 @@ from fewstep.calibration.precision.search import (
     Point,
     choose,
     frontier,
+    in_runs,
     pick,
     prefixes,
     ranked,
     scaled,
-    staged,
     step_time,
 )
 
@@ -73,17 +73,17 @@ def test_what_is_faster_in_float_alone_costs_little() -> None:
 
 def test_few_graphs_unite_the_sets_of_neighbours_where_it_is_cheapest():
     choice = (frozenset({1, 2}), frozenset({1}), frozenset(), frozenset())
-    assert staged(choice, COSTS, QUARTERS, 3) == choice
-    assert staged(choice, COSTS, QUARTERS, 2) == (frozenset({1, 2}), frozenset({1, 2}), frozenset(), frozenset())
-    assert staged(choice, COSTS, QUARTERS, 1) == (frozenset({1, 2}),) * 4
+    assert in_runs(choice, COSTS, QUARTERS, 3) == choice
+    assert in_runs(choice, COSTS, QUARTERS, 2) == (frozenset({1, 2}), frozenset({1, 2}), frozenset(), frozenset())
+    assert in_runs(choice, COSTS, QUARTERS, 1) == (frozenset({1, 2}),) * 4
     lone = (frozenset({0}), frozenset(), frozenset({1}))
-    assert staged(lone, COSTS, EVEN, 2) == (frozenset({0}), frozenset({1}), frozenset({1}))
+    assert in_runs(lone, COSTS, EVEN, 2) == (frozenset({0}), frozenset({1}), frozenset({1}))
     mixed = (frozenset({0}), frozenset({0, 1}), frozenset({1}))
     late = np.array([0.1, 0.1, 0.8])  # most steps are of the last group: it is left alone
-    assert staged(mixed, COSTS, late, 2) == (frozenset({0, 1}), frozenset({0, 1}), frozenset({1}))
-    assert staged(mixed, COSTS, late[::-1], 2) == (frozenset({0}), frozenset({0, 1}), frozenset({0, 1}))
+    assert in_runs(mixed, COSTS, late, 2) == (frozenset({0, 1}), frozenset({0, 1}), frozenset({1}))
+    assert in_runs(mixed, COSTS, late[::-1], 2) == (frozenset({0}), frozenset({0, 1}), frozenset({0, 1}))
     for most in range(1, 5):
-        for sets, given in zip(staged(choice, COSTS, QUARTERS, most), choice, strict=True):
+        for sets, given in zip(in_runs(choice, COSTS, QUARTERS, most), choice, strict=True):
             assert sets >= given
 
 

@@ -185,8 +185,8 @@ def test_a_damaged_graph_is_named(
     path = tiny_bundle / "manifest.json"
     manifest = msgspec.json.decode(path.read_bytes())
     body = manifest["bodies"]["int8-cpu-x86"]
-    graph = body["graph"] | {"file": "other.onnx"}
-    manifest["bodies"]["int8-openvino"] = body | {"target": "openvino", "graph": graph}
+    graph = body["graphs"][0] | {"file": "other.onnx"}
+    manifest["bodies"]["int8-openvino"] = body | {"target": "openvino", "graphs": [graph]}
     manifest["files"]["other.onnx"] = "0" * 64
     path.write_bytes(msgspec.json.encode(manifest))
     (tiny_bundle / "other.onnx").write_bytes(b"damaged")

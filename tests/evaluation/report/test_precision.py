@@ -1,4 +1,4 @@
-"""The report of a bundle whose body has stages: how it is timed, and its precision map on the page."""
+"""The report of a bundle whose body has several graphs: how it is timed, and its precision map on the page."""
 
 from dataclasses import replace as dataclass_replace
 from xml.etree import ElementTree
@@ -12,10 +12,10 @@ from fewstep.evaluation.report.precision import ShownMap, precision_section, sho
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.file import decode as decode_plan
-from fewstep.runtime.bundle.manifest import Stage
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.precision.test_refine import deep, run
 from tests.calibration.test_calibrate import write_bundle
+from tests.conftest import with_earlier
 
 pytestmark = pytest.mark.slow
 
@@ -148,15 +148,15 @@ def test_cells_are_as_dark_as_the_gain_and_framed_where_float():
     assert 'fill-opacity="1.000"' in text and 'fill-opacity="0.500"' in text and 'fill-opacity="0.000"' in text
 
 
-def test_a_body_with_stages_is_reported_with_its_map(tmp_path):
+def test_a_body_of_several_graphs_is_reported_with_its_map(tmp_path):
     bundle = write_bundle(tmp_path / "deep", deep())
     run(bundle)
     assert stored_maps(open_bundle(bundle)) == ()
     with open_for_update(bundle, must_exist=True) as writer:  # the first steps run a graph of their own, here the same
         body = writer.manifest.bodies["int8-cpu-x86"]
-        staged = replace(body, stages=(Stage(1, body.graph, body.coverage),))
+        mapped = with_earlier(body, body.graph, body.graph.coverage)
         kept = writer.add(encode((replace(MAP, plan="ddim:3"),)), "precision", "map", ".json")
-        bodies = {**writer.manifest.bodies, "int8-cpu-x86": staged}
+        bodies = {**writer.manifest.bodies, "int8-cpu-x86": mapped}
         writer.commit(replace(writer.manifest, bodies=bodies, precision=kept))
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))

@@ -29,7 +29,7 @@ from fewstep.ranges.table import Range, Ranges, RangesTable
 from fewstep.rollouts.metrics import CEILING, psnr
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
-from tests.evaluation.judged_bundle import ERROR, add_stage, make_bundle
+from tests.evaluation.judged_bundle import ERROR, add_earlier, make_bundle
 
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
 F32 = np.dtype(np.float32)
@@ -122,14 +122,14 @@ def test_a_known_error_gives_known_figures(made):
 
 
 def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
-    add_stage(bundle, until=1)
+    add_earlier(bundle, until=1)
     measured = report(options(bundle))
     (own,) = (quality for quality in measured.qualities if quality.body == "int8-cpu-x86")
     assert [step.forced for step in own.steps] == pytest.approx([CEILING] + [-20 * np.log10(ERROR)] * 3, abs=0.01)
     seeds = range(3)
-    with load(bundle, body="int8-cpu-x86") as staged, load(bundle, body="float32") as exact:
+    with load(bundle, body="int8-cpu-x86") as mapped, load(bundle, body="float32") as exact:
         conditions = {"class": list(seeds)}
-        drawn = [each.sample("dpmpp_2m:4", seeds, conditions, 2.0) for each in (staged, exact)]
+        drawn = [each.sample("dpmpp_2m:4", seeds, conditions, 2.0) for each in (mapped, exact)]
     assert own.against_float.values[:3] == pytest.approx(psnr(*drawn), abs=1e-3)
     (covered,) = measured.covered
     assert covered.share == pytest.approx(0.75 * 0.5)  # the first of four steps has nothing in int8, the others half

@@ -167,7 +167,7 @@ def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evalu
     assert stored_evaluation(open_bundle(bundle)) == results
     with open_for_update(bundle, must_exist=True) as writer:
         graph = writer.manifest.bodies["float32"].graph  # another graph under the body's name
-        changed = {**writer.manifest.bodies, BODY: replace(writer.manifest.bodies[BODY], graph=graph)}
+        changed = {**writer.manifest.bodies, BODY: replace(writer.manifest.bodies[BODY], graphs=(graph,))}
         writer.commit(replace(writer.manifest, bodies=changed))
     assert stored_evaluation(open_bundle(bundle)) is None
 

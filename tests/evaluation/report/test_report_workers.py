@@ -16,13 +16,13 @@ from fewstep.evaluation.results import Results
 from fewstep.evaluation.sampling_job import SamplingJob
 from fewstep.plans.errors import UserError
 from fewstep.workers.processes import Processes
-from tests.evaluation.judged_bundle import add_stage, make_bundle
+from tests.evaluation.judged_bundle import add_earlier, make_bundle
 
 
 def asked(folder: Path, **changes: Any) -> ReportOptions:
     """Two batches, of which the second has fewer seeds that are judged step by step, and none of a simulated body."""
     bundle = make_bundle(folder)
-    add_stage(bundle)
+    add_earlier(bundle)
     few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5, "rounds": 1}
     return ReportOptions(bundle, teacher="dpmpp_2m:12", batches=(1,), turn_seconds=0.01, **few, **changes)
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -14,9 +13,9 @@ from fewstep.evaluation.results import Clipped, Quality, WorstSample
 from fewstep.graph import io
 from fewstep.lowering.encoding import Encoding
 from fewstep.plans.plan import group_of
-from fewstep.runtime.bundle.manifest import Coverage, Stage
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.conftest import with_earlier
 
 ONE = Encoding(np.array([1.0, 2.0]), np.uint8(0), np.ones(2))  # 0 to 255, then 0 to 510
 
@@ -49,10 +48,8 @@ def test_a_sample_beyond_what_calibration_saw_is_clipped(tmp_path: Path) -> None
     assert sum(each.worst for each in found.clipped) > 3 * sum(each.worst for each in seen.clipped)
     assert [each.worst for each in found.clipped] == sorted((each.worst for each in found.clipped), reverse=True)
     assert worst_sample(reference, prepared, made.manifest.bodies["float32"], made.plan, psnr, None) is None
-    staged = msgspec.structs.replace(
-        body, stages=(Stage(2, body.graph, Coverage(0, 1, (), ())),)
-    )  # whose first two range groups are in float
-    later = worst_sample(reference, loud, staged, made.plan, psnr, None)
+    mapped = with_earlier(body, body.graph, group=2)  # whose first two range groups are in float
+    later = worst_sample(reference, loud, mapped, made.plan, psnr, None)
     early = {step for step in range(len(made.plan.steps)) if group_of(made.plan.steps[step].lam, body.groups) < 2}
     assert later is not None and early and {each.step for each in found.clipped} & early
     assert later.clipped and not {each.step for each in later.clipped} & early

@@ -4,15 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation.speed import staged
+from fewstep.evaluation.speed import mean_step
 from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.evaluation.speed.mean_step import middle_feeds
 from fewstep.evaluation.speed.race import Race, Timing
-from fewstep.evaluation.speed.staged import middle_feeds
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.evaluation.judged_bundle import add_stage, make_bundle
+from tests.evaluation.judged_bundle import add_earlier, make_bundle
 from tests.runtime.test_fitted_plans import give
 
 QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
@@ -20,7 +20,7 @@ QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 
 def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, monkeypatch):
     path = make_bundle(tmp_path / "tiny")
-    add_stage(path, until=1)
+    add_earlier(path, until=1)
     raced = []
 
     def race(contenders, *_):
@@ -29,7 +29,7 @@ def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, 
         times = ((4.0, 1.0), (4.0, 1.0), (2.0, 2.0))
         return Race(2, 1, 1, tuple(Timing(c.name, *[t] * 4, 1, r, r, r, 0, 0) for c, (t, r) in zip(contenders, times)))
 
-    monkeypatch.setattr(staged, "race", race)
+    monkeypatch.setattr(mean_step, "race", race)
     found = bench(BenchOptions(path, **QUICK))
     assert [sorted(contender.feeds) for contender in raced] == [["row", "x"], ["row", "x"], ["group", "row", "x"]]
     assert [(timing.name, timing.median) for timing in found.races[0].timings] == [
@@ -52,7 +52,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
         raced.extend(contenders)
         return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
 
-    monkeypatch.setattr(staged, "race", race)
+    monkeypatch.setattr(mean_step, "race", race)
     bench(BenchOptions(path, plan="fitted:3", **QUICK))
     fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
@@ -63,7 +63,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
 
 def test_graphs_are_really_run(tmp_path):
     path = make_bundle(tmp_path / "tiny")
-    add_stage(path)
+    add_earlier(path)
     (race,) = bench(BenchOptions(path, **QUICK)).races
     assert [timing.name for timing in race.timings] == ["float32", "int8-cpu-x86"] and race.batch == 2
     assert race.timings[0].ratio == 1 and all(timing.median > 0 for timing in race.timings)

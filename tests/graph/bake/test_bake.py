@@ -29,6 +29,7 @@ from fewstep.plans.tracer import Tracer
 from fewstep.runtime import Hold
 from fewstep.runtime.bundle.reading import file_sha256, open_bundle
 from fewstep.runtime.request import denoiser_facts
+from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, sampled
 
 LABELS = [0, 2, 1, 1, 0]
@@ -313,14 +314,12 @@ def test_guidance_without_a_null_value_is_refused(tiny_bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_stages_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: Path, unroll: bool) -> None:
+def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: Path, unroll: bool) -> None:
     """The first range group runs the float graph, the second the body's own: a Loop each."""
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    coverage = {"int8_macs": 0, "total_macs": 1, "int8_ops": [], "float_ops": []}
-    stage = {"until": 1, "graph": manifest["bodies"]["float32"]["graph"], "coverage": coverage}
-    manifest["bodies"]["int8-cpu-x86"]["stages"] = [stage]
-    path.write_bytes(msgspec.json.encode(manifest))
+    manifest = open_bundle(tiny_bundle).manifest
+    several = with_earlier(manifest.bodies["int8-cpu-x86"], manifest.bodies["float32"].graph)
+    manifest = msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-x86": several})
+    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", "int8", guidance=2.0, unroll=unroll)
     assert_bitwise(tiny_bundle, options)
     loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]

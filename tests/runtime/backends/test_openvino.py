@@ -140,7 +140,7 @@ def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(tiny_bundle
     bundle = open_bundle(tiny_bundle)
     manifest = bundle.manifest
     body = manifest.bodies["float32"]
-    fewer = msgspec.structs.replace(body, graph=msgspec.structs.replace(body.graph, inputs=body.graph.inputs[:1]))
+    fewer = msgspec.structs.replace(body, graphs=(msgspec.structs.replace(body.graph, inputs=body.graph.inputs[:1]),))
     changed = msgspec.structs.replace(manifest, bodies={**manifest.bodies, "float32": fewer})
     (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
     with pytest.raises(UserError, match=r"has the inputs row float32\['batch', 1\], x .*, the manifest says x"):

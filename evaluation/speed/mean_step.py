@@ -10,37 +10,26 @@ from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends import Arrays
-from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry
+from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
 
-def shares(body: Body, plan: Plan) -> list[tuple[GraphEntry, float]]:
+def shares(body: Body, plan: Plan) -> list[tuple[StepGraph, float]]:
     """The graphs of a body, and which share of the plan's steps each of them runs."""
-    return [(graph, share) for graph, _, share in _parts(body, plan)]
+    groups = [step.group for step in regroup(plan, body.groups).steps]
+    runs = [body.serving(group) for group in groups]
+    return [(graph, runs.count(number) / len(runs)) for number, graph in enumerate(body.graphs) if number in runs]
 
 
 def int8_share(body: Body, plan: Plan) -> float | None:
     """Share of multiply-accumulates in int8 over all steps of the plan; None if a graph's coverage is not known."""
     total = 0.0
-    for _, coverage, share in _parts(body, plan):
-        if coverage is None or not coverage.total_macs:
+    for graph, share in shares(body, plan):
+        if graph.coverage is None or not graph.coverage.total_macs:
             return None
-        total += share * coverage.int8_macs / coverage.total_macs  # every graph does the same work
+        total += share * graph.coverage.int8_macs / graph.coverage.total_macs  # every graph does the same work
     return total
-
-
-def _parts(body: Body, plan: Plan) -> list[tuple[GraphEntry, Coverage | None, float]]:
-    """Each graph of a body that the plan runs, with its coverage and its share of the steps."""
-    groups = [step.group for step in regroup(plan, body.groups).steps]
-    parts: list[tuple[GraphEntry, Coverage | None, range]] = []
-    served = 0
-    for stage in body.stages:
-        parts.append((stage.graph, stage.coverage, range(served, stage.until)))
-        served = stage.until
-    parts.append((body.graph, body.coverage, range(served, len(body.groups) + 1)))
-    counted = [(graph, coverage, sum(g in own for g in groups) / len(groups)) for graph, coverage, own in parts]
-    return [part for part in counted if part[2] > 0]
 
 
 def race_bodies(

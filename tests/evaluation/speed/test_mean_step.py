@@ -1,13 +1,13 @@
 import pytest
 
+from fewstep.evaluation.speed.mean_step import mean_timing, shares
 from fewstep.evaluation.speed.race import Timing
-from fewstep.evaluation.speed.staged import mean_timing, shares
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.bundle.manifest import Body, Coverage, GraphEntry, Stage
+from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from tests.conftest import with_earlier
 
 PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))
-COVERAGE = Coverage(1, 1, (), ())
 FIRST, LAST = GraphEntry("first.onnx", (), ()), GraphEntry("last.onnx", (), ())
 
 
@@ -18,9 +18,10 @@ def timing(median, ratio):
 def test_each_graph_has_the_share_of_the_steps_it_runs():
     lams = [step.lam if step.lam is not None else -20.0 for step in PLAN.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))  # a group for each step
-    staged = Body(LAST, "int8", "cpu-x86", groups=edges, stages=(Stage(1, FIRST, COVERAGE),))
-    assert shares(staged, PLAN) == [(FIRST, 0.25), (LAST, 0.75)]
-    assert shares(Body(LAST, "int8", "cpu-x86", groups=edges), PLAN) == [(LAST, 1.0)]
+    whole = Body.of(LAST, "int8", "cpu-x86", groups=edges)
+    several = shares(with_earlier(whole, FIRST), PLAN)
+    assert [(graph.file, share) for graph, share in several] == [("first.onnx", 0.25), ("last.onnx", 0.75)]
+    assert shares(whole, PLAN) == [(whole.graph, 1.0)]
 
 
 def test_a_mean_step_weighs_its_graphs():
