@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Real
 
 from fewstep.plans import guidance as guide
+from fewstep.plans.carry import keeping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
@@ -104,7 +105,7 @@ def trace_plan(
         )
         for evaluation, table in zip(tracer.evaluations, tables.steps, strict=True)
     )
-    return Plan(
+    plan = Plan(
         schema=SCHEMA,
         name=name,
         schedule=schedule.fingerprint,
@@ -121,6 +122,7 @@ def trace_plan(
         output=tables.output,
         tensors=tables.tensors,
     )
+    return keeping(plan, denoiser.carried, denoiser.schedule, groups)
 
 
 def _second_time(to: Time, schedule: NoiseSchedule) -> float:

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from fewstep.plans import guidance, shaping
+from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import DRAWS_LIMIT
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
 
 FIX = "compile it again (a plan NAME:STEPS needs no file)"
 FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
+OLDER = (1, 2)  # schemas that are read too
 HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
 
 
@@ -28,11 +30,16 @@ def decode(data: bytes, source: str = "plan") -> Plan:
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
             raise UserError(f"{source} has plan schema {schema}, this version reads up to {SCHEMA}", "update fewstep")
-        plan = msgspec.convert(_from_schema_1(raw), Plan) if schema == 1 else msgspec.json.decode(data, type=Plan)
+        older = _from_schema_1(raw) if schema == 1 else raw
+        plan = (
+            msgspec.convert(older | {"schema": SCHEMA}, Plan)
+            if schema in OLDER
+            else msgspec.json.decode(data, type=Plan)
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is no plan: {error}", FIX) from None
     if plan.schema != SCHEMA:
-        raise UserError(f"{source} has plan schema {plan.schema}, this version reads {SCHEMA} and 1", FIX)
+        raise UserError(f"{source} has plan schema {plan.schema}, this version reads 1 to {SCHEMA}", FIX)
     problem = _problem(plan)
     if problem:
         raise UserError(f"{source} is damaged: {problem}", FIX)
@@ -54,7 +61,6 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
     weight = raw["guidance"]
     form = None if weight is None or weight == 1 else {"type": "cfg", "weight": weight}
     return raw | {
-        "schema": SCHEMA,
         "guidance": form,
         "strength": None,
         "given": [],
@@ -80,6 +86,8 @@ def _problem(plan: Plan) -> str | None:
         return f"its guidance {wrong}"
     if wrong := tensor_problem(plan.tensors):
         return wrong
+    if len({bank.name for bank in plan.banks}) < len(plan.banks) or any(bank.slots < 1 for bank in plan.banks):
+        return f"it has the banks {[(bank.name, bank.slots) for bank in plan.banks]}"
     begins = len(plan.given) + len(plan.start_draws)
     if wrong := _terms_problem("start", plan.start_terms, K, begins, len(plan.tensors)):
         return wrong
@@ -88,16 +96,17 @@ def _problem(plan: Plan) -> str | None:
         ("output", (plan.output,), 1, K),
     ]
     for i, step in enumerate(plan.steps):
-        wrong = _step_problem(step, K, len(plan.tensors))
+        wrong = _step_problem(step, K, len(plan.tensors)) or _banks_problem(step, plan)
         if wrong:
             return f"steps[{i}] {wrong}"
-        shapes += [(f"steps[{i}].{name}", table, lines, width) for name, table, lines, width in _step_shapes(step, K)]
+        tables = (*_step_shapes(step, K), *_bank_shapes(step, plan))
+        shapes += [(f"steps[{i}].{name}", table, lines, width) for name, table, lines, width in tables]
     for name, table, height, width in shapes:
         if len(table) != height or any(len(row) != width for row in table):
             return f"{name} is not {height} x {width}"
         if not all(abs(number) <= FLOAT32_LIMIT for row in table for number in row):  # nor NaN
             return f"{name} holds a number that is not finite"
-    return None
+    return carry_problem(plan)
 
 
 def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
@@ -115,6 +124,28 @@ def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
     if not math.isfinite(step.lam or 0):
         return "has a time that is not finite"
     return _terms_problem("update", step.terms, rows, _columns(step, rows), tensors)
+
+
+def _banks_problem(step: Step, plan: Plan) -> str | None:
+    """What is wrong with the places of a step's carried tensors."""
+    banks, reads = len(plan.banks), [entry.bank for entry in step.carry_in]
+    writes = [(entry.bank, entry.slot) for entry in step.carry]
+    if len(set(reads)) < len(reads) or not all(0 <= bank < banks for bank in reads):
+        return f"feeds the banks {reads} of {banks}"
+    if len(set(writes)) < len(writes) or not all(
+        0 <= bank < banks and 0 <= slot < plan.banks[bank].slots for bank, slot in writes
+    ):
+        return f"writes (bank, slot) {writes} of {[each.slots for each in plan.banks]} slots"
+    columns = min((plan.banks[bank].slots for bank in reads), default=0)
+    return _terms_problem("carry_in", step.carry_in_terms, len(reads), columns, len(plan.tensors))
+
+
+def _bank_shapes(step: Step, plan: Plan) -> Iterator[tuple[str, Sequence[Row], int, int]]:
+    """(name, table, lines, columns) of what a step feeds and writes."""
+    for number, entry in enumerate(step.carry_in):
+        yield f"carry_in[{number}].row", (entry.row,), 1, plan.banks[entry.bank].slots
+    for number, write in enumerate(step.carry):
+        yield f"carry[{number}].row", (write.row,), 1, plan.banks[write.bank].slots + 1
 
 
 def _columns(step: Step, rows: int) -> int:

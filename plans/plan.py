@@ -8,8 +8,15 @@ The state S has `rows` rows, each the size of a sample. It starts as S = start .
     S' = update . [S; o; p; draws]            guidance weights and the prediction's meaning are folded in
 
 and the sample is output . S after the last step. Where a coefficient differs over a sample it is a tensor (`terms`).
-Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `file.py` writes and
-reads them.
+
+Some networks also take and return *carried* tensors, of shapes of their own: keys and values, features. Each has a
+bank of slots c, of which a step reads and writes rows; the branches of a step stand one after the other in front:
+
+    o, made = network(u, time, branch, carry_in . c)
+    c'      = carry . [c; made]
+
+Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `carry.py` gives them
+banks, `file.py` writes and reads them.
 """
 
 from collections.abc import Sequence
@@ -22,7 +29,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
-SCHEMA = 2
+SCHEMA = 3
 FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
@@ -45,12 +52,42 @@ class Term(Strict, frozen=True):
     tensor: int
 
 
-class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape_of"}):
+class Bank(Strict, frozen=True):
+    """The slots of a carried tensor.
+
+    is_kept: a run begins with what the run before left, or with zeros. Other slots are empty until a step writes them.
+    """
+
+    name: str
+    slots: int
+    is_kept: bool
+
+
+class CarryIn(Strict, frozen=True):
+    """What a network is fed at a step: `row` over the slots of bank number `bank`."""
+
+    bank: int
+    row: Row
+
+
+class Carry(Strict, frozen=True):
+    """What a slot holds after a step: `row` over the slots of its bank before it, and then what the network made.
+
+    A slot that no entry names is held.
+    """
+
+    bank: int
+    slot: int
+    row: Row
+
+
+class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", "shaping_of": "shape_of"}):
     """One evaluation and the update after it. `lam` is log(alpha / sigma) there, None for -infinity (pure noise).
 
     Columns of `shaping_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
     predicted sample: those, then what the shaping makes if there is one. Of `update`, one line for each row of the next
-    state: those, then `draws`.
+    state: those, then `draws`. `carry_in_terms` add to what `carry_in` feeds: their rows count its entries, and their
+    columns the slots.
     """
 
     network: str
@@ -69,6 +106,9 @@ class Step(Strict, frozen=True, rename={"shaping": "shape", "shaping_of": "shape
     update: tuple[Row, ...]
     terms: tuple[Term, ...]
     draws: tuple[int, ...]
+    carry_in: tuple[CarryIn, ...] = ()
+    carry_in_terms: tuple[Term, ...] = ()
+    carry: tuple[Carry, ...] = ()
 
 
 class Fitted(Strict, frozen=True):
@@ -91,6 +131,7 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     strength: the share of the steps that is run from a given image; None starts from noise.
     renoise: the share of the noise that the given image gets; None is all of it.
     fitted: where the numbers are no solver's, but were fitted to a denoiser.
+    banks: of carried tensors.
     """
 
     schema: int
@@ -109,6 +150,7 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     tensors: tuple[Tensor, ...]
     renoise: float | None = None
     fitted: Fitted | None = None
+    banks: tuple[Bank, ...] = ()
 
 
 def row_names(rows: int) -> tuple[str, ...]:

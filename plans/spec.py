@@ -56,12 +56,28 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
 Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual"]
 
 
+class Carried(Strict, frozen=True):
+    """A tensor that a denoiser takes and returns beside x, one of `shape` per sample, which is carried from run to run.
+    The first run begins with zeros.
+
+    bank: which evaluations write it. "step" is a bank with a slot for each evaluation of a plan: it reads what the same
+    evaluation of the run before wrote. "sample" is one slot, which all evaluations read; one more evaluation, of the
+    sample at the cleanest time, writes it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bank: Literal["step", "sample"] = "step"
+    dtype: Literal["float32", "int64"] = "float32"
+
+
 @dataclass(frozen=True)
 class DenoiserFacts:
     """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`) or
     one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the prediction, a
     learned variance would be a second). For restoration `towards` names the given tensor that noising reverts to
-    (`Tracer.start`). `grid` is the grid of plan names without one; `plans.default_grid` chooses it for new bundles."""
+    (`Tracer.start`). `grid` is the grid of plan names without one; `plans.default_grid` chooses it for new bundles.
+    `carried` is what it carries from run to run."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -70,3 +86,4 @@ class DenoiserFacts:
     towards: str | None = None
     grid: str = "trailing"
     perturbed: bool = True
+    carried: tuple[Carried, ...] = ()

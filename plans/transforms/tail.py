@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.carry import check_carry
 from fewstep.plans.plan import Plan, row_names
 
 T = TypeVar("T")
@@ -14,7 +15,9 @@ T = TypeVar("T")
 def tail(plan: Plan, k: int) -> Plan:
     """The plan from step `k` on. It starts from the state before that step, as given tensors `row0` to `row{K-1}`.
 
-    Draws keep their numbers. A run of the tail from the rows of a whole run therefore ends in the same bits.
+    Draws keep their numbers. A run of the tail from the rows of a whole run therefore ends in the same bits. Slots that
+    are kept from run to run go on with the slots of that run. UserError for a step that reads another slot before it is
+    written.
 
     Args:
         k: in [0, number of steps). At 0 the run starts from given rows in place of noise.
@@ -22,7 +25,7 @@ def tail(plan: Plan, k: int) -> Plan:
     check_compiled(plan)
     k = whole(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
     identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
-    return msgspec.structs.replace(
+    rest = msgspec.structs.replace(
         plan,
         name=f"{plan.name} from step {k}",
         strength=None,
@@ -32,6 +35,7 @@ def tail(plan: Plan, k: int) -> Plan:
         start_draws=(),
         steps=plan.steps[k:],
     )
+    return check_carry(rest, "cut it at a step that writes what it reads")
 
 
 def as_given(rows: Sequence[T]) -> dict[str, T]:

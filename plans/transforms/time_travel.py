@@ -30,6 +30,8 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     first, end = (0, last) if between is None else between
     if plan.rows != 1 or any(step.terms for step in plan.steps):
         raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
+    if plan.banks:
+        raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no step: it would read its own")
     if any(step.alpha is None or step.sigma is None for step in plan.steps):
         raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
     repeats, jump = whole("repeats", repeats, 1), whole("jump", jump, 1)

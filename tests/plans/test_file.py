@@ -40,8 +40,8 @@ def test_a_plan_of_schema_1_samples_as_it_did():
 
 
 def test_a_newer_plan_is_refused_before_its_fields_are_read():
-    with pytest.raises(UserError, match="p.json has plan schema 3, this version reads up to 2; update fewstep"):
-        decode(b'{"schema": 3, "whatever": []}', "p.json")
+    with pytest.raises(UserError, match="p.json has plan schema 4, this version reads up to 3; update fewstep"):
+        decode(b'{"schema": 4, "whatever": []}', "p.json")
 
 
 @pytest.mark.parametrize(
