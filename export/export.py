@@ -253,6 +253,7 @@ def _manifest(
         units=spec.units,
         spectrogram=spec.spectrogram,
         policy=spec.policy,
+        carried=spec.carried,
     )
 
 

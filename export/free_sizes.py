@@ -13,7 +13,7 @@ import torch
 
 from fewstep.export.error_text import module_name
 from fewstep.export.points import visits
-from fewstep.export.reference import call
+from fewstep.export.reference import call, predicted
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
@@ -25,7 +25,7 @@ Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
 
 def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
-    """The dynamic axes of (x, *times, *conditions), as torch.export takes them, `batch` leading each."""
+    """The dynamic axes of (x, *times, *conditions, *carried), as torch.export takes them, `batch` leading each."""
     steps = {size.name: _steps(size) for size in spec.sizes}
     multiples = {size.name: size.multiple for size in spec.sizes}
 
@@ -34,7 +34,7 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
 
     times: list[tuple[int | str, ...]] = [()] * len(spec.times)
     shapes = (free_x_shape(spec), *times, *(free_shape(each.shape, each.follows) for each in spec.conditions))
-    return [{0: batch, **axes(shape)} for shape in shapes]
+    return [*({0: batch, **axes(shape)} for shape in shapes), *({0: batch} for _ in spec.carried)]
 
 
 def trace_sizes(spec: Spec) -> dict[str, int]:
@@ -55,7 +55,7 @@ def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: in
         at = sized(spec, choice)
         where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
         try:
-            output = call(module, spec, inputs(at, batch), where)
+            output = predicted(spec, call(module, spec, inputs(at, batch), where))
         except UserError as error:
             raise UserError(error.what, WITHOUT) from error
         if output.shape != (batch, *at.output_shape):

@@ -73,6 +73,8 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
         feeds[TO] = np.resize(np.array(cleaner, np.float32), batch)
     for condition in spec.conditions:
         feeds[condition.input] = _values(condition, batch, number, rng)
+    for name, carried in spec.takes_carried.items():
+        feeds[name] = np.zeros((batch, *carried.shape), carried.dtype)
     return feeds
 
 

@@ -33,8 +33,14 @@ class TorchReference:
         return module_name(self.module)
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        output: Array = call(self.module, self.spec, _tensors(feeds), where).numpy()
+        output: Array = predicted(self.spec, call(self.module, self.spec, _tensors(feeds), where)).numpy()
         return output
+
+    def carried(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if not self.spec.carried:
+            return {}
+        _, *returned = call(self.module, self.spec, _tensors(feeds))
+        return {name: tensor.numpy() for name, tensor in zip(self.spec.takes_carried, returned, strict=True)}
 
     def draws(self) -> str:
         return drawing(self.module, self.program)
@@ -86,6 +92,12 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
         raise UserError(what, f"let {signature(spec)} take every value that its spec allows") from error
 
 
+def predicted(spec: Spec, returned: Any) -> Any:
+    """The prediction of what a module returns."""
+    return returned[0] if spec.carried else returned
+
+
 def signature(spec: Spec) -> str:
     times = ("time",) if spec.to is None else ("time", "to")
-    return f"forward({', '.join(('x', *times, *(condition.name for condition in spec.conditions)))})"
+    beside = (*(condition.name for condition in spec.conditions), *(carried.name for carried in spec.carried))
+    return f"forward({', '.join(('x', *times, *beside))})"

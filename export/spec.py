@@ -19,8 +19,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.runtime.bundle.manifest import Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
+from fewstep.plans.spec import Carried, Prediction, ScheduleSpec
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
@@ -44,6 +44,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
         Spectrogram | None,
         "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
     ),
+    "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),
     "to": (str | None, "give the name of the input that is the second time, or leave it out"),
@@ -61,6 +62,9 @@ class Spec:
 
     A network of two times, the start and the end of a step (flow maps, consistency trajectories, MeanFlow), takes both:
     `forward(x, time, to, *conditions)`. Its spec names the second one, `to="to"`.
+
+    A network that makes a long sample chunk by chunk takes and returns what it carries, such as keys and values:
+    `forward(x, time, *conditions, *carried)` -> (prediction, *carried), tensors [B, *shape] in the order given here.
 
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
@@ -81,6 +85,7 @@ class Spec:
     units: Affine | None = None
     policy: Policy | None = None
     spectrogram: Spectrogram | None = None
+    carried: tuple[Carried, ...] = ()
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -90,6 +95,16 @@ class Spec:
     def times(self) -> dict[str, str]:
         """The network's times: port of the graph -> name of the input in an .onnx file."""
         return {TIME: self.time} | ({} if self.to is None else {TO: self.to})
+
+    @property
+    def takes_carried(self) -> dict[str, Carried]:
+        """The ports of the graph that take what it carries."""
+        return {CARRIED + each.name: each for each in self.carried}
+
+    @property
+    def returns_carried(self) -> dict[str, Carried]:
+        """The ports of the graph that return what it carries."""
+        return {NEXT + each.name: each for each in self.carried}
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -116,9 +131,14 @@ class Spec:
         if self.heads < 1:
             raise UserError(f"spec {self.name!r} has {self.heads} heads", "give at least 1")
         inputs = [condition.input for condition in self.conditions]
+        for each in self.carried:
+            if not each.name.isidentifier() or any(size < 1 for size in each.shape):
+                what = f"spec {self.name!r} carries {each.name!r} of shape {list(each.shape)}"
+                raise UserError(what, "give a name of letters and digits, and the shape of one sample")
+        ports = [begin + each.name for each in self.carried for begin in (CARRIED, NEXT)]
         for names, kind, fix in (
             (
-                [X, TIME, TO, GROUP, OUTPUT, *inputs],
+                [X, TIME, TO, GROUP, OUTPUT, *inputs, *ports],
                 "inputs",
                 "rename the condition's input, in an .onnx file there too",
             ),
@@ -128,6 +148,7 @@ class Spec:
                 "x, time, to, output and conditions have their own",
             ),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
+            ([each.name for each in self.carried], "carried tensors", "rename one"),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
@@ -212,6 +233,10 @@ class Reference(Protocol):
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
         """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
+        ...
+
+    def carried(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The carried tensors [B, *shape] that it returns, by the ports that take them."""
         ...
 
     def draws(self) -> str:

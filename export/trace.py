@@ -10,7 +10,7 @@ import torch
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
-from fewstep.export.reference import TorchReference, call, signature
+from fewstep.export.reference import TorchReference, call, predicted, signature
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph.extents import free_ports
@@ -36,13 +36,13 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     free_sizes.check_forward(module, spec, example_inputs, TRACE_BATCH)
     example = example_inputs(sized(spec, free_sizes.trace_sizes(spec)), TRACE_BATCH)
     dynamic = _dynamic(module, spec, batch_limit)
-    names = [X, *spec.times, *(condition.input for condition in spec.conditions)]
+    names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.takes_carried]
     try:
-        graph, program = capture(module, example, dynamic, inputs=names, outputs=[OUTPUT])
+        graph, program = capture(module, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.returns_carried])
     except UserError as error:
         raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec, spec.heads)
-    fixed = [value.name for value in graph.inputs if value.shape[:1] != (BATCH,)]
+    fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
     return TracedDenoiser(replace(graph, name=spec.name), TorchReference(module, spec, program))
@@ -58,13 +58,14 @@ def _dynamic(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any
 
 
 def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
-    """Any valid (x, time, *conditions), or (x, time, to, *conditions)."""
+    """Any valid (x, time, *conditions), or (x, time, to, *conditions); carried tensors behind them are zeros."""
     lowest = [(drawn_range(condition) or (0.0, 0.0))[0] for condition in spec.conditions]
     conditions = [
         torch.from_numpy(np.full((batch, *condition.shape), value, condition.dtype))
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
-    return (torch.zeros(batch, *spec.x_shape), *(torch.ones(batch) for _ in spec.times), *conditions)
+    carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
+    return (torch.zeros(batch, *spec.x_shape), *(torch.ones(batch) for _ in spec.times), *conditions, *carried)
 
 
 def check_weights(module: torch.nn.Module) -> None:
@@ -81,7 +82,10 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    output, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
+    returned, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
+    if spec.carried:
+        _check_carried(module, spec, returned, example[-len(spec.carried) :])
+    output = predicted(spec, returned)
     if [tensor._version for tensor in example] != versions:
         who = changed_inputs(module, tuple(map(torch.clone, example)))
         raise UserError(f"{who} changes its input in place", "let it make a new tensor, as x = x * 2 for x.mul_(2)")
@@ -98,3 +102,17 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
         if output.shape[1:] == (2 * first, *others):
             fix = "return output.chunk(2, dim=1)[0] if the other half is a learned variance, or give heads in the spec"
         raise UserError(what, fix)
+
+
+def _check_carried(module: torch.nn.Module, spec: Spec, returned: Any, taken: tuple[torch.Tensor, ...]) -> None:
+    """UserError unless a module returns its prediction, and what it carries as it takes it."""
+    names = ", ".join(each.name for each in spec.carried)
+    fix = f"let {signature(spec)} return (prediction, {names}), each shaped as it was taken"
+    if not isinstance(returned, tuple) or len(returned) != 1 + len(taken):
+        count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
+        raise UserError(f"{module_name(module)} carries {names} and returned {count}", fix)
+    for each, before, after in zip(spec.carried, taken, returned[1:], strict=True):
+        if not isinstance(after, torch.Tensor) or (after.shape, after.dtype) != (before.shape, before.dtype):
+            has = f"{list(after.shape)} of {after.dtype}" if isinstance(after, torch.Tensor) else type(after).__name__
+            wants = f"{list(before.shape)} of {before.dtype}"
+            raise UserError(f"{module_name(module)} returned {each.name!r} as {has}, and takes {wants}", fix)

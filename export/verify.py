@@ -35,6 +35,7 @@ from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 
@@ -79,9 +80,9 @@ class Verification(msgspec.Struct, frozen=True):
 class ReferenceOutputs:
     """The outputs of a denoiser at every point, which stay in memory when the denoiser is gone.
 
-    `scope` says which points. `mixed` are the feeds of the last point with other times in the batch, and the
-    denoiser's output for each sample alone. `dependence` is the error that samples depend on others of their batch, if
-    they do. It is raised once the graphs agree with the denoiser.
+    `scope` says which points. `carried` are the tensors that it carries on from each. `mixed` are the feeds of the last
+    point with other times in the batch, and the denoiser's output for each sample alone. `dependence` is the error that
+    samples depend on others of their batch, if they do. It is raised once the graphs agree with the denoiser.
     """
 
     spec: Spec
@@ -91,6 +92,7 @@ class ReferenceOutputs:
     tolerance: float
     points: tuple[ComparisonPoint, ...]
     outputs: tuple[Array, ...]
+    carried: tuple[Mapping[str, Array], ...]
     mixed: tuple[Mapping[str, Array], Array]
     dependence: UserError | None
 
@@ -103,7 +105,8 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full") -> ReferenceOutputs:
     """Run the reference at every point. UserError where its output cannot be a denoiser's."""
-    reference, every, outputs = traced.reference, tuple(points(spec, scope)), list[Array]()
+    reference, outputs = traced.reference, list[Array]()
+    every = tuple(_carried_on(point, reference, number) for number, point in enumerate(points(spec, scope)))
     for done, point in enumerate(every, 1):
         started = perf_counter()
         output = reference.output(point.feeds, f" at {point}")
@@ -129,6 +132,7 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
         reference.tolerance,
         every,
         tuple(outputs),
+        tuple(reference.carried(point.feeds) for point in every),
         (feeds, alone),
         dependence,
     )
@@ -159,7 +163,15 @@ def compare(
 
     def run_all(stage: Stage, run: Run, tolerance: float) -> None:
         for done, (point, output) in enumerate(zip(expected.points, expected.outputs, strict=True), 1):
-            comparison = _compare(stage, expected.spec, point, output, run(point.feeds)[OUTPUT])
+            returned = run(point.feeds)
+            comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
+            for name, tensor in expected.carried[done - 1].items():
+                if differs(tensor, returned[name.replace(CARRIED, NEXT, 1)], tolerance):
+                    name = name.removeprefix(CARRIED)
+                    what = f"the {stage} graph carries another {name!r} on than {expected.engine}, at {point}"
+                    raise UserError(
+                        what, IN_FLOAT32 if stage == "float16" else "report the module: fewstep is at fault"
+                    )
             if not comparison.relative <= tolerance:
                 if stage == "float16":
                     raise UserError(differs_in_float16(comparison.relative, point, expected.name, prepared), IN_FLOAT32)
@@ -215,6 +227,13 @@ def one_sample(source: Source) -> float | None:
     started = perf_counter()
     call(module, source.spec, example)
     return perf_counter() - started
+
+
+def _carried_on(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
+    """The point, with what the reference carries on after none, one or two runs there."""
+    for _ in range(number % 3):
+        point = replace(point, feeds={**point.feeds, **reference.carried(point.feeds)})
+    return point
 
 
 def _mixed(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import Role, TensorEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Role, TensorEntry
 
 
 def describe(
@@ -12,16 +12,21 @@ def describe(
 ) -> manifest.GraphEntry:
     """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
 
-    Outputs are rows where x is no input (a prologue), else the denoiser's output.
+    Outputs are rows where x is no input (a prologue), else the denoiser's output and what it carries.
     """
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
+    roles |= {value.name: "carried" for value in graph.inputs if value.name.startswith(CARRIED)}
     is_body = any(value.name == X for value in graph.inputs)
     return manifest.GraphEntry(
         file=file,
         inputs=tuple(_tensor(value, roles.get(value.name, "row")) for value in graph.inputs),
-        outputs=tuple(_tensor(value, "output" if is_body else "row") for value in graph.outputs),
+        outputs=tuple(_tensor(value, _output_role(value) if is_body else "row") for value in graph.outputs),
         data=data,
     )
+
+
+def _output_role(value: Value) -> Role:
+    return "carried" if value.name.startswith(NEXT) else "output"
 
 
 def _tensor(value: Value, role: Role) -> TensorEntry:

@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.runtime.bundle.manifest import CARRIED
+
 Array = NDArray[Any]
 BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis of its inputs and outputs
 # A denoiser's ports; conditions and rows have their own names.
 X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
+
+
+def moves(port: str) -> bool:
+    """Whether an input of a denoiser differs at every call: x does, and what is carried."""
+    return port == X or port.startswith(CARRIED)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from fewstep.graph.extents import is_named, of_inputs
-from fewstep.graph.graph import BATCH, Graph, Node, Value, X
+from fewstep.graph.graph import BATCH, Graph, Node, Value, X, moves
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import Types, infer_types
@@ -36,7 +36,7 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     boundary would be anything else, and where nothing can be cut, the graph stays whole.
     """
     idx, types = index(graph), infer_types(graph)
-    moving = idx.reachable([x])
+    moving = idx.reachable(_moving(graph, x))
     reached = idx.reachable(
         value.name for value in graph.inputs if value.name != x
     )  # what depends on neither is inside
@@ -61,15 +61,21 @@ def can_be_row(name: str, types: Types) -> bool:
 
 def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) -> PreparedDenoiser:
     """Both sides of the boundary, which is rows and inputs of the graph."""
-    moving = index(graph).reachable([x])
+    own = _moving(graph, x)
+    moving = index(graph).reachable(own)
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
     after = tuple(node for node in graph.nodes if node.output in inside)
-    conditions = tuple(value for value in graph.inputs if value.name != x)
-    rows = tuple(value for value in boundary if value not in conditions)
+    conditions = tuple(value for value in graph.inputs if value.name not in own)
+    rows = tuple(value for value in boundary if value not in graph.inputs)
     prologue = Graph("prologue", conditions, rows, before, graph.constants, graph.extents)
     inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
     body = Graph("body", inputs, graph.outputs, after, graph.constants, graph.extents)
     return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
+
+
+def _moving(graph: Graph, x: str) -> list[str]:
+    """The inputs that differ at every call."""
+    return [value.name for value in graph.inputs if value.name == x or moves(value.name)]
 
 
 def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from fewstep.graph.graph import Graph, Node, X
+from fewstep.graph.graph import Graph, Node, X, moves
 from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import NEXT
 
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
 DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's own goes by two names
@@ -73,7 +74,7 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     """Every operation that multiplies by a constant weight, and by that rule why it stays float: "" if it does not."""
     _refuse_foreign(graph)
     idx = index(graph)
-    moving = idx.reachable([X])
+    moving = idx.reachable(value.name for value in graph.inputs if moves(value.name))
     ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
     names = frozenset(op.name for op in ops if op.x in moving)
     outer = outer_ops(graph, names)
@@ -99,7 +100,7 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
     forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
-    outputs = (value.name for value in graph.outputs)
+    outputs = (value.name for value in graph.outputs if not value.name.startswith(NEXT))  # rings reach later runs
     return (_met_first([X], forwards, layers) | _met_first(outputs, backwards, layers)) & frozenset(names)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from numbers import Real
 
 from fewstep.plans import guidance as guide
-from fewstep.plans.carry import keeping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual
+from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping

@@ -15,8 +15,8 @@ bank of slots c, of which a step reads and writes rows; the branches of a step s
     o, made = network(u, time, branch, carry_in . c)
     c'      = carry . [c; made]
 
-Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `carry.py` gives them
-banks, `file.py` writes and reads them.
+Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `keeping.py` gives
+them banks, `file.py` writes and reads them.
 """
 
 from collections.abc import Sequence

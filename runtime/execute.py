@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, Term, array
+from fewstep.runtime.slots import Carrying, Made, Slot, Slots
 
 Array = NDArray[np.floating]
 StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
@@ -72,9 +73,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class StepState(Seen, frozen=True):
-    """An evaluation with its update. `after` are the rows of the state after it."""
+    """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors, if any
+    are."""
 
     after: Sequence[Array]
+    slots: Slots | None = None
 
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
@@ -156,16 +159,55 @@ def update(plan: Plan, seen: Seen, draws: Draws, dtype: DTypeLike = np.float32) 
 
 
 def advance(
-    plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], draws: Draws, dtype: DTypeLike
+    plan: Plan,
+    index: int,
+    state: Sequence[Array],
+    u: Array,
+    outputs: Sequence[Array],
+    draws: Draws,
+    dtype: DTypeLike,
+    slots: Slots | None = None,
 ) -> StepState:
-    """Step `index` from the state and the network's outputs."""
+    """Step `index` from the state and the network's outputs; `slots` are the carried tensors after it."""
     seen = see(plan, index, state, u, outputs, dtype)
-    return StepState(index, seen.step, state, u, seen.outputs, seen.shaped, update(plan, seen, draws, dtype))
+    return StepState(index, seen.step, state, u, seen.outputs, seen.shaped, update(plan, seen, draws, dtype), slots)
+
+
+def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
+    """What the network is fed of the carried tensors at a step, [branches * B, *shape]."""
+    fed = {}
+    for entry, read in enumerate(step.carry_in):
+        name = plan.banks[read.bank].name
+        terms = [term for term in step.carry_in_terms if term.row == entry]
+        used = {term.column for term in terms}
+        own = {
+            column: slot.of(step.branches)
+            for column, slot in enumerate(slots.banks[name])
+            if slot is not None and (read.row[column] or column in used)
+        }
+        any_of_them = next(iter(own.values()))  # stands for slots that are not read
+        columns = [own.get(column, any_of_them) for column in range(len(read.row))]
+        terms = [Term(0, term.column, term.tensor) for term in terms]
+        (fed[name],) = make_rows(plan, (read.row,), terms, columns, dtype)
+    return fed
+
+
+def carry(plan: Plan, step: Step, slots: Slots, made: Made, dtype: DTypeLike = np.float32) -> Slots:
+    """The slots after a step, at which the network made carried tensors [branches * B, *shape]."""
+    banks = {name: list(bank) for name, bank in slots.banks.items()}
+    for write in step.carry:
+        name = plan.banks[write.bank].name
+        sources = [*slots.banks[name], Slot(step.branches, made[name]) if write.row[-1] else None]
+        read = [source for source, number in zip(sources, write.row, strict=True) if source is not None and number]
+        branches = tuple(branch for branch in read[0].branches if all(branch in each.branches for each in read))
+        value = combine(tuple(filter(None, write.row)), [each.of(branches) for each in read], dtype)
+        banks[name][write.slot] = Slot(branches, value)
+    return Slots({name: tuple(bank) for name, bank in banks.items()})
 
 
 def execute(
     plan: Plan,
-    network: StepNetwork,
+    network: StepNetwork | Carrying,
     draws: Draws,
     dtype: DTypeLike = np.float32,
     given: Mapping[str, Array] | None = None,
@@ -175,17 +217,25 @@ def execute(
 
     Args:
         network: `network(index, step, u)` -> one output per branch and head of the step, each of u's shape [B, ...].
+            `Carrying` for a plan with banks.
         draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
         given: the plan's given tensors [B, ...].
         hold: a part of the sample that is known.
     """
     state: Sequence[Array] = begin(plan, draws, dtype, given or {})
     drawn = draws if hold is None or hold.fresh else cache(draws)  # one draw is held at all steps
+    slots = network.slots if isinstance(network, Carrying) else None
     for index, step in enumerate(plan.steps):
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)
         u = combine(step.input, state, dtype)
-        result = advance(plan, index, state, u, network(index, step, u), draws, dtype)
+        if isinstance(network, Carrying):
+            outputs, made = network.call(index, step, u, carry_in(plan, step, network.slots, dtype))
+            network = Carrying(network.call, carry(plan, step, network.slots, made, dtype))
+            slots = network.slots
+        else:
+            outputs = network(index, step, u)
+        result = advance(plan, index, state, u, outputs, draws, dtype, slots)
         state = result.after
         yield result
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
+from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts
@@ -26,6 +27,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.execute import Hold, held_row
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
+from fewstep.runtime.slots import Slots, check_slots, first_slots
 
 Cancel = Event | Callable[[], bool]
 GivenTensors = Mapping[str, ArrayLike]
@@ -51,6 +53,7 @@ class RunSettings(PlanSettings, total=False):
     """Settings of every run; `Sampler.sample` documents each."""
 
     given: GivenTensors | None
+    carried: Slots | None
     hold: Hold | None
     cancel: Cancel | None
 
@@ -91,6 +94,7 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         manifest.towards,
         grid=manifest.grid or DenoiserFacts.grid,
         perturbed=any(condition.name == PERTURBED for condition in manifest.conditions),
+        carried=manifest.carried,
     )
 
 
@@ -126,6 +130,7 @@ def scheduler_plan(
         x_shape=x_shape or bundle.manifest.x_shape,
         strength=strength,
     )
+    plan = keeping(plan, bundle.manifest.carried, bundle.manifest.schedule)
     return msgspec.structs.replace(plan, name=name)  # so that the name compiles it again
 
 
@@ -166,6 +171,17 @@ def check_given(
         if name not in offered:
             raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")
     return {name: _tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
+
+
+def slots_of(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
+    """The slots that a run begins with: those of a run before, or those of a first run."""
+    tensors = {each.name: each for each in manifest.carried}
+
+    def zeros(name: str, rows: int) -> NDArray[Any]:
+        return np.zeros((rows, *tensors[name].shape), tensors[name].dtype)
+
+    first = first_slots(plan, zeros, samples)
+    return first if carried is None else check_slots(carried, plan, first, samples)
 
 
 def check_branches(branches: Overrides | None, plans: Sequence[Plan], guidance: float | Guidance | None) -> None:
@@ -272,6 +288,10 @@ def check_plan(
         raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", by_name(plan))
     if renoise is not None and renoise != plan.renoise:
         raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", by_name(plan))
+    kept = {bank.name for bank in plan.banks if bank.is_kept}
+    if kept != {each.name for each in manifest.carried}:
+        has, wants = (", ".join(sorted(names)) or "none" for names in (kept, {each.name for each in manifest.carried}))
+        raise UserError(f"plan {plan.name!r} carries {has} from run to run, this denoiser {wants}", by_name(plan))
     if not manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):

@@ -7,6 +7,7 @@ Nothing changes after loading, so one sampler serves any number of threads. A sa
 never on its neighbours in the batch.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan, Step, group_of
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import BodyInputs, Overrides, branch_values, check_times, feeds, plan_blocks
@@ -43,9 +44,11 @@ from fewstep.runtime.request import (
     check_settings,
     check_tensors,
     check_x,
+    slots_of,
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized
+from fewstep.runtime.slots import Carrying, Slots
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -109,10 +112,34 @@ class Sampler(AbstractContextManager["Sampler"]):
             sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
+            carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
         """
         request = self._request(seeds, condition, guidance, settings)
         compiled, held = self._one_plan(request, plan)
         return finite_sample(compiled, checked(self._run(request, compiled, held), compiled), held)
+
+    def carry_on(
+        self,
+        plan: PlanLike = PLAN,
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[RunSettings]",
+    ) -> tuple[Float32, Slots]:
+        """`sample`, and what the next run carries on from: for a denoiser that makes a long sample chunk by chunk.
+
+            carried = None
+            for number, vowel in enumerate(vowels):
+                x, carried = sampler.carry_on("ddim:8", [number], {"vowel": [vowel]}, carried=carried)
+
+        It takes the arguments of `sample`. `carried` stays as it is: a run may be repeated, or carried on in two ways.
+        """
+        request = self._request(seeds, condition, guidance, settings)
+        compiled, held = self._one_plan(request, plan)
+        (last,) = deque(finite_states(self._run(request, compiled, held), compiled), maxlen=1)
+        if last.slots is None:
+            raise UserError(f"{self.bundle.path} carries nothing from run to run", "call sample")
+        return finite_sample(compiled, [last], held), last.slots
 
     def steps(
         self,
@@ -151,6 +178,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
+        for each in compiled:
+            self._refuse_banks(each)
         cohorts = [
             self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
@@ -178,6 +207,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         to: float | Sequence[float] | None = None,
     ) -> Float32:
         """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time.
+        What it carries from run to run is zeros.
 
         Args:
             time: in the network's own units, one for all samples or one each.
@@ -197,6 +227,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             places = np.flatnonzero(groups == group)
             part = {name: values[places] for name, values in block.items()}
             fed = feeds(self.bundle, self.inputs, self.prologue, [part], [int(group)], self.conditioner)(0)
+            for each in self.bundle.manifest.carried:
+                fed |= {CARRIED + each.name: np.zeros((len(places), *each.shape), each.dtype)}
             outputs.append((places, self.call(x[places], fed, int(group))))
         result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
         for places, output in outputs:
@@ -214,6 +246,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
         takes = sized(self.bundle.manifest, sizes)
         values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
+        self._refuse_banks(plan)
         network = self._network(plan, samples, values)
 
         def finite(index: int, step: Step, u: Array) -> Sequence[Array]:
@@ -232,6 +265,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         sizes: Mapping[str, int] | None = None,
     ) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The body's inputs but x at each step of a compiled plan: for callers that join several runs."""
+        self._refuse_banks(plan)
         takes = sized(self.bundle.manifest, sizes)
         return self._feeds(plan, samples, branch_values(takes.conditions, condition, branches, samples, self.nulls))
 
@@ -242,12 +276,17 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def call(self, x: Array, fed: Arrays, group: int) -> Float32:
         """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
+        return self._called(x, fed, group)[0]
+
+    def _called(self, x: Array, fed: Arrays, group: int) -> tuple[Float32, Arrays]:
+        """The denoiser's output, and all that it returns by name."""
         graph = self._graphs[0 if len(self._graphs) == 1 else self.body.serving(group)]
         others = fed if len(self._graphs) == 1 else {name: fed[name] for name in graph.inputs if name in fed}
-        output = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others}).get(graph.output)
+        returned = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others})
+        output = returned.get(graph.output)
         if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
             raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
-        return output
+        return output, returned
 
     @cached_property
     def inputs(self) -> BodyInputs:
@@ -311,11 +350,15 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan, Hold | None]:
         """The plan of all samples, and the part of them to hold."""
         (compiled,) = self._compiled(request, [plan])
+        if request.settings.get("carried") is not None and not compiled.banks:
+            raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         return compiled, check_hold(request.settings.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
 
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
-        network = self._network(plan, len(request.seeds), request.values)
+        network: StepNetwork | Carrying = self._network(plan, len(request.seeds), request.values)
+        if plan.banks:
+            network = self._carrying(plan, request)
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))
@@ -342,6 +385,27 @@ class Sampler(AbstractContextManager["Sampler"]):
             return mixed_plans.split_outputs(self.call(x, fed(index), plan.steps[index].group), step)
 
         return evaluate
+
+    def _carrying(self, plan: Plan, request: Request) -> Carrying:
+        fed = self._feeds(plan, len(request.seeds), request.values)
+
+        def evaluate(index: int, step: Step, u: Array, carried: Arrays) -> tuple[list[Array], Arrays]:
+            x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
+            ports = {CARRIED + name: array for name, array in carried.items()}
+            output, returned = self._called(x, {**fed(index), **ports}, step.group)
+            made = {bank.name: returned[NEXT + bank.name] for bank in plan.banks}
+            return mixed_plans.split_outputs(output, step), made
+
+        carried = request.settings.get("carried")
+        return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, len(request.seeds)))
+
+    def _refuse_banks(self, plan: Plan) -> None:
+        """UserError for a plan whose run carries tensors, where no run would carry them."""
+        if isinstance(plan, Plan) and plan.banks:
+            name = plan.banks[0].name
+            raise UserError(
+                f"{self.bundle.path} carries {name!r} from run to run", "run it by sample, steps or carry_on"
+            )
 
     def _feeds(
         self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]

@@ -162,6 +162,8 @@ def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
     refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
+    if plan.banks:
+        raise UserError(f"{bundle.path} carries {plan.banks[0].name!r} from run to run", "run the bundle")
     for step in plan.steps:
         check_shaping(step.shaping, free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)

@@ -6,7 +6,7 @@ from operator import mul
 
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.companions import companion_problem
-from fewstep.runtime.bundle.manifest import GraphEntry, Manifest, TensorEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.sizes import (
@@ -127,11 +127,17 @@ def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
 def _of_bodies(manifest: Manifest) -> Problems:
     if not manifest.bodies:
         yield "bodies", "there is none"
+    if len({each.name for each in manifest.carried}) < len(manifest.carried):
+        yield "carried", "two have the same name"
     first, *others = free_x_shape(manifest)
     for field, graph in _bodies(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             yield field, "a body has one input of role x and one output of role output"
+        for begin, tensors in ((CARRIED, graph.inputs), (NEXT, graph.outputs)):
+            ports = {(each.name, each.shape, each.dtype) for each in tensors if each.role == "carried"}
+            if ports != {(begin + each.name, (BATCH, *each.shape), each.dtype) for each in manifest.carried}:
+                yield field, f"its carried tensors are {sorted(name for name, *_ in ports)}"
         for tensor in (*graph.inputs, *graph.outputs):
             heads = manifest.heads if tensor.role == "output" else 1
             wanted = (BATCH, heads * first if isinstance(first, int) else first, *others)

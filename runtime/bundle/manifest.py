@@ -8,11 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.plans.spec import Prediction, ScheduleSpec, Strict
+from fewstep.plans.spec import Carried, Prediction, ScheduleSpec, Strict
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
-Role = Literal["x", "time", "to", "condition", "row", "group", "output", "ids", "mask", "latent", "image"]
+CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
+
+Role = Literal["x", "time", "to", "condition", "row", "group", "carried", "output", "ids", "mask", "latent", "image"]
 Precision = Literal["float32", "float16", "int8"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
@@ -308,3 +310,4 @@ class Manifest(Strict, frozen=True):
     spectrogram: Spectrogram | None = None  # what x is of: sound
     fitted: tuple[FittedPlan, ...] = ()
     conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
+    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run

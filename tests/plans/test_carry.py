@@ -4,11 +4,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.plans.carry import carry_problem, keeping
+from fewstep.plans.carry import carry_problem
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import LinearAg
+from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import Bank, Carry, CarryIn, Tensor, Term
 from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, time_travel

@@ -1,0 +1,69 @@
+"""Banks for a denoiser that carries tensors from run to run.
+
+Chunk-causal denoisers carry keys and values from chunk to chunk in one of two ways. Each step reads what the same step
+of the chunk before wrote (CosyVoice 2: Du et al. 2024, arXiv 2412.10117; Live2Diff: Xing et al. 2024, arXiv
+2407.08701), or all steps read what the finished chunk before wrote, in one more evaluation at the clean end (Ca2-VDM:
+Gao et al. 2024, arXiv 2411.16375; Self Forcing: Huang et al. 2025, arXiv 2506.08009).
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from fewstep.plans.plan import DENOISER, Bank, Carry, CarryIn, Plan, Row, Step, group_of
+from fewstep.plans.prediction import input_scale
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import Carried, ScheduleSpec
+
+
+def keeping(plan: Plan, carried: Sequence[Carried], schedule: ScheduleSpec, groups: Sequence[float] = ()) -> Plan:
+    """The plan with a bank for each tensor that its denoiser carries from run to run.
+
+    With a bank of the sample, one more evaluation ends the plan. It has all branches, and nothing reads its output.
+    """
+    if not carried:
+        return plan
+    steps = plan.steps
+    if any(each.bank == "sample" for each in carried):
+        steps = (*steps, _of_sample(plan, NoiseSchedule(schedule), groups))
+    banks = tuple(Bank(each.name, 1 if each.bank == "sample" else len(steps), is_kept=True) for each in carried)
+    last, made = len(steps) - 1, []
+    for index, step in enumerate(steps):
+        reads, writes = [], []
+        for number, bank in enumerate(banks):
+            slot = 0 if bank.slots == 1 else index
+            reads.append(CarryIn(number, _one(slot, bank.slots)))
+            if carried[number].bank == "step" or index == last:
+                writes.append(Carry(number, slot, _one(bank.slots, bank.slots + 1)))
+        made.append(msgspec.structs.replace(step, carry_in=tuple(reads), carry=tuple(writes)))
+    return msgspec.structs.replace(plan, banks=banks, steps=tuple(made))
+
+
+def _one(place: int, width: int) -> Row:
+    return tuple(float(column == place) for column in range(width))
+
+
+def _of_sample(plan: Plan, schedule: NoiseSchedule, groups: Sequence[float]) -> Step:
+    """An evaluation of the sample at the cleanest time, which leaves the state as it is."""
+    time, before = schedule.cleanest, plan.steps[-1]
+    branches = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
+    outputs, scale = len(branches) * before.heads, input_scale(plan.prediction, time, schedule.spec)
+    return Step(
+        network=DENOISER,
+        time=time.network,
+        to=None if before.to is None else time.network,
+        lam=before.lam if math.isinf(time.lam) else time.lam,
+        alpha=1.0,
+        sigma=0.0,
+        group=group_of(before.lam if math.isinf(time.lam) else time.lam, groups),
+        branches=branches,
+        heads=before.heads,
+        input=tuple(scale * number for number in plan.output),
+        shaping=None,
+        shaping_of=(),
+        x0=(*plan.output, *[0.0] * outputs),
+        update=tuple(_one(row, plan.rows + outputs) for row in range(plan.rows)),
+        terms=(),
+        draws=(),
+    )

@@ -1,0 +1,102 @@
+"""Carried tensors of a run: what a network is fed of them, and what it leaves for later steps and for the next run.
+
+`Slots` are values: a run makes new ones, and changes none. A program that streams owns them, as many as it has streams.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.carry import carry_problem
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Step
+
+Array = NDArray[Any]
+Made = Mapping[str, Array]  # carried tensors by name, [branches * B, *shape]
+CarryingCall = Callable[[int, Step, Array, Made], tuple[Sequence[Array], Made]]
+
+
+class Slot(NamedTuple):
+    """One slot of a carried tensor: its branches one after the other, [branches * B, *shape]."""
+
+    branches: tuple[str, ...]
+    value: Array
+
+    def of(self, branches: tuple[str, ...]) -> Array:
+        """The rows of some of its branches, in their order."""
+        if branches == self.branches:
+            return self.value
+        parts = dict(zip(self.branches, self.value.reshape(len(self.branches), -1, *self.value.shape[1:]), strict=True))
+        return np.concatenate([parts[branch] for branch in branches])
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The carried tensors of B samples, by name: slot by slot, None where a slot is empty.
+
+    It comes from a run, for the next run of as many samples along the same plan. `numpy` arrays are all that it holds.
+    """
+
+    banks: Mapping[str, tuple[Slot | None, ...]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots."""
+        return sum(slot.value.nbytes for bank in self.banks.values() for slot in bank if slot is not None)
+
+    def of(self, samples: Sequence[int]) -> "Slots":
+        """The slots of some of the samples, by their places; a sample may be taken twice."""
+
+        def taken(slot: Slot | None) -> Slot | None:
+            if slot is None:
+                return None
+            parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])[:, list(samples)]
+            return Slot(slot.branches, parts.reshape(-1, *slot.value.shape[1:]))
+
+        return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()})
+
+
+@dataclass(frozen=True)
+class Carrying:
+    """A network that takes and returns carried tensors, and the slots that its run begins with."""
+
+    call: CarryingCall
+    slots: Slots
+
+
+def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) -> Slots:
+    """The slots of a first run: zeros in banks that are kept from run to run, none in others.
+
+    zeros: `zeros(name, rows)` -> [rows, *shape] of a carried tensor.
+    """
+    branches = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
+    banks: dict[str, tuple[Slot | None, ...]] = {}
+    for bank in plan.banks:
+        first = Slot(branches, zeros(bank.name, len(branches) * samples)) if bank.is_kept else None
+        banks[bank.name] = (first,) * bank.slots
+    return Slots(banks)
+
+
+def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
+    """The slots of a run before, for a run of `samples` samples; `like` are those of a first run."""
+    fix = "give what a run of this plan left for as many samples, or leave carried out to begin"
+    if not isinstance(slots, Slots):
+        raise UserError(f"carried is {type(slots).__name__}, no Slots", fix)
+    for name, bank in like.banks.items():
+        own = slots.banks.get(name)
+        if own is None or len(own) != len(bank):
+            has = "none" if own is None else len(own)
+            raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, carried has {has}", fix)
+        for slot, first in zip(own, bank, strict=True):
+            if slot is None or first is None:
+                continue
+            wanted = (len(slot.branches) * samples, *first.value.shape[1:])
+            if (slot.value.shape, slot.value.dtype) != (wanted, first.value.dtype):
+                raise UserError(f"carried has {name!r} {list(slot.value.shape)}, not {list(wanted)}", fix)
+    begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in slots.banks.items()}
+    if problem := carry_problem(plan, begins):
+        raise UserError(f"plan {plan.name!r} with what is carried: {problem}", fix)
+    return slots

@@ -1,0 +1,146 @@
+"""Denoisers that carry tensors from run to run: their export, and samples chunk by chunk against torch in a loop."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import stacked
+from fewstep.runs.population import population
+from fewstep.runs.stream import stream
+from fewstep.runtime.loading import load
+from tests.export.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
+
+SOURCE = "from tests.export.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("carried")
+    (folder / "causal.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'causal.py'}:make", folder / "bundle"))
+    return folder / "bundle"
+
+
+def in_torch(seeds, labels, chunks: int, guidance: float, times: list[float]) -> list[np.ndarray]:
+    """DDIM of a flow (Euler) by hand; each step has its own past, and all share the count."""
+    network, rows = Causal().eval(), 2 * len(seeds)
+    past, count = [torch.zeros(rows, WIDTH, PAST)] * (len(times) + 1), torch.zeros(rows, 1, dtype=torch.int64)
+    label, samples = torch.tensor([*labels, *[3] * len(seeds)]), []
+    for number in range(chunks):
+        x = torch.from_numpy(stacked([seed + number for seed in seeds], 0, (BANDS, FRAMES)))
+        for index, (time, end) in enumerate(zip([*times, 0.0], [*times[1:], 0.0, 0.0], strict=True)):
+            with torch.no_grad():
+                v, past[index], after = network(torch.cat([x, x]), torch.full((rows,), time), label, past[index], count)
+            cond, uncond = v.chunk(2)
+            x = x + (end - time) / 1000 * (uncond + guidance * (cond - uncond))
+        count = after
+        samples.append(x.numpy())
+    return samples
+
+
+def test_chunks_are_the_chunks_of_a_loop_in_torch(bundle: Path) -> None:
+    sampler = load(bundle)
+    plan = sampler.compile("ddim:3", 2.0)
+    times = [step.time for step in plan.steps[:-1]]
+    expected, carried = in_torch([5, 50], [1, 2], 4, 2.0, times), None
+    for number in range(4):
+        seeds, condition = [5 + number, 50 + number], {"label": [1, 2]}
+        x, after = sampler.carry_on("ddim:3", seeds, condition, 2.0, carried=carried)
+        np.testing.assert_allclose(x, expected[number], atol=2e-6)
+        np.testing.assert_array_equal(sampler.sample(plan, seeds, condition, carried=carried), x)
+        *_, last = sampler.steps(plan, seeds, condition, carried=carried)
+        np.testing.assert_array_equal(last.slots.banks["past"][1].value, after.banks["past"][1].value)
+        carried = after
+    assert [slot.value.tolist() for slot in carried.banks["count"]] == [[[4]] * 4]
+    alone = None
+    for number in range(4):  # a sample follows from its own past, whatever else is in the batch
+        y, alone = sampler.carry_on(plan, [50 + number], {"label": [2]}, carried=alone)
+    np.testing.assert_allclose(y, x[1:], atol=1e-6)
+
+
+def test_the_manifest_says_what_is_carried(bundle: Path) -> None:
+    manifest = load(bundle).bundle.manifest
+    assert [(each.name, each.shape, each.bank, each.dtype) for each in manifest.carried] == [
+        ("past", (WIDTH, PAST), "step", "float32"),
+        ("count", (1,), "sample", "int64"),
+    ]
+    body = manifest.bodies["float32"].graph
+    ports = {each.name: each.shape for each in (*body.inputs, *body.outputs) if each.role == "carried"}
+    assert ports == {
+        "carried_past": ("batch", WIDTH, PAST),
+        "carried_count": ("batch", 1),
+        "next_past": ("batch", WIDTH, PAST),
+        "next_count": ("batch", 1),
+    }
+    assert manifest.prologue is not None
+    assert not any(each.name.startswith("carried") for each in manifest.prologue.inputs)
+
+
+def test_no_file_holds_what_is_carried(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="carries 'past' from run to run; run the bundle"):
+        bake(BakeOptions(bundle, "ddim:2", tmp_path / "run.onnx"))
+
+
+def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
+    sampler, one = load(bundle), {"label": [1]}
+    attempts = [
+        lambda: sampler.sample_each(["ddim:2"], condition=one),
+        lambda: population(sampler, "ddpm:2", lambda state: np.zeros(2), particles=2, condition=one),
+        lambda: stream(sampler, plan="ddim:2", condition=one),
+    ]
+    for attempt in attempts:
+        with pytest.raises(UserError, match="carries 'past' from run to run; run it by sample, steps or carry_on"):
+            attempt()
+    _, carried = sampler.carry_on("ddim:2", condition=one)
+    with pytest.raises(UserError, match=r"carried has 'past' \[1, 16, 3\], not \[2, 16, 3\]"):
+        sampler.sample("ddim:2", [0, 1], {"label": [1, 2]}, carried=carried)
+    with pytest.raises(UserError, match="has 4 slots of 'past', carried has 3"):
+        sampler.sample("ddim:3", [0], one, carried=carried)
+    with pytest.raises(UserError, match="reads 'past' in branch 'uncond', which slot 0 does not have"):
+        sampler.sample("ddim:2", [0], one, 2.0, carried=carried)
+
+
+class Returns(Causal):
+    """A module that returns what `change` makes of its tuple."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x, time, label, past, count):
+        return self.change(super().forward(x, time, label, past, count))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: made[0], "Returns carries past, count and returned Tensor"),
+        (lambda made: made[:2], "Returns carries past, count and returned 2 values"),
+        (lambda made: (made[0], made[1][:, :, 1:], made[2]), r"returned 'past' as \[3, 16, 2\] of torch.float32, and "),
+        (lambda made: (*made[:2], made[2].float()), r"returned 'count' as \[3, 1\] of torch.float32, and takes"),
+    ],
+)
+def test_a_module_that_carries_otherwise_is_refused(change, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        TorchSource(Returns(change), spec(), "test", "0" * 64).trace()
+    assert "return (prediction, past, count)" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("carried", "message"),
+    [
+        ([{"name": "a b", "shape": [2]}], "spec 'causal' carries 'a b' of shape"),
+        ([{"name": "a", "shape": [0]}], r"spec 'causal' carries 'a' of shape \[0\]"),
+        ([{"name": "a", "shape": [2]}] * 2, "has two inputs named 'carried_a'"),
+        ([{"name": "a", "shape": [2], "bank": "run"}], "field 'carried' of spec 'causal' is wrong"),
+    ],
+)
+def test_a_wrong_spec_is_refused(carried: list, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        spec(carried=carried)

@@ -1,0 +1,184 @@
+"""Slots of carried tensors: a run with them is the loop that one would write by hand, bit by bit."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import stacked
+from fewstep.plans.plan import Tensor, Term
+from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
+from fewstep.plans.transforms import as_given, tail
+from fewstep.runtime.execute import combine, execute, finish
+from fewstep.runtime.slots import Carrying, Slot, Slots, check_slots, first_slots
+from tests.plans.caching import SHALLOW, cached
+
+FLOW = ScheduleSpec("flow")
+SHAPE = (2, 3)
+
+
+def deep(u, time):
+    """Features [B, 4, 3]: what the shallow network does without."""
+    return np.concatenate([np.sin(u * np.float32(1 + time / 1000)), np.cos(u)], axis=1)
+
+
+def head(u, features, time):
+    return np.tanh(u * np.float32(time / 1000) + features[:, :2] * features[:, 2:])
+
+
+def two_networks(index, step, u, fed):
+    x = np.concatenate([u] * len(step.branches))
+    features = fed["features"] if step.network == SHALLOW else deep(x, step.time)
+    return np.split(head(x, features, step.time), len(step.branches)), {"features": features}
+
+
+def draws(seeds):
+    return lambda number: stacked(seeds, number, SHAPE)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_a_shallow_network_reads_what_the_full_one_wrote(order: int, guidance: float | None) -> None:
+    plain = compile_plan("dpmpp_2m:7", DenoiserFacts(FLOW, "flow"), guidance)
+    mask = (False, False, True, False, True, True, False)
+    plan, seen = cached(plain, mask, order), []
+
+    def by_hand(index, step, u):
+        x = np.concatenate([u] * len(step.branches))
+        features = deep(x, step.time)
+        if not mask[index]:
+            seen.append((step.lam, features))
+        else:
+            (before, older), (last, features) = seen[-2:]
+            if order and before is not None:
+                r = (step.lam - last) / (last - before)
+                features = combine((1 + r, -r), [features, older], np.float32)
+        return np.split(head(x, features, step.time), len(step.branches))
+
+    expected = finish(plain, execute(plain, by_hand, draws([3, 4])))
+    carrying = Carrying(two_networks, first_slots(plan, lambda name, rows: np.zeros(0), 2))
+    np.testing.assert_array_equal(finish(plan, execute(plan, carrying, draws([3, 4]))), expected)
+    assert (
+        np.abs(expected - finish(plain, execute(plain, lambda *a: two_networks(*a, {})[0], draws([3, 4])))).max() > 1e-3
+    )
+
+
+def test_terms_scale_and_shift_channels_of_what_is_fed() -> None:
+    plan = cached(compile_plan("ddim:3", DenoiserFacts(FLOW, "flow")), (False, True, False), 0)
+    scale, shift = np.arange(1.0, 5.0).reshape(4, 1), np.full((4, 1), 0.5)
+    row = msgspec.structs.replace(plan.steps[1].carry_in[0], row=(0.0,))
+    step = msgspec.structs.replace(plan.steps[1], carry_in=(row,), carry_in_terms=(Term(0, 0, 0), Term(0, None, 1)))
+    tensors = tuple(Tensor(each.shape, each.tobytes()) for each in (scale, shift))
+    plan, fed = msgspec.structs.replace(plan, steps=(plan.steps[0], step, plan.steps[2]), tensors=tensors), []
+
+    def network(index, step, u, carried):
+        fed.append(carried.get("features"))
+        return two_networks(index, step, u, carried)
+
+    first, *_ = states = list(execute(plan, Carrying(network, Slots({"features": (None,)})), draws([5])))
+    assert len(states) == 3
+    np.testing.assert_allclose(fed[1], deep(first.u, first.step.time) * scale + shift, rtol=1e-6)
+
+
+CARRIED = (Carried("keys", (4,)), Carried("past", (2, 3), "sample"))
+FACTS = DenoiserFacts(FLOW, "flow", carried=CARRIED)
+
+
+def zeros(name: str, rows: int):
+    shape = next(each.shape for each in CARRIED if each.name == name)
+    return np.zeros((rows, *shape), np.float32)
+
+
+def recurrent(index, step, u, fed):
+    """Each output depends on all that was carried."""
+    x = np.concatenate([u] * len(step.branches))
+    keys = np.float32(0.5) * fed["keys"] + x.reshape(len(x), -1)[:, :4]
+    past = np.float32(0.5) * fed["past"] + x
+    return np.split(np.tanh(x + keys.mean(1)[:, None, None] + past), len(step.branches)), {"keys": keys, "past": past}
+
+
+def chunks(plan, seeds, count, slots=None):
+    """Samples of so many runs, each of which carries on, and their last slots."""
+    slots, samples = slots or first_slots(plan, zeros, len(seeds)), []
+    for number in range(count):
+        *_, last = execute(plan, Carrying(recurrent, slots), draws([seed + 10 * number for seed in seeds]))
+        samples.append(finish(plan, [last]))
+        slots = last.slots
+    return samples, slots
+
+
+@pytest.mark.parametrize("guidance", [None, 2.0])
+def test_runs_carry_on_as_a_loop_by_hand(guidance: float | None) -> None:
+    plan = compile_plan("ddim:3", FACTS, guidance)
+    branches, steps = (2 if guidance else 1), len(plan.steps)
+    keys, past = [zeros("keys", 2 * branches)] * steps, zeros("past", 2 * branches)
+    bare = msgspec.structs.replace(plan, banks=())
+    for number, made in enumerate(chunks(plan, [1, 2], 4)[0]):
+
+        def by_hand(index, step, u):
+            nonlocal past
+            outputs, after = recurrent(index, step, u, {"keys": keys[index], "past": past})
+            keys[index] = after["keys"]
+            past = after["past"] if index == steps - 1 else past
+            return outputs
+
+        expected = finish(bare, execute(bare, by_hand, draws([1 + 10 * number, 2 + 10 * number])))
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_a_sample_and_its_slots_do_not_depend_on_their_batch() -> None:
+    plan = compile_plan("ddim:3", FACTS, 2.0)
+    together, slots = chunks(plan, [1, 2, 3], 3)
+    alone, own = chunks(plan, [2], 3)
+    np.testing.assert_array_equal(together[2][1:2], alone[2])
+    moved = slots.of([2, 1, 1])
+    for bank, other in zip(moved.banks.values(), own.banks.values(), strict=True):
+        for slot, single in zip(bank, other, strict=True):
+            for place in (1, 2):  # a sample taken twice
+                np.testing.assert_array_equal(slot.value[place::3], single.value)
+    again, _ = chunks(plan, [2], 1, slots.of([1]))
+    np.testing.assert_array_equal(again[0], chunks(plan, [2], 1, own)[0][0])
+
+
+def test_threads_do_not_mix_slots() -> None:
+    plan = compile_plan("ddim:3", FACTS, 2.0)
+    expected = [chunks(plan, [seed], 5)[0][-1] for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for made, own in zip(pool.map(lambda seed: chunks(plan, [seed], 5)[0][-1], range(8)), expected, strict=True):
+            np.testing.assert_array_equal(made, own)
+
+
+def test_a_tail_goes_on_with_the_slots_of_its_run() -> None:
+    plan = compile_plan("dpmpp_2m:4", FACTS)
+    _, slots = chunks(plan, [1], 2)
+    states = list(execute(plan, Carrying(recurrent, slots), draws([9])))
+    rest = tail(plan, 2)
+    resumed = execute(rest, Carrying(recurrent, states[1].slots), draws([9]), given=as_given(states[1].after))
+    *_, last = resumed
+    np.testing.assert_array_equal(finish(rest, [last]), finish(plan, states[-1:]))
+    np.testing.assert_array_equal(last.slots.banks["keys"][3].value, states[-1].slots.banks["keys"][3].value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda slots: 3, "carried is int, no Slots"),
+        (lambda slots: Slots({}), "has 4 slots of 'keys', carried has none"),
+        (lambda slots: Slots({**slots.banks, "keys": slots.banks["keys"][:2]}), "has 4 slots of 'keys', carried has 2"),
+        (lambda slots: slots.of([0]), r"carried has 'keys' \[1, 4\], not \[2, 4\]"),
+        (lambda slots: Slots({**slots.banks, "past": (None,)}), "step 0 reads slot 0 of 'past', which is empty"),
+        (
+            lambda slots: Slots({**slots.banks, "past": (Slot(("uncond",), zeros("past", 2)),)}),
+            "reads 'past' in branch 'cond', which slot 0 does not have",
+        ),
+    ],
+)
+def test_slots_of_another_run_are_refused(change, message: str) -> None:
+    plan = compile_plan("ddim:3", FACTS)
+    _, slots = chunks(plan, [1, 2], 1)
+    with pytest.raises(UserError, match=message) as raised:
+        check_slots(change(slots), plan, first_slots(plan, zeros, 2), 2)
+    assert "\n" not in str(raised.value)
