@@ -74,8 +74,12 @@ def sample(sampler: Sampler, plan: str, seeds: range) -> Floats:
 
 
 def solver_names() -> list[str]:
-    """Those that follow a denoiser's trajectory: deterministic, with an order, from noise alone."""
-    return [each.name for each in solver_listings() if each.order and not each.is_stochastic and not each.given]
+    """Those that follow a denoiser's trajectory: deterministic, with an order, from noise alone, without a fit."""
+    return [
+        each.name
+        for each in solver_listings()
+        if each.order and not (each.is_stochastic or each.is_fitted or each.given)
+    ]
 
 
 def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluations: int) -> str | None:

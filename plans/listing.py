@@ -19,14 +19,15 @@ ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 @dataclass(frozen=True)
 class SolverListing:
     """A solver. `evaluations` counts calls of the denoiser in an inner step. `rows` is K, rows of the state of a
-    sample's size. `parameters` are defaults by name, `given` names tensors that the caller brings, `aliases` are plan
-    names of the literature."""
+    sample's size. `is_fitted` says that without the numbers of a fit it is another solver. `parameters` are defaults
+    by name, `given` names tensors that the caller brings, `aliases` are plan names of the literature."""
 
     name: str
     paper: str
     order: int | None
     evaluations: int
     is_stochastic: bool
+    is_fitted: bool
     rows: int
     parameters: dict[str, Value]
     given: tuple[str, ...]
@@ -48,6 +49,7 @@ def _solver_listing(name: str) -> SolverListing:
         order=facts.order,
         evaluations=round((len(many.steps) - len(few.steps)) / 10),  # neither the first steps nor the last
         is_stochastic=any(step.draws for step in many.steps),
+        is_fitted=facts.fitted,
         rows=facts.rows,
         parameters={key: each.default for key, each in parameters(solver).items()},
         given=many.given,

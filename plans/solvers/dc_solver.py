@@ -18,7 +18,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Zhao et al. 2024, arXiv 2409.03755", order=3, rows=3)
+@published("Zhao et al. 2024, arXiv 2409.03755", order=3, rows=3, fitted=True)
 def dc_solver(
     trace: Tracer,
     times: Sequence[Time],

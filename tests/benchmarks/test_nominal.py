@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import nominal
+from benchmarks.solvers_on_model import solver_names
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -58,3 +59,9 @@ def test_a_plan_that_leaves_the_numbers_is_no_winner(oracle: Any, monkeypatch: p
     known = oracle.psnr
     monkeypatch.setattr(oracle, "psnr", lambda plan, n: np.full(n, np.nan) if plan == BEST else known(plan, n))
     assert nominal.search(oracle, 3, 16).best[0].psnr == pytest.approx(35.0)
+
+
+def test_a_solver_without_its_fit_is_no_candidate() -> None:
+    """DC-Solver without ratios is UniPC, and stands in no table under its own name."""
+    names = solver_names()
+    assert "unipc_2" in names and "dpmpp_2m" in names and "dc_solver" not in names

@@ -59,7 +59,8 @@ def measured(mixture: Mixture) -> str:
     header = ("name", *(f"{spec.kind} {count}" for spec, _, count in columns))
     lines = [header, ("---",) * len(header)]
     for each in solver_listings():
-        if each.order is not None and not each.is_stochastic and not each.given and each.name != "edm_euler":  # is ddim
+        left_out = each.is_stochastic or each.is_fitted or each.given
+        if each.order is not None and not left_out and each.name != "edm_euler":  # which is ddim
             errors = (error(mixture, each.name, *column) for column in columns)
             lines.append((f"`{each.name}`", *("diverges" if value > 1 else f"{value:.3f}" for value in errors)))
     return table(lines)
