@@ -71,8 +71,8 @@ def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
     np.testing.assert_array_equal(page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=1), plain)
 
 
-def test_find_moves_the_start_towards_what_is_rewarded(page, sampler: Sampler) -> None:
-    shift = page.find(sampler, "ddim:2", mean, 1, rounds=12)
+def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> None:
+    shift = page.rewarded_mean(sampler, "ddim:2", mean, 1, rounds=12)
     plan, seeds = page.own_noise(sampler.compile("ddim:2")), range(1000, 1032)
     z = sampler.draws(seeds)(0)
     moved = sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": (z + shift).astype(np.float32)})
@@ -100,7 +100,7 @@ def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampl
 
 
 def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> None:
-    chain = page.denoising_mcmc(modes, "ddim:12", 0, 1, rounds=30)
+    chain = page.denoising_mcmc(modes, "ddim:12", 0, 1, samples=30)
     assert chain.shape == (30, 1, 4, 4)
     assert np.quantile(np.abs(np.abs(chain) - 0.8), 0.9) < 0.4
     changes = np.abs(np.diff(np.sign(chain), axis=0)).sum()
@@ -125,14 +125,37 @@ def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
     assert np.abs(back - image).max() > 1e-3  # without the source's states it drifts
 
 
-def test_cow_holds_in_the_cycles_and_then_leaves_free(page, modes: Sampler) -> None:
-    """The held half pulls the result to its own mode; the last steps make it a sample again."""
+def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> None:
+    """As the authors' code: 10 cycles over steps 3 and 4 of 10, from an inverted grey, then one more replacement."""
     image, mask = np.full((1, 1, 4, 4), 0.7, np.float32), np.zeros((1, 4, 4), np.float32)
     mask[:, :2] = 1
-    x = page.cow(modes, image, mask, WHO, first=6, end=10)
-    assert (x[:, :, :2] > 0).mean() >= 7 / 8 and (x[:, :, :2] != 0.7).all()
-    assert (x[:, :, 2:] > 0).mean() < 7 / 8
-    assert np.abs(np.abs(x) - 0.8).max() < 0.4
+    shown = []
+
+    def network(feeds):
+        shown.append(feeds["x"].copy())
+        return modes.denoiser(feeds)
+
+    x = page.cow(replace(modes, denoiser=network), image, mask, WHO)
+    assert len(shown) == 7 + 10 * 2 + 5
+    inverse = [s.after[0] for s in modes.steps("ddim_inverse:10", [0], WHO, given={"x": image * mask})][::-1]
+    at = [3, 4] * 10 + [5, 6]
+    for place, u in zip(at, shown[7:], strict=False):
+        np.testing.assert_allclose(u[:, :, :2], inverse[place][:, :, :2], atol=1e-6)
+    free = [u[:, :, 2:] for u in shown[7:]]
+    assert np.abs(free[2] - free[0]).max() > 0.1 and np.abs(free[0] - inverse[3][:, :, 2:]).max() > 0.1
+    assert np.abs(shown[-1][:, :, :2] - inverse[9][:, :, :2]).max() > 1e-3  # free at the end
+    assert (x[:, :, :2] > 0).mean() >= 7 / 8 and np.abs(np.abs(x) - 0.8).max() < 0.5
+
+
+def test_a_held_part_travels_up_and_down(page, modes: Sampler) -> None:
+    """RePaint: steps of the plan as often as it says, and the held part is in the sample."""
+    image, mask = np.full((1, 1, 4, 4), 0.7, np.float32), np.zeros((1, 4, 4), np.float32)
+    mask[:, :2] = 1
+    plan = page.time_travel(modes.compile("ddpm:20"), repeats=3, jump=5)
+    assert len(plan.steps) == 4 + 3 * 15 + 1
+    x = modes.sample(plan, [0], WHO, hold=page.Hold(image, mask, fresh=True))
+    np.testing.assert_array_equal(x[:, :, :2], image[:, :, :2])
+    assert np.abs(np.abs(x[:, :, 2:]) - 0.8).max() < 0.5
 
 
 def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler) -> None:
@@ -161,11 +184,6 @@ def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
     expected = sampler.sample(tail(sampler.compile("ddpm:4"), 3), [0], {"class": [2]}, given={"row0": before.after[0]})
     np.testing.assert_array_equal(changed, expected)
     assert (changed != same).any() and last.index == 3
-
-
-def test_disa_s_runs_get_shorter(page, sampler: Sampler) -> None:
-    plans = page.annealed(sampler, 10)
-    assert [len(plan.steps) for plan in plans] == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
 
 
 def test_rollover_spends_no_more_than_its_budget_and_is_better(page, sampler: Sampler) -> None:
