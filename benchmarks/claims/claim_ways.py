@@ -1,73 +1,23 @@
-"""The ways that claims.py compares: published systems as runs of fewstep, plain runs, and their scores."""
+"""The ways of claims.py that are made of runs: published systems, plain runs, and their scores."""
 
+import math
 import time
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.evaluation.distances.features import Extractor
+from benchmarks.claims.settings import BATCH, Setting, guided
 from fewstep.plans.guidance import Residual
+from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
-from fewstep.rollouts.metrics import Floats, psnr
+from fewstep.rollouts.metrics import Floats
 from fewstep.runs import Similar, Steering, Tiles, population, sample_tiles, stream, trajectory_variance
-from fewstep.runtime import Hold, Sampler
+from fewstep.runtime import Hold
 from fewstep.runtime.execute import Seen, begin, combine, see, update
 
-W = 2.0
-BATCH = 64
 FILM = 48  # frames: few of them are of a stream that fills or drains
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model, the judge of its classes, and the seeds; `labels` are the classes asked for."""
-
-    sampler: Sampler
-    judge: Extractor
-    condition: str
-    seeds: range
-
-    @property
-    def labels(self) -> list[int]:
-        return [seed % 10 for seed in self.seeds]
-
-    @property
-    def who(self) -> dict[str, list[int]]:
-        return {self.condition: self.labels}
-
-    def logits(self, x: Floats) -> Floats:
-        parts = [np.clip(x[at : at + 256], -1, 1).astype(np.float32) for at in range(0, len(x), 256)]
-        found = np.concatenate([self.judge.network({self.judge.input: part})["logits"] for part in parts])
-        top = found.max(1, keepdims=True)
-        return np.asarray(found - top - np.log(np.exp(found - top).sum(1, keepdims=True)))
-
-    def reward(self, x: Floats) -> Floats:
-        """log p(class | x) by the judge, [B], of as many samples of each seed as there are, seed by seed."""
-        wanted = np.repeat(self.labels, len(x) // len(self.labels))
-        return np.asarray(self.logits(x)[np.arange(len(x)), wanted])
-
-    def sample(self, plan: Any, **options: Any) -> Floats:
-        return np.asarray(self.sampler.sample(plan, self.seeds, self.who, **options))
-
-    @cached_property
-    def picture(self) -> Floats:
-        """A sample of another class for each seed: what edits start from."""
-        other = {self.condition: [(label + 1) % 10 for label in self.labels]}
-        return np.asarray(self.sampler.sample(guided(8), self.seeds, other, W))
-
-    @cached_property
-    def known(self) -> Floats:
-        """Samples of the classes asked for, of other seeds: what inpainting is given half of."""
-        seeds = [seed + 500 for seed in self.seeds]
-        return np.asarray(self.sampler.sample(guided(10), seeds, self.who, W))
-
-
-def guided(steps: int) -> str:
-    return f"dpmpp_2m:{max(steps, 1)}"
 
 
 # Scores: one figure for each seed, or as many as there are; the larger is better
@@ -86,8 +36,9 @@ def best_reward(s: Setting, x: Floats) -> Floats:
     return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
 
 
-def returned(s: Setting, x: Floats) -> Floats:
-    return np.minimum(psnr(x, s.picture), 99.0)
+def mean_reward(s: Setting, x: Floats) -> Floats:
+    """The mean reward of each seed's samples."""
+    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).mean(1))
 
 
 def layout(s: Setting, x: Floats) -> Floats:
@@ -119,12 +70,12 @@ def cfg(s: Setting, evaluations: int) -> Floats:
 
 
 def streamed(s: Setting, mode: Any) -> Floats:
-    """Frames a second, [1]."""
+    """Frames a second of the processor, [1]."""
     frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
     film = np.resize(s.picture, (FILM, *s.picture.shape[1:]))
-    begun = time.perf_counter()
+    begun = time.process_time()
     list(frames(film))
-    return np.array([FILM / (time.perf_counter() - begun)])
+    return np.array([FILM / (time.process_time() - begun)])
 
 
 def still(s: Setting, similar: Similar | None) -> Floats:
@@ -167,23 +118,23 @@ def rolled(s: Setting) -> Floats:
         seen = see(plan, index, [rows], u, outputs)
         return seen, s.logits(seen.x0)[np.arange(len(who)), labels]
 
-    seen, found = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
+    seen, reached = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
     spare, number = np.zeros(len(every), int), 2**20
     for index in range(1, STEPS):
         spare += N
         kept, best = (np.zeros_like(seen.u), np.zeros_like(seen.u)), np.full(len(every), -np.inf)
-        while (open_ := np.flatnonzero((spare > 0) & ~(best > found))).size:
+        while (open_ := np.flatnonzero((spare > 0) & ~(best > reached))).size:
             spare[open_], number = spare[open_] - 1, number + 100  # draws of its own for each try
             draws = s.sampler.draws([s.seeds[place] for place in open_])
             rows = update(plan, _of(seen, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
-            tried, reached = look(index, np.asarray(rows), open_)
-            better = reached > best[open_]
-            best[open_[better]] = reached[better]
+            tried, rewards = look(index, np.asarray(rows), open_)
+            better = rewards > best[open_]
+            best[open_[better]] = rewards[better]
             for whole, part in zip(kept, (rows, tried.outputs[0]), strict=True):
                 whole[open_[better]] = part[better]
         rows = np.asarray(kept[0])
         u = combine(plan.steps[index].input, [rows], np.float32)
-        seen, found = see(plan, index, [rows], u, [kept[1]]), best
+        seen, reached = see(plan, index, [rows], u, [kept[1]]), best
     return np.asarray(seen.x0)
 
 
@@ -206,8 +157,8 @@ def searched(s: Setting) -> Floats:
     return x
 
 
-def found(s: Setting) -> Floats:
-    """FIND: the mean of the start noise moves for all; the samples of the last round."""
+def moved(s: Setting) -> Floats:
+    """REINFORCE on the mean of the start noise, for all seeds; the samples of the last round."""
     plan, shift = own_noise(s.sampler.compile(f"ddim:{STEPS}")), np.zeros((), np.float32)
     for n in range(N):
         z = s.sampler.draws([seed + 1000 * n for seed in s.seeds])(0)
@@ -231,31 +182,56 @@ def filtered(s: Setting) -> Floats:
 # Edits, starts, tiles
 
 
-def inverted(s: Setting, steps: int, hold: bool) -> Floats:
-    """The source that comes back beside an edit."""
-    inverse, forward = s.sampler.compile(f"ddim_inverse:{steps}"), s.sampler.compile(f"ddim:{steps}")
-    source = {s.condition: [(label + 1) % 10 for label in s.labels]}
-    states = list(s.sampler.steps(inverse, s.seeds, source, given={"x": s.picture}))
-    kept = (*(state.after[0] for state in reversed(states)), s.picture)
-    held = Hold(kept, np.ones(1, np.float32), clean=True) if hold else None
-    return np.asarray(s.sampler.sample(tail(forward, 0), s.seeds, source, given={"row0": kept[0]}, hold=held))
-
-
 def inpainted(s: Setting, plan: Any) -> Floats:
     """The upper half is known, of the class that is asked for."""
+    return s.sample(plan, hold=Hold(s.known, upper(s), fresh=True))
+
+
+def upper(s: Setting) -> Floats:
     mask = np.zeros_like(s.known[0])
     mask[:, : mask.shape[1] // 2] = 1
-    return s.sample(plan, hold=Hold(s.known, mask, fresh=True))
+    return mask
 
 
 def repainted(s: Setting) -> Floats:
     return inpainted(s, time_travel(s.sampler.compile("ddpm:10"), 3))
 
 
+def cyclic(s: Setting) -> Floats:
+    """Cyclic one-way diffusion as the authors' code has it, but for its prompts: 7 + 20 + 5 evaluations."""
+    (first, end, again), cycles, mask = (3, 5, 6), 10, upper(s)
+    inverse = s.sampler.steps("ddim_inverse:10", s.seeds, s.who, given={"x": s.known * mask})
+    kept = [state.after[0] for state in islice(inverse, 10 - first)][::-1]  # before the steps from `first` on
+    noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10") for eta in (1.0, 0.1))
+    plan = tail(time_travel(noisy, cycles, end - first, (first, end)), first)
+    held = [*kept[: end - first] * cycles, *kept[end - first :], s.known]
+    x = noised(s, noisy, end, first, kept[end - first])
+    states = s.sampler.steps(plan, s.seeds, s.who, given={"row0": x}, hold=Hold(tuple(held), mask, clean=True))
+    *_, state = islice(states, cycles * (end - first))
+    for start, stop in ((end, again), (again, 10)):
+        x = np.where(mask == 1, kept[start - first], state.after[0])
+        rest = s.sampler.steps(tail(gentle, start), s.seeds, s.who, given={"row0": x})
+        *_, state = islice(rest, stop - start)
+    return np.asarray(state.after[0])
+
+
+def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
+    """States before step `at` of a plan, noised to those before step `to`."""
+    here, there = plan.steps[at], plan.steps[to]
+    assert here.alpha and here.sigma is not None and there.alpha is not None and there.sigma is not None
+    a = there.alpha / here.alpha
+    return np.asarray(a * x + math.sqrt(there.sigma**2 - (a * here.sigma) ** 2) * s.sampler.draws(s.seeds)(0))
+
+
 def from_phases(s: Setting) -> Floats:
     magnitudes = np.abs(np.fft.fft2(s.sampler.draws(s.seeds)(0)))
     z = np.fft.ifft2(magnitudes * np.exp(1j * np.angle(np.fft.fft2(s.picture)))).real.astype(np.float32)
     return s.sample(own_noise(s.sampler.compile("ddim:10")), given={"noise": z})
+
+
+def from_picture(s: Setting, evaluations: int, strength: float = 0.8) -> Floats:
+    """Image-to-image, which keeps a layout too."""
+    return s.sample(f"ddim:{max(round(evaluations / strength), 1)}", given={"image": s.picture}, strength=strength)
 
 
 def story(s: Setting) -> Floats:
@@ -270,21 +246,61 @@ def one_noise(s: Setting, evaluations: int) -> Floats:
     return np.asarray(s.sampler.sample(guided(evaluations), [s.seeds[0]] * len(s.seeds), s.who))
 
 
+CHAIN, MOVES, TAKEN = 12, 4, 4  # steps of the plan; moves for each sample, and samples of a chain
+
+
 def chain(s: Setting) -> Floats:
-    """Denoising MCMC: four steps, five of Langevin at half the noise, and the way down from there."""
-    plan, k = s.sampler.compile("ddim:10"), 5
-    step, draws = plan.steps[k], s.sampler.draws(s.seeds)
-    assert step.sigma is not None and step.alpha
-    rho = step.sigma / step.alpha
-    y = s.sample(guided(4)) + rho * draws(0)
-    for n in range(1, 6):
-        x0 = next(iter(s.sampler.steps(tail(plan, k), s.seeds, s.who, given={"row0": step.alpha * y}))).x0
-        y = (y + 0.15 * (x0 - y) + np.sqrt(0.3) * rho * draws(n)).astype(np.float32)
-    return s.sample(tail(plan, k), given={"row0": step.alpha * y})
+    """Denoising Langevin Gibbs over x and its noise level: a level is read off the residual after each move, and the
+    state of the least noise among so many moves is denoised. The samples of each seed's chain, seed by seed."""
+    samples, _ = chained(s)
+    return np.stack(samples, 1).reshape(-1, *samples[0].shape[1:])
 
 
-def wide(s: Setting, plan: str, moves: bool) -> Floats:
-    """Samples twice as wide as the network's, in windows without overlap."""
+def unchained(s: Setting, evaluations: int) -> Floats:
+    """As many plain samples of each seed."""
+    seeds = [seed * 64 + n for seed in s.seeds for n in range(TAKEN)]
+    who = {s.condition: [label for label in s.labels for _ in range(TAKEN)]}
+    return np.asarray(s.sampler.sample(guided(evaluations), seeds, who))
+
+
+def chained(s: Setting) -> tuple[list[Floats], float]:
+    """The samples of all seeds' chains, and the evaluations of the network for each of them."""
+    plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}"), s.sampler.draws(s.seeds), 0.3
+    rho = np.array([(step.sigma or 0.0) / step.alpha if step.alpha else np.inf for step in plan.steps])
+    alpha = np.array([step.alpha or 0.0 for step in plan.steps])
+    level = np.full(len(s.seeds), CHAIN // 2)
+    y, evaluations = s.sample(guided(4)) + rho[CHAIN // 2] * draws(0), 4.0
+    samples, number, wide = [], 1, (-1, *[1] * (draws(0).ndim - 1))
+    for _ in range(TAKEN):
+        lowest, least = level * 0 - 1, np.zeros_like(y)
+        for _ in range(MOVES):
+            x0 = _denoised(s, plan, level, alpha[level].reshape(wide) * y)
+            y = y + h / 2 * (x0 - y) + np.sqrt(h) * rho[level].reshape(wide) * draws(number)
+            residual = np.sqrt(np.mean((y - x0) ** 2, axis=tuple(range(1, y.ndim))))
+            level, number = np.abs(np.log(rho[None] / residual[:, None])).argmin(1), number + 1
+            better = level > lowest
+            lowest, least = np.where(better, level, lowest), np.where(better.reshape(wide), y, least)
+        rows = (alpha[lowest].reshape(wide) * least).astype(np.float32)
+        samples.append(
+            s.sampler.sample_each([tail(plan, int(k)) for k in lowest], s.seeds, s.who, given={"row0": rows})
+        )
+        evaluations += MOVES + float(np.mean(CHAIN - lowest))
+    return samples, evaluations / TAKEN
+
+
+def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> Floats:
+    """x0 of states that are each at a step of their own."""
+    x0 = np.zeros_like(rows, np.float32)
+    for k in np.unique(level):
+        here = np.flatnonzero(level == k)
+        given = {"row0": rows[here].astype(np.float32)}
+        seeds, who = [s.seeds[place] for place in here], {s.condition: [s.labels[place] for place in here]}
+        x0[here] = next(iter(s.sampler.steps(tail(plan, int(k)), seeds, who, given=given))).x0
+    return x0
+
+
+def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
+    """Samples twice as wide as the network's, in windows."""
     window = s.sampler.bundle.manifest.x_shape
     shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
-    return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(0, moves=moves), s.seeds, condition=s.who))
+    return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(overlap, moves=moves), s.seeds, condition=s.who))

@@ -1,0 +1,150 @@
+"""What a claim is judged on: a model, its seeds, and who judges its samples."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.zoo.members import BY_NAME, FOLDER
+from fewstep.evaluation.distances.distance import Gaussian, fit
+from fewstep.evaluation.distances.features import Extractor, open_extractor
+from fewstep.export.export import ExportOptions, export
+from fewstep.models.fashion_mnist.data import read
+from fewstep.rollouts.metrics import Floats
+from fewstep.runtime import Sampler, load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+W = 2.0
+BATCH = 64
+FIRST_SEED = 10_000
+FASHION, CIFAR = "fashion-mnist-cnn", "cifar10-cnn"
+JUDGES: Mapping[str, str] = {
+    "fashion_mnist": FASHION,
+    "cifar10": CIFAR,
+    "dit_flow": FASHION,
+    "unet_epsilon_linear": FASHION,
+    "convnext_v_cosine": FASHION,
+    "nafnet_residual": FASHION,
+}
+RESTORERS = ("nafnet_residual", "speech_ncsn")
+MODELS = (*JUDGES, "speech_ncsn")
+PAIRS_SEED = 7_000  # of what restorers are given: unlike those of training, calibration and other pages
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, the judge of its classes, and the seeds; `labels` are the classes asked for.
+
+    pairs: clean samples and what became of them, [N, *x_shape] each, of a restorer; None for generators.
+    source: what `fewstep export` takes, for forms of the network that a way exports by itself.
+    """
+
+    sampler: Sampler
+    judge: Extractor | None
+    condition: str
+    seeds: range
+    pairs: tuple[Floats, Floats] | None = None
+    source: str = ""
+
+    @property
+    def labels(self) -> list[int]:
+        return [seed % 10 for seed in self.seeds]
+
+    @property
+    def places(self) -> list[int]:
+        """Of each seed among the pairs."""
+        assert self.pairs is not None
+        return [seed % len(self.pairs[0]) for seed in self.seeds]
+
+    @property
+    def who(self) -> dict[str, Any]:
+        return {self.condition: self.labels if self.pairs is None else self.pairs[1][self.places]}
+
+    @property
+    def clean(self) -> Floats:
+        assert self.pairs is not None
+        return self.pairs[0][self.places]
+
+    def logits(self, x: Floats) -> Floats:
+        """log p(class) of each class, [B, 10]."""
+        assert self.judge is not None
+        parts = [np.clip(x[at : at + 256], -1, 1).astype(np.float32) for at in range(0, len(x), 256)]
+        values = np.concatenate([self.judge.network({self.judge.input: part})["logits"] for part in parts])
+        top = values.max(1, keepdims=True)
+        return np.asarray(values - top - np.log(np.exp(values - top).sum(1, keepdims=True)))
+
+    def reward(self, x: Floats) -> Floats:
+        """log p(class | x) by the judge, [B], of as many samples of each seed as there are, seed by seed."""
+        wanted = np.repeat(self.labels, len(x) // len(self.labels))
+        return np.asarray(self.logits(x)[np.arange(len(x)), wanted])
+
+    def sample(self, plan: Any, **options: Any) -> Floats:
+        """A sample of each seed, in batches: `options` have no tensors unless one batch holds all seeds."""
+        parts = [self.part(at) for at in range(0, len(self.seeds), BATCH)]
+        return np.concatenate([self.sampler.sample(plan, part.seeds, part.who, **options) for part in parts])
+
+    def part(self, at: int) -> "Setting":
+        seeds = self.seeds[at : at + BATCH]
+        return Setting(self.sampler, self.judge, self.condition, seeds, self.pairs, self.source)
+
+    @cached_property
+    def picture(self) -> Floats:
+        """A sample of another class for each seed: what edits start from."""
+        return np.asarray(self.sampler.sample(guided(8), self.seeds, self.others, W))
+
+    @property
+    def others(self) -> dict[str, list[int]]:
+        """The classes of `picture`."""
+        return {self.condition: [(label + 1) % 10 for label in self.labels]}
+
+    @cached_property
+    def known(self) -> Floats:
+        """Samples of the classes asked for, of other seeds: what inpainting is given half of."""
+        seeds = [seed + 500 for seed in self.seeds]
+        return np.asarray(self.sampler.sample(guided(10), seeds, self.who, W))
+
+
+def guided(steps: int) -> str:
+    return f"dpmpp_2m:{max(steps, 1)}"
+
+
+def opened(model: str, folder: Path, seeds: range, threads: int = 1) -> Setting:
+    """The setting of a shipped model or a member of the zoo, which is exported into the folder unless it
+    is there."""
+    source = BY_NAME[model].source if model in BY_NAME else model
+    if not (folder / model / "manifest.json").exists():
+        export(ExportOptions(source, folder / model))
+    sampler = load(folder / model, backend=OnnxRuntime(threads=threads))
+    manifest = sampler.bundle.manifest
+    judge = open_extractor(JUDGES.get(model, "none"), manifest.x_shape, threads)
+    (condition,) = manifest.conditions
+    return Setting(sampler, judge, condition.name, seeds, _pairs(model), source)
+
+
+def _pairs(model: str) -> tuple[Floats, Floats] | None:
+    """512 clean samples of a restorer's test data, and what became of them."""
+    if model not in RESTORERS:
+        return None
+    recipe = BY_NAME[model].recipe()
+    if model == "speech_ncsn":
+        clean, noisy = recipe.recordings(512, PAIRS_SEED)
+        return clean, noisy
+    import torch
+
+    assert str(FOLDER) in sys.path  # recipes import what lies beside them
+    rows = np.random.default_rng(PAIRS_SEED).permutation(10_000)[:512]
+    clean = (read(split="t10k")[0][rows, None] / 127.5 - 1).astype(np.float32)
+    degraded = recipe.degraded(torch.from_numpy(clean), torch.Generator().manual_seed(PAIRS_SEED))
+    return clean, degraded.numpy()
+
+
+@lru_cache
+def reference(judge: Extractor) -> Gaussian:
+    """The judge's features of Fashion-MNIST's 10 000 test pictures."""
+    pictures = read(split="t10k")[0][:, None]
+    parts = [pictures[at : at + 500] / np.float32(127.5) - 1 for at in range(0, len(pictures), 500)]
+    return fit(np.concatenate([judge.extract(part) for part in parts]))

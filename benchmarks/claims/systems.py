@@ -1,0 +1,42 @@
+"""docs/measured/systems.md: its rows, and the figures that claims.py puts into them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.claims.claim_lines import Line
+
+PAGE = Path(__file__).parents[2] / "docs/measured/systems.md"
+MEASURED = "[claims](claims.md):"
+PARTS = {"FIND": "REINFORCE on the start"}  # a system of which a part is measured, and the part's name
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of each system's row: system, method and test, claim, figure, verdict, control."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
+    return [row for row in cells if row[0] != "system" and not row[0].startswith("---")]
+
+
+def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
+    """The lines of a row, by the text of its first cell."""
+    names = tuple(PARTS.get(name, name) for name in system.split(", "))
+    return [line for line in lines if line.system.startswith(names)]
+
+
+def renewed(page: str, lines: Sequence[Line]) -> str:
+    """The page with the figures of these lines in the cells that begin with `MEASURED`."""
+    return "\n".join(_renewed(line, lines) for line in page.split("\n"))
+
+
+def _renewed(row: str, lines: Sequence[Line]) -> str:
+    if not row.startswith("| ") or MEASURED not in row:
+        return row
+    cells = row.strip()[2:-1].split(" | ")
+    of = lines_of(cells[0], lines)
+    cells[3] = f"{MEASURED} {'; '.join(_figure(line) for line in of) or 'no line is kept'}"
+    return f"| {' | '.join(cells)}|" if row.endswith("|") else row
+
+
+def _figure(line: Line) -> str:
+    word = "pays" if line.pays else "no"
+    return f"{line.figure} {line.gain.mean:+.2f} to {line.control}, {line.model} ({word})"

@@ -1,0 +1,177 @@
+"""The claims: for each system what it claims, the figure, our way, and the plain way that could refute it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.claims.claim_ways import (
+    SEARCH,
+    alike,
+    best_of,
+    best_reward,
+    cfg,
+    chain,
+    cyclic,
+    filtered,
+    from_phases,
+    from_picture,
+    inpainted,
+    layout,
+    mean_reward,
+    moved,
+    one_noise,
+    plain,
+    populated,
+    rcfg,
+    repainted,
+    reward,
+    rolled,
+    seams,
+    searched,
+    still,
+    story,
+    streamed,
+    unchained,
+    value,
+    wide,
+)
+from benchmarks.claims.plan_ways import (
+    cfg_plus_plus,
+    ddim_and_back,
+    likeness,
+    returned,
+    si_sdr,
+    there_and_back,
+    to_clean,
+    tuned,
+    untouched,
+    weighed,
+)
+from benchmarks.claims.settings import Setting
+from fewstep.plans.guidance import Guidance
+from fewstep.rollouts.metrics import Floats
+from fewstep.runs import Similar
+
+Way = Callable[[Setting], Floats]
+PlainWay = Callable[[Setting, int], Floats]
+SHIPPED = ("fashion_mnist", "cifar10")
+GUIDED = ("dit_flow", "convnext_v_cosine")
+U_NET = ("unet_epsilon_linear",)
+PLAIN = ("unet_epsilon_linear", "convnext_v_cosine")
+SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
+MANY = 512  # seeds of a distance
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A system and the plain way, at so many evaluations per sample. `score` is the figures of what they make, one for
+    each seed or as many as there are; the larger is better. Making is timed, scoring is not.
+
+    control: the plain way, in words.
+    seeds: that the figures are of, from the first seed on; None for those of the command.
+    of_time: what is made is itself a figure of time, one for each round.
+    asked: how many times the plain way's figure the claim asks for.
+    unit: of which there is a figure each: the deviation of the mean is over these.
+    has_longer: whether the plain way stands at equal time too. Of one plan beside another equal
+        evaluations are equal time.
+    """
+
+    system: str
+    claim: str
+    control: str
+    figure: str
+    evaluations: int
+    ours: Way
+    plain: PlainWay
+    score: Callable[[Setting, Floats], Floats]
+    models: tuple[str, ...] = SHIPPED
+    seeds: int | None = None
+    of_time: bool = False
+    asked: float | None = None
+    unit: str = "seed"
+    has_longer: bool = True
+
+
+def plan(name: str, guidance: Guidance | float | None = None) -> Way:
+    return lambda s: s.sample(name, guidance=guidance)
+
+
+def beside(
+    *words: str, evaluations: int, ours: Way, theirs: Way, models: tuple[str, ...], seeds: int | None = MANY
+) -> Claim:
+    """One plan beside another at equal evaluations, which are equal time, or beside a longer one. `words` are system,
+    claim, control and figure."""
+    system, claim, control, figure = words
+    unit = "an eighth of the samples, jackknifed" if figure == FD else "seed"
+    return Claim(
+        *(system, claim, control, figure, evaluations, ours, lambda s, n: theirs(s), SCORES[figure], models, seeds),
+        unit=unit,
+        has_longer=False,
+    )
+
+
+LOG_P, FD, CLEAN, SOUND = "log p(class)", "-FD", "PSNR to clean", "SI-SDR"
+SCORES = {FD: likeness, CLEAN: to_clean, SOUND: si_sdr}
+CLAIMS = [
+    Claim("StreamDiffusion RCFG", "guidance at half the evaluations", "guidance by two branches", LOG_P, 8,
+          rcfg, cfg, reward),
+    Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "a sequence", "frames/s", 4,
+          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), value, of_time=True, asked=1.5,
+          unit="round", has_longer=False),
+    Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
+          lambda s: still(s, Similar()), lambda s, n: still(s, None), value, unit="run", has_longer=False),
+    Claim("FK steering", "more reward than the best of N", "best of N", LOG_P, SEARCH, populated, best_of, best_reward),
+    Claim("SVDD", "more reward than the best of N", "best of N", LOG_P, SEARCH,
+          lambda s: populated(s, choice="one"), best_of, best_reward),
+    Claim("RBF", "more reward than the best of N", "best of N", LOG_P, SEARCH, rolled, best_of, best_reward),
+    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, reward),
+    Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH, searched, best_of, best_reward),
+    Claim("REINFORCE on the start", "a start that is rewarded, for all seeds", "more steps", LOG_P, SEARCH,
+          moved, plain, reward),
+    Claim("hallucination filter", "fewer samples off the data, 90 % kept", "no filter", LOG_P, 20,
+          filtered, lambda s, n: reward(s, plain(s, n)), value),
+    Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,
+          repainted, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward),
+    Claim("COW", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 32,
+          cyclic, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward),
+    Claim("NeuralRemaster", "the layout of a picture, at no cost", "image-to-image of strength 0.8", "correlation", 10,
+          from_phases, from_picture, layout),
+    Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10, from_phases, plain, reward),
+    Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
+          story, one_noise, alike, unit="picture, each compared with all"),
+    Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 10, chain, unchained, mean_reward),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), seams),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that overlap by half", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True),
+          lambda s, n: wide(s, f"ddim:{max(n // 3, 1)}", False, s.sampler.bundle.manifest.x_shape[-1] // 2), seams),
+    Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
+          lambda s: there_and_back(s, 20), ddim_and_back, returned),
+    beside("CFG++", "guidance that stays near the data", "guidance of the best weight", FD, evaluations=16,
+           ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
+    beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
+           ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
+    beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,
+           ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("unipc_2:5"), models=U_NET),
+    *[beside(ours.upper(), "less divergence at guidance 7.5", theirs, FD, evaluations=16,
+             ours=plan(f"{ours}:8", 7.5), theirs=plan(f"{theirs}:8", 7.5), models=GUIDED)
+      for ours, theirs in (("ghvb", "ipndm"), ("ghvb", "dpmpp_2m"), ("hb", "ipndm"), ("hb", "dpmpp_2m"))],
+    *[beside("PNDM", "nearer to the data than DDIM", theirs, FD, evaluations=20,
+             ours=plan("s_pndm:19"), theirs=plan(f"{theirs}:20"), models=PLAIN) for theirs in ("ddim", "dpmpp_2m")],
+    *[beside("Score-SDE", "a corrector is worth its evaluations", control, FD, evaluations=40,
+             ours=plan("score_sde_pc:20"), theirs=plan(theirs), models=PLAIN)
+      for control, theirs in (("the predictor alone", "score_sde_pc(corrections=0):40"), ("dpmpp_2m", "dpmpp_2m:40"))],
+    *[beside("ResShift", "4 steps do for 15", "15 steps", figure, evaluations=4,
+             ours=plan("resshift:4"), theirs=plan("resshift:15"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("ResShift", "4 steps are enough", "ddim", figure, evaluations=4,
+             ours=plan("resshift:4"), theirs=plan("ddim:4"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("MRS", "few evaluations of a restorer do", "resshift", figure, evaluations=5,
+             ours=plan("dpmpp_2m:5"), theirs=plan("resshift:5"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6,
+             ours=plan("dpmpp_2m:6"), theirs=plan(theirs), models=SPOKEN, seeds=None)
+      for control, theirs in (("sgmse, 60 evaluations", "sgmse:30@linspace"), ("sgmse", "sgmse:3@linspace"))],
+    *[beside("SGMSE+", claim, control, SOUND, evaluations=60,
+             ours=plan("sgmse:30@linspace"), theirs=theirs, models=SPOKEN, seeds=None)
+      for claim, control, theirs in (
+          ("cleaner than the recording", "the recording", untouched),
+          ("a corrector is worth its evaluations", "the predictor alone", plan("sgmse(corrections=0):60@linspace")))],
+]  # fmt: skip
