@@ -24,7 +24,7 @@ from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.lowering.bodies import open_body
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.rollouts.calibrated_plan import judged_plan, unmarked
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -78,7 +78,7 @@ def _judging(bundle: Bundle, options: ChooseOptions, progress: Progress) -> Judg
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
     plan = unmarked(judged_plan(reference, calibrated, guidance=options.guidance))
-    if plan.guidance is not None and weight_of(plan.guidance) is None:
+    if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
@@ -146,6 +146,6 @@ def _chosen(
         for row in reversed(on_front)
         if (row.body, row.backend) == (winner.body, winner.backend) and row.milliseconds <= winner.milliseconds
     )
-    day, weight = time.strftime("%Y-%m-%d"), weight_of(plan.guidance)
+    day = time.strftime("%Y-%m-%d")
     rows_of_x = options.batch * _branches(plan)
-    return Chosen(bundle.manifest.name, asked, day, rows_of_x, weight, shaping_of(plan), winner, family)
+    return Chosen(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

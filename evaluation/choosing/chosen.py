@@ -15,6 +15,7 @@ import msgspec
 from fewstep.evaluation.choosing.engines import KIND, TimedEngine, backend_of, engine_name, kept_name
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -42,13 +43,13 @@ class Deployment(Strict, frozen=True):
 class Chosen(Strict, frozen=True):
     """The winner of a choice, and its family: plans of the same body and engine that are on the front too, of no more
     time, the best first. `name` is the bundle's, `asked` the budget in words, `day` in the form of ISO 8601. `rows` are
-    those of x in a call of the network. `guidance` is a weight, and `shaping` that of all plans."""
+    those of x in a call of the network. All plans have this `guidance` and `shaping`."""
 
     name: str
     asked: str
     day: str
     rows: int
-    guidance: float | None
+    guidance: Guidance | None
     shaping: Shaping | None
     winner: Deployment
     family: tuple[str, ...]
@@ -79,7 +80,7 @@ def command_of(path: Path, choice: Chosen) -> str:
     winner = choice.winner
     words = ["fewstep run", str(path), "--plan", winner.plan, "--precision", winner.precision]
     words += ["--backend", winner.backend] + (["--threads", str(winner.threads)] if winner.threads else [])
-    words += [] if choice.guidance is None else ["--guidance", f"{choice.guidance:g}"]
+    words += [] if choice.guidance is None else ["--guidance", str(to_text(choice.guidance))]
     clip = choice.shaping
     words += ["--clip", f"{clip.high:g}"] if isinstance(clip, Clip) and clip.low == -clip.high else []
     return " ".join(words)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fewstep.evaluation.output import check_writable
 from fewstep.evaluation.speed.race import check_batches
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
@@ -27,7 +28,8 @@ class ChooseOptions(Options):
     at_least: The least mean PSNR to the teacher, as 40dB.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
         plan's solver and grid at 2 to 16 steps, and the fitted plans of each body.
-    guidance: Weight of classifier-free guidance. Default: the weight of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
+        Default: the guidance of the calibrated plan.
     batch: Samples of a call.
     seeds: Number of held-out seeds, from 0 on, that judge.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
@@ -43,7 +45,7 @@ class ChooseOptions(Options):
     within: str | None = None
     at_least: str | None = None
     plan: tuple[str, ...] = ()
-    guidance: float | None = None
+    guidance: float | Guidance | None = None
     batch: int = 1
     seeds: int = 16
     teacher: str | None = None
