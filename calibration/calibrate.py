@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, make_each
+from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, loses_guidance, make_each
 from fewstep.calibration.checkpoint import checkpoint_of
 from fewstep.calibration.commit import commit
 from fewstep.calibration.count import count_activations, tabulate
@@ -89,6 +89,8 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     if task.bound is not None:
         with open_workers() as workers:
             refined = _refine(task, task.bound, plan, bodies, seen, failed, progress, workers)
+    _refuse_lost(bodies, refined, course, failed)
+    refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
     manifest = commit(writer, task, plan, table, bodies, refined)
     lowered = {name: each.lowered for name, each in bodies.items()}
@@ -96,6 +98,20 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
         raise some_failed(failed, lowered)  # the counts stay for the next try
     checkpoint.drop()
     return Calibration(manifest, plan, table, lowered, refined)
+
+
+def _refuse_lost(
+    bodies: Mapping[str, CalibratedBody],
+    refined: Mapping[str, SearchResult],
+    course: Course,
+    failed: dict[str, UserError],
+) -> None:
+    """Into `failed` go the errors of bodies that lose what guidance multiplies. UserError if no body is left."""
+    for name in bodies.keys() - failed.keys():
+        if error := loses_guidance(bodies[name], refined.get(name), course):
+            failed[name] = error
+    if bodies.keys() <= failed.keys():
+        raise next(iter(failed.values()))
 
 
 def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:

@@ -5,7 +5,7 @@ deployed makes samples in the closed loop, and they are compared with float32's 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
 from fewstep.calibration.opened import open_lowered
+from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.commit import Writer
@@ -23,10 +24,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
 from fewstep.rollouts.on_demand import close
 from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
 from fewstep.rollouts.trajectories import BATCH
-from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST = 8  # seeds that judge; no more than there are trajectories
@@ -52,6 +55,8 @@ def judging_course(task: Task, plan: Plan, table: RangesTable, progress: Progres
     sampler = body_by_rows(task.sampler) if _is_large(task, table) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     course = open_course(sampler, plan, seeds, task.conditions, under(progress, "judgement"))
+    if sampler.bundle.manifest.conditions:
+        course = replace(course, differences=float_differences(course, sampler.denoiser))
     close(task.sampler.denoiser)  # float32 and a large int8 body at once are too much
     return course
 
@@ -107,7 +112,31 @@ def judged(body: LoweredBody, table: RangesTable, target: Target, course: Course
         what = f"samples in int8 for {target.name} are not finite"
         raise UserError(what, "calibrate with other --ranges, or for another --target")
     mean, p5 = round(float(psnr.mean()), 2), round(float(np.percentile(psnr, 5)), 2)
-    return Trial(ranges=table.method, psnr=mean, p5=p5, seeds=len(psnr), is_chosen=True)
+    guidance, condition = (_worst(each) for each in body_differences(course, [network] * course.groups))
+    return Trial(table.method, mean, p5, len(psnr), is_chosen=True, guidance=guidance, condition=condition)
+
+
+def loses_guidance(each: CalibratedBody, refined: SearchResult | None, course: Course) -> UserError | None:
+    """The reason not to deploy a body: at a guided step it loses what guidance multiplies. A precision map is judged
+    where the body of all int8 is lost."""
+    difference, target = each.trial.guidance, each.variants.target
+    if refined is not None and difference is not None and is_lost(difference):
+        networks: list[LoadedGraph] = []
+        for until, body in refined.graphs:
+            networks += [open_lowered(body.graph, target)] * (until - len(networks))
+        difference = _worst(body_differences(course, networks)[0])
+    if difference is None or not is_lost(difference):
+        return None
+    return UserError(
+        f"int8 for {target.name} loses the {GUIDANCE}: {said(difference)}",
+        "keep more of it in float (--quality 30), or calibrate along a plan that does not guide at that step",
+    )
+
+
+def _worst(steps: Sequence[Difference | None]) -> Difference | None:
+    """The worst step, with digits that are more than noise."""
+    each = worst(steps)
+    return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
 
 
 def _is_large(task: Task, table: RangesTable) -> bool:

@@ -81,7 +81,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     seconds = evaluations * each
     search = _search(task)
     judges = judging_seeds(len(task.seeds))
-    judging = len(judges) * len(task.plan.steps) * len(task.targets)
+    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
+    judging = calls * len(judges) * len(task.plan.steps) * len(task.targets)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {

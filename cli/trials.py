@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
 from fewstep.evaluation.report.trials import tried
+from fewstep.rollouts.direction import CONDITION, GUIDANCE, said
 from fewstep.runtime.bundle.manifest import Trial
 
 
@@ -19,3 +20,6 @@ def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
             judged = f"{each.psnr:.1f} dB on the first {seeds}, where it was behind"
         label = f"{tried(each)}: " if len(trials) > 1 else ""
         yield f"{label}{judged}{', kept' * (each.is_chosen and len(trials) > 1)}"
+        for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
+            if difference is not None:
+                yield f"{kind} at its worst: {said(difference)}"

@@ -14,7 +14,7 @@ from fewstep.evaluation.distances.drift import Drift
 from fewstep.evaluation.speed.machine import Machine
 from fewstep.evaluation.speed.race import Race
 from fewstep.plans.spec import Strict
-from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.manifest import Coverage, Difference
 
 SCHEMA = 1
 
@@ -82,6 +82,8 @@ class StepQuality(Strict, frozen=True):
     """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
 
     forced: of the guided network output, both networks fed the float trajectory (what this step adds).
+    guidance, condition: on the float trajectory too, of cond - uncond and of the change that another condition makes.
+        None where there is no such difference, and in results of earlier versions.
     x0, x: of the predicted clean sample and of the state after the step, each along its own trajectory (what has
     accumulated). The difference between the two kinds is what a single-step measure misses.
     """
@@ -93,6 +95,8 @@ class StepQuality(Strict, frozen=True):
     forced: float
     x0: float
     x: float
+    guidance: Difference | None = None
+    condition: Difference | None = None
 
 
 class Clipped(Strict, frozen=True):

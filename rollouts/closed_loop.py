@@ -39,7 +39,8 @@ class Course:
     """A plan with range groups and the seeds of its samples, made by `open_course`.
 
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
-    given: the tensors that the plan starts from. reference: float32's states.
+    given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
+    `direction.float_differences`; where they are none, no body's are judged.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Course:
     ports: tuple[str, str]
     given: Mapping[str, Array]
     reference: tuple[StepState, ...]
+    differences: tuple[Array, ...] = ()
 
     @property
     def groups(self) -> int:

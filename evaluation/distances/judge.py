@@ -22,6 +22,7 @@ from fewstep.evaluation.results import EndQuality, StepQuality
 from fewstep.evaluation.sampling_job import FEW
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, regroup
+from fewstep.rollouts.direction import NONE, judged_differences
 from fewstep.rollouts.metrics import Energies
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
@@ -115,19 +116,21 @@ def _judged(setting: Setting, candidates: Sequence[Candidate], seeds: range) -> 
 
 @dataclass(frozen=True)
 class _Tally:
-    """Sums over the batches seen so far, one of each energy per step; `plan` is in the candidate's range groups."""
+    """Sums over the batches seen so far, one of each energy per step; `plan` is in the candidate's range groups.
+    `differences` [steps, 2, 4] are `direction.sums`."""
 
     plan: Plan
     forced: list[Energies]
     x0: list[Energies]
     x: list[Energies]
+    differences: Array
     samples: list[Array] = field(default_factory=list)
     reference: list[Array] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: Plan) -> "_Tally":
         forced, x0, x = ([Energies() for _ in plan.steps] for _ in range(3))
-        return cls(plan, forced, x0, x)
+        return cls(plan, forced, x0, x, np.stack([NONE] * len(plan.steps)))
 
     def add(self, part: BodyMeasured) -> None:
         self.samples.append(part.samples)
@@ -135,6 +138,8 @@ class _Tally:
         for sums, parts in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
             for total, energies in zip(sums, parts, strict=False):  # single steps are of fewer batches
                 total.include(energies)
+        for total_sums, added in zip(self.differences, part.differences, strict=False):
+            total_sums += added
 
     def judgement(self, setting: Setting, teacher: Array) -> Judgement:
         samples, floats = np.concatenate(self.samples), np.concatenate(self.reference)
@@ -144,7 +149,16 @@ class _Tally:
             against_float=compare(samples, floats, f"float32, {self.plan.name}"),
             against_teacher=compare(samples[:taught], teacher[:taught], f"float32, {setting.teacher.name}"),
             steps=tuple(
-                StepQuality(i, step.time, step.lam, step.group, forced.sqnr, x0.sqnr, x.sqnr)
+                StepQuality(
+                    i,
+                    step.time,
+                    step.lam,
+                    step.group,
+                    forced.sqnr,
+                    x0.sqnr,
+                    x.sqnr,
+                    *judged_differences(i, self.differences[i]),
+                )
                 for i, (step, forced, x0, x) in enumerate(steps)
             ),
             samples=samples,

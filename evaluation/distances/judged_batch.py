@@ -15,6 +15,7 @@ from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Plan, regroup
+from fewstep.rollouts.direction import NONE, Sums, differences, moved, sums
 from fewstep.rollouts.metrics import Energies
 from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish
 from fewstep.runtime.request import check_given
@@ -86,20 +87,21 @@ class JudgedBatch:
         bodies_measured = {}
         for each in self.candidates:
             floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
-            bodies_measured[each.name] = _measured(self, each, bodies(each.name), floats)
+            bodies_measured[each.name] = _measured(self, each, bodies(each.name), floats, bodies(FLOAT))
         return MeasuredBatch(exact.sample, bodies_measured)
 
 
 @dataclass(frozen=True)
 class BodyMeasured:
     """One candidate in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
-    forced on the float trajectory, and of x0 and x along its own."""
+    forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step."""
 
     samples: Array
     reference: Array
     forced: tuple[Energies, ...]
     x0: tuple[Energies, ...]
     x: tuple[Energies, ...]
+    differences: tuple[Sums, ...]
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ class MeasuredBatch:
 
 @dataclass(frozen=True)
 class BatchTrajectory:
-    """One batch along one plan: per step the network's input, its guided output, x0, and x after the step."""
+    """One batch along one plan: per step the network's input, its outputs, the guided one, x0, and x after the step."""
 
     u: list[Array]
+    outputs: list[Sequence[Array]]
     guided: list[Array]
     x0: list[Array]
     x: list[Array]
@@ -130,6 +133,7 @@ def trajectory(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> BatchTraje
     nexts = [*(step.input for step in plan.steps[1:]), plan.output]
     return BatchTrajectory(
         u=[state.u for state in states],
+        outputs=[state.outputs for state in states],
         guided=[guided(state.outputs, plan, state.index) for state in states],
         x0=[state.x0 for state in states],
         x=[combine(row, state.after, np.float32) for row, state in zip(nexts, states, strict=True)],
@@ -150,30 +154,45 @@ def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepSta
     return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
 
 
-def _measured(asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory) -> BodyMeasured:
+def _measured(
+    asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory, reference: JudgedBody
+) -> BodyMeasured:
     """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
     plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
     seeds = asked.seeds.first(candidate.seeds - start)
     count = len(seeds.numbers)
     own = trajectory(plan, denoiser, seeds)
-    forced = asked.seeds.first(max(candidate.forced_seeds - start, 0))
+    forced = list(
+        _single_steps(plan, denoiser, asked.seeds.first(max(candidate.forced_seeds - start, 0)), exact, reference)
+    )
     return BodyMeasured(
         own.sample,
         exact.sample[:count],
-        tuple(_single_steps(plan, denoiser, forced, exact)),
-        tuple(_energies(x0, reference[:count]) for x0, reference in zip(own.x0, exact.x0, strict=True)),
-        tuple(_energies(x, reference[:count]) for x, reference in zip(own.x, exact.x, strict=True)),
+        tuple(energies for energies, _ in forced),
+        tuple(_energies(x0, floats[:count]) for x0, floats in zip(own.x0, exact.x0, strict=True)),
+        tuple(_energies(x, floats[:count]) for x, floats in zip(own.x, exact.x, strict=True)),
+        tuple(added for _, added in forced),
     )
 
 
-def _single_steps(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch, exact: BatchTrajectory) -> Iterator[Energies]:
-    """The energies of each step on the float trajectory; nothing without seeds."""
+def _single_steps(
+    plan: Plan, denoiser: JudgedBody, seeds: SeedBatch, exact: BatchTrajectory, reference: JudgedBody
+) -> Iterator[tuple[Energies, Sums]]:
+    """The energies of each step on the float trajectory, and of its differences; nothing without seeds."""
     if not (count := len(seeds.numbers)):
         return
-    network = denoiser.network(denoiser.compile(plan), count, seeds.conditions)
+    network, floats = (each.network(each.compile(plan), count, seeds.conditions) for each in (denoiser, reference))
     for i, step in enumerate(plan.steps):
-        outputs = network(i, step, exact.u[i][:count])
-        yield _energies(guided(outputs, plan, i), exact.guided[i][:count])
+        u, expected = exact.u[i][:count], [output[:count] for output in exact.outputs[i]]
+        outputs = network(i, step, u)
+        added = NONE
+        if seeds.conditions:
+            values, signals = (
+                differences(step, own, each(i, step, moved(u)))
+                for own, each in ((outputs, network), (expected, floats))
+            )
+            added = sums(values, signals)
+        yield _energies(guided(outputs, plan, i), exact.guided[i][:count]), added
 
 
 def _energies(approximation: Array, signal: Array) -> Energies:

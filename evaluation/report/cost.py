@@ -17,7 +17,8 @@ def evaluations(plan: Plan, teacher: Plan, candidates: Sequence[Candidate], opti
     """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
     the first teacher suffices."""
     steps, long, taught = len(plan.steps), len(teacher.steps), min(options.teacher_seeds, options.seeds)
-    judged = options.seeds + sum(each.seeds + each.forced_seeds for each in candidates)
+    # a forced seed also runs both bodies under another condition
+    judged = options.seeds + sum(each.seeds + 3 * each.forced_seeds for each in candidates)
     check = min(CHECKED, taught) * (steps + 3 * long)
     return judged * steps + taught * long + check
 

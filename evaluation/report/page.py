@@ -5,6 +5,7 @@ from html import escape
 
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
+from fewstep.evaluation.report.direction import direction_section
 from fewstep.evaluation.report.distribution import distribution_section
 from fewstep.evaluation.report.elements import (
     Content,
@@ -56,7 +57,7 @@ def page(
         end_section(results, is_image=samples.reference.ndim == 4),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
-        *filter(None, [worst_section(results.qualities)]),
+        *filter(None, [direction_section(results), worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         *([trials_section(trials)] if trials else []),

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from fewstep.evaluation.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results
+from fewstep.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
+from fewstep.runtime.bundle.manifest import Difference
 
 LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
 
@@ -11,6 +13,10 @@ def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
     yield from results.unlike
     yield from distant(results.qualities)
+    for quality in results.qualities:
+        for kind, steps in differences_of(quality).items():
+            if (difference := worst(steps)) is not None and is_lost(difference):
+                yield f"{quality.body} loses the {kind}: {said(difference)}."
     in_float = [covered.body for covered in results.covered if covered.share == 0]
     for body in in_float:
         yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
@@ -18,6 +24,14 @@ def warnings(results: Results) -> Iterator[str]:
         for timing in race.timings:
             if timing.ratio < 1 and timing.name not in in_float:
                 yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
+
+
+def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
+    """The differences of a body at each step, by what they are in words."""
+    return {
+        GUIDANCE: [step.guidance for step in quality.steps],
+        CONDITION: [step.condition for step in quality.steps],
+    }
 
 
 def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:

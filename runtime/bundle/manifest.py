@@ -55,9 +55,24 @@ class StepGraph(GraphEntry, frozen=True):
     until: float | None = None
 
 
+class Difference(Strict, frozen=True):
+    """A difference of two outputs of an int8 body at one state, beside the same in float32, at a step counted from 0.
+
+    gain: the least-squares factor of float32's that is in int8's; 1 is no change.
+    ratio: 10 log10(|float32's|^2 / |int8's - float32's|^2), in dB.
+    share: the size of float32's difference, as a part of float32's output.
+    """
+
+    step: int
+    gain: float
+    ratio: float
+    share: float
+
+
 class Trial(Strict, frozen=True, omit_defaults=True):
     """The samples that judge a body: the method of its ranges, and PSNR in dB against float32, the mean and the 5th
-    percentile of samples of `seeds` seeds.
+    percentile of samples of `seeds` seeds. `guidance` and `condition` are of the step at which int8 keeps least of
+    cond - uncond, and of the change that another condition makes; None where there is no such difference.
 
     Earlier versions chose among several trials. They also tried to take the mean error of the output out, and to leave
     thin convolutions in float. They noted how much of the error was one number for each channel (`shift`).
@@ -71,6 +86,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     has_bias: bool = False
     shift: float = 0.0
     in_float: tuple[str, ...] = ()
+    guidance: Difference | None = None
+    condition: Difference | None = None
 
 
 class Body(Strict, frozen=True):

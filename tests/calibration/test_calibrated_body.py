@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import Calibration, calibrate
@@ -19,7 +20,7 @@ from fewstep.ranges.table import load as load_table
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
 from fewstep.rollouts.on_demand import OnDemand
 from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import Sampler
@@ -149,3 +150,42 @@ def test_the_seeds_that_judge_are_nobody_elses() -> None:
     assert seeds <= set(SELECTION_SEEDS) - {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS}
     page = Path(__file__).parents[2] / "docs/quantization.md"
     assert f"seeds judge, {min(seeds)} to {max(seeds)}." in page.read_text()
+
+
+def pull(monkeypatch: pytest.MonkeyPatch, target: str, gain: float) -> None:
+    """The int8 body of a target has so much of cond - uncond."""
+
+    def opened(graph: Graph, own: Target) -> LoadedGraph:
+        network = REAL(graph, own)
+
+        def pulled(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+            cond, uncond = np.split(network(feeds)["v"], 2)
+            return {"v": np.concatenate([uncond + np.float32(gain) * (cond - uncond), uncond])}
+
+        return pulled if own.name == target and any("Quant" in node.op for node in graph.nodes) else network
+
+    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+
+
+def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other bodies are written. A body that has some of it left stays."""
+    trial = judged(run(bundle))
+    assert trial.guidance is not None and trial.guidance.gain == pytest.approx(1, abs=0.02)
+    assert trial.condition is not None and trial.condition.ratio > 20
+    pull(monkeypatch, "cpu-x86", 0.8)
+    weaker = judged(run(bundle)).guidance
+    assert weaker is not None and weaker.gain == pytest.approx(0.8, abs=0.02)
+    pull(monkeypatch, "cpu-x86", 0.1)
+    with pytest.raises(UserError, match="int8 for cpu-x86 loses the direction of guidance: gain 0.10 and 0.9 dB"):
+        run(bundle)
+    with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
+        run(bundle, target=("cpu-x86", "tensorrt"))
+    assert judged_of(bundle, "int8-cpu-x86").guidance == weaker  # of the body that was there
+    assert run(bundle, quality="90").refined["int8-cpu-x86"].is_float  # what is deployed has it
+    monkeypatch.setattr(calibrated_body, "open_lowered", REAL)
+    assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
+
+
+def judged_of(bundle: Path, name: str) -> Trial:
+    (trial,) = open_bundle(bundle).manifest.bodies[name].trials
+    return trial

@@ -59,8 +59,8 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
 
 def test_what_judging_costs_is_said(bundle: Path) -> None:
     would = dry_run(replace(FIRST, bundle=bundle, trajectories=64, target=("cpu-x86", "cpu-arm")))
-    assert would.value["judging_evaluations"] == 2 * 3 * 8  # type: ignore[index]  # targets, steps, seeds
-    assert any(f"on 8 samples: {2 * 3 * 8} evaluations" in str(line) for line in would.shown)
+    assert would.value["judging_evaluations"] == 2 * 3 * 8 * 3  # type: ignore[index]  # targets, steps, seeds, calls
+    assert any(f"on 8 samples: {2 * 3 * 8 * 3} evaluations" in str(line) for line in would.shown)
 
 
 def test_what_a_target_needs_is_asked_for_before_anything_is_measured(

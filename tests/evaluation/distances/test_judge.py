@@ -28,11 +28,12 @@ class Body:
         return plan
 
 
-def gaussian(gain=1.0, noise=0.0):
-    """eps of data ~ N(0, 0.25), whose branches differ by the condition; `gain` and `noise` are its known error."""
+def gaussian(gain=1.0, noise=0.0, pull=1.0):
+    """eps of data ~ N(0, 0.25), whose branches differ by `pull` times the condition; `gain` and `noise` are its known
+    error."""
 
     def denoiser(plan, samples, conditions):
-        shift = conditions["class"].astype(np.float32)[:, None, None, None] * 0.01
+        shift = pull * conditions["class"].astype(np.float32)[:, None, None, None] * 0.01
         rng = np.random.default_rng(0)
 
         def network(index, step, u):
@@ -88,6 +89,15 @@ def test_closed_loop_error_is_not_the_single_step_error():
     _, own = judge(gaussian(noise=0.01))
     assert all(20 < step.x < CEILING and 0 < step.x0 < CEILING for step in own.steps)
     assert own.steps[-1].x != pytest.approx(own.steps[-1].forced, abs=0.1)
+
+
+def test_a_lost_direction_has_its_gain_at_every_step():
+    _, own = judge(gaussian(pull=0.1))  # of two batches
+    for step in own.steps:
+        for each in (step.guidance, step.condition):
+            assert (each.step, each.gain) == (step.index, pytest.approx(0.1, abs=1e-3))
+    _, own = judge(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
+    assert all(step.guidance is None and step.condition is None for step in own.steps)
 
 
 def test_the_references_are_named_and_differ():

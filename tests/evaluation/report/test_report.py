@@ -103,6 +103,8 @@ def test_every_figure_that_was_measured_is_on_the_page(made):
         for end in (quality.against_float, quality.against_teacher):
             assert {end.mean, end.p5, end.worst, end.standard_error, end.seeds} <= set(figures)
         assert {value for step in quality.steps for value in (step.forced, step.x0, step.x)} <= set(figures)
+        kept = [each for step in quality.steps for each in (step.guidance, step.condition) if each]
+        assert {value for each in kept for value in (each.gain, each.ratio, each.share)} <= set(figures)
     assert {timing.median for race in measured.races for timing in race.timings} <= set(figures)
     assert set(measured.sizes.values()) <= set(figures)
     assert f"{measured.qualities[0].against_float.mean:.1f} dB" in text
@@ -114,6 +116,8 @@ def test_a_known_error_gives_known_figures(made):
     assert (native.body, native.engine) == ("int8-cpu-x86", "onnxruntime")
     assert (simulated.body, simulated.against_float.seeds) == ("int8-tensorrt", 3)
     assert [step.forced for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
+    assert [step.guidance.gain for step in native.steps] == pytest.approx([1 + ERROR] * 4, abs=1e-4)
+    assert [step.condition.ratio for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
     assert native.against_float.values[:3] == pytest.approx(simulated.against_float.values)
     assert native.against_float.seeds == 6 and measured.float_against_teacher.seeds == 4
     assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", "2")
@@ -242,6 +246,15 @@ def test_a_body_far_from_float_or_slower_than_it_is_named(made):
     first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
     assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
     assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
+
+
+def test_a_body_that_loses_what_guidance_multiplies_is_named(made):
+    results, replace = made[1], msgspec.structs.replace
+    quality = results.qualities[0]
+    steps = [replace(step, guidance=replace(step.guidance, gain=0.4)) for step in quality.steps[2:]]
+    lost = replace(quality, steps=(*quality.steps[:2], *steps))
+    (said,) = (each for each in warnings(replace(results, qualities=(lost,))) if "direction" in each)
+    assert said.startswith(f"{quality.body} loses the direction of guidance: gain 0.40 and 34.0 dB at step ")
 
 
 def test_names_are_escaped(made):
