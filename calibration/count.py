@@ -91,7 +91,7 @@ def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept:
     def count(evaluation: BodyCall) -> None:
         nonlocal done
         counts.add(evaluation, taken(watched))
-        if evaluation.state.index == len(task.plan.steps) - 1:
+        if evaluation.is_last:
             done += len(evaluation.seeds)
             half.see(counts, done)
             if kept is not None:

@@ -15,6 +15,6 @@ def first_inputs(task: Task, course: Course) -> FirstInputs:
     inputs: dict[int, list[Arrays]] = {}
     for state in course.reference:
         if state.step.group not in inputs:
-            feeds = course.fed(state.index, state.u)
+            feeds = course.fed(state)
             inputs[state.step.group] = list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]
     return inputs

@@ -9,6 +9,7 @@ from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.ranges.table import Method
+from fewstep.rollouts.closed_loop import runs_of
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.trajectories import BATCH, TURN, BodyCall, roll_out
 from fewstep.runtime.backends import LoadedGraph
@@ -62,4 +63,5 @@ class Task:
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
         """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
         sampler = replace(self.sampler, denoiser=network)
-        return roll_out(sampler, self.plan, self.seeds, progress, batch, self.conditions, None, self.sizes, self.turn)
+        rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan))
+        return roll_out(sampler, self.plan, self.seeds, *rest)

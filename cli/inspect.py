@@ -13,6 +13,7 @@ from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, I
 from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Carried
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
@@ -52,6 +53,8 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"free sizes: {described(contents.sizes)}"))
     for condition in contents.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
+    for carried in contents.carried:
+        root.add(escape(f"carries {_carried(carried)}"))
     for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
         if ahead is not None:
             _add_graph(root.add(escape(f"{name}: {_stored(ahead)}")), ahead)
@@ -103,6 +106,11 @@ def _without_report(contents: Contents) -> str:
     if all(body.precision != "int8" for body in contents.bodies.values()):
         return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
     return f"fewstep report {contents.path}"
+
+
+def _carried(carried: Carried) -> str:
+    to = "each step to that step" if carried.bank == "step" else "the sample to all steps"
+    return f"{carried.name} {list(carried.shape)}, {carried.dtype}, from {to} of the next run"
 
 
 def _condition(condition: Condition) -> str:

@@ -22,7 +22,7 @@ from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import Carried, ScheduleSpec
 from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_command
@@ -162,6 +162,7 @@ class Contents(Struct, frozen=True):
     prediction: str
     schedule: ScheduleSpec
     conditions: tuple[Condition, ...]
+    carried: tuple[Carried, ...]
     conditioner: GraphContents | None
     prologue: GraphContents | None
     verified: tuple[VerifiedStage, ...]
@@ -197,6 +198,7 @@ def inspect(options: InspectOptions) -> Contents:
         prediction=manifest.prediction,
         schedule=manifest.schedule,
         conditions=manifest.conditions,
+        carried=manifest.carried,
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=() if manifest.verification in unreadable else verified_stages(bundle),

@@ -13,25 +13,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.graph.graph import GROUP
+from fewstep.graph.graph import GROUP, moves
 from fewstep.plans.plan import Plan
+from fewstep.plans.transforms.chained import chained
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.execute import Array, StepState, advance, begin, combine, execute, finish
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+from fewstep.runtime.execute import Array, StepState, advance, begin, carry, carry_in, combine, execute, finish
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.mixed_plans import split_outputs
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.slots import Carrying, Slots
 
 SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
 SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
 JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
+RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
+
 Feeds = Mapping[str, NDArray[Any]]
+
+
+def runs_of(plan: Plan) -> int:
+    """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
+    return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Course:
 
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
-    `direction.float_differences`; where they are none, no body's are judged.
+    `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
     """
 
     plan: Plan
@@ -50,6 +60,7 @@ class Course:
     given: Mapping[str, Array]
     reference: tuple[StepState, ...]
     differences: tuple[Array, ...] = ()
+    slots: Slots | None = None
 
     @property
     def groups(self) -> int:
@@ -61,13 +72,17 @@ class Course:
         shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
         return shares
 
-    def fed(self, index: int, u: Array) -> Feeds:
-        """All inputs of a body at a step, for all branches one after the other."""
-        return {**self.feeds[index], self.ports[0]: np.concatenate([u] * len(self.plan.steps[index].branches))}
+    def fed(self, state: StepState, u: Array | None = None) -> Feeds:
+        """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
+        other."""
+        before = self.reference[state.index - 1].slots if state.index else self.slots
+        return self._fed(state.index, state.u if u is None else u, before)
 
-    def call(self, network: LoadedGraph, index: int, u: Array) -> Array:
-        """The network's output at a step, for all branches one after the other."""
-        return network(self.fed(index, u))[self.ports[1]]
+    def _fed(self, index: int, u: Array, slots: Slots | None) -> Feeds:
+        step = self.plan.steps[index]
+        carried = {} if slots is None else carry_in(self.plan, step, slots)
+        ports = {CARRIED + name: array for name, array in carried.items()}
+        return {**self.feeds[index], **ports, self.ports[0]: np.concatenate([u] * len(step.branches))}
 
     def run(
         self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
@@ -77,11 +92,15 @@ class Course:
         # a plan whose times go up comes back to earlier groups
         states = list(takewhile(lambda state: state.step.group < first_group, along))
         rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
+        slots = states[-1].slots if states else self.slots
         for index in range(len(states), len(self.plan.steps)):
             step = self.plan.steps[index]
             u = combine(step.input, rows, np.float32)
-            outputs = split_outputs(self.call(networks[step.group], index, u), step)
-            states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32))
+            returned = networks[step.group](self._fed(index, u, slots))
+            if slots is not None:
+                slots = carry(self.plan, step, slots, {name: returned[NEXT + name] for name in slots.banks})
+            outputs = split_outputs(returned[self.ports[1]], step)
+            states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32, slots))
             rows = states[-1].after
         return states
 
@@ -136,11 +155,12 @@ def open_course(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> Course:
-    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already.
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
+    denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
     rows: conditions [N, *shape] of one's own; seed i takes row i mod N.
     """
-    manifest = sampler.bundle.manifest
+    manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     conditions = held_out_conditions(manifest.conditions, seeds, rows)
     given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
@@ -148,14 +168,16 @@ def open_course(
 
     def recording(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
         group = np.array([plan.steps[len(recorded)].group], np.int64)
-        recorded.append({name: value for name, value in feeds.items() if name != ports[0]} | {GROUP: group})
+        kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
+        recorded.append(kept | {GROUP: group})
         return sampler.denoiser(feeds)
 
     draws = sampler.draws(seeds)
 
-    network = replace(sampler, denoiser=recording).network(plan, len(seeds), conditions)
+    network = replace(sampler, denoiser=recording).executed(plan, len(seeds), conditions)
     reference = []
     for state in execute(plan, network, draws, given=given):
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
-    return Course(plan, draws, tuple(recorded), ports, given, tuple(reference))
+    slots = network.slots if isinstance(network, Carrying) else None
+    return Course(plan, draws, tuple(recorded), ports, given, tuple(reference), slots=slots)

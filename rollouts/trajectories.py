@@ -26,10 +26,12 @@ from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
+from fewstep.runtime.slots import Slots
 
 HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000
 BATCH = 8  # trajectories at once
+OF_NEXT_RUN = 2**32  # between the seeds of a trajectory's runs
 TURN = 4  # trajectories of one size, where there are several
 
 
@@ -38,13 +40,14 @@ class BodyCall:
     """One call of the body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
-    after the other.
+    after the other. `is_last` of its trajectories.
     """
 
     state: StepState
     seeds: Sequence[int]
     feeds: Arrays
     tensors: Arrays
+    is_last: bool = False
 
 
 def roll_out(
@@ -57,8 +60,12 @@ def roll_out(
     networks: Sequence[LoadedGraph] | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
     turn: int = TURN,
+    runs: int = 1,
 ) -> Iterator[BodyCall]:
     """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
+
+    A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
+    noise and drawn conditions of its own.
 
     `conditions` [len(seeds), *shape] belong to the seeds; None draws them, each by its seed. The sampler's denoiser may
     return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
@@ -66,13 +73,6 @@ def roll_out(
     """
     for start, part, size in batches(seeds, batch, sizes, turn):
         takes = sized(sampler.bundle.manifest, size).conditions
-        if conditions is None:
-            values = {
-                each.name: np.stack([draw_condition(each, number, seed) for seed in part])
-                for number, each in enumerate(takes)
-            }
-        else:
-            values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
         calls: list[tuple[Arrays, Arrays]] = []
         chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), earlier=())
         recording = replace(
@@ -80,9 +80,21 @@ def roll_out(
             denoiser=_recorded(chain.denoiser, calls),
             earlier=tuple(_recorded(graph, calls) for graph in chain.earlier),
         )
-        for state in recording.steps(plan, part, values, plan.guidance, sizes=size):
-            feeds, tensors = calls.pop()
-            yield BodyCall(state, part, feeds, tensors)
+        carried: Slots | None = None
+        for run in range(runs):
+            own = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
+            if conditions is None:
+                values = {
+                    each.name: np.stack([draw_condition(each, number, seed) for seed in own])
+                    for number, each in enumerate(takes)
+                }
+            else:
+                values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
+            for state in recording.steps(plan, own, values, plan.guidance, sizes=size, carried=carried):
+                feeds, tensors = calls.pop()
+                is_last = run == runs - 1 and state.index == len(plan.steps) - 1
+                yield BodyCall(state, part, feeds, tensors, is_last)
+            carried = state.slots
         progress("trajectories", start + len(part), len(seeds))
 
 

@@ -256,6 +256,21 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         return finite
 
+    def executed(
+        self,
+        plan: Plan,
+        samples: int,
+        condition: conditions.ConditionValues | None = None,
+        branches: Overrides | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> StepNetwork | Carrying:
+        """The denoiser along a compiled plan, for `execute`. It begins with zeros where the plan carries tensors."""
+        if not plan.banks:
+            return self.network(plan, samples, condition, branches, sizes)
+        takes = sized(self.bundle.manifest, sizes)
+        values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
+        return self._carrying(plan, samples, values, None)
+
     def feeds(
         self,
         plan: Plan,
@@ -358,7 +373,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """One plan for all samples."""
         network: StepNetwork | Carrying = self._network(plan, len(request.seeds), request.values)
         if plan.banks:
-            network = self._carrying(plan, request)
+            network = self._carrying(plan, len(request.seeds), request.values, request.settings.get("carried"))
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))
@@ -386,18 +401,19 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         return evaluate
 
-    def _carrying(self, plan: Plan, request: Request) -> Carrying:
-        fed = self._feeds(plan, len(request.seeds), request.values)
+    def _carrying(
+        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]], carried: Slots | None
+    ) -> Carrying:
+        fed = self._feeds(plan, samples, values)
 
-        def evaluate(index: int, step: Step, u: Array, carried: Arrays) -> tuple[list[Array], Arrays]:
+        def evaluate(index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
             x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
-            ports = {CARRIED + name: array for name, array in carried.items()}
+            ports = {CARRIED + name: array for name, array in taken.items()}
             output, returned = self._called(x, {**fed(index), **ports}, step.group)
             made = {bank.name: returned[NEXT + bank.name] for bank in plan.banks}
             return mixed_plans.split_outputs(output, step), made
 
-        carried = request.settings.get("carried")
-        return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, len(request.seeds)))
+        return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
 
     def _refuse_banks(self, plan: Plan) -> None:
         """UserError for a plan whose run carries tensors, where no run would carry them."""

@@ -94,11 +94,11 @@ def _measure_costs(variants: Variants, course: Course, kept: SearchCache, rounds
 def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
     """Time of the plan's middle step with `other` relative to `base`: the median of ratios of neighbours, so that load
     hits both."""
-    state = course.reference[len(course.reference) // 2]
+    feeds = course.fed(course.reference[len(course.reference) // 2])
 
     def seconds(network: LoadedGraph) -> float:
         started = perf_counter()
-        course.call(network, state.index, state.u)
+        network(feeds)
         return perf_counter() - started
 
     seconds(base), seconds(other)  # the first call allocates

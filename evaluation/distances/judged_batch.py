@@ -17,19 +17,20 @@ from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Plan, regroup
 from fewstep.rollouts.direction import NONE, Sums, differences, moved, sums
 from fewstep.rollouts.metrics import Energies
-from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish
+from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
 from fewstep.runtime.request import check_given
+from fewstep.runtime.slots import Carrying
 
 Conditions = Mapping[str, NDArray[np.generic]]
 
 
 class JudgedBody(Protocol):
-    """A body, as far as it is judged; `Sampler` is one. `network` is of a compiled plan, the samples of a batch, and
+    """A body, as far as it is judged; `Sampler` is one. `executed` is of a compiled plan, the samples of a batch, and
     the values of the conditions for each."""
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
-    def network(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork: ...
+    def executed(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork | Carrying: ...
 
 
 JudgedBodies = Callable[[str], JudgedBody]  # by the name of the body
@@ -148,7 +149,7 @@ def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
 
 
 def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepState]:
-    network = denoiser.network(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
+    network = denoiser.executed(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
     # a degraded sample is a condition
     inputs = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
     return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
@@ -181,7 +182,9 @@ def _single_steps(
     """The energies of each step on the float trajectory, and of its differences; nothing without seeds."""
     if not (count := len(seeds.numbers)):
         return
-    network, floats = (each.network(each.compile(plan), count, seeds.conditions) for each in (denoiser, reference))
+    network, floats = (
+        _first_run(each.executed(each.compile(plan), count, seeds.conditions), plan) for each in (denoiser, reference)
+    )
     for i, step in enumerate(plan.steps):
         u, expected = exact.u[i][:count], [output[:count] for output in exact.outputs[i]]
         outputs = network(i, step, u)
@@ -193,6 +196,14 @@ def _single_steps(
             )
             added = sums(values, signals)
         yield _energies(guided(outputs, plan, i), exact.guided[i][:count]), added
+
+
+def _first_run(network: StepNetwork | Carrying, plan: Plan) -> StepNetwork:
+    """The network at single steps of a first run, where no step reads what another wrote."""
+    if not isinstance(network, Carrying):
+        return network
+    call, slots = network.call, network.slots
+    return lambda index, step, u: call(index, step, u, carry_in(plan, step, slots))[0]
 
 
 def _energies(approximation: Array, signal: Array) -> Energies:

@@ -1,6 +1,7 @@
 """Transforms make plans from plans: they change the table and need no trace.
 
 - `analytic_first_step`: the first evaluation replaced by its analytic result.
+- `chained`: several runs in a row, each of which carries on from the one before.
 - `gaussian_start`: the way from pure noise to the plan's first time taken in one step, as Gaussian data have it.
 - `own_noise`: a start from noise of the caller.
 - `reguided`: another weight of classifier-free guidance.
@@ -12,6 +13,7 @@
 """
 
 from fewstep.plans.transforms.analytic_start import analytic_first_step, gaussian_start
+from fewstep.plans.transforms.chained import chained
 from fewstep.plans.transforms.noise_scale import scale_noise
 from fewstep.plans.transforms.own_noise import own_noise
 from fewstep.plans.transforms.reguide import reguided
@@ -23,6 +25,7 @@ from fewstep.plans.transforms.unit_start import unit_start
 __all__ = [
     "analytic_first_step",
     "as_given",
+    "chained",
     "gaussian_start",
     "measured_shift",
     "own_noise",

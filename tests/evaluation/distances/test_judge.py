@@ -22,7 +22,7 @@ SHAPE = (1, 4, 4)
 class Body:
     """A denoiser by its function `network(plan, samples, conditions)`."""
 
-    network: Any
+    executed: Any
 
     def compile(self, plan):
         return plan
@@ -114,7 +114,7 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
 
     def staged(plan, samples, conditions):
-        exact, off = (gaussian(gain).network(plan, samples, conditions) for gain in (1.0, 1.1))
+        exact, off = (gaussian(gain).executed(plan, samples, conditions) for gain in (1.0, 1.1))
         return lambda index, step, u: (exact if step.group < 2 else off)(index, step, u)
 
     _, own = judge(Body(staged), groups=edges)

@@ -1,0 +1,72 @@
+"""A denoiser that carries tensors: activations are counted, and bodies judged, along runs that carry on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
+from fewstep.rollouts.closed_loop import RUNS, open_course
+from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.trajectories import roll_out
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.loading import load
+from tests.export.test_carried import SOURCE
+
+STEPS = 4  # of ddim:3, and one of the sample
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("carried")
+    (folder / "causal.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'causal.py'}:make", folder / "bundle"))
+    options = CalibrateOptions(folder / "bundle", plan="ddim:3", guidance=2.0, trajectories=8)
+    calibrate(replace(options, target=("cpu-x86",)))
+    return folder / "bundle"
+
+
+def test_a_trajectory_is_runs_that_carry_on(bundle: Path) -> None:
+    sampler = load(bundle, body="float32")
+    plan = sampler.compile("ddim:3", 2.0)
+    calls = list(roll_out(sampler, plan, [5], runs=RUNS))
+    assert [call.is_last for call in calls] == [False] * (RUNS * STEPS - 1) + [True]
+    past = [float(np.abs(call.feeds["carried_past"]).max()) for call in calls]
+    assert past[:STEPS] == [0] * STEPS and min(past[STEPS:]) > 0.1
+    assert [int(call.feeds["carried_count"].max()) for call in calls[::STEPS]] == [*range(RUNS)]
+    first = list(roll_out(sampler, plan, [5]))
+    for own, other in zip(first, calls, strict=False):
+        np.testing.assert_array_equal(own.feeds["x"], other.feeds["x"])
+
+
+def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
+    sampler = load(bundle, body="float32")
+    course = open_course(sampler, sampler.compile("ddim:3", 2.0), [7, 8])
+    assert len(course.reference) == RUNS * STEPS
+
+    def exact(feeds):
+        return sampler.denoiser({name: array for name, array in feeds.items() if name != "group"})
+
+    again = course.run([exact] * course.groups)
+    assert course.quality(again).min() > 120
+    np.testing.assert_array_equal(again[-1].slots.banks["count"][0].value, np.full((4, 1), RUNS))
+    assert load(bundle).bundle.manifest.bodies["int8-cpu-x86"].trials[0].psnr > 35
+
+
+@pytest.mark.parametrize("body", ["int8-cpu-x86", "openvino"])
+def test_other_engines_and_bodies_carry_the_same(bundle: Path, body: str) -> None:
+    if body == "openvino":
+        pytest.importorskip("openvino")
+    exact = load(bundle, body="float32")
+    other = load(bundle, body="float32", backend=OpenVino(batch=4)) if body == "openvino" else load(bundle, body=body)
+    first, second = None, None
+    for number in range(5):
+        arguments = ("ddim:3", [number, 9], {"label": [number % 3, 1]}, 2.0)
+        x, first = exact.carry_on(*arguments, carried=first)
+        y, second = other.carry_on(*arguments, carried=second)
+    if body == "openvino":
+        np.testing.assert_allclose(y, x, atol=1e-5)
+    assert psnr(y, x).min() > 35
