@@ -15,6 +15,7 @@ from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plan_plot import stacked
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.output import write_whole
+from fewstep.evaluation.report.quality import NONE
 from fewstep.runtime.progress import Progress
 
 FRONT, CHOSEN = "front", "chosen"
@@ -39,6 +40,7 @@ def table(choice: Choice, batch: int) -> Table:
             f"{row.milliseconds:.3g} ms",
             f"{row.psnr:.1f} ± {row.error:.1f} dB",
             f"{row.p5:.1f} dB",
+            NONE if row.gain is None else f"{row.gain:.3f}",
             CHOSEN if row == winner else FRONT if row in choice.front else "",
         )
         for row in choice.deployments
@@ -46,9 +48,10 @@ def table(choice: Choice, batch: int) -> Table:
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "
-        f"{choice.seeds} seeds with its standard error, and the 5th percentile. Front: no other is quicker and nearer."
+        f"{choice.seeds} seeds with its standard error, and the 5th percentile. Gain: "
+        "what is left of guidance's direction at the worst step of calibration. Front: no other is quicker and nearer."
     )
-    return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", ""), rows, caption)
+    return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", "gain", ""), rows, caption)
 
 
 def drawing(choice: Choice) -> str:

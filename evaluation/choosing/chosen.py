@@ -25,7 +25,7 @@ from fewstep.runtime.sampler import Sampler
 
 class Deployment(Strict, frozen=True):
     """milliseconds: of a call. psnr and p5: mean and 5th percentile to the teacher in dB; error: standard error of the
-    mean."""
+    mean. gain: what the body keeps of guidance's direction, where calibration measured that; 1 is all of it."""
 
     body: str
     precision: str
@@ -38,6 +38,7 @@ class Deployment(Strict, frozen=True):
     psnr: float
     p5: float
     error: float
+    gain: float | None = None
 
 
 class Chosen(Strict, frozen=True):

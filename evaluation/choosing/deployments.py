@@ -29,6 +29,7 @@ from fewstep.plans.plan import Plan, shaping_of
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
@@ -166,6 +167,7 @@ def deployments(
                     psnr=float(own.mean()),
                     p5=float(np.percentile(own, 5)),
                     error=float(own.std(ddof=1) / len(own) ** 0.5),
+                    gain=_gain(judging.bundle.body(body), plan),
                 )
                 cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
     return [measured[name] for name in tried]
@@ -207,6 +209,12 @@ def on_a_line(lengths: Sequence[int], times: Sequence[float]) -> list[float]:
     slope = median([(times[j] - times[i]) / (lengths[j] - lengths[i]) for i, j in pairs]) if pairs else 0.0
     start = median(took - slope * length for length, took in zip(lengths, times, strict=True))
     return [start + slope * length for length in lengths]
+
+
+def _gain(body: Body, plan: Plan) -> float | None:
+    """What a body keeps of guidance's direction at its worst step, as its calibration measured it."""
+    judged = next((trial.guidance for trial in body.trials if trial.is_chosen), None)
+    return None if judged is None or plan.guidance is None else judged.gain
 
 
 def _call(judging: Judging, sampler: Sampler, plan: Plan) -> Callable[[], object]:

@@ -132,6 +132,18 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert "--chosen with --precision; leave one of them out" in capsys.readouterr().err
 
 
+def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    judged = {"step": 2, "gain": 0.75, "ratio": 4.0, "share": 0.1}
+    trial = {"ranges": "channels", "psnr": 40.0, "p5": 38.0, "seeds": 8, "is_chosen": True, "guidance": judged}
+    manifest["bodies"]["int8-cpu-x86"]["trials"] = [trial]
+    path.write_bytes(msgspec.json.encode(manifest))
+    rows = choose(options(tiny_bundle, plan=("ddim:2",))).deployments
+    assert {row.precision: row.gain for row in rows} == {"float32": None, "int8": 0.75}
+    assert {row.gain for row in choose(options(tiny_bundle, plan=("ddim:2",), guidance=1.0)).deployments} == {None}
+
+
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms"))
     path = tiny_bundle / "manifest.json"
