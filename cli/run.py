@@ -193,7 +193,12 @@ def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[
     if twice:
         raise UserError(f"condition {twice[0]!r} is given, and the prompts set it too", "leave one of them out")
     negative = text.encode(options.negative) if options.negative else {}
-    return {**values, **positive}, {name: list(rows) for name, rows in negative.items()}
+    values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in negative.items()}
+    if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:
+        return values, {name: list(rows) for name, rows in negative.items()}
+    if not any(values.get("negative_scale", ())):  # it leads away inside of attention
+        raise UserError("--negative has no effect at negative_scale 0", "give a scale: -c negative_scale=0.2")
+    return {**away, **values}, {}
 
 
 def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:

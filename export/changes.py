@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from fewstep.export.attention.request import AttentionRequest, rewritten
 from fewstep.export.lora.keys import DENOISER
 from fewstep.export.lora.merge import Lora, merge
 from fewstep.export.sources.torch_module import TorchSource
@@ -17,6 +18,7 @@ from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
+NO_REWRITE = AttentionRequest()
 LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
@@ -25,13 +27,13 @@ def changed(
     loras: Sequence[Lora],
     skip_scale: Sequence[float],
     freeu: Sequence[float],
-    perturb: Sequence[str] = (),
+    attention: AttentionRequest = NO_REWRITE,
 ) -> Source:
     """The source with these changes, which its hash covers. Its module is changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu or perturb):
+    if not (loras or skip_scale or freeu or attention):
         return source
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
@@ -62,25 +64,22 @@ def changed(
     merged = [[lora.sha256, lora.strength] for lora in loras]
     content: list[Any] = [source.sha256, merged, list(skip_scale), list(freeu)]
     spec = source.spec
-    if perturb:
-        from fewstep.export.attention.calls import attention_calls, chosen
-        from fewstep.export.attention.rewrite import perturbation, rewrite_attention
-
-        calls = [call for call in attention_calls(source.module, spec) if call.is_self]
-        own = chosen(calls, perturb, "--perturb", type(source.module).__name__)
-        LOG.info("perturbed attention: %s", ", ".join(dict.fromkeys(call.layer for call in own)))
-        spec = rewrite_attention(source.module, spec, [perturbation(own)])
-        content.append({"perturb": [call.number for call in own]})
+    if attention:
+        spec, changes = rewritten(source.module, spec, attention)
+        content += changes
     return replace(source, spec=spec, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
 
 def flags(
-    loras: Sequence[Lora], skip_scale: Sequence[float], freeu: Sequence[float], perturb: Sequence[str] = ()
+    loras: Sequence[Lora],
+    skip_scale: Sequence[float],
+    freeu: Sequence[float],
+    attention: AttentionRequest = NO_REWRITE,
 ) -> str:
     """The options that do this again, without anybody's paths."""
     words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
     words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
-    return "".join([*words, *[f" --perturb {','.join(perturb)}"] * bool(perturb)])
+    return "".join(words) + attention.flags
 
 
 def _numbers(skip_scale: Sequence[float], freeu: Sequence[float]) -> tuple[tuple[str, Sequence[float]], ...]:

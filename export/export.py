@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
+from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.changes import changed, flags
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.merge import Lora, read_lora
@@ -61,7 +62,10 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
-    perturb: Layers of self-attention, or middle, that get a condition for perturbed-attention guidance.
+    perturb: Layers of self-attention, or middle or all, that a condition perturbs, for guidance pag:SCALE.
+    negative: Layers of cross-attention, or all, that lead away from a negative text in the same evaluation (NASA).
+    mutual: Layers of self-attention, or all, whose keys and values a condition takes from another sample (MasaCtrl).
+    ip_adapter: FILE.safetensors of an IP-Adapter: an image's embedding becomes a condition.
     verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
         large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
         not again.
@@ -78,6 +82,9 @@ class ExportOptions(Options):
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
     perturb: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    mutual: tuple[str, ...] = ()
+    ip_adapter: Path | None = None
     verify: Scope = "full"
     null: tuple[str, ...] = ()
 
@@ -166,11 +173,15 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
     return tuple(read_lora(text) for text in options.lora)
 
 
+def _attention(options: ExportOptions) -> AttentionRequest:
+    return AttentionRequest(options.perturb, options.negative, options.mutual, options.ip_adapter)
+
+
 def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None) -> Source:
     """The source as the options change it; `fetched`: its folder, where it came from a hub."""
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
     loaded = loaded if fetched is None else fetched.named(loaded)
-    source = changed(loaded, loras, options.skip_scale, options.freeu, options.perturb)
+    source = changed(loaded, loras, options.skip_scale, options.freeu, _attention(options))
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -264,7 +275,7 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     sizes = "".join(f" --size {text}" for text in options.size)
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
-    changes = flags(loras, options.skip_scale, options.freeu, options.perturb)
+    changes = flags(loras, options.skip_scale, options.freeu, _attention(options))
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 

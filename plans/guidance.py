@@ -45,13 +45,16 @@ class CfgPlusPlus(Strict, frozen=True, tag="cfg++"):
 
 
 class Branches(Strict, frozen=True, tag="branches"):
-    """Any number of named branches with fixed weights, which sum to 1.
+    """Any number of named branches with weights that sum to 1.
+
+    weights: of each branch its weight, or one for each evaluation in turn, the last for all that follow. A branch of
+        weight 0 is not evaluated: {"cond": (1, 1, 0), "edit": (0, 0, 1)} goes over to other conditions after two.
 
     InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with s_I and s_T is uncond: 1 - s_I, image:
     s_I - s_T, cond: s_T.
     """
 
-    weights: dict[str, float]
+    weights: dict[str, float | tuple[float, ...]]
 
 
 class Pag(Strict, frozen=True, tag="pag"):
@@ -143,7 +146,8 @@ def problem(guidance: Guidance) -> str | None:
     if not all(map(isfinite, _numbers(guidance))):
         return "holds a number that is not finite"
     if isinstance(guidance, Branches):
-        if not guidance.weights or abs(sum(guidance.weights.values()) - 1) > 1e-9:
+        steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
+        if any(abs(sum(weights(guidance, step, 0.0).values()) - 1) > 1e-9 for step in range(steps)):
             return "has weights that do not sum to 1"
     elif isinstance(guidance, LinearAg):
         if len(guidance.cond) + len(guidance.uncond) > TERMS_LIMIT:
@@ -180,10 +184,9 @@ def weight_of(guidance: Guidance | None) -> float | None:
 def needs_null(guidance: Guidance | None) -> bool:
     """Whether some evaluation asks for the unconditional branch."""
     if isinstance(guidance, Branches):
-        return bool(guidance.weights.get(UNCOND))
+        return any(_each(guidance.weights.get(UNCOND, 0.0)))
     if isinstance(guidance, Cfg):
-        weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
-        return any(weight != 1 for weight in weights)
+        return any(weight != 1 for weight in _each(guidance.weight))
     if isinstance(guidance, Residual):
         return guidance.kind == "onetime"
     if isinstance(guidance, Pag):
@@ -204,7 +207,7 @@ def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str,
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):
-        shares = dict(guidance.weights)
+        shares = {branch: _at(weight, evaluation) for branch, weight in guidance.weights.items()}
     elif isinstance(guidance, Pag):
         w, s = guidance.weight, guidance.scale
         shares = {COND: w + s, UNCOND: 1 - w, PERTURBED: -s}
@@ -221,14 +224,21 @@ def _weight(guidance: Cfg | CfgPlusPlus | LinearAg | Residual, evaluation: int, 
         return guidance.weight
     if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
         return 1.0
-    if isinstance(guidance.weight, tuple):
-        return guidance.weight[min(evaluation, len(guidance.weight) - 1)]
-    return guidance.weight
+    return _at(guidance.weight, evaluation)
+
+
+def _at(weight: float | tuple[float, ...], evaluation: int) -> float:
+    """The weight of an evaluation: one for all, or the tuple's in turn, its last for all that follow."""
+    return weight[min(evaluation, len(weight) - 1)] if isinstance(weight, tuple) else weight
+
+
+def _each(weight: float | tuple[float, ...]) -> tuple[float, ...]:
+    return weight if isinstance(weight, tuple) else (weight,)
 
 
 def _numbers(guidance: Guidance) -> Sequence[float]:
     if isinstance(guidance, Branches):
-        return tuple(guidance.weights.values())
+        return tuple(chain.from_iterable(map(_each, guidance.weights.values())))
     if isinstance(guidance, LinearAg):
         return (guidance.weight, *guidance.cond, *guidance.uncond)
     if isinstance(guidance, Pag):
@@ -237,5 +247,4 @@ def _numbers(guidance: Guidance) -> Sequence[float]:
         return (guidance.weight,)
     if isinstance(guidance, Residual):
         return (guidance.weight, guidance.delta)
-    weights = guidance.weight if isinstance(guidance.weight, tuple) else (guidance.weight,)
-    return tuple(chain(weights, guidance.interval or ()))
+    return tuple(chain(_each(guidance.weight), guidance.interval or ()))

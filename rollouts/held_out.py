@@ -45,7 +45,7 @@ def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | N
 def _value(condition: Condition, number: int, seed: int) -> NDArray[Any]:
     countable = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
     drawn = drawn_range(condition)
-    if countable and drawn is not None:
+    if countable and drawn is not None and condition.default is None:
         low, high = map(int, drawn)
         return np.asarray(low + seed % (high - low + 1), condition.dtype)
     return draw_condition(condition, number, seed)

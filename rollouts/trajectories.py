@@ -21,7 +21,7 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.conditions import drawn_range
+from fewstep.runtime.conditions import default_value, drawn_range
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -168,7 +168,7 @@ def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]
     """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
     with a default and without a typical range keeps the default."""
     if condition.default is not None and condition.typical is None:
-        return np.array(condition.default, condition.dtype).reshape(condition.shape)
+        return default_value(condition)
     drawn = drawn_range(condition)
     if drawn is None:
         raise UserError(

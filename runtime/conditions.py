@@ -29,7 +29,7 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
     if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > ELEMENTS_LIMIT:
         return "shape", f"{list(condition.shape)} is not a shape"
     if condition.default is not None:
-        if len(condition.default) != math.prod(condition.shape):
+        if len(condition.default) not in (1, math.prod(condition.shape)):
             return "default", f"it has {len(condition.default)} numbers for the shape {list(condition.shape)}"
         if not all(_fits(number, condition.dtype) for number in condition.default):
             return "default", f"{list(condition.default)[:8]} does not hold {condition.dtype} alone"
@@ -119,6 +119,13 @@ def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
     return array
 
 
+def default_value(condition: Condition) -> NDArray[Any]:
+    """The default [*shape] of a condition that has one; one number stands for each element."""
+    assert condition.default is not None
+    values = np.array(condition.default, condition.dtype)
+    return np.broadcast_to(values.reshape(() if values.size == 1 else condition.shape), condition.shape)
+
+
 def drawn_range(condition: Condition) -> tuple[Any, Any] | None:
     """(low, high) of random values that stand in for data, numbers or arrays that broadcast over values. None where the
     condition has no range."""
@@ -131,8 +138,7 @@ def drawn_range(condition: Condition) -> tuple[Any, Any] | None:
 
 
 def _default(condition: Condition, samples: int) -> NDArray[Any]:
-    value = np.array(condition.default, condition.dtype).reshape(condition.shape)
-    return np.broadcast_to(value, (samples, *condition.shape))
+    return np.broadcast_to(default_value(condition), (samples, *condition.shape))
 
 
 def _wanted(condition: Condition) -> str:

@@ -5,6 +5,7 @@ No block of a library needs to be known. Whatever a module is made of, its atten
 in runs of the module that differ in one input.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ class AttentionCall:
     layer: str
     queries: int
     keys: int
+    channels: int  # of all heads together
     follows: frozenset[str]
 
     @property
@@ -91,10 +93,7 @@ def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str
                 follows[number] = frozenset()
             if number in follows and any(map(_differ, own.keys, changed.keys)):
                 follows[number] |= {name}
-    return tuple(
-        AttentionCall(number, base[number].layer, base[number].q.shape[-2], base[number].keys[0].shape[-2], names)
-        for number, names in follows.items()
-    )
+    return tuple(base[number].described(number, names) for number, names in follows.items())
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,11 @@ class _Operands:
     layer: str
     q: Tensor
     keys: tuple[Tensor, Tensor, Tensor | None]
+
+    def described(self, number: int, follows: frozenset[str]) -> AttentionCall:
+        """What is kept of the call: its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
+        *heads, queries, channels = self.q.shape[1:]
+        return AttentionCall(number, self.layer, queries, self.keys[0].shape[-2], math.prod(heads) * channels, follows)
 
 
 def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -> list[_Operands]:

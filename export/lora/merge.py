@@ -70,7 +70,7 @@ def read_lora(text: str) -> Lora:
     """The safetensors file that `FILE[:STRENGTH]` names, or the one in a folder. UserError naming what is wrong."""
     path, strength = _strength(text)
     file = _file(path)
-    tensors, metadata = _read(file)
+    tensors, metadata = read_tensors(file)
     updates, unknown = grouped(tensors)
     if unknown or not updates:
         what = f"{file.name} holds {_some(unknown)}, which is no part of a LoRA" if unknown else f"{file.name} is empty"
@@ -205,7 +205,7 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _read(file: Path) -> "tuple[dict[str, torch.Tensor], Mapping[str, str]]":
+def read_tensors(file: Path) -> "tuple[dict[str, torch.Tensor], Mapping[str, str]]":
     """(its tensors in float32, its metadata)."""
     from safetensors import SafetensorError, safe_open
 

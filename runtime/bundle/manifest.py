@@ -151,9 +151,10 @@ class Condition(Strict, frozen=True):
 
     In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`. Where all
     branches share a condition (a size, a picture next to x), it is the sample's own. With none of these the denoiser
-    has no unconditional form. `default` is the value, flattened, of a sample without one. `low` and `high` are limits,
-    both included: nothing else is taken. `typical` is where random values are drawn from by verification, and by
-    calibration where no data is given; None: from low to high. `labels`, if any, name the integers from 0.
+    has no unconditional form. `default` is the value, flattened, of a sample without one; one number stands for
+    each element. `low` and `high` are limits, both included: nothing else is taken. `typical` is where random values
+    are drawn from by verification, and by calibration where no data is given; None: from low to high. `labels`, if any,
+    name the integers from 0.
     """
 
     name: str

@@ -8,6 +8,7 @@ pytest.importorskip("torch", reason="torch, which exports them, is not installed
 pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
 import torch
 
+from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.points import points
@@ -37,7 +38,7 @@ def test_a_family(family: Family, tmp_path: Path) -> None:
     feeds = [torch.from_numpy(array) for array in next(points(loaded.spec)).feeds.values()]
     with torch.no_grad():
         plain = loaded.module.eval()(*feeds)
-        rewritten = changed(loaded, (), (), (), ("middle",))
+        rewritten = changed(loaded, (), (), (), AttentionRequest(("middle",)))
         at_0, at_1 = (rewritten.module(*feeds, torch.full((1,), share)) for share in (0.0, 1.0))
     torch.testing.assert_close(at_0, plain, atol=1e-6, rtol=1e-6)
     assert (at_1 - plain).abs().max() > 1e-6

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.attention.calls import attention_calls, chosen
+from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.attention.rewrite import perturbation, rewrite_attention
 from fewstep.export.changes import changed, flags
 from fewstep.export.export import ExportOptions, export
@@ -150,22 +151,25 @@ def test_it_is_that_of_diffusers(tmp_path: Path) -> None:
 
 def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
     with pytest.raises(UserError) as refused:
-        changed(net_source(), (), (), (), ("blocks.1", "encoder"))
+        changed(net_source(), (), (), (), AttentionRequest(("blocks.1", "encoder")))
     assert refused.value.what == "--perturb encoder: Net has no such layer of attention"
     assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
     with pytest.raises(UserError, match="Tiny has no attention for --perturb among what torch's"):
-        changed(source(Tiny()), (), (), (), ("middle",))
+        changed(source(Tiny()), (), (), (), AttentionRequest(("middle",)))
 
 
 def test_without_the_option_nothing_changes() -> None:
     plain = net_source()
     assert changed(plain, (), (), (), ()) is plain and "forward" not in vars(plain.module)
-    other = changed(net_source(), (), (), (), ("middle",))
-    assert other.sha256 != plain.sha256 and flags((), (), (), ("middle", "blocks.0")) == " --perturb middle,blocks.0"
+    other = changed(net_source(), (), (), (), AttentionRequest(("middle",)))
+    assert (
+        other.sha256 != plain.sha256
+        and flags((), (), (), AttentionRequest(("middle", "blocks.0"))) == " --perturb middle,blocks.0"
+    )
 
 
 def test_graphs_compute_what_the_module_does() -> None:
-    rewritten = changed(net_source(), (), (), (), ("all",))
+    rewritten = changed(net_source(), (), (), (), AttentionRequest(("all",)))
     traced = rewritten.trace()
     assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
     assert verify(rewritten.spec, traced, prepare(traced.graph)).worst.relative < 1e-5

@@ -1,0 +1,109 @@
+"""An IP-Adapter (Ye et al. 2023, arXiv 2308.06721): cross-attention to an image in addition to the text.
+
+Its file has a projection of an image's embedding to tokens, and keys and values of these tokens for each layer of
+cross-attention. Published names: "image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight" and
+so on, where layers have the odd numbers in the order in which the network's modules are listed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fewstep.export.attention.calls import ATTENTION, Attend, AttentionCall
+from fewstep.export.attention.rewrite import AttentionRewrite, Changes, Forward, setting, spread
+from fewstep.export.error_text import module_name
+from fewstep.export.lora.merge import read_tensors
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import file_sha256
+
+PROJECTION = ("image_proj.proj.weight", "image_proj.proj.bias", "image_proj.norm.weight", "image_proj.norm.bias")
+PARTS = ("to_k_ip.weight", "to_v_ip.weight")
+GIVE_PLAIN = "give the adapter of an image's embedding, such as ip-adapter_sd15.safetensors"
+
+
+@dataclass(frozen=True)
+class IpAdapter:
+    """The tensors of a file: `projection` in the order of PROJECTION, and each layer's weights of keys and values."""
+
+    name: str
+    sha256: str
+    projection: tuple[Tensor, ...]
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+def read_ip_adapter(path: Path) -> IpAdapter:
+    """The adapter in a safetensors file. UserError for a pickle, another file, or a projection of another form."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", "check the path behind --ip-adapter")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
+    tensors, _ = read_tensors(path)
+    lacking = [key for key in PROJECTION if key not in tensors]
+    numbers = sorted({int(key.split(".")[1]) for key in tensors if re.match(r"ip_adapter\.\d+\.", key)})
+    keys = [[f"ip_adapter.{number}.{part}" for part in PARTS] for number in numbers]
+    lacking += [key for pair in keys for key in pair if key not in tensors]
+    unknown = [key for key in tensors if key not in {*PROJECTION, *(key for pair in keys for key in pair)}]
+    if lacking or unknown or not keys:
+        said = f"has no {lacking[0]}" if lacking else f"holds {unknown[0]}" if unknown else "has no layers"
+        raise UserError(f"{path.name} is no IP-Adapter of one projected embedding: it {said}", GIVE_PLAIN)
+    layers = tuple((tensors[k], tensors[v]) for k, v in keys)
+    return IpAdapter(path.name, file_sha256(path), tuple(tensors[key] for key in PROJECTION), layers)
+
+
+class ImageTokens(nn.Module):
+    """An image's embedding [B, D] as tokens [B, tokens, channels], and their keys and values for each layer."""
+
+    def __init__(self, adapter: IpAdapter) -> None:
+        super().__init__()
+        weight, bias, *norm = adapter.projection
+        self.proj, self.norm = _linear(weight, bias), nn.LayerNorm(norm[0].shape[0])
+        self.norm.load_state_dict({"weight": norm[0], "bias": norm[1]})
+        self.to_k, self.to_v = (nn.ModuleList(map(_linear, each)) for each in zip(*adapter.layers, strict=True))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.proj(embedding).unflatten(-1, (-1, self.norm.normalized_shape[0])))
+        return tokens
+
+
+def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> AttentionRewrite:
+    """Decoupled cross-attention: a call returns softmax(q k) v + s softmax(q k') v', where k'
+    and v' follow from the image.
+
+    "image_embeds" is the condition of the embedding, 0 in the unconditional branch, and "image_scale" is s, 1 by
+    default. The module gets the adapter's weights. UserError if its layers are not the adapter's.
+    """
+    order = [name for name, _ in module.named_modules()]
+    calls = sorted(calls, key=lambda call: order.index(call.layer))
+    widths = [(each.channels, each.channels) for each in calls]
+    if widths != [(k.shape[0], v.shape[0]) for k, v in adapter.layers]:
+        what = f"{adapter.name} has {len(adapter.layers)} layers, and {module_name(module)} has {len(calls)} others"
+        raise UserError(what, "give an adapter that was trained for this network")
+    tokens = ImageTokens(adapter).requires_grad_(False).eval()
+    module.image_tokens = tokens
+
+    def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
+        embedding, scale = values
+        image = tokens(embedding)
+
+        def change(place: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            both = (each[place](image) for each in (tokens.to_k, tokens.to_v))
+            k_image, v_image = (each.unflatten(-1, (q.shape[1], -1)).transpose(1, 2) for each in both)
+            out = attend(q, k, v)
+            return out + spread(scale, out) * ATTENTION(q, k_image, v_image)
+
+        return {call.number: partial(change, place) for place, call in enumerate(calls)}
+
+    width = tokens.proj.in_features
+    embeds = Condition("image_embeds", "image_embeds", (width,), "float32", null=0.0)
+    return AttentionRewrite((embeds, setting("image_scale", 2.0, default=1.0)), begin)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return layer
