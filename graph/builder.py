@@ -38,6 +38,10 @@ class Builder:
         self.nodes.append(Node(op, tuple(inputs), names, attributes))
         return names
 
+    def identity(self, source: str, name: str) -> None:
+        """The tensor under a name that is not the builder's: an output of the graph."""
+        self.nodes.append(Node("Identity", (source,), (name,)))
+
     def constant(self, value: Array, name: str) -> str:
         """A constant under a name of the builder's; returns that."""
         self.constants[f"{self.prefix}/{name}"] = value

@@ -24,7 +24,8 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
 
     Inputs: `state_k` float32 [B, *x_shape] for each row of the state; the other inputs of the body, for all branches
     one after the other ([branches * B, ...], as the step lists them); `draw_d` standard normal for each of its draws.
-    Outputs: `next_k`, the rows after the step. The step's range group is part of the graph. `tensors` are the plan's.
+    Outputs: `next_k`, the rows after the step, and what the body carries on. The step's range group is part of the
+    graph. `tensors` are the plan's.
     """
     x = next(value for value in body.inputs if value.name == X)
     sample = replace(x, shape=(BATCH, *x.shape[1:]))
@@ -60,6 +61,7 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
         *(replace(sample, name=name) for name in draws),
     )
     results = tuple(Value(NEXT.format(k), x.dtype, sample.shape) for k in range(len(step.update)))
+    results += tuple(replace(v, shape=(branches, *v.shape[1:])) for v in body.outputs[1:])
     return drop_unused(Graph("step", inputs, results, tuple(table.nodes), {**body.constants, **table.constants}))
 
 

@@ -51,7 +51,7 @@ class Aligned:
 def align(plan: Plan, steps: Sequence[Step]) -> Aligned | None:
     """The steps over the same columns; None where they have no columns, no order or no shaping in common."""
     branches = max((step.branches for step in steps), key=len)
-    first = [_place(step.branches, branches) for step in steps]
+    first = [place_of(step.branches, branches) for step in steps]
     shaped = next((step for step in steps if step.shaping is not None), None)
     if -1 in first or not all(_alike(step, steps[0], shaped) for step in steps):
         return None
@@ -113,7 +113,7 @@ def _aligned(plan: Plan, steps: list[Step]) -> list[Aligned]:
     return [*_aligned(plan, steps[:half]), *_aligned(plan, steps[half:])]
 
 
-def _place(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
+def place_of(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
     """Where a step's branches begin among all; -1 if they do not stand there one after the other."""
     places = range(len(branches) - len(own) + 1)
     return next((at for at in places if branches[at : at + len(own)] == own), -1)

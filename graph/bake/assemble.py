@@ -9,6 +9,7 @@ import numpy as np
 from fewstep.graph.bake.ahead import checked, lay_ahead
 from fewstep.graph.bake.aligned import stretches
 from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.carried import banks_of
 from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import Network, lay_loop
@@ -49,6 +50,7 @@ class BakedRun:
     inputs: tuple[BakedPort, ...]
     output: BakedPort
     draws: tuple[int, ...]
+    carried: tuple[BakedPort, ...] = ()
 
 
 def assemble(
@@ -59,11 +61,12 @@ def assemble(
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
     sample = (BATCH, *x.shape[1:])
-    ports = _ports(manifest, plan, parts, draws, held, sample)
+    banks = banks_of(plan, manifest.carried)
+    ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.taken for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
-    _check_names((*ports, output))
+    _check_names((*ports, output, *(bank.returned for bank in banks)))
     tensors = {port.name: port.name for port in ports}
     is_hidden = batch_size is not None and not unroll
     if is_hidden:
@@ -72,6 +75,8 @@ def assemble(
     if held is not None:
         held = replace(held, value=tensors[HELD], mask=tensors[MASK])
     source = tensors[next(port.name for port in ports if port.meaning != DRAWS)]
+    for bank in banks:
+        bank.source = tensors[bank.taken.name]
     batch = RunBatch(outer, None if is_hidden else batch_size, source)
     if parts.text is not None:
         tensors |= outer.place(
@@ -82,26 +87,35 @@ def assemble(
     ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, tensors, parts.nulls)
     state = _start(outer, plan, draws, tensors)
     if unroll:
-        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state)
+        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state, banks)
     else:
         at, networks = 0, [parts.network_of(step.group) for step in plan.steps]
         rows = [0] * len(networks) if held is None else held.rows
-        kinds = [*zip(networks, rows, strict=True)]
+        own = [
+            (len(step.branches) if banks else 0, [bank.writes[at] for bank in banks])
+            for at, step in enumerate(plan.steps)
+        ]
+        kinds = [*zip(networks, rows, own, strict=True)]
         breaks = [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
         for stretch in stretches(plan, breaks):
             network = parts.networks[networks[at]]
-            state = lay_loop(outer, batch, plan, stretch, at, network, ahead, draws, held, state, f"steps_from_{at}")
+            state = lay_loop(
+                outer, batch, plan, stretch, at, network, ahead, draws, held, state, f"steps_from_{at}", banks
+            )
             at += len(stretch.steps)
     result = outer.combine(plan.output, state, "sample")
     if held is not None:
         result = held.finish(outer, result)
     if parts.decoder is not None:
         (result,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: result}, "decoder", batch=BATCH).values()
-    outer.nodes.append(Node("Identity", (result,), (output.name,)))
+    outer.identity(result, output.name)
+    for bank in banks:
+        bank.finish(outer)
+    carried = tuple(_with_batch(bank.returned, batch_size) for bank in banks)
     inputs = tuple(_with_batch(port, batch_size) for port in ports)
     output = _with_batch(output, batch_size)
-    graph = outer.graph([*map(_value, inputs)], [_value(output)], parts.networks[0].graph.extents)
-    return BakedRun(graph, inputs, output, draws.later)
+    graph = outer.graph([*map(_value, inputs)], [*map(_value, (output, *carried))], parts.networks[0].graph.extents)
+    return BakedRun(graph, inputs, output, draws.later, carried)
 
 
 def _ports(

@@ -92,7 +92,7 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
     bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, plan)
     run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
-    return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws)
+    return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws, run.carried)
 
 
 def plan_of(options: BakeOptions) -> Planned:
@@ -162,8 +162,6 @@ def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
     refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
-    if plan.banks:
-        raise UserError(f"{bundle.path} carries {plan.banks[0].name!r} from run to run", "run the bundle")
     for step in plan.steps:
         check_shaping(step.shaping, free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)

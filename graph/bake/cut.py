@@ -13,6 +13,7 @@ from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import NEXT
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Cut:
 def cut(run: BakedRun) -> Cut:
     """The parts of a run of any batch with Loops. UserError for one that is unrolled or has a fixed batch."""
     graph = run.graph
+    if run.carried:
+        raise UserError(
+            f"the run carries {run.carried[0].name.removeprefix(NEXT)!r} on", "run the bundle, or the baked file"
+        )
     loops = [node for node in graph.nodes if node.op == "Loop"]
     if not loops or any(isinstance(node.attributes["body"], Graph) is False for node in loops):
         raise UserError("an unrolled run has no step that repeats", "bake without --unroll")

@@ -17,6 +17,7 @@ from fewstep.graph import weights
 from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.aligned import NO_TENSOR, Aligned
 from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.carried import PORT, CarriedBank
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.builder import Builder, Coefficient
@@ -48,18 +49,22 @@ def lay_loop(
     held: Held | None,
     state: Sequence[str],
     name: str,
+    banks: Sequence[CarriedBank] = (),
 ) -> list[str]:
-    """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it.
+    """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it. All steps
+    write the same banks, in as many branches.
 
     state: K tensors [B, ...].
     """
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(plan.rows)]
-    step = _Step(outer, inner, RunBatch(inner, None, rows[0]), plan, stretch, at, network, ahead)
+    step = _Step(outer, inner, RunBatch(inner, None, rows[0]), plan, stretch, at, network, ahead, banks)
     nexts = step.advance(rows, draws, held)
     inner.nodes[:0] = step.look_up()
     outer.constants |= _codes(inner)
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
+    branches, written = len(stretch.branches), [bank for bank in banks if bank.writes[at]]
+    made = [bank.apart(inner, step.made[bank.returned.name], branches, bank.returned.name) for bank in written]
     x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
     sample = next(value for value in network.graph.inputs if value.name == x.name)
     whole, flag = np.dtype(np.int64), np.dtype(bool)
@@ -69,13 +74,23 @@ def lay_loop(
             Value(f"{name}/goes_on", flag, ()),
             *(replace(sample, name=row) for row in rows),
         ],
-        [Value(goes_on, flag, ()), *(replace(sample, name=row) for row in nexts)],
+        [
+            Value(goes_on, flag, ()),
+            *(replace(sample, name=row) for row in nexts),
+            *(bank.value(each, branches) for bank, each in zip(written, made, strict=True)),
+        ],
         network.graph.extents,
     )
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
     true = outer.constant(np.array(True), "goes_on")
     behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(plan.rows))
-    outer.nodes.append(Node("Loop", (count, true, *state), behind, {"body": body}, name))
+    kept = tuple(f"{outer.prefix}/{name}_{bank.returned.name}" for bank in written)
+    outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *kept), {"body": body}, name))
+    for bank, each in zip(written, kept, strict=True):  # of each step
+        shape = outer.constant(
+            np.array([branches * len(stretch.steps), -1, *bank.tensor.shape], np.int64), f"{each}_shape"
+        )
+        bank.parts.append(outer.node("Reshape", (each, shape), f"{name}_{bank.returned.name}_rows"))
     outer.described |= {row: replace(sample, name=row) for row in behind}
     return [*behind]
 
@@ -98,7 +113,8 @@ def _codes(inner: Builder) -> dict[str, Array]:
 
 @dataclass
 class _Step:
-    """The body of the Loop in the making. `floats` and `wholes` are the columns of its two tables of numbers."""
+    """The body of the Loop in the making. `floats` and `wholes` are the columns of its two tables of numbers, `made` is
+    all that the network returns."""
 
     outer: Builder
     inner: Builder
@@ -108,6 +124,8 @@ class _Step:
     at: int
     network: Network
     ahead: Ahead
+    banks: Sequence[CarriedBank] = ()
+    made: dict[str, str] = field(default_factory=dict)
     floats: list[NDArray[np.float32]] = field(default_factory=list)
     wholes: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -186,7 +204,8 @@ class _Step:
         feeds = {
             tensor.name: self._input(tensor.name, tensor.role, places, stacked) for tensor in self.network.entry.inputs
         }
-        (result,) = inner.place(self.network.graph, feeds, inner.prefix, self.network.name, evaluated).values()
+        self.made = inner.place(self.network.graph, feeds, inner.prefix, self.network.name, evaluated)
+        result = next(iter(self.made.values()))
         if uneven:
             results = [self._branch(result, branch) for branch in range(count)]
         elif count > 1:
@@ -222,6 +241,11 @@ class _Step:
             times = [step.time if role == "time" else step.to or 0.0 for step in steps]
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
             return self.inner.node("Expand", (self._float(np.array(times)), shape), f"{name}_now")
+        if role == PORT:
+            (bank,) = (each for each in self.banks if each.taken.name == name)
+            begin = np.array(bank.first[self.at : self.at + len(steps)])
+            ends = (self._whole(begin), self._whole(begin + len(self.stretch.branches)))
+            return bank.read(self.inner, ends, name)
         if name in self.ahead.by_pair:
             source, first = self.ahead.by_pair[name], list(self.ahead.first_pair[self.at : self.at + len(steps)])
         else:

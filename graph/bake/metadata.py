@@ -17,8 +17,8 @@ NO_CHECKSUM = "0" * 64
 
 
 class BakedPort(Strict, frozen=True):
-    """An input or output. `meaning`: noise, draws, given, condition, ids, mask (of ids), held, hold (its mask), sample
-    or picture."""
+    """An input or output. `meaning`: noise, draws, given, condition, ids, mask (of ids), held, hold (its mask), sample,
+    picture or carried."""
 
     name: str
     meaning: str
@@ -47,6 +47,7 @@ class Baked(Strict, frozen=True, kw_only=True):
     file_sha256: of the file, in which these 64 digits are zeros. sample: None where onnxruntime could not run the file.
     plan: its name; guidance: in words. evaluations: of the network, each with all its branches.
     draws: the numbers of the plan's draws in the input `draws`, in its order; the input `noise` is draw 0.
+    carried: outputs behind the sample, which the next run takes under the names that begin with carried_; zeros begin.
     range: the model range of a sample, or of the picture that the file returns. units: from there to a robot's units.
     """
 
@@ -70,10 +71,17 @@ class Baked(Strict, frozen=True, kw_only=True):
     source: str
     source_sha256: str
     versions: dict[str, str]
+    carried: tuple[BakedPort, ...] = ()
 
 
 def described(
-    manifest: Manifest, body: Body, plan: Plan, inputs: tuple[BakedPort, ...], output: BakedPort, draws: tuple[int, ...]
+    manifest: Manifest,
+    body: Body,
+    plan: Plan,
+    inputs: tuple[BakedPort, ...],
+    output: BakedPort,
+    draws: tuple[int, ...],
+    carried: tuple[BakedPort, ...] = (),
 ) -> Baked:
     """The description of a run along a plan."""
     provenance = manifest.provenance
@@ -96,6 +104,7 @@ def described(
         source=provenance.source,
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,
+        carried=carried,
     )
 
 

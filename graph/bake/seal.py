@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from fewstep.graph import io
+from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample, encoded
 from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
@@ -61,6 +62,8 @@ def _fill(port: BakedPort, baked: Baked) -> float:
     """The number of which an input is full: the lowest of integers, else FILL, within the limits of a condition."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
+    if port.meaning == PORT:
+        return 0.0
     if np.issubdtype(port.dtype, np.integer):
         return float(port.meaning == "mask") if low is None else low
     return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))

@@ -7,6 +7,7 @@ import numpy as np
 
 from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.carried import PORT, CarriedBank
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.bake.loop import Network
@@ -26,6 +27,7 @@ def lay_unrolled(
     draws: Draws,
     held: Held | None,
     state: Sequence[str],
+    banks: Sequence[CarriedBank] = (),
 ) -> list[str]:
     """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
     rows = list(state)
@@ -37,8 +39,12 @@ def lay_unrolled(
         feeds = {STATE.format(k): row for k, row in enumerate(rows)}
         feeds |= {DRAW.format(each): draws.lay(outer, each) for each in step.draws}
         for tensor in network.entry.inputs:
-            if tensor.role not in ("x", "group"):
+            if tensor.role not in ("x", "group", PORT):
                 feeds[tensor.name] = _input(outer, batch, step, number, tensor.name, tensor.role, ahead)
+        for bank in banks:
+            places = (bank.first[number], bank.first[number] + len(step.branches))
+            start, end = (outer.constant(np.array([place], np.int64), f"number_{place}") for place in places)
+            feeds[bank.taken.name] = bank.read(outer, (start, end), f"{bank.taken.name}_{number}")
         under = f"step_{number}"
         if GROUP in fused.constants:  # the one number that differs from step to step
             feeds[GROUP] = f"{under}/{GROUP}"
@@ -46,6 +52,10 @@ def lay_unrolled(
             fused = _with_group_as_input(fused)
         outputs = outer.place(fused, feeds, under, network.name, batch=f"batch_{len(step.branches)}")
         rows = [outputs[NEXT.format(k)] for k in range(plan.rows)]
+        for bank in banks:
+            if bank.writes[number]:
+                name, made = f"{bank.returned.name}_{number}", outputs[bank.returned.name]
+                bank.parts.append(bank.apart(outer, made, len(step.branches), name))
     return rows
 
 

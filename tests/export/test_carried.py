@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import LinearAg
 from fewstep.plans.noise import stacked
 from fewstep.runs.population import population
 from fewstep.runs.stream import stream
@@ -82,9 +85,31 @@ def test_the_manifest_says_what_is_carried(bundle: Path) -> None:
     assert not any(each.name.startswith("carried") for each in manifest.prologue.inputs)
 
 
-def test_no_file_holds_what_is_carried(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="carries 'past' from run to run; run the bundle"):
-        bake(BakeOptions(bundle, "ddim:2", tmp_path / "run.onnx"))
+@pytest.mark.parametrize(("unroll", "batch"), [(False, None), (True, None), (False, 2)])
+@pytest.mark.parametrize("guidance", [None, 2.0, LinearAg(2.0, 1, (1.0,), (0.0,))])
+def test_a_baked_file_carries_on(bundle: Path, tmp_path: Path, unroll: bool, batch: int | None, guidance) -> None:
+    sampler, file = load(bundle), tmp_path / "run.onnx"
+    plan = sampler.compile("dpmpp_2m:3", guidance)
+    (tmp_path / "plan.json").write_bytes(encode(plan))
+    baked, _ = bake(BakeOptions(bundle, str(tmp_path / "plan.json"), file, unroll=unroll, batch=batch))
+    session = onnxruntime.InferenceSession(file)
+    rows = sum(len(step.branches) for step in plan.steps)
+    ports = {port.name: tuple(port.shape) for port in baked.carried}
+    last, size = len(plan.steps[-1].branches), "batch" if batch is None else batch
+    assert ports == {"next_past": (rows, size, WIDTH, PAST), "next_count": (last, size, 1)}
+    fed = {
+        "carried_past": np.zeros((rows, 2, WIDTH, PAST), np.float32),
+        "carried_count": np.zeros((last, 2, 1), np.int64),
+    }
+    carried = None
+    for number in range(3):
+        labels, seeds = np.array([number % 3, 1]), [number, 50 + number]
+        x, carried = sampler.carry_on(plan, seeds, {"label": labels}, carried=carried)
+        noise = stacked(seeds, 0, (BANDS, FRAMES))
+        made, past, count = session.run(None, {"noise": noise, "label": labels, **fed})
+        np.testing.assert_allclose(made, x, rtol=0, atol=1e-6 if unroll else 0)  # in a Loop bit by bit
+        fed = {"carried_past": past, "carried_count": count}
+    assert count.max() == 3
 
 
 def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:

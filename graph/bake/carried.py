@@ -1,0 +1,102 @@
+"""Carried tensors of a baked run: for each bank one input and one output [rows, B, *shape], that of the next run.
+
+A row is a branch of a slot. A bank of all steps has the branches of each step in turn; one of the sample has those of
+the evaluation that writes it. A first run is given zeros.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fewstep.graph.bake.aligned import place_of
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import BATCH, Value
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.spec import Carried
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+
+PORT = "carried"  # the meaning of these inputs and outputs
+
+
+@dataclass
+class CarriedBank:
+    """A bank in the making. first: the row where each step begins to read. writes: whether a step writes what the next
+    run reads there. source: the run's input. parts: what was written, [n, B, *shape] each, in the order of the rows."""
+
+    tensor: Carried
+    rows: int
+    first: tuple[int, ...]
+    writes: tuple[bool, ...]
+    source: str = ""
+    parts: list[str] = field(default_factory=list)
+
+    @property
+    def taken(self) -> BakedPort:
+        """The run's input."""
+        return BakedPort(CARRIED + self.tensor.name, PORT, self._shape, self.tensor.dtype)
+
+    @property
+    def returned(self) -> BakedPort:
+        """The run's output."""
+        return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
+
+    def read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
+        """What the network reads of it, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
+        axis = into.constant(np.array([0], np.int64), "axis_0")
+        rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
+        shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")
+        return into.node("Reshape", (rows, shape), f"{name}_now")
+
+    def apart(self, into: Builder, made: str, branches: int, name: str) -> str:
+        """What the network made of it, [branches, B, *shape]."""
+        shape = into.constant(np.array([branches, -1, *self.tensor.shape], np.int64), f"{name}_apart_shape")
+        return into.node("Reshape", (made, shape), f"{name}_apart")
+
+    def value(self, name: str, branches: int) -> Value:
+        """What `apart` returns."""
+        return Value(name, np.dtype(self.tensor.dtype), (branches, BATCH, *self.tensor.shape))
+
+    def finish(self, outer: Builder) -> None:
+        """The run's output, made of all parts."""
+        whole = self.parts[0]
+        if len(self.parts) > 1:
+            whole = outer.node("Concat", self.parts, f"{self.returned.name}_rows", axis=0)
+        outer.identity(whole, self.returned.name)
+
+    @property
+    def _shape(self) -> tuple[int | str, ...]:
+        return (self.rows, BATCH, *self.tensor.shape)
+
+
+def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
+    """The banks of a plan. UserError for one whose rows mix slots, or that no run before fills."""
+    tensors, banks = {each.name: each for each in carried}, []
+    for number, bank in enumerate(plan.banks):
+        reads = [read.row for step in plan.steps for read in step.carry_in if read.bank == number]
+        writes = [{write.slot: write.row for write in step.carry if write.bank == number} for step in plan.steps]
+        own = len(plan.steps) if bank.slots > 1 or len(plan.steps) == 1 else 1
+        slots = [index if own > 1 else 0 for index in range(len(plan.steps))]
+        made = (*[0.0] * bank.slots, 1.0)
+        is_held = bank.is_kept and bank.slots == own and len(reads) == len(plan.steps)
+        is_held &= all(
+            row.index(1.0) == slot and sum(map(abs, row)) == 1 for row, slot in zip(reads, slots, strict=False)
+        )
+        is_held &= all(each in ({}, {slot: made}) for each, slot in zip(writes, slots, strict=True))
+        last = plan.steps[-1]
+        is_held &= bool(writes[-1]) and (all(writes) if own > 1 else not any(writes[:-1]))
+        if not is_held or any(step.carry_in_terms for step in plan.steps):
+            raise UserError(f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: no file holds that")
+        if own > 1 or len(plan.steps) == 1:
+            counts = [len(step.branches) for step in plan.steps]
+            first = tuple(sum(counts[:index]) for index in range(len(counts)))
+            banks.append(CarriedBank(tensors[bank.name], sum(counts), first, tuple(map(bool, writes))))
+            continue
+        first = tuple(place_of(step.branches, last.branches) for step in plan.steps)
+        if -1 in first:
+            what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than they are written"
+            raise UserError(what, "run the bundle: no file holds that")
+        banks.append(CarriedBank(tensors[bank.name], len(last.branches), first, tuple(map(bool, writes))))
+    return banks
