@@ -14,6 +14,7 @@ from fewstep.control.actions import Continuity, SequenceRequest, sample_actions,
 from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Unusable, Window
+from fewstep.control.language import with_prompt
 from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
 from fewstep.control.runner import Action, PolicyRunner
 from fewstep.control.statistics import LoopStatistics, Quantiles
@@ -41,4 +42,5 @@ __all__ = [
     "soft_mask",
     "ticks_between",
     "ticks_of_delay",
+    "with_prompt",
 ]

@@ -17,7 +17,7 @@ from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.bundle.manifest import Policy
 from fewstep.runtime.execute import Hold, StepState, execute, finish
 from fewstep.runtime.finite import check_finite, finite_states
-from fewstep.runtime.policies import policy_of
+from fewstep.runtime.policies import action_shape, policy_of
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
@@ -65,7 +65,7 @@ def sample_actions(
     refuse_options(others)
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy_of(manifest).first
-    checked = None if former is None else _former(former, places, manifest.x_shape[1:], decided)
+    checked = None if former is None else _former(former, places, action_shape(manifest), decided)
     if checked is None and decided:
         raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
     actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
@@ -119,6 +119,7 @@ def sample_sequences(
     x = x if hold is None and continuity != "soft" else blended(x, value, weights)
     check_finite(x, "the sample", last.index, last.step, compiled)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
+    sequences = sequences[..., : policy.width]
     return snapped(sequences, policy.discrete), last.index + 1
 
 
@@ -149,14 +150,14 @@ def _continued(
 ) -> tuple[Float32, Float32]:
     """The former sequences [B, *x_shape] in model range, and the weights that hold them."""
     manifest = sampler.bundle.manifest
-    places = manifest.x_shape[0] - policy.first
+    places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
     mask = np.zeros_like(value)
     for row, each in enumerate(requests):
         if each.former is None:
             continue
-        value[row, policy.first :] = padded(each.former, places)
-        value[row, : policy.first] = each.former[0]
+        value[row, policy.first :][own] = padded(each.former, places)
+        value[row, : policy.first][own] = each.former[0]
         weights = _weights(policy, each, continuity, places)
         mask[row, policy.first :] = weights.reshape(-1, *[1] * (value.ndim - 2))
         for place in policy.discrete:  # no value lies between two levels

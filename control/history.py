@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -40,6 +40,11 @@ class History:
             for each in manifest.conditions
             if each.shape[:1] == (count,) and each.name not in decided
         }
+        text = manifest.text
+        words = None if text is None or text.form is None else text.form.state
+        if words is not None:  # an observation that the prompt holds
+            shape = (len(words.scale),)
+            self._takes[words.observation] = Condition(words.observation, words.observation, shape, "float32")
         if not self._takes:
             raise UserError(
                 f"bundle {manifest.name!r} has no condition of {count} observations",
@@ -48,24 +53,25 @@ class History:
         self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
-    def fixed(self, values: Mapping[str, ArrayLike]) -> Window:
+    def fixed(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
         """Copies of an episode's conditions, which are not observed at each tick. UserError for an unknown condition, a
-        missing one without a default, or a value that the condition does not take."""
+        missing one without a default, or a value that the condition does not take. A prompt gives those `encoded`."""
         if not isinstance(values, Mapping):
             raise UserError(f"conditions {values!r} are no mapping of names to values", "give {NAME: VALUE}")
-        names = ", ".join(each.name for each in self._others)
+        others = [each for each in self._others if each.name not in encoded]
+        names = ", ".join(each.name for each in others)
         for name in values:
             if name in self._takes:
                 raise UserError(f"condition {name!r} is observed at each tick", "leave it out of conditions")
-            if name not in {each.name for each in self._others}:
+            if name not in {each.name for each in others}:
                 has = f"an episode has {names}" if names else "leave it out: all conditions are observed at each tick"
                 raise UserError(f"unknown condition {name!r}", has)
-        for each in self._others:
+        for each in others:
             if each.name not in values and each.default is None:
                 raise UserError(
                     f"condition {each.name!r} of the episode is missing", f"reset(conditions=) takes {names}"
                 )
-        arrays = conditions.check(self._others, {name: [value] for name, value in values.items()}, 1)
+        arrays = conditions.check(others, {name: [value] for name, value in values.items()}, 1)
         return {name: arrays[name][0].copy() for name in values}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:

@@ -28,14 +28,16 @@ from fewstep.control.choice import PlanChoice, plans_of
 from fewstep.control.chunk import Chunk, Float32, faded
 from fewstep.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
 from fewstep.control.history import History, Unusable, Window
+from fewstep.control.language import EpisodePrompt
 from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.statistics import LoopStatistics, Record
 from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.policies import policy_of
+from fewstep.runtime.policies import action_shape, policy_of
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
 Source = Literal["planned", "late", "held", "waiting"]
@@ -99,6 +101,7 @@ class PolicyRunner:
             `warm_up` measures.
         idle: the action in units that is sent while no sequence exists; None sends nothing.
         clock: a `WallClock` (None is the same) or a `VirtualClock`.
+        text: the text encoder of the bundle, for policies of language: `reset` and `warm_up` then take a prompt.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class PolicyRunner:
         expected: float | None = None,
         idle: ArrayLike | None = None,
         clock: Clock | None = None,
+        text: TextEncoder | None = None,
     ) -> None:
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
@@ -137,22 +141,25 @@ class PolicyRunner:
             raise UserError(f"renoise {renoise!r} without warm", "give warm=STRENGTH, or leave renoise out")
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected)
-        self._idle = None if idle is None else idle_of(idle, manifest.x_shape[1:])
+        self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
         self._history, self._record = History(sampler), Record(policy.discrete)
+        self._language = EpisodePrompt(text)
         self._epoch, self._closed, self._last_now = 0, False, -math.inf
         self._flight: _Flight | None = None
         self._begin_episode(0, None)
 
-    def reset(self, seed: int = 0, conditions: Observation | None = None) -> None:
+    def reset(self, seed: int = 0, conditions: Observation | None = None, prompt: str | None = None) -> None:
         """Begin an episode. A call that still runs for the last episode is dropped when it ends.
 
         Args:
             seed: seed of the episode's noise, 0 to 2^40 - 1.
             conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
                 for a missing condition without a default, and for an unknown one.
+            prompt: the task in words, for a runner with a text encoder.
         """
         seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
-        self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions))
+        self._language.begin(prompt)
+        self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions, self._language.names))
 
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
         """`fixed` are the conditions of the episode; None until `reset` has them."""
@@ -168,12 +175,14 @@ class PolicyRunner:
         self._record.broken_off()
         self._tick_began = self._now()
 
-    def warm_up(self, observation: Observation, conditions: Observation | None = None) -> None:
+    def warm_up(
+        self, observation: Observation, conditions: Observation | None = None, prompt: str | None = None
+    ) -> None:
         """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first,
         slower ones are not counted. Call `reset` afterwards."""
-        self.reset(0, conditions)
+        self.reset(0, conditions, prompt)
         self._history.add(observation)
-        window = {**self._history.window(), **(self._fixed or {})}
+        window = self._window()
         for place, cold in enumerate(self._cold):
             actions, _ = self._run(cold, SequenceRequest(window, 0))
             plan = cold if self._warm is None else self._warm[place]
@@ -307,13 +316,16 @@ class PolicyRunner:
             is_warm = False
         plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
         name = self._cold[place].name + (" warm" if is_warm else "")
-        window = {**self._history.window(), **(self._fixed or {})}
-        request = SequenceRequest(window, (self._seed << EPISODE_BITS) | self._calls, former, decided)
+        request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._foreseen = decided
         self._record.plans[name] += 1
         running = self._clock.start(self._job(plan, request))
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
+
+    def _window(self) -> Window:
+        """All that the network is given at this tick."""
+        return self._language.joined({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:
         """Take a finished sequence, unless it comes too late."""

@@ -18,6 +18,12 @@ def policy_of(manifest: Manifest) -> Policy:
     return manifest.policy
 
 
+def action_shape(manifest: Manifest) -> tuple[int, ...]:
+    """The shape of one action of a policy, without x's padding."""
+    width = policy_of(manifest).width
+    return manifest.x_shape[1:] if width is None else (width,)
+
+
 def policy_problem(
     policy: Policy, x_shape: tuple[int, ...], units: Affine | None = None, conditions: Sequence[Condition] = ()
 ) -> str | None:
@@ -29,6 +35,8 @@ def policy_problem(
         return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
     if units is not None and units.axis in (0, -len(x_shape)):
         return f"its units lie along axis {units.axis} of samples {list(x_shape)}, which is that of its actions in time"
+    if policy.width is not None and not (len(x_shape) == 2 and 1 <= policy.width <= x_shape[1]):
+        return f"width={policy.width} of samples {list(x_shape)}"
     return _continuation_problem(policy, x_shape, conditions) or _discrete_problem(policy, x_shape)
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import as_float32
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
-from fewstep.runtime.bundle.manifest import Tokens
+from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 
 LOG = logging.getLogger("fewstep")
@@ -44,13 +45,25 @@ class TextEncoder:
     def __repr__(self) -> str:
         return f"<TextEncoder of {self.bundle.path}>"
 
-    def encode(self, prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    @property
+    def state(self) -> StateWords | None:
+        """The observation that prompts hold as words, or None."""
+        form = self.form
+        return None if form is None else form.state
+
+    @property
+    def form(self) -> PromptForm | None:
+        """What becomes of a policy's task before it is tokenized, or None."""
+        text = self.bundle.manifest.text
+        return None if text is None else text.form
+
+    def encode(self, prompts: Sequence[str], state: ArrayLike | None = None) -> dict[str, NDArray[Any]]:
         """The conditions [len(prompts), *shape] that the prompts are, by name.
 
         A prompt that is longer than the tokenizer allows is cut, with a warning that says what was dropped. An empty
-        one is what denoisers take for "nothing in particular".
+        one is what denoisers take for "nothing in particular". `state` [n] is for policies whose prompts hold it.
         """
-        prompts = check_prompts(prompts)
+        prompts = [formed(prompt, self.form, state) for prompt in check_prompts(prompts)]
         distinct = list(dict.fromkeys(prompts))
         fed = self.ids(distinct)
         parts = []
@@ -74,6 +87,25 @@ class TextEncoder:
         for prompt, (lost, kept, text) in dropped.items():
             LOG.warning("prompt %s is too long: %d tokens stay, %d go: %s", _shown(prompt), kept, lost, _shown(text))
         return fed
+
+
+def formed(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
+    """The prompt of a task; `state` [n] in the robot's units, where the form holds it."""
+    if form is None:
+        return task
+    task = task.strip().replace("_", " ").replace("\n", " ") if form.tidied else task.removesuffix("\n")
+    bins = ""
+    if form.state is not None:
+        count, fix = len(form.state.scale), f"give state=[{len(form.state.scale)} numbers]"
+        if state is None:
+            raise UserError(f"prompts of this policy hold {form.state.observation!r}", fix)
+        values = as_float32(state, f"state {state!r} is no array of numbers", fix)
+        if values.shape != (count,) or not np.isfinite(values).all():
+            raise UserError(f"the state of a prompt is {values.tolist()}", fix)
+        scaled = values * np.asarray(form.state.scale) + np.asarray(form.state.shift)
+        edges = np.linspace(-1, 1, form.state.bins + 1)[:-1]
+        bins = " ".join(map(str, np.digitize(scaled, edges) - 1))
+    return form.template.replace("{state}", bins).replace("{task}", task)
 
 
 @dataclass(frozen=True)

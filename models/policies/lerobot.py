@@ -85,7 +85,7 @@ class LeRobotDiffusion(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], environment: Tensor | None
+        self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], environment: Tensor | None = None
     ) -> Tensor:
         features = [state, *self._seen(pictures), *([] if environment is None else [environment])]
         return self.unet(x, time, torch.cat(features, dim=2).flatten(1))

@@ -1,5 +1,7 @@
 """What policies do with pictures before and behind the backbone: resize, crop, spatial softmax."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,29 +10,50 @@ Size = tuple[int, int]  # height, width
 
 
 class Resize(nn.Module):
-    """Bilinear and antialiased, to a fixed size, as two matrix products.
+    """Bilinear, to a fixed size, as two matrix products.
 
-    Exactly torch's `interpolate(antialias=True)`, which is linear and separable; its own ONNX form is one that not
+    Exactly torch's `interpolate`, antialiased or not, which is linear and separable; its own ONNX form is one that not
     every engine has.
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, before: Size, after: Size) -> None:
+    def __init__(self, before: Size, after: Size, *, antialias: bool = True) -> None:
         super().__init__()
-        self.register_buffer("rows", _weights(before[0], after[0]), persistent=False)
-        self.register_buffer("columns", _weights(before[1], after[1]).T.contiguous(), persistent=False)
+        rows, columns = (_weights(*sides, antialias) for sides in zip(before, after, strict=True))
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns.T.contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rows @ x @ self.columns
 
 
-def _weights(before: int, after: int) -> Tensor:
+def _weights(before: int, after: int, antialias: bool) -> Tensor:
     """[after, before]: how much each old pixel counts in each new one."""
-    unit = torch.eye(before)[None, None]
-    resized: Tensor = F.interpolate(unit, (after, before), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+    unit = torch.eye(before, device="cpu")[None, None]  # also where weights are on no device yet
+    how: dict[str, Any] = {"mode": "bilinear", "antialias": antialias, "align_corners": False}
+    resized: Tensor = F.interpolate(unit, (after, before), **how)[0, 0]
     return resized
+
+
+class Letterbox(nn.Module):
+    """The whole picture [..., H, W] in a fixed size: resized without distortion, then zeros around it.
+
+    The zeros lie on the left and on top, as in SmolVLA, or on all sides where `centred`, as in openpi.
+    """
+
+    def __init__(self, before: Size, after: Size, *, centred: bool) -> None:
+        super().__init__()
+        ratio = max(before[1] / after[1], before[0] / after[0])
+        inner = (int(before[0] / ratio), int(before[1] / ratio))
+        self.resize = nn.Identity() if inner == before else Resize(before, inner, antialias=False)
+        height, width = after[0] - inner[0], after[1] - inner[1]
+        top, left = (height // 2, width // 2) if centred else (height, width)
+        self.padding = (left, width - left, top, height - top)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.resize(x), self.padding)
 
 
 class CentreCrop(nn.Module):

@@ -197,11 +197,42 @@ class Tokens(Strict, frozen=True):
     mask: str | None = None
 
 
-class TextEncoderEntry(Strict, frozen=True):
+class Affine(Strict, frozen=True):
+    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
+
+    Training data never changed where a scale is 0, and the network was trained on `constant` there.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    axis: int = -1  # of one sample, as Python counts
+    constant: float = 0.0
+
+
+class StateWords(Strict, frozen=True):
+    """An observation of numbers that a prompt holds as words: scale * value + shift, in one of `bins` from -1 to 1."""
+
+    observation: str
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    bins: int
+
+
+class PromptForm(Strict, frozen=True, omit_defaults=True):
+    """What becomes of a task before it is tokenized. `{task}` of the template is the task without a line end behind it,
+    and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
+
+    template: str
+    tidied: bool = False
+    state: StateWords | None = None
+
+
+class TextEncoderEntry(Strict, frozen=True, omit_defaults=True):
     """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
 
     graph: GraphEntry
     tokens: tuple[Tokens, ...]
+    form: PromptForm | None = None
 
 
 class AutoencoderEntry(Strict, frozen=True):
@@ -232,25 +263,14 @@ class FittedPlan(Strict, frozen=True):
     seeds: int
 
 
-class Affine(Strict, frozen=True):
-    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
-
-    Training data never changed where a scale is 0, and the network was trained on `constant` there.
-    """
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    axis: int = -1  # of one sample, as Python counts
-    constant: float = 0.0
-
-
 class Policy(Strict, frozen=True, omit_defaults=True):
     """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
     actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
 
     `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
     2025, arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided,
-    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units.
+    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units. `width`: the
+    first places of x are an action, and the others padding, which is 0 in the training data; None: all of them are.
     """
 
     observations: int
@@ -260,6 +280,7 @@ class Policy(Strict, frozen=True, omit_defaults=True):
     delay: str | None = None
     most_delay: int = 0
     discrete: dict[int, tuple[float, ...]] = {}
+    width: int | None = None
 
 
 class Spectrogram(Strict, frozen=True):

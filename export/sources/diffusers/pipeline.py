@@ -69,10 +69,10 @@ class PipelineNetworks:
     def _with_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
         """The text encoder, its tokenizers, and what it makes of the empty prompt."""
         added = add_companion(writer, text.companion)
-        nothing = added.run(text.ids([""]))
+        nothing = {} if text.form is not None else added.run(text.ids([""]))  # a task is not guided
         tokens = tuple(_described(writer, each) for each in text.tokens)
         conditions = tuple(self._with_null(writer, each, nothing) for each in manifest.conditions)
-        return replace(manifest, text=TextEncoderEntry(added.graph, tokens), conditions=conditions)
+        return replace(manifest, text=TextEncoderEntry(added.graph, tokens, text.form), conditions=conditions)
 
     def _with_null(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
         """A text condition whose null value is the encoded empty prompt, or zeros where the pipeline takes those."""

@@ -20,7 +20,7 @@ from fewstep.export.sources.diffusers import text_modules as modules
 from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, float_bytes, weights
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition, TensorEntry
+from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.text import Ids, readable, token_ids
 
 LOG = logging.getLogger("fewstep")
@@ -73,6 +73,7 @@ class TextSource:
     files: tuple[Path, ...]  # that were read
     encoders: tuple[Component, ...]  # components of the pipeline
     load: Callable[[Sequence[Lora]], nn.Module]
+    form: PromptForm | None = None
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """This source, with low-rank updates merged into the encoders that they are for."""

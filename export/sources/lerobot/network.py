@@ -1,28 +1,31 @@
-"""A LeRobot policy that takes what a robot measures: called as `forward(x, time, state, *pictures, environment)`."""
+"""A LeRobot policy that takes what a robot measures: called as `forward(x, time, *observations)`."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from fewstep.export.sources.lerobot.statistics import FeatureStatistics
-from fewstep.models.policies.lerobot import LeRobotDiffusion
 from fewstep.models.policies.normalise import Normalise
 
 
 class RawPolicy(nn.Module):
-    """Normalises its observations, one set of statistics for each in order: the state, the cameras, the environment."""
+    """Normalises its first observations, one set of statistics for each; others, such as texts, go on as they are.
+
+    Observations number `first` to `first + cameras` are pictures, which the network takes as one list.
+    """
 
     def __init__(
-        self, network: LeRobotDiffusion, statistics: Iterable[FeatureStatistics], *, cameras: int, environment: bool
+        self, network: nn.Module, statistics: Sequence[FeatureStatistics], *, first: int, cameras: int
     ) -> None:
         super().__init__()
-        self.network, self.cameras, self.environment = network, cameras, environment
+        self.network, self.first, self.last = network, first, first + cameras
         self.normalise = nn.ModuleList(
-            Normalise(each.centre, each.scale, each.base, picture=1 <= number <= cameras)
+            Normalise(each.centre, each.scale, each.base, picture=first <= number < self.last)
             for number, each in enumerate(statistics)
         )
 
     def forward(self, x: Tensor, time: Tensor, *observations: Tensor) -> Tensor:
-        state, *others = (normalise(value) for normalise, value in zip(self.normalise, observations, strict=True))
-        environment = others.pop() if self.environment else None
-        return self.network(x, time, state, others, environment)
+        count = len(self.normalise)
+        seen = [normalise(value) for normalise, value in zip(self.normalise, observations[:count], strict=True)]
+        first, last = self.first, self.last
+        return self.network(x, time, *seen[:first], seen[first:last], *seen[last:], *observations[count:])

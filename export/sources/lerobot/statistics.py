@@ -131,7 +131,7 @@ def normaliser(
 
 def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
     file = folder / place.file
-    step = next((step for step in _steps(file) if step.get("registry_name") == place.step), None)
+    step = next((step for step in steps_of(file) if step.get("registry_name") == place.step), None)
     if step is None:  # nothing is normalised
         return Normaliser({}, {}, str(file))
     settings, state = step.get("config") or {}, step.get("state_file")
@@ -151,11 +151,11 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
 def state_files(folder: Path) -> list[str]:
     """The files of tensors that a folder's processors name, without the policy's own weights."""
     files = [folder / place.file for place in (BEFORE, AFTER)]
-    named = [step.get("state_file") for file in files if file.is_file() for step in _steps(file)]
+    named = [step.get("state_file") for file in files if file.is_file() for step in steps_of(file)]
     return sorted({str(name) for name in named if name is not None})
 
 
-def _steps(path: Path) -> Sequence[Mapping[str, Any]]:
+def steps_of(path: Path) -> Sequence[Mapping[str, Any]]:
     steps = read_json(path, RETRAINED).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise UserError(f"{path} lists no steps", RETRAINED)

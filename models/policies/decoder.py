@@ -1,0 +1,160 @@
+"""Layers of language models that a policy's prefix and its action expert are made of, under transformers' weight names.
+
+Rotary positions (Su et al. 2021, arXiv 2104.09864), grouped queries (Ainslie et al. 2023, arXiv 2305.13245), RMSNorm
+(Zhang and Sennrich 2019, arXiv 1910.07467), gated feed-forward layers (Shazeer 2020, arXiv 2002.05202).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WAVELENGTH = 10_000  # the longest of the rotations
+
+Memory = tuple[Tensor, Tensor]  # keys and values [B, groups, S, head] of the tokens seen so far
+Rotation = tuple[Tensor, Tensor]  # cosines and sines [B, 1, T, head / 2]
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a layer: `heads` queries of `head` numbers share the keys and values of `groups`; `hidden` is the
+    feed-forward width. `condition` is the width of what adaptive norms read, `memory` what a layer's keys and values
+    are made of where it sees other layers' memory alone; 0 where there is none."""
+
+    width: int
+    heads: int
+    groups: int
+    head: int
+    hidden: int
+    condition: int = 0
+    memory: int = 0
+
+
+def rotation(positions: Tensor, head: int, longest: float = WAVELENGTH) -> Rotation:
+    """Cosines and sines for token positions [B, T]."""
+    exponents = torch.arange(head // 2, dtype=torch.float32) * (2 / head)
+    angles = positions[:, None, :, None].float() / longest**exponents
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: Tensor, by: Rotation) -> Tensor:
+    """Queries or keys [B, heads, T, head], the first half of a head against the second."""
+    cos, sin = by
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class RmsNorm(nn.Module):
+    """RMSNorm, and no gate."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.epsilon = nn.Parameter(torch.ones(width)), epsilon
+
+    def forward(self, x: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return _normed(x, self.epsilon) * self.weight, None
+
+
+class AdaptiveRmsNorm(nn.Module):
+    """RMSNorm whose scale, shift and gate follow from a condition [B, width]: pi0.5's adaRMS (Physical Intelligence
+    2025, arXiv 2504.16054)."""
+
+    def __init__(self, width: int, epsilon: float, condition: int) -> None:
+        super().__init__()
+        self.dense, self.epsilon = nn.Linear(condition, 3 * width), epsilon
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        scale, shift, gate = self.dense(condition)[:, None].chunk(3, dim=-1)
+        return _normed(x, self.epsilon) * (1 + scale) + shift, gate
+
+
+def norm(shape: DecoderShape, epsilon: float) -> nn.Module:
+    """The norm of a shape's layers."""
+    if shape.condition:
+        return AdaptiveRmsNorm(shape.width, epsilon, shape.condition)
+    return RmsNorm(shape.width, epsilon)
+
+
+def _normed(x: Tensor, epsilon: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
+
+
+class GroupedAttention(nn.Module):
+    """Attention whose queries share keys and values in groups."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        queries, keys, seen = shape.heads * shape.head, shape.groups * shape.head, shape.memory or shape.width
+        self.q_proj, self.o_proj = (
+            nn.Linear(shape.width, queries, bias=False),
+            nn.Linear(queries, shape.width, bias=False),
+        )
+        self.k_proj, self.v_proj = nn.Linear(seen, keys, bias=False), nn.Linear(seen, keys, bias=False)
+
+    def keys_values(self, x: Tensor, by: Rotation) -> Memory:
+        """Of tokens [B, T, width]."""
+        return rotated(self._split(self.k_proj(x)), by), self._split(self.v_proj(x))
+
+    def remembered(self, memory: Memory) -> Memory:
+        """Keys and values made of other layers' keys and values."""
+        keys, values = (each.transpose(1, 2).flatten(2) for each in memory)
+        return self._split(self.k_proj(keys)), self._split(self.v_proj(values))
+
+    def forward(self, x: Tensor, memory: Memory, by: Rotation, unseen: Tensor) -> Tensor:
+        """`unseen` [B, 1, heads / groups * T or 1, S] is added to the scores: the queries of a group follow each
+        other, so that no key is repeated."""
+        groups, tokens = self.shape.groups, x.shape[1]
+        queries = rotated(self._split(self.q_proj(x)), by).unflatten(1, (groups, -1)).flatten(2, 3)
+        read = F.scaled_dot_product_attention(queries, *memory, unseen)
+        return self.o_proj(read.unflatten(2, (-1, tokens)).flatten(1, 2).transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, self.shape.head)).transpose(1, 2)
+
+
+class GatedMlp(nn.Module):
+    """A feed-forward layer with a gate."""
+
+    def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(shape.width, shape.hidden, bias=False) for _ in range(2))
+        self.down_proj = nn.Linear(shape.hidden, shape.width, bias=False)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each behind its norm.
+
+    `forward` returns the tokens and what later tokens may see of this layer. A layer of a shape with `memory` sees that
+    memory alone; others see the memory and themselves.
+    """
+
+    def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
+        super().__init__()
+        self.crosses = bool(shape.memory)
+        self.input_layernorm, self.post_attention_layernorm = (norm(shape, epsilon) for _ in range(2))
+        self.self_attn, self.mlp = GroupedAttention(shape), GatedMlp(shape, activation)
+
+    def forward(
+        self, x: Tensor, by: Rotation, unseen: Tensor, memory: Memory | None = None, condition: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        normed, gate = self.input_layernorm(x, condition)
+        if self.crosses:
+            assert memory is not None
+            seen = self.self_attn.remembered(memory)
+        else:
+            seen = self.self_attn.keys_values(normed, by)
+            if memory is not None:
+                keys, values = (torch.cat(each, dim=2) for each in zip(memory, seen, strict=True))
+                seen = keys, values
+        read = self.self_attn(normed, seen, by, unseen)
+        x = x + (read if gate is None else read * gate)
+        normed, gate = self.post_attention_layernorm(x, condition)
+        read = self.mlp(normed)
+        return x + (read if gate is None else read * gate), seen

@@ -1,0 +1,157 @@
+"""Transformer encoders of pictures and texts: SigLIP's and CLIP's, under the weight names of transformers.
+
+SigLIP: Zhai et al. 2023, arXiv 2303.15343. CLIP: Radford et al. 2021, arXiv 2103.00020.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIGLIP_EPSILON, CLIP_EPSILON = 1e-6, 1e-5  # of their LayerNorms
+HIDDEN = -1e30  # added to the score of what is not seen; finite, so that a row of nothing else is no NaN
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an encoder: `hidden` is the width of its feed-forward layers."""
+
+    width: int
+    heads: int
+    layers: int
+    hidden: int
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's approximation of GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    """GELU by tanh, of SigLIP and Gemma."""
+    return F.gelu(x, approximate="tanh")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(shape.width, shape.width) for _ in range(4))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (
+            project(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two layers, and the activation between them."""
+
+    def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(shape.width, shape.hidden), nn.Linear(shape.hidden, shape.width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each behind its LayerNorm."""
+
+    def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
+        super().__init__()
+        self.layer_norm1, self.layer_norm2 = (nn.LayerNorm(shape.width, epsilon) for _ in range(2))
+        self.self_attn, self.mlp = Attention(shape), Mlp(shape, activation)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Siglip(nn.Module):
+    """Pictures [N, 3, H, W] in [-1, 1] to tokens [N, patches, width].
+
+    `positions` is the trained number of patches along each side. A picture of fewer patches takes the positions that
+    lie at the same share of its sides, as in SmolVLM.
+    """
+
+    places: Tensor
+
+    def __init__(self, shape: Shape, patch: int, positions: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv2d(3, shape.width, patch, patch)
+        self.position_embedding = nn.Embedding(positions**2, shape.width)
+        rows, columns = (_places(side // patch, positions) for side in size)
+        places = (rows[:, None] * positions + columns).flatten()
+        self.register_buffer("places", places, persistent=False)
+        self.layers = nn.ModuleList([EncoderLayer(shape, tanh_gelu, SIGLIP_EPSILON) for _ in range(shape.layers)])
+        self.post_layernorm = nn.LayerNorm(shape.width, SIGLIP_EPSILON)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.patch_embedding(pictures).flatten(2).transpose(1, 2) + self.position_embedding.weight[self.places]
+        for layer in self.layers:
+            x = layer(x)
+        return self.post_layernorm(x)
+
+
+def _places(count: int, positions: int) -> Tensor:
+    """The trained position of each of `count` patches along a side."""
+    bounds = torch.arange(1 / positions, 1.0, 1 / positions, device="cpu")
+    shares = (torch.arange(count, dtype=torch.float32, device="cpu") / count).clamp(max=1 - SIGLIP_EPSILON)
+    return torch.bucketize(shares, bounds, right=True)
+
+
+class ClipVision(nn.Module):
+    """Normalised pictures [N, 3, H, W] to the class token [N, width] behind the last layer."""
+
+    def __init__(self, shape: Shape, patch: int, positions: int) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.zeros(shape.width))
+        self.patch_embedding = nn.Conv2d(3, shape.width, patch, patch, bias=False)
+        self.position_embedding = nn.Embedding(positions, shape.width)
+        self.pre_layrnorm = nn.LayerNorm(shape.width, CLIP_EPSILON)
+        self.layers = nn.ModuleList([EncoderLayer(shape, quick_gelu, CLIP_EPSILON) for _ in range(shape.layers)])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
+        x = self.pre_layrnorm(torch.cat([first, patches], dim=1) + self.position_embedding.weight)
+        for layer in self.layers:
+            x = layer(x)
+        return x[:, 0]
+
+
+class ClipText(nn.Module):
+    """Token ids [N, length] and their mask to a vector [N, projected]: the token that ends the text, projected.
+
+    The end has the highest id of the vocabulary, and padding follows it.
+    """
+
+    causal: Tensor
+
+    def __init__(self, shape: Shape, vocabulary: int, positions: int, projected: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary, shape.width)
+        self.position_embedding = nn.Embedding(positions, shape.width)
+        self.layers = nn.ModuleList([EncoderLayer(shape, quick_gelu, CLIP_EPSILON) for _ in range(shape.layers)])
+        self.final_layer_norm = nn.LayerNorm(shape.width, CLIP_EPSILON)
+        self.projection = nn.Linear(shape.width, projected)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        ids, mask = given
+        length = ids.shape[1]
+        causal = torch.full((length, length), HIDDEN).triu(1)
+        unseen = (1 - mask[:, None, None].float()) * HIDDEN + causal
+        x = self.token_embedding(ids) + self.position_embedding.weight[:length]
+        for layer in self.layers:
+            x = layer(x, unseen)
+        ends = (ids == ids.max(dim=1, keepdim=True).values).float()
+        first = ends * (ends.cumsum(dim=1) == 1).float()  # padding may repeat the end
+        return (self.projection(self.final_layer_norm((x * first[:, :, None]).sum(dim=1))),)

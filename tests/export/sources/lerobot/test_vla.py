@@ -1,0 +1,188 @@
+"""Policies of language and vision, against the actions of LeRobot's own code (`tests/lerobot_reference.py`)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+import fewstep.runtime
+from fewstep.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.graph.io import load
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.text import formed, load_text_encoder
+from tests.lerobot_weights import weight
+
+HERE = Path(__file__).parent
+TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
+SEEN = "seen/"
+
+Record = Mapping[str, NDArray[Any]]
+
+
+def write(kind: str, folder: Path) -> Record:
+    """The folder that LeRobot wrote, and what went in and came out."""
+    with np.load(HERE / f"{kind}.npz") as file:
+        record = dict(file)
+    for name, content in record.items():
+        if name.startswith("file/"):
+            path = folder / name.removeprefix("file/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.tobytes())
+    shapes = json.loads(record["weights"].tobytes())
+    tensors = {name: torch.from_numpy(weight(name, tuple(shape))) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return record
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Record]]:
+    made = {}
+    for kind in TYPES:
+        folder = tmp_path_factory.mktemp(kind)
+        record = write(kind, folder / "policy")
+        export(ExportOptions(str(folder / "policy"), folder / "bundle", verify="quick"))
+        made[kind] = folder / "bundle", record
+    return made
+
+
+def observe(record: Record, tick: int) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(SEEN): value[tick] for name, value in record.items() if name.startswith(SEEN)}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_actions_are_those_of_lerobot(
+    bundles: dict[str, tuple[Path, Record]], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, record = bundles[kind]
+    monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
+    with fewstep.runtime.load(bundle) as sampler:
+        history = History(sampler)
+        for tick in range(2 if kind == "multi_task_dit" else 1):
+            history.add(observe(record, tick))
+        window = with_prompt(load_text_encoder(bundle), history.window(), str(record["task"]))
+        actions = sample_actions(sampler, "euler:10@trailing", window)
+    size = np.abs(record["actions"]).max(axis=0)
+    assert actions.shape == record["actions"].shape
+    assert (np.abs(actions - record["actions"]) / size).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_step_holds_nothing_of_the_prefix(bundles: dict[str, tuple[Path, Record]], kind: str) -> None:
+    """Products with weights in the step graph: those of the expert, once a token of action."""
+    bundle, _ = bundles[kind]
+    body = load(bundle / open_bundle(bundle).manifest.bodies["float32"].graph.file)
+    products = sum(node.op in ("MatMul", "Gemm") and node.inputs[1] in body.constants for node in body.nodes)
+    joint, crossing = 7, 5  # products of a layer that reads itself too, and of one that reads the prefix alone
+    assert (
+        products
+        == {
+            "multi_task_dit": 2 * 4 + 2,
+            "smolvla": 2 * joint + crossing + 4,
+            "pi0": 2 * joint + 4,
+            "pi05": 2 * joint + 2,
+        }[kind]
+    )
+
+
+def test_a_runner_takes_the_task_in_words(bundles: dict[str, tuple[Path, Record]]) -> None:
+    for kind in ("smolvla", "pi05"):  # the second has its state in the prompt, which changes with each sequence
+        bundle, record = bundles[kind]
+        text, seen = load_text_encoder(bundle), observe(record, 0)
+        with fewstep.runtime.load(bundle) as sampler:
+            runner = PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", text=text, clock=VirtualClock())
+            with pytest.raises(UserError, match="no prompt"):
+                runner.reset()
+            runner.reset(seed=3, prompt="push it")
+            first = runner.act(seen)
+            history = History(sampler)
+            history.add(seen)
+            alone = sample_actions(
+                sampler, "euler:2@trailing", with_prompt(text, history.window(), "push it"), seed=3 << 24
+            )
+        assert first.value is not None
+        np.testing.assert_allclose(first.value, alone[0], rtol=1e-5)
+
+
+def test_a_prompt_holds_the_state_in_bins(bundles: dict[str, tuple[Path, Record]]) -> None:
+    form = load_text_encoder(bundles["pi05"][0]).form  # quantiles of the first number: -1.4 and 2.4
+    assert formed(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
+    with pytest.raises(UserError, match="hold 'observation.state'"):
+        formed("push it", form)
+    assert formed("lift\n", load_text_encoder(bundles["smolvla"][0]).form) == "lift\n"
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (
+            "smolvla",
+            {"type": "groot"},
+            "of type 'groot', and fewstep reads diffusion, multi_task_dit, smolvla, pi0, pi05",
+        ),
+        ("smolvla", {"adapt_to_pi_aloha": True}, "trained with adapt_to_pi_aloha"),
+        ("smolvla", {"max_state_dim": 7}, r"state_proj.weight' is \[128, 5\], and config.json asks for \[128, 7\]"),
+        ("smolvla", {"max_action_dim": 1}, "is not that of a smolvla policy"),
+        ("smolvla", {"resize_imgs_with_padding": [30, 30]}, "in patches of 8, 2 by 2 a token"),
+        ("pi0", {"use_relative_actions": True}, "trained with use_relative_actions"),
+        ("pi0", {"chunk_size": None}, "is not that of a pi0 policy"),
+        ("multi_task_dit", {"num_layers": 3}, "has no weight 'noise_predictor.transformer_blocks.2"),
+        ("multi_task_dit", {"image_crop_shape": None}, "for an encoder of 4"),
+    ],
+)
+def test_another_policy_is_refused(tmp_path: Path, kind: str, fields: dict[str, Any], message: str) -> None:
+    write(kind, tmp_path)
+    change(tmp_path / "config.json", **fields)
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_without_camera_is_refused(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    features = json.loads((tmp_path / "config.json").read_text())["input_features"]
+    change(tmp_path / "config.json", input_features={"observation.state": features["observation.state"]})
+    with pytest.raises(UserError, match="has no camera"):
+        load_source(str(tmp_path))
+
+
+def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
+    """LeRobot masks it in all layers."""
+    write("smolvla", tmp_path)
+    features = json.loads((tmp_path / "config.json").read_text())["input_features"]
+    empty = {"observation.images.empty_camera_0": {"type": "VISUAL", "shape": [3, 480, 640]}}
+    change(tmp_path / "config.json", input_features={**features, **empty})
+    assert [each.name for each in load_source(str(tmp_path)).spec.conditions] == [*features, "words", "words_mask"]
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    write("pi0", tmp_path)
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"] |= {f"<{number}>": 98 + number for number in range(1, 4)}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has 102 tokens, and the policy's weights know 99"):
+        load_source(str(tmp_path))
+    (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="has no tokenizer: its policy takes that of google/paligemma-3b-pt-224"):
+        load_source(str(tmp_path))
+
+
+def test_statistics_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    (file,) = tmp_path.glob("policy_preprocessor*.safetensors")
+    save_file({**load_file(file), "observation.state.mean": torch.tensor([0.0, float("nan"), 0.0])}, file)
+    with pytest.raises(UserError, match=r"mean of observation\.state holds NaN"):
+        load_source(str(tmp_path))
