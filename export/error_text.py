@@ -10,12 +10,15 @@ def place(error: BaseException) -> str:
     """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        foreign = not any(
-            file.is_relative_to(folder) for folder in (Path(torch.__file__).parent, Path(__file__).parent)
-        )
-        if file.suffix == ".py" and foreign:
+        if is_users(file):
             return f" ({file.name}:{frame.lineno})"
     return ""
+
+
+def is_users(file: Path) -> bool:
+    """Whether a file of Python is outside torch and fewstep.export."""
+    folders = (Path(torch.__file__).parent, Path(__file__).parent)
+    return file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in folders)
 
 
 def one_line(error: BaseException) -> str:

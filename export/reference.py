@@ -82,6 +82,8 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
     try:
         with torch.no_grad():
             return module(*inputs)
+    except UserError:  # it says all by itself
+        raise
     except (Exception, SystemExit) as error:
         if (own := own_dtype(module, inputs)) is not None:
             what = f"{module_name(module)} casts to {own}, and export makes its weights float32"

@@ -10,6 +10,7 @@ import torch
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
+from fewstep.export.gradient import GradientModule, check_sizes, written_out
 from fewstep.export.reference import TorchReference, call, predicted, signature
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
@@ -30,6 +31,8 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     `batch_limit` is the largest batch that takes the same way through the module's code, where that branches on it and
     the branch makes no difference to the values: the graph then serves any batch.
     """
+    if isinstance(module, GradientModule):
+        check_sizes(spec)
     module = module.eval().cpu().float()
     check_weights(module)
     _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
@@ -38,7 +41,8 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     dynamic = _dynamic(module, spec, batch_limit)
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.takes_carried]
     try:
-        graph, program = capture(module, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.returns_carried])
+        written = written_out(module, example) if isinstance(module, GradientModule) else module
+        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.returns_carried])
     except UserError as error:
         raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec, spec.heads)

@@ -19,6 +19,8 @@ LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
 FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
 OUTER = "first or last layer: its error reaches the sample undamped"
 STILL = "does not depend on x"
+GRADIENT_HEAD = "gradient_head"  # the module whose operation puts the gradient behind the prediction
+STEERS = "computes a gradient, which gives the sample a direction"
 SCALED = "more than a product with at most a bias per channel"
 
 
@@ -76,10 +78,13 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     idx = index(graph)
     moving = idx.reachable(value.name for value in graph.inputs if moves(value.name))
     ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
-    names = frozenset(op.name for op in ops if op.x in moving)
+    forward = _ancestors(graph, _ends(graph))
+    names = frozenset(op.name for op in ops if op.x in moving and op.name in forward)
     outer = outer_ops(graph, names)
 
     def reason(op: WeightedOp) -> str:
+        if op.name not in forward:
+            return STEERS
         if op.name not in names:
             return STILL
         if min(op.channels_in, op.channels_out) < LEAST_CHANNELS:
@@ -91,8 +96,27 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     return tuple((op, reason(op)) for op in ops)
 
 
+def _ends(graph: Graph) -> tuple[str, ...]:
+    """The outputs, but for the gradient of a denoiser that has one (`export.gradient`)."""
+    outputs = tuple(value.name for value in graph.outputs)
+    joined = next((node for node in graph.nodes if node.name.startswith(f"{GRADIENT_HEAD}/")), None)
+    if joined is None or joined.output not in outputs:
+        return outputs
+    return (joined.inputs[0], *(name for name in outputs if name != joined.output))
+
+
+def _ancestors(graph: Graph, ends: Iterable[str]) -> set[str]:
+    """All tensors that these are made of, and themselves."""
+    reached = set(ends)
+    for node in reversed(graph.nodes):
+        if not reached.isdisjoint(node.outputs):
+            reached.update(node.inputs)
+            reached.update(node.outputs)
+    return reached
+
+
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
-    """The first of the operations `names`, which see x itself, and the last of them, which reach the output.
+    """The first of the operations `names`, which see x itself, and the last of them, which reach the prediction.
 
     Transposed convolutions are layers too: an operation behind the first of them is no first layer, and an operation
     before the last of them is no last layer.
@@ -100,8 +124,8 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
     forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
-    outputs = (value.name for value in graph.outputs if not value.name.startswith(NEXT))  # rings reach later runs
-    return (_met_first([X], forwards, layers) | _met_first(outputs, backwards, layers)) & frozenset(names)
+    ends = (name for name in _ends(graph) if not name.startswith(NEXT))  # rings reach later runs
+    return (_met_first([X], forwards, layers) | _met_first(ends, backwards, layers)) & frozenset(names)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.selection import LEAST_CHANNELS, WeightedOp, considered_ops, selected_ops
+from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, considered_ops, selected_ops
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import release_array
 from fewstep.lowering.balance import balanced
@@ -158,7 +158,7 @@ def encodings_of(
 ) -> dict[str, Encoding]:
     """The code of every activation, which does not depend on other operations. Where several share one weight, channels
     have no scales of their own: the weight would have to take back the factors of each."""
-    weighted = [op for op, _ in considered_ops(prepared)]
+    weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # which keeps the float weight
     readers = Counter(op.weight for op in weighted)
     alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
     names = encoded_tensors(ops, scheme)

@@ -6,7 +6,7 @@ from numbers import Real
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual
+from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
@@ -153,6 +153,11 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
         raise UserError(
             f"guidance {guide.to_text(form)} for a network without perturbed attention",
             "export it with --perturb middle, or give another guidance",
+        )
+    if isinstance(form, Steer) and denoiser.heads < 2:
+        raise UserError(
+            "steering by the second output of a denoiser that has one",
+            "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:
         raise UserError(

@@ -10,7 +10,7 @@ A distilled network that takes its guidance weight as a condition needs no form 
 import sys
 from collections.abc import Sequence
 from itertools import chain
-from math import isfinite
+from math import copysign, inf, isfinite, isinf
 from numbers import Real
 from typing import Literal
 
@@ -20,7 +20,7 @@ from fewstep.plans.spec import Strict
 
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
-PAG = "pag:"
+PAG, STEER = "pag:", "steer:"
 TERMS_LIMIT = 16  # of LinearAg: each is a row of the state
 FIX = "see fewstep.plans.guidance for what it takes"
 
@@ -100,7 +100,28 @@ class Residual(Strict, frozen=True, tag="residual"):
     kind: Literal["self", "onetime"] = "self"
 
 
-Guidance = Cfg | CfgPlusPlus | Branches | Pag | LinearAg | Residual
+class Steer(Strict, frozen=True, tag="steer"):
+    """Guidance by a gradient h that the network computes as its second output (`export.gradient.with_gradient`):
+    x0' = x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
+
+    weight: w, or one for each evaluation in turn, the last for all that follow.
+    scale: s. "sigma2/alpha" is for h with respect to x: with h = grad log p(y | x) and weight 1 it makes samples of
+        p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
+        et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
+        for data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
+    clip: w s is at most clip sigma, as real-time chunking bounds it (Black et al. 2025, arXiv 2506.07339).
+    guidance: another form besides, whose branch "cond" has the gradient.
+
+    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" without a clip does not steer.
+    """
+
+    weight: float | tuple[float, ...] = 1.0
+    scale: Literal["sigma2/alpha", "variance", "one"] = "sigma2/alpha"
+    clip: float | None = None
+    guidance: Cfg | Branches | Pag | None = None
+
+
+Guidance = Cfg | CfgPlusPlus | Branches | Pag | LinearAg | Residual | Steer
 
 
 def as_guidance(value: float | Guidance | None) -> Guidance | None:
@@ -121,19 +142,34 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
 
 
 def from_text(text: str) -> float | Guidance:
-    """The guidance that a command line names: "2", "pag:3", or "2+pag:3" for both. UserError for another text."""
-    weight, _, rest = text.rpartition("+")
+    """The guidance that a command line names: "2", "pag:3", "steer:1", or several with a plus, in this order. UserError
+    for another text."""
+    parts = text.split("+")
     try:
-        if not rest.startswith(PAG):
-            return float(text)
-        return Pag(float(rest.removeprefix(PAG)), float(weight) if weight else 1.0)
+        steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
+        scale = float(parts.pop().removeprefix(PAG)) if parts and parts[-1].startswith(PAG) else None
+        weight = float(parts.pop()) if parts or steer is scale is None else 1.0
+        if parts:
+            raise ValueError(text)
     except ValueError:
-        fix = f"give a weight as 2, {PAG}3 for perturbed attention, or 2+{PAG}3 for both"
+        fix = f"give a weight as 2, {PAG}3 for perturbed attention, {STEER}1 for a gradient, or 2+{PAG}3 for both"
         raise UserError(f"guidance {text!r} is no number", fix) from None
+    besides: Cfg | Pag | None = None if weight == 1 else Cfg(weight)
+    if scale is not None:
+        besides = Pag(scale, weight)
+    if steer is not None:
+        return Steer(steer, guidance=besides)
+    return besides if isinstance(besides, Pag) else weight
 
 
 def to_text(guidance: Guidance | None) -> str | None:
     """The text that `from_text` reads; None where there is none."""
+    if isinstance(guidance, Steer):
+        besides = None if guidance.guidance is None else to_text(guidance.guidance)
+        if guidance != Steer(guidance.weight, guidance=guidance.guidance) or isinstance(guidance.weight, tuple):
+            return None
+        said = f"{STEER}{guidance.weight:g}"
+        return said if guidance.guidance is None else besides and f"{besides}+{said}"
     weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
     said = "" if weight is None else f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
     if isinstance(guidance, Pag):
@@ -145,6 +181,12 @@ def problem(guidance: Guidance) -> str | None:
     """The problem with the numbers of a guidance, or None."""
     if not all(map(isfinite, _numbers(guidance))):
         return "holds a number that is not finite"
+    if isinstance(guidance, Steer):
+        if guidance.weight == ():
+            return "has no weight"
+        if guidance.clip is not None and guidance.clip <= 0:
+            return f"has the clip {guidance.clip:g}, which is not above 0"
+        return None if guidance.guidance is None else problem(guidance.guidance)
     if isinstance(guidance, Branches):
         steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
         if any(abs(sum(weights(guidance, step, 0.0).values()) - 1) > 1e-9 for step in range(steps)):
@@ -183,6 +225,8 @@ def weight_of(guidance: Guidance | None) -> float | None:
 
 def needs_null(guidance: Guidance | None) -> bool:
     """Whether some evaluation asks for the unconditional branch."""
+    if isinstance(guidance, Steer):
+        return needs_null(guidance.guidance)
     if isinstance(guidance, Branches):
         return any(_each(guidance.weights.get(UNCOND, 0.0)))
     if isinstance(guidance, Cfg):
@@ -204,6 +248,10 @@ def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
 def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
     """Branches and their weights in the guided output of an evaluation at `lam`. A branch of weight 0 is left out,
     unless the form reads it for more than the sum."""
+    if isinstance(guidance, Steer):
+        return {COND: 0.0} | weights(
+            guidance.guidance, evaluation, lam
+        )  # it reads COND's gradient, whatever the weight
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):
@@ -236,7 +284,24 @@ def _each(weight: float | tuple[float, ...]) -> tuple[float, ...]:
     return weight if isinstance(weight, tuple) else (weight,)
 
 
+def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float) -> float:
+    """The factor of the gradient in x0; 0 without a `Steer`."""
+    if not isinstance(guidance, Steer):
+        return 0.0
+    most = inf if guidance.clip is None else guidance.clip * sigma
+    if guidance.scale == "sigma2/alpha":
+        size = sigma**2 / alpha if alpha else inf
+    else:
+        size = 1.0 if guidance.scale == "one" else sigma**2 / (alpha**2 + sigma**2)
+    weight = _at(guidance.weight, evaluation)
+    factor = min(abs(weight) * size, most) if weight else 0.0
+    return 0.0 if isinf(factor) else copysign(factor, weight)
+
+
 def _numbers(guidance: Guidance) -> Sequence[float]:
+    if isinstance(guidance, Steer):
+        besides = () if guidance.guidance is None else _numbers(guidance.guidance)
+        return (*_each(guidance.weight), guidance.clip or 0.0, *besides)
     if isinstance(guidance, Branches):
         return tuple(chain.from_iterable(map(_each, guidance.weights.values())))
     if isinstance(guidance, LinearAg):

@@ -192,8 +192,9 @@ class Tracer:
 
     def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
         """Evaluate the denoiser at (x, time): x as stored, and its raw outputs after guidance, one for each head."""
-        if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus):
-            asked = "CFG++" if self.shaping is None else f"shaping {self.shaping}"
+        if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus | guide.Steer):
+            form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
+            asked = form if self.shaping is None else f"shaping {self.shaping}"
             raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
@@ -236,6 +237,8 @@ class Tracer:
             guided = self._add(Shaped(evaluation))
             (shaped,) = guided.terms
         x0 = self._x0(x, guided, time)
+        if factor := guide.shift(self.guidance, evaluation, time.alpha, time.sigma):
+            x0 = x0 + factor * outputs[COND][1]
         if self.shaping is not None and not isinstance(self.shaping, Rescale):
             shaping_of = (x0,)
             x0 = self._add(Shaped(evaluation))

@@ -157,3 +157,12 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     sound = replace(real, bundle=replace(real.bundle, manifest=manifest))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
     assert "noisy.wav has 8000 Hz; give 16000, as in training" in told(8000)
+
+
+@pytest.mark.slow
+def test_an_energy_of_ones_own_steers_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, steered = run("steer.py", [str(tmp_path / "ring")], monkeypatch, capsys).splitlines()
+    assert 20 < int(plain.split()[1].strip("%")) < 45
+    assert int(steered.split()[1].strip("%")) > 90 and int(steered.split()[5].strip("%")) > 95

@@ -1,5 +1,7 @@
 """Every form of guidance against the formula of its paper, written out on arrays."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from fewstep.plans.guidance import (
     LinearAg,
     Pag,
     Residual,
+    Steer,
     describe,
     from_text,
     to_text,
@@ -336,7 +339,8 @@ def test_pag_needs_perturbed_attention():
 
 @pytest.mark.parametrize(
     ("text", "form"),
-    [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))],
+    [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))]
+    + [("steer:1", Steer()), ("2+pag:3+steer:0.5", Steer(0.5, guidance=Pag(3.0, 2.0)))],
 )
 def test_a_text_names_a_guidance(text, form):
     read = from_text(text)
@@ -348,3 +352,37 @@ def test_a_text_names_a_guidance(text, form):
 def test_another_text_is_refused(text):
     with pytest.raises(UserError, match="is no number; give a weight as 2, pag:3"):
         from_text(text)
+
+
+STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2)
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [
+        ("sigma2/alpha", lambda alpha, sigma: sigma**2 / alpha),
+        ("variance", lambda alpha, sigma: sigma**2 / (alpha**2 + sigma**2)),
+        ("one", lambda alpha, sigma: 1.0),
+    ],
+)
+@pytest.mark.parametrize("clip", [None, 0.7])
+def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size, clip):
+    plain = compile_plan("ddim:4", STEERED, 2.0)
+    plan = compile_plan("ddim:4", STEERED, Steer((0.5, 2.0, 0.0, -1.0), scale, clip, Cfg(2.0)))
+    for step, before, weight in zip(plan.steps, plain.steps, (0.5, 2.0, 0.0, -1.0), strict=True):
+        assert step.branches == before.branches == ("cond", "uncond")
+        most = math.inf if clip is None else clip * step.sigma
+        factor = math.copysign(min(abs(weight) * size(step.alpha, step.sigma), most), weight) if weight else 0.0
+        column = plan.rows + 1  # behind the rows: the prediction of cond, its gradient, and both of uncond
+        assert step.x0[column] == pytest.approx(factor, rel=1e-12)
+        changed = [*step.x0[:column], 0.0, *step.x0[column + 1 :]]
+        assert changed == pytest.approx(before.x0, rel=1e-12)
+
+
+def test_steering_by_one_output_says_how_to_export():
+    with pytest.raises(UserError, match="second output of a denoiser that has one; export it with .*with_gradient"):
+        compile_plan("ddim:4", DENOISING, Steer())
+    with pytest.raises(UserError, match="clip -1, which is not above 0"):
+        compile_plan("ddim:4", STEERED, Steer(clip=-1.0))
+    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2), Steer())
+    assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]

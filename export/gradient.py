@@ -1,0 +1,304 @@
+"""A denoiser with a second output: the gradient of an energy of its prediction, which `Steer` guidance reads.
+
+No exporter writes what autograd computes. So the module is traced once with its backward pass, with sizes as symbols
+and weights as inputs, into a module of plain operations (`written_out`), and that is exported as any other.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from fewstep.export.error_text import is_users, module_name, one_line, place
+from fewstep.export.refusals import refusal, watched
+from fewstep.export.spec import Spec
+from fewstep.export.tracing.derivatives import DERIVATIVES
+from fewstep.export.tracing.products import named_as_torch, products
+from fewstep.plans.errors import UserError
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.bundle.manifest import Condition
+
+Of = Literal["x", "x0"]
+Normalise = Literal["residual", "unit"]
+POINTS = 1024  # of a schedule without timesteps, between which its coefficients are interpolated
+TRACE_BATCH = 5  # neither 1 nor a usual size of a network: torch would take those for constants
+REPLAYED_BATCHES = (1, 3)
+REPLAYED = 1e-4  # largest difference of the written-out module, relative to the largest absolute value
+LARGEST = 100.0  # factor of x in x0, 1 / alpha for epsilon, where float32 still has the gradient
+SMALLEST = 1e-12  # of what a gradient is divided by, so that none is divided by 0
+DERIVATIVE = "make a forward pass that torch.autograd.grad can go back through"
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """What a prediction was made from: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
+    and the network's time [B]. A gradient with respect to x goes through x here too."""
+
+    x: Tensor
+    time: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
+Energy = Callable[..., Tensor]
+
+
+def with_gradient(
+    denoiser: nn.Module,
+    spec: Spec,
+    energy: Energy,
+    conditions: Sequence[Condition] = (),
+    of: Of = "x",
+    normalise: Normalise | None = None,
+) -> tuple[nn.Module, Spec]:
+    """A denoiser of two heads, [prediction; h] with h = -dE/dx or -dE/dx0, and its spec: what `FILE.py:make` returns.
+
+    Args:
+        energy: `energy(x0, noisy, *conditions)` -> [B], of the predicted sample [B, *x_shape] and `Noisy`. A function,
+            or a module, whose weights are exported too. -log p(y | x0) makes `Steer` sample given y.
+        conditions: of the energy: a measurement, a class. They come behind the conditions of the denoiser.
+        of: "x" differentiates through the denoiser: h = J^T (-dE/dx0) + ..., at two to three times the time of the
+            prediction (DPS: Chung et al. 2023, arXiv 2209.14687). "x0" takes the prediction as it is, and costs the
+            energy alone (EluCD: Ma et al. 2024, arXiv 2312.01678).
+        normalise: "residual" divides by sqrt(2 E), which is the norm of the residual where E is half its square, as
+            DPS does. "unit" divides by the root of the mean square of h. Both for each sample.
+
+    UserError for free sizes, carried tensors, and a denoiser that restores.
+    """
+    check_sizes(spec)
+    if spec.carried:
+        raise UserError("a gradient of a denoiser with carried tensors", "export the form that carries none")
+    if spec.towards is not None:
+        raise UserError(
+            f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"
+        )
+    return (
+        GradientModule(denoiser, spec, energy, of, normalise),
+        replace(spec, conditions=(*spec.conditions, *conditions), heads=2),
+    )
+
+
+def check_sizes(spec: Spec) -> None:
+    """UserError for free sizes, which a backward pass is not written for."""
+    if spec.sizes:
+        sizes = ", ".join(size.name for size in spec.sizes)
+        raise UserError(f"a gradient with free sizes ({sizes})", "export one size for each bundle: leave sizes out")
+
+
+class GradientModule(nn.Module):
+    """A denoiser and the gradient of an energy: forward(x, time, *conditions) -> [B, 2 C, ...]."""
+
+    coefficients: Tensor
+
+    def __init__(
+        self, denoiser: nn.Module, spec: Spec, energy: Energy, of: Of = "x", normalise: Normalise | None = None
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.energy = denoiser.requires_grad_(False), energy
+        if isinstance(energy, nn.Module):
+            energy.requires_grad_(False)
+        self.of, self.normalise = of, normalise
+        self.channels, self.arguments = spec.x_shape[0], len(spec.times) - 1 + len(spec.conditions)
+        path = NoiseSchedule(spec.schedule).path
+        self.first, self.last = path.first, path.last
+        self.register_buffer("coefficients", _coefficients(spec))
+
+    def forward(self, x: Tensor, time: Tensor, *rest: Tensor) -> Tensor:
+        return torch.cat(self.outputs(x, time, *rest), dim=1)
+
+    def outputs(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction and h, each [B, *x_shape]."""
+        with torch.enable_grad():
+            output, energy, by = self.energies(x, time, *rest)
+            try:
+                (slope,) = torch.autograd.grad(energy.sum(), by)
+            except RuntimeError as error:
+                raise self._without_derivative(error, (x, time, *rest)) from error
+        shape = (-1, *[1] * (x.dim() - 1))
+        if self.normalise == "residual":
+            slope = slope / (2 * energy.detach()).clamp_min(SMALLEST).sqrt().reshape(shape)
+        elif self.normalise == "unit":
+            slope = slope / slope.square().flatten(1).mean(1).clamp_min(SMALLEST).sqrt().reshape(shape)
+        return output.detach(), -slope * self._at(time, x.dim())[5]
+
+    def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The prediction, the energy [B], and the tensor that it is differentiated by."""
+        own, asked = rest[: self.arguments], rest[self.arguments :]
+        scale, of_x, of_output, alpha, sigma, _ = self._at(time, x.dim())
+        noisy = (x / scale).detach().requires_grad_(self.of == "x")
+        output = self.denoiser(noisy * scale, time, *own)[:, : self.channels]
+        x0 = of_x * noisy + of_output * output
+        if self.of == "x0":
+            x0 = x0.detach().requires_grad_(True)
+        energy = self.energy(x0, Noisy(noisy, time, alpha, sigma), *asked)
+        if not isinstance(energy, Tensor) or energy.shape != x.shape[:1]:
+            returned = list(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
+            raise UserError(f"the energy returned {returned} for a batch of {x.shape[0]}", "let it return [B]")
+        return output, energy, noisy if self.of == "x" else x0
+
+    def _without_derivative(self, error: RuntimeError, inputs: tuple[Tensor, ...]) -> UserError:
+        named = re.search(r"the derivative for '(\w+)", str(error))
+        if named is not None:
+            return no_derivative(self, inputs, named[1])
+        if "does not require grad" in str(error):
+            return UserError(
+                f"the energy does not depend on {self.of}", "compute it from the x0 that it is called with"
+            )
+        return UserError(f"{module_name(self.denoiser)} has no gradient: {one_line(error)}{place(error)}", DERIVATIVE)
+
+    def _at(self, time: Tensor, dim: int) -> tuple[Tensor, ...]:
+        """`_coefficients` at times [B], each [B, 1, ...]."""
+        last = self.coefficients.shape[0] - 1
+        place = ((time - self.first) * (last / (self.last - self.first))).clamp(0, last)
+        before = place.floor().clamp(max=last - 1)
+        row, share = before.long(), (place - before)[:, None]
+        rows = self.coefficients[row] * (1 - share) + self.coefficients[row + 1] * share
+        return rows[(..., *[None] * (dim - 1))].unbind(1)
+
+
+def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation: str) -> UserError:
+    """The error for an operation, as "grid_sampler_2d", with the line of the user's code that computes it."""
+    with torch.enable_grad(), torch.autograd.set_detect_anomaly(True, check_nan=False):
+        _, energy, _ = module.energies(*inputs)
+    waiting: list[Any] = [energy.grad_fn]
+    seen: set[Any] = set()
+    line = ""
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+        if operation.replace("_", "") in node.name().lower():
+            line = _users_line(node.metadata.get("traceback_", ()))
+    what = f"operation aten::{operation} has no derivative that can be exported{line}"
+    return UserError(what, "write it with other operations")
+
+
+def _users_line(frames: Sequence[str]) -> str:
+    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
+    for frame in reversed(frames):
+        at = re.match(r'\s*File "(.+)", line (\d+)', frame)
+        if at is not None and is_users(Path(at[1])):
+            return f" ({Path(at[1]).name}:{at[2]})"
+    return ""
+
+
+def _coefficients(spec: Spec) -> Tensor:
+    """Of each point of the schedule c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the gradient is
+    computed. [points, 6]
+
+    It is 0 where a is too large: x0 is there a small difference of large numbers, of which float32 keeps little. Where
+    the prediction says nothing of x0 the coefficients are those of the point before.
+    """
+    schedule = NoiseSchedule(spec.schedule)
+    first, last = schedule.path.first, schedule.path.last
+    rows: list[tuple[float, ...]] = []
+    for t in np.linspace(first, last, schedule.timesteps or POINTS):
+        time = schedule.time(float(t))
+        try:
+            a, b = x0_coefficients(spec.prediction, time, spec.schedule)
+        except UserError:
+            rows.append((*rows[-1][:-1], 0.0))
+            continue
+        scale = input_scale(spec.prediction, time, spec.schedule)
+        rows.append((scale, a, b, time.alpha, time.sigma, float(a <= LARGEST)))
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+class WrittenOut(nn.Module):
+    """A `GradientModule` as plain operations."""
+
+    def __init__(self, operations: torch.fx.GraphModule, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.operations, self.count = operations, len(weights)
+        for number, weight in enumerate(weights):
+            self.register_buffer(f"weight{number}", weight)
+        self.gradient_head = Heads()
+
+    def forward(self, x: Tensor, time: Tensor, *rest: Tensor) -> Tensor:
+        weights = [getattr(self, f"weight{number}") for number in range(self.count)]
+        return self.gradient_head(*self.operations(weights, x, time, *rest))
+
+
+class Heads(nn.Module):
+    """The outputs, one after the other along the channels. The lowering knows the operation by this module's name."""
+
+    def forward(self, prediction: Tensor, gradient: Tensor) -> Tensor:
+        return torch.cat([prediction, gradient], dim=1)
+
+
+def written_out(module: GradientModule, example: tuple[Tensor, ...]) -> WrittenOut:
+    """The module with its backward pass as plain operations, for any batch; `example` are valid inputs.
+
+    UserError naming the operation that has no derivative, or where the operations compute something else.
+    """
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+
+    def outputs(weights: Sequence[Tensor], *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        with (
+            products(),
+            torch.nn.utils.stateless._reparametrize_module(module, dict(zip(tensors, weights, strict=True))),
+        ):
+            return module.outputs(*arguments)
+
+    weights = [tensor.detach() for tensor in tensors.values()]
+    fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    stand_ins = [fake.from_tensor(weight, static_shapes=True) for weight in weights]
+    arguments = [_of_any_batch(fake, each) for each in _batch(example, TRACE_BATCH)]
+    with watched(module) as watch:
+        try:
+            traced = make_fx(outputs, DERIVATIVES, "symbolic", _allow_non_fake_inputs=True)(stand_ins, *arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise refusal(error, watch, None) from error
+    for node in traced.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and "backward" in node.target.name():
+            raise no_derivative(module, example, node.target.name().split("::")[1].partition("_backward")[0])
+    named_as_torch(traced.graph)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    written = WrittenOut(traced, weights)
+    _check_replay(written, module, example)
+    return written
+
+
+def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
+    """Inputs of another batch: the first sample of floats is moved by noise, so that no two samples are alike."""
+    generator = torch.Generator().manual_seed(size)
+    spread = [each[:1].expand(size, *each.shape[1:]).clone() for each in example]
+    return tuple(
+        each + torch.randn(each.shape, generator=generator) if each.is_floating_point() else each for each in spread
+    )
+
+
+def _check_replay(written: nn.Module, module: GradientModule, example: tuple[Tensor, ...]) -> None:
+    """UserError where the operations compute something else than the module, which no later step would tell apart from
+    an error of ONNX."""
+    for size in REPLAYED_BATCHES:
+        inputs = _batch(example, size)
+        with torch.no_grad():
+            wanted, replayed = module(*inputs), written(*inputs)
+        difference = float((wanted - replayed).abs().max() / wanted.abs().max().clamp_min(SMALLEST))
+        if not difference <= REPLAYED:
+            raise UserError(
+                f"the gradient of {module_name(module.denoiser)} written out differs from autograd's by"
+                f" {difference:.1e} of its largest value",
+                "write the forward pass without branches and random draws",
+            )
+
+
+def _of_any_batch(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """A stand-in whose first axis is the symbol of the batch, and whose other axes are numbers."""
+    sizes = [DimDynamic.DUCK, *[DimDynamic.STATIC] * (tensor.dim() - 1)]
+    return fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))

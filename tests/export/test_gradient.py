@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.gradient import Noisy, Normalise, Of, with_gradient
+from fewstep.export.spec import Spec
+from fewstep.export.trace import trace
+from fewstep.graph.graph import Graph
+from fewstep.graph.prepare import prepare
+from fewstep.graph.selection import STEERS, considered_ops, selected_ops
+from fewstep.graph.session import run
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Steer
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.transforms import own_noise
+from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition, Size
+
+FLOW = ScheduleSpec("flow", timesteps=1)  # times from 0 to 1
+MEASURED = Condition("measured", "measured", (2, 8, 8), "float32")
+
+
+def spec(*conditions: Condition, **fields: object) -> Spec:
+    return Spec("small", (2, 8, 8), conditions, "flow", FLOW, **fields)
+
+
+def distance(x0: Tensor, noisy: Noisy, measured: Tensor) -> Tensor:
+    return 0.5 * (measured - x0).square().flatten(1).sum(1)
+
+
+class Convolutions(nn.Module):
+    """Every kind of layer whose backward pass is written here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 16, 3, padding=1), nn.GroupNorm(4, 16)
+        self.down, self.grouped = nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
+        self.up, self.last = nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.Conv2d(16, 2, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = F.silu(self.norm(self.first(x)) * (1 + time[:, None, None, None]))
+        low = self.grouped(F.gelu(self.down(h)))
+        enlarged = F.interpolate(F.max_pool2d(h, 2), scale_factor=2) + F.avg_pool2d(h, 3, 1, 1)
+        y: Tensor = self.last(self.up(low) + enlarged)
+        return y
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.qkv = nn.Linear(8, 32), nn.LayerNorm(32), nn.Linear(32, 96)
+        self.mlp, self.last = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.first(x.flatten(1, 2)) + time[:, None, None]
+        q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        h = h + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y: Tensor = self.last(h + self.mlp(h)).reshape(x.shape)
+        return y
+
+
+@pytest.fixture(scope="module")
+def convolutions() -> tuple[nn.Module, Graph]:
+    torch.manual_seed(0)
+    module, its = with_gradient(Convolutions(), spec(), distance, (MEASURED,))
+    return module, trace(module, its).graph
+
+
+def check(module: nn.Module, graph: Graph, of: Of = "x", normalise: Normalise | None = None) -> None:
+    """The graph computes the prediction, and what autograd says of the energy."""
+    for batch in (1, 3, 7):
+        x, time, measured = torch.randn(batch, 2, 8, 8), torch.rand(batch) * 0.8 + 0.1, torch.randn(batch, 2, 8, 8)
+        output = run(graph, {"x": x.numpy(), "time": time.numpy(), "measured": measured.numpy()})["output"]
+        asked = x.clone().requires_grad_(True)
+        velocity = module.denoiser(asked, time)
+        x0 = asked - time[:, None, None, None] * velocity
+        energy = distance(x0, Noisy(x, time, time, time), measured)
+        (slope,) = torch.autograd.grad(energy.sum(), asked if of == "x" else x0)
+        by = {None: torch.ones(batch), "residual": (2 * energy).sqrt(), "unit": slope.square().mean((1, 2, 3)).sqrt()}
+        slope = slope / by[normalise].detach()[:, None, None, None]
+        expected = torch.cat([velocity, -slope], dim=1).detach().numpy()
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_convolutions_have_the_gradient_of_autograd_at_any_batch(convolutions: tuple[nn.Module, Graph]) -> None:
+    check(*convolutions)
+
+
+@pytest.mark.parametrize(("of", "normalise"), [("x", "residual"), ("x0", "unit")])
+def test_attention_has_the_gradient_of_autograd_at_any_batch(of: Of, normalise: Normalise) -> None:
+    torch.manual_seed(0)
+    module, its = with_gradient(Tokens(), spec(), distance, (MEASURED,), of, normalise)
+    check(module, trace(module, its).graph, of, normalise)
+
+
+def test_the_forward_part_alone_is_lowered(convolutions: tuple[nn.Module, Graph]) -> None:
+    """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
+    prepared = prepare(convolutions[1]).body
+    reasons = [reason for _, reason in considered_ops(prepared)]
+    assert len(selected_ops(prepared)) == len(selected_ops(prepare(trace(Convolutions(), spec()).graph).body)) >= 2
+    assert reasons.count(STEERS) >= 4
+
+
+class Lines(nn.Module):
+    """A layer that has no derivative in ONNX."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        grid = torch.zeros(len(x), 8, 8, 2)
+        return F.grid_sample(x, grid, align_corners=True)  # the line
+
+
+class Zeta(nn.Module):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return torch.special.zeta(x.abs() + 2, x.abs() + 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "operation"), [(Lines(), "grid_sampler_2d"), (Zeta(), "zeta")], ids=["no-form", "no-derivative"]
+)
+def test_an_operation_without_derivative_is_named_with_its_line(module: nn.Module, operation: str) -> None:
+    made, its = with_gradient(module, spec(), distance, (MEASURED,))
+    line = rf"operation aten::{operation} has no derivative that can be exported \(test_gradient.py:\d+\)"
+    with pytest.raises(UserError, match=line):
+        trace(made, its)
+
+
+def test_what_cannot_be_asked_for_is_refused() -> None:
+    with pytest.raises(UserError, match="a gradient with free sizes .height."):
+        with_gradient(Tokens(), spec(sizes=(Size("height", 1, 8, 16, 4),)), distance)
+    for energy, message in (
+        (lambda x0, noisy: x0.sum(), r"the energy returned \[\] for a batch"),
+        (lambda x0, noisy: noisy.time * 2, "the energy does not depend on x"),
+    ):
+        with pytest.raises(UserError, match=message):
+            trace(*with_gradient(Tokens(), spec(), energy))
+
+
+class Normal(nn.Module):
+    """The flow of data N(0, 1)."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        t = time[:, None]
+        return x * (2 * t - 1) / (t**2 + (1 - t) ** 2)
+
+
+A = np.array([[1.0, 2.0, 0.0, -1.0], [0.0, 1.0, 1.0, 1.0]], np.float32)
+NOISE = 0.1
+
+
+def pseudo_inverse(x0: Tensor, noisy: Noisy, measured: Tensor) -> Tensor:
+    """-log p(measured | x) for data of variance 1: PiGDM (Song et al. 2023)."""
+    matrix = torch.from_numpy(A)
+    variance = (noisy.sigma**2 / (noisy.alpha**2 + noisy.sigma**2))[:, :, None]
+    covariance = variance * (matrix @ matrix.T) + NOISE**2 * torch.eye(2)
+    (a, b), (_, d) = covariance[:, 0].unbind(1), covariance[:, 1].unbind(1)
+    inverse = torch.stack([torch.stack([d, -b], 1), torch.stack([-b, a], 1)], 1) / (a * d - b * b)[:, None, None]
+    residual = measured - x0 @ matrix.T
+    return 0.5 * torch.einsum("bi,bij,bj->b", residual, inverse, residual)
+
+
+@pytest.fixture(scope="module")
+def posterior(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("gradient")
+    (folder / "normal.py").write_text(
+        "from tests.export.test_gradient import *\n"
+        "def make():\n"
+        "    its = Spec('normal', (4,), (), 'flow', FLOW)\n"
+        "    measured = Condition('measured', 'measured', (2,), 'float32')\n"
+        "    return with_gradient(Normal(), its, pseudo_inverse, (measured,))\n"
+    )
+    export(ExportOptions(source=f"{folder / 'normal.py'}:make", output=folder / "bundle"))
+    with load(folder / "bundle") as sampler:
+        yield sampler
+
+
+def test_steered_samples_have_the_exact_posterior_mean(posterior) -> None:
+    """With the exact denoiser the map from noise to sample is affine: noise 0 becomes the mean."""
+    measured = np.array([[1.0, -2.0]], np.float32)
+    plan = own_noise(posterior.compile("dpmpp_2m:50", Steer()))
+    mean = posterior.sample(plan, [0], {"measured": measured}, given={"noise": np.zeros((1, 4), np.float32)})[0]
+    exact = A.T @ np.linalg.solve(A @ A.T + NOISE**2 * np.eye(2), measured[0])
+    assert np.linalg.norm(mean - exact) < 0.02 * np.linalg.norm(exact)
+    plain = own_noise(posterior.compile("dpmpp_2m:50"))
+    assert np.abs(posterior.sample(plain, [0], {"measured": measured}, given={"noise": np.zeros((1, 4))})).max() < 1e-6
