@@ -28,6 +28,7 @@ from fewstep.plans.guidance import describe
 from fewstep.plans.plan import regroup
 from fewstep.ranges.observe import observed_tensors
 from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.rollouts.direction import CONDITION, is_lost, said
 from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll_out
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -45,6 +46,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
         for trial in calibration.manifest.bodies[name].trials:
             if trial.is_chosen and not trial.psnr >= LEAST_PSNR:
                 LOG.warning("%s", only(name, trial.psnr).rstrip("."))
+            if trial.condition is not None and is_lost(trial.condition):
+                LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,

@@ -55,5 +55,6 @@ MEMBERS = (
     Member("unet_edm_cifar", "dpmpp_2m:8@karras", guidance=1.5),
     Member("convnext_v_cosine", "dpmpp_2m:8", guidance=2.0),
     Member("nafnet_residual", "dpmpp_2m:8"),  # trained last, and kept apart: no choice of calibration saw it
+    Member("text_unet_flow", "dpmpp_2m:8", guidance=3.0),  # the only one that reads a text
 )
 BY_NAME = {member.name: member for member in MEMBERS}

@@ -25,6 +25,7 @@ LIMITS = {  # of the loss on samples made by code; random weights reach more tha
     "unet_edm_cifar": 0.3,
     "convnext_v_cosine": 0.35,
     "nafnet_residual": 0.04,
+    "text_unet_flow": 0.2,
 }
 SAMPLES = 32
 each = pytest.mark.parametrize(
@@ -48,6 +49,11 @@ def batch(name: str) -> Batch:
     recipe = BY_NAME[name].recipe()
     generator = torch.Generator().manual_seed(2)
     is_restored = hasattr(recipe, "degraded")
+    if hasattr(recipe, "drawn"):  # a piece of clothing has the widths of its class
+        sides = torch.linspace(-1, 1, 14).abs()
+        widths = torch.linspace(0.3, 0.9, 10)[:, None, None]
+        pieces = 0.8 * ((sides[:, None] < widths.flip(0)) & (sides < widths))
+        return recipe.drawn(pieces, torch.arange(10))(SAMPLES, generator)
     if len(recipe.SPEC.conditions[0].shape) > 0 and not is_restored:
         return recipe.DATA.open(None, "test")(SAMPLES, generator)
     channels, side, _ = recipe.SPEC.x_shape
@@ -111,11 +117,11 @@ def test_its_graph_is_its_module(name: str) -> None:
 @each
 def test_rows_are_there_where_random_ones_are_no_data(member: Member) -> None:
     rows, spec = member.rows(3, seed=0), member.recipe().SPEC
-    assert (rows is None) == (spec.towards is None)
+    assert (rows is None) == (spec.towards is None and member.name != "text_unet_flow")
     if rows is not None:
         shapes = {name: value.shape for name, value in rows.items()}
         assert shapes == {condition.name: (3, *condition.shape) for condition in spec.conditions}
-        assert not np.array_equal(rows["y"], member.rows(3, seed=1)["y"])
+        assert not any(np.array_equal(value, rows[name]) for name, value in member.rows(3, seed=1).items())
 
 
 def test_a_residual_leads_from_what_was_degraded_to_the_picture() -> None:
