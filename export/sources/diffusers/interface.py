@@ -21,7 +21,8 @@ NamedCondition = tuple[Condition, str]  # a condition, and the network's name fo
 class Interface:
     """`arguments` are the network's own names for the conditions, in order; see `IMAGE` and `ADDED`.
 
-    `x` is its name for x. The network gets the time of its schedule times `time_scale`.
+    `x` is its name for x. The network gets the time of its schedule times `time_scale`. A picture's channels stand
+    behind those of x, or before them (`picture_first`).
     """
 
     x_shape: tuple[int, ...]
@@ -29,6 +30,7 @@ class Interface:
     arguments: tuple[str, ...] = ()
     x: str = SAMPLE
     time_scale: float = 1.0
+    picture_first: bool = False
 
 
 Reader = Callable[[Config, Folder], Interface]  # a class of networks, by the name of the function
@@ -41,13 +43,14 @@ def interface(
     *,
     x: str = SAMPLE,
     time_scale: float = 1.0,
+    picture_first: bool = False,
 ) -> Interface:
     """The interface of a network, which takes a picture too where more channels go in than x has."""
     more = int(config["in_channels"]) - x_shape[0]
     if more > 0:
         taken = [*taken, picture(IMAGE, IMAGE, more, *x_shape[1:])]
     conditions, arguments = zip(*taken, strict=True) if taken else ((), ())
-    return Interface(x_shape, tuple(conditions), tuple(arguments), x, time_scale)
+    return Interface(x_shape, tuple(conditions), tuple(arguments), x, time_scale, picture_first)
 
 
 def x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:

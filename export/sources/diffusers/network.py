@@ -35,7 +35,8 @@ class ConditionedNetwork(nn.Module):
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         """The network's output [B, channels, ...]."""
         if IMAGE in arguments:
-            x = torch.cat([x, arguments.pop(IMAGE)], dim=1)
+            beside = [x, arguments.pop(IMAGE)]
+            x = torch.cat(beside[::-1] if self.interface.picture_first else beside, dim=1)
         (output,) = self.network(**{self.interface.x: x}, timestep=time, **arguments, return_dict=False)
         prediction: Tensor = output
         return prediction

@@ -29,6 +29,7 @@ SUPER_RESOLUTION = (
     "IFInpaintingSuperResolutionPipeline",
     "IFSuperResolutionPipeline",
 )
+PICTURE_FIRST = ("Marigold", "LotusG")  # beginnings of the names of pipelines that put the picture before x
 
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
@@ -63,7 +64,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken.append(vector("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
     if folder.pipeline in SUPER_RESOLUTION:  # half of what goes in is x, half of what comes out a learned variance
         shape = (config["in_channels"] // 2, *shape[1:])
-    return interface(config, shape, taken)
+    return interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
 
 
 def UNet1DModel(config: Config, folder: Folder) -> Interface:

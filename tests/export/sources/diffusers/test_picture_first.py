@@ -1,0 +1,67 @@
+"""Folders whose U-Net sees a picture before x: Lotus (He et al. 2024, arXiv 2409.18124) and Marigold."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.runtime import Sampler, load
+from tests.families.tiny import UNET, diffusers_folder
+
+diffusers = pytest.importorskip("diffusers")
+
+TEXT = np.random.default_rng(0).standard_normal((1, 7, 12)).astype(np.float32)
+DEPTH = np.concatenate([np.sin([[1.0, 0.0]]), np.cos([[1.0, 0.0]])], 1).astype(np.float32)  # Lotus's task, encoded
+
+
+def opened(folder: Path, pipeline: str, channels: int) -> tuple[Any, Sampler]:
+    """The network of such a folder, and its bundle. It is told a task, and predicts the sample."""
+    made = diffusers.UNet2DConditionModel(
+        in_channels=channels,
+        out_channels=4,
+        cross_attention_dim=12,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **UNET,
+    )
+    scheduler = diffusers.DDIMScheduler(
+        prediction_type="sample", beta_schedule="scaled_linear", timestep_spacing="trailing", clip_sample=False
+    )
+    source = diffusers_folder(folder, made, scheduler=scheduler, text_tokens=7, pipeline=pipeline)
+    export(ExportOptions(source, folder / "bundle"))
+    return made, load(folder / "bundle")
+
+
+def said(network: Any, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        text, task = torch.from_numpy(TEXT), torch.from_numpy(DEPTH)
+        return network(torch.from_numpy(x), torch.tensor([999]), text, class_labels=task).sample.numpy()
+
+
+@pytest.mark.parametrize("pipeline", ["LotusGPipeline", "MarigoldDepthPipeline"])
+def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
+    """One step is the network's sample of [picture, noise]; the task is its class embedding."""
+    network, sampler = opened(tmp_path, pipeline, 8)
+    picture = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
+    who = {"text": TEXT, "class_embedding": DEPTH, "image": picture}
+    (state,) = sampler.steps("ddim:1", [0], who)
+    expected = said(network, np.concatenate([picture, state.u], 1))
+    np.testing.assert_allclose(state.after[0], expected, atol=1e-4)
+    assert np.abs(expected - said(network, np.concatenate([state.u, picture], 1))).max() > 1e-2
+
+
+def test_lotus_d_is_one_step_from_the_picture_alone(tmp_path: Path) -> None:
+    """No noise, no scheduler: the sample is what the network says of the picture at the last timestep."""
+    network, sampler = opened(tmp_path, "LotusDPipeline", 4)
+    picture = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
+    who, given = {"text": TEXT, "class_embedding": DEPTH}, {"image": picture}
+    made = sampler.sample("ddim:1", [0], who, given=given, strength=1.0, renoise=0)
+    np.testing.assert_allclose(made, said(network, picture), atol=1e-4)
+    with pytest.raises(AssertionError):
+        noised = sampler.sample("ddim:1", [0], who, given=given, strength=1.0)
+        np.testing.assert_allclose(noised, made, atol=1e-2)
