@@ -5,17 +5,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bar:
-    """One figure and what it must not exceed, in the same unit. NaN where nothing could be compared: that is missed."""
+    """One figure and what it must not exceed, in the same unit; None for a figure without a bar. NaN where nothing
+    could be compared: that is missed."""
 
     name: str
     found: float
-    bar: float
+    bar: float | None
     unit: str
 
     @property
     def holds(self) -> bool:
-        return self.found <= self.bar
+        return self.bar is None or self.found <= self.bar
 
     def __str__(self) -> str:
         verdict = "" if self.holds else "  MISSED"
-        return f"{self.name:<48}{self.found:8.2f} {self.unit:<2} of {self.bar:7.2f} {self.unit}{verdict}"
+        bar = "" if self.bar is None else f" of {self.bar:7.2f} {self.unit}"
+        return f"{self.name:<48}{self.found:8.2f} {self.unit:<2}{bar}{verdict}"

@@ -58,7 +58,7 @@ GUIDED = ("dit_flow", "convnext_v_cosine")
 U_NET = ("unet_epsilon_linear",)
 PLAIN = ("unet_epsilon_linear", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
-MANY = 512  # seeds of a distance
+MANY = 256  # seeds of a distance
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ CLAIMS = [
           lambda s: populated(s, choice="one"), best_of, best_reward),
     Claim("RBF", "more reward than the best of N", "best of N", LOG_P, SEARCH, rolled, best_of, best_reward),
     Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, reward),
-    Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH, searched, best_of, best_reward),
+    Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
+          searched, best_of, best_reward, GUIDED),
     Claim("REINFORCE on the start", "a start that is rewarded, for all seeds", "more steps", LOG_P, SEARCH,
           moved, plain, reward),
     Claim("hallucination filter", "fewer samples off the data, 90 % kept", "no filter", LOG_P, 20,
@@ -132,20 +133,23 @@ CLAIMS = [
     Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,
           repainted, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward),
     Claim("COW", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 32,
-          cyclic, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward),
+          cyclic, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), reward, GUIDED),
     Claim("NeuralRemaster", "the layout of a picture, at no cost", "image-to-image of strength 0.8", "correlation", 10,
-          from_phases, from_picture, layout),
-    Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10, from_phases, plain, reward),
+          from_phases, from_picture, layout, GUIDED),
+    Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10,
+          from_phases, plain, reward, GUIDED),
     Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
           story, one_noise, alike, unit="picture, each compared with all"),
-    Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 10, chain, unchained, mean_reward),
+    Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,
+          chain, unchained, mean_reward, GUIDED),
     Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
           lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), seams),
     Claim("Any-Size-Diffusion", "no seams without overlap", "windows that overlap by half", "minus step at borders", 30,
           lambda s: wide(s, "ddim:10", True),
-          lambda s, n: wide(s, f"ddim:{max(n // 3, 1)}", False, s.sampler.bundle.manifest.x_shape[-1] // 2), seams),
+          lambda s, n: wide(s, f"ddim:{max(n // 3, 1)}", False, s.sampler.bundle.manifest.x_shape[-1] // 2),
+          seams, GUIDED),
     Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
-          lambda s: there_and_back(s, 20), ddim_and_back, returned),
+          lambda s: there_and_back(s, 20), ddim_and_back, returned, GUIDED),
     beside("CFG++", "guidance that stays near the data", "guidance of the best weight", FD, evaluations=16,
            ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
     beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
