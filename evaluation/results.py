@@ -120,8 +120,30 @@ class WorstSample(Strict, frozen=True):
     clipped: tuple[Clipped, ...]
 
 
+class JointError(Strict, frozen=True):
+    """The errors of one joint of a policy's actions against float32's, in the robot's units.
+
+    `spread` is the standard deviation of float32's actions. `levels`: how many values the joint takes, 0 for any; then
+    `moved` is the share of actions that land on another one.
+    """
+
+    place: int
+    rms: float
+    p99: float
+    largest: float
+    spread: float
+    levels: int = 0
+    moved: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The RMS error as a share of the spread; 0 for a joint that stands still without error."""
+        return self.rms / self.spread if self.spread else float(self.rms > 0)
+
+
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and how far it is from float32. `worst` None: its ranges are not known."""
+    """One int8 body: how it was run, and how far it is from float32. `worst` None: its ranges are not known. `joints`
+    are of policies."""
 
     body: str
     target: str
@@ -131,6 +153,7 @@ class Quality(Strict, frozen=True):
     steps: tuple[StepQuality, ...]
     forced_seeds: int
     worst: WorstSample | None = None
+    joints: tuple[JointError, ...] = ()
 
 
 class Operation(Strict, frozen=True):

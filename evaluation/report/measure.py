@@ -13,6 +13,7 @@ from fewstep.evaluation import results
 from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
 from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
+from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
@@ -181,6 +182,7 @@ def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads
         steps=judgement.steps,
         forced_seeds=candidate.forced_seeds,
         worst=worst_sample(judged.reference, judged.prepared, body, plan, psnr, judged.rows, threads),
+        joints=joint_errors(judged.reference.bundle.manifest, judgement.samples, judgement.reference),
     )
 
 

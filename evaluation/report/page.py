@@ -26,6 +26,7 @@ from fewstep.evaluation.report.elements import (
     times,
 )
 from fewstep.evaluation.report.groups import AXIS, heads
+from fewstep.evaluation.report.joints import joints_section
 from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.samples import Samples, samples_section
@@ -57,7 +58,7 @@ def page(
         end_section(results, is_image=samples.reference.ndim == 4),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         steps_section(results),
-        *filter(None, [direction_section(results), worst_section(results.qualities)]),
+        *filter(None, [joints_section(results), direction_section(results), worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         *([trials_section(trials)] if trials else []),
