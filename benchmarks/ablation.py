@@ -6,8 +6,7 @@ PSNR against float32 along the same plan, on held-out seeds, with the body for t
 says otherwise. Writes a table for each plan into docs/measured/choices.md; tables of other plans stay. Each result is a
 file of the work folder, and one that is there is not measured again, unless the code of calibration has changed: an
 interrupted run goes on where it was. Takes an hour or two on two idle cores for the shipped denoiser; fewer `--seeds`
-and `--calibrations`, or `--only` some rows, make it shorter. Memory: about 1 GB, most of it the second moments of
-layers' inputs that GPTQ reads. The rows are in `choices/rows.py`.
+and `--calibrations`, or `--only` some rows, make it shorter. The rows are in `choices/rows.py`.
 """
 
 import argparse

@@ -21,6 +21,7 @@ from fewstep.calibration.precision.record import describe
 from fewstep.calibration.precision.refine import Bound, SearchResult, refine
 from fewstep.calibration.precision.search_job import Ask, SearchJob
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
@@ -77,6 +78,7 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
+        moments = second_moments(task, progress, checkpoint, workers)
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
     table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
@@ -84,7 +86,7 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, table, progress)
     seen = first_inputs(task, course)
-    bodies = make_each(task, targets, table, course, large, partial(_check_kernels, seen), failed, progress)
+    bodies = make_each(task, targets, table, moments, course, large, partial(_check_kernels, seen), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() as workers:
@@ -172,6 +174,6 @@ def _refine(
 
 def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:
     """Workers that run the choices of a search."""
-    table, exact = variants.table, finish(plan, course.reference[-1:])
-    job = SearchJob(sent(task.sampler.bundle.path), plan, task.conditions, table, variants.target.name, exact)
+    exact, bundle = finish(plan, course.reference[-1:]), sent(task.sampler.bundle.path)
+    job = SearchJob(bundle, plan, task.conditions, variants.table, variants.target.name, variants.moments or {}, exact)
     return lambda asked: in_order(job, asked, workers)

@@ -22,6 +22,7 @@ from fewstep.lowering.quantize import LoweredBody, as_it_is
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
@@ -65,6 +66,7 @@ def make_each(
     task: Task,
     targets: Sequence[Target],
     table: RangesTable,
+    moments: Moments,
     course: Course,
     writer: Writer | None,
     check: Check,
@@ -74,6 +76,7 @@ def make_each(
     """The body of each target, by its name.
 
     Args:
+        moments: of `second_moments`, by which weights are rounded.
         course: of `judging_course`.
         writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
         check: what each body has to pass.
@@ -85,7 +88,7 @@ def make_each(
     for done, target in enumerate(targets, 1):
         name = body_of(target)
         keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
-        variants = Variants(task.prepared, table, target, keep)
+        variants = Variants(task.prepared, table, target, keep, moments=moments)
         try:
             lowered = variants.lower(())
             trial = judged(lowered, table, target, course, by_rows)

@@ -14,12 +14,15 @@ from time import monotonic, time
 import msgspec
 import numpy as np
 import onnxruntime
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from fewstep.calibration.task import Task
 from fewstep.machine import cache
 from fewstep.machine.cpu import this_cpu, usable_cores
 from fewstep.plans.file import encode
 from fewstep.ranges.histogram import Histogram
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.observe import Counts, observed_tensors
 from fewstep.workers.code_digest import code
 
@@ -28,6 +31,7 @@ SCHEMA = 5
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DIGEST = 32  # bytes of SHA-256, which a file begins with
+DONE = "done()"  # the name of no weight
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -70,6 +74,21 @@ class Checkpoint:
         """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
         if is_last or monotonic() - self.written >= SECONDS:
             cache.store("calibration", self.name, _encode(counts, done))
+            self.written = monotonic()
+
+    def load_moments(self) -> tuple[Moments, int]:
+        """Second moments, and the number of trajectories in them: none if there is no file."""
+        content = cache.read_intact("calibration", f"{self.name}-moments")
+        if content is None:
+            return {}, 0
+        arrays = load_tensors(content)
+        return arrays, int(arrays.pop(DONE)[0])
+
+    def save_moments(self, moments: Moments, done: int, is_last: bool = False) -> None:
+        """Keep second moments as `save` keeps counts."""
+        if is_last or monotonic() - self.written >= SECONDS:
+            content = save_tensors({**moments, DONE: np.array([done])})
+            cache.store_intact("calibration", f"{self.name}-moments", content)
             self.written = monotonic()
 
     def drop(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.checkpoint import Checkpoint
-from fewstep.calibration.counting_job import counting
+from fewstep.calibration.counting_job import CountingJob, trajectories_of
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.machine.threads import one_after_another, while_the_next_comes
@@ -44,8 +44,7 @@ def count_activations(
     if workers is None:
         _count_here(task, counts, done, progress, kept, half)
     else:
-        job, trajectories = counting(task.after(done))
-        for histograms in in_order(job, trajectories, workers):
+        for histograms in in_order(CountingJob.of(task), trajectories_of(task.after(done)), workers):
             counts.include(histograms)
             done += 1
             half.see(counts, done)

@@ -38,22 +38,33 @@ class CountingJob:
     sizes: tuple[Mapping[str, int], ...]
     turn: int
 
+    @staticmethod
+    def of(task: Task) -> "CountingJob":
+        return CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn)
+
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
+        task = self.task(threads)
+        counts = Counts.empty(task.prepared, self.edges, samples=1)
+        return partial(_count, task, open_counted(task.prepared, counts, threads), counts)
+
+    def task(self, threads: int) -> Task:
+        """The task in this process, without its trajectories."""
         folder = self.bundle.folder()
         sampler = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
-        counts = Counts.empty(prepared, self.edges, samples=1)
-        task = Task(
-            sampler_by_rows(sampler), prepared, self.plan, (), range(0), self.edges, (), None, self.sizes, self.turn
-        )
-        return partial(_count, task, open_counted(prepared, counts, threads), counts)
+        sampler = sampler_by_rows(sampler)
+        return Task(sampler, prepared, self.plan, (), range(0), self.edges, (), None, self.sizes, self.turn)
 
 
-def counting(task: Task) -> tuple[CountingJob, Iterator[Trajectory]]:
-    """A task as a job, and its trajectories in order."""
-    job = CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn)
+def trajectories_of(task: Task) -> Iterator[Trajectory]:
+    """The trajectories of a task, in order."""
     every = (task.after(number) for number in range(len(task.seeds)))
-    return job, (Trajectory(each.seeds[:1], _first(each.conditions)) for each in every)
+    return (Trajectory(each.seeds[:1], _first(each.conditions)) for each in every)
+
+
+def only(task: Task, trajectory: Trajectory) -> Task:
+    """The task with this trajectory alone."""
+    return replace(task, seeds=trajectory.seeds, conditions=trajectory.conditions)
 
 
 def _first(conditions: ConditionRecords | None) -> ConditionRecords | None:
@@ -62,7 +73,6 @@ def _first(conditions: ConditionRecords | None) -> ConditionRecords | None:
 
 def _count(task: Task, watched: LoadedGraph, empty: Counts, trajectory: Trajectory) -> Histograms:
     counts = replace(empty, histograms={})
-    own = replace(task, seeds=trajectory.seeds, conditions=trajectory.conditions)
-    for evaluation in own.evaluations(watched):
+    for evaluation in only(task, trajectory).evaluations(watched):
         counts.add(evaluation, taken(watched))
     return counts.histograms

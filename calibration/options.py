@@ -34,8 +34,8 @@ class CalibrateOptions(SamplingOptions):
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
         Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
-    ranges: channels has a scale for each channel, and weights whose rounding errors nearly cancel. mse and minmax have
-        one scale for all channels, and minmax clips nothing.
+    ranges: channels has a scale for each channel. mse and minmax have one scale for all channels, and minmax clips
+        nothing.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
     quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB.

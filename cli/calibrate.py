@@ -14,6 +14,7 @@ from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cost import Effort, effort
+from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
@@ -108,6 +109,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
+            f"would follow {in_words(min(TRAJECTORIES, len(task.seeds)))} once more for the rounding of weights",
             f"would judge each of them on {counted(len(judges), 'sample')}: {judging} evaluations of one sample, "
             f"{duration(judging * each / len(first))} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),

@@ -14,22 +14,24 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, considered_ops, selected_ops
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import release_array
-from fewstep.lowering.balance import balanced
 from fewstep.lowering.centring import centre
 from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
 from fewstep.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.lowering.factors import coarsening, factored
 from fewstep.lowering.gathering import GROUP_INPUT, gathered
+from fewstep.lowering.gptq import corrected
 from fewstep.lowering.scheme import Replacement, Scheme, Target
 from fewstep.lowering.thin import thin_convolutions
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
 from fewstep.machine.threads import side_by_side
 from fewstep.plans.errors import UserError
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Coverage
 
 Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
-Quantizer = Callable[[WeightedOp, NDArray[np.float32]], QuantizedWeight]  # takes an operation and its weight
+# takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
+Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ def lower(
     target: Target,
     in_float: Collection[str] = (),
     keep: Callable[[Graph], Graph] = as_it_is,
+    quantize: Quantizer | None = None,
 ) -> LoweredBody:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
     `keep` may write the weights of the lowered graph to files, and return the graph with them mapped. It is called
-    before the check on an engine, which has another copy of them. UserError if a tensor has no range, or nothing can be
-    quantized.
+    before the check on an engine, which has another copy of them. `quantize` rounds weights, by default to the nearest
+    integers. UserError if a tensor has no range, or nothing can be quantized.
     """
-    graph, ops, encodings = lower_graph(prepared, table, target, in_float)
+    graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     notes = target.notes + _by_channel(encodings) + _widening(encodings)
@@ -69,24 +72,24 @@ def lower(
     return LoweredBody(graph, target.check(prepared, graph, ops), groups, notes)
 
 
-def lower_graph(prepared: Graph, table: RangesTable, target: Target, in_float: Collection[str] = ()) -> Lowered:
+def lower_graph(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    quantize: Quantizer | None = None,
+) -> Lowered:
     """The int8 graph with its operations and the codes of activations, not checked on an engine."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
-    return lower_ops(prepared, table, target, ops, partial(_quantized, table, target.scheme))
-
-
-def lower_ops(
-    prepared: Graph, table: RangesTable, target: Target, ops: tuple[WeightedOp, ...], quantize: Quantizer
-) -> Lowered:
-    """`lower_graph` of these operations, with their weights from `quantize`."""
     scheme = target.scheme
     refuse_overflow(_represented(table), target)
     encodings = encodings_of(prepared, table, ops, scheme)
+    rounded = quantize or rounding(table, target)
 
     def quantized(op: WeightedOp) -> QuantizedWeight:
-        weight = even_scales(quantize(op, even_weight(op, prepared, encodings)), op, encodings, scheme)
+        weight = rounded(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
         release_array(prepared.constants[op.weight])
-        return weight
+        return even_scales(weight, op, encodings, scheme)
 
     weights = side_by_side(quantized, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
@@ -98,6 +101,24 @@ def lower_ops(
         types = infer_types(prepared)
         lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types, codes), target.finish, lowered))
     return lowered, ops, encodings
+
+
+def rounding(table: RangesTable, target: Target, moments: Moments | None = None) -> Quantizer:
+    """How weights become integers for a target: by the second moments of what they multiply, and to the nearest where
+    there are none."""
+    return partial(_quantized, table.method, target.scheme, moments or {})
+
+
+def remembered(quantize: Quantizer) -> Quantizer:
+    """The same weights, each rounded once: it does not depend on the other operations."""
+    weights: dict[str, QuantizedWeight] = {}
+
+    def known(op: WeightedOp, weight: NDArray[np.float32], multipliers: NDArray[np.float64] | None) -> QuantizedWeight:
+        if op.code not in weights:
+            weights[op.code] = quantize(op, weight, multipliers)
+        return weights[op.code]
+
+    return known
 
 
 def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
@@ -250,13 +271,20 @@ def _represented(table: RangesTable) -> dict[str, float]:
     }
 
 
-def _quantized(table: RangesTable, scheme: Scheme, op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
-    like = "minmax" if table.method == "minmax" else "mse"  # weights know no other
+def _quantized(
+    method: str,
+    scheme: Scheme,
+    moments: Moments,
+    op: WeightedOp,
+    weight: NDArray[np.float32],
+    multipliers: NDArray[np.float64] | None,
+) -> QuantizedWeight:
     try:
-        nearest = quantize_weight(weight, op.axis, like, scheme.scale_dtype, scheme.largest_weight)
+        nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
-    return balanced(nearest, weight, scheme.largest_weight) if table.method == "channels" else nearest
+    own = moments.get(op.code)
+    return nearest if own is None else corrected(nearest, weight, op, own, multipliers, scheme.largest_weight)
 
 
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

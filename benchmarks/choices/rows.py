@@ -6,26 +6,20 @@ from functools import partial
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.choices.gptq import gptq
-from benchmarks.choices.hessians import as_rows
 from benchmarks.choices.normal_times import count_at_normal_times
 from benchmarks.choices.opening import on_openvino, simulated
 from benchmarks.choices.seen import Body, Seen
 from fewstep.calibration.count import count_activations
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import WeightedOp
 from fewstep.lowering.encoding import symmetric_int8
 from fewstep.lowering.pairs import pairs
-from fewstep.lowering.quantize import encodings_of
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.tensorrt import TENSORRT
-from fewstep.lowering.weights import QuantizedWeight, quantize_weight
-from fewstep.ranges.table import LARGEST_WEIGHT, Method
+from fewstep.ranges.table import Method
 from fewstep.runtime.backends import LoadedGraph
 
 Row = Callable[[Seen], Body]
@@ -54,8 +48,8 @@ def lowered_for(target: Target, seen: Seen) -> Body:
 
 
 def nearest_weights(seen: Seen) -> Body:
-    """Weights whose rounding errors may have a sum. The method of a table decides over weights alone here."""
-    return seen.lowered(replace(seen.usual, method="mse"))
+    """The control of rounding by second moments."""
+    return seen.lowered(seen.usual, moments={})
 
 
 def one_scale(target: Target, seen: Seen) -> Body:
@@ -66,26 +60,6 @@ def one_scale(target: Target, seen: Seen) -> Body:
 def fewer(seen: Seen) -> Body:
     few = replace(seen.task, seeds=seen.task.seeds[: len(seen.task.seeds) // 4])
     return seen.lowered(seen.table(count_activations(few)))
-
-
-def second_order(seen: Seen) -> Body:
-    """Weights rounded by what their error does to a layer's output; scales as usual."""
-    codes = encodings_of(seen.task.prepared, seen.usual, seen.ops, CPU_X86.scheme)
-
-    def quantize(op: WeightedOp, weight: NDArray[np.float32]) -> QuantizedWeight:
-        nearest = quantize_weight(weight, op.axis, seen.usual.method)
-        if op.name not in seen.hessians:
-            return nearest
-        hessian, multipliers = seen.hessians[op.name], codes[op.x].multipliers
-        if multipliers is not None:  # what the weight reads is multiplied
-            taps = multipliers.repeat(len(hessian) // len(multipliers))
-            hessian = hessian * np.outer(taps, taps)
-        rows = gptq(as_rows(op, weight), nearest.scales.astype(np.float64), hessian, LARGEST_WEIGHT)
-        shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
-        values = np.moveaxis(rows.astype(np.int8).reshape(shape), 0, op.axis)
-        return replace(nearest, values=np.ascontiguousarray(values))
-
-    return seen.with_weights(quantize)
 
 
 def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
@@ -100,7 +74,7 @@ ROWS: dict[str, Row] = {
     "inputs: normal, not deployed": normal_times,
     "trajectories: a quarter of them": fewer,
     "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
-    "weights: GPTQ": second_order,
+    "weights: nearest, not GPTQ": nearest_weights,
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
     "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
     "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),

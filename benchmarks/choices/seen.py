@@ -4,16 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
-from benchmarks.choices.hessians import Hessians, layer_hessians
 from benchmarks.choices.opening import deployed
 from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import WeightedOp
-from fewstep.lowering.quantize import Quantizer, lower_graph, lower_ops, lowered_ops
+from fewstep.lowering.quantize import lower_graph, rounding
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.ranges.histogram import merge
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.observe import Counts
 from fewstep.ranges.table import Method, RangesTable
 from fewstep.runtime.backends import LoadedGraph
@@ -47,12 +47,8 @@ class Seen:
         return replace(self.deployed, edges=(), histograms=whole)
 
     @cached_property
-    def hessians(self) -> Hessians:
-        return layer_hessians(self.task, self.ops, self.progress)
-
-    @property
-    def ops(self) -> tuple[WeightedOp, ...]:
-        return lowered_ops(self.task.prepared)
+    def moments(self) -> Moments:
+        return second_moments(self.task, self.progress)
 
     def table(self, counts: Counts, method: Method = "channels") -> RangesTable:
         return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, method)
@@ -61,11 +57,7 @@ class Seen:
     def usual(self) -> RangesTable:
         return self.table(self.deployed)
 
-    def lowered(self, table: RangesTable, target: Target = CPU_X86) -> Body:
-        graph, _, _ = lower_graph(self.task.prepared, table, target)
+    def lowered(self, table: RangesTable, target: Target = CPU_X86, moments: Moments | None = None) -> Body:
+        quantize = rounding(table, target, self.moments if moments is None else moments)
+        graph, _, _ = lower_graph(self.task.prepared, table, target, (), quantize)
         return Body(graph, table.groups)
-
-    def with_weights(self, quantize: Quantizer) -> Body:
-        """Lowered as usual, but for how weights become integers."""
-        graph, _, _ = lower_ops(self.task.prepared, self.usual, CPU_X86, self.ops, quantize)
-        return Body(graph, self.usual.groups)

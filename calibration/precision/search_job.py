@@ -15,6 +15,7 @@ from fewstep.calibration.precision.variants import Variants
 from fewstep.graph import io
 from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.plan import Plan
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -75,13 +76,15 @@ def runs_here(variants: Variants, course: Course) -> ChoiceRuns:
 
 @dataclass(frozen=True)
 class SearchJob:
-    """All that the runs of choices follow from; `target` by its name, `exact` as the command has sampled it."""
+    """All that the runs of choices follow from; `target` by its name, `exact` as the command has sampled it. Each
+    worker rounds weights by `moments`, which are bounded (`ranges/moments.py`)."""
 
     bundle: SentBundle
     plan: Plan
     rows: ConditionRecords | None
     table: RangesTable
     target: str
+    moments: Moments
     exact: Array
 
     def open(self, threads: int) -> Callable[[Choices], Qualities]:
@@ -89,5 +92,6 @@ class SearchJob:
         sampler = sampler_by_rows(load(folder, body="float32", backend=OpeningOnDemand(threads=threads)))
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         course = open_course(without_network(sampler), self.plan, SEARCH_SEEDS, self.rows)
-        variants = Variants(prepared, self.table, targets_by_name()[self.target], threads=threads)
+        target = targets_by_name()[self.target]
+        variants = Variants(prepared, self.table, target, threads=threads, moments=self.moments)
         return ChoiceRuns(variants, course, np.asarray(self.exact)).qualities

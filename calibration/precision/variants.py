@@ -7,16 +7,26 @@ from functools import cached_property
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.lowering.coverage import count
-from fewstep.lowering.quantize import LoweredBody, as_it_is, lower, lower_graph, measured_ops
+from fewstep.lowering.quantize import (
+    LoweredBody,
+    Quantizer,
+    as_it_is,
+    lower,
+    lower_graph,
+    measured_ops,
+    remembered,
+    rounding,
+)
 from fewstep.lowering.scheme import Target
+from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
 
 
 @dataclass(frozen=True)
 class Variants:
     """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
-    are deployed. `body` is the body with nothing left in float, where it is there already. `threads` are those of a
-    session, 0 for one per core."""
+    are deployed. `body` is the body with nothing left in float, where it is there already. `moments` are those that
+    weights are rounded by. `threads` are those of a session, 0 for one per core."""
 
     prepared: Graph
     table: RangesTable
@@ -24,6 +34,7 @@ class Variants:
     keep: Callable[[Graph], Graph] = as_it_is
     body: LoweredBody | None = None
     threads: int = 0
+    moments: Moments | None = None
 
     @cached_property
     def operations(self) -> tuple[str, ...]:
@@ -38,7 +49,9 @@ class Variants:
         """The graph to deploy, with what really runs in int8 counted."""
         if self._is_float(in_float):
             return LoweredBody(self.prepared, count(self.prepared, ()), (), ())
-        return lower(self.prepared, self.table, self.target, in_float, self.keep) if in_float else self._int8
+        if not in_float:
+            return self._int8
+        return lower(self.prepared, self.table, self.target, in_float, self.keep, self._quantize)
 
     def graph(self, in_float: Collection[str] = ()) -> Graph:
         """The graph alone; one with some operations in float is not checked on an engine."""
@@ -46,12 +59,18 @@ class Variants:
             return self.prepared
         if not in_float:
             return self._int8.graph
-        return lower_graph(self.prepared, self.table, self.target, in_float)[0]
+        return lower_graph(self.prepared, self.table, self.target, in_float, self._quantize)[0]
 
     @cached_property
     def _int8(self) -> LoweredBody:
         """With nothing left in float, made once: it is deployed, hashed, and what all others are measured against."""
-        return self.body or lower(self.prepared, self.table, self.target, (), self.keep)
+        quantize = rounding(self.table, self.target, self.moments)  # whose weights may wait in files
+        return self.body or lower(self.prepared, self.table, self.target, (), self.keep, quantize)
+
+    @cached_property
+    def _quantize(self) -> Quantizer:
+        """For many lowerings."""
+        return remembered(rounding(self.table, self.target, self.moments))
 
     def _is_float(self, in_float: Collection[str]) -> bool:
         return set(in_float) >= set(self.operations)

@@ -33,7 +33,7 @@ def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(tmp_path: Path, monke
     assert len(seen) >= 3 * 4
     made = [path.read_bytes() for path in sorted(set(bundle.rglob("*")) - before) if path.is_file()]
     assert len(made) == len(manifest.files) - 2  # graphs, a plan, ranges
-    for array in seen:
+    for array in (each for each in seen if each.size >= RUN):  # second moments follow one sample at a time
         rows = np.lib.stride_tricks.sliding_window_view(array.ravel(), RUN)[::97]
         for row in rows[np.abs(rows).min(axis=1) > 0]:
             for kind in (np.float16, np.float32, np.float64):

@@ -46,9 +46,10 @@ def test_a_job_runs_choices_as_the_process_that_asks(tmp_path: Path) -> None:
     made = calibrate(options)
     sampler = sampler_by_rows(load(options.bundle, body="float32", backend=OpeningOnDemand()))
     course = open_course(sampler, made.plan, SEARCH_SEEDS)
-    here = runs_here(Variants(deep(), table_of(made), targets_by_name()["cpu-x86"]), course)
+    target = targets_by_name()["cpu-x86"]
+    here = runs_here(Variants(deep(), table_of(made), target), course)
     exact = finish(made.plan, course.reference[-1:])
-    job = SearchJob(sent(options.bundle), made.plan, None, table_of(made), "cpu-x86", exact)
+    job = SearchJob(sent(options.bundle), made.plan, None, table_of(made), target.name, {}, exact)
     choices: tuple[Choice, ...] = (
         (INT8,) * 3,
         (INT8, frozenset({1}), INT8),

@@ -1,0 +1,141 @@
+"""Second moments of what the weights of operations multiply: the means of x x^T that rounding by error needs.
+
+Weights are shared by all steps of a plan, so moments are pooled over the plan. Those of a whole layer would have
+(inputs x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So each has a block for every few input channels: with 256
+inputs a block, samples are as near to float32 as with whole layers (docs/measured/trials.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.selection import WeightedOp
+from fewstep.rollouts.row_by_row import row_by_row
+from fewstep.runtime.backends import Arrays, LoadedGraph
+
+WIDTH = 256  # inputs of a block, at most; a channel's taps stay together
+MOST_BYTES = 2**28  # of the moments of a network; a larger one has narrower blocks
+
+Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [blocks, width, width]
+
+
+@dataclass(frozen=True)
+class InputBlocks:
+    """The inputs of a weight, as each block has them: `spans` of `width` or fewer. An input is a tap of a channel.
+
+    outputs, inputs: of one group of a convolution, and of all groups. taps: of a channel.
+    """
+
+    spans: tuple[slice, ...]
+    width: int
+    outputs: int
+    inputs: int
+    taps: int
+    groups: int
+
+    def place(self, span: slice) -> tuple[slice, slice]:
+        """The outputs that read a span, and the inputs among those of its group."""
+        group, start = divmod(span.start, self.inputs // self.groups)
+        return slice(group * self.outputs, (group + 1) * self.outputs), slice(start, start + span.stop - span.start)
+
+
+def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
+    """The blocks of a weight of this shape, of at most `width` inputs, or one channel's taps."""
+    is_conv = op.node.op == "Conv"
+    groups, taps = (op.node.attributes.get("group", 1), prod(shape[2:])) if is_conv else (1, 1)
+    parts = -(-op.channels_in // max(1, width // taps))
+    channels = -(-op.channels_in // parts)
+    spans = tuple(
+        slice((group * op.channels_in + first) * taps, (group * op.channels_in + last) * taps)
+        for group in range(groups)
+        for first in range(0, op.channels_in, channels)
+        for last in (min(first + channels, op.channels_in),)
+    )
+    return InputBlocks(spans, channels * taps, op.channels_out, groups * op.channels_in * taps, taps, groups)
+
+
+def widest(ops: Sequence[WeightedOp], prepared: Graph) -> int:
+    """The inputs of a block with which the moments of all operations take at most `MOST_BYTES`, or hardly more."""
+    return max(1, min(WIDTH, MOST_BYTES // (4 * _inputs(ops, prepared))))
+
+
+def moment_bytes(ops: Sequence[WeightedOp], prepared: Graph) -> int:
+    """Bytes of the moments of all operations, at most."""
+    return 4 * _inputs(ops, prepared) * widest(ops, prepared)
+
+
+def _inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
+    """The inputs of all weights."""
+    return sum({op.code: blocks_of(op, prepared.constants[op.weight].shape, 1).inputs for op in ops}.values())
+
+
+class MomentSums:
+    """The float network row by row, which adds the moments of what `ops` read to `sums`, by `WeightedOp.code`.
+
+    Args:
+        network: returns what the operations read, too: `open_watched`.
+        positions: of a row, that are drawn where a layer has more: pixels are alike.
+        seed: of these positions. So they follow from a row's place among those that are run.
+    """
+
+    def __init__(
+        self, network: LoadedGraph, prepared: Graph, ops: Sequence[WeightedOp], positions: int, seed: int
+    ) -> None:
+        self._network, self._prepared = network, prepared
+        self._positions = positions
+        self._rng = np.random.default_rng(seed)
+        width, shapes = widest(ops, prepared), {op.name: prepared.constants[op.weight].shape for op in ops}
+        self._ops = [(op, shapes[op.name], blocks_of(op, shapes[op.name], width)) for op in ops]
+        self.sums = {
+            op.code: np.zeros((len(blocks.spans), blocks.width, blocks.width), np.float32)
+            for op, _, blocks in self._ops
+        }
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return row_by_row(self._row, self._prepared.inputs)(feeds)
+
+    def _row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        tensors = self._network(feeds)
+        for op, shape, blocks in self._ops:
+            x = feeds[op.x] if op.x in feeds else tensors[op.x]
+            patches = drawn_patches(op, x, shape[2:] if op.node.op == "Conv" else (), self._rng, self._positions)
+            for own, span in zip(self.sums[op.code], blocks.spans, strict=True):
+                part, size = patches[:, span], span.stop - span.start
+                own[:size, :size] += part.T @ part
+        return {value.name: tensors[value.name] for value in self._prepared.outputs}
+
+
+def drawn_patches(
+    op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
+) -> NDArray[np.float32]:
+    """What the weights multiply at `count` positions drawn at random, or at all if there are no more: [positions,
+    inputs * taps], in the order of the weight's axes behind the first. A convolution has those of all its groups."""
+    if op.node.op != "Conv":
+        rows: NDArray[np.float32] = x.reshape(-1, x.shape[-1])
+        return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]
+    windows = _windows(op, x, kernel)  # [B, C, *positions, *kernel], a view
+    places = (windows.shape[0], *windows.shape[2 : 2 + len(kernel)])
+    total = prod(places)
+    drawn = np.arange(total) if total <= count else rng.choice(total, count, replace=False)
+    batch, *spatial = np.unravel_index(drawn, places)
+    picked: NDArray[np.float32] = np.moveaxis(windows, 1, -1 - len(kernel))[(batch, *spatial)]
+    return picked.reshape(len(picked), prod(picked.shape[1:]))  # an expert may have got no rows
+
+
+def _windows(op: WeightedOp, x: Array, kernel: Sequence[int]) -> NDArray[np.float32]:
+    attributes, rank = op.node.attributes, len(kernel)
+    strides, dilations = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    if attributes.get("auto_pad", b"").startswith(b"SAME"):  # a stride may shift them by a place
+        pads = [*((each - 1) // 2 for each in reach), *(each // 2 for each in reach)]
+    else:
+        pads = attributes.get("pads", [0] * 2 * rank)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
+    every = [slice(None, None, step) for step in strides]
+    taps = [slice(None, None, step) for step in dilations]
+    return windows[(slice(None), slice(None), *every, *taps)]
