@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -30,11 +30,13 @@ from fewstep.lowering.agreement import warn_of_disagreement
 from fewstep.lowering.quantize import LoweredBody
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.on_demand import close
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.workers.in_order import Workers, in_order
@@ -49,13 +51,14 @@ OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 @dataclass(frozen=True)
 class Calibration:
     """The outcome of a calibration. `lowered` is by body name, e.g. "int8-cpu-x86". `refined` has the precision map of
-    a body, if a bound was given."""
+    a body, if a bound was given. `manifest` is of the network alone, and `others` are those of other networks."""
 
     manifest: Manifest
     plan: Plan
     table: RangesTable
     lowered: Mapping[str, LoweredBody]
     refined: Mapping[str, SearchResult]
+    others: Mapping[str, "Calibration"] = field(default_factory=dict)
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Calibration:
@@ -65,11 +68,16 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        task = open_task(options)
-        check_needs(needs(task, options.workers), writer)
-        return _calibrate(
-            task, writer, progress, partial(opened, options.workers, options.dask, workers, options.threads)
-        )
+        names = networks(open_bundle(options.bundle).manifest)
+        tasks = {name: open_task(options, name) for name in names}
+        for task in tasks.values():
+            check_needs(needs(task, options.workers), writer)
+        open_workers = partial(opened, options.workers, options.dask, workers, options.threads)
+        made = {
+            name: _calibrate(task, writer, under(progress, name) if len(names) > 1 else progress, open_workers)
+            for name, task in tasks.items()
+        }
+    return replace(made.pop(DENOISER), others=made)
 
 
 def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: OpenWorkers) -> Calibration:
@@ -82,7 +90,7 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
     table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
-    plan = regroup(task.plan, counts.edges)
+    plan = regroup(task.plan, counts.edges, task.network)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, table, progress)
     seen = first_inputs(task, course)

@@ -55,7 +55,8 @@ def judging_course(task: Task, plan: Plan, table: RangesTable, progress: Progres
     """The samples of float32 that all bodies are compared with. `plan` has the range groups of the table."""
     sampler = body_by_rows(task.sampler) if _is_large(task, table) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
-    course = open_course(sampler, plan, seeds, task.conditions, under(progress, "judgement"))
+    shown = under(progress, "judgement")
+    course = open_course(task.among(sampler), plan, seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
         course = replace(course, differences=float_differences(course, sampler.denoiser))
     close(task.sampler.denoiser)  # float32 and a large int8 body at once are too much

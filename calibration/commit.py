@@ -23,6 +23,7 @@ from fewstep.plans.plan import Plan
 from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Body, Manifest, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.networks import alone, with_network
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -42,7 +43,8 @@ def commit(
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """
     bundle = task.sampler.bundle
-    manifest = bundle.manifest
+    assert writer.manifest is not None
+    whole, manifest = writer.manifest, alone(writer.manifest, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
     bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in made.items()}
     bodies |= {name: _mapped(writer, name, result, manifest, plan) for name, result in refined.items()}
@@ -61,20 +63,19 @@ def commit(
     if len(engines) < len(manifest.engines) or judged:
         gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
         LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
-    return writer.commit(
-        msgspec.structs.replace(
-            manifest,
-            bodies={**manifest.bodies, **bodies},
-            plans={**manifest.plans, plan.name: plan_file},
-            precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
-            ranges=file,
-            engines=engines,
-            provenance=provenance,
-            report=None if judged else manifest.report,
-            results=None if judged else manifest.results,
-            evaluation=None if changed else manifest.evaluation,
-        )
+    changed_manifest = msgspec.structs.replace(
+        manifest,
+        bodies={**manifest.bodies, **bodies},
+        plans={**manifest.plans, plan.name: plan_file},
+        precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
+        ranges=file,
+        engines=engines,
+        provenance=provenance,
+        report=None if judged else manifest.report,
+        results=None if judged else manifest.results,
+        evaluation=None if changed else manifest.evaluation,
     )
+    return alone(writer.commit(with_network(whole, task.network, changed_manifest)), task.network)
 
 
 def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:

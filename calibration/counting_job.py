@@ -37,10 +37,11 @@ class CountingJob:
     edges: tuple[float, ...]
     sizes: tuple[Mapping[str, int], ...]
     turn: int
+    network: str
 
     @staticmethod
     def of(task: Task) -> "CountingJob":
-        return CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn)
+        return CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn, task.network)
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
         task = self.task(threads)
@@ -50,10 +51,23 @@ class CountingJob:
     def task(self, threads: int) -> Task:
         """The task in this process, without its trajectories."""
         folder = self.bundle.folder()
-        sampler = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
+        whole = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
+        sampler = whole.of(self.network)
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
-        sampler = sampler_by_rows(sampler)
-        return Task(sampler, prepared, self.plan, (), range(0), self.edges, (), None, self.sizes, self.turn)
+        return Task(
+            sampler=sampler_by_rows(sampler),
+            prepared=prepared,
+            plan=self.plan,
+            targets=(),
+            seeds=range(0),
+            edges=self.edges,
+            operations=(),
+            conditions=None,
+            sizes=self.sizes,
+            turn=self.turn,
+            network=self.network,
+            whole=whole if whole.experts else None,
+        )
 
 
 def trajectories_of(task: Task) -> Iterator[Trajectory]:

@@ -13,7 +13,7 @@ FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of eac
 def first_inputs(task: Task, course: Course) -> FirstInputs:
     """The inputs of a course's first sample. A branch has the rows of all samples in turn."""
     inputs: dict[int, list[Arrays]] = {}
-    for state in course.reference:
+    for state in course.own_states:
         if state.step.group not in inputs:
             feeds = course.fed(state)
             inputs[state.step.group] = list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]

@@ -16,38 +16,44 @@ from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.plan import DENOISER, Plan, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.ranges.methods import lambda_edges
 from fewstep.rollouts.conditions_file import ConditionRecords, deal
-from fewstep.rollouts.on_demand import OnDemand, OpeningOnDemand
+from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.rollouts.trajectories import draw_condition, in_words, longest_turn
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.loading import load
+from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
+NO_MAP = "leave --quality and --speed out: maps are for bundles of one network"
 GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name none
 
 
-def open_task(options: CalibrateOptions) -> Task:
-    """What the options ask for. UserError if it cannot be done.
+def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
+    """What the options ask for, of one network. UserError if it cannot be done.
 
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """
-    sampler = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    whole = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    plan, sampler = _plan(options, whole), whole.of(network)
+    lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
+    if not lams:
+        raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
+    if whole.experts and (options.quality or options.speed):
+        raise UserError(f"a precision map of a bundle with the network {next(iter(whole.experts))}", NO_MAP)
     if isinstance(sampler.denoiser, OnDemand):
         sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
-    plan = _plan(options, sampler)
     targets, refused = _usable(targets_of(options), sampler.bundle)
-    edges = lambda_edges([-inf if step.lam is None else step.lam for step in plan.steps])
-    seeds, sizes = seeds_of(options), _sizes(options, sampler)
+    edges, seeds, sizes = lambda_edges(lams), seeds_of(options), _sizes(options, whole)
     task = Task(
         sampler=sampler_by_rows(sampler),
         prepared=prepared,
@@ -56,7 +62,7 @@ def open_task(options: CalibrateOptions) -> Task:
         seeds=seeds,
         edges=() if options.groups == "pooled" else edges,
         operations=tuple(op.name for op in lowered_ops(prepared)),
-        conditions=_conditions(options, sampler),
+        conditions=_conditions(options, whole),
         sizes=sizes,
         turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
@@ -64,6 +70,8 @@ def open_task(options: CalibrateOptions) -> Task:
         bound=parse_bound(options.quality, options.speed),
         command=lambda names: _command(options, plan, names),
         refused=refused,
+        network=network,
+        whole=whole if whole.experts else None,
     )
     warn_of_few(options)
     return task

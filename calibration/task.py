@@ -7,7 +7,7 @@ from fewstep.calibration.precision.refine import Bound
 from fewstep.graph.graph import Graph
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import runs_of
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -22,7 +22,7 @@ class Task:
     """A bundle's float denoiser, the plan it will run, what to follow along it, and what to make of it.
 
     Attributes:
-        sampler: of the float32 body.
+        sampler: of the float32 body of a network.
         prepared: its graph.
         plan: one range group for now.
         targets: the targets to lower for.
@@ -37,6 +37,8 @@ class Task:
         bound: what a precision map has to reach.
         command: gives the command line that does this again for targets of these names.
         refused: errors of bodies that cannot be made, by name.
+        network: whose steps of the plan are followed.
+        whole: the sampler of all networks, where there are others.
     """
 
     sampler: Sampler
@@ -54,6 +56,12 @@ class Task:
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
     refused: Mapping[str, UserError] = field(default_factory=dict)
+    network: str = DENOISER
+    whole: Sampler | None = None
+
+    def among(self, sampler: Sampler) -> Sampler:
+        """The sampler of all networks, with this one in the place of the task's."""
+        return sampler if self.whole is None else self.whole.with_network(self.network, sampler)
 
     def after(self, done: int) -> "Task":
         """The task with the trajectories behind the first `done`."""
@@ -62,6 +70,6 @@ class Task:
 
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
         """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
-        sampler = replace(self.sampler, denoiser=network)
-        rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan))
+        sampler = self.among(replace(self.sampler, denoiser=network))
+        rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

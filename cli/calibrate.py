@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from time import perf_counter
+from typing import Any
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.calibrated_body import judging_seeds
@@ -26,7 +27,7 @@ from fewstep.evaluation.speed.mean_step import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration
 from fewstep.plans.guidance import describe
-from fewstep.plans.plan import regroup
+from fewstep.plans.plan import DENOISER, regroup
 from fewstep.ranges.observe import observed_tensors
 from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.rollouts.direction import CONDITION, is_lost, said
@@ -43,30 +44,37 @@ LOG = logging.getLogger("fewstep")
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     one_heap()
     calibration = calibrate(options, progress)
-    for name in calibration.lowered:
-        for trial in calibration.manifest.bodies[name].trials:
-            if trial.is_chosen and not trial.psnr >= LEAST_PSNR:
-                LOG.warning("%s", only(name, trial.psnr).rstrip("."))
-            if trial.condition is not None and is_lost(trial.condition):
-                LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))
+    for made in (calibration, *calibration.others.values()):
+        for name in made.lowered:
+            for trial in made.manifest.bodies[name].trials:
+                if trial.is_chosen and not trial.psnr >= LEAST_PSNR:
+                    LOG.warning("%s", only(name, trial.psnr).rstrip("."))
+                if trial.condition is not None and is_lost(trial.condition):
+                    LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,
         "guidance": describe(calibration.plan.guidance),
-        "bodies": {
-            name: {
-                "coverage": calibration.manifest.bodies[name].graph.coverage,
-                "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan),
-                "graphs": len(calibration.manifest.bodies[name].graphs),
-                "groups": len(lowered.groups) + 1,
-                "notes": lowered.notes,
-                "trials": calibration.manifest.bodies[name].trials,
-                **_judged(calibration.refined.get(name)),
-            }
-            for name, lowered in calibration.lowered.items()
-        },
+        "bodies": _bodies(calibration),
     }
+    if calibration.others:
+        value["networks"] = {name: _bodies(other) for name, other in calibration.others.items()}
     return Outcome(value, tuple(_lines(options, calibration)))
+
+
+def _bodies(calibration: Calibration) -> dict[str, Any]:
+    return {
+        name: {
+            "coverage": calibration.manifest.bodies[name].graph.coverage,
+            "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan),
+            "graphs": len(calibration.manifest.bodies[name].graphs),
+            "groups": len(lowered.groups) + 1,
+            "notes": lowered.notes,
+            "trials": calibration.manifest.bodies[name].trials,
+            **_judged(calibration.refined.get(name)),
+        }
+        for name, lowered in calibration.lowered.items()
+    }
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:
@@ -152,6 +160,11 @@ def _evaluation_seconds(task: Task, batch: int) -> float:
 
 
 def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]:
+    for network, other in calibration.others.items():
+        yield f"network {network}:"
+        yield from _lines(options, other)
+    if calibration.others:
+        yield f"network {DENOISER}:"
     for name, lowered in calibration.lowered.items():
         body = calibration.manifest.bodies[name]
         coverage = body.graph.coverage or lowered.coverage

@@ -9,7 +9,15 @@ from rich.tree import Tree
 from fewstep.cli.bake import baked_lines
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
-from fewstep.evaluation.contents import BodyContents, Contents, GraphContents, InspectOptions, Share, inspect
+from fewstep.evaluation.contents import (
+    BodyContents,
+    Contents,
+    GraphContents,
+    InspectOptions,
+    NetworkContents,
+    Share,
+    inspect,
+)
 from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError
@@ -55,9 +63,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"condition {_condition(condition)}"))
     for carried in contents.carried:
         root.add(escape(f"carries {_carried(carried)}"))
-    for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
-        if ahead is not None:
-            _add_graph(root.add(escape(f"{name}: {_stored(ahead)}")), ahead)
+    _add_ahead(root, contents)
     for field, graph in contents.companions.items():
         branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))
         branch.add(escape(f"{_ports(graph.inputs)} to {_ports(graph.outputs)}"))
@@ -67,8 +73,13 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         for each in contents.verified:
             at = f"time {each.time:g}, batch {each.batch}"
             verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
-    for name, body in contents.bodies.items():
-        _add_body(root.add(escape(f"body {name}: {_stored(body.graph)}")), body, lists_operations)
+    _add_bodies(root, contents, lists_operations)
+    for name, network in contents.networks.items():
+        steps = "at pure noise" if network.until is None else f"of lambda below {network.until:.4g}"
+        said = f"network {name}, for the steps {steps}: predicts {network.prediction}, from {network.source}"
+        branch = root.add(escape(said))
+        _add_ahead(branch, network)
+        _add_bodies(branch, network, lists_operations)
     for name, plan in contents.plans.items():
         guidance = "" if plan.guidance is None else f", guidance {plan.guidance}"
         noise = ", stochastic" if plan.is_stochastic else ""
@@ -97,6 +108,17 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in contents.provenance.versions.items())))
     return root
+
+
+def _add_ahead(branch: Tree, contents: Contents | NetworkContents) -> None:
+    for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
+        if ahead is not None:
+            _add_graph(branch.add(escape(f"{name}: {_stored(ahead)}")), ahead)
+
+
+def _add_bodies(branch: Tree, contents: Contents | NetworkContents, lists_operations: bool) -> None:
+    for name, body in contents.bodies.items():
+        _add_body(branch.add(escape(f"body {name}: {_stored(body.graph)}")), body, lists_operations)
 
 
 def _without_report(contents: Contents) -> str:

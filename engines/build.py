@@ -99,7 +99,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the missing engines, and commit them all at once. UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
-        bundle = open_bundle(options.bundle)
+        bundle = _opened(options)
         name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
         orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
         present = [_present(bundle, order.key) for order in orders]
@@ -120,7 +120,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
 def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """What `build` would do, without doing it."""
     builder = check_options(options)
-    bundle = open_bundle(options.bundle)
+    bundle = _opened(options)
     name_and_body = _body(options, builder, bundle)
     if name_and_body is None:  # the body would be made first, so that it has no engine yet
         devices = builder.targets(options.device, _flags(options)) if builder.module else {}
@@ -134,7 +134,7 @@ def by_hand(options: BuildOptions) -> str:
     builder = check_options(options)
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
-    bundle = open_bundle(options.bundle)
+    bundle = _opened(options)
     name_and_body = _body(options, builder, bundle)
     if name_and_body is None:
         fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
@@ -144,6 +144,12 @@ def by_hand(options: BuildOptions) -> str:
     graphs |= graph_names(name, body)
     profile = _profile(options, body.graph, bundle.manifest)
     return script(graphs, body, bundle.manifest.conditions, profile, _flags(options))
+
+
+def _opened(options: BuildOptions) -> Bundle:
+    bundle = open_bundle(options.bundle)
+    bundle.check_one_network("build")
+    return bundle
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:

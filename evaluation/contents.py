@@ -22,7 +22,7 @@ from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.plans.spec import Carried, ScheduleSpec
+from fewstep.plans.spec import PURE_NOISE, Carried, ScheduleSpec
 from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_command
@@ -151,6 +151,18 @@ class FittedContents(FittedPlan, frozen=True):
     is_left_behind: bool
 
 
+class NetworkContents(Struct, frozen=True):
+    """A network beside the denoiser, as a manifest's `NetworkEntry` has it. `until` is None at pure noise."""
+
+    until: float | None
+    prediction: str
+    source: str
+    conditions: tuple[str, ...]
+    conditioner: GraphContents | None
+    prologue: GraphContents | None
+    bodies: dict[str, BodyContents]
+
+
 class Contents(Struct, frozen=True):
     """A bundle. Sizes in bytes."""
 
@@ -180,14 +192,13 @@ class Contents(Struct, frozen=True):
     units: Affine | None
     scheduler: str | None  # the class of diffusers that came with the denoiser
     unreadable: dict[str, str]  # of files that are missing or damaged, what to do
+    networks: dict[str, NetworkContents]  # beside the denoiser
 
 
 def inspect(options: InspectOptions) -> Contents:
     """Read a bundle. Every graph is read and, where onnxruntime runs it, opened once."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
-    base = manifest.bodies.get("float32")
-    prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
     files, unreadable = _files(bundle)
     return Contents(
         path=str(options.bundle),
@@ -202,7 +213,7 @@ def inspect(options: InspectOptions) -> Contents:
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=() if manifest.verification in unreadable else verified_stages(bundle),
-        bodies={name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()},
+        bodies=_bodies(bundle, unreadable),
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items() if file not in unreadable},
         fitted=fitted_contents(bundle),
         ranges=_ranges(bundle, unreadable),
@@ -216,7 +227,27 @@ def inspect(options: InspectOptions) -> Contents:
         units=manifest.units,
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
+        networks={name: _network(bundle, name, unreadable) for name in manifest.networks},
     )
+
+
+def _network(bundle: Bundle, name: str, unreadable: Collection[str]) -> NetworkContents:
+    entry, own = bundle.manifest.networks[name], bundle.network(name)
+    return NetworkContents(
+        until=None if entry.until == PURE_NOISE else entry.until,
+        prediction=entry.prediction,
+        source=entry.source,
+        conditions=tuple(entry.inputs),
+        conditioner=_ahead(own, entry.conditioner),
+        prologue=_ahead(own, entry.prologue),
+        bodies=_bodies(own, unreadable),
+    )
+
+
+def _bodies(bundle: Bundle, unreadable: Collection[str]) -> dict[str, BodyContents]:
+    base = bundle.manifest.bodies.get("float32")
+    prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
+    return {name: _body(bundle, name, body, prepared, unreadable) for name, body in bundle.manifest.bodies.items()}
 
 
 def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:

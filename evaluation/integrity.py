@@ -206,6 +206,8 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
     for name, body in bundle.manifest.bodies.items():
         yield from graph_names(name, body).items()
     yield from companions(bundle.manifest)
+    for network in bundle.manifest.networks:
+        yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.network(network)))
 
 
 def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:

@@ -1,7 +1,7 @@
 """The verb `export`: a denoiser becomes a verified bundle."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import msgspec
 
 from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.changes import changed, flags
+from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.merge import Lora, read_lora
 from fewstep.export.null_option import add_null_files, with_nulls, without_folder
@@ -34,7 +35,7 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.progress import SILENT, Progress, under
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Origin
@@ -71,6 +72,9 @@ class ExportOptions(Options):
         not again.
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
         NAME=@FILE.npy for an array. Guidance needs one for each condition.
+    expert: NAME=SOURCE@LAMBDA: SOURCE runs the steps below that lambda = log(alpha / sigma), the noisy side, in the
+        denoiser's place. NAME=SOURCE@-inf runs one step at pure noise ahead of all others. Folders of two transformers
+        with a boundary_ratio bring their own. Changes such as --lora are made to the denoiser alone.
     """
 
     source: str
@@ -87,6 +91,7 @@ class ExportOptions(Options):
     ip_adapter: Path | None = None
     verify: Scope = "full"
     null: tuple[str, ...] = ()
+    expert: tuple[str, ...] = ()
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
@@ -95,50 +100,72 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     Weights are in memory once. The weights of a large network go to the bundle's folder as soon as they are traced, and
     everything else maps them from there. If this fails, no bundle names these files, and they are removed.
     """
-    from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
-    from fewstep.export.sources.fitted import with_fitted
-    from fewstep.export.verify import Verification, compare
+    from fewstep.export.sources.fitted import with_fitted  # onnxruntime: not for --help
 
     _check_choices(options)
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
         fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-        verified_with = (options.dtype, repr(_versions()))
-        taken = take(partial(_source, options, loras, fetched), writer, progress, options.verify, *verified_with)
-        prepared = taken.prepared
-        warn_of_operations(prepared)
-        half = _in_float16(writer, prepared) if options.dtype == "float16" else None
-        if isinstance(taken.expected, Verification):
-            verification = taken.expected
-            LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
-        else:
-            compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
-            verification = msgspec.structs.replace(compared, verified=taken.verified)
-        origin, deployed = taken.origin, half or prepared
-        inputs = [condition.input for condition in origin.spec.conditions]
-        graphs = {
-            name: describe(graph, *store(writer, graph, name), conditions=inputs)
-            for name, graph in (
-                ("conditioner", deployed.conditioner),
-                ("prologue", deployed.prologue),
-                ("body", deployed.body),
-            )
-            if graph is not None
-        }
-        content = msgspec.json.format(msgspec.json.encode(verification))
-        table = writer.add(content, folder="report", name="verification", suffix=".json")
+        others = _experts(options, fetched)
+        denoiser = _added(writer, options, partial(_source, options, loras, fetched), progress)
+        origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
         licence = licence_of(options.source if fetched is None else str(fetched.folder))
-        entry = msgspec.structs.replace(_manifest(options, origin, loras, graphs, table, licence), scheduler=scheduler)
+        entry = msgspec.structs.replace(_manifest(options, denoiser, loras, licence), scheduler=scheduler)
+        for expert in others:
+            load = partial(load_expert, expert, origin.spec, options.size, options.null)
+            own = _added(writer, options, load, under(progress, expert.name))
+            entry = _with_expert(entry, expert, own, options.dtype)
         entry = with_fitted(writer, entry)
         if writer.manifest is not None and (gone := made_from(writer.manifest, entry)):
             LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
         if origin.beside is not None:
             entry = origin.beside.add(writer, entry, progress)
         return writer.commit(add_null_files(writer, entry, options.null))
+
+
+@dataclass(frozen=True)
+class Added:
+    """A network whose graphs, and the table of their verification, are files of the bundle."""
+
+    origin: "Origin"
+    graphs: Mapping[str, manifest.GraphEntry]
+    table: str
+
+
+def _added(writer: Writer, options: ExportOptions, load: Callable[[], Source], progress: Progress) -> Added:
+    """Trace, rewrite and verify a network, and write its graphs."""
+    from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
+    from fewstep.export.verify import Verification, compare
+
+    verified_with = (options.dtype, repr(_versions()))
+    taken = take(load, writer, progress, options.verify, *verified_with)
+    prepared = taken.prepared
+    warn_of_operations(prepared)
+    half = _in_float16(writer, prepared) if options.dtype == "float16" else None
+    if isinstance(taken.expected, Verification):
+        verification = taken.expected
+        LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
+    else:
+        compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+        verification = msgspec.structs.replace(compared, verified=taken.verified)
+    origin, deployed = taken.origin, half or prepared
+    inputs = [condition.input for condition in origin.spec.conditions]
+    graphs = {
+        part: describe(graph, *store(writer, graph, part), conditions=inputs)
+        for part, graph in (
+            ("conditioner", deployed.conditioner),
+            ("prologue", deployed.prologue),
+            ("body", deployed.body),
+        )
+        if graph is not None
+    }
+    content = msgspec.json.format(msgspec.json.encode(verification))
+    table = writer.add(content, folder="report", name="verification", suffix=".json")
+    return Added(origin, graphs, table)
 
 
 def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
@@ -167,6 +194,34 @@ def check(options: ExportOptions) -> Source:
     source = _source(options, _loras(options), fetched)
     with open_for_update(options.output, must_exist=False):
         return source
+
+
+def _experts(options: ExportOptions, fetched: hub.Fetched | None) -> tuple[Expert, ...]:
+    """The networks beside the denoiser, by the options and by its folder."""
+
+    def load(text: str) -> Source:
+        there = hub.fetch(text) if hub.is_name(text) else None
+        return load_source(text) if there is None else there.named(load_source(str(there.folder)))
+
+    return experts(options.expert, options.source if fetched is None else str(fetched.folder), load)
+
+
+def _with_expert(entry: Manifest, expert: Expert, own: Added, dtype: DType) -> Manifest:
+    """The manifest with an expert behind those of more noise."""
+    conditions, inputs = joined(entry.conditions, expert, own.origin.spec.conditions)
+    network = manifest.NetworkEntry(
+        until=expert.until,
+        prediction=own.origin.spec.prediction,
+        inputs=dict(inputs),
+        bodies={body_name(dtype): Body.of(own.graphs["body"], dtype, PORTABLE)},
+        source=own.origin.label,
+        source_sha256=own.origin.sha256,
+        heads=own.origin.spec.heads,
+        prologue=own.graphs.get("prologue"),
+        conditioner=own.graphs.get("conditioner"),
+        verification=own.table,
+    )
+    return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
 
 
 def _loras(options: ExportOptions) -> tuple[Lora, ...]:
@@ -230,13 +285,11 @@ def load_source(text: str, spec: Path | None = None) -> Source:
 
 def _manifest(
     options: ExportOptions,
-    origin: "Origin",
+    denoiser: Added,
     loras: Sequence[Lora],
-    graphs: dict[str, manifest.GraphEntry],
-    table: str,
     licence: str | None,
 ) -> Manifest:
-    spec = origin.spec
+    origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
     return Manifest(
         schema=SCHEMA,
         name=spec.name,
@@ -256,7 +309,7 @@ def _manifest(
             licence=licence,
         ),
         files={},
-        verification=table,
+        verification=denoiser.table,
         heads=spec.heads,
         grid=default_grid(spec.schedule, spec.prediction),
         towards=spec.towards,
@@ -273,10 +326,17 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
     dtype += "" if options.verify == "full" else f" --verify {options.verify}"
     sizes = "".join(f" --size {text}" for text in options.size)
+    sizes += "".join(f" --expert {_without_folder_of_source(text)}" for text in options.expert)
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
     changes = flags(loras, options.skip_scale, options.freeu, _attention(options))
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
+
+
+def _without_folder_of_source(text: str) -> str:
+    """An expert as the option names it, without the folder of its source."""
+    name, _, source = text.partition("=")
+    return text if hub.is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
 
 
 def _versions() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """What a device needs of a bundle: some bodies, and what they run with. Nothing else is copied."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -10,7 +11,7 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.runtime.backends import AHEAD, CONDITIONER, PROLOGUE, graph_names
+from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
@@ -50,42 +51,53 @@ def pack(options: PackOptions) -> Manifest:
         raise UserError(f"{options.output} is the bundle to take from", "give another folder with -o")
     chosen = {name: bundle.body(name) for name in wanted}
     with open_for_update(options.output, must_exist=False) as writer:
-        manifest = bundle.manifest
-        ahead = {name: getattr(manifest, name) for name in AHEAD}
-        copied = {name: None if graph is None else _lean(writer, bundle, name, graph) for name, graph in ahead.items()}
-        bodies = {name: _body(writer, bundle, name, body) for name, body in chosen.items()}
-        for name, body in bodies.items():
-            if body.ranges is not None:
-                bodies[name] = msgspec.structs.replace(body, ranges=_copy_file(writer, bundle, body.ranges))
+        manifest, own = bundle.manifest, _own(writer, bundle, wanted)
+        networks = {
+            name: msgspec.structs.replace(entry, **_own(writer, bundle.network(name), wanted))
+            for name, entry in manifest.networks.items()
+        }
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         fitted = tuple(
-            _fitted(writer, bundle, each, bodies[each.body]) for each in manifest.fitted if each.body in chosen
+            _fitted(writer, bundle, each, own["bodies"][each.body]) for each in manifest.fitted if each.body in chosen
         )
-        engines = tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(chosen), manifest))
         _copy_companions(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
         provenance = manifest.provenance
         return writer.commit(
             msgspec.structs.replace(
                 manifest,
-                conditioner=copied[CONDITIONER],
-                prologue=copied[PROLOGUE],
-                bodies=bodies,
+                **own,
+                networks=networks,
                 plans=plans,
                 fitted=fitted,
-                engines=engines,
-                ranges=None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
                 scheduler=None if manifest.scheduler is None else _copy_file(writer, bundle, manifest.scheduler),
-                verification=None,
                 report=None,
                 results=None,
                 evaluation=None,
-                precision=None,
                 files={},
                 provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)),
             )
         )
+
+
+def _own(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
+    """The fields of a network that is alone in its manifest, with the wanted bodies."""
+    manifest = bundle.manifest
+    ahead = {name: getattr(manifest, name) for name in AHEAD}
+    copied = {name: None if graph is None else _lean(writer, bundle, name, graph) for name, graph in ahead.items()}
+    bodies = {name: _body(writer, bundle, name, bundle.body(name)) for name in wanted}
+    for name, body in bodies.items():
+        if body.ranges is not None:
+            bodies[name] = msgspec.structs.replace(body, ranges=_copy_file(writer, bundle, body.ranges))
+    return {
+        **copied,
+        "bodies": bodies,
+        "engines": tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(wanted), manifest)),
+        "ranges": None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
+        "verification": None,
+        "precision": None,
+    }
 
 
 def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, body: Body) -> FittedPlan:

@@ -8,10 +8,10 @@ from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
-from fewstep.plans.plan import DENOISER, SCHEMA, Plan, Step, group_of
+from fewstep.plans.plan import SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
-from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
@@ -67,26 +67,26 @@ def trace_plan(
     if len(times) < 2:
         raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
     check_times(times)
+    if strength is None:
+        times = _from_pure_noise(times, denoiser)
     guidance = check_guidance(guidance, denoiser)
     shaping = as_shaping(shaping)
     schedule = NoiseSchedule(denoiser.schedule)
     tracer = Tracer(
-        prediction=denoiser.prediction,
+        denoiser=denoiser,
         first=times[0],
         schedule=schedule,
         guidance=guidance,
         shaping=shaping,
-        heads=denoiser.heads,
         from_image=strength is not None,
         renoise=_check_renoise(renoise, strength, denoiser),
-        towards=denoiser.towards,
     )
     tables = tabulate(tracer, _traced(name, solver, tracer, times))
     if strength is not None and IMAGE not in tables.given:
         raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")
     steps = tuple(
         Step(
-            network=DENOISER,
+            network=evaluation.network,
             time=evaluation.time.network,
             to=None if evaluation.to is None else _second_time(evaluation.to, schedule),
             lam=None if math.isinf(evaluation.time.lam) else evaluation.time.lam,
@@ -94,7 +94,7 @@ def trace_plan(
             sigma=evaluation.time.sigma,
             group=group_of(evaluation.time.lam, groups),
             branches=evaluation.branches,
-            heads=denoiser.heads,
+            heads=len(evaluation.outputs) // len(evaluation.branches),
             input=table.input,
             shaping=_shaping_of(shaping, evaluation),
             shaping_of=table.shaping_of,
@@ -123,6 +123,16 @@ def trace_plan(
         tensors=tables.tensors,
     )
     return keeping(plan, denoiser.carried, denoiser.schedule, groups)
+
+
+def _from_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence[Time]:
+    """The times, behind one at pure noise where a network is there for that one alone (One More Step: Hu et al. 2023,
+    arXiv 2311.15744) and the schedule ends before. The network is told the time of the first step; the authors' is told
+    none. The solver makes the step: theirs is ancestral."""
+    first = times[0]
+    if first.alpha == 0 or not any(each.until == PURE_NOISE for each in denoiser.networks):
+        return times
+    return [Time(first.network, 0.0, 1.0), *times]
 
 
 def _second_time(to: Time, schedule: NoiseSchedule) -> float:

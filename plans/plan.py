@@ -185,9 +185,11 @@ def shaping_of(plan: Plan) -> Shaping | None:
     return next((step.shaping for step in plan.steps if step.shaping is not None), None)
 
 
-def regroup(plan: Plan, groups: Sequence[float]) -> Plan:
-    """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
-    if all(step.group == group_of(step.lam, groups) for step in plan.steps):
+def regroup(plan: Plan, groups: Sequence[float], network: str | None = None) -> Plan:
+    """The same plan with its steps, or those of one network, assigned to other lambda groups: itself where they are in
+    those."""
+    wanted = [group_of(step.lam, groups) if network in (None, step.network) else step.group for step in plan.steps]
+    if wanted == [step.group for step in plan.steps]:
         return plan
-    steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
+    steps = tuple(msgspec.structs.replace(step, group=group) for step, group in zip(plan.steps, wanted, strict=True))
     return msgspec.structs.replace(plan, steps=steps)

@@ -1,5 +1,6 @@
 """A denoiser's noise schedule and kind of prediction, as plans and manifests hold them."""
 
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,13 +72,27 @@ class Carried(Strict, frozen=True):
     dtype: Literal["float32", "int64"] = "float32"
 
 
+PURE_NOISE = -sys.float_info.max  # below the lambda of every step but of one at pure noise
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A network's facts for a plan. It runs the steps with lambda below `until` that no network before it runs:
+    with PURE_NOISE, those at -infinity alone."""
+
+    name: str
+    until: float
+    prediction: Prediction
+    heads: int = 1
+
+
 @dataclass(frozen=True)
 class DenoiserFacts:
     """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`) or
     one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the prediction, a
     learned variance would be a second). For restoration `towards` names the given tensor that noising reverts to
     (`Tracer.start`). `grid` is the grid of plan names without one; `plans.default_grid` chooses it for new bundles.
-    `carried` is what it carries from run to run."""
+    `carried` is what it carries from run to run. `networks` run steps in its place, from the noise on."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -87,3 +102,4 @@ class DenoiserFacts:
     grid: str = "trailing"
     perturbed: bool = True
     carried: tuple[Carried, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()

@@ -15,9 +15,10 @@ from fewstep.plans import guidance as guide
 from fewstep.plans import prediction
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Rescale, Shaping
-from fewstep.plans.spec import Prediction
+from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin
 
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
@@ -77,6 +78,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     branch; `shaped` is the buffer of the shaping if there is one, made of the values `shaping_of`; `x0` is the
     prediction over rows, the outputs and it."""
 
+    network: str
     time: Time
     to: Time | None
     input: Lin
@@ -91,15 +93,13 @@ class Evaluation(msgspec.Struct, frozen=True):
 class Tracer:
     """What a solver talks to. `schedule` is for solvers that evaluate between the times they are given."""
 
-    prediction: Prediction
+    denoiser: DenoiserFacts
     first: Time
     schedule: NoiseSchedule
     guidance: Guidance | None = None
     shaping: Shaping | None = None
-    heads: int = 1  # outputs of the network for each branch
     from_image: bool = False  # start from the given image, noised, rather than from noise
     renoise: float = 1.0  # of that start: 1 noises the image to the first time, 0 takes it as it is
-    towards: str | None = None  # the given tensor y that noising reverts to: see `start`
     buffers: list[Buffer] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     draws: int = 0
@@ -110,6 +110,26 @@ class Tracer:
     def _add(self, buffer: Buffer) -> Lin:
         self.buffers.append(buffer)
         return Lin({len(self.buffers) - 1: 1.0})
+
+    @property
+    def prediction(self) -> Prediction:
+        """The denoiser's; `network` knows another network's."""
+        return self.denoiser.prediction
+
+    @property
+    def heads(self) -> int:
+        """The outputs of the denoiser for each branch."""
+        return self.denoiser.heads
+
+    @property
+    def towards(self) -> str | None:
+        """The given tensor y that noising reverts to: see `start`."""
+        return self.denoiser.towards
+
+    def network(self, time: Time) -> NetworkFacts:
+        """The network that is evaluated at a time."""
+        own = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads)
+        return next((each for each in self.denoiser.networks if time.lam < each.until), own)
 
     def start(self) -> Lin:
         """x at the first time: sigma times the first draw, on top of alpha times the image where there is one.
@@ -196,6 +216,7 @@ class Tracer:
             form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
             asked = form if self.shaping is None else f"shaping {self.shaping}"
             raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
+        self._must_be_alike("a solver that reads the network's outputs")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
         weights = guide.weights(self.guidance, evaluation, time.lam)
@@ -204,7 +225,8 @@ class Tracer:
 
     def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
         """Write an evaluation down: x as a row, outputs by branch, x0 over them (or over what shaping makes)."""
-        prediction.check(self.prediction, time, self.schedule.spec)
+        network = self.network(time)
+        prediction.check(network.prediction, time, self.schedule.spec)
         evaluation = len(self.evaluations)
         x = self._as_row(x, evaluation)
         if self.towards is not None and self._reverts_to is None:
@@ -217,10 +239,12 @@ class Tracer:
         estimated = guide.is_estimated(self.guidance, evaluation)
         branches = tuple(branch for branch in weights if not (estimated and branch == UNCOND))
         outputs = {
-            branch: [self._add(Output(evaluation, branch, head)) for head in range(self.heads)] for branch in branches
+            branch: [self._add(Output(evaluation, branch, head)) for head in range(network.heads)]
+            for branch in branches
         }
         ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
         if isinstance(self.guidance, guide.LinearAg):
+            self._must_be_alike("LinearAg guidance")
             outputs = self._with_history(outputs, evaluation)
         if isinstance(self.guidance, guide.Residual):
             outputs = self._with_residual(x, outputs, evaluation, time)
@@ -243,14 +267,24 @@ class Tracer:
             shaping_of = (x0,)
             x0 = self._add(Shaped(evaluation))
             (shaped,) = x0.terms
-        scale = prediction.input_scale(self.prediction, time, self.schedule.spec)
-        self.evaluations.append(Evaluation(time, to, scale * seen, branches, ids, shaping_of, shaped, x0))
+        scale = prediction.input_scale(network.prediction, time, self.schedule.spec)
+        self.evaluations.append(Evaluation(network.name, time, to, scale * seen, branches, ids, shaping_of, shaped, x0))
         return x, outputs, x0
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
-        a, b = prediction.x0_coefficients(self.prediction, time, self.schedule.spec)
+        predicts = self.network(time).prediction
+        a, b = prediction.x0_coefficients(predicts, time, self.schedule.spec)
         x0 = a * x + b * output
-        return x0 + self.reverts_to() if self.prediction == "residual" else x0
+        return x0 + self.reverts_to() if predicts == "residual" else x0
+
+    def _must_be_alike(self, asks: str) -> None:
+        """UserError where outputs of one network would be taken for another's."""
+        for each in self.denoiser.networks:
+            if (each.prediction, each.heads) != (self.prediction, self.heads):
+                raise UserError(
+                    f"{asks}, for networks whose outputs mean {each.prediction} and {self.prediction}",
+                    "use another form, or networks of one prediction",
+                )
 
     def _guided(self, outputs: dict[str, list[Lin]], weights: dict[str, float], head: int) -> Lin:
         total = Lin({})
@@ -290,7 +324,7 @@ class Tracer:
                     "Residual guidance with delta below 1 from pure noise", "leave delta at 1, or start from an image"
                 )
             implied = implied + (1 - delta) / time.alpha * x
-        a, b = prediction.x0_coefficients(self.prediction, time, self.schedule.spec)
+        a, b = prediction.x0_coefficients(self.network(time).prediction, time, self.schedule.spec)
         return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
 
     def _as_row(self, x: Lin, evaluation: int) -> Lin:

@@ -14,14 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.transforms.chained import chained
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT
-from fewstep.runtime.execute import Array, StepState, advance, begin, carry, carry_in, combine, execute, finish
+from fewstep.runtime.execute import (
+    Array,
+    StepNetwork,
+    StepState,
+    advance,
+    begin,
+    carry,
+    carry_in,
+    combine,
+    execute,
+    finish,
+)
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.mixed_plans import split_outputs
 from fewstep.runtime.progress import SILENT, Progress
@@ -51,6 +62,7 @@ class Course:
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
     `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
+    network: whose graphs are judged; in float32 `whole` runs the steps of others.
     """
 
     plan: Plan
@@ -61,15 +73,23 @@ class Course:
     reference: tuple[StepState, ...]
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
+    network: str = DENOISER
+    whole: StepNetwork | None = None
+
+    @property
+    def own_states(self) -> list[StepState]:
+        """Float32's states at the steps of the network."""
+        return [state for state in self.reference if state.step.network == self.network]
 
     @property
     def groups(self) -> int:
-        return 1 + max(step.group for step in self.plan.steps)
+        return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
     @property
     def shares(self) -> NDArray[np.float64]:
         """The share of the steps that each group has, [groups]: shares differ where groups were merged."""
-        shares: NDArray[np.float64] = np.bincount([step.group for step in self.plan.steps]) / len(self.plan.steps)
+        groups = [step.group for step in self.plan.steps if step.network == self.network]
+        shares: NDArray[np.float64] = np.bincount(groups) / len(groups)
         return shares
 
     def fed(self, state: StepState, u: Array | None = None) -> Feeds:
@@ -96,10 +116,13 @@ class Course:
         for index in range(len(states), len(self.plan.steps)):
             step = self.plan.steps[index]
             u = combine(step.input, rows, np.float32)
-            returned = networks[step.group](self._fed(index, u, slots))
-            if slots is not None:
-                slots = carry(self.plan, step, slots, {name: returned[NEXT + name] for name in slots.banks})
-            outputs = split_outputs(returned[self.ports[1]], step)
+            if step.network == self.network or self.whole is None:
+                returned = networks[step.group](self._fed(index, u, slots))
+                if slots is not None:
+                    slots = carry(self.plan, step, slots, {name: returned[NEXT + name] for name in slots.banks})
+                outputs = split_outputs(returned[self.ports[1]], step)
+            else:
+                outputs = list(self.whole(index, step, u))
             states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32, slots))
             rows = states[-1].after
         return states
@@ -154,6 +177,7 @@ def open_course(
     seeds: Sequence[int],
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
+    network: str = DENOISER,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
@@ -163,21 +187,24 @@ def open_course(
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     conditions = held_out_conditions(manifest.conditions, seeds, rows)
     given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
-    ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
-    recorded: list[Feeds] = []
+    own = sampler.of(network)
+    ports = (tensor_name(own.body.graph, "x"), tensor_name(own.body.graph, "output"))
+    mine = [index for index, step in enumerate(plan.steps) if step.network == network]
+    recorded: dict[int, Feeds] = {}
 
     def recording(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
-        group = np.array([plan.steps[len(recorded)].group], np.int64)
+        index = mine[len(recorded)]
         kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
-        recorded.append(kept | {GROUP: group})
-        return sampler.denoiser(feeds)
+        recorded[index] = kept | {GROUP: np.array([plan.steps[index].group], np.int64)}
+        return own.denoiser(feeds)
 
     draws = sampler.draws(seeds)
-
-    network = replace(sampler, denoiser=recording).executed(plan, len(seeds), conditions)
+    running = sampler.with_network(network, replace(own, denoiser=recording)).executed(plan, len(seeds), conditions)
     reference = []
-    for state in execute(plan, network, draws, given=given):
+    for state in execute(plan, running, draws, given=given):
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
-    slots = network.slots if isinstance(network, Carrying) else None
-    return Course(plan, draws, tuple(recorded), ports, given, tuple(reference), slots=slots)
+    slots = running.slots if isinstance(running, Carrying) else None
+    whole = running if sampler.experts and not isinstance(running, Carrying) else None
+    feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
+    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole)

@@ -81,7 +81,7 @@ def float_differences(course: Course, denoiser: LoadedGraph) -> tuple[Array, ...
 
     return tuple(
         differences(state.step, state.outputs, _outputs(course, network, state, moved(state.u)))
-        for state in course.reference
+        for state in course.own_states
     )
 
 
@@ -91,7 +91,7 @@ def body_differences(
     """Guidance's directions and the differences of two conditions along a course that has float32's; `networks` has a
     body's graph for each range group."""
     steps = []
-    for state, exact in zip(course.reference, course.differences, strict=False):
+    for state, exact in zip(course.own_states, course.differences, strict=False):
         network = networks[state.step.group]
         outputs = (_outputs(course, network, state, u) for u in (state.u, moved(state.u)))
         steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact)))

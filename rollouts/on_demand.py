@@ -3,13 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewstep.machine.memory import give_back
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph
+from fewstep.runtime.backends import AHEAD, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.on_demand import OnDemand
 
 
 @dataclass(frozen=True)
@@ -22,26 +19,6 @@ class CheckedOnce(Bundle):
         if name not in self._checked:
             self._checked[name] = super().file(name)
         return self._checked[name]
-
-
-@dataclass
-class OnDemand:
-    """A body of a bundle, opened at its first call. One thread at a time may call it."""
-
-    bundle: Bundle
-    name: str
-    backend: OnnxRuntime
-    _opened: LoadedGraph | None = field(default=None, init=False)
-
-    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        if self._opened is None:
-            give_back()  # memory of the network before
-            self._opened = self.backend.load(self.bundle, self.name)
-        return self._opened(feeds)
-
-    def close(self) -> None:
-        """Give the body's memory back. The next call opens it again."""
-        self._opened = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Condition
@@ -61,8 +61,9 @@ def roll_out(
     sizes: Sequence[Mapping[str, int]] = (),
     turn: int = TURN,
     runs: int = 1,
+    network: str = DENOISER,
 ) -> Iterator[BodyCall]:
-    """Run `plan` once per seed; yields every evaluation, in batches of trajectories.
+    """Run `plan` once per seed; yields every evaluation of a network, in batches of trajectories.
 
     A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
     noise and drawn conditions of its own.
@@ -71,29 +72,32 @@ def roll_out(
     return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
     its place. Several `sizes` of x take turns, every `turn` seeds.
     """
+    last = max((index for index, step in enumerate(plan.steps) if step.network == network), default=0)
+    carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, turn):
         takes = sized(sampler.bundle.manifest, size).conditions
         calls: list[tuple[Arrays, Arrays]] = []
-        chain = sampler if networks is None else replace(sampler, denoiser=_in_turn(networks), earlier=())
+        own = sampler.of(network)
+        chain = own if networks is None else replace(own, denoiser=_in_turn(networks), earlier=())
         recording = replace(
             chain,
             denoiser=_recorded(chain.denoiser, calls),
             earlier=tuple(_recorded(graph, calls) for graph in chain.earlier),
         )
-        carried: Slots | None = None
+        whole, carried = sampler.with_network(network, recording), None
         for run in range(runs):
-            own = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
+            drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
             if conditions is None:
                 values = {
-                    each.name: np.stack([draw_condition(each, number, seed) for seed in own])
+                    each.name: np.stack([draw_condition(each, number, seed) for seed in drawn])
                     for number, each in enumerate(takes)
                 }
             else:
                 values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
-            for state in recording.steps(plan, own, values, plan.guidance, sizes=size, carried=carried):
-                feeds, tensors = calls.pop()
-                is_last = run == runs - 1 and state.index == len(plan.steps) - 1
-                yield BodyCall(state, part, feeds, tensors, is_last)
+            for state in whole.steps(plan, drawn, values, plan.guidance, sizes=size, carried=carried):
+                if calls:  # the step of another network leaves none
+                    feeds, tensors = calls.pop()
+                    yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
             carried = state.slots
         progress("trajectories", start + len(part), len(seeds))
 

@@ -22,21 +22,21 @@ def batch_gain(
 ) -> float:
     """Seconds of a plan's steps in single calls, divided by their seconds in joined calls.
 
-    Steps of different range groups are in different calls in both cases. The gain is 0 for an engine that refuses
-    joined calls because it was built for fewer samples.
+    Steps of different range groups or networks are in different calls in both cases. The gain is 0 for an engine that
+    refuses joined calls because it was built for fewer samples.
     """
     x = [np.zeros((len(step.branches), *shape), np.float32) for step in plan.steps]
-    groups: dict[int, list[int]] = {}
+    groups: dict[tuple[int, str], list[int]] = {}
     for index, step in enumerate(plan.steps):
-        groups.setdefault(step.group, []).append(index)
+        groups.setdefault((step.group, step.network), []).append(index)
 
     def singly() -> None:
         for index, step in enumerate(plan.steps):
-            call(x[index], fed(index), step.group)
+            call(x[index], fed(index), step.group, step.network)
 
     def together() -> None:
         for group, indices in groups.items():
-            call(np.concatenate([x[index] for index in indices]), joined([fed(i) for i in indices], shared), group)
+            call(np.concatenate([x[index] for index in indices]), joined([fed(i) for i in indices], shared), *group)
 
     def seconds(run: Callable[[], None]) -> float:
         began = clock()

@@ -155,7 +155,7 @@ class Stream:
     ) -> None:
         self._sampler, self._sizes, self._noise, self._similar, self._mode = sampler, sizes, noise, similar, mode
         self._seed, self._clock = seed, clock
-        self._shared = sampler.inputs.groups
+        self._shared = sampler.shared
         self._takes = sized(sampler.bundle.manifest, sizes)
         self._draws = cache(sampler.draws([seed], sizes))
         self._lanes: deque[FrameLane] = deque()
@@ -236,7 +236,7 @@ class Stream:
         complete = all(name in condition for name in names)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
-        self._join = SteadyFeeds(self._shared, len({each.group for each in plan.steps}))
+        self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
         if (timed := [(each.group, each.branches) for each in plan.steps]) != self._timed:
             self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
         self._passed: _Passed | None = None  # the last frame that was not skipped
@@ -267,9 +267,9 @@ class Stream:
         self._passed, self._skipped = now, 0
         return False
 
-    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int) -> Float32:
+    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int, network: str) -> Float32:
         self._counter.calls += 1
-        return self._sampler.call(x, fed, group)
+        return self._sampler.call(x, fed, group, network)
 
     def _pump(self, *, to_the_end: bool) -> None:
         """One step of all lanes that have steps left, or all their steps."""

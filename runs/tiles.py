@@ -195,7 +195,7 @@ class _Windows:
                 some = places[start : start + self._tiles.batch]
                 x = np.concatenate([u[(slice(None), *place)] for place in some])
                 result = self._sampler.call(
-                    np.concatenate([x] * len(step.branches)), self._fed(some, index), step.group
+                    np.concatenate([x] * len(step.branches)), self._fed(some, index), step.group, step.network
                 )
                 check_finite(result, OUTPUT, index, step, self._plan)
                 outputs = split_outputs(result, step)

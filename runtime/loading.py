@@ -1,15 +1,18 @@
 """Open a bundle for sampling: choose its body and the backend that runs it."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import platform_of, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.on_demand import OnDemandBackend, OpenNetworks
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -17,7 +20,12 @@ PRECISIONS: tuple[str, ...] = get_args(get_type_hints(Body)["precision"])
 
 
 def load(
-    path: Path | str, precision: str = "float32", *, body: str | None = None, backend: Backend | None = None
+    path: Path | str,
+    precision: str = "float32",
+    *,
+    body: str | None = None,
+    backend: Backend | None = None,
+    resident: int | None = None,
 ) -> Sampler:
     """Open a bundle for sampling.
 
@@ -26,6 +34,8 @@ def load(
         precision: "float32", "float16" or "int8"; the backend knows which body of that precision it runs best.
         body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
+        resident: of a bundle with several networks, how many are in memory at once; None: all that were used. Each is
+            opened when it is first used.
     """
     bundle = open_bundle(path)
     if backend is None:
@@ -39,7 +49,22 @@ def load(
             f"backend {backend!r} is no inference engine",
             "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
         )
+    if resident is not None and not (isinstance(resident, int) and resident >= 1):
+        raise UserError(f"resident={resident!r} networks", "give at least 1, or leave it out")
     name = body or choose_body(bundle, precision, backend)
+    if not bundle.manifest.networks:
+        return _loaded(bundle, name, backend)
+    experts, beside = {}, OpenNetworks(resident)
+    for each in bundle.manifest.networks:
+        own = bundle.network(each)
+        experts[each] = _loaded(
+            own, body or choose_body(own, precision, backend), OnDemandBackend(backend, each, beside)
+        )
+    return replace(_loaded(bundle, name, OnDemandBackend(backend, DENOISER, beside)), experts=experts)
+
+
+def _loaded(bundle: Bundle, name: str, backend: Backend | OnDemandBackend) -> Sampler:
+    """The sampler of one network, which the manifest describes."""
     return Sampler(
         bundle=bundle,
         body=bundle.body(name),

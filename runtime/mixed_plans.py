@@ -1,7 +1,7 @@
 """Run a plan for each sample of a batch in steps that share one network call.
 
 It serves a stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a
-call if their steps use the same range group. A plan with fewer steps ends earlier.
+call if their steps use the same range group of one network. A plan with fewer steps ends earlier.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Cohort:
         return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
 
 
-Call = Callable[[Array, Feeds, int], Array]  # the body on [N, *x_shape] for a range group
+Call = Callable[[Array, Feeds, int, str], Array]  # [N, *x_shape] for a range group of a network
 Join = Callable[[Sequence[Feeds]], Feeds]  # joins the inputs of several calls
 
 
@@ -55,10 +55,12 @@ def run(cohorts: Sequence[Cohort], call: Call, join: Join) -> Iterator[int]:
 
 
 def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
-    """One step of each cohort, each at its own index, in a call for each range group -> the number of calls."""
-    groups: dict[int, list[Cohort]] = {}
+    """One step of each cohort, each at its own index, in a call for each range group of a network -> the number of
+    calls."""
+    groups: dict[tuple[str, int], list[Cohort]] = {}
     for cohort in cohorts:
-        groups.setdefault(cohort.plan.steps[cohort.index].group, []).append(cohort)
+        next_step = cohort.plan.steps[cohort.index]
+        groups.setdefault((next_step.network, next_step.group), []).append(cohort)
     for _, alike in sorted(groups.items()):
         with np.errstate(all="ignore"):  # an overflow is found below, and named
             _step(alike, call, join)
@@ -79,7 +81,7 @@ def _step(cohorts: Sequence[Cohort], call: Call, join: Join) -> None:
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
     stacked = [u for u, step in zip(inputs, steps, strict=True) for _ in step.branches]
     fed = join([cohort.feeds(cohort.index) for cohort in cohorts])
-    result, start = call(np.concatenate(stacked), fed, steps[0].group), 0
+    result, start = call(np.concatenate(stacked), fed, steps[0].group, steps[0].network), 0
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
         own = result[start : start + len(u) * len(step.branches)]
         index, start = cohort.index, start + len(own)

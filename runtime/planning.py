@@ -6,7 +6,7 @@ from pathlib import Path
 from fewstep.plans.compile import check_guidance, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.shaping import as_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
@@ -59,4 +59,4 @@ def plan_for(
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
-    return regroup(plan, body.groups)
+    return regroup(plan, body.groups, DENOISER if manifest.networks else None)

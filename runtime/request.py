@@ -18,11 +18,12 @@ from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidanc
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite, in_model_range
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.execute import Hold, held_row
 from fewstep.runtime.feeds import Overrides
@@ -95,6 +96,9 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         grid=manifest.grid or DenoiserFacts.grid,
         perturbed=any(condition.name == PERTURBED for condition in manifest.conditions),
         carried=manifest.carried,
+        networks=tuple(
+            NetworkFacts(name, each.until, each.prediction, each.heads) for name, each in manifest.networks.items()
+        ),
     )
 
 
@@ -295,15 +299,14 @@ def check_plan(
     if not manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):
-        if step.network != DENOISER:
-            raise UserError(
-                f"plan {plan.name!r}: step {index} asks for {step.network}", f"this bundle has the network {DENOISER}"
-            )
-        if step.heads != manifest.heads:
-            raise UserError(
-                f"plan {plan.name!r}: step {index} reads {step.heads} outputs of a denoiser that has {manifest.heads}",
-                by_name(plan),
-            )
+        own = network_at(manifest, step.lam)
+        if step.network != own:
+            asks = f"plan {plan.name!r}: step {index} asks for the network {step.network}"
+            raise UserError(f"{asks}, and {bundle.path} runs {own} there", by_name(plan))
+        heads = manifest.heads if own == DENOISER else manifest.networks[own].heads
+        if step.heads != heads:
+            asks = f"plan {plan.name!r}: step {index} reads {step.heads} outputs"
+            raise UserError(f"{asks} of a {own} that has {heads}", by_name(plan))
 
 
 def by_name(plan: Plan) -> str:

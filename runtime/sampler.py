@@ -7,25 +7,28 @@ Nothing changes after loading, so one sampler serves any number of threads. A sa
 never on its neighbours in the batch.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import Plan, Step, group_of
+from fewstep.plans.plan import DENOISER, Plan, Step, group_of, regroup
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
+from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import BodyInputs, Overrides, branch_values, check_times, feeds, plan_blocks
@@ -62,7 +65,8 @@ PLANS_KEPT = 16
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
     """A denoiser that is loaded and ready; `load` makes it. `denoiser` is the body's last graph, `earlier` are those
-    before it, and `nulls` the null values of conditions that lie in files, by name."""
+    before it, and `nulls` the null values of conditions that lie in files, by name. `experts` are samplers of the
+    networks that run steps in its place, each as if it were alone."""
 
     bundle: Bundle
     body: Body
@@ -71,6 +75,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     earlier: tuple[LoadedGraph, ...] = ()
     nulls: Arrays = field(default_factory=dict)
     conditioner: LoadedGraph | None = None
+    experts: Mapping[str, "Sampler"] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -186,7 +191,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             if each not in compiled[:place]
         ]
         longest = max(len(each.steps) for each in compiled)
-        join = partial(mixed_plans.joined, shared=self.inputs.groups)
+        join = partial(mixed_plans.joined, shared=self.shared)
         for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
@@ -217,23 +222,29 @@ class Sampler(AbstractContextManager["Sampler"]):
         check_times(to is not None, self.inputs.has_second_time)
         times = check_network_time(time, len(x))
         schedule = self.bundle.schedule
-        groups = np.array([group_of(schedule.time(float(t)).lam, self.body.groups) for t in times])
+        lams = [schedule.time(float(t)).lam for t in times]
+        networks = [network_at(self.bundle.manifest, lam) for lam in lams]
+        groups = [group_of(lam, self.of(name).body.groups) for lam, name in zip(lams, networks, strict=True)]
+        keys = list(zip(networks, groups, strict=True))
         block = dict(conditions.check(takes.conditions, condition, len(x)))
         block[TIME] = times.astype(np.float32)
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
         outputs: list[tuple[NDArray[np.intp], Float32]] = []
-        for group in np.unique(groups):  # a call is for one range group
-            places = np.flatnonzero(groups == group)
+        for key in dict.fromkeys(keys):  # a call is for one range group of one network
+            places = np.flatnonzero([each == key for each in keys])
             part = {name: values[places] for name, values in block.items()}
-            fed = feeds(self.bundle, self.inputs, self.prologue, [part], [int(group)], self.conditioner)(0)
-            for each in self.bundle.manifest.carried:
-                fed |= {CARRIED + each.name: np.zeros((len(places), *each.shape), each.dtype)}
-            outputs.append((places, self.call(x[places], fed, int(group))))
+            outputs.append((places, self.of(key[0])._evaluated(x[places], part, key[1])))
         result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
         for places, output in outputs:
             result[places] = output
         return result
+
+    def _evaluated(self, x: Float32, block: Arrays, group: int) -> Float32:
+        fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner)(0)
+        for each in self.bundle.manifest.carried:
+            fed |= {CARRIED + each.name: np.zeros((len(x), *each.shape), each.dtype)}
+        return self.call(x, fed, group)
 
     def network(
         self,
@@ -289,9 +300,19 @@ class Sampler(AbstractContextManager["Sampler"]):
         numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
         return lambda number: noise.stacked(numbers, number, shape)
 
-    def call(self, x: Array, fed: Arrays, group: int) -> Float32:
-        """The denoiser on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        return self._called(x, fed, group)[0]
+    def of(self, network: str) -> "Sampler":
+        """The sampler of one network, by its name in a plan's steps: this one for the denoiser."""
+        return self if network == DENOISER else self.experts[network]
+
+    def with_network(self, network: str, sampler: "Sampler") -> "Sampler":
+        """This sampler with another one in the place of one of its networks."""
+        if network == DENOISER:
+            return dataclasses.replace(sampler, experts=self.experts)
+        return dataclasses.replace(self, experts={**self.experts, network: sampler})
+
+    def call(self, x: Array, fed: Arrays, group: int, network: str = DENOISER) -> Float32:
+        """A network on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
+        return self.of(network)._called(x, fed, group)[0]
 
     def _called(self, x: Array, fed: Arrays, group: int) -> tuple[Float32, Arrays]:
         """The denoiser's output, and all that it returns by name."""
@@ -307,6 +328,11 @@ class Sampler(AbstractContextManager["Sampler"]):
     def inputs(self) -> BodyInputs:
         """The body's inputs but x."""
         return BodyInputs.of(self.bundle, self.body)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The inputs that all samples of a call have in common, of all networks."""
+        return tuple({name for each in (self, *self.experts.values()) for name in each.inputs.groups})
 
     @cached_property
     def _graphs(self) -> list["_LoadedStep"]:
@@ -333,6 +359,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         if asks_nothing and guidance is None and isinstance(plan, Plan) and self._plans.get(id(plan)) is plan:
             return plan
         compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
+        for name, expert in self.experts.items():
+            compiled = regroup(compiled, expert.body.groups, name)
         if len(self._plans) >= PLANS_KEPT:
             self._plans.clear()
         return self._plans.setdefault(id(compiled), compiled)
@@ -397,7 +425,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
-            return mixed_plans.split_outputs(self.call(x, fed(index), plan.steps[index].group), step)
+            return mixed_plans.split_outputs(self.call(x, fed(index), step.group, step.network), step)
 
         return evaluate
 
@@ -426,7 +454,22 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _feeds(
         self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
     ) -> Callable[[int], dict[str, NDArray[Any]]]:
+        """The inputs at each step of the network that runs it. What makes its rows runs once, before its first step."""
         check_compiled(plan)
+        if not self.experts:
+            return self._own_feeds(plan, samples, values)
+
+        @cache
+        def of(network: str) -> Callable[[int], dict[str, NDArray[Any]]]:
+            steps = tuple(step for step in plan.steps if step.network == network)
+            return self.of(network)._own_feeds(replace(plan, steps=steps), samples, values)
+
+        names = [step.network for step in plan.steps]
+        return lambda index: of(names[index])(names[:index].count(names[index]))
+
+    def _own_feeds(
+        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
+    ) -> Callable[[int], dict[str, NDArray[Any]]]:
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)
         blocks = plan_blocks(plan, values, samples)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.bundle.reading import MANIFEST, file_sha256, open_bundle
 
 PIECE = 32 * 2**20  # bytes that are sent at once
@@ -108,5 +109,6 @@ def needed(manifest: Manifest, bodies: Sequence[str] = ()) -> tuple[str, ...]:
     used = [manifest.bodies[name] for name in ("float32", *bodies)]
     graphs = [manifest.conditioner, manifest.prologue, *(graph for body in used for graph in body.graphs)]
     files = [name for graph in graphs if graph is not None for name in (graph.file, *graph.data)]
+    files += [file for name in manifest.networks for file in needed(alone(manifest, name), bodies)]
     files += [each.null_file for each in manifest.conditions if each.null_file is not None]
     return tuple(dict.fromkeys(files))

@@ -51,6 +51,7 @@ class Choice:
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
     bundle = open_bundle(options.bundle)
+    bundle.check_one_network("choose")
     if FLOAT not in bundle.manifest.bodies:
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
     judging = _judging(bundle, options, progress)

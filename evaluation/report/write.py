@@ -45,6 +45,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     `workers` of the caller sample in the place of those that the options name.
     """
     bundle = open_bundle(options.bundle)
+    bundle.check_one_network("report")
     before = bundle.manifest
     check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
     kept = _kept(bundle, options)
@@ -135,6 +136,7 @@ def _said(plan: str, guidance: str | None) -> str:
 def check(options: ReportOptions) -> Plan:
     """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
     bundle = open_bundle(options.bundle)
+    bundle.check_one_network("report")
     bodies = int8_bodies(bundle)
     for each in bodies.values():
         for graph in each.graphs:

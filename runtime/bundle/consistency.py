@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import accumulate
+from math import isfinite
 from operator import mul
 
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.companions import companion_problem
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT, GraphEntry, Manifest, TensorEntry
+from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.sizes import (
@@ -36,10 +39,11 @@ def problems(manifest: Manifest) -> Problems:
     if problem := companion_problem(manifest):
         yield problem
     yield from _of_bodies(manifest)
+    yield from _of_networks(manifest)
 
 
 def graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Each graph of the denoiser with the name of its field."""
+    """Each graph of the denoiser, but for other networks', with the name of its field."""
     yield from _ahead(manifest)
     yield from _bodies(manifest)
 
@@ -56,6 +60,24 @@ def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     for name, body in manifest.bodies.items():
         for number, graph in enumerate(body.graphs):
             yield f"bodies[{name!r}].graphs[{number}]", graph
+
+
+def _of_networks(manifest: Manifest) -> Problems:
+    """Faults of networks beside the denoiser: of their intervals, their conditions, and of each alone."""
+    names = {condition.name for condition in manifest.conditions}
+    untils = [network.until for network in manifest.networks.values()]
+    if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
+        yield "networks", f"they end at lambda {untils}, which does not increase"
+    if manifest.networks and manifest.carried:
+        yield "networks", "a bundle that carries tensors has one network"
+    for name, network in manifest.networks.items():
+        field = f"networks[{name!r}]"
+        if name == DENOISER or not name.isidentifier():
+            yield field, f"the name is no word, or {DENOISER}, the network that the manifest itself describes"
+        if unknown := network.inputs.keys() - names:
+            yield f"{field}.inputs", f"the manifest has no condition {min(unknown)!r}"
+        for place, reason in problems(alone(manifest, name)):
+            yield f"{field}.{place}", reason
 
 
 def _of_samples(manifest: Manifest) -> Problems:

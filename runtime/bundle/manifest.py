@@ -316,6 +316,29 @@ class Provenance(Strict, frozen=True):
     licence: str | None = None  # as the source's card names it
 
 
+class NetworkEntry(Strict, frozen=True):
+    """A network that runs steps in the denoiser's place: those with lambda below `until`, but for those of the networks
+    before it. `plans.spec.PURE_NOISE` as an end leaves it the steps at lambda -infinity alone.
+
+    `inputs` names its conditions, which are some of the manifest's, each with the input that it feeds. `source` says
+    where the network is from, as in `Provenance`. The other fields are a manifest's.
+    """
+
+    until: float
+    prediction: Prediction
+    inputs: dict[str, str]
+    bodies: dict[str, Body]
+    source: str
+    source_sha256: str
+    heads: int = 1
+    prologue: GraphEntry | None = None
+    conditioner: GraphEntry | None = None
+    engines: tuple[EngineEntry, ...] = ()
+    ranges: str | None = None
+    precision: str | None = None
+    verification: str | None = None
+
+
 class Manifest(Strict, frozen=True):
     """The commit record of a bundle: what is not named here does not exist."""
 
@@ -350,3 +373,4 @@ class Manifest(Strict, frozen=True):
     fitted: tuple[FittedPlan, ...] = ()
     conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
+    networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on

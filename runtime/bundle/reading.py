@@ -22,6 +22,7 @@ from fewstep.runtime.bundle.consistency import graphs, problems
 from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
 from fewstep.runtime.bundle.former import from_former
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
+from fewstep.runtime.bundle.networks import alone, networks
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
 
@@ -93,6 +94,16 @@ class Bundle:
             raise UserError(
                 f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
             ) from None
+
+    def network(self, name: str) -> "Bundle":
+        """One of the networks, as a bundle of its own."""
+        return self if not self.manifest.networks else Bundle(self.path, alone(self.manifest, name))
+
+    def check_one_network(self, verb: str) -> None:
+        """UserError where there are several: the verb does not know them yet."""
+        if self.manifest.networks:
+            has = ", ".join(networks(self.manifest))
+            raise UserError(f"{self.path} has the networks {has}", f"{verb} takes bundles of one network")
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
@@ -190,6 +201,14 @@ def _in_plain_words(reason: str) -> str:
 
 def made_by(manifest: Manifest) -> dict[str, set[str | None]]:
     """The files of a bundle that a verb makes again, by verb; None stands for a file that the bundle does not have."""
+    made: dict[str, set[str | None]] = {}
+    for name in networks(manifest):
+        for verb, files in _made_by(alone(manifest, name)).items():
+            made.setdefault(verb, set()).update(files)
+    return made
+
+
+def _made_by(manifest: Manifest) -> dict[str, set[str | None]]:
     int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
     lowered = [graph for body in int8 for graph in body.graphs]
     float32 = manifest.bodies.get("float32")
@@ -274,3 +293,5 @@ def named_files(manifest: Manifest) -> Iterator[str]:
         manifest.scheduler,
     )
     yield from (name for name in named if name is not None)
+    for name in manifest.networks:
+        yield from named_files(alone(manifest, name))

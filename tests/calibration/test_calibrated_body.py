@@ -18,11 +18,11 @@ from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.ranges.table import load as load_table
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
-from fewstep.rollouts.on_demand import OnDemand
 from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.rollouts.on_demand import OnDemand, OpeningOnDemand
+from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import reading
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.loading import load
+from fewstep.runtime.on_demand import OnDemand
 from tests.calibration.test_calibrate import SHAPE, denoiser, write_bundle
 
 

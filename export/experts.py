@@ -1,0 +1,112 @@
+"""Experts: networks that run the steps of an interval of lambda in the denoiser's place, each from its own source.
+
+A folder of diffusers may hold two transformers and a `boundary_ratio` (Wan 2.2): `transformer` runs the times from that
+share of the training's on, `transformer_2` those below. The second is then the denoiser, and the first an expert.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isnan, log
+from pathlib import Path
+
+import msgspec
+
+from fewstep.export.null_option import with_nulls
+from fewstep.export.size_option import with_sizes
+from fewstep.export.spec import Source, Spec
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
+from fewstep.plans.prediction import check
+from fewstep.plans.schedule import Time
+from fewstep.plans.spec import PURE_NOISE
+from fewstep.runtime.bundle.manifest import Condition
+
+FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
+HIGH_NOISE = "high_noise"
+AT_THE_EDGE = 1e-6  # of lambda: a step at the boundary itself is the expert's, whatever its last digits
+SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # fields of a condition that two networks share
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A network with its own source. It runs the steps with lambda below `until`."""
+
+    name: str
+    until: float
+    load: Callable[[], Source]
+
+
+def experts(texts: Sequence[str], source: str, load: Callable[[str], Source]) -> tuple[Expert, ...]:
+    """The experts of `--expert`, and of the folder that the source may be, from the noise on."""
+    named = [_parsed(text, load) for text in texts]
+    named += _of_folder(Path(source)) if Path(source).is_dir() else []
+    named.sort(key=lambda each: each.until)
+    for one, other in zip(named, named[1:], strict=False):
+        if one.until == other.until or len({each.name for each in named}) < len(named):
+            raise UserError(f"experts {one.name} and {other.name} share their name or their lambda", FORM)
+    return tuple(named)
+
+
+def _parsed(text: str, load: Callable[[str], Source]) -> Expert:
+    name, _, rest = text.partition("=")
+    source, _, end = rest.rpartition("@")
+    try:
+        until = float(end)
+    except ValueError:
+        until = inf
+    if not (name.isidentifier() and source) or name == DENOISER or isnan(until) or until == inf:
+        raise UserError(f"--expert {text!r}", FORM)
+    return Expert(name, max(until, PURE_NOISE), lambda: load(source))
+
+
+def _of_folder(path: Path) -> list[Expert]:
+    """The network of a diffusers folder that runs its noisy side, if it has one."""
+    from fewstep.export.sources.diffusers.files import INDEX, Folder
+    from fewstep.export.sources.diffusers.folder import NOISY, boundary_of, load_diffusers_folder
+
+    ratio = boundary_of(Folder(path)) if (path / INDEX).is_file() else None
+    if ratio is None:
+        return []
+    return [Expert(HIGH_NOISE, log((1 - ratio) / ratio) + AT_THE_EDGE, lambda: load_diffusers_folder(path, NOISY))]
+
+
+def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str]) -> Source:
+    """The expert's source, with the options that concern it. UserError where it does not fit the denoiser."""
+    source = with_sizes(expert.load(), sizes)
+    _check(expert, source.spec, denoiser)
+    own = {condition.name for condition in source.spec.conditions}
+    return with_nulls(source, [text for text in nulls if text.partition("=")[0] in own])
+
+
+def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
+    """UserError for an expert whose samples are not the denoiser's."""
+    for field in ("x_shape", "sizes", "schedule", "towards"):
+        own, others = getattr(spec, field), getattr(denoiser, field)
+        if own != others:
+            raise UserError(
+                f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
+            )
+    if spec.carried or denoiser.carried:
+        raise UserError(
+            f"expert {expert.name} beside tensors that are carried", "carry them in a bundle of one network"
+        )
+    if expert.until == PURE_NOISE:
+        check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
+
+
+def joined(
+    conditions: tuple[Condition, ...], expert: Expert, own: Sequence[Condition]
+) -> tuple[tuple[Condition, ...], Mapping[str, str]]:
+    """The conditions of a bundle with those of an expert, and the input that each of the expert's feeds.
+
+    Networks share a condition of the same name and kind. Another kind under the same name is called EXPERT_NAME.
+    """
+    known, inputs = {each.name: each for each in conditions}, {}
+    for each in own:
+        there = known.get(each.name)
+        is_alike = there is None or all(getattr(there, field) == getattr(each, field) for field in SHARED)
+        name = each.name if is_alike else f"{expert.name}_{each.name}"
+        inputs[name] = each.input
+        if name not in known:
+            known[name] = msgspec.structs.replace(each, name=name, input=f"{expert.name}.{each.input}")
+    return tuple(known.values()), inputs

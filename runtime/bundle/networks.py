@@ -1,0 +1,54 @@
+"""The networks of a bundle by name, and each of them alone.
+
+Most bundles have one network, the denoiser, which the manifest itself describes. Others run the steps of an interval of
+lambda in its place (`NetworkEntry`). Verbs that work on one network at a time see it as a bundle of its own.
+"""
+
+from math import inf
+from typing import Any
+
+import msgspec
+
+from fewstep.plans.plan import DENOISER
+from fewstep.runtime.bundle.manifest import Manifest, NetworkEntry
+
+OWN = ("prediction", "heads", "prologue", "conditioner", "bodies", "engines", "ranges", "precision", "verification")
+NOT_OF_EXPERTS: dict[str, Any] = {"fitted": (), "text": None, "autoencoder": None, "policy": None, "units": None}
+
+
+def networks(manifest: Manifest) -> tuple[str, ...]:
+    """The names of all networks, from the noise on; the denoiser is the last."""
+    return (*manifest.networks, DENOISER)
+
+
+def network_at(manifest: Manifest, lam: float | None) -> str:
+    """The name of the network that runs a step of that lambda; None stands for -infinity."""
+    own = -inf if lam is None else lam
+    return next((name for name, each in manifest.networks.items() if own < each.until), DENOISER)
+
+
+def alone(manifest: Manifest, name: str) -> Manifest:
+    """The manifest as if a network were the bundle's only one."""
+    if name == DENOISER:
+        return msgspec.structs.replace(manifest, networks={})
+    entry = manifest.networks[name]
+    conditions = tuple(
+        msgspec.structs.replace(each, input=entry.inputs[each.name])
+        for each in manifest.conditions
+        if each.name in entry.inputs
+    )
+    own = {field: getattr(entry, field) for field in OWN}
+    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **own, **NOT_OF_EXPERTS)
+
+
+def with_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
+    """The manifest once a verb has changed the one of a network `alone`. What is not the network's own is taken over,
+    such as the commands of its provenance."""
+    kept = {field: getattr(manifest, field) for field in ("conditions", "networks", *NOT_OF_EXPERTS)}
+    if name == DENOISER:
+        return msgspec.structs.replace(changed, networks=manifest.networks)
+    entry: NetworkEntry = msgspec.structs.replace(
+        manifest.networks[name], **{field: getattr(changed, field) for field in OWN}
+    )
+    kept |= {field: getattr(manifest, field) for field in OWN} | {"networks": {**manifest.networks, name: entry}}
+    return msgspec.structs.replace(changed, **kept)

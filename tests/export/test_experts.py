@@ -1,0 +1,193 @@
+"""Networks for an interval of lambda: exported, run and calibrated as one bundle."""
+
+import json
+from math import log
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export import experts
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.spec import Spec
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+GAUSSIANS = '''
+"""Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
+
+import torch
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
+
+
+class Exact(torch.nn.Module):
+    def __init__(self, mean, deviation, predicts):
+        super().__init__()
+        self.mean, self.variance, self.predicts = mean, deviation**2, predicts
+
+    def forward(self, x, time, label):
+        sigma = (time / 1000)[:, None, None, None]
+        alpha, mean = 1 - sigma, self.mean + 0.1 * label.to(x.dtype)[:, None, None, None]
+        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
+        x0 = mean + gain * (x - alpha * mean)
+        return x0 if self.predicts == "sample" else (x - x0) / sigma
+
+
+def spec(predicts):
+    label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
+    return Spec("gauss", (1, 4, 4), (label,), predicts, ScheduleSpec("flow"))
+
+
+def quiet():
+    return Exact(0.5, 0.3, "flow"), spec("flow")
+
+
+def noisy():
+    return Exact(-0.2, 0.8, "sample"), spec("sample")
+'''
+LAYERS = '''
+"""Random networks of two widths."""
+
+import torch
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+
+
+class Layers(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        torch.manual_seed(width)
+        self.first, self.time = torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.Linear(1, width)
+        self.inner, self.last = torch.nn.Conv2d(width, width, 3, padding=1), torch.nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, x, time):
+        hidden = torch.relu(self.first(x) + self.time(time[:, None] / 1000)[:, :, None, None])
+        return x + self.last(torch.relu(self.inner(hidden)))
+
+
+def wide():
+    return Layers(24).eval(), Spec("layers", (1, 8, 8), (), "flow", ScheduleSpec("flow"))
+
+
+def thin():
+    return Layers(16).eval(), Spec("layers", (1, 8, 8), (), "flow", ScheduleSpec("flow"))
+'''
+EDGE = -0.5
+
+
+def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "gauss.py").write_text(GAUSSIANS)
+    file, bundle = tmp_path / "gauss.py", tmp_path / "bundle"
+    made = export(ExportOptions(f"{file}:quiet", bundle, verify="quick", expert=(f"noisy={file}:noisy@{EDGE}",)))
+    assert (made.networks["noisy"].until, made.networks["noisy"].prediction) == (EDGE, "sample")
+    assert made.provenance.commands == (
+        "fewstep export gauss.py:quiet -o BUNDLE --verify quick --expert noisy=gauss.py:noisy@-0.5",
+    )
+    sampler = load(bundle)
+    plan = sampler.compile("ddim:6")
+    x = sampler.draws([0, 1])(0).astype(np.float64)
+    labels, networks = np.array([1, 2]), []
+    times = [(step.alpha, step.sigma) for step in plan.steps] + [(1.0, 0.0)]
+    for (alpha, sigma), (alpha_t, sigma_t) in zip(times[:-1], times[1:], strict=True):
+        is_noisy = alpha == 0 or log(alpha / sigma) < EDGE
+        networks.append("noisy" if is_noisy else "denoiser")
+        mean, deviation = (-0.2, 0.8) if is_noisy else (0.5, 0.3)
+        means = (mean + 0.1 * labels)[:, None, None, None]
+        x0 = means + alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2) * (x - alpha * means)
+        x = alpha_t * x0 + sigma_t * (x - alpha * x0) / sigma
+    assert [step.network for step in plan.steps] == networks and len(set(networks)) == 2
+    np.testing.assert_allclose(sampler.sample(plan, [0, 1], {"class": labels}), x, atol=2e-6)
+
+
+def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(tmp_path: Path) -> None:
+    (tmp_path / "layers.py").write_text(LAYERS)
+    file, bundle = tmp_path / "layers.py", tmp_path / "bundle"
+    export(ExportOptions(f"{file}:wide", bundle, verify="quick", expert=(f"noisy={file}:thin@{EDGE}",)))
+    made = calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8))
+    manifest = open_bundle(bundle).manifest
+    quiet, noisy = manifest.bodies["int8-cpu-x86"], manifest.networks["noisy"].bodies["int8-cpu-x86"]
+    assert max(noisy.groups) < EDGE < min(quiet.groups)
+    assert len(noisy.groups) + len(quiet.groups) + 2 == 6  # a group for each step
+    assert set(made.others) == {"noisy"} and made.others["noisy"].table.groups == noisy.groups
+    assert quiet.trials[0].psnr > 40 and noisy.trials[0].psnr > 40
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        assert [step.group for step in int8.compile("ddim:6").steps] == [0, 1, 2, 3, 0, 1]
+        expected, samples = (each.sample("ddim:6", range(4)) for each in (exact, int8))
+    assert 10 * np.log10(4 / np.square(samples - expected).mean()) > 40
+    pack(PackOptions(bundle, tmp_path / "device"))
+    np.testing.assert_array_equal(load(tmp_path / "device", "int8").sample("ddim:6", range(4)), samples)
+    with pytest.raises(UserError, match=r"has the networks noisy, denoiser; bake takes bundles of one network"):
+        open_bundle(bundle).check_one_network("bake")
+    with pytest.raises(UserError, match="a precision map of a bundle with the network noisy; leave --quality"):
+        calibrate(CalibrateOptions(bundle, "ddim:6", quality="40dB"))
+    with pytest.raises(UserError, match="plan ddim:1@.* has no step of the network denoiser; give a longer plan"):
+        calibrate(CalibrateOptions(bundle, "ddim:1@trailing"))
+
+
+def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
+    """As Wan 2.2: `transformer` from boundary_ratio on, `transformer_2` below it."""
+    diffusers = pytest.importorskip("diffusers")
+    torch = pytest.importorskip("torch")
+    folder, sizes = tmp_path / "pipeline", {"sample_size": 8, "in_channels": 1, "out_channels": 1}
+    blocks = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+    blocks |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "add_attention": False}
+    for seed, name in enumerate(("transformer", "transformer_2")):
+        torch.manual_seed(seed)
+        diffusers.UNet2DModel(**sizes, **blocks).save_pretrained(folder / name)
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    index = {name: ["diffusers", "UNet2DModel"] for name in ("transformer", "transformer_2")}
+    index_file = folder / "model_index.json"
+    index_file.write_text(json.dumps({"_class_name": "WanPipeline", "boundary_ratio": 0.875, **index}))
+    bundle = tmp_path / "bundle"
+    made = export(ExportOptions(str(folder), bundle, verify="quick"))
+    assert list(made.networks) == ["high_noise"]
+    assert made.networks["high_noise"].until == pytest.approx(log(0.125 / 0.875), abs=1e-5)
+    sampler = load(bundle)
+    x, high = np.ones((1, 1, 8, 8), np.float32), diffusers.UNet2DModel.from_pretrained(folder / "transformer")
+    low = diffusers.UNet2DModel.from_pretrained(folder / "transformer_2")
+    for time, network in ((875.0, high), (874.0, low)):
+        with torch.no_grad():
+            expected = network(torch.ones(1, 1, 8, 8), time).sample.numpy()
+        np.testing.assert_allclose(sampler.evaluate(x, time), expected, atol=1e-4)
+    index_file.write_text(json.dumps({"_class_name": "WanPipeline", "boundary_ratio": 2.0, **index}))
+    with pytest.raises(UserError, match=r"boundary_ratio 2.0 is not in \(0, 1\)"):
+        export(ExportOptions(str(folder), tmp_path / "other", verify="quick"))
+
+
+@pytest.mark.parametrize("text", ["noisy", "noisy=a.py:f", "denoiser=a.py:f@1", "no word=a.py:f@1", "a=b@inf", "a=@1"])
+def test_an_expert_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"--expert .*; write NAME=SOURCE@LAMBDA"):
+        export(ExportOptions("fashion_mnist", tmp_path / "bundle", expert=(text,)))
+
+
+def test_experts_are_in_the_order_of_noise_and_share_what_they_can(tmp_path: Path) -> None:
+    def load(text: str) -> str:
+        return text
+
+    first, second = experts.experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], "fashion_mnist", load)
+    assert [(each.name, each.until) for each in (first, second)] == [("oms", PURE_NOISE), ("late", 1.5)]
+    assert second.load() == "ORG/NAME@main"
+    with pytest.raises(UserError, match="experts a and b share their name or their lambda"):
+        experts.experts(["a=x@1", "b=y@1"], "fashion_mnist", load)
+    label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
+    text, other = Condition("text", "text", (4,), "float32"), Condition("text", "prompt", (8,), "float32")
+    own = Condition("class", "y", (), "int64", null=3, low=0, high=2)
+    conditions, inputs = experts.joined((label, text), second, (own, other))
+    assert [(each.name, each.input) for each in conditions][2:] == [("late_text", "late.prompt")]
+    assert inputs == {"class": "y", "late_text": "prompt"}
+
+
+def test_an_expert_of_another_process_is_one_line() -> None:
+    flow, other = (Spec("a", (1, 4, 4), (), "sample", ScheduleSpec(kind)) for kind in ("flow", "cosine"))
+    expert = experts.Expert("noisy", 0.0, lambda: SimpleNamespace(spec=other))
+    with pytest.raises(UserError, match="expert noisy has schedule .*cosine.*, the denoiser .*flow"):
+        experts.load_expert(expert, flow, (), ())

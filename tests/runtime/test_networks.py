@@ -1,0 +1,163 @@
+"""A bundle of several networks: which of them runs a step, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import fewstep.runtime
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
+from fewstep.plans.spec import PURE_NOISE
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import NetworkEntry
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+
+RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
+PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
+
+
+def with_expert(bundle: Path, **fields: Any) -> Path:
+    """The tiny bundle, its own denoiser being the network of its noisy side too."""
+    with open_for_update(bundle, must_exist=True) as writer:
+        manifest = writer.manifest
+        assert manifest is not None
+        own = {"until": 0.0, "prediction": manifest.prediction, "inputs": {"class": "label"}, "bodies": manifest.bodies}
+        own |= {"source": "tiny", "source_sha256": "0" * 64, "prologue": manifest.prologue}
+        writer.commit(msgspec.structs.replace(manifest, networks={"noisy": NetworkEntry(**own | fields)}))
+    return bundle
+
+
+@pytest.fixture
+def single(tiny_bundle: Path) -> dict[tuple[str, str], np.ndarray]:
+    """Samples of the bundle before it has an expert, by precision and plan."""
+    return {
+        (precision, plan): fewstep.runtime.load(tiny_bundle, precision).sample(plan, **RUN)
+        for precision in ("float32", "int8")
+        for plan in PLANS
+    }
+
+
+@pytest.mark.parametrize("resident", [None, 1])
+def test_two_experts_that_are_one_network_give_the_single_run(
+    tiny_bundle: Path, single: dict[tuple[str, str], np.ndarray], resident: int | None
+) -> None:
+    with_expert(tiny_bundle)
+    for (precision, plan), samples in single.items():
+        sampler = fewstep.runtime.load(tiny_bundle, precision, resident=resident)
+        assert {step.network for step in sampler.compile(plan, 2.0).steps} == {"noisy", DENOISER}
+        np.testing.assert_array_equal(sampler.sample(plan, **RUN), samples)
+    sampler = fewstep.runtime.load(tiny_bundle, "int8", resident=resident)
+    each = sampler.sample_each(["ddim:6", "dpmpp_2m:5"], **RUN)
+    np.testing.assert_array_equal(each, [single["int8", "ddim:6"][0], single["int8", "dpmpp_2m:5"][1]])
+
+
+def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
+    x, times = np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0]
+    before = fewstep.runtime.load(tiny_bundle).evaluate(x, times, {"class": [0, 1]})
+    sampler = fewstep.runtime.load(with_expert(tiny_bundle))
+    called: list[str] = []
+    for name in ("noisy", DENOISER):
+        watch(sampler.of(name), name, called)
+    np.testing.assert_array_equal(sampler.evaluate(x, times, {"class": [0, 1]}), before)
+    assert called == ["noisy", DENOISER]
+
+
+def watch(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> None:
+    """Note each call of a sampler's graph."""
+    own = sampler.denoiser
+    object.__setattr__(sampler, "denoiser", lambda feeds: called.append(name) or own(feeds))
+
+
+class Counting(OnnxRuntime):
+    """A backend that notes which graphs it opens."""
+
+    opened: list[str] = []
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        self.opened.append(f"{name} of {bundle.manifest.name}")
+        return super().load(bundle, name)
+
+
+def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: Path) -> None:
+    with_expert(tiny_bundle)
+    counts = {}
+    for resident in (None, 1):
+        Counting.opened.clear()
+        sampler = fewstep.runtime.load(tiny_bundle, backend=Counting(), resident=resident)
+        assert Counting.opened == []
+        for _ in range(2):
+            sampler.sample("ddim:4", **RUN)
+        counts[resident] = len(Counting.opened)
+    assert counts == {None: 4, 1: 8}  # a prologue and a body of each of two networks
+    with pytest.raises(UserError, match="resident=0 networks; give at least 1"):
+        fewstep.runtime.load(tiny_bundle, resident=0)
+
+
+def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
+    before = fewstep.runtime.load(tiny_bundle).compile("ddim:4", 2.0)
+    sampler = fewstep.runtime.load(with_expert(tiny_bundle))
+    with pytest.raises(UserError, match=r"step 0 asks for the network denoiser, and .* runs noisy there; give"):
+        sampler.sample(before, **RUN)
+    plan = sampler.compile("ddim:4", 2.0)
+    np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"until": "0"}, "networks.*until: expected `float`"),
+        ({"inputs": {"colour": "label"}}, r"networks\['noisy'\].inputs: the manifest has no condition 'colour'"),
+        ({"inputs": {}}, r"networks\['noisy'\].prologue: no condition feeds the input 'label'"),
+        (
+            {"prologue": None},
+            r"networks\['noisy'\].bodies\['float32'\].graphs\[0\]: the prologue does not make",
+        ),
+        ({"bodies": {}}, r"networks\['noisy'\].bodies: there is none"),
+        ({"heads": 2}, r"networks\['noisy'\].bodies\['float32'\].graphs\[0\]: tensor 'v' has the shape"),
+        ({"more": 1}, r"networks.*unknown field `more`"),
+    ],
+)
+def test_a_damaged_network_is_one_line(tiny_bundle: Path, change: dict[str, Any], said: str) -> None:
+    edited(with_expert(tiny_bundle), lambda networks: networks["noisy"].update(change))
+    with pytest.raises(UserError, match=said) as refused:
+        open_bundle(tiny_bundle)
+    assert "\n" not in str(refused.value)
+
+
+def test_networks_that_are_none_are_one_line(tiny_bundle: Path) -> None:
+    edited(with_expert(tiny_bundle), lambda networks: networks.update(second=networks["noisy"]))
+    with pytest.raises(UserError, match=r"field networks: they end at lambda \[0.0, 0.0\], which does not increase"):
+        open_bundle(tiny_bundle)
+    edited(tiny_bundle, lambda networks: (networks.clear(), networks.update({"no word": {}})))
+    with pytest.raises(UserError, match="missing field `until`|missing required field"):
+        open_bundle(tiny_bundle)
+
+
+def edited(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest["networks"])
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_network_for_pure_noise_alone_runs_one_step_ahead(
+    tiny_bundle: Path, single: dict[tuple[str, str], np.ndarray]
+) -> None:
+    """One More Step: at pure noise a network that predicts x0 begins, whatever the denoiser predicts."""
+    with_expert(tiny_bundle, until=PURE_NOISE, prediction="sample")
+    sampler = fewstep.runtime.load(tiny_bundle)
+    plan, usual = sampler.compile("ddim:4", 2.0), sampler.compile("ddim:4", 2.0, strength=1.0)
+    assert [step.network for step in plan.steps] == ["noisy", *[DENOISER] * 4]
+    assert plan.steps[0].lam is None and plan.steps[0].alpha == 0
+    first, second, *_ = sampler.steps(plan, **RUN)
+    step = plan.steps[1]
+    expected = step.alpha * first.x0 + step.sigma * first.u
+    np.testing.assert_allclose(second.u, expected, rtol=1e-5, atol=1e-6)
+    assert all(step.network == DENOISER for step in usual.steps)  # an image to start from is no pure noise
