@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from fewstep.plans.compile import check_guidance, compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.shaping import as_shaping
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, check_fitted, find_fitted
 from fewstep.runtime.request import (
@@ -53,6 +56,7 @@ def plan_for(
         if renoise is not None or shaping is not None:
             raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS for those")
         plan = scheduler_plan(plan, guidance, facts.guided, bundle, manifest.x_shape, strength)
+        plan = _in_networks(plan, bundle) if manifest.networks else plan
     if isinstance(plan, str):
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
     check_fitted(plan, bundle, body, guidance)  # ahead of `check_plan`, whose fix is to compile the name
@@ -60,3 +64,13 @@ def plan_for(
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
     return regroup(plan, body.groups, DENOISER if manifest.networks else None)
+
+
+def _in_networks(plan: Plan, bundle: Bundle) -> Plan:
+    """A scheduler's plan, which knows one prediction, with the network of each step."""
+    manifest = bundle.manifest
+    for name, each in manifest.networks.items():
+        if (each.prediction, each.heads) != (manifest.prediction, manifest.heads):
+            raise UserError(f"plan {plan.name!r} for the network {name}, of another prediction", "give SOLVER:STEPS")
+    steps = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
+    return msgspec.structs.replace(plan, steps=steps)

@@ -15,6 +15,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Spec
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -158,6 +159,9 @@ def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = network(torch.ones(1, 1, 8, 8), time).sample.numpy()
         np.testing.assert_allclose(sampler.evaluate(x, time), expected, atol=1e-4)
+    plan = sampler.compile("scheduler:6")
+    assert [step.network for step in plan.steps] == ["high_noise" if s.time >= 875 else DENOISER for s in plan.steps]
+    assert len({step.network for step in plan.steps}) == 2 and np.isfinite(sampler.sample(plan)).all()
     index_file.write_text(json.dumps({"_class_name": "WanPipeline", "boundary_ratio": 2.0, **index}))
     with pytest.raises(UserError, match=r"boundary_ratio 2.0 is not in \(0, 1\)"):
         export(ExportOptions(str(folder), tmp_path / "other", verify="quick"))
