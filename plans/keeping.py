@@ -8,6 +8,7 @@ Gao et al. 2024, arXiv 2411.16375; Self Forcing: Huang et al. 2025, arXiv 2506.0
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,8 @@ from fewstep.plans.plan import DENOISER, Bank, Carry, CarryIn, Plan, Row, Step, 
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Carried, ScheduleSpec
+
+Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # of a step, for one bank
 
 
 def keeping(plan: Plan, carried: Sequence[Carried], schedule: ScheduleSpec, groups: Sequence[float] = ()) -> Plan:
@@ -28,16 +31,34 @@ def keeping(plan: Plan, carried: Sequence[Carried], schedule: ScheduleSpec, grou
     if any(each.bank == "sample" for each in carried):
         steps = (*steps, _of_sample(plan, NoiseSchedule(schedule), groups))
     banks = tuple(Bank(each.name, 1 if each.bank == "sample" else len(steps), is_kept=True) for each in carried)
-    last, made = len(steps) - 1, []
-    for index, step in enumerate(steps):
-        reads, writes = [], []
-        for number, bank in enumerate(banks):
-            slot = 0 if bank.slots == 1 else index
-            reads.append(CarryIn(number, _one(slot, bank.slots)))
-            if carried[number].bank == "step" or index == last:
-                writes.append(Carry(number, slot, _one(bank.slots, bank.slots + 1)))
-        made.append(msgspec.structs.replace(step, carry_in=tuple(reads), carry=tuple(writes)))
-    return msgspec.structs.replace(plan, banks=banks, steps=tuple(made))
+    rows = [bank_rows(number, each.bank, len(steps)) for number, each in enumerate(carried)]
+    made = tuple(
+        msgspec.structs.replace(
+            step,
+            carry_in=tuple(read for each in rows for read in each[index][0]),
+            carry=tuple(write for each in rows for write in each[index][1]),
+        )
+        for index, step in enumerate(steps)
+    )
+    return msgspec.structs.replace(plan, banks=banks, steps=made)
+
+
+def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[Entries]:
+    """What each step reads of bank `number`, and writes there."""
+    slots = 1 if bank == "sample" else steps
+    made = _one(slots, slots + 1)
+    return [
+        (
+            (CarryIn(number, _one(step % slots, slots)),),
+            (Carry(number, step % slots, made),) if bank == "step" or step == steps - 1 else (),
+        )
+        for step in range(steps)
+    ]
+
+
+def entries_of(step: Step, number: int) -> Entries:
+    """What a step reads of bank `number`, and writes there."""
+    return tuple(r for r in step.carry_in if r.bank == number), tuple(w for w in step.carry if w.bank == number)
 
 
 def _one(place: int, width: int) -> Row:

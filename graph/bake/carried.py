@@ -6,6 +6,7 @@ the evaluation that writes it. A first run is given zeros.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Value
 from fewstep.plans.errors import UserError
+from fewstep.plans.keeping import bank_rows, entries_of
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import Carried
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT
@@ -72,31 +74,19 @@ class CarriedBank:
 
 
 def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """The banks of a plan. UserError for one whose rows mix slots, or that no run before fills."""
-    tensors, banks = {each.name: each for each in carried}, []
+    """The banks of a plan, as `plans.keeping` makes them. UserError for others, whose rows mix slots."""
+    tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
+    counts = [len(step.branches) for step in plan.steps]
     for number, bank in enumerate(plan.banks):
-        reads = [read.row for step in plan.steps for read in step.carry_in if read.bank == number]
-        writes = [{write.slot: write.row for write in step.carry if write.bank == number} for step in plan.steps]
-        own = len(plan.steps) if bank.slots > 1 or len(plan.steps) == 1 else 1
-        slots = [index if own > 1 else 0 for index in range(len(plan.steps))]
-        made = (*[0.0] * bank.slots, 1.0)
-        is_held = bank.is_kept and bank.slots == own and len(reads) == len(plan.steps)
-        is_held &= all(
-            row.index(1.0) == slot and sum(map(abs, row)) == 1 for row, slot in zip(reads, slots, strict=False)
-        )
-        is_held &= all(each in ({}, {slot: made}) for each, slot in zip(writes, slots, strict=True))
-        last = plan.steps[-1]
-        is_held &= bool(writes[-1]) and (all(writes) if own > 1 else not any(writes[:-1]))
-        if not is_held or any(step.carry_in_terms for step in plan.steps):
+        tensor, rows = tensors.get(bank.name), [entries_of(step, number) for step in plan.steps]
+        is_mixed = tensor is None or rows != bank_rows(number, tensor.bank, len(rows))
+        if tensor is None or is_mixed or any(step.carry_in_terms for step in plan.steps):
             raise UserError(f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: no file holds that")
-        if own > 1 or len(plan.steps) == 1:
-            counts = [len(step.branches) for step in plan.steps]
-            first = tuple(sum(counts[:index]) for index in range(len(counts)))
-            banks.append(CarriedBank(tensors[bank.name], sum(counts), first, tuple(map(bool, writes))))
-            continue
-        first = tuple(place_of(step.branches, last.branches) for step in plan.steps)
+        first, count = tuple(accumulate(counts[:-1], initial=0)), sum(counts)
+        if tensor.bank == "sample":
+            first, count = tuple(place_of(step.branches, last.branches) for step in plan.steps), len(last.branches)
         if -1 in first:
             what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than they are written"
             raise UserError(what, "run the bundle: no file holds that")
-        banks.append(CarriedBank(tensors[bank.name], len(last.branches), first, tuple(map(bool, writes))))
+        banks.append(CarriedBank(tensor, count, first, tuple(bool(writes) for _, writes in rows)))
     return banks

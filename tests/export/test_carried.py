@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -169,3 +170,12 @@ def test_a_module_that_carries_otherwise_is_refused(change, message: str) -> Non
 def test_a_wrong_spec_is_refused(carried: list, message: str) -> None:
     with pytest.raises(UserError, match=message):
         spec(carried=carried)
+
+
+def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
+    plan = load(bundle).compile("ddim:3")
+    half = tuple(msgspec.structs.replace(read, row=(*[0.0] * 3, 0.5)) for read in plan.steps[3].carry_in[:1])
+    last = msgspec.structs.replace(plan.steps[3], carry_in=(*half, *plan.steps[3].carry_in[1:]))
+    (tmp_path / "mixed.json").write_bytes(encode(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last))))
+    with pytest.raises(UserError, match="mixes slots of 'past'; run the bundle"):
+        bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
