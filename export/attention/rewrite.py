@@ -36,10 +36,11 @@ def rewrite_attention(module: torch.nn.Module, spec: Spec, rewrites: Iterable[At
     """Rewrite the module's attention, each rewrite around those before it; returns the spec with their conditions."""
     rewrites = tuple(rewrites)
     conditions = [condition for rewrite in rewrites for condition in rewrite.conditions]
-    forward = module.forward
+    forward, start = module.forward, _first_condition(spec) + len(spec.conditions)
 
     def rewritten(*inputs: Tensor) -> Any:
-        own, values = inputs[: len(inputs) - len(conditions)], list(inputs[len(inputs) - len(conditions) :])
+        own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
+        values = list(inputs[start : start + len(conditions)])
         changes = []
         for rewrite in rewrites:
             taken = [values.pop(0) for _ in rewrite.conditions]
@@ -103,7 +104,7 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> AttentionRewrite:
         *negatives, scale = values
         replaced, kept = list(inputs), dict[int, tuple[Tensor, Tensor, Tensor | None]]()
         for place, negative in zip(places, negatives, strict=True):
-            replaced[place - len(spec.conditions)] = negative
+            replaced[_first_condition(spec) + place] = negative
 
         def keep(number: int) -> Change:
             def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -161,6 +162,11 @@ def _negative(text: Condition) -> Condition:
     nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # of a mask: all tokens are seen
     own = {"name": f"negative_{text.name}", "input": f"negative_{text.input}", "default": (nothing,)}
     return msgspec.structs.replace(text, **own, null=None, null_file=None, shared=True)
+
+
+def _first_condition(spec: Spec) -> int:
+    """The place of the first condition among the inputs of a module: behind x and the times."""
+    return 1 + len(spec.times)
 
 
 def setting(name: str, high: float, default: float = 0.0) -> Condition:

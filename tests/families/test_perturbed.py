@@ -18,8 +18,8 @@ from tests.families.chain import Family, families
 pytestmark = pytest.mark.slow
 
 WITHOUT = {  # convolutions alone, linear attention (Sana), a file, or attention written in other operations
-    "edm", "edm_preconditioned", "diffusion_policy_unet", "flow_map", "lerobot_diffusion", "onnx_file", "python_file",
-    "rddm", "resshift", "sana", "sgmse", "unet_1d", "unet_1d_free_horizon",
+    "chunk_causal", "edm", "edm_preconditioned", "diffusion_policy_unet", "flow_map", "lerobot_diffusion", "onnx_file",
+    "python_file", "rddm", "resshift", "sana", "sgmse", "unet_1d", "unet_1d_free_horizon",
 }  # fmt: skip
 EXPORTED = {"diffusion_policy_transformer", "flow_policy", "hunyuan_dit", "sd3", "unet_free_sizes", "unet_2d_condition"}
 

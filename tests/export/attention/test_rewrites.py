@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewstep.export.attention.request import AttentionRequest
+from fewstep.export.attention.request import rewritten as rewrite
 from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.folder import BATCH_LIMIT
@@ -23,7 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Branches
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Carried, Condition
 from tests.export.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, inputs
 from tests.export.verifying import verify
 
@@ -89,6 +91,21 @@ def test_a_sample_attends_to_the_keys_and_values_of_another() -> None:
     torch.testing.assert_close(source.module(x, time, text, zeros), Net()(x, time, text), atol=1e-6, rtol=0)
     before_the_first = source.module(x, time, text, zeros + 63)
     torch.testing.assert_close(before_the_first, source.module(x, time, text, torch.arange(4)), atol=1e-6, rtol=0)
+
+
+def test_carried_tensors_stand_behind_the_conditions() -> None:
+    class Carrying(Net):
+        def forward(self, x: Tensor, time: Tensor, text: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return super().forward(x + past, time, text), x
+
+    spec, (x, time, text) = replace(SPEC, carried=(Carried("past", (2, 4, 4)),)), inputs()
+    module, own, past, away = Carrying(), Carrying(), torch.ones(3, 2, 4, 4), torch.ones(3, WORDS, WIDTH)
+    taken, _ = rewrite(module, spec, AttentionRequest(("all",), ("all",)))
+    assert [each.name for each in taken.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
+    found, kept = module(x, time, text, away, torch.zeros(3), torch.zeros(3), past)
+    torch.testing.assert_close(found, own(x, time, text, past)[0], atol=1e-6, rtol=0)
+    steered, _ = module(x, time, text, away, torch.ones(3), torch.zeros(3), past)
+    assert kept is x and (steered - found).abs().max() > 0.01
 
 
 def test_all_of_them_together_are_one_graph() -> None:
