@@ -21,7 +21,7 @@ from fewstep.lowering.weights import QuantizedWeight
 from fewstep.ranges.moments import blocks_of
 
 DAMPING = 0.01  # of the mean second moment, added to each: inputs that were never seen apart have a factor too
-AT_ONCE = 1 << 20  # weights that are rounded at once; each holds some 40 bytes meanwhile
+AT_ONCE = 1 << 17  # weights that are rounded at once; each holds some 60 bytes meanwhile
 
 Float = NDArray[np.float64]
 
@@ -46,14 +46,17 @@ def corrected(
     integers = np.empty(rows.shape, np.int8)
     numbers = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)
     at_once = max(1, AT_ONCE // (blocks.outputs * blocks.width))
+    at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):
         spans = blocks.spans[start : start + at_once]
         own = np.stack([_padded(numbers[each], blocks.width) for each in spans])
         part = moments[start : start + at_once] * (own[:, :, None] * own[:, None, :])
-        wanted = np.stack([_padded(rows[blocks.place(each)], blocks.width) for each in spans])
-        scales = np.stack([nearest.scales[blocks.place(each)[0]] for each in spans])
-        for each, whole in zip(spans, gptq(wanted, scales.astype(np.float64), part, largest), strict=True):
-            integers[blocks.place(each)] = whole[:, : each.stop - each.start]
+        for first in range(0, blocks.outputs, at_most):
+            places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
+            wanted = np.stack([_padded(rows[place], blocks.width) for place in places])
+            scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
+            for (outputs, inputs), whole in zip(places, gptq(wanted, scales, part, largest), strict=True):
+                integers[outputs, inputs] = whole[:, : inputs.stop - inputs.start]
     shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
     values = np.moveaxis(integers.reshape(shape), 0, op.axis)
     return replace(nearest, values=np.ascontiguousarray(values))

@@ -37,10 +37,11 @@ class InputBlocks:
     taps: int
     groups: int
 
-    def place(self, span: slice) -> tuple[slice, slice]:
-        """The outputs that read a span, and the inputs among those of its group."""
+    def place(self, span: slice, outputs: slice) -> tuple[slice, slice]:
+        """These outputs of the group that reads a span, among all; and the inputs of the span among its group's."""
         group, start = divmod(span.start, self.inputs // self.groups)
-        return slice(group * self.outputs, (group + 1) * self.outputs), slice(start, start + span.stop - span.start)
+        first = group * self.outputs
+        return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)
 
 
 def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:

@@ -92,7 +92,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
         for each in (weight, rounded.values, nearest.values)
     )
     for number, span in enumerate(blocks.spans):
-        outputs, inputs = blocks.place(span)
+        outputs, inputs = blocks.place(span, slice(0, blocks.outputs))
         taps = np.ones(90) if multipliers is None else multipliers.repeat(9 if op is CONV else 1)[span]
         own = moments[number, : sizes[number], : sizes[number]] * np.outer(taps[: sizes[number]], taps[: sizes[number]])
         scales = nearest.scales[outputs].astype(np.float64)
