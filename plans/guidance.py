@@ -10,7 +10,7 @@ A distilled network that takes its guidance weight as a condition needs no form 
 import sys
 from collections.abc import Sequence
 from itertools import chain
-from math import copysign, inf, isfinite, isinf
+from math import isfinite
 from numbers import Real
 from typing import Literal
 
@@ -109,15 +109,13 @@ class Steer(Strict, frozen=True, tag="steer"):
         p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
         et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
         for data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
-    clip: w s is at most clip sigma, as real-time chunking bounds it (Black et al. 2025, arXiv 2506.07339).
     guidance: another form besides, whose branch "cond" has the gradient.
 
-    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" without a clip does not steer.
+    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" does not steer.
     """
 
     weight: float | tuple[float, ...] = 1.0
     scale: Literal["sigma2/alpha", "variance", "one"] = "sigma2/alpha"
-    clip: float | None = None
     guidance: Cfg | Branches | Pag | None = None
 
 
@@ -184,8 +182,6 @@ def problem(guidance: Guidance) -> str | None:
     if isinstance(guidance, Steer):
         if guidance.weight == ():
             return "has no weight"
-        if guidance.clip is not None and guidance.clip <= 0:
-            return f"has the clip {guidance.clip:g}, which is not above 0"
         return None if guidance.guidance is None else problem(guidance.guidance)
     if isinstance(guidance, Branches):
         steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
@@ -288,20 +284,16 @@ def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float
     """The factor of the gradient in x0; 0 without a `Steer`."""
     if not isinstance(guidance, Steer):
         return 0.0
-    most = inf if guidance.clip is None else guidance.clip * sigma
-    if guidance.scale == "sigma2/alpha":
-        size = sigma**2 / alpha if alpha else inf
-    else:
-        size = 1.0 if guidance.scale == "one" else sigma**2 / (alpha**2 + sigma**2)
     weight = _at(guidance.weight, evaluation)
-    factor = min(abs(weight) * size, most) if weight else 0.0
-    return 0.0 if isinf(factor) else copysign(factor, weight)
+    if guidance.scale == "sigma2/alpha":
+        return weight * sigma**2 / alpha if alpha else 0.0
+    return weight if guidance.scale == "one" else weight * sigma**2 / (alpha**2 + sigma**2)
 
 
 def _numbers(guidance: Guidance) -> Sequence[float]:
     if isinstance(guidance, Steer):
         besides = () if guidance.guidance is None else _numbers(guidance.guidance)
-        return (*_each(guidance.weight), guidance.clip or 0.0, *besides)
+        return (*_each(guidance.weight), *besides)
     if isinstance(guidance, Branches):
         return tuple(chain.from_iterable(map(_each, guidance.weights.values())))
     if isinstance(guidance, LinearAg):

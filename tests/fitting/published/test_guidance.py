@@ -5,7 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.fitting.published.guidance import Outputs, adaptive, collect, linear, similarity
+from fewstep.fitting.published.guidance import (
+    Outputs,
+    adaptive,
+    collect,
+    linear,
+    per_sample,
+    similarities,
+    similarity,
+)
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
@@ -142,3 +150,17 @@ def test_an_output_of_zeros_is_like_nothing():
     cond, uncond = np.array([[[1.0, 0.0], [0.0, 2.0]]]), np.array([[[0.0, 0.0], [0.0, 1.0]]])
     outputs = Outputs(cond, uncond, (cond, uncond))
     assert similarity(outputs) == pytest.approx([0.5])
+
+
+def test_each_sample_ends_its_guidance_where_its_own_branches_agree():
+    """Algorithm 1 of the paper, and one batch of the plans that it chooses."""
+    cosines = np.array([[0.2, 0.5], [0.6, 0.7], [0.95, 0.8], [0.3, 0.99], [0.5, 0.2], [0.5, 0.2]])
+    cond = np.broadcast_to([1.0, 0.0], (6, 2, 2))
+    noises = cond, np.stack([cosines, np.sqrt(1 - cosines**2)], axis=-1)
+    outputs = Outputs(np.zeros((6, 2, 2)), np.zeros((6, 2, 2)), noises)
+    assert similarities(outputs) == pytest.approx(cosines)
+    chosen = per_sample(3.0, outputs, threshold=0.9)
+    assert chosen == [Cfg((3.0,) * 3 + (1.0,)), Cfg((3.0,) * 4 + (1.0,))]
+    plans = [compile_plan("dpmpp_2m:6", DENOISING, each) for each in chosen]
+    assert [sum(len(step.branches) for step in plan.steps) for plan in plans] == [9, 10]
+    assert per_sample(3.0, outputs, threshold=1.1) == [Cfg((3.0,) * 6)] * 2
