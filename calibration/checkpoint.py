@@ -107,7 +107,7 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     """
     _remove_abandoned()
     sha = sha256(encode(task.plan))
-    sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes)).encode())
+    sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code())
     sha.update(repr(observed_tensors(task.prepared)).encode())
     sha.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))

@@ -64,7 +64,9 @@ def second_moments(
 
 
 def _each(task: Task, trajectories: Sequence[Trajectory], workers: Workers | None) -> Iterator[Moments]:
-    rows = min(TRAJECTORIES, len(task.seeds)) * sum(len(step.branches) for step in task.plan.steps)
+    rows = min(TRAJECTORIES, len(task.seeds)) * sum(
+        len(step.branches) for step in task.plan.steps if step.network == task.network
+    )
     positions = -(-POSITIONS // rows)
     if workers is None:
         return map(moments_along(task, positions), trajectories)
