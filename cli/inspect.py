@@ -9,15 +9,8 @@ from rich.tree import Tree
 from fewstep.cli.bake import baked_lines
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
-from fewstep.evaluation.contents import (
-    BodyContents,
-    Contents,
-    GraphContents,
-    InspectOptions,
-    NetworkContents,
-    Share,
-    inspect,
-)
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.evaluation.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError

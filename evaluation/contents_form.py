@@ -1,0 +1,153 @@
+"""What `fewstep inspect` shows of a bundle, as data: its JSON is these structs."""
+
+import msgspec
+
+from fewstep.evaluation.results import Operation
+from fewstep.evaluation.verified import VerifiedStage
+from fewstep.plans.spec import Carried, ScheduleSpec
+from fewstep.runtime.bundle.manifest import (
+    Affine,
+    Condition,
+    Coverage,
+    EngineEntry,
+    FittedPlan,
+    Policy,
+    Provenance,
+    Size,
+    TensorEntry,
+    Tokens,
+    Trial,
+)
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what is shown."""
+
+
+class GraphContents(Struct, frozen=True):
+    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it).
+
+    `fused` are nodes of onnxruntime's own operations that only the optimized graph has: made of several, or faster.
+    `engine` says which TensorRT parses the graph, or which operation none does; nothing for a graph that is for another
+    engine.
+    """
+
+    file: str
+    bytes: int  # with its weight files
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    operations: dict[str, int]  # nodes by operation, the most frequent first
+    optimized: dict[str, int] | None
+    fused: dict[str, int]
+    engine: str | None
+
+
+class Share(Struct, frozen=True):
+    """What runs in one type, and the reasons where that is not int8: how many operations have each."""
+
+    type: str
+    operations: int
+    macs: int  # per sample
+    reasons: dict[str, int]
+
+
+class StepGraphContents(Struct, frozen=True):
+    """A graph that runs the steps with lambda below `until` in place of the body's last one, with more in float."""
+
+    until: float
+    graph: GraphContents
+    coverage: Coverage
+
+
+class BodyContents(Struct, frozen=True):
+    """One deployable form of the denoiser. `multiplying` are its operations that multiply, in order; `uncounted` says
+    why they are not there."""
+
+    precision: str
+    target: str
+    plan: str | None
+    groups: tuple[float, ...]
+    graph: GraphContents
+    shares: tuple[Share, ...]
+    multiplying: tuple[Operation, ...]
+    types: tuple[str, ...]  # of the operations of `multiplying`
+    earlier: tuple[StepGraphContents, ...] = ()
+    uncounted: str = ""
+    trials: tuple[Trial, ...] = ()
+
+
+class PlanContents(Struct, frozen=True):
+    """What a stored plan costs."""
+
+    file: str
+    steps: int
+    evaluations: int  # calls of the network, each with all its branches
+    branches: int  # of all evaluations: a guided one has two
+    rows: int
+    guidance: str | None  # the weight, or the form with its numbers
+    is_stochastic: bool
+
+
+class RangesContents(Struct, frozen=True):
+    """A ranges table: the bodies that were lowered by it, along which plan, by which method, of how many tensors, in
+    how many lambda groups."""
+
+    bodies: tuple[str, ...]
+    file: str
+    plan: str
+    method: str
+    tensors: int
+    groups: int
+
+
+class FittedContents(FittedPlan, frozen=True):
+    """A fitted plan, with its guidance in words and the command that fits it again. `is_left_behind` says whether its
+    body has another graph now, as after another calibration."""
+
+    guidance: str
+    command: str
+    is_left_behind: bool
+
+
+class NetworkContents(Struct, frozen=True):
+    """A network beside the denoiser, as a manifest's `NetworkEntry` has it. `until` is None at pure noise."""
+
+    until: float | None
+    prediction: str
+    source: str
+    conditions: tuple[str, ...]
+    conditioner: GraphContents | None
+    prologue: GraphContents | None
+    bodies: dict[str, BodyContents]
+
+
+class Contents(Struct, frozen=True):
+    """A bundle. Sizes in bytes."""
+
+    path: str
+    name: str
+    bytes: int
+    x_shape: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    prediction: str
+    schedule: ScheduleSpec
+    conditions: tuple[Condition, ...]
+    carried: tuple[Carried, ...]
+    conditioner: GraphContents | None
+    prologue: GraphContents | None
+    verified: tuple[VerifiedStage, ...]
+    bodies: dict[str, BodyContents]
+    plans: dict[str, PlanContents]
+    fitted: tuple[FittedContents, ...]
+    ranges: tuple[RangesContents, ...]
+    engines: tuple[EngineEntry, ...]
+    files: dict[str, int]
+    report: str | None
+    provenance: Provenance
+    companions: dict[str, GraphContents]
+    prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
+    policy: Policy | None
+    units: Affine | None
+    scheduler: str | None  # the class of diffusers that came with the denoiser
+    unreadable: dict[str, str]  # of files that are missing or damaged, what to do
+    networks: dict[str, NetworkContents]  # beside the denoiser
