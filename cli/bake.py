@@ -37,7 +37,8 @@ def baked_lines(file: Path, baked: Baked) -> tuple[str, ...]:
 
 
 def _ports(baked: Baked) -> tuple[str, ...]:
-    return f"takes {'; '.join(map(_port, baked.inputs))}", f"returns {_port(baked.output)}"
+    returned = (baked.output, *baked.carried)
+    return f"takes {'; '.join(map(_port, baked.inputs))}", f"returns {'; '.join(map(_port, returned))}"
 
 
 def _port(port: BakedPort) -> str:

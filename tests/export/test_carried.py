@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from fewstep.cli.bake import baked_lines
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -93,6 +94,7 @@ def test_a_baked_file_carries_on(bundle: Path, tmp_path: Path, unroll: bool, bat
     plan = sampler.compile("dpmpp_2m:3", guidance)
     (tmp_path / "plan.json").write_bytes(encode(plan))
     baked, _ = bake(BakeOptions(bundle, str(tmp_path / "plan.json"), file, unroll=unroll, batch=batch))
+    assert any("returns sample" in line and "; next_past float32" in line for line in baked_lines(file, baked))
     session = onnxruntime.InferenceSession(file)
     rows = sum(len(step.branches) for step in plan.steps)
     ports = {port.name: tuple(port.shape) for port in baked.carried}
