@@ -21,7 +21,7 @@ from fewstep.lowering.weights import QuantizedWeight
 from fewstep.ranges.moments import blocks_of
 
 DAMPING = 0.01  # of the mean second moment, added to each: inputs that were never seen apart have a factor too
-AT_ONCE = 1 << 17  # weights that are rounded at once; each holds some 60 bytes meanwhile
+AT_ONCE = 1 << 15  # weights that are rounded at once; each holds some 60 bytes meanwhile
 
 Float = NDArray[np.float64]
 
