@@ -1,5 +1,6 @@
 """docs/measured/systems.md: its rows, and the figures that claims.py puts into them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from benchmarks.claims.claim_lines import Line
 
 PAGE = Path(__file__).parents[2] / "docs/measured/systems.md"
 MEASURED = "[claims](claims.md):"
+WORKS = re.compile(r"works(; [^:;]*)?")  # what a verdict begins with
 PARTS = {"FIND": "REINFORCE on the start"}  # a system of which a part is measured, and the part's name
 
 
@@ -24,7 +26,8 @@ def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
 
 
 def renewed(page: str, lines: Sequence[Line]) -> str:
-    """The page with the figures of these lines in the cells that begin with `MEASURED`."""
+    """The page with the figures of these lines in the cells that begin with `MEASURED`, and whether they pay behind the
+    word "works"."""
     return "\n".join(_renewed(line, lines) for line in page.split("\n"))
 
 
@@ -33,10 +36,14 @@ def _renewed(row: str, lines: Sequence[Line]) -> str:
         return row
     cells = row.strip()[2:-1].split(" | ")
     of = lines_of(cells[0], lines)
-    cells[3] = f"{MEASURED} {'; '.join(_figure(line) for line in of) or 'no line is kept'}"
+    cells[3] = f"{MEASURED} {'; '.join(_figure(line, cells[0]) for line in of) or 'no line is kept'}"
+    if of and cells[4].startswith("works"):
+        paying = sum(line.pays for line in of)
+        word = "pays" if paying == len(of) else "pays in part" if paying else "does not pay"
+        cells[4] = WORKS.sub(f"works; {word}", cells[4], count=1)
     return f"| {' | '.join(cells)}|" if row.endswith("|") else row
 
 
-def _figure(line: Line) -> str:
-    word = "pays" if line.pays else "no"
-    return f"{line.figure} {line.gain.mean:+.2f} to {line.control}, {line.model} ({word})"
+def _figure(line: Line, system: str) -> str:
+    word, name = "pays" if line.pays else "no", "" if line.system == system else f"{line.system}, "
+    return f"{name}{line.figure} {line.gain.mean:+.2f} to {line.control}, {line.model} ({word})"
