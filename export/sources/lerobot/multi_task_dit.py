@@ -1,13 +1,14 @@
 """A policy of type "multi_task_dit": CLIP for cameras and task, a transformer over actions."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING
 
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.lerobot.diffusion import one_size, scheduler_of, size_of
 from fewstep.export.sources.lerobot.language import read_language
-from fewstep.export.sources.lerobot.policy import STATE, Names, PolicyFolder, count, load_weights, need
+from fewstep.export.sources.lerobot.policy import STATE, Names, PolicyFolder, count, load_weights, need, read_policy
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs import schedule_from_scheduler_config
@@ -130,9 +131,13 @@ def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
         need(own, f"{name}_embedding.weight", WORD_NAMES, folder)[0] for name in ("token", "position")
     )
 
-    def load() -> "nn.Module":
+    home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
+
+    def load() -> "nn.Module":  # reads again: nothing of the policy's file stays in memory until then
         from fewstep.models.policies.encoders import ClipText
 
-        return load_weights(lambda: ClipText(shape, vocabulary, positions, text.shape[0]), folder, WORD_NAMES, own)
+        again = read_policy(home, config, name)
+        make = partial(ClipText, shape, vocabulary, positions, width)
+        return load_weights(make, again, WORD_NAMES, WORD_NAMES.own(again))
 
     return read_language(folder).source(load, (text,), vocabulary, 4 * sum(each.numel() for each in own.values()))

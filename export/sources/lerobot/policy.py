@@ -16,6 +16,7 @@ from fewstep.export.sources.lerobot.statistics import (
     normaliser,
     read_tensors,
 )
+from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition
 from fewstep.runtime.bundle.reading import file_sha256
@@ -180,7 +181,9 @@ def load_weights(
         if own[name].shape != wanted[name].shape:
             has, asks = list(own[name].shape), list(wanted[name].shape)
             raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
-    network.load_state_dict(dict(own), assign=True)
+    # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
+    placed = {name: each.clone() if each.nbytes < LARGE else each for name, each in own.items()}
+    network.load_state_dict(placed, assign=True)
     return network
 
 

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fewstep.export.sources.lerobot.diffusion import one_size, size_of
@@ -9,6 +11,7 @@ from fewstep.export.sources.lerobot.language import read_language
 from fewstep.export.sources.lerobot.multi_task_dit import FLOW, PREDICTION
 from fewstep.export.sources.lerobot.policy import (
     STATE,
+    WEIGHTS,
     WRITE_IT,
     Names,
     PolicyFolder,
@@ -17,6 +20,7 @@ from fewstep.export.sources.lerobot.policy import (
     load_weights,
     need,
 )
+from fewstep.export.sources.lerobot.statistics import read_tensors
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
@@ -191,14 +195,17 @@ def _source(
         policy=Policy(1, 0, int(config["n_action_steps"]), width=folder.action),
     )
 
-    def load() -> "nn.Module":
-        from fewstep.models.policies.vla import WordEmbedding
-
-        return WordEmbedding(table.float(), scale)
-
+    load = partial(_words, folder.home, embedding, scale)
     companion = words.source(load, text, len(table), 4 * table.numel())
     module = RawPolicy(network, statistics, first=len(state), cameras=len(pictures))
     return TorchSource(module, spec, folder.name, folder.sha256, beside=companion)
+
+
+def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
+    """The table of words, read again: nothing of the policy's file stays in memory until then."""
+    from fewstep.models.policies.vla import WordEmbedding
+
+    return WordEmbedding(read_tensors(home / WEIGHTS)[embedding].float(), scale)
 
 
 def _eyes(

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 import fewstep.runtime
 from fewstep.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
 from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.io import load
+from fewstep.graph.weights import LARGE
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -186,3 +188,12 @@ def test_statistics_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     save_file({**load_file(file), "observation.state.mean": torch.tensor([0.0, float("nan"), 0.0])}, file)
     with pytest.raises(UserError, match=r"mean of observation\.state holds NaN"):
         load_source(str(tmp_path))
+
+
+def test_no_small_weight_keeps_the_file_in_memory(tmp_path: Path) -> None:
+    """A graph holds small weights as they are, and a view of the mapped file would hold all of it."""
+    write("smolvla", tmp_path)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource)
+    small = [each for each in source.module.parameters() if each.nbytes < LARGE]
+    assert small and all(each.untyped_storage().nbytes() == each.nbytes for each in small)
