@@ -17,7 +17,7 @@ from fewstep.runtime import load, spectrogram
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 PARTS = 8  # of the samples that a distance is measured on
-# Chosen on 128 seeds from 20 000 on, for both ways, by the least FD of `ddim:8`
+# By FD of `ddim:8` on 128 seeds from 20 000 on: weights 1 to 3, and CFG++ at 0.15 to 0.8, which fell to the last
 CFG = {"dit_flow": 3.0, "convnext_v_cosine": 2.0}
 CFG_PP = {"dit_flow": 1.0, "convnext_v_cosine": 1.0}  # the end of its range
 SKIPS = {"unet_epsilon_linear": 0.9}  # of the innermost skip, rising to 1: one value, which no search chose
