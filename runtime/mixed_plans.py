@@ -110,3 +110,8 @@ def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
     for places, values in parts:
         result[places] = values
     return result
+
+
+def at(places: Sequence[int], arrays: Feeds) -> dict[str, NDArray[Any]]:
+    """The rows of arrays [B, ...] at some places of a batch."""
+    return {name: array[places] for name, array in arrays.items()}

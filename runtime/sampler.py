@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from msgspec.structs import replace
@@ -26,14 +26,11 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan, Step, group_of, regroup
 from fewstep.runtime import conditions, mixed_plans, units
-from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
 from fewstep.runtime.bundle.networks import network_at
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import BodyInputs, Overrides, branch_values, check_times, feeds, plan_blocks
-from fewstep.runtime.feeds import tensor_name as name_of
+from fewstep.runtime.feeds import Overrides, branch_values, check_times
 from fewstep.runtime.finite import OUTPUT, check_finite, checked, finite_sample, finite_states
+from fewstep.runtime.loaded_network import Array, BranchValues, Float32, LoadedNetwork
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.prologues import TIME, TO, Arrays
 from fewstep.runtime.request import (
@@ -47,34 +44,23 @@ from fewstep.runtime.request import (
     check_settings,
     check_tensors,
     check_x,
-    slots_of,
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized
-from fewstep.runtime.slots import Carrying, Slots
+from fewstep.runtime.slots import Carrying, Slots, refuse_banks
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
 
-Array = NDArray[np.floating[Any]]
-Float32 = NDArray[np.float32]
 PLAN = "dpmpp_2m:8"
 PLANS_KEPT = 16
 
 
 @dataclass(frozen=True, repr=False)
-class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready; `load` makes it. `denoiser` is the body's last graph, `earlier` are those
-    before it, and `nulls` the null values of conditions that lie in files, by name. `experts` are samplers of the
-    networks that run steps in its place, each as if it were alone."""
+class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
+    """A denoiser that is loaded and ready; `load` makes it. `experts` are samplers of the networks that run steps in
+    its place, each as if it were alone."""
 
-    bundle: Bundle
-    body: Body
-    denoiser: LoadedGraph
-    prologue: LoadedGraph | None
-    earlier: tuple[LoadedGraph, ...] = ()
-    nulls: Arrays = field(default_factory=dict)
-    conditioner: LoadedGraph | None = None
     experts: Mapping[str, "Sampler"] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -183,8 +169,6 @@ class Sampler(AbstractContextManager["Sampler"]):
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
-        for each in compiled:
-            self._refuse_banks(each)
         cohorts = [
             self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
@@ -230,21 +214,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         block[TIME] = times.astype(np.float32)
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
-        outputs: list[tuple[NDArray[np.intp], Float32]] = []
+        result = np.empty((len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]), np.float32)
         for key in dict.fromkeys(keys):  # a call is for one range group of one network
             places = np.flatnonzero([each == key for each in keys])
             part = {name: values[places] for name, values in block.items()}
-            outputs.append((places, self.of(key[0])._evaluated(x[places], part, key[1])))
-        result = np.empty((len(x), *outputs[0][1].shape[1:]), np.float32)
-        for places, output in outputs:
-            result[places] = output
+            result[places] = self.of(key[0]).evaluated(x[places], part, key[1])
         return result
-
-    def _evaluated(self, x: Float32, block: Arrays, group: int) -> Float32:
-        fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner)(0)
-        for each in self.bundle.manifest.carried:
-            fed |= {CARRIED + each.name: np.zeros((len(x), *each.shape), each.dtype)}
-        return self.call(x, fed, group)
 
     def network(
         self,
@@ -255,10 +230,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         sizes: Mapping[str, int] | None = None,
     ) -> StepNetwork:
         """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
-        takes = sized(self.bundle.manifest, sizes)
-        values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
-        self._refuse_banks(plan)
-        network = self._network(plan, samples, values)
+        refuse_banks(plan, self.bundle.path)
+        network = self._network(plan, samples, self._values(samples, condition, branches, sizes))
 
         def finite(index: int, step: Step, u: Array) -> Sequence[Array]:
             for output in (outputs := network(index, step, u)):
@@ -278,9 +251,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The denoiser along a compiled plan, for `execute`. It begins with zeros where the plan carries tensors."""
         if not plan.banks:
             return self.network(plan, samples, condition, branches, sizes)
-        takes = sized(self.bundle.manifest, sizes)
-        values = branch_values(takes.conditions, condition, branches, samples, self.nulls)
-        return self._carrying(plan, samples, values, None)
+        return self.carrying(plan, samples, self._values(samples, condition, branches, sizes), None)
 
     def feeds(
         self,
@@ -291,9 +262,18 @@ class Sampler(AbstractContextManager["Sampler"]):
         sizes: Mapping[str, int] | None = None,
     ) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The body's inputs but x at each step of a compiled plan: for callers that join several runs."""
-        self._refuse_banks(plan)
+        refuse_banks(plan, self.bundle.path)
+        return self._feeds(plan, samples, self._values(samples, condition, branches, sizes))
+
+    def _values(
+        self,
+        samples: int,
+        condition: conditions.ConditionValues | None,
+        branches: Overrides | None,
+        sizes: Mapping[str, int] | None,
+    ) -> BranchValues:
         takes = sized(self.bundle.manifest, sizes)
-        return self._feeds(plan, samples, branch_values(takes.conditions, condition, branches, samples, self.nulls))
+        return branch_values(takes.conditions, condition, branches, samples, self.nulls)
 
     def draws(self, seeds: Sequence[int], sizes: Mapping[str, int] | None = None) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
@@ -312,33 +292,12 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def call(self, x: Array, fed: Arrays, group: int, network: str = DENOISER) -> Float32:
         """A network on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        return self.of(network)._called(x, fed, group)[0]
-
-    def _called(self, x: Array, fed: Arrays, group: int) -> tuple[Float32, Arrays]:
-        """The denoiser's output, and all that it returns by name."""
-        graph = self._graphs[0 if len(self._graphs) == 1 else self.body.serving(group)]
-        others = fed if len(self._graphs) == 1 else {name: fed[name] for name in graph.inputs if name in fed}
-        returned = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others})
-        output = returned.get(graph.output)
-        if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
-            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
-        return output, returned
-
-    @cached_property
-    def inputs(self) -> BodyInputs:
-        """The body's inputs but x."""
-        return BodyInputs.of(self.bundle, self.body)
+        return self.of(network).called(x, fed, group)[0]
 
     @property
     def shared(self) -> tuple[str, ...]:
         """The inputs that all samples of a call have in common, of all networks."""
         return tuple({name for each in (self, *self.experts.values()) for name in each.inputs.groups})
-
-    @cached_property
-    def _graphs(self) -> list["_LoadedStep"]:
-        """The body's graphs."""
-        loaded = (*self.earlier, self.denoiser)
-        return [_LoadedStep.of(*each) for each in zip(loaded, self.body.graphs, strict=True)]
 
     def compile(
         self,
@@ -399,28 +358,24 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
-        network: StepNetwork | Carrying = self._network(plan, len(request.seeds), request.values)
-        if plan.banks:
-            network = self._carrying(plan, len(request.seeds), request.values, request.settings.get("carried"))
+        run = (plan, len(request.seeds), request.values)
+        network = self.carrying(*run, request.settings.get("carried")) if plan.banks else self._network(*run)
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))
 
     def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""
-
-        def here(branch: str) -> dict[str, NDArray[Any]]:
-            return {name: array[places] for name, array in request.values(branch).items()}
-
+        refuse_banks(plan, self.bundle.path)
         return mixed_plans.Cohort(
             plan,
             places,
             self.draws([request.seeds[place] for place in places], request.settings.get("sizes")),
-            {name: tensor[places] for name, tensor in request.tensors(plan).items()},
-            self._feeds(plan, len(places), here),
+            mixed_plans.at(places, request.tensors(plan)),
+            self._feeds(plan, len(places), lambda branch: mixed_plans.at(places, request.values(branch))),
         )
 
-    def _network(self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]) -> StepNetwork:
+    def _network(self, plan: Plan, samples: int, values: BranchValues) -> StepNetwork:
         fed = self._feeds(plan, samples, values)
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
@@ -429,64 +384,16 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         return evaluate
 
-    def _carrying(
-        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]], carried: Slots | None
-    ) -> Carrying:
-        fed = self._feeds(plan, samples, values)
-
-        def evaluate(index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
-            x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
-            ports = {CARRIED + name: array for name, array in taken.items()}
-            output, returned = self._called(x, {**fed(index), **ports}, step.group)
-            made = {bank.name: returned[NEXT + bank.name] for bank in plan.banks}
-            return mixed_plans.split_outputs(output, step), made
-
-        return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
-
-    def _refuse_banks(self, plan: Plan) -> None:
-        """UserError for a plan whose run carries tensors, where no run would carry them."""
-        if isinstance(plan, Plan) and plan.banks:
-            name = plan.banks[0].name
-            raise UserError(
-                f"{self.bundle.path} carries {name!r} from run to run", "run it by sample, steps or carry_on"
-            )
-
-    def _feeds(
-        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
-    ) -> Callable[[int], dict[str, NDArray[Any]]]:
+    def _feeds(self, plan: Plan, samples: int, values: BranchValues) -> Callable[[int], dict[str, NDArray[Any]]]:
         """The inputs at each step of the network that runs it. What makes its rows runs once, before its first step."""
         check_compiled(plan)
         if not self.experts:
-            return self._own_feeds(plan, samples, values)
+            return self.own_feeds(plan, samples, values)
 
         @cache
         def of(network: str) -> Callable[[int], dict[str, NDArray[Any]]]:
             steps = tuple(step for step in plan.steps if step.network == network)
-            return self.of(network)._own_feeds(replace(plan, steps=steps), samples, values)
+            return self.of(network).own_feeds(replace(plan, steps=steps), samples, values)
 
         names = [step.network for step in plan.steps]
         return lambda index: of(names[index])(names[:index].count(names[index]))
-
-    def _own_feeds(
-        self, plan: Plan, samples: int, values: Callable[[str], dict[str, NDArray[Any]]]
-    ) -> Callable[[int], dict[str, NDArray[Any]]]:
-        for has_second in {step.to is not None for step in plan.steps}:
-            check_times(has_second, self.inputs.has_second_time)
-        blocks = plan_blocks(plan, values, samples)
-        groups = [step.group for step in plan.steps]
-        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
-
-
-class _LoadedStep(NamedTuple):
-    """A graph of the body, and the names of its inputs and its output."""
-
-    loaded: LoadedGraph
-    file: str
-    x: str
-    output: str
-    inputs: tuple[str, ...]
-
-    @classmethod
-    def of(cls, loaded: LoadedGraph, graph: GraphEntry) -> "_LoadedStep":
-        inputs = tuple(each.name for each in graph.inputs)
-        return cls(loaded, graph.file, name_of(graph, "x"), name_of(graph, "output"), inputs)

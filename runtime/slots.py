@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,3 +101,10 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
     if problem := carry_problem(plan, begins):
         raise UserError(f"plan {plan.name!r} with what is carried: {problem}", fix)
     return slots
+
+
+def refuse_banks(plan: Plan, path: Path) -> None:
+    """UserError for a plan whose run carries tensors, where no run would carry them."""
+    if isinstance(plan, Plan) and plan.banks:
+        name = plan.banks[0].name
+        raise UserError(f"{path} carries {name!r} from run to run", "run it by sample, steps or carry_on")

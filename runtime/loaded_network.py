@@ -1,0 +1,103 @@
+"""A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Step
+from fewstep.runtime import mixed_plans
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
+from fewstep.runtime.feeds import tensor_name as name_of
+from fewstep.runtime.prologues import Arrays
+from fewstep.runtime.request import slots_of
+from fewstep.runtime.slots import Carrying, Slots
+
+Array = NDArray[np.floating[Any]]
+Float32 = NDArray[np.float32]
+BranchValues = Callable[[str], dict[str, NDArray[Any]]]  # conditions of a branch by name
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedNetwork:
+    """`denoiser` is the body's last graph, `earlier` are those before it, and `nulls` the null values of conditions
+    that lie in files, by name."""
+
+    bundle: Bundle
+    body: Body
+    denoiser: LoadedGraph
+    prologue: LoadedGraph | None
+    earlier: tuple[LoadedGraph, ...] = ()
+    nulls: Arrays = field(default_factory=dict)
+    conditioner: LoadedGraph | None = None
+
+    @cached_property
+    def inputs(self) -> BodyInputs:
+        """The body's inputs but x."""
+        return BodyInputs.of(self.bundle, self.body)
+
+    def called(self, x: Array, fed: Arrays, group: int) -> tuple[Float32, Arrays]:
+        """The output [N, heads * C, ...] for x [N, *x_shape] at a step of a range group, and all it returns by name."""
+        graph = self.graphs[0 if len(self.graphs) == 1 else self.body.serving(group)]
+        others = fed if len(self.graphs) == 1 else {name: fed[name] for name in graph.inputs if name in fed}
+        returned = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others})
+        output = returned.get(graph.output)
+        if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
+            raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
+        return output, returned
+
+    def evaluated(self, x: Float32, block: Arrays, group: int) -> Float32:
+        """The output for x [N, *x_shape] where a block [N, ...] has times and conditions. What it carries is zeros."""
+        fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner)(0)
+        for each in self.bundle.manifest.carried:
+            fed |= {CARRIED + each.name: np.zeros((len(x), *each.shape), each.dtype)}
+        return self.called(x, fed, group)[0]
+
+    def own_feeds(self, plan: Plan, samples: int, values: BranchValues) -> Callable[[int], dict[str, NDArray[Any]]]:
+        """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
+        for has_second in {step.to is not None for step in plan.steps}:
+            check_times(has_second, self.inputs.has_second_time)
+        blocks = plan_blocks(plan, values, samples)
+        groups = [step.group for step in plan.steps]
+        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
+
+    def carrying(self, plan: Plan, samples: int, values: BranchValues, carried: Slots | None) -> Carrying:
+        """The network along a plan that carries tensors, for `execute`; None begins with zeros."""
+        fed = self.own_feeds(plan, samples, values)
+
+        def evaluate(index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
+            x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
+            ports = {CARRIED + name: array for name, array in taken.items()}
+            output, returned = self.called(x, {**fed(index), **ports}, step.group)
+            made = {bank.name: returned[NEXT + bank.name] for bank in plan.banks}
+            return mixed_plans.split_outputs(output, step), made
+
+        return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
+
+    @cached_property
+    def graphs(self) -> list["LoadedStep"]:
+        """The body's graphs."""
+        loaded = (*self.earlier, self.denoiser)
+        return [LoadedStep.of(*each) for each in zip(loaded, self.body.graphs, strict=True)]
+
+
+class LoadedStep(NamedTuple):
+    """A graph of the body, and the names of its inputs and its output."""
+
+    loaded: LoadedGraph
+    file: str
+    x: str
+    output: str
+    inputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, loaded: LoadedGraph, graph: GraphEntry) -> "LoadedStep":
+        inputs = tuple(each.name for each in graph.inputs)
+        return cls(loaded, graph.file, name_of(graph, "x"), name_of(graph, "output"), inputs)
