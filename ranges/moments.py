@@ -18,7 +18,7 @@ from fewstep.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 WIDTH = 256  # inputs of a block, at most; a channel's taps stay together
-MOST_BYTES = 2**28  # of the moments of a network; a larger one has narrower blocks
+MOST_BYTES = 2**25  # of the moments of a network, or a sixteenth of its weights; a larger one has narrower blocks
 
 Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [blocks, width, width]
 
@@ -61,7 +61,8 @@ def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
 
 def widest(ops: Sequence[WeightedOp], prepared: Graph) -> int:
     """The inputs of a block with which the moments of all operations take at most `MOST_BYTES`, or hardly more."""
-    return max(1, min(WIDTH, MOST_BYTES // (4 * _inputs(ops, prepared))))
+    weights = sum({op.code: prepared.constants[op.weight].nbytes for op in ops}.values())
+    return max(1, min(WIDTH, max(MOST_BYTES, weights // 16) // (4 * _inputs(ops, prepared))))
 
 
 def moment_bytes(ops: Sequence[WeightedOp], prepared: Graph) -> int:
