@@ -58,9 +58,9 @@ def test_help_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str, None]":
+    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
         sys.stdout.write("loading weights\n")
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2", None
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
 
     monkeypatch.setattr("fewstep.cli.run._run", talkative)
     assert main(["run", str(tiny_bundle), "--json"]) == 0
@@ -95,10 +95,10 @@ def test_quiet_is_silent_unless_something_fails(
 def test_what_the_library_logs_is_heard_as_loudly_as_asked(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str, None]":
+    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger("fewstep").log(level, "at %d", level)
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2", None
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
 
     monkeypatch.setattr("fewstep.cli.run._run", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):

@@ -53,7 +53,7 @@ def edited(manifest: Manifest, field: str, changes: dict[str, Any]) -> Manifest:
         ("autoencoder.encoder.inputs.0", {"shape": ["batch", 3, 8, 9]}, "autoencoder.encoder: it is not the other way"),
         ("autoencoder.encoder.outputs.0", {"dtype": "float16"}, "autoencoder.encoder"),
         ("conditions.1", {"null_file": "graphs/null.npy"}, "no sha256 in `files` for 'graphs/null.npy'"),
-        ("conditions.1", {"default": [1.0]}, r"default: it has 1 numbers for the shape \[6, 2\]"),
+        ("conditions.1", {"default": [1.0, 2.0]}, r"default: it has 2 numbers for the shape \[6, 2\]"),
         ("conditions.0", {"default": [1.5]}, "default"),
     ],
 )
