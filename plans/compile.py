@@ -164,9 +164,9 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
             f"guidance {guide.to_text(form)} for a network without perturbed attention",
             "export it with --perturb middle, or give another guidance",
         )
-    if isinstance(form, Steer) and denoiser.heads < 2:
+    if isinstance(form, Steer) and min(denoiser.heads, *(each.heads for each in denoiser.networks), 2) < 2:
         raise UserError(
-            "steering by the second output of a denoiser that has one",
+            "steering by the second output of a network that has one",
             "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:

@@ -166,13 +166,16 @@ def to_text(guidance: Guidance | None) -> str | None:
         besides = None if guidance.guidance is None else to_text(guidance.guidance)
         if guidance != Steer(guidance.weight, guidance=guidance.guidance) or isinstance(guidance.weight, tuple):
             return None
-        said = f"{STEER}{guidance.weight:g}"
-        return said if guidance.guidance is None else besides and f"{besides}+{said}"
+        steered = f"{STEER}{_exactly(guidance.weight)}"
+        return steered if guidance.guidance is None else besides and f"{besides}+{steered}"
     weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
-    said = "" if weight is None else f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
-    if isinstance(guidance, Pag):
-        return f"{said}+{PAG}{guidance.scale:g}".removeprefix("1+")
-    return said or None
+    said = None if weight is None else _exactly(weight)
+    return f"{said}+{PAG}{_exactly(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else said
+
+
+def _exactly(number: float) -> str:
+    """The number in six digits where these are all it has."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 def problem(guidance: Guidance) -> str | None:
@@ -184,6 +187,8 @@ def problem(guidance: Guidance) -> str | None:
             return "has no weight"
         return None if guidance.guidance is None else problem(guidance.guidance)
     if isinstance(guidance, Branches):
+        if () in guidance.weights.values():
+            return "has a branch without a weight"
         steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
         if any(abs(sum(weights(guidance, step, 0.0).values()) - 1) > 1e-9 for step in range(steps)):
             return "has weights that do not sum to 1"

@@ -1,5 +1,7 @@
 """Every form of guidance against the formula of its paper, written out on arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ from fewstep.plans.guidance import (
     weight_of,
 )
 from fewstep.plans.shaping import Rescale
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 from tests.plans.execution import sample
 
@@ -141,6 +143,7 @@ def test_every_form_survives_its_file(guidance):
         (Cfg(()), "has no weight"),
         (Cfg(2.0, (1.0, 1.0)), r"interval \(1.0, 1.0\)"),
         (Branches({"cond": 2.0}), "do not sum to 1"),
+        (Branches({"cond": (1.0,), "edit": ()}), "has a branch without a weight"),
         (LinearAg(2.0, 1, (0.5, 0.5, 0.5), (0.1,)), "before it has its terms"),
         (LinearAg(2.0, 999, (0.1,) * 999, ()), "more than 16 terms"),
     ],
@@ -338,6 +341,7 @@ def test_pag_needs_perturbed_attention():
 @pytest.mark.parametrize(
     ("text", "form"),
     [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))]
+    + [("pag:0.12345678", Pag(0.12345678)), ("steer:1234567.5", Steer(1234567.5))]
     + [("steer:1", Steer()), ("2+pag:3+steer:0.5", Steer(0.5, guidance=Pag(3.0, 2.0)))],
 )
 def test_a_text_names_a_guidance(text, form):
@@ -376,8 +380,11 @@ def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size)
 
 
 def test_steering_by_one_output_says_how_to_export():
-    with pytest.raises(UserError, match="second output of a denoiser that has one; export it with .*with_gradient"):
+    with pytest.raises(UserError, match="second output of a network that has one; export it with .*with_gradient"):
         compile_plan("ddim:4", DENOISING, Steer())
+    expert = NetworkFacts("noisy", 0.0, STEERED.prediction)
+    with pytest.raises(UserError, match="of a network that has one"):
+        compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
     with pytest.raises(UserError, match="has no weight"):
         compile_plan("ddim:4", STEERED, Steer(()))
     start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2), Steer())
