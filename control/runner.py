@@ -158,8 +158,9 @@ class PolicyRunner:
             prompt: the task in words, for a runner with a text encoder.
         """
         seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
+        fixed = self._history.fixed({} if conditions is None else conditions, self._language.names)
         self._language.begin(prompt)
-        self._begin_episode(seed, self._history.fixed({} if conditions is None else conditions, self._language.names))
+        self._begin_episode(seed, fixed)
 
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
         """`fixed` are the conditions of the episode; None until `reset` has them."""

@@ -1,12 +1,14 @@
 """Mistakes of a runner's caller: each is one line that names the thing and the fix."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fewstep.control import PolicyRunner, VirtualClock
 from fewstep.runtime import UserError
+from fewstep.runtime.bundle.manifest import Condition
 from tests.control.looping import act, looping
 from tests.control.tiny_policy import SEEN, ramp, tiny_policy
 
@@ -116,3 +118,29 @@ def test_a_run_of_infinite_seconds_ends_where_its_caller_says_so(tiny_bundle: Pa
         with pytest.raises(UserError, match="give 0 or more"):
             runner.run(lambda: SEEN, sent.append, seconds)  # type: ignore[arg-type]
     assert len(sent) == 7
+
+
+class Words:
+    """A stand-in for a text encoder, which notes what it encodes."""
+
+    state = None
+    network = SimpleNamespace(outputs=("task",))
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, prompts: list[str], state: object = None) -> dict[str, np.ndarray]:
+        self.encoded += prompts
+        return {"task": np.zeros((1, 2), np.float32)}
+
+
+def test_an_episode_that_is_refused_leaves_the_prompt_of_the_last_one(tiny_bundle: Path) -> None:
+    task, words = Condition("task", "task", (2,), "float32"), Words()
+    sampler = tiny_policy(tiny_bundle, ramp, others=(task,))
+    runner = PolicyRunner(sampler, 20, clock=VirtualClock(), text=words)  # type: ignore[arg-type]
+    runner.reset(prompt="push")
+    with pytest.raises(UserError, match="unknown condition 'colour'"):
+        runner.reset(prompt="pull", conditions={"colour": [1.0]})
+    with pytest.raises(UserError, match="the episode has no prompt"):
+        runner.reset()
+    assert words.encoded == ["push"]
