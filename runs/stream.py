@@ -163,7 +163,7 @@ class Stream:
         self._latest: Float32 | None = None  # the last fresh sample that came out
         self._counter = Counter()
         self._batches: bool | None = None  # whether lanes share calls, once it is known
-        self._timed: list[tuple[int, tuple[str, ...]]] = []  # group and branches of each step, on which that depends
+        self._timed: list[tuple[str, int, tuple[str, ...]]] = []  # what that depends on, of each step
         self._options: FrameOptions = {}
         self.set(**options)
 
@@ -237,7 +237,7 @@ class Stream:
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
-        if (timed := [(each.group, each.branches) for each in plan.steps]) != self._timed:
+        if (timed := [(each.network, each.group, each.branches) for each in plan.steps]) != self._timed:
             self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
         self._passed: _Passed | None = None  # the last frame that was not skipped
         self._skipped = 0  # frames in a row

@@ -94,7 +94,8 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         manifest.heads,
         manifest.towards,
         grid=manifest.grid or DenoiserFacts.grid,
-        perturbed=any(condition.name == PERTURBED for condition in manifest.conditions),
+        perturbed=any(condition.name == PERTURBED for condition in manifest.conditions)
+        and all(PERTURBED in each.inputs for each in manifest.networks.values()),
         carried=manifest.carried,
         networks=tuple(
             NetworkFacts(name, each.until, each.prediction, each.heads) for name, each in manifest.networks.items()
@@ -292,10 +293,10 @@ def check_plan(
         raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", by_name(plan))
     if renoise is not None and renoise != plan.renoise:
         raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", by_name(plan))
-    kept = {bank.name for bank in plan.banks if bank.is_kept}
-    if kept != {each.name for each in manifest.carried}:
-        has, wants = (", ".join(sorted(names)) or "none" for names in (kept, {each.name for each in manifest.carried}))
-        raise UserError(f"plan {plan.name!r} carries {has} from run to run, this denoiser {wants}", by_name(plan))
+    banks = {bank.name for bank in plan.banks}
+    if banks != {each.name for each in manifest.carried}:
+        has, wants = (", ".join(sorted(names)) or "none" for names in (banks, {each.name for each in manifest.carried}))
+        raise UserError(f"plan {plan.name!r} carries {has}, this denoiser {wants}", by_name(plan))
     if not manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, manifest.x_shape)
     for index, step in enumerate(plan.steps):

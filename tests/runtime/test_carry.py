@@ -1,6 +1,7 @@
 """Slots of carried tensors: a run with them is the loop that one would write by hand, bit by bit."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from fewstep.plans.plan import Tensor, Term
 from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime.execute import combine, execute, finish
+from fewstep.runtime.loading import load
 from fewstep.runtime.slots import Carrying, Slot, Slots, check_slots, first_slots
 from tests.plans.caching import SHALLOW, cached
 
@@ -182,3 +184,10 @@ def test_slots_of_another_run_are_refused(change, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         check_slots(change(slots), plan, first_slots(plan, zeros, 2), 2)
     assert "\n" not in str(raised.value)
+
+
+def test_a_plan_with_banks_that_a_denoiser_does_not_have_is_one_line(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    plan = cached(sampler.compile("ddim:4"), (False, False, True, True), 0)
+    with pytest.raises(UserError, match="carries features, this denoiser none; give"):
+        sampler.sample(plan, [0], {"class": [0]})

@@ -16,8 +16,9 @@ from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.manifest import NetworkEntry
+from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.request import denoiser_facts
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
 PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
@@ -161,3 +162,13 @@ def test_a_network_for_pure_noise_alone_runs_one_step_ahead(
     expected = step.alpha * first.x0 + step.sigma * first.u
     np.testing.assert_allclose(second.u, expected, rtol=1e-5, atol=1e-6)
     assert all(step.network == DENOISER for step in usual.steps)  # an image to start from is no pure noise
+
+
+def test_perturbed_attention_is_asked_of_every_network(tiny_bundle: Path) -> None:
+    manifest = open_bundle(with_expert(tiny_bundle)).manifest
+    flag = Condition("perturbed", "perturbed", (1,), "float32", null=0.0, default=(0.0,))
+    half = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, flag))
+    inputs = {**half.networks["noisy"].inputs, "perturbed": "perturbed"}
+    networks = {"noisy": msgspec.structs.replace(half.networks["noisy"], inputs=inputs)}
+    assert not denoiser_facts(half).perturbed
+    assert denoiser_facts(msgspec.structs.replace(half, networks=networks)).perturbed
