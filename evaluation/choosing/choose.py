@@ -45,7 +45,7 @@ class Choice:
     chosen: Chosen | None
     teacher: str
     seeds: int
-    left_out: tuple[str, ...]  # bodies that nothing here runs, in sentences
+    left_out: tuple[str, ...]  # bodies that nothing here runs, or whose samples are not finite, in sentences
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
@@ -58,15 +58,15 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     rows: list[Deployment] = []
     left_out = []
     for body, plans in _plans(judging, options.plan).items():
+        if not plans:
+            continue
         try:
             engines = engines_of(bundle, body, options.batch * _branches(judging.plan), options.threads)
-        except UserError as error:
-            left_out.append(f"{body} is left out: {error.what}")
-            continue
-        if plans:
             rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
+        except UserError as error:  # no engine, or samples that are not finite
+            left_out.append(f"{body} is left out: {error.what}")
     if not rows:
-        raise UserError(f"nothing here runs a body of {options.bundle} along these plans", "see fewstep doctor")
+        raise UserError("; ".join([f"{options.bundle} has no body to choose", *left_out]), "see fewstep doctor")
     on_front, chosen = front(rows), None
     if options.within is not None or options.at_least is not None:
         chosen = _chosen(bundle, options, judging.plan, rows, on_front)
@@ -102,15 +102,15 @@ def _teacher(
     """The teacher, checked once and kept."""
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
     key = kept_name("check", body_facts(reference.bundle, FLOAT), options.teacher, plan, options.seeds, values)
-    content = cache.read(KIND, key)
+    content, teacher = cache.read(KIND, key), None
     with suppress(msgspec.DecodeError):
-        if content is not None:
-            return msgspec.json.decode(content, type=Teacher)
-    seeds = range(min(CHECKED, options.seeds))
-    teacher = checked_teacher(reference, options.teacher, plan, seeds, rows, progress)
+        teacher = None if content is None else msgspec.json.decode(content, type=Teacher)
+    if teacher is None:
+        seeds = range(min(CHECKED, options.seeds))
+        teacher = checked_teacher(reference, options.teacher, plan, seeds, rows, progress)
+        cache.store(KIND, key, msgspec.json.encode(teacher))
     if not teacher.check.suffices:
         LOG.warning("%s", teacher.check)
-    cache.store(KIND, key, msgspec.json.encode(teacher))
     return teacher
 
 
@@ -135,7 +135,7 @@ def _chosen(
         kept = [row for row in on_front if row.milliseconds <= within]
         nearest = f"the quickest is {described(min(rows, key=lambda row: row.milliseconds))}"
     else:
-        least = options.decibels or -np.inf
+        least = -np.inf if options.decibels is None else options.decibels
         kept = [row for row in reversed(on_front) if row.psnr >= least]
         nearest = f"the nearest is {described(max(rows, key=lambda row: row.psnr))}"
     asked = f"within {options.within}" if within is not None else f"at least {options.at_least}"

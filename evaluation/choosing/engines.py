@@ -104,7 +104,7 @@ def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> B
     ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the body.
     """
     sizes = defaults(bundle.manifest.x_shape, bundle.manifest.sizes)
-    key = kept_name(body_facts(bundle, body), bundle.manifest.sizes, batch, threads)
+    key = kept_name(body_facts(bundle, body), batch, threads)
     kept = _read(key)
     if kept is None:
         kept = _measure(bundle, body, batch, threads, sizes)
@@ -114,11 +114,14 @@ def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> B
 
 
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
-    """All that a body computes by: its entry, and the digests of its files and of those that run ahead."""
+    """All that a body computes by: its entry, the shapes and conditions that it takes, and the digests of its files and
+    of those that run ahead."""
     entry, manifest = bundle.body(body), bundle.manifest
     ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     files = [file for graph in (*entry.graphs, *ahead) for file in (graph.file, *graph.data)]
-    return (entry, ahead, [manifest.files.get(file) for file in files])
+    files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
+    takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
+    return (entry, takes, ahead, [manifest.files.get(file) for file in files])
 
 
 def backend_of(engine: TimedEngine, batch: int) -> Backend:

@@ -144,6 +144,31 @@ def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls
     assert {row.gain for row in choose(options(tiny_bundle, plan=("ddim:2",), guidance=1.0)).deployments} == {None}
 
 
+def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
+    asked = options(tiny_bundle, plan=("ddim:2",))
+    first = choose(asked).deployments
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["conditions"][0]["null"] = 0
+    path.write_bytes(msgspec.json.encode(manifest))
+    assert {row.psnr for row in choose(asked).deployments}.isdisjoint(row.psnr for row in first)
+
+
+def test_a_body_whose_samples_are_not_finite_is_left_out(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Sampler.call
+
+    def overflowing(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        return counted(sampler, x, *rest) * (np.inf if sampler.body.precision == "int8" else 1)
+
+    monkeypatch.setattr(Sampler, "call", overflowing)
+    choice = choose(options(tiny_bundle, plan=("ddim:2",)))
+    assert {row.precision for row in choice.deployments} == {"float32"}
+    assert len(choice.left_out) == 1 and choice.left_out[0].startswith("int8-cpu-x86 is left out: ")
+    assert "finite" in choice.left_out[0]
+
+
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms"))
     path = tiny_bundle / "manifest.json"
