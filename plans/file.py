@@ -106,6 +106,10 @@ def _problem(plan: Plan) -> str | None:
             return f"{name} is not {height} x {width}"
         if not all(abs(number) <= FLOAT32_LIMIT for row in table for number in row):  # nor NaN
             return f"{name} holds a number that is not finite"
+    read = {entry.bank for step in plan.steps for entry in step.carry_in}
+    written = {entry.bank for step in plan.steps for entry in step.carry}
+    if len(read | written) < len(plan.banks):  # its slots are as many as its row has columns, and no more
+        return f"no step reads or writes one of the banks {[bank.name for bank in plan.banks]}"
     return carry_problem(plan)
 
 

@@ -52,6 +52,7 @@ def test_a_plan_with_banks_is_read_as_it_was_written() -> None:
     ("changes", "message"),
     [
         ({"banks": (Bank("keys", 0, True),)}, r"it has the banks \[\('keys', 0\)\]"),
+        ({"banks": (Bank("keys", 4, True), Bank("more", 10**15, True))}, "no step reads or writes one of the banks"),
         ({"banks": ()}, r"steps\[0\] feeds the banks \[0\] of 0"),
         ({"carry_in": (CarryIn(0, (1.0,)),)}, r"steps\[0\].carry_in\[0\].row is not 1 x 4"),
         ({"carry": (Carry(0, 9, (1.0,) * 5),)}, r"steps\[0\] writes \(bank, slot\) \[\(0, 9\)\] of \[4\] slots"),
