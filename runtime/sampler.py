@@ -210,11 +210,14 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         networks = [network_at(self.bundle.manifest, lam) for lam in lams]
         groups = [group_of(lam, self.of(name).body.groups) for lam, name in zip(lams, networks, strict=True)]
         keys = list(zip(networks, groups, strict=True))
+        heads = {self.of(name).bundle.manifest.heads for name in networks}
+        if len(heads) > 1:
+            raise UserError(f"networks of {min(heads)} and {max(heads)} outputs in one call", "give each its own call")
         block = dict(conditions.check(takes.conditions, condition, len(x)))
         block[TIME] = times.astype(np.float32)
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
-        result = np.empty((len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]), np.float32)
+        result = np.empty((len(x), max(heads) * x.shape[1], *x.shape[2:]), np.float32)
         for key in dict.fromkeys(keys):  # a call is for one range group of one network
             places = np.flatnonzero([each == key for each in keys])
             part = {name: values[places] for name, values in block.items()}

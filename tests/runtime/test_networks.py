@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
         watch(sampler.of(name), name, called)
     np.testing.assert_array_equal(sampler.evaluate(x, times, {"class": [0, 1]}), before)
     assert called == ["noisy", DENOISER]
+
+
+def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
+    sampler = fewstep.runtime.load(with_expert(tiny_bundle))
+    noisy = sampler.of("noisy")
+    manifest = msgspec.structs.replace(noisy.bundle.manifest, heads=2)
+    two = sampler.with_network("noisy", replace(noisy, bundle=replace(noisy.bundle, manifest=manifest)))
+    with pytest.raises(UserError, match="networks of 1 and 2 outputs in one call; give each its own call"):
+        two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 
 
 def watch(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> None:
