@@ -181,6 +181,7 @@ def adapted(unet: nn.Module, file: Path) -> TorchSource:
     return changed(source, (), (), (), AttentionRequest(ip_adapter=file))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_an_ip_adapter_is_that_of_diffusers(unet: nn.Module, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "ip.safetensors")
     ours = adapted(unet, tmp_path / "ip.safetensors")

@@ -43,7 +43,7 @@ def said(network: Any, x: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(x), torch.tensor([999]), text, class_labels=task).sample.numpy()
 
 
-@pytest.mark.parametrize("pipeline", ["LotusGPipeline", "MarigoldDepthPipeline"])
+@pytest.mark.parametrize("pipeline", ["LotusGPipeline", pytest.param("MarigoldDepthPipeline", marks=pytest.mark.slow)])
 def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
     """One step is the network's sample of [picture, noise]; the task is its class embedding."""
     network, sampler = opened(tmp_path, pipeline, 8)
@@ -55,6 +55,7 @@ def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
     assert np.abs(expected - said(network, np.concatenate([state.u, picture], 1))).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_lotus_d_is_one_step_from_the_picture_alone(tmp_path: Path) -> None:
     """No noise, no scheduler: the sample is what the network says of the picture at the last timestep."""
     network, sampler = opened(tmp_path, "LotusDPipeline", 4)
