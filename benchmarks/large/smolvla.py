@@ -1,10 +1,8 @@
 """SmolVLA at its real size, with random weights: `python -m benchmarks.large.smolvla FOLDER`.
 
 The folder gets a policy as LeRobot writes it, of SmolVLM2-500M's sizes with 16 layers, two cameras and ten steps. Each
-step of the table is a process of its own: export, a call of the bundle, and the same call as a loop over the source in
-torch, which keeps the keys and values of the prefix and projects them again in each step, as LeRobot does. Below stand
-the products with weights that a call makes, in the bundle's graphs and in LeRobot's loop. Linux only. It needs 4 GB on
-disk.
+row of the first table is a process of its own: the export, and four calls of the bundle. The second table counts the
+products with weights in each graph of the bundle. Linux only. It needs 4 GB on disk.
 """
 
 import json
