@@ -159,14 +159,15 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
         raise UserError(
             f"guidance {guidance} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
         )
-    if isinstance(form, Pag) and not denoiser.perturbed:
+    besides = form.guidance if isinstance(form, Steer) else form
+    if isinstance(besides, Pag) and not denoiser.perturbed:
         raise UserError(
-            f"guidance {guide.to_text(form)} for a network without perturbed attention",
+            f"guidance {guide.to_text(besides)} for a network without perturbed attention",
             "export it with --perturb middle, or give another guidance",
         )
-    if isinstance(form, Steer) and min(denoiser.heads, *(each.heads for each in denoiser.networks), 2) < 2:
+    if isinstance(form, Steer) and not (denoiser.steers and all(each.steers for each in denoiser.networks)):
         raise UserError(
-            "steering by the second output of a network that has one",
+            "steering by a network whose second output is no gradient",
             "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:

@@ -92,13 +92,15 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         manifest.prediction,
         guided,
         manifest.heads,
+        manifest.steers,
         manifest.towards,
         grid=manifest.grid or DenoiserFacts.grid,
         perturbed=any(condition.name == PERTURBED for condition in manifest.conditions)
         and all(PERTURBED in each.inputs for each in manifest.networks.values()),
         carried=manifest.carried,
         networks=tuple(
-            NetworkFacts(name, each.until, each.prediction, each.heads) for name, each in manifest.networks.items()
+            NetworkFacts(name, each.until, each.prediction, each.heads, each.steers)
+            for name, each in manifest.networks.items()
         ),
     )
 

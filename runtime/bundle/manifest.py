@@ -331,6 +331,7 @@ class NetworkEntry(Strict, frozen=True):
     source: str
     source_sha256: str
     heads: int = 1
+    steers: bool = False
     prologue: GraphEntry | None = None
     conditioner: GraphEntry | None = None
     engines: tuple[EngineEntry, ...] = ()
@@ -361,6 +362,7 @@ class Manifest(Strict, frozen=True):
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
     heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    steers: bool = False  # the second output is a gradient that `Steer` guidance reads
     grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
     sizes: tuple[Size, ...] = ()  # free axes of x

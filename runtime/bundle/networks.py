@@ -12,7 +12,18 @@ import msgspec
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest, NetworkEntry
 
-OWN = ("prediction", "heads", "prologue", "conditioner", "bodies", "engines", "ranges", "precision", "verification")
+OWN = (
+    "prediction",
+    "heads",
+    "steers",
+    "prologue",
+    "conditioner",
+    "bodies",
+    "engines",
+    "ranges",
+    "precision",
+    "verification",
+)
 NOT_OF_EXPERTS: dict[str, Any] = {"fitted": (), "text": None, "autoencoder": None, "policy": None, "units": None}
 
 

@@ -356,7 +356,7 @@ def test_another_text_is_refused(text):
         from_text(text)
 
 
-STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2)
+STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers=True)
 
 
 @pytest.mark.parametrize(
@@ -380,12 +380,16 @@ def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size)
 
 
 def test_steering_by_one_output_says_how_to_export():
-    with pytest.raises(UserError, match="second output of a network that has one; export it with .*with_gradient"):
+    with pytest.raises(UserError, match="second output is no gradient; export it with .*with_gradient"):
         compile_plan("ddim:4", DENOISING, Steer())
-    expert = NetworkFacts("noisy", 0.0, STEERED.prediction)
-    with pytest.raises(UserError, match="of a network that has one"):
-        compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
+    variance = replace(STEERED, steers=False)
+    expert = replace(STEERED, networks=(NetworkFacts("noisy", 0.0, DENOISING.prediction),))
+    for facts in (variance, expert):
+        with pytest.raises(UserError, match="second output is no gradient"):
+            compile_plan("ddim:4", facts, Steer())
+    with pytest.raises(UserError, match="without perturbed attention"):
+        compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
     with pytest.raises(UserError, match="has no weight"):
         compile_plan("ddim:4", STEERED, Steer(()))
-    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2), Steer())
+    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers=True), Steer())
     assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]
