@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.lerobot.diffusion import one_size, scheduler_of, size_of
 from fewstep.export.sources.lerobot.language import read_language
-from fewstep.export.sources.lerobot.policy import STATE, Names, PolicyFolder, count, load_weights, need, read_policy
+from fewstep.export.sources.lerobot.policy import (
+    STATE,
+    WRITE_IT,
+    Names,
+    PolicyFolder,
+    count,
+    load_weights,
+    need,
+    read_policy,
+)
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs import schedule_from_scheduler_config
+from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Policy
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
 FLOW = ScheduleSpec("flow", timesteps=1)
 PREDICTION: Prediction = "flow"
+CLIP = "openai/clip-vit-"  # others have heads of other widths, or another activation
 CLIP_HEAD = 64  # numbers of an attention head, in all of OpenAI's CLIPs
 TEXT = "text"
 ENCODER = "observation_encoder."
@@ -45,6 +56,9 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
     from fewstep.models.policies.multi_task_dit import MultiTaskDit
 
     config, pictures, state = folder.config, folder.pictures, folder.state
+    for field in ("vision_encoder_name", "text_encoder_name"):
+        if not config[field].startswith(CLIP):
+            raise UserError(f"{folder.home} has the encoder {config[field]!r}, and fewstep reads {CLIP}...", WRITE_IT)
     clips = _clips(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
     names = Names(
         [

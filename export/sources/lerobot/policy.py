@@ -13,6 +13,7 @@ from fewstep.export.sources.lerobot.statistics import (
     RETRAINED,
     FeatureStatistics,
     Normaliser,
+    check_steps,
     normaliser,
     read_tensors,
 )
@@ -114,6 +115,7 @@ def flat(name: str, shape: tuple[int, ...]) -> int:
 
 def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:
     """The files of a policy. UserError where one is missing or damaged."""
+    check_steps(home)
     tensors = read_tensors(home / WEIGHTS)
     before, after = (
         normaliser(home, place, config, dict(config[features]), tensors)

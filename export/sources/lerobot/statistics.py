@@ -22,6 +22,19 @@ SMALL = 1e-8  # LeRobot adds it to a deviation
 RETRAINED = "take the folder that LeRobot wrote at the end of training, with its processors"
 ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}  # they become -1 and 1
 
+READ = {  # steps of processors that something here reads, or that change no number
+    "rename_observations_processor",
+    "to_batch_processor",
+    "device_processor",
+    "normalizer_processor",
+    "unnormalizer_processor",
+    "tokenizer_processor",
+    "smolvla_new_line_processor",
+    "pi0_new_line_processor",
+    "pi05_prepare_state_tokenizer_processor_step",
+}
+RENAMED, RENAMES = "rename_observations_processor", "rename_map"
+
 Weights = Mapping[str, "Tensor"]
 Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
 
@@ -146,6 +159,21 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
             feature, _, statistic = name.rpartition(".")
             numbers[feature, statistic] = _numbers(tensor)
     return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file))
+
+
+def check_steps(folder: Path) -> None:
+    """UserError for a step of a processor that is not read, since actions would be others without it."""
+    for file in (folder / place.file for place in (BEFORE, AFTER)):
+        for step in steps_of(file) if file.is_file() else ():
+            name, settings = step.get("registry_name"), step.get("config") or {}
+            if name not in READ and settings.get("enabled") is not False:
+                raise UserError(
+                    f"{file} has a step {name or step.get('class')!r}, which fewstep does not read",
+                    "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)",
+                )
+            if name == RENAMED and (renamed := settings.get(RENAMES)):
+                pairs = ", ".join(f"{before} as {after}" for before, after in renamed.items())
+                LOG.warning("%s renames observations, and the bundle takes the second name of each: %s", file, pairs)
 
 
 def state_files(folder: Path) -> list[str]:

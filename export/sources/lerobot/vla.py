@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fewstep.models.policies.vla import Eyes
 
 SMOL, PI = "model.vlm_with_expert.", "model.paligemma_with_expert."
+SMOLVLM = "smolvlm"  # in the names of the models whose sizes of heads are known
 SMOL_HEAD, GEMMA_HEAD = 64, 256  # numbers of an attention head, in all sizes of SmolLM2, and of Gemma in LeRobot
 VISION_HEADS = {1152: 16}  # by width, of SigLIP's largest; others have heads of 64
 WORDS, MASK = "words", "words_mask"
@@ -45,6 +46,8 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     """SmolVLA: the state is the last token of the prefix, and expert layers read the prefix or all, by turns."""
     config = folder.config
     _refuse(folder, ("adapt_to_pi_aloha", "add_image_special_tokens", "use_delta_joint_actions_aloha", "use_peft"))
+    if SMOLVLM not in (model := config["vlm_model_name"]).lower():
+        raise UserError(f"{folder.home} has the model {model!r}, and fewstep reads SmolVLM's", WRITE_IT)
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
     layers, experts = count(folder.weights, f"{text}layers."), count(folder.weights, f"{expert}layers.")
     if not experts or layers % experts:
@@ -219,7 +222,9 @@ def _eyes(
     positions = math.isqrt(need(own, "vision.position_embedding.weight", names, folder)[0])
     hidden, _ = need(own, "vision.layers.0.mlp.fc1.weight", names, folder)
     merged = math.isqrt(need(own, "connector.weight", names, folder)[1] // channels)
-    heads = VISION_HEADS.get(channels, max(1, channels // 64))
+    heads, rest = (VISION_HEADS[channels], 0) if channels in VISION_HEADS else divmod(channels, 64)
+    if rest:
+        raise ValueError(f"a vision encoder of width {channels}, whose number of heads is not known")
     if any(side % (patch * merged) for side in size):
         raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
     cameras = tuple((height, across) for _, height, across in folder.pictures.values())

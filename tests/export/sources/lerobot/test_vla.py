@@ -1,7 +1,8 @@
 """Policies of language and vision, against the actions of LeRobot's own code (`tests/lerobot_reference.py`)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,24 @@ from safetensors.torch import load_file, save_file
 import fewstep.runtime
 from fewstep.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
 from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.io import load
 from fewstep.graph.weights import LARGE
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import PromptForm
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import formed, load_text_encoder
 from tests.lerobot_weights import weight
 
 HERE = Path(__file__).parent
 TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
+EXPORTED = [kind if kind == "smolvla" else pytest.param(kind, marks=pytest.mark.slow) for kind in TYPES]
 SEEN = "seen/"
 
 Record = Mapping[str, NDArray[Any]]
+Bundles = Callable[[str], tuple[Path, Record]]
 
 
 def write(kind: str, folder: Path) -> Record:
@@ -46,25 +51,26 @@ def write(kind: str, folder: Path) -> Record:
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Record]]:
-    made = {}
-    for kind in TYPES:
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """The bundle of a type, exported when the first test asks for it."""
+
+    @cache
+    def bundle_of(kind: str) -> tuple[Path, Record]:
         folder = tmp_path_factory.mktemp(kind)
         record = write(kind, folder / "policy")
         export(ExportOptions(str(folder / "policy"), folder / "bundle", verify="quick"))
-        made[kind] = folder / "bundle", record
-    return made
+        return folder / "bundle", record
+
+    return bundle_of
 
 
 def observe(record: Record, tick: int) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(SEEN): value[tick] for name, value in record.items() if name.startswith(SEEN)}
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_actions_are_those_of_lerobot(
-    bundles: dict[str, tuple[Path, Record]], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle, record = bundles[kind]
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, record = bundles(kind)
     monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
     with fewstep.runtime.load(bundle) as sampler:
         history = History(sampler)
@@ -77,10 +83,10 @@ def test_actions_are_those_of_lerobot(
     assert (np.abs(actions - record["actions"]) / size).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_a_step_holds_nothing_of_the_prefix(bundles: dict[str, tuple[Path, Record]], kind: str) -> None:
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_a_step_holds_nothing_of_the_prefix(bundles: Bundles, kind: str) -> None:
     """Products with weights in the step graph: those of the expert, once a token of action."""
-    bundle, _ = bundles[kind]
+    bundle, _ = bundles(kind)
     body = load(bundle / open_bundle(bundle).manifest.bodies["float32"].graph.file)
     products = sum(node.op in ("MatMul", "Gemm") and node.inputs[1] in body.constants for node in body.nodes)
     joint, crossing = 7, 5  # products of a layer that reads itself too, and of one that reads the prefix alone
@@ -95,31 +101,41 @@ def test_a_step_holds_nothing_of_the_prefix(bundles: dict[str, tuple[Path, Recor
     )
 
 
-def test_a_runner_takes_the_task_in_words(bundles: dict[str, tuple[Path, Record]]) -> None:
-    for kind in ("smolvla", "pi05"):  # the second has its state in the prompt, which changes with each sequence
-        bundle, record = bundles[kind]
-        text, seen = load_text_encoder(bundle), observe(record, 0)
-        with fewstep.runtime.load(bundle) as sampler:
-            runner = PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", text=text, clock=VirtualClock())
-            with pytest.raises(UserError, match="no prompt"):
-                runner.reset()
-            runner.reset(seed=3, prompt="push it")
-            first = runner.act(seen)
-            history = History(sampler)
-            history.add(seen)
-            alone = sample_actions(
-                sampler, "euler:2@trailing", with_prompt(text, history.window(), "push it"), seed=3 << 24
-            )
-        assert first.value is not None
-        np.testing.assert_allclose(first.value, alone[0], rtol=1e-5)
+@pytest.mark.parametrize(
+    "kind",
+    ["smolvla", pytest.param("pi05", marks=pytest.mark.slow)],  # whose state, in the prompt, changes with each sequence
+)
+def test_a_runner_takes_the_task_in_words(bundles: Bundles, kind: str) -> None:
+    bundle, record = bundles(kind)
+    text, seen = load_text_encoder(bundle), observe(record, 0)
+    with fewstep.runtime.load(bundle) as sampler:
+        runner = PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", text=text, clock=VirtualClock())
+        with pytest.raises(UserError, match="no prompt"):
+            runner.reset()
+        runner.reset(seed=3, prompt="push it")
+        first = runner.act(seen)
+        history = History(sampler)
+        history.add(seen)
+        alone = sample_actions(
+            sampler, "euler:2@trailing", with_prompt(text, history.window(), "push it"), seed=3 << 24
+        )
+    assert first.value is not None
+    np.testing.assert_allclose(first.value, alone[0], rtol=1e-5)
 
 
-def test_a_prompt_holds_the_state_in_bins(bundles: dict[str, tuple[Path, Record]]) -> None:
-    form = load_text_encoder(bundles["pi05"][0]).form  # quantiles of the first number: -1.4 and 2.4
+def form_of(kind: str, folder: Path) -> PromptForm | None:
+    write(kind, folder)
+    source = load_source(str(folder))
+    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
+    return source.beside.text.form
+
+
+def test_a_prompt_holds_the_state_in_bins(tmp_path: Path) -> None:
+    form = form_of("pi05", tmp_path / "pi05")  # quantiles of the first number: -1.4 and 2.4
     assert formed(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
     with pytest.raises(UserError, match="hold 'observation.state'"):
         formed("push it", form)
-    assert formed("lift\n", load_text_encoder(bundles["smolvla"][0]).form) == "lift\n"
+    assert formed("lift\n", form_of("smolvla", tmp_path / "smolvla")) == "lift\n"
 
 
 def change(file: Path, **fields: Any) -> None:
@@ -142,6 +158,9 @@ def change(file: Path, **fields: Any) -> None:
         ("pi0", {"chunk_size": None}, "is not that of a pi0 policy"),
         ("multi_task_dit", {"num_layers": 3}, "has no weight 'noise_predictor.transformer_blocks.2"),
         ("multi_task_dit", {"image_crop_shape": None}, "for an encoder of 4"),
+        ("multi_task_dit", {"vision_encoder_name": "laion/CLIP-ViT-H-14"}, "has the encoder 'laion/CLIP-ViT-H-14'"),
+        ("multi_task_dit", {"text_encoder_name": "laion/CLIP-ViT-H-14"}, "has the encoder 'laion/CLIP-ViT-H-14'"),
+        ("smolvla", {"vlm_model_name": "HuggingFaceM4/Idefics3-8B-Llama3"}, "has the model 'HuggingFaceM4/Idefics3"),
     ],
 )
 def test_another_policy_is_refused(tmp_path: Path, kind: str, fields: dict[str, Any], message: str) -> None:
@@ -158,6 +177,39 @@ def test_a_policy_without_camera_is_refused(tmp_path: Path) -> None:
     change(tmp_path / "config.json", input_features={"observation.state": features["observation.state"]})
     with pytest.raises(UserError, match="has no camera"):
         load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "to_batch_processor",
+            {"registry_name": "relative_actions_processor", "config": {"enabled": True}},
+            "relative",
+        ),
+        ("to_batch_processor", {"registry_name": "delta_processor"}, "has a step 'delta_processor'"),
+        ("to_batch_processor", {"registry_name": None, "class": "mine.Step"}, "has a step 'mine.Step'"),
+    ],
+)
+def test_a_step_that_would_change_actions_is_refused(
+    tmp_path: Path, name: str, changed: dict[str, Any], message: str
+) -> None:
+    write("smolvla", tmp_path)
+    file = tmp_path / "policy_preprocessor.json"
+    steps = json.loads(file.read_text())["steps"]
+    change(file, steps=[step | changed if step["registry_name"] == name else step for step in steps])
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_other_names_of_observations_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write("smolvla", tmp_path)
+    file = tmp_path / "policy_preprocessor.json"
+    rename, *steps = json.loads(file.read_text())["steps"]
+    change(file, steps=[rename | {"config": {"rename_map": {"front": "observation.images.cam0"}}}, *steps])
+    load_source(str(tmp_path))
+    assert "front as observation.images.cam0" in caplog.text
 
 
 def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
