@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.policies import policy_of
+from fewstep.runtime.policies import policy_of, state_words
 from fewstep.runtime.sampler import Sampler
 
 Window = Mapping[str, NDArray[Any]]
@@ -40,9 +40,7 @@ class History:
             for each in manifest.conditions
             if each.shape[:1] == (count,) and each.name not in decided
         }
-        text = manifest.text
-        words = None if text is None or text.form is None else text.form.state
-        if words is not None:  # an observation that the prompt holds
+        if (words := state_words(manifest)) is not None:
             shape = (len(words.scale),)
             self._takes[words.observation] = Condition(words.observation, words.observation, shape, "float32")
         if not self._takes:

@@ -35,7 +35,7 @@ from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.policies import action_shape, policy_of
+from fewstep.runtime.policies import action_shape, policy_of, state_words
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
 
@@ -143,6 +143,9 @@ class PolicyRunner:
         self._choice = PlanChoice(len(self._cold), self._deadline, expected)
         self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
         self._history, self._record = History(sampler), Record(policy.discrete)
+        if text is None and (words := state_words(manifest)) is not None:
+            what = f"prompts of this policy hold {words.observation!r}"
+            raise UserError(what, "PolicyRunner(text=load_text_encoder(...))")
         self._language = EpisodePrompt(text)
         self._epoch, self._closed, self._last_now = 0, False, -math.inf
         self._flight: _Flight | None = None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Affine, Condition, Manifest, Policy
+from fewstep.runtime.bundle.manifest import Affine, Condition, Manifest, Policy, StateWords
 
 
 def policy_of(manifest: Manifest) -> Policy:
@@ -16,6 +16,12 @@ def policy_of(manifest: Manifest) -> Policy:
             "export it with policy=Policy(observations, first, actions) in its spec",
         )
     return manifest.policy
+
+
+def state_words(manifest: Manifest) -> StateWords | None:
+    """The observation that prompts hold as words, or None."""
+    form = None if manifest.text is None else manifest.text.form
+    return None if form is None else form.state
 
 
 def action_shape(manifest: Manifest) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from fewstep.runtime.arrays import as_float32
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.policies import state_words
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts of one run: more would only cost memory
@@ -48,8 +49,7 @@ class TextEncoder:
     @property
     def state(self) -> StateWords | None:
         """The observation that prompts hold as words, or None."""
-        form = self.form
-        return None if form is None else form.state
+        return state_words(self.bundle.manifest)
 
     @property
     def form(self) -> PromptForm | None:

@@ -1,14 +1,16 @@
 """Mistakes of a runner's caller: each is one line that names the thing and the fix."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.control import PolicyRunner, VirtualClock
 from fewstep.runtime import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
 from tests.control.looping import act, looping
 from tests.control.tiny_policy import SEEN, ramp, tiny_policy
 
@@ -144,3 +146,12 @@ def test_an_episode_that_is_refused_leaves_the_prompt_of_the_last_one(tiny_bundl
     with pytest.raises(UserError, match="the episode has no prompt"):
         runner.reset()
     assert words.encoded == ["push"]
+
+
+def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_bundle: Path) -> None:
+    sampler = tiny_policy(tiny_bundle, ramp)
+    form = PromptForm("{task}, {state}", state=StateWords("joints", (1.0, 1.0), (0.0, 0.0), 256))
+    text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, text=text)
+    with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
+        PolicyRunner(replace(sampler, bundle=replace(sampler.bundle, manifest=manifest)), 20)
