@@ -82,7 +82,7 @@ def with_gradient(
             f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"
         )
     return (
-        GradientModule(denoiser, spec, energy, of, normalise),
+        GradientModule(denoiser, spec, energy, len(conditions), of, normalise),
         replace(spec, conditions=(*spec.conditions, *conditions), heads=2, steers=True),
     )
 
@@ -100,14 +100,22 @@ class GradientModule(nn.Module):
     coefficients: Tensor
 
     def __init__(
-        self, denoiser: nn.Module, spec: Spec, energy: Energy, of: Of = "x", normalise: Normalise | None = None
+        self,
+        denoiser: nn.Module,
+        spec: Spec,
+        energy: Energy,
+        asked: int = 0,
+        of: Of = "x",
+        normalise: Normalise | None = None,
     ) -> None:
+        """`asked` is the number of the energy's conditions, behind those of the denoiser."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
             energy.requires_grad_(False)
         self.of, self.normalise = of, normalise
         self.channels, self.arguments = spec.x_shape[0], len(spec.times) - 1 + len(spec.conditions)
+        self.asked = asked
         path = NoiseSchedule(spec.schedule).path
         self.first, self.last = path.first, path.last
         self.register_buffer("coefficients", _coefficients(spec))
@@ -132,7 +140,7 @@ class GradientModule(nn.Module):
 
     def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The prediction, the energy [B], and the tensor that it is differentiated by."""
-        own, asked = rest[: self.arguments], rest[self.arguments :]
+        own, asked = rest[: self.arguments], rest[self.arguments :][: self.asked]
         scale, of_x, of_output, alpha, sigma, _ = self._at(time, x.dim())
         noisy = (x / scale).detach().requires_grad_(self.of == "x")
         output = self.denoiser(noisy * scale, time, *own)[:, : self.channels]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.attention.calls import Attend, Attending, AttentionCall, Change, mask_of
+from fewstep.export.gradient import GradientModule
 from fewstep.export.spec import Spec
 from fewstep.plans.guidance import PERTURBED
 from fewstep.runtime.bundle.manifest import Condition
@@ -33,10 +34,14 @@ class AttentionRewrite:
 
 
 def rewrite_attention(module: torch.nn.Module, spec: Spec, rewrites: Iterable[AttentionRewrite]) -> Spec:
-    """Rewrite the module's attention, each rewrite around those before it; returns the spec with their conditions."""
+    """Rewrite the module's attention, each rewrite around those before it; returns the spec with their conditions.
+
+    Of a gradient, the denoiser's attention is rewritten, and the gradient goes through what it became.
+    """
+    computes = "outputs" if isinstance(module, GradientModule) else "forward"
     rewrites = tuple(rewrites)
     conditions = [condition for rewrite in rewrites for condition in rewrite.conditions]
-    forward, start = module.forward, _first_condition(spec) + len(spec.conditions)
+    forward, start = getattr(module, computes), _first_condition(spec) + len(spec.conditions)
 
     def rewritten(*inputs: Tensor) -> Any:
         own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
@@ -48,7 +53,7 @@ def rewrite_attention(module: torch.nn.Module, spec: Spec, rewrites: Iterable[At
         with Attending(partial(_joined, changes)):
             return forward(*own)
 
-    module.forward = rewritten  # not a module around it: names of layers stay what they are
+    setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
     return replace(spec, conditions=(*spec.conditions, *conditions))
 
 

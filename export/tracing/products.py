@@ -89,20 +89,21 @@ class _Whole(TorchFunctionMode):
         return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
 
-def _whole_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    return NotImplemented if weight.requires_grad else _linear(x, weight, bias)
+# The forms name their arguments as torch does, since callers may name them.
+def _whole_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    return NotImplemented if weight.requires_grad else _linear(input, weight, bias)
 
 
-def _whole_matmul(a: Tensor, b: Tensor) -> Any:
+def _whole_matmul(input: Tensor, other: Tensor) -> Any:
     """Of batches of the same number of axes and of the same sizes, which need no sum in the derivative."""
-    alike = isinstance(b, Tensor) and a.dim() == b.dim() > 2 and a.shape[:-2] == b.shape[:-2]
-    return _matmul(a, b) if alike else NotImplemented
+    alike = isinstance(other, Tensor) and input.dim() == other.dim() > 2 and input.shape[:-2] == other.shape[:-2]
+    return _matmul(input, other) if alike else NotImplemented
 
 
 def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
@@ -111,22 +112,22 @@ def _attention(
 ) -> Any:
     if is_causal or enable_gqa or (attn_mask is not None and attn_mask.dtype == torch.bool):
         return NotImplemented
-    scores = _matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.transpose(-1, -2))
-    return _matmul(torch.softmax(scores if attn_mask is None else scores + attn_mask, dim=-1), v)
+    scores = _matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-1, -2))
+    return _matmul(torch.softmax(scores if attn_mask is None else scores + attn_mask, dim=-1), value)
 
 
 def _interpolate(
-    x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *_: Any, **__: Any
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *_: Any, **__: Any
 ) -> Any:
     """By whole factors, to the nearest."""
     if mode != "nearest":
         return NotImplemented
-    axes = x.dim() - 2
+    axes = input.dim() - 2
     asked = scale_factor if size is None else size
     numbers = list(asked) if isinstance(asked, tuple | list) else [asked] * axes
-    factors = numbers if size is None else [n / size for n, size in zip(numbers, x.shape[2:], strict=True)]
+    factors = numbers if size is None else [n / size for n, size in zip(numbers, input.shape[2:], strict=True)]
     return (
-        _enlarge(x, [int(f) for f in factors])
+        _enlarge(input, [int(f) for f in factors])
         if all(float(f).is_integer() and f >= 1 for f in factors)
         else NotImplemented
     )

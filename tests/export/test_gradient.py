@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewstep.export.attention.request import AttentionRequest, rewritten
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.gradient import Noisy, Normalise, Of, with_gradient
 from fewstep.export.spec import Spec
@@ -13,7 +14,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import STEERS, considered_ops, selected_ops
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Steer
+from fewstep.plans.guidance import PERTURBED, Steer
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import own_noise
 from fewstep.runtime import load
@@ -49,6 +50,8 @@ class Convolutions(nn.Module):
 
 
 class Tokens(nn.Module):
+    share = 0.0  # of the values themselves, in the place of attention
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.norm, self.qkv = nn.Linear(8, 32), nn.LayerNorm(32), nn.Linear(32, 96)
@@ -57,7 +60,8 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.first(x.flatten(1, 2)) + time[:, None, None]
         q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, 4, 8)).permute(2, 0, 3, 1, 4)
-        h = h + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        read = F.scaled_dot_product_attention(query=q, key=k, value=v)
+        h = h + (read + self.share * (v - read)).transpose(1, 2).flatten(2)
         y: Tensor = self.last(h + self.mlp(h)).reshape(x.shape)
         return y
 
@@ -94,6 +98,27 @@ def test_attention_has_the_gradient_of_autograd_at_any_batch(of: Of, normalise: 
     torch.manual_seed(0)
     module, its = with_gradient(Tokens(), spec(), distance, (MEASURED,), of, normalise)
     check(module, trace(module, its).graph, of, normalise)
+
+
+def test_the_gradient_goes_through_rewritten_attention() -> None:
+    """The prediction and h at a share of perturbed attention, against autograd through the mixed attention."""
+    torch.manual_seed(0)
+    module, its = with_gradient(Tokens(), spec(), distance, (MEASURED,))
+    its, _ = rewritten(module, its, AttentionRequest(perturb=("all",)))
+    graph = trace(module, its).graph
+    x, time, measured = torch.randn(3, 2, 8, 8), torch.rand(3) * 0.8 + 0.1, torch.randn(3, 2, 8, 8)
+    feeds = {"x": x.numpy(), "time": time.numpy(), "measured": measured.numpy()}
+    for share in (0.0, 0.5, 1.0):
+        output = run(graph, {**feeds, PERTURBED: np.full(3, share, np.float32)})["output"]
+        mixed = Tokens()
+        mixed.load_state_dict(module.denoiser.state_dict())
+        mixed.share = share
+        asked = x.clone().requires_grad_(True)
+        velocity = mixed(asked, time)
+        x0 = asked - time[:, None, None, None] * velocity
+        (slope,) = torch.autograd.grad(distance(x0, Noisy(x, time, time, time), measured).sum(), asked)
+        expected = torch.cat([velocity, -slope], dim=1).detach().numpy()
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_forward_part_alone_is_lowered(convolutions: tuple[nn.Module, Graph]) -> None:
