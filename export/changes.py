@@ -35,6 +35,11 @@ def changed(
     """
     if not (loras or skip_scale or freeu or attention):
         return source
+    if source.spec.steers and (skip_scale or freeu):  # they change forward, which the backward pass leaves out
+        raise UserError(
+            "--skip-scale or --freeu for a denoiser with a gradient",
+            "tune the network in FILE.py, before with_gradient",
+        )
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
     if freeu and len(freeu) != 4:
