@@ -258,7 +258,7 @@ def load_source(text: str, spec: Path | None = None) -> Source:
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.diffusers.files import CONFIG, INDEX
-    from fewstep.export.sources.lerobot import folder as lerobot_folder
+    from fewstep.export.sources.lerobot.home import is_policy
 
     is_shipped = text in shipped.NAMES
     is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
@@ -272,7 +272,9 @@ def load_source(text: str, spec: Path | None = None) -> Source:
         fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
         raise UserError(f"source {text!r} brings its own spec", fix)
     if is_folder:
-        if lerobot_folder.is_policy(Path(text)):
+        if is_policy(Path(text)):
+            from fewstep.export.sources.lerobot import folder as lerobot_folder  # its networks are of torch
+
             return lerobot_folder.load_lerobot_folder(Path(text))
         return diffusers_folder.load_diffusers_folder(Path(text))
     if ":" in text or text.endswith(".py"):

@@ -83,10 +83,10 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     outer = outer_ops(graph, names)
 
     def reason(op: WeightedOp) -> str:
+        if op.x not in moving:
+            return STILL
         if op.name not in forward:
             return STEERS
-        if op.name not in names:
-            return STILL
         if min(op.channels_in, op.channels_out) < LEAST_CHANNELS:
             return FEW_CHANNELS
         if op.name in outer:

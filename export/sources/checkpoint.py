@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from fewstep.export.sources.diffusers.component import is_component
 from fewstep.export.sources.diffusers.files import INDEX
-from fewstep.export.sources.lerobot.folder import is_policy
+from fewstep.export.sources.lerobot.home import is_policy
 from fewstep.plans.errors import UserError
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # Python's own, and torch.save's

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.races import auto, ddpm
+from benchmarks.races import choice, ddpm
 from benchmarks.races.turns import Call, Times, in_turns
 
 
@@ -29,14 +29,14 @@ def test_each_contender_has_a_time_of_each_turn() -> None:
 
 @pytest.mark.parametrize("slower, holds", [(1.02, True), (1.05, False)])
 def test_a_choice_holds_within_three_percent(slower: float, holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = [{"backend": name, "threads": 0, "body": "int8", "milliseconds": 1.0} for name in ("chosen", "other")]
+    timed = [{"backend": name, "threads": 0, "milliseconds": 1.0} for name in ("chosen", "other")]
     timed[1]["spinning"] = False
-    timed.append({"backend": "missing", "threads": 0, "body": "", "milliseconds": None})
-    found = {"chosen/cores": Times((slower,), (1.0,)), "other/cores/sleeping": Times((1.0,), (1.0,))}
-    monkeypatch.setattr(auto, "chosen", lambda options: timed)
-    monkeypatch.setattr(auto, "in_turns", lambda openers, rounds, seconds: {name: found[name] for name in openers})
-    given = argparse.Namespace(bundle=Path("bundle"), rows=2, rounds=1, turn_seconds=0.1)
-    assert auto.trial(given)[0] is holds
+    timed.append({"backend": "missing", "threads": 0, "milliseconds": None})
+    found = {"chosen": Times((slower,), (1.0,)), "other without spinning": Times((1.0,), (1.0,))}
+    monkeypatch.setattr(choice, "chosen", lambda options: timed)
+    monkeypatch.setattr(choice, "in_turns", lambda openers, rounds, seconds: {name: found[name] for name in openers})
+    given = argparse.Namespace(bundle=Path("bundle"), body="int8", rows=2, rounds=1, turn_seconds=0.1)
+    assert choice.trial(given)[0] is holds
 
 
 def test_peers_are_beside_float32_and_diffusers() -> None:

@@ -6,8 +6,9 @@ part of the graph, and gives actions whose units the manifest holds.
 
 from pathlib import Path
 
-from fewstep.export.sources.diffusers.files import INDEX, read_json
+from fewstep.export.sources.diffusers.files import read_json
 from fewstep.export.sources.lerobot.diffusion import load_diffusion
+from fewstep.export.sources.lerobot.home import CHECKPOINT, home
 from fewstep.export.sources.lerobot.multi_task_dit import load_multi_task_dit
 from fewstep.export.sources.lerobot.policy import CONFIG, WRITE_IT, read_policy
 from fewstep.export.sources.lerobot.statistics import RETRAINED
@@ -15,7 +16,6 @@ from fewstep.export.sources.lerobot.vla import load_pi, load_smolvla
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.errors import UserError
 
-CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
 CHECKPOINTS = "checkpoints"  # the folder of a run of training that holds its checkpoints, by their number
 READERS = {  # by the type that config.json names
     "diffusion": load_diffusion,
@@ -26,30 +26,20 @@ READERS = {  # by the type that config.json names
 }
 
 
-def is_policy(folder: Path) -> bool:
-    """Whether the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
-    config = _home(folder) / CONFIG
-    return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
-
-
 def load_lerobot_folder(folder: Path) -> TorchSource:
     """The policy of a folder. UserError naming the file or field that is missing, or is of another kind."""
-    home = _home(folder)
-    config = read_json(home / CONFIG, RETRAINED)
+    there = home(folder)
+    config = read_json(there / CONFIG, RETRAINED)
     kind = config["type"]
     if kind not in READERS:
         raise UserError(f"{folder}: its policy is of type {kind!r}, and fewstep reads {', '.join(READERS)}", WRITE_IT)
     try:
-        return READERS[kind](read_policy(home, config, _name(folder.resolve())))
+        return READERS[kind](read_policy(there, config, _name(folder.resolve())))
     except KeyError as error:
-        raise UserError(f"{home / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
+        raise UserError(f"{there / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
     except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # and torch's
         reason = " ".join(str(error).split())
-        raise UserError(f"{home / CONFIG} is not that of a {kind} policy ({reason})", RETRAINED) from error
-
-
-def _home(folder: Path) -> Path:
-    return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
+        raise UserError(f"{there / CONFIG} is not that of a {kind} policy ({reason})", RETRAINED) from error
 
 
 def _name(folder: Path) -> str:
