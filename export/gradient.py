@@ -83,7 +83,7 @@ def with_gradient(
         )
     return (
         GradientModule(denoiser, spec, energy, len(conditions), of, normalise),
-        replace(spec, conditions=(*spec.conditions, *conditions), heads=2, steers=True),
+        replace(spec, conditions=(*spec.conditions, *conditions), heads=2, steers=of),
     )
 
 

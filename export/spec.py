@@ -19,7 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import Carried, Prediction, ScheduleSpec
+from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.policies import policy_problem
@@ -36,7 +36,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
     "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
     "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
-    "steers": (bool, "say whether the second output is a gradient that Steer guidance reads"),
+    "steers": (By | None, "say what the second output is a gradient by, 'x' or 'x0', or leave it out"),
     "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
     "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
     "units": (Affine | None, "give Affine(scale, shift) with one number for each place along an axis of x"),
@@ -69,12 +69,11 @@ class Spec:
 
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
-    With `steers` the second is a gradient (`gradient.with_gradient`). `sizes` are axes of x that a caller may choose
-    for each run, such as height and width: x_shape has their defaults. What a sample means outside is in `units`; for
-    policies, whose samples are action sequences [horizon, ...], `policy` says which of them are executed; for sound,
-    `spectrogram` says how it becomes x. `x`, `time`, `to` and `output` name those tensors in an .onnx file; a
-    torch module's have no names.
-    """
+    With `steers` the second is a gradient by that (`gradient.with_gradient`). `sizes` are axes of x that a caller
+    may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
+    `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
+    executed; for sound, `spectrogram` says how it becomes x. `x`, `time`, `to` and `output` name those tensors in
+    an .onnx file; a torch module's have no names."""
 
     name: str
     x_shape: tuple[int, ...]
@@ -82,7 +81,7 @@ class Spec:
     prediction: Prediction
     schedule: ScheduleSpec
     heads: int = 1
-    steers: bool = False
+    steers: By | None = None
     towards: str | None = None
     sizes: tuple[Size, ...] = ()
     units: Affine | None = None
@@ -131,8 +130,8 @@ class Spec:
         if problem := size_problem(self.x_shape, self.sizes, self.heads):
             what = f"size {problem[0]!r} of spec {self.name!r}: {problem[1]}"
             raise UserError(what, "give Size(name, axis of x_shape, low, high, multiple)")
-        if self.heads < 1 + self.steers:
-            raise UserError(f"spec {self.name!r} has {self.heads} heads", f"give at least {1 + self.steers}")
+        if self.heads < (least := 1 if self.steers is None else 2):
+            raise UserError(f"spec {self.name!r} has {self.heads} heads", f"give at least {least}")
         inputs = [condition.input for condition in self.conditions]
         for each in self.carried:
             if not each.name.isidentifier() or any(size < 1 for size in each.shape):

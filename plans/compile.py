@@ -16,6 +16,8 @@ from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
 
+STEERED = ({"x"}, {"x0"})  # what the gradients of all networks are by
+
 
 def compile_plan(
     name: str,
@@ -76,7 +78,7 @@ def trace_plan(
         denoiser=denoiser,
         first=times[0],
         schedule=schedule,
-        guidance=guidance,
+        guidance=guide.scaled(guidance, denoiser.steers),
         shaping=shaping,
         from_image=strength is not None,
         renoise=_check_renoise(renoise, strength, denoiser),
@@ -165,7 +167,7 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
             f"guidance {guide.to_text(besides)} for a network without perturbed attention",
             "export it with --perturb middle, or give another guidance",
         )
-    if isinstance(form, Steer) and not (denoiser.steers and all(each.steers for each in denoiser.networks)):
+    if isinstance(form, Steer) and {denoiser.steers, *(each.steers for each in denoiser.networks)} not in STEERED:
         raise UserError(
             "steering by a network whose second output is no gradient",
             "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",

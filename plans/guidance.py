@@ -14,9 +14,11 @@ from math import isfinite
 from numbers import Real
 from typing import Literal
 
+import msgspec
+
 from fewstep.plans.canonical import canonical
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Strict
+from fewstep.plans.spec import By, Strict
 
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
@@ -109,13 +111,14 @@ class Steer(Strict, frozen=True, tag="steer"):
         p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
         et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
         for data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
+        None takes the one of the first two that suits the network's gradient.
     guidance: another form besides, whose branch "cond" has the gradient.
 
     From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" does not steer.
     """
 
     weight: float | tuple[float, ...] = 1.0
-    scale: Literal["sigma2/alpha", "variance", "one"] = "sigma2/alpha"
+    scale: Literal["sigma2/alpha", "variance", "one"] | None = None
     guidance: Cfg | Branches | Pag | None = None
 
 
@@ -283,6 +286,13 @@ def _at(weight: float | tuple[float, ...], evaluation: int) -> float:
 
 def _each(weight: float | tuple[float, ...]) -> tuple[float, ...]:
     return weight if isinstance(weight, tuple) else (weight,)
+
+
+def scaled(guidance: Guidance | None, steers: By | None) -> Guidance | None:
+    """The guidance with the scale that suits a gradient by x or by x0, where it names none."""
+    if not isinstance(guidance, Steer) or guidance.scale is not None:
+        return guidance
+    return msgspec.structs.replace(guidance, scale="variance" if steers == "x0" else "sigma2/alpha")
 
 
 def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float) -> float:

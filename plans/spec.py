@@ -75,32 +75,35 @@ class Carried(Strict, frozen=True):
 PURE_NOISE = -sys.float_info.max  # below the lambda of every step but of one at pure noise
 
 
+By = Literal["x", "x0"]  # what a gradient is by
+
+
 @dataclass(frozen=True)
 class NetworkFacts:
     """A network's facts for a plan. It runs the steps with lambda below `until` that no network before it runs:
-    with PURE_NOISE, those at -infinity alone. `steers`: its second output is a gradient."""
+    with PURE_NOISE, those at -infinity alone. `steers`: what its second output is a gradient by, if it is one."""
 
     name: str
     until: float
     prediction: Prediction
     heads: int = 1
-    steers: bool = False
+    steers: By | None = None
 
 
 @dataclass(frozen=True)
 class DenoiserFacts:
-    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch (`guided`) or
-    one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the prediction, a
-    learned variance would be a second). Where it `steers`, the second is a gradient that `Steer` reads. For restoration
-    `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid` is the grid of plan names without
-    one; `plans.default_grid` chooses it for new bundles. `carried` is what it carries from run to run. `networks` run
-    steps in its place, from the noise on."""
+    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch
+    (`guided`) or one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the
+    prediction, a learned variance would be a second). Where it `steers`, the second is a gradient by that, which
+    `Steer` reads. For restoration `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid`
+    is the grid of plan names without one; `plans.default_grid` chooses it for new bundles. `carried` is what it
+    carries from run to run. `networks` run steps in its place, from the noise on."""
 
     schedule: ScheduleSpec
     prediction: Prediction
     guided: bool = True
     heads: int = 1
-    steers: bool = False
+    steers: By | None = None
     towards: str | None = None
     grid: str = "trailing"
     perturbed: bool = True

@@ -152,7 +152,7 @@ def deployments(
     if fresh:
         rows = judging.batch * max(len(step.branches) for step in judging.plan.steps)
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
-            times = _times(judging, sampler, fresh)
+            times = _times(judging, sampler, tried)  # all in one session: kept times may be of another load
             for name, plan in fresh.items():
                 own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons())
                 measured[name] = Deployment(
@@ -169,7 +169,9 @@ def deployments(
                     error=float(own.std(ddof=1) / len(own) ** 0.5),
                     gain=_gain(judging.bundle.body(body), plan),
                 )
-                cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
+        for name, row in measured.items():
+            measured[name] = msgspec.structs.replace(row, milliseconds=times[name])
+            cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
     return [measured[name] for name in tried]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.evaluation.output import check_writable
-from fewstep.evaluation.speed.race import check_batches
+from fewstep.evaluation.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.held_out import PAIRED
@@ -59,7 +59,8 @@ class ChooseOptions(Options):
         if self.within is not None and self.at_least is not None:
             raise UserError("--within and --at-least together", "give one of them: the other is what the choice wins")
         _ = self.milliseconds, self.decibels  # numbers, or refused
-        check_batches((self.batch,))
+        if not 1 <= self.batch <= LARGEST_BATCH:
+            raise UserError(f"--batch is {self.batch}", f"give a number from 1 to {LARGEST_BATCH}")
         check_threads(self.threads)
         if not LEAST_SEEDS <= self.seeds <= len(PAIRED):
             raise UserError(f"--seeds is {self.seeds}", f"give {LEAST_SEEDS} to {len(PAIRED)}")

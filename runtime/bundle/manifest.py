@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.plans.spec import Carried, Prediction, ScheduleSpec, Strict
+from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec, Strict
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
@@ -331,7 +331,7 @@ class NetworkEntry(Strict, frozen=True):
     source: str
     source_sha256: str
     heads: int = 1
-    steers: bool = False
+    steers: By | None = None
     prologue: GraphEntry | None = None
     conditioner: GraphEntry | None = None
     engines: tuple[EngineEntry, ...] = ()
@@ -362,7 +362,7 @@ class Manifest(Strict, frozen=True):
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep evaluate`
     heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
-    steers: bool = False  # the second output is a gradient that `Steer` guidance reads
+    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
     grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
     sizes: tuple[Size, ...] = ()  # free axes of x

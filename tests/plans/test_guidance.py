@@ -356,7 +356,7 @@ def test_another_text_is_refused(text):
         from_text(text)
 
 
-STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers=True)
+STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers="x")
 
 
 @pytest.mark.parametrize(
@@ -379,10 +379,16 @@ def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size)
         assert changed == pytest.approx(before.x0, rel=1e-12)
 
 
+def test_the_scale_of_a_gradient_follows_what_it_is_by():
+    for by, scale in (("x", "sigma2/alpha"), ("x0", "variance")):
+        facts = replace(STEERED, steers=by)
+        assert compile_plan("ddim:4", facts, Steer(2.0)).steps == compile_plan("ddim:4", facts, Steer(2.0, scale)).steps
+
+
 def test_steering_by_one_output_says_how_to_export():
     with pytest.raises(UserError, match="second output is no gradient; export it with .*with_gradient"):
         compile_plan("ddim:4", DENOISING, Steer())
-    variance = replace(STEERED, steers=False)
+    variance = replace(STEERED, steers=None)
     expert = replace(STEERED, networks=(NetworkFacts("noisy", 0.0, DENOISING.prediction),))
     for facts in (variance, expert):
         with pytest.raises(UserError, match="second output is no gradient"):
@@ -391,5 +397,5 @@ def test_steering_by_one_output_says_how_to_export():
         compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
     with pytest.raises(UserError, match="has no weight"):
         compile_plan("ddim:4", STEERED, Steer(()))
-    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers=True), Steer())
+    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers="x"), Steer())
     assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]

@@ -89,7 +89,8 @@ def test_what_is_measured_already_is_not_measured_again(tiny_bundle: Path, calls
     assert choose(options(tiny_bundle, within="1s")) == first and calls == []
     longer = choose(options(tiny_bundle, within="1s", plan=(*PLANS, "ddim:3")))
     assert {row.plan for row in longer.deployments} == {*PLANS, "ddim:3"}
-    assert calls.count("int8") == 3 * (3 + 1 + 3)  # a call that warms up, three turns and three seeds, of 3 steps
+    timed = sum(4 * steps for steps in (2, 3, 4, 8))  # a call that warms up and three turns, of every plan again
+    assert calls.count("int8") == timed + 3 * 3  # and three seeds along the new one
 
 
 def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Path, calls: list[str]) -> None:
