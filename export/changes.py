@@ -35,11 +35,6 @@ def changed(
     """
     if not (loras or skip_scale or freeu or attention):
         return source
-    if source.spec.steers and (skip_scale or freeu):  # they change forward, which the backward pass leaves out
-        raise UserError(
-            "--skip-scale or --freeu for a denoiser with a gradient",
-            "tune the network in FILE.py, before with_gradient",
-        )
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
     if freeu and len(freeu) != 4:
@@ -48,6 +43,11 @@ def changed(
         raise UserError(
             f"{source.label} is no torch module, whose layers could be changed",
             "change the module, and export its ONNX file again",
+        )
+    if source.spec.steers and (skip_scale or freeu):  # they change forward, which the backward pass leaves out
+        raise UserError(
+            "--skip-scale or --freeu for a denoiser with a gradient",
+            "tune the network in FILE.py, before with_gradient",
         )
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
