@@ -52,7 +52,7 @@ def test_a_search_runs_no_more_and_no_less_than_a_dry_run_says(
     said = f"the search of a precision map takes {least} to {most} evaluations of 16 samples, "
     assert said in printed(would) and " at float32's speed, less what an earlier one measured" in printed(would)
     calls = [0]
-    real, opened = Course.call, closed_loop.open_course
+    real, opened = Course._fed, closed_loop.open_course
 
     def call(*arguments: Any) -> Any:
         calls[0] += 1
@@ -62,7 +62,7 @@ def test_a_search_runs_no_more_and_no_less_than_a_dry_run_says(
         calls[0] += len(plan.steps)
         return opened(sampler, plan, *more)
 
-    monkeypatch.setattr(Course, "call", call)
+    monkeypatch.setattr(Course, "_fed", call)
     monkeypatch.setattr(closed_loop, "open_course", open_counted)
     calibrate(options)
     assert least == 5 * 3 + (3 + 4 * shared) + 5 * TIMED + 5 * 3  # courses, operations, their times, and the rest
