@@ -117,8 +117,8 @@ def _refuse_lost(
     failed: dict[str, UserError],
 ) -> None:
     """Into `failed` go the errors of bodies that lose what guidance multiplies. UserError if no body is left."""
-    for name in bodies.keys() - failed.keys():
-        if error := loses_guidance(bodies[name], refined.get(name), course):
+    for name, body in bodies.items():
+        if name not in failed and (error := loses_guidance(body, refined.get(name), course)):
             failed[name] = error
     if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
