@@ -26,7 +26,7 @@ from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.conditions_file import ConditionRecords, read_conditions
-from fewstep.rollouts.direction import judged_differences
+from fewstep.rollouts.direction import NONE, judged_differences
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.manifest import Difference
@@ -43,7 +43,7 @@ Floats = NDArray[np.floating[Any]]
 
 def steps_table(body: Sampler, reference: Sampler, plan: Plan, seeds: range, rows: ConditionRecords | None) -> str:
     """Gain, ratio of signals and share of each step, of guidance's direction and of two conditions."""
-    manifest, total = reference.bundle.manifest, np.zeros((len(plan.steps), 2, 4))
+    manifest, total = reference.bundle.manifest, np.zeros((len(plan.steps), *NONE.shape))
     bodies = {"float32": reference, "int8": body}
     for part in _parts(seeds):
         conditions = held_out_conditions(manifest.conditions, part, rows)
@@ -51,7 +51,7 @@ def steps_table(body: Sampler, reference: Sampler, plan: Plan, seeds: range, row
         batch = JudgedBatch(plan, (candidate,), SeedBatch(part, manifest.x_shape, conditions))
         total += batch.answer(bodies.__getitem__).bodies["int8"].differences
     kinds = ("guidance", "two conditions")
-    head = ("step", *(f"{kind}: {each}" for kind in kinds for each in ("gain", "dB", "of the output")))
+    head = ("step", *(f"{kind}: {each}" for kind in kinds for each in ("gain", "dB", "of the sample")))
     lines = [
         (str(index + 1), *(cell for each in judged_differences(index, own) for cell in _cells(each)))
         for index, own in enumerate(total)

@@ -3,6 +3,7 @@
 Guidance adds a multiple of cond - uncond, or of cond - perturbed, to an output. This direction may be a twentieth of
 the output, so a body may lose it while its samples have a fair PSNR. The other difference is between a sample's
 condition and its neighbour's. Both bodies see the states of float32's trajectory: a figure is of one step alone.
+Differences are in units of the predicted sample x0: the raw output of EDM may change by an eighth where x0 hardly does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,12 +23,12 @@ from fewstep.runtime.execute import Array, StepState
 from fewstep.runtime.mixed_plans import split_outputs
 
 GAINS, LEAST_RATIO = (0.5, 2.0), 0.0  # beyond them a difference is lost: int8 halves it, or adds as much as it has
-LARGE = 0.1  # of the output: int8's noise in a smaller difference may be larger than it, in bodies with 40 dB
-LEAST_SHARE = 1e-4  # of the output: smaller differences are float32's own rounding
+LARGE = 0.1  # a share: int8's noise in a smaller difference may be larger than it, in bodies with 40 dB
+LEAST_SHARE = 1e-4  # smaller differences are float32's own rounding
 GUIDANCE, CONDITION = "direction of guidance", "difference of two conditions"
 
-Sums = NDArray[np.float64]  # [2, 4]: see `sums`
-NONE: Sums = np.zeros((2, 4))
+Sums = NDArray[np.float64]  # [2, 5]: see `sums`
+NONE: Sums = np.zeros((2, 5))
 
 
 def moved(u: Array) -> Array:
@@ -36,8 +37,8 @@ def moved(u: Array) -> Array:
 
 
 def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
-    """The output under each sample's condition, guidance's direction, and the change that the next sample's condition
-    makes. The direction leads from the other branch, or from the mean of several, to cond.
+    """What of x0 the output under each sample's condition is, and what guidance's direction and the next sample's
+    condition change of it. The direction leads from the other branch, or from the mean of several, to cond.
 
     outputs, outputs_moved: of the network at a step, at its inputs and at `moved` ones, [B, *x_shape] each.
     Returns [3, B, *x_shape]. What a step lacks is 0: the direction where it is not guided, the last for one sample.
@@ -46,16 +47,24 @@ def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Ar
     cond = named.get(COND, np.zeros_like(outputs[0]))
     other = dict(zip(step.branches, outputs_moved[:: step.heads], strict=True)).get(COND, cond)
     led = [output for branch, output in named.items() if branch != COND] or [cond]
-    return np.stack([cond, cond - sum(led) / len(led), cond - np.roll(other, -1, axis=0)])
+    return _effect(step) * np.stack([cond, cond - sum(led) / len(led), cond - np.roll(other, -1, axis=0)])
 
 
-def sums(int8: Array, exact: Array) -> Sums:
-    """Of both of the `differences` of two bodies: the energies of float32's, of the error and of float32's output, and
-    the product of int8's and float32's. Sums of several batches add up."""
-    values, signals = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
+def _effect(step: Step) -> float:
+    """What x0 gains where all branches' outputs gain 1, before a shaping clips or rescales it."""
+    own = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
+    shaped = sum(step.shaping_of[0][own]) * step.x0[-1] if step.shaping is not None else 0.0
+    return sum(step.x0[own]) + shaped
+
+
+def sums(int8: Array, exact: Array, x0: Array) -> Sums:
+    """Of both differences of two bodies: the energies of float32's, of the error, of float32's predicted samples `x0`
+    [B, *x_shape] and of the output's part in them, and the product of int8's and float32's. Sums of batches add up."""
+    sample = x0.astype(np.float64).ravel()
+    values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
     rows = [
-        (signal @ signal, (value - signal) @ (value - signal), signals[0] @ signals[0], value @ signal)
-        for value, signal in zip(values[1:], signals[1:], strict=True)
+        (signal @ signal, (value - signal) @ (value - signal), sample @ sample, part @ part, value @ signal)
+        for value, signal in zip(values[1:], signals, strict=True)
     ]
     return np.array(rows)
 
@@ -63,11 +72,12 @@ def sums(int8: Array, exact: Array) -> Sums:
 def judged_differences(index: int, added: Sums) -> tuple[Difference | None, Difference | None]:
     """Guidance's direction and the difference of two conditions at a step. None where there is none."""
 
-    def judged(signal: float, error: float, output: float, product: float) -> Difference | None:
-        if not signal > LEAST_SHARE**2 * output:
+    def judged(signal: float, error: float, sample: float, part: float, product: float) -> Difference | None:
+        whole = max(sample, part)  # at high noise x0 is a small difference of large parts, all of which are rounded
+        if not signal > LEAST_SHARE**2 * whole:
             return None
         ratio = min(10 * np.log10(signal / error), CEILING) if error else CEILING
-        return Difference(index, product / signal, float(ratio), float(np.sqrt(signal / output)))
+        return Difference(index, product / signal, float(ratio), float(np.sqrt(signal / whole)))
 
     guidance, condition = (judged(*map(float, row)) for row in added)
     return guidance, condition
@@ -94,7 +104,7 @@ def body_differences(
     for state, exact in zip(course.own_states, course.differences, strict=False):
         network = networks[state.step.group]
         outputs = (_outputs(course, network, state, u) for u in (state.u, moved(state.u)))
-        steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact)))
+        steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact, state.x0)))
     guidance, condition = zip_longest(*steps) if steps else ((), ())
     return guidance, condition
 
@@ -115,7 +125,7 @@ def said(difference: Difference) -> str:
     """A difference in words."""
     return (
         f"gain {difference.gain:.2f} and {difference.ratio:.1f} dB at step {difference.step + 1}, where it is "
-        f"{100 * difference.share:.1f} % of the output"
+        f"{100 * difference.share:.1f} % of the predicted sample"
     )
 
 

@@ -194,7 +194,7 @@ def _single_steps(
                 differences(step, own, each(i, step, moved(u)))
                 for own, each in ((outputs, network), (expected, floats))
             )
-            added = sums(values, signals)
+            added = sums(values, signals, exact.x0[i][:count])
         yield _energies(guided(outputs, plan, i), exact.guided[i][:count]), added
 
 

@@ -4,7 +4,7 @@ from fewstep.evaluation.report.elements import Html, count, decibel, join, parag
 from fewstep.evaluation.report.verdict import differences_of
 from fewstep.evaluation.results import Quality, Results
 
-HEAD = ("step", "gain", "signal to error", "of the output")
+HEAD = ("step", "gain", "signal to error", "of the sample")
 
 
 def direction_section(results: Results) -> Html | None:
@@ -16,8 +16,8 @@ def direction_section(results: Results) -> Html | None:
         "Guidance multiplies the direction from the unconditional output to the conditional one. A body may lose it "
         "while its samples look fair. The second difference is between a sample's own condition and another sample's. "
         "Both bodies see the states of float32's trajectory. A gain of 1 keeps the whole difference. Below 0 dB, "
-        "int8 adds more than the difference has. Where the difference is a small part of the output, guidance "
-        "multiplies the noise of int8 too.",
+        "int8 adds more than the difference has. Where the difference is a small part of the predicted "
+        "sample, guidance multiplies the noise of int8 too.",
         kind="lead",
     )
     return section("Guidance and conditions", lead, *parts)

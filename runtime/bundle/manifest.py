@@ -60,7 +60,8 @@ class Difference(Strict, frozen=True):
 
     gain: the least-squares factor of float32's that is in int8's; 1 is no change.
     ratio: 10 log10(|float32's|^2 / |int8's - float32's|^2), in dB.
-    share: the size of float32's difference, as a part of float32's output.
+    share: the size of float32's difference, as a part of float32's predicted sample x0, or of the output's part in x0
+        where that is larger.
     """
 
     step: int
