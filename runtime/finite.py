@@ -1,6 +1,6 @@
 """Report an overflow as one error that names its step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
-from fewstep.runtime.execute import Hold, StepState, finish
+from fewstep.runtime.execute import Array, Hold, StepNetwork, StepState, finish
 
 OUTPUT = "the denoiser's output"
 
@@ -51,6 +51,17 @@ def check_finite_state(state: StepState, plan: Plan) -> None:
         check_finite(output, OUTPUT, state.index, state.step, plan)
     for row in state.after:
         check_finite(row, "the sample", state.index, state.step, plan)
+
+
+def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
+    """A network whose outputs are checked: for runs that go on from them, not from a state."""
+
+    def checked_network(index: int, step: Step, u: Array) -> Sequence[Array]:
+        for output in (outputs := network(index, step, u)):
+            check_finite(output, OUTPUT, index, step, plan)
+        return outputs
+
+    return checked_network
 
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: Plan) -> None:

@@ -29,7 +29,7 @@ from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values, check_times
-from fewstep.runtime.finite import OUTPUT, check_finite, checked, finite_sample, finite_states
+from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
 from fewstep.runtime.loaded_network import Array, BranchValues, Float32, LoadedNetwork
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.prologues import TIME, TO, Arrays
@@ -234,14 +234,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     ) -> StepNetwork:
         """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
         refuse_banks(plan, self.bundle.path)
-        network = self._network(plan, samples, self._values(samples, condition, branches, sizes))
-
-        def finite(index: int, step: Step, u: Array) -> Sequence[Array]:
-            for output in (outputs := network(index, step, u)):
-                check_finite(output, OUTPUT, index, step, plan)
-            return outputs
-
-        return finite
+        return finite_outputs(self._network(plan, samples, self._values(samples, condition, branches, sizes)), plan)
 
     def executed(
         self,
@@ -341,9 +334,9 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
         check_settings(settings, RunSettings)
-        numbers, takes = check_seeds(seeds), sized(self.bundle.manifest, settings.get("sizes"))
-        values = branch_values(takes.conditions, condition, settings.get("branches"), len(numbers), self.nulls)
-        return Request(takes, numbers, values, condition, guidance, settings)
+        numbers, sizes = check_seeds(seeds), settings.get("sizes")
+        values = self._values(len(numbers), condition, settings.get("branches"), sizes)
+        return Request(sized(self.bundle.manifest, sizes), numbers, values, condition, guidance, settings)
 
     def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan]:
         compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]

@@ -1,7 +1,5 @@
 """Every form of guidance against the formula of its paper, written out on arrays."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -22,7 +20,7 @@ from fewstep.plans.guidance import (
     weight_of,
 )
 from fewstep.plans.shaping import Rescale
-from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 from tests.plans.execution import sample
 
@@ -354,48 +352,3 @@ def test_a_text_names_a_guidance(text, form):
 def test_another_text_is_refused(text):
     with pytest.raises(UserError, match="is no number; give a weight as 2, pag:3"):
         from_text(text)
-
-
-STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers="x")
-
-
-@pytest.mark.parametrize(
-    ("scale", "size"),
-    [
-        ("sigma2/alpha", lambda alpha, sigma: sigma**2 / alpha),
-        ("variance", lambda alpha, sigma: sigma**2 / (alpha**2 + sigma**2)),
-        ("one", lambda alpha, sigma: 1.0),
-    ],
-)
-def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size):
-    plain = compile_plan("ddim:4", STEERED, 2.0)
-    plan = compile_plan("ddim:4", STEERED, Steer((0.5, 2.0, 0.0, -1.0), scale, Cfg(2.0)))
-    for step, before, weight in zip(plan.steps, plain.steps, (0.5, 2.0, 0.0, -1.0), strict=True):
-        assert step.branches == before.branches == ("cond", "uncond")
-        factor = weight * size(step.alpha, step.sigma)
-        column = plan.rows + 1  # behind the rows: the prediction of cond, its gradient, and both of uncond
-        assert step.x0[column] == pytest.approx(factor, rel=1e-12)
-        changed = [*step.x0[:column], 0.0, *step.x0[column + 1 :]]
-        assert changed == pytest.approx(before.x0, rel=1e-12)
-
-
-def test_the_scale_of_a_gradient_follows_what_it_is_by():
-    for by, scale in (("x", "sigma2/alpha"), ("x0", "variance")):
-        facts = replace(STEERED, steers=by)
-        assert compile_plan("ddim:4", facts, Steer(2.0)).steps == compile_plan("ddim:4", facts, Steer(2.0, scale)).steps
-
-
-def test_steering_by_one_output_says_how_to_export():
-    with pytest.raises(UserError, match="second output is no gradient; export it with .*with_gradient"):
-        compile_plan("ddim:4", DENOISING, Steer())
-    variance = replace(STEERED, steers=None)
-    expert = replace(STEERED, networks=(NetworkFacts("noisy", 0.0, DENOISING.prediction),))
-    for facts in (variance, expert):
-        with pytest.raises(UserError, match="second output is no gradient"):
-            compile_plan("ddim:4", facts, Steer())
-    with pytest.raises(UserError, match="without perturbed attention"):
-        compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
-    with pytest.raises(UserError, match="has no weight"):
-        compile_plan("ddim:4", STEERED, Steer(()))
-    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers="x"), Steer())
-    assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]

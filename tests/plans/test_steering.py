@@ -1,0 +1,55 @@
+"""Steering by a gradient: the coefficients of a plan's columns against the formula."""
+
+from dataclasses import replace
+
+import pytest
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg, Pag, Steer
+from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
+
+DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
+STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers="x")
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [
+        ("sigma2/alpha", lambda alpha, sigma: sigma**2 / alpha),
+        ("variance", lambda alpha, sigma: sigma**2 / (alpha**2 + sigma**2)),
+        ("one", lambda alpha, sigma: 1.0),
+    ],
+)
+def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size):
+    plain = compile_plan("ddim:4", STEERED, 2.0)
+    plan = compile_plan("ddim:4", STEERED, Steer((0.5, 2.0, 0.0, -1.0), scale, Cfg(2.0)))
+    for step, before, weight in zip(plan.steps, plain.steps, (0.5, 2.0, 0.0, -1.0), strict=True):
+        assert step.branches == before.branches == ("cond", "uncond")
+        factor = weight * size(step.alpha, step.sigma)
+        column = plan.rows + 1  # behind the rows: the prediction of cond, its gradient, and both of uncond
+        assert step.x0[column] == pytest.approx(factor, rel=1e-12)
+        changed = [*step.x0[:column], 0.0, *step.x0[column + 1 :]]
+        assert changed == pytest.approx(before.x0, rel=1e-12)
+
+
+def test_the_scale_of_a_gradient_follows_what_it_is_by():
+    for by, scale in (("x", "sigma2/alpha"), ("x0", "variance")):
+        facts = replace(STEERED, steers=by)
+        assert compile_plan("ddim:4", facts, Steer(2.0)).steps == compile_plan("ddim:4", facts, Steer(2.0, scale)).steps
+
+
+def test_steering_by_one_output_says_how_to_export():
+    with pytest.raises(UserError, match="second output is no gradient; export it with .*with_gradient"):
+        compile_plan("ddim:4", DENOISING, Steer())
+    variance = replace(STEERED, steers=None)
+    expert = replace(STEERED, networks=(NetworkFacts("noisy", 0.0, DENOISING.prediction),))
+    for facts in (variance, expert):
+        with pytest.raises(UserError, match="second output is no gradient"):
+            compile_plan("ddim:4", facts, Steer())
+    with pytest.raises(UserError, match="without perturbed attention"):
+        compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
+    with pytest.raises(UserError, match="has no weight"):
+        compile_plan("ddim:4", STEERED, Steer(()))
+    start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers="x"), Steer())
+    assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]
