@@ -2,20 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.choosing.choose import Choice, choose
-from fewstep.evaluation.choosing.chosen import Deployment, command_of, described
+from fewstep.evaluation.choosing.choose import Choice, choose, open_judging, plans_by_body
+from fewstep.evaluation.choosing.chosen import Deployment, described
+from fewstep.evaluation.choosing.cost import evaluations, needs, timing
 from fewstep.evaluation.choosing.engines import engine_name
 from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plan_plot import stacked
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.report.quality import NONE
+from fewstep.graph.needs import check_memory, duration
 from fewstep.runtime.progress import Progress
 
 FRONT, CHOSEN = "front", "chosen"
@@ -26,6 +30,36 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     if options.output is not None:
         write_whole(options.output, drawing(choice).encode())
     return Outcome(choice, (table(choice, options.batch), *choice.left_out, *_said(choice, options.bundle)))
+
+
+def dry_run(options: ChooseOptions) -> Outcome:
+    judging = open_judging(options)
+    plans, needed = plans_by_body(judging, options.plan), needs(judging)
+    names = list(dict.fromkeys(name for own in plans.values() for name in own))
+    timed = judging.plan if len(judging.plan.steps) > 1 else judging.teacher
+    each = seconds_of_one(judging.reference, timed, judging.rows)
+    count, turns = evaluations(judging, plans), timing(judging, plans, each, options.threads)
+    check_memory(needed, options.bundle)
+    value = {
+        "bundle": options.bundle,
+        "bodies": list(plans),
+        "plans": names,
+        "teacher": judging.teacher.name,
+        "evaluations": count,
+        "seconds": count * each,
+        "timing_seconds": turns,
+        "needs": needed,
+    }
+    return Outcome(
+        value,
+        (
+            f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.teacher.name}",
+            f"at most {count} evaluations of one sample, with both branches of guidance in one, take about "
+            f"{duration(count * each)} at float32's speed{'' if options.teacher else ', if this teacher suffices'}",
+            f"timing takes at most {duration(turns)} more; what was measured before is not measured again",
+            needed.said(options.bundle),
+        ),
+    )
 
 
 def table(choice: Choice, batch: int) -> Table:
@@ -76,5 +110,4 @@ def _said(choice: Choice, bundle: Path) -> Iterator[str]:
         yield "nothing is chosen: --within 20ms or --at-least 40dB does"
         return
     yield f"{choice.chosen.asked}: {described(choice.chosen.winner)}"
-    yield command_of(bundle, choice.chosen)
-    yield f"is kept as the choice of this machine: fewstep run {bundle} --chosen"
+    yield f"kept as the choice of this machine: fewstep run {quote(str(bundle))} --chosen"

@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
 
 from fewstep.evaluation.choosing.chosen import Chosen, Deployment, described, keep
+from fewstep.evaluation.choosing.cost import needs
 from fewstep.evaluation.choosing.deployments import Judging, deployments, front, plans_of
 from fewstep.evaluation.choosing.engines import (
     KIND,
@@ -19,19 +20,19 @@ from fewstep.evaluation.choosing.engines import (
     kept_name,
 )
 from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.evaluation.cost import branches
 from fewstep.evaluation.sampling_job import FLOAT
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
+from fewstep.graph.needs import check_memory
 from fewstep.lowering.bodies import open_body
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.rollouts.calibrated_plan import judged_plan, unmarked
-from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 
@@ -50,18 +51,15 @@ class Choice:
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
-    bundle = open_bundle(options.bundle)
-    bundle.check_one_network("choose")
-    if FLOAT not in bundle.manifest.bodies:
-        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
-    judging = _judging(bundle, options, progress)
+    judging = open_judging(options, progress)
+    check_memory(needs(judging), options.bundle)
+    tried = plans_by_body(judging, options.plan)
+    judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
     rows: list[Deployment] = []
     left_out = []
-    for body, plans in _plans(judging, options.plan).items():
-        if not plans:
-            continue
+    for body, plans in tried.items():
         try:
-            engines = engines_of(bundle, body, options.batch * _branches(judging.plan), options.threads)
+            engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
             rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
         except UserError as error:  # no engine, or samples that are not finite
             left_out.append(f"{body} is left out: {error.what}")
@@ -69,13 +67,18 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError("; ".join([f"{options.bundle} has no body to choose", *left_out]), "see fewstep doctor")
     on_front, chosen = front(rows), None
     if options.within is not None or options.at_least is not None:
-        chosen = _chosen(bundle, options, judging.plan, rows, on_front)
-        keep(bundle, chosen)
+        chosen = _chosen(judging.bundle, options, judging.plan, rows, on_front)
+        keep(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    return Choice(ordered, tuple(on_front), chosen, judging.teacher.plan.name, options.seeds, tuple(left_out))
+    return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, tuple(left_out))
 
 
-def _judging(bundle: Bundle, options: ChooseOptions, progress: Progress) -> Judging:
+def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:
+    """What deployments are compared with, with the teacher that is checked first. UserError where it cannot be."""
+    bundle = open_bundle(options.bundle)
+    bundle.check_one_network("choose")
+    if FLOAT not in bundle.manifest.bodies:
+        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
     plan = unmarked(judged_plan(reference, calibrated, guidance=options.guidance))
@@ -85,46 +88,34 @@ def _judging(bundle: Bundle, options: ChooseOptions, progress: Progress) -> Judg
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
         )
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    return Judging(
-        reference,
-        plan,
-        _teacher(reference, plan, options, rows, progress),
-        options.seeds,
-        options.batch,
-        rows,
-        progress,
-    )
+    teacher = teacher_plan(reference, options.teacher, plan)
+    return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress)
 
 
-def _teacher(
-    reference: Sampler, plan: Plan, options: ChooseOptions, rows: ConditionRecords | None, progress: Progress
-) -> Teacher:
+def _teacher(judging: Judging, asked: str | None) -> Teacher:
     """The teacher, checked once and kept."""
+    plan, rows = judging.plan, judging.rows
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
-    key = kept_name("check", body_facts(reference.bundle, FLOAT), options.teacher, plan, options.seeds, values)
+    key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)
     content, teacher = cache.read(KIND, key), None
     with suppress(msgspec.DecodeError):
         teacher = None if content is None else msgspec.json.decode(content, type=Teacher)
     if teacher is None:
-        seeds = range(min(CHECKED, options.seeds))
-        teacher = checked_teacher(reference, options.teacher, plan, seeds, rows, progress)
+        seeds = range(min(CHECKED, judging.seeds))
+        teacher = checked_teacher(judging.reference, asked, plan, seeds, rows, judging.progress)
         cache.store(KIND, key, msgspec.json.encode(teacher))
     if not teacher.check.suffices:
         LOG.warning("%s", teacher.check)
     return teacher
 
 
-def _plans(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
-    """The plans of each body. UserError for a name that means a plan on none of them."""
+def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
+    """The plans of each body that has one. UserError for a name that means a plan on none of them."""
     plans = {body: plans_of(judging, body, names) for body in bodies_here(judging.bundle)}
     for name in names:
         if not any(name in own for own in plans.values()):
             raise UserError(f"no body of {judging.bundle.path} has the plan {name!r}", "leave it out, or fit it")
-    return plans
-
-
-def _branches(plan: Plan) -> int:
-    return max(len(step.branches) for step in plan.steps)
+    return {body: own for body, own in plans.items() if own}
 
 
 def _chosen(
@@ -148,5 +139,5 @@ def _chosen(
         if (row.body, row.backend) == (winner.body, winner.backend) and row.milliseconds <= winner.milliseconds
     )
     day = time.strftime("%Y-%m-%d")
-    rows_of_x = options.batch * _branches(plan)
+    rows_of_x = options.batch * branches(plan)
     return Chosen(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

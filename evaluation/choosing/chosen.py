@@ -15,8 +15,8 @@ import msgspec
 from fewstep.evaluation.choosing.engines import KIND, TimedEngine, backend_of, engine_name, kept_name
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, to_text
-from fewstep.plans.shaping import Clip, Shaping
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
@@ -74,17 +74,6 @@ def load_chosen(path: Path | str, choice: Chosen) -> Sampler:
     winner = choice.winner
     engine = TimedEngine(winner.backend, winner.threads, winner.milliseconds, spinning=winner.spinning)
     return load(path, body=winner.body, backend=backend_of(engine, choice.rows))
-
-
-def command_of(path: Path, choice: Chosen) -> str:
-    """The command line that runs the winner."""
-    winner = choice.winner
-    words = ["fewstep run", str(path), "--plan", winner.plan, "--precision", winner.precision]
-    words += ["--backend", winner.backend] + (["--threads", str(winner.threads)] if winner.threads else [])
-    words += [] if choice.guidance is None else ["--guidance", str(to_text(choice.guidance))]
-    clip = choice.shaping
-    words += ["--clip", f"{clip.high:g}"] if isinstance(clip, Clip) and clip.low == -clip.high else []
-    return " ".join(words)
 
 
 def described(row: Deployment) -> str:

@@ -8,7 +8,8 @@ of other programs.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from itertools import combinations
 from statistics import median
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 
 from fewstep.evaluation.choosing.chosen import Deployment
 from fewstep.evaluation.choosing.engines import KIND, TimedEngine, backend_of, body_facts, kept_name
+from fewstep.evaluation.cost import branches
 from fewstep.evaluation.sampling_job import FEW
 from fewstep.evaluation.speed.duel import milliseconds
-from fewstep.evaluation.teacher import Teacher
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
@@ -48,16 +49,16 @@ Floats = NDArray[np.floating]
 @dataclass(frozen=True)
 class Judging:
     """What deployments are compared with. reference: the float32 body. plan: the one whose time is the unit, with the
-    guidance and the shaping of all. rows: conditions of one's own. batch: samples of a call."""
+    guidance and the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a
+    call."""
 
     reference: Sampler
     plan: Plan
-    teacher: Teacher
+    teacher: Plan
     seeds: int
     batch: int
     rows: ConditionRecords | None
     progress: Progress = SILENT
-    _lessons: list[Floats] = field(default_factory=list)
 
     @property
     def bundle(self) -> Bundle:
@@ -75,33 +76,32 @@ class Judging:
             self.progress(f"sampling {plan.name}", seeds.stop, self.seeds)
         return np.concatenate(parts)
 
+    @cached_property
     def lessons(self) -> Floats:
         """The teacher's samples, made once and kept."""
-        if not self._lessons:
-            key = kept_name("teacher", *self._facts(self.reference, self.teacher.plan))
-            content = cache.read_intact(KIND, key)
-            if content is None:
-                made = self.samples(self.reference, self.teacher.plan, FEW)
-                stream = BytesIO()
-                np.save(stream, made)
-                cache.store_intact(KIND, key, stream.getvalue())
-            else:
-                made = np.load(BytesIO(content), allow_pickle=False)
-            self._lessons.append(made)
-        return self._lessons[0]
+        key = kept_name("teacher", *self._facts)
+        if (content := cache.read_intact(KIND, key)) is not None:
+            lessons: Floats = np.load(BytesIO(content), allow_pickle=False)
+            return lessons
+        lessons, stream = self.samples(self.reference, self.teacher, FEW), BytesIO()
+        np.save(stream, lessons)
+        cache.store_intact(KIND, key, stream.getvalue())
+        return lessons
 
     def name_of(self, body: str, engine: TimedEngine, plan: Plan) -> str:
         """The name under which a deployment is kept."""
         own = (body_facts(self.bundle, body), engine.backend, engine.threads, engine.spinning, plan, self.batch)
-        return kept_name("deployment", own, *self._facts(self.reference, self.teacher.plan))
+        return kept_name("deployment", own, *self._facts)
 
-    def _facts(self, reference: Sampler, plan: Plan) -> tuple[object, ...]:
-        name = next(key for key, each in self.bundle.manifest.bodies.items() if each == reference.body)
+    @cached_property
+    def _facts(self) -> tuple[object, ...]:
+        """All that the teacher's samples follow from."""
+        name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
         conditions = {
             key: (str(each.dtype), each.shape, each.tobytes())
             for key, each in self.conditions(range(self.seeds)).items()
         }
-        return (body_facts(self.bundle, name), plan, self.seeds, conditions)
+        return (body_facts(self.bundle, name), self.teacher, self.seeds, conditions)
 
 
 def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Plan]:
@@ -150,11 +150,11 @@ def deployments(
     fresh = {name: plan for name, plan in tried.items() if kept[name] is None}
     measured = {name: each for name, each in kept.items() if each is not None}
     if fresh:
-        rows = judging.batch * max(len(step.branches) for step in judging.plan.steps)
+        rows = judging.batch * branches(judging.plan)
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
             times = _times(judging, sampler, tried)  # all in one session: kept times may be of another load
             for name, plan in fresh.items():
-                own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons())
+                own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons)
                 measured[name] = Deployment(
                     body=body,
                     precision=judging.bundle.body(body).precision,

@@ -151,7 +151,7 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
     best: _Ready | None = None
-    for candidate in _candidates(threads):
+    for candidate in candidates(threads):
         if candidate.backend in refused:
             continue
         rival = _opened(bundle, body, candidate, {"batch": batch, **sizes}, expected, is_compared)
@@ -219,7 +219,7 @@ def _is_damaged(bundle: Bundle, body: str) -> bool:
     return False
 
 
-def _candidates(threads: int) -> Iterator[TimedEngine]:
+def candidates(threads: int) -> Iterator[TimedEngine]:
     """Backends with their threads, yet without a body. Which are installed shows when they load."""
     cores, physical = this_cpu().cores, physical_cores()
     counts, whole = [threads], 0

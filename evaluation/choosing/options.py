@@ -79,7 +79,8 @@ class ChooseOptions(Options):
         """`at_least` as a number; None without it."""
         if self.at_least is None:
             return None
-        value = _number(self.at_least.lower().strip().removesuffix("db"))
+        wanted = self.at_least.lower().strip()
+        value = _number(wanted.removesuffix("db")) if wanted.endswith("db") else None
         if value is None:
             raise UserError(f"--at-least is {self.at_least!r}", "write it as 40dB")
         return value

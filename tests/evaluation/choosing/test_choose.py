@@ -1,5 +1,6 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.cli.choose import dry_run
 from fewstep.cli.main import main
 from fewstep.evaluation.choosing import choose as choosing
 from fewstep.evaluation.choosing import deployments
-from fewstep.evaluation.choosing.choose import choose
-from fewstep.evaluation.choosing.chosen import Deployment, chosen, command_of, load_chosen
+from fewstep.evaluation.choosing.choose import choose, open_judging
+from fewstep.evaluation.choosing.chosen import Deployment, chosen, load_chosen
 from fewstep.evaluation.choosing.deployments import front, on_a_line
 from fewstep.evaluation.choosing.engines import BodyEngines, TimedEngine
 from fewstep.evaluation.choosing.options import ChooseOptions
@@ -126,9 +128,6 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert main([*line, "--chosen", "--json"]) == 0
     assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
     assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
-    words = command_of(tiny_bundle, choice).split()
-    assert words[:2] == ["fewstep", "run"] and main([*words[1:], *line[2:]]) == 0
-    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
     assert main([*line, "--chosen", "--precision", "int8"]) != 0
     assert "--chosen with --precision; leave one of them out" in capsys.readouterr().err
 
@@ -191,6 +190,38 @@ def test_the_command_shows_the_table_and_draws(
     assert (tmp_path / "front.svg").read_text().startswith("<svg")
 
 
+def test_the_printed_command_runs_also_where_the_path_has_a_space(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tiny_bundle.rename(tmp_path / "a bundle")
+    assert main(["choose", str(bundle), "--within", "8ms", "--seeds", "2", "--plan", "ddim:2"]) == 0
+    words = shlex.split("fewstep run" + " ".join(capsys.readouterr().out.split()).partition("fewstep run")[2])
+    assert words == ["fewstep", "run", str(bundle), "--chosen"]
+    assert main([*words[1:], "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]) == 0
+
+
+def test_a_dry_run_counts_what_a_choice_evaluates(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, call, rows = options(tiny_bundle, teacher="ddim:9"), Sampler.call, list[int]()
+
+    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        rows.append(len(x))
+        return call(sampler, x, *rest)
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, 1.0),))
+
+    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(deployments, "milliseconds", lambda _: 1.0)  # turns call nothing
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    would = dry_run(asked).value
+    assert isinstance(would, dict) and would["plans"] == list(PLANS) and would["bodies"] == ["float32", "int8-cpu-x86"]
+    assert rows == [2, 2]  # both branches: the evaluation that is timed, and the one before it
+    rows.clear()
+    choose(asked)
+    warmed = 2 * (2 + 4 + 8) + 2 * len(open_judging(asked).plan.steps)  # a call along each plan, and the unit's
+    assert would["evaluations"] == sum(rows) / 2 - warmed
+
+
 def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
     with pytest.raises(UserError, match="no body of .* has the plan 'fitted:5'; leave it out, or fit it"):
         choose(options(tiny_bundle, plan=("fitted:5",)))
@@ -203,6 +234,7 @@ def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, call
     [
         ({"within": "20"}, "--within is '20'; write a time with its unit, as 20ms or 1.5s"),
         ({"within": "-1ms"}, "--within is '-1ms'"),
+        ({"at_least": "40"}, "--at-least is '40'; write it as 40dB"),
         ({"at_least": "good"}, "--at-least is 'good'; write it as 40dB"),
         ({"within": "2s", "at_least": "40dB"}, "--within and --at-least together"),
         ({"seeds": 1}, "--seeds is 1"),

@@ -274,7 +274,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
     engines = {"onnxruntime": Watched(), "openvino": Watched()}
     monkeypatch.setattr(measured, "NAMED", engines)
     monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
-    monkeypatch.setattr(measured, "_candidates", lambda threads: iter([*CANDIDATES]))
+    monkeypatch.setattr(measured, "candidates", lambda threads: iter([*CANDIDATES]))
     monkeypatch.setattr(measured, "duel", lambda *calls: next(speeds))
     timed = timed_of(tiny_bundle)
     assert alive == [[], [0], [0], [2]]
