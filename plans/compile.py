@@ -6,7 +6,7 @@ from numbers import Real
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, LinearAg, Pag, Residual, Steer
+from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
@@ -172,10 +172,8 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
             "steering by a network whose second output is no gradient",
             "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
         )
-    if isinstance(form, LinearAg | Residual) and denoiser.heads > 1:
-        raise UserError(
-            f"{type(form).__name__} guidance for a denoiser of several outputs", "use another form of guidance"
-        )
+    if isinstance(form, Residual) and denoiser.heads > 1:
+        raise UserError("Residual guidance for a denoiser of several outputs", "use another form of guidance")
     if isinstance(form, Residual) and denoiser.towards is not None:
         raise UserError(f"Residual guidance for a denoiser that restores {denoiser.towards!r}", "use another form")
     return form

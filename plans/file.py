@@ -30,12 +30,9 @@ def decode(data: bytes, source: str = "plan") -> Plan:
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
             raise UserError(f"{source} has plan schema {schema}, this version reads up to {SCHEMA}", "update fewstep")
-        older = _from_schema_1(raw) if schema == 1 else raw
-        plan = (
-            msgspec.convert(older | {"schema": SCHEMA}, Plan)
-            if schema in OLDER
-            else msgspec.json.decode(data, type=Plan)
-        )
+        if schema in OLDER:
+            raw = (_from_schema_1(raw) if schema == 1 else raw) | {"schema": SCHEMA}
+        plan = msgspec.convert(_without_linear_ag(raw), Plan)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is no plan: {error}", FIX) from None
     if plan.schema != SCHEMA:
@@ -68,6 +65,14 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
         "tensors": [],
         "steps": steps,
     }
+
+
+def _without_linear_ag(raw: Any) -> Any:
+    """Earlier versions compiled LinearAG: its rule is in the numbers of the steps, and its weights are kept."""
+    form = raw.get("guidance") if isinstance(raw, dict) else None
+    if not (isinstance(form, dict) and form.get("type") == "linear-ag"):
+        return raw
+    return raw | {"guidance": {"type": "branches", "weights": {"cond": form["weight"], "uncond": 1 - form["weight"]}}}
 
 
 def _problem(plan: Plan) -> str | None:

@@ -23,7 +23,6 @@ from fewstep.plans.spec import By, Strict
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
 PAG, STEER = "pag:", "steer:"
-TERMS_LIMIT = 16  # of LinearAg: each is a row of the state
 FIX = "see fewstep.plans.guidance for what it takes"
 
 
@@ -71,20 +70,6 @@ class Pag(Strict, frozen=True, tag="pag"):
     weight: float = 1.0
 
 
-class LinearAg(Strict, frozen=True, tag="linear-ag"):
-    """Classifier-free guidance whose unconditional output is, from evaluation `after` on, a linear combination of
-    earlier outputs (LinearAG: Castillo et al. 2023, arXiv 2312.12487, section 5.2).
-
-    cond: coefficients of o_cond at this evaluation, the one before, and so on; uncond: of o_uncond at the one before
-    this, the one before that, and so on (an estimate counts as an output). Fitted by least squares on trajectories.
-    """
-
-    weight: float
-    after: int
-    cond: tuple[float, ...]
-    uncond: tuple[float, ...]
-
-
 class Residual(Strict, frozen=True, tag="residual"):
     """Residual classifier-free guidance (StreamDiffusion: Kodaira et al. 2023, arXiv 2312.12491, section 3.2): the
     unconditional noise is not predicted but is the noise left over a reference y, n = (x - alpha y) / sigma.
@@ -122,7 +107,7 @@ class Steer(Strict, frozen=True, tag="steer"):
     guidance: Cfg | Branches | Pag | None = None
 
 
-Guidance = Cfg | CfgPlusPlus | Branches | Pag | LinearAg | Residual | Steer
+Guidance = Cfg | CfgPlusPlus | Branches | Pag | Residual | Steer
 
 
 def as_guidance(value: float | Guidance | None) -> Guidance | None:
@@ -195,11 +180,6 @@ def problem(guidance: Guidance) -> str | None:
         steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
         if any(abs(sum(weights(guidance, step, 0.0).values()) - 1) > 1e-9 for step in range(steps)):
             return "has weights that do not sum to 1"
-    elif isinstance(guidance, LinearAg):
-        if len(guidance.cond) + len(guidance.uncond) > TERMS_LIMIT:
-            return f"has more than {TERMS_LIMIT} terms"
-        if guidance.after < max(len(guidance.cond) - 1, len(guidance.uncond), 1):
-            return f"leaves the unconditional branch out after {guidance.after} evaluations, before it has its terms"
     elif isinstance(guidance, CfgPlusPlus):
         if not 0 <= guidance.weight <= 1:
             return f"has the weight {guidance.weight:g}, which is not from 0 to 1"
@@ -244,9 +224,7 @@ def needs_null(guidance: Guidance | None) -> bool:
 
 def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
     """Whether other numbers replace the unconditional branch in an evaluation."""
-    if isinstance(guidance, Residual):
-        return guidance.kind == "self" or evaluation > 0
-    return isinstance(guidance, LinearAg) and evaluation >= guidance.after
+    return isinstance(guidance, Residual) and (guidance.kind == "self" or evaluation > 0)
 
 
 def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
@@ -266,12 +244,12 @@ def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str,
     else:
         w = _weight(guidance, evaluation, lam)
         shares = {COND: w, UNCOND: 1 - w}
-        if isinstance(guidance, CfgPlusPlus | LinearAg | Residual):
+        if isinstance(guidance, CfgPlusPlus | Residual):
             return shares  # both, whatever the weight: the form needs more than their sum
     return {branch: weight for branch, weight in shares.items() if weight != 0}
 
 
-def _weight(guidance: Cfg | CfgPlusPlus | LinearAg | Residual, evaluation: int, lam: float) -> float:
+def _weight(guidance: Cfg | CfgPlusPlus | Residual, evaluation: int, lam: float) -> float:
     if not isinstance(guidance, Cfg):
         return guidance.weight
     if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
@@ -311,8 +289,6 @@ def _numbers(guidance: Guidance) -> Sequence[float]:
         return (*_each(guidance.weight), *besides)
     if isinstance(guidance, Branches):
         return tuple(chain.from_iterable(map(_each, guidance.weights.values())))
-    if isinstance(guidance, LinearAg):
-        return (guidance.weight, *guidance.cond, *guidance.uncond)
     if isinstance(guidance, Pag):
         return (guidance.scale, guidance.weight)
     if isinstance(guidance, CfgPlusPlus):

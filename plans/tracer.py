@@ -105,7 +105,6 @@ class Tracer:
     draws: int = 0
     _reverts_to: Lin | None = None  # its row
     _reference: Lin = field(default_factory=lambda: Lin({}))  # Residual guidance: x0 of the unconditional branch
-    _history: list[tuple[Lin, Lin]] = field(default_factory=list)  # LinearAg: conditional and unconditional outputs
 
     def _add(self, buffer: Buffer) -> Lin:
         self.buffers.append(buffer)
@@ -243,9 +242,6 @@ class Tracer:
             for branch in branches
         }
         ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
-        if isinstance(self.guidance, guide.LinearAg):
-            self._must_be_alike("LinearAg guidance")
-            outputs = self._with_history(outputs, evaluation)
         if isinstance(self.guidance, guide.Residual):
             outputs = self._with_residual(x, outputs, evaluation, time)
         guided = self._guided(outputs, weights, 0)
@@ -291,21 +287,6 @@ class Tracer:
         for branch, weight in weights.items():
             total = total + weight * outputs[branch][head]
         return total
-
-    def _with_history(self, outputs: dict[str, list[Lin]], evaluation: int) -> dict[str, list[Lin]]:
-        """Adds the estimate of a missing unconditional output (first head), and keeps both for later estimates."""
-        assert isinstance(self.guidance, guide.LinearAg)
-        cond = outputs[COND][0]
-        if UNCOND not in outputs:
-            estimate = Lin({})
-            for coefficient, past in zip(self.guidance.cond, [cond, *(c for c, _ in self._history)], strict=False):
-                estimate = estimate + coefficient * past
-            for coefficient, (_, past) in zip(self.guidance.uncond, self._history, strict=False):
-                estimate = estimate + coefficient * past
-            outputs = outputs | {UNCOND: [estimate]}
-        kept = tuple(self._add(Predicted(evaluation, outputs[branch][0])) for branch in (COND, UNCOND))
-        self._history.insert(0, (kept[0], kept[1]))
-        return outputs
 
     def _with_residual(
         self, x: Lin, outputs: dict[str, list[Lin]], evaluation: int, time: Time

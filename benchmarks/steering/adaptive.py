@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.steering.linear_ag import estimated, fitted
 from fewstep.export.export import ExportOptions, export
-from fewstep.fitting.published.guidance import collect, linear, per_sample, similarities
-from fewstep.plans.guidance import Cfg, Guidance
+from fewstep.fitting.published.guidance import collect, per_sample, similarities
+from fewstep.plans.guidance import Cfg
+from fewstep.plans.plan import Plan
 from fewstep.runtime import load
 from fewstep.runtime.sampler import Sampler
 
@@ -55,39 +57,36 @@ def rows(name: str, sampler: Sampler, plan: str, classes: int, weight: float, sa
     teacher = sampler.sample(plan.format(TEACHER), seeds, who, guidance=weight)
     full: dict[int, np.ndarray] = {}
 
-    def timed(steps: int, forms: list[Guidance]) -> tuple[np.ndarray, float]:
+    def timed(plans: list[Plan]) -> tuple[np.ndarray, float]:
         begun = time.process_time()
-        if all(form == forms[0] for form in forms):
-            x = sampler.sample(plan.format(steps), seeds, who, guidance=forms[0])
-        else:
-            plans = [sampler.compile(plan.format(steps), form) for form in forms]
-            x = sampler.sample_each(plans, seeds, who)
+        x = sampler.sample(plans[0], seeds, who) if len(plans) == 1 else sampler.sample_each(plans, seeds, who)
         return psnr(x, teacher), 1000 * (time.process_time() - begun) / samples
 
     for steps in STEPS:
-        state = sampler.steps(plan.format(steps), tuning, {"class": np.array(tuning) % classes}, weight)
-        fitted = collect(sampler.compile(plan.format(steps), weight), [state])
-        state = sampler.steps(plan.format(steps), seeds, who, weight)
-        seen = collect(sampler.compile(plan.format(steps), weight), [state])
+        name_of_plan = plan.format(steps)
+        guided_plan = sampler.compile(name_of_plan, weight)
+        state = sampler.steps(guided_plan, tuning, {"class": np.array(tuning) % classes})
+        tuned = collect(guided_plan, [state])
+        seen = collect(guided_plan, [sampler.steps(guided_plan, seeds, who)])
         guided = round(2 * steps * SHARE) - steps  # steps with both branches
-        threshold = threshold_of(similarities(fitted), guided)
+        threshold = threshold_of(similarities(tuned), guided)
         ends = per_sample(weight, seen, threshold)
         evaluations = steps + np.mean([len(form.weight) - (form.weight[-1] == 1.0) for form in ends])
         frozen = Cfg((weight,) * guided + (1.0,))
         contenders = [
-            ("per sample", evaluations, ends),
-            ("frozen", float(steps + guided), [frozen]),
-            ("LinearAG", float(steps + guided), [linear(weight, fitted, guided)]),
+            ("per sample", evaluations, [sampler.compile(name_of_plan, form) for form in ends]),
+            ("frozen", float(steps + guided), [sampler.compile(name_of_plan, frozen)]),
+            ("LinearAG", float(steps + guided), [estimated(guided_plan, fitted(tuned, guided))]),
         ]
-        for who_ran, count, forms in contenders:
-            found, spent = timed(steps, forms if len(forms) == samples else forms * samples)
+        for who_ran, count, plans in contenders:
+            reached, spent = timed(plans)
             equal = math.ceil(count / 2 - 1e-6)
             if equal not in full:
-                full[equal], _ = timed(equal, [Cfg(weight)] * samples)
-            less = found - full[equal]
+                full[equal], _ = timed([sampler.compile(plan.format(equal), weight)])
+            less = reached - full[equal]
             error = less.std() / math.sqrt(samples)
             print(
-                f"| {name} | {steps} | {who_ran} | {count:.1f} | {found.mean():.1f} |"
+                f"| {name} | {steps} | {who_ran} | {count:.1f} | {reached.mean():.1f} |"
                 f" {less.mean():+.1f} ± {2 * error:.1f} ({equal} steps) | {spent:.0f} |",
                 flush=True,
             )

@@ -1,9 +1,9 @@
 """Guidance that looks at the data, made static: its decision is measured on trajectories and written into the plan.
 
-Both methods (Castillo et al. 2023, "Adaptive Guidance", arXiv 2312.12487) save evaluations of the unconditional branch
-late in sampling, where it says what the conditional one says. The paper decides for each sample while it runs
-(`per_sample`); `adaptive` and `linear` make one decision for all. Full guidance in fewer steps is better at equal
-evaluations on both models that were measured: docs/measured/steering.md.
+Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
+sampling, where it says what the conditional one says. The paper decides for each sample while it runs (`per_sample`);
+`adaptive` makes one decision for all. Full guidance in fewer steps is better at equal evaluations on the model that was
+measured: docs/measured/steering.md. The paper's LinearAG is in `benchmarks/steering/linear_ag.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import COND, UNCOND, Cfg, LinearAg
+from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Rescale
 from fewstep.runtime.execute import StepState, combine
@@ -119,25 +119,3 @@ def adaptive(weight: float, outputs: Outputs, threshold: float = THRESHOLD) -> C
     steps = len(outputs.cond)
     guided = min(steps, (int(apart[-1]) + 1 if len(apart) else 0) + 1)
     return Cfg((weight,) * guided + (1.0,) * (steps > guided))
-
-
-def linear(weight: float, outputs: Outputs, after: int, terms: int = 2) -> LinearAg:
-    """The unconditional output from evaluation `after` on as a linear combination of `terms` conditional outputs (this
-    evaluation's and before) and `terms` - 1 unconditional ones before: least squares over steps and samples together.
-
-    The paper combines noises, with coefficients of their own at each step; these are the outputs as they are, with the
-    same coefficients at all steps.
-    """
-    steps = len(outputs.cond)
-    if not terms <= after < steps or terms < 1:
-        raise UserError(
-            f"LinearAg after {after} of {steps} evaluations with {terms} terms", "give terms <= after < evaluations"
-        )
-    targets, columns = [], []
-    for i in range(after, steps):
-        past = [outputs.cond[i - j] for j in range(terms)] + [outputs.uncond[i - 1 - j] for j in range(terms - 1)]
-        columns.append(np.stack([array.ravel() for array in past], axis=1))
-        targets.append(outputs.uncond[i].ravel())
-    fitted, *_ = np.linalg.lstsq(np.concatenate(columns), np.concatenate(targets), rcond=None)
-    numbers = tuple(float(number) for number in fitted)
-    return LinearAg(weight, after, numbers[:terms], numbers[terms:])

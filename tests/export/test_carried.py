@@ -14,7 +14,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import LinearAg
+from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
 from fewstep.runs.population import population
 from fewstep.runs.stream import stream
@@ -88,7 +88,7 @@ def test_the_manifest_says_what_is_carried(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("unroll", "batch"), [(False, None), (True, None), (False, 2)])
-@pytest.mark.parametrize("guidance", [None, 2.0, LinearAg(2.0, 1, (1.0,), (0.0,))])
+@pytest.mark.parametrize("guidance", [None, 2.0, Cfg((2.0, 1.0))])
 def test_a_baked_file_carries_on(bundle: Path, tmp_path: Path, unroll: bool, batch: int | None, guidance) -> None:
     sampler, file = load(bundle), tmp_path / "run.onnx"
     plan = sampler.compile("dpmpp_2m:3", guidance)

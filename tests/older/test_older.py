@@ -5,7 +5,8 @@ plans belonged to the runtime. Both hold the bundle of `tests.conftest`, which m
 are those of any CPU. `ready_fashion_mnist.npz` has samples of the ready bundle, from an x86 CPU with AVX512-VNNI.
 `integers` has a body of `QLinearConv` and `MatMulIntegerToFloat` for cpu-x86, with a row of ranges for each step, and
 its samples from such a CPU. `calibrate` made it of `tests.lowering.bodies.small_body` before the first release. Its
-float32 body is left out.
+float32 body is left out. `linear_ag` has a plan of a form of guidance that is no longer compiled, for the bundle of
+`schema_2`.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from fewstep.machine.cpu import this_cpu
 from fewstep.models import ready
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
+from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import SCHEMA
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.request import denoiser_facts
@@ -58,6 +60,14 @@ def test_a_plan_compiles_to_the_table_of_the_version_before(file: Path) -> None:
         facts = denoiser_facts(sampler.bundle.manifest)
     now = encode(compile_plan(decode(kept, file.name).name, facts, 2.0))
     assert now == kept.replace(b'{"schema":2', f'{{"schema":{SCHEMA}'.encode())
+
+
+def test_a_plan_of_a_form_that_is_no_longer_compiled_gives_its_samples() -> None:
+    plan = decode((HERE / "linear_ag" / "dpmpp_2m-5.json").read_bytes())
+    assert plan.guidance == Branches({"cond": 2.0, "uncond": -1.0}) and decode(encode(plan)) == plan
+    with fewstep.runtime.load(HERE / "schema_2" / "bundle", "float32") as sampler:
+        made = sampler.sample(plan, RUN["seeds"], RUN["condition"])
+    np.testing.assert_array_equal(made, np.load(HERE / "linear_ag" / "samples.npz")[plan.name])
 
 
 def test_the_ready_bundle_gives_the_samples_that_it_was_shipped_with() -> None:

@@ -8,7 +8,7 @@ from fewstep.plans.carry import carry_problem
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import LinearAg
+from fewstep.plans.guidance import Cfg
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import Bank, Carry, CarryIn, Tensor, Term
 from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
@@ -84,7 +84,7 @@ def test_a_read_of_an_empty_slot_is_refused_at_compile_time() -> None:
 
 
 def test_a_branch_that_was_not_there_is_refused() -> None:
-    guided = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow"), LinearAg(2.0, 1, (1.0,), (0.0,)))
+    guided = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow"), Cfg((2.0, 1.0)))
     assert [len(step.branches) for step in guided.steps] == [2, 1, 1, 1]
     assert cached(guided, (False, True, False, True), 0).banks  # a branch may go
     backwards = msgspec.structs.replace(guided, steps=(guided.steps[1], guided.steps[0]))

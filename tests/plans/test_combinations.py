@@ -8,7 +8,7 @@ import pytest
 from fewstep.plans import prediction, shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, LinearAg, as_guidance, weights
+from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
@@ -26,7 +26,6 @@ GUIDANCE: list[float | Guidance | None] = [
     2.0,
     CfgPlusPlus(0.6),
     Branches({COND: 2.0, "third": -1.5, UNCOND: 0.5}),
-    LinearAg(2.0, 1, (0.5,), (0.4,)),
 ]
 SHAPES: list[Shaping | None] = [None, Clip(-0.5, 0.5), Threshold(0.8), Rescale(0.7)]
 STARTS = ["noise", "image", "towards y"]
@@ -43,7 +42,6 @@ def network(index: int, step, u: Array) -> list[Array]:
 def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | None, hold: Hold | None) -> Array:
     """x_t -> x0 and the noise left -> x_s, evaluation by evaluation."""
     times = [Time(step.time, step.alpha, step.sigma) for step in plan.steps]
-    past: list[tuple[Array, Array]] = []
     base = {"noise": np.zeros_like(NOISE), "image": IMAGE, "towards y": Y}[start]
     x = times[0].alpha * base + times[0].sigma * NOISE  # towards y: this is x - (1 - alpha) y
     for i, t in enumerate(times):
@@ -52,10 +50,6 @@ def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | Non
         seen = x + (1 - t.alpha) * Y if start == "towards y" else x
         u = prediction.input_scale(denoiser.prediction, t, denoiser.schedule) * seen
         outputs = {branch: output(branch, t.network, u) for branch in SHIFT}
-        if isinstance(plan.guidance, LinearAg):
-            if i >= plan.guidance.after:
-                outputs[UNCOND] = plan.guidance.cond[0] * outputs[COND] + plan.guidance.uncond[0] * past[-1][1]
-            past.append((outputs[COND], outputs[UNCOND]))
         guided = sum(weight * outputs[branch] for branch, weight in weights(plan.guidance, i, t.lam).items())
         if isinstance(kind, Rescale) and plan.guidance is not None:
             guided = shaping.apply(kind, [guided, outputs[COND]])
@@ -77,7 +71,7 @@ def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | Non
 def test_what_is_combined_is_the_recurrence(kind: str, predicts: Prediction, guidance: float | Guidance | None) -> None:
     spec = ScheduleSpec(kind)  # type: ignore[arg-type]
     for bound, start, held, heads in product(SHAPES, STARTS, (False, True), (1, 2)):
-        if (start == "towards y" and held) or (heads == 2 and isinstance(guidance, LinearAg)):
+        if start == "towards y" and held:
             continue  # refused
         denoiser = DenoiserFacts(spec, predicts, heads=heads, towards="y" if start == "towards y" else None)
         plan = compile_plan("ddim:4", denoiser, guidance, bound, strength=0.5 if start == "image" else None)

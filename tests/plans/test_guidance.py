@@ -10,7 +10,6 @@ from fewstep.plans.guidance import (
     Branches,
     Cfg,
     CfgPlusPlus,
-    LinearAg,
     Pag,
     Residual,
     Steer,
@@ -100,24 +99,6 @@ def test_three_branches_with_their_own_weights():
     assert run(plan) == pytest.approx(expected, rel=1e-9)
 
 
-def test_an_unconditional_output_that_is_linear_in_the_past_need_not_be_evaluated():
-    rule = LinearAg(2.0, after=2, cond=(0.5, 0.1), uncond=(0.3,))
-    past: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def true(index, step, u):
-        cond = eps("cond", step, u)
-        uncond = eps("uncond", step, u)
-        if index >= 2:
-            uncond = 0.5 * cond + 0.1 * past[-1][0] + 0.3 * past[-1][1]
-        past.append((cond, uncond))
-        return [cond, uncond]
-
-    expected = run(compile_plan("dpmpp_2m:6", DENOISING, 2.0), true)
-    plan = compile_plan("dpmpp_2m:6", DENOISING, rule)
-    assert [len(step.branches) for step in plan.steps] == [2, 2, 1, 1, 1, 1]
-    assert run(plan) == pytest.approx(expected, rel=1e-9)
-
-
 @pytest.mark.parametrize(
     "guidance",
     [
@@ -125,7 +106,6 @@ def test_an_unconditional_output_that_is_linear_in_the_past_need_not_be_evaluate
         Cfg((2.0, 1.0)),
         Cfg(2.0, (-1.0, 1.0)),
         CfgPlusPlus(0.5),
-        LinearAg(2.0, 2, (0.5,), (0.5,)),
         Residual(1.4, 0.9, "onetime"),
     ],
 )
@@ -142,8 +122,6 @@ def test_every_form_survives_its_file(guidance):
         (Cfg(2.0, (1.0, 1.0)), r"interval \(1.0, 1.0\)"),
         (Branches({"cond": 2.0}), "do not sum to 1"),
         (Branches({"cond": (1.0,), "edit": ()}), "has a branch without a weight"),
-        (LinearAg(2.0, 1, (0.5, 0.5, 0.5), (0.1,)), "before it has its terms"),
-        (LinearAg(2.0, 999, (0.1,) * 999, ()), "more than 16 terms"),
     ],
 )
 def test_numbers_that_make_no_sense_are_named(guidance, message):
@@ -172,22 +150,6 @@ def test_guidance_in_words():
     assert "weight=0.5" in describe(CfgPlusPlus(0.5))
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
-def test_a_linear_rule_serves_any_weight(weight):
-    """Weight 0 samples the estimate alone, weight 1 the conditional output alone."""
-    rule = LinearAg(weight, after=1, cond=(0.5,), uncond=(0.5,))
-    plan = compile_plan("ddim:4", DENOISING, rule)
-    past: list[np.ndarray] = []
-
-    def by_hand(index, step, u):
-        cond = eps("cond", step, u)
-        past.append(eps("uncond", step, u) if index < 1 else 0.5 * cond + 0.5 * past[-1])
-        return weight * cond + (1 - weight) * past[-1]
-
-    expected = run(compile_plan("ddim:4", DENOISING), one_branch(by_hand))
-    assert run(plan) == pytest.approx(expected, rel=1e-9)
-
-
 @pytest.mark.parametrize(
     ("given", "same"),
     [
@@ -212,7 +174,6 @@ def test_numbers_and_lists_of_any_kind_are_the_same_guidance(given, same):
         (Cfg("2"), r"expected `float \| array`, got `str` - at `\$.weight`"),
         (Cfg(2.0, (1.0, 2.0, 3.0)), "of length 2, got 3"),
         (Branches(["cond"]), "expected `object`, got `array`"),
-        (LinearAg(2.0, 1.5, (0.5,), (0.5,)), "expected `int`, got `float`"),
         (Cfg(object()), "is no number"),
         (CfgPlusPlus(2.0), "weight 2, which is not from 0 to 1"),
     ],

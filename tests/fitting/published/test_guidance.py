@@ -9,7 +9,6 @@ from fewstep.fitting.published.guidance import (
     Outputs,
     adaptive,
     collect,
-    linear,
     per_sample,
     similarities,
     similarity,
@@ -114,32 +113,11 @@ def test_early_steps_that_are_all_noise_end_no_guidance():
     assert adaptive(2.0, Outputs(cond[:4], uncond[:4], (cond[:4], uncond[:4]))) == Cfg((2.0,) * 4)
 
 
-def test_a_linear_rule_is_found_and_replaces_the_branch():
-    kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def network(index, step, u):
-        cond, uncond = np.tanh(u) + step.time / 1000, np.cos(u)
-        if index >= 2:
-            uncond = 0.6 * cond - 0.2 * kept[index - 1][0] + 0.5 * kept[index - 1][1]
-        kept[index] = cond, uncond
-        return [cond, uncond][: len(step.branches)]
-
-    rule = linear(3.0, collect(PLAN, [run(PLAN, network, x) for x in X]), after=2)
-    assert (*rule.cond, *rule.uncond) == pytest.approx((0.6, -0.2, 0.5), abs=1e-9)
-    plan = compile_plan("dpmpp_2m:6", DENOISING, rule)
-    assert sum(len(step.branches) for step in plan.steps) == 8
-    full = sample(PLAN, network, lambda draw: X[0], np.float64)
-    assert sample(plan, network, lambda draw: X[0], np.float64) == pytest.approx(full, abs=1e-8)
-
-
 def test_what_cannot_be_measured_is_named():
     with pytest.raises(UserError, match="does not evaluate cond and uncond at each step"):
         collect(compile_plan("ddim:4", DENOISING), [])
     with pytest.raises(UserError, match="no trajectories to measure"):
         collect(PLAN, [])
-    outputs = collect(PLAN, [run(PLAN, lambda i, step, u: [u, u], X[0])])
-    with pytest.raises(UserError, match="after 1 of 6 evaluations with 2 terms"):
-        linear(3.0, outputs, after=1)
     restoring = compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), 2.0)
     states = execute(restoring, lambda i, step, u: [u, u], lambda draw: X[0], np.float64, {"y": X[1]})
     with pytest.raises(UserError, match="the plan restores, or is of an older version"):

@@ -20,7 +20,7 @@ from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.grids import trailing
-from fewstep.plans.guidance import Branches, Cfg, Guidance, LinearAg
+from fewstep.plans.guidance import Branches, Cfg, Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
@@ -89,8 +89,8 @@ def test_forms_and_batches_give_the_same_samples(
 
 @pytest.mark.parametrize(
     "guidance",
-    [Cfg(2.0, interval=(-1.0, 1.0)), Cfg((1.0, 3.0, 1.0, 2.0)), LinearAg(2.0, cond=(0.5, 0.5), uncond=(0.1,), after=2)],
-    ids=["interval", "weights", "linear"],
+    [Cfg(2.0, interval=(-1.0, 1.0)), Cfg((1.0, 3.0, 1.0, 2.0))],
+    ids=["interval", "weights"],
 )
 @pytest.mark.parametrize("unroll", [False, True])
 def test_steps_that_leave_a_branch_out_do_so_in_the_file(

@@ -9,7 +9,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import Cfg, CfgPlusPlus, LinearAg
+from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
@@ -71,7 +71,7 @@ def test_every_solver_resumes_at_every_step(name: str) -> None:
     assert ends_alike(compiled(name)) >= 3
 
 
-@pytest.mark.parametrize("guidance", [Cfg(2.0), CfgPlusPlus(0.6), LinearAg(2.0, 2, (0.7, 0.2), (0.1,))], ids=str)
+@pytest.mark.parametrize("guidance", [Cfg(2.0), CfgPlusPlus(0.6), Residual(1.5, kind="onetime")], ids=str)
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_3m_sde", "heun", "unipc_3"])
 def test_guidance_that_remembers_resumes(name: str, guidance) -> None:
     assert ends_alike(compiled(name, guidance)) >= 4
