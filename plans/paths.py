@@ -6,7 +6,7 @@ grows.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ class Path:
     """`at(t)` and `at_lam(lam)` are (alpha, sigma); `time_of` is the t of lambdas.
 
     `clock` is the process's own time, as its authors sample uniformly in it: from 1 (noisiest) towards 0 to t.
-    `timesteps` are whole numbers the network was trained on, from 0; None where time is continuous.
+    `timesteps` are whole numbers the network was trained on, from 0; None where time is continuous. `share(t)` is what
+    x has of y, where that is not 1 - alpha.
     """
 
     first: float
@@ -32,6 +33,7 @@ class Path:
     at_lam: Callable[[float], Pair]
     time_of: Callable[[Array], Array]
     clock: Callable[[float], float]
+    share: Callable[[float], float] | None = None
 
 
 def preserving(lam: float) -> Pair:
@@ -193,6 +195,24 @@ def trigonometric(spec: ScheduleSpec) -> Path:
         time_of=lambda lam: scale * 2 / math.pi * np.arctan(np.exp(-lam)),
         clock=lambda clock: scale * clock,
     )
+
+
+def by_numbers(spec: ScheduleSpec) -> Path:
+    """alpha and sigma at even times, straight between them; t in [0, 1]. Where `shares` are there, x is
+    alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden 2023 (arXiv
+    2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Its sigma^2 is straight,
+    as sigma may leave both ends like a root."""
+    ways, scale, power = np.linspace(0, 1, len(spec.alphas)), spec.time_scale, 2 if spec.shares else 1
+    powers = np.array(spec.sigmas) ** power
+
+    def at(t: float) -> Pair:
+        return float(np.interp(t / scale, ways, spec.alphas)), float(np.interp(t / scale, ways, powers)) ** (1 / power)
+
+    def share(t: float) -> float:
+        return float(np.interp(t / scale, ways, spec.shares))
+
+    path = _closed(at, 0.0, scale, None, lambda clock: scale * clock)
+    return replace(path, share=share) if spec.shares else path
 
 
 def ou(spec: ScheduleSpec) -> Path:
@@ -357,10 +377,23 @@ PATHS: dict[str, Callable[[ScheduleSpec], Path]] = {
     "trigonometric": trigonometric,
     "exploding": variance_exploding,
     "edm": edm,
+    "table": by_numbers,
+    "interpolant": by_numbers,
     "ou": ou,
     "residual-shift": residual_shift,
     "rddm": rddm,
     "bridge": bridge,
     "mean-reverting": mean_reverting,
 }
-RESTORING = ("residual-shift", "rddm", "ou", "bridge", "mean-reverting")  # schedules of x - y
+RESTORING = ("residual-shift", "rddm", "ou", "bridge", "mean-reverting", "interpolant")  # schedules of x - y
+EVEN = ("flow", "trigonometric", "table", "interpolant")  # whose time is the process's own, so that x has a velocity
+STEP = 1e-4  # of a difference that stands for a derivative, as a share of the way
+
+
+def rates(spec: ScheduleSpec, t: float) -> Pair:
+    """The derivatives of (alpha, sigma) at t, over the share of the way from the data to the noise."""
+    path = PATHS[spec.kind](spec)
+    low, high = max(t - STEP * path.last, 0.0), min(t + STEP * path.last, path.last)
+    before, after = path.at(low), path.at(high)
+    over = (high - low) / path.last
+    return (after[0] - before[0]) / over, (after[1] - before[1]) / over

@@ -6,7 +6,7 @@ x = alpha x0 + sigma eps; rho = sigma / alpha. Preconditioned networks were trai
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.paths import RESTORING, sigma_range
+from fewstep.plans.paths import EVEN, RESTORING, rates, sigma_range
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
 
@@ -24,6 +24,8 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
     - score: the gradient of log p(x), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456).
     - edm: x0 = c_skip y + c_out output (Karras et al. 2022, arXiv 2206.00364, table 1).
     - residual: y - x0 for the degraded sample y, on schedules of x - y; whoever knows y adds it.
+    - velocity: dx/dt over the share of the way from data to noise, alpha' x0 + sigma' eps: `flow` on any path (Albergo,
+      Boffi & Vanden-Eijnden 2023, arXiv 2303.08797, equation 2.10).
     - consistency: as edm, with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
     """
     alpha, sigma = time.alpha, time.sigma
@@ -44,6 +46,10 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
         return alpha, -sigma
     if prediction == "residual":
         return 0.0, -1.0
+    if prediction == "velocity":
+        of_alpha, of_sigma = rates(spec, time.network)
+        turns = of_sigma * alpha - sigma * of_alpha
+        return of_sigma / turns, -sigma / turns
     rho, data = sigma / alpha, spec.sigma_data
     if prediction == "consistency":
         above = rho - sigma_range(spec)[0]
@@ -75,6 +81,11 @@ def check(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
         raise UserError(
             f"a residual prediction on schedule {spec.kind}, which has no degraded sample",
             f"use one of the schedules {', '.join(RESTORING)}",
+        )
+    if prediction == "velocity" and spec.kind not in EVEN:
+        raise UserError(
+            f"a velocity prediction on schedule {spec.kind}, whose time is not the process's own",
+            f"use one of the schedules {', '.join(EVEN)}",
         )
     if prediction == "consistency" and spec.kind != "edm":
         raise UserError(f"a consistency prediction on schedule {spec.kind}, which has no sigma_min", "use schedule edm")

@@ -68,6 +68,8 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
         low, high = eta_range(spec)
         if not 0 < low < high <= 1:
             return "eta_min, eta_max", f"{low:g}, {high:g} are not increasing in 0 .. 1"
+    if spec.kind in ("table", "interpolant") and (problem := _numbers_problem(spec)):
+        return problem
     if spec.kind == "bridge" and not 1 < spec.growth <= 1000:
         return "growth", f"{spec.growth:g} is not in 1 .. 1000"
     sigma_max = 1.0 if spec.sigma_max is None else spec.sigma_max
@@ -75,6 +77,21 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
         return "alpha_min, sigma_max", "are not a share below 1 and a deviation"
     if spec.timesteps == 1 and (spec.kind in ("residual-shift", "rddm") or spec.zero_terminal_snr):
         return "timesteps", "1 has no way from data to noise"
+    return None
+
+
+def _numbers_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
+    """What is wrong with a schedule that is given as numbers, or None."""
+    count = len(spec.alphas)
+    for field, wanted in (("alphas", count), ("sigmas", count), ("shares", count * (spec.kind == "interpolant"))):
+        values = getattr(spec, field)
+        if len(values) != wanted or not 2 <= count <= TIMESTEPS_LIMIT:
+            return field, f"are {len(values)}, for {count} alphas, of which there are two or more"
+        if not all(0 <= value <= LARGEST for value in values):
+            return field, f"are not all in 0 .. {LARGEST:g}"
+    lams = [Time(0.0, *pair).lam for pair in zip(spec.alphas, spec.sigmas, strict=True)]
+    if not all(b < a for a, b in pairwise(lams)):
+        return "alphas, sigmas", "do not lose signal from each to the next"
     return None
 
 
@@ -143,6 +160,10 @@ class NoiseSchedule:
     def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:
         """The inverse of `lam(t)`, for arrays; lambdas beyond a table have its end's time."""
         return self.path.time_of(lam)
+
+    def share(self, time: Time) -> float:
+        """What x has of y at a time, for schedules of x - y."""
+        return 1 - time.alpha if self.path.share is None else self.path.share(time.network)
 
     @cached_property
     def noisiest(self) -> Time:

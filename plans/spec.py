@@ -28,6 +28,8 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
         "trigonometric",  # a quarter of a circle between them
         "exploding",  # sigma alone grows: geometrically in time, or as EDM has it
         "edm",
+        "table",  # alpha and sigma as numbers
+        "interpolant",  # from a sample y to the data, as numbers
         "residual-shift",  # from the data to a degraded sample: ResShift, RDDM, OUVE, Schroedinger bridge, IR-SDE
         "rddm",
         "ou",
@@ -38,6 +40,9 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     betas: tuple[float, ...] = ()
+    alphas: tuple[float, ...] = ()  # of a table: at even times, from the data on
+    sigmas: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()  # of y, where it is no 1 - alpha
     zero_terminal_snr: bool = False  # of a table: rescaled so that its last timestep is pure noise
     sigma_min: float | None = None
     sigma_max: float | None = None
@@ -54,7 +59,7 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     alpha_min: float = 0.005  # mean-reverting: the data's share at the last timestep
 
 
-Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual"]
+Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual", "velocity"]
 
 
 class Carried(Strict, frozen=True):

@@ -138,7 +138,8 @@ class Tracer:
         arXiv 2108.01073).
 
         Where noising reverts to a tensor y (restoration: x_t = alpha x0 + (1 - alpha) y + sigma eps, which starts at
-        y + sigma eps) solvers see x - (1 - alpha) y, for which every formula of theirs holds; the network sees x.
+        y + sigma eps) solvers see x - (1 - alpha) y, for which every formula of theirs holds; the network sees x. An
+        interpolant has a share of its own in the place of 1 - alpha.
         """
         noise = self.first.sigma * self.noise()
         if self.towards is not None:
@@ -163,8 +164,8 @@ class Tracer:
         return self._reverts_to
 
     def restored(self, x: Lin, time: Time) -> Lin:
-        """What solvers see as x at a time, as it is: with (1 - alpha) y where noising reverts to y."""
-        return x if self._reverts_to is None else x + (1 - time.alpha) * self._reverts_to
+        """What solvers see as x at a time, as it is: with the share of y where noising reverts to y."""
+        return x if self._reverts_to is None else x + self.schedule.share(time) * self._reverts_to
 
     def given(self, name: str) -> Lin:
         """A tensor [B, *x_shape] that the caller brings, as a row. Ask for it before the first evaluation."""
@@ -198,6 +199,8 @@ class Tracer:
         (x, x0) imply the unconditional noise, which is then what any solver puts back; `keep_noise` moves it so that
         they imply the noise that the network predicted, whatever shaping made of x0.
         """
+        if self._reverts_to is not None and self.network(time).prediction == "velocity":
+            raise UserError("a velocity from a sample y says nothing of x0", "take the solver interpolant")
         x, outputs, x0 = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
         if isinstance(self.guidance, guide.CfgPlusPlus):
@@ -269,6 +272,8 @@ class Tracer:
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
         predicts = self.network(time).prediction
+        if predicts == "velocity" and self._reverts_to is not None:  # neither x0 nor eps: the end of a straight line
+            return self.restored(x, time) - time.network / self.schedule.path.last * output
         a, b = prediction.x0_coefficients(predicts, time, self.schedule.spec)
         x0 = a * x + b * output
         return x0 + self.reverts_to() if predicts == "residual" else x0

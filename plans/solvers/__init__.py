@@ -42,6 +42,7 @@ from fewstep.plans.solvers.edm import edm_heun as edm_heun
 from fewstep.plans.solvers.er_sde import er_sde as er_sde
 from fewstep.plans.solvers.gradient_estimation import gradient_estimation as gradient_estimation
 from fewstep.plans.solvers.heun import heun as heun
+from fewstep.plans.solvers.interpolant import interpolant as interpolant
 from fewstep.plans.solvers.lms import lms as lms
 from fewstep.plans.solvers.momentum import ghvb as ghvb
 from fewstep.plans.solvers.momentum import hb as hb

@@ -8,13 +8,17 @@ import pytest
 
 from fewstep.plans import grids
 from fewstep.plans.errors import UserError
+from fewstep.plans.kinetic import kinetic_optimal
 from fewstep.plans.paths import PATHS
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time, check_times
+from fewstep.plans.solvers.interpolant import BROWNIAN
 from fewstep.plans.spec import ScheduleSpec
 
 BETAS = tuple(np.linspace(1e-3, 0.2, 50).tolist())
 SPECS = [
-    *(ScheduleSpec(kind) for kind in PATHS if kind != "betas"),
+    *(ScheduleSpec(kind) for kind in PATHS if kind not in ("betas", "table", "interpolant")),
+    kinetic_optimal(np.ones_like),
+    BROWNIAN,
     ScheduleSpec("betas", timesteps=50, betas=BETAS),
     ScheduleSpec("cosine", zero_terminal_snr=True),
     ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012, zero_terminal_snr=True),

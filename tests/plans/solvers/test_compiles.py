@@ -11,9 +11,11 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.kinetic import kinetic_optimal
 from fewstep.plans.name import parameters, parse_plan_name
 from fewstep.plans.paths import PATHS, RESTORING
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from fewstep.plans.solvers.interpolant import BROWNIAN
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.solvers.usf import Decision, Expansion, usf
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -22,7 +24,9 @@ from tests.plans.execution import sample
 from tests.plans.gaussian import FLOW, LINEAR
 
 SPECS = [
-    *(ScheduleSpec(kind) for kind in PATHS if kind != "betas"),
+    *(ScheduleSpec(kind) for kind in PATHS if kind not in ("betas", "table", "interpolant")),
+    kinetic_optimal(np.ones_like),
+    BROWNIAN,
     ScheduleSpec("betas", timesteps=4, betas=(0.01, 0.1, 0.3, 0.6)),
     ScheduleSpec("scaled-linear", zero_terminal_snr=True),
 ]
@@ -36,6 +40,8 @@ PREDICTIONS = {
     "ou": ("score", "epsilon"),
     "bridge": ("sample", "residual"),
     "mean-reverting": ("epsilon", "residual"),
+    "table": ("sample", "velocity"),
+    "interpolant": ("sample", "residual", "velocity"),
 }
 DRAWS = list(np.random.default_rng(0).standard_normal((40, 3))).__getitem__
 BRIDGE = DenoiserFacts(ScheduleSpec("bridge"), "sample", towards="y")
@@ -151,7 +157,7 @@ def test_the_bridge_is_crossed_from_y_itself(name):
             compile_plan(f"{name}:4", BRIDGE)
         return
     if isinstance(compiled(f"{name}:4", BRIDGE), str):
-        assert name in {"lcm", "tcd", "rddm"}  # they say what else they need
+        assert name in {"lcm", "tcd", "rddm", "interpolant"}  # they say what else they need
         return
     for steps in (1, 2, 5):
         plan = compile_plan(f"{name}:{steps}", BRIDGE)

@@ -1,0 +1,53 @@
+"""Stochastic interpolants (Albergo, Boffi, Vanden-Eijnden 2023, arXiv 2303.08797): one pair of networks, velocity and
+score, and a family of equations between the ODE and ever noisier SDEs."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.parameters import check_not_negative
+from fewstep.plans.solvers.published import published
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Tracer
+
+WAYS = tuple(i / 64 for i in range(65))
+BROWNIAN = ScheduleSpec(  # I = (1 - t) y + t x0, gamma = sqrt(t (1 - t)), as t falls from the data on
+    "interpolant",
+    alphas=tuple(1 - way for way in WAYS),
+    sigmas=tuple(sqrt(way * (1 - way)) for way in WAYS),
+    shares=WAYS,
+)
+MADE_FOR = DenoiserFacts(BROWNIAN, "velocity", heads=2, towards="y")
+
+
+@published("Albergo et al. 2023, arXiv 2303.08797", order=1, rows=2, made_for=MADE_FOR)
+def interpolant(trace: Tracer, times: Sequence[Time], *, epsilon: float = 0.0, power: float = 0.0) -> Lin:
+    """Euler-Maruyama for dx = (b + e score) dt + sqrt(2 e) dw from y to the data, where e(t) = epsilon sigma_t^power.
+
+    The denoiser's outputs are first the velocity (prediction "velocity": from the data to y, so that b is minus it) and
+    then the score -eta / sigma. With one output the equation is the ODE, and `epsilon` stays 0.
+
+    Args:
+        epsilon: 0 or more. 0 is the ODE; a constant above it is the SDE of the authors' code.
+        power: 0 or more. With 1 or more the noise leaves with sigma towards both ends, where a score is infinite.
+    """
+    check_not_negative("epsilon", epsilon)
+    check_not_negative("power", power)
+    if trace.prediction != "velocity" or trace.heads < (2 if epsilon else 1):
+        raise UserError(
+            f"interpolant for a denoiser of {trace.heads} output(s) that predicts {trace.prediction}",
+            'give it one of prediction "velocity", and where epsilon is not 0 of heads 2: velocity and score',
+        )
+    x, whole = trace.start(), trace.schedule.path.last
+    for s, t in pairwise(times):
+        way = (s.network - t.network) / whole
+        x, (velocity, *score) = trace.outputs(x, s)
+        moved = trace.restored(x, s) - way * velocity
+        e = epsilon * s.sigma**power if s.sigma > 0 and t.sigma > 0 else 0.0
+        if e:
+            moved = moved + e * way * score[0] + sqrt(2 * e * way) * trace.noise()
+        x = moved - (trace.restored(x, t) - x)
+    return x
