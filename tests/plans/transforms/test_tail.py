@@ -13,6 +13,7 @@ from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
+from fewstep.plans.solvers.interpolant import MADE_FOR as INTERPOLATING
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime.execute import Hold, begin, combine, execute, finish, see, update
@@ -27,6 +28,7 @@ MADE_FOR = [
     DenoiserFacts(ScheduleSpec("residual-shift"), "sample", guided=True, towards="y"),
     DenoiserFacts(ScheduleSpec("ou"), "score", guided=True, towards="y"),
     DenoiserFacts(ScheduleSpec("rddm"), "residual", guided=True, heads=2, towards="y"),
+    INTERPOLATING,
 ]
 
 
