@@ -1,0 +1,58 @@
+"""What routed transformers do, beside the loops of their authors' code."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch, which runs them, is not installed")
+import torch
+
+from tests.families import dit_moe, dtr
+
+
+def made(family: Any, folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    names = runpy.run_path(family.make(folder).rsplit(":", 1)[0])
+    return names["make"]()[0].eval(), names
+
+
+def test_a_window_of_channels_slides_with_time(tmp_path: Path) -> None:
+    module, names = made(dtr, tmp_path)
+    width, count = names["WIDTH"], int(names["WIDTH"] * names["SHARE"])
+    index = (np.linspace(0, 1, 1000) ** 4 * (width - count)).round().astype(int)
+    expected = np.zeros((1000, width))
+    for time in range(1000):
+        expected[time, index[time] : index[time] + count] = 1
+    assert np.array_equal(module.routes.numpy(), expected)
+    assert (index[0], index[-1]) == (0, width - count)
+
+
+def test_channels_off_the_window_pass_a_block_by(tmp_path: Path) -> None:
+    module, _ = made(dtr, tmp_path)
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for block in module.blocks:
+        block.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    x, time = torch.randn(1, 4, 8, 8), torch.tensor([999.0])
+    module(x, time, torch.tensor([1]))
+    route = module.routes[999]
+    h = module.patches(x).flatten(2).transpose(1, 2) + module.places
+    for seen, output in calls:
+        assert torch.equal(seen, h * route)
+        h = output + h * (1 - route)
+    assert len(calls) == 2 and route.sum() == 25
+
+
+def test_the_dense_form_is_the_loop_over_tokens(tmp_path: Path) -> None:
+    module, names = made(dit_moe, tmp_path)
+    experts, h = module.blocks[0].experts, torch.randn(2, 5, names["WIDTH"])
+    dense, loop = experts(h), torch.zeros_like(h)
+    for sample in range(2):
+        for token in range(5):
+            at = h[sample, token][None, None]
+            weights, chosen = experts.route(at)[0, 0].softmax(0).topk(2, sorted=False)
+            loop[sample, token] = experts.shared(at)[0, 0]
+            for weight, number in zip(weights, chosen, strict=True):
+                loop[sample, token] += weight * experts.experts[int(number)](at)[0, 0]
+    torch.testing.assert_close(dense, loop)
