@@ -44,11 +44,6 @@ def changed(
             f"{source.label} is no torch module, whose layers could be changed",
             "change the module, and export its ONNX file again",
         )
-    if source.spec.steers and (skip_scale or freeu):  # they change forward, which the backward pass leaves out
-        raise UserError(
-            "--skip-scale or --freeu for a denoiser with a gradient",
-            "tune the network in FILE.py, before with_gradient",
-        )
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
     for lora in loras:

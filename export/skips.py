@@ -11,7 +11,7 @@ runs from then on: the module that is traced, and the one that the graphs are co
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fewstep.export.error_text import module_name
+from fewstep.export.gradient import GradientModule
 from fewstep.export.reference import call
+from fewstep.export.rewrite import Calls, Rewrite, rewrite
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
 from fewstep.plans.errors import UserError
@@ -61,8 +63,8 @@ class Change:
     backbone: float = 1.0
     low: float = 1.0
 
-    def apply(self, operands: Sequence[Tensor]) -> list[Tensor]:
-        """The operands [B, channels, ...] of the concatenation, changed."""
+    def apply(self, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+        """The concatenation of these operands [B, channels, ...], changed."""
         place = self.skip.operand
         skip, backbone = operands[place], operands[1 - place]
         if self.low != 1.0:
@@ -72,7 +74,7 @@ class Change:
         if self.backbone != 1.0:
             channels = torch.arange(backbone.shape[CHANNELS]).reshape(-1, *[1] * (backbone.ndim - CHANNELS - 1))
             backbone = backbone * torch.where(channels < backbone.shape[CHANNELS] // 2, self.backbone, 1.0)
-        return [skip, backbone] if place == 0 else [backbone, skip]
+        return join(skip, backbone) if place == 0 else join(backbone, skip)
 
 
 def tune_skips(
@@ -93,14 +95,8 @@ def tune_skips(
             "give as many, or fewer",
         )
     changes = tuple(_changes(skips, scales or (1.0,), freeu, module_name(module)))
-    forward = module.forward
-
-    @functools.wraps(forward)
-    def tuned(*args: Any, **kwargs: Any) -> Any:
-        with _Tuning(changes):
-            return forward(*args, **kwargs)
-
-    module.forward = tuned  # not a module around it: names of layers stay what they are
+    applied = {change.skip.number: change.apply for change in changes}
+    rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
     return changes
 
 
@@ -141,24 +137,14 @@ def _angles(size: int) -> Tensor:
     return torch.arange(size) / torch.ones(size).sum() * (2 * math.pi)
 
 
-class _Tuning(TorchFunctionMode):
-    """Within it the module's concatenations are the changed ones. One for each run: it counts them."""
+class Joining(Calls):
+    """Concatenations, with what they join as operands."""
 
-    def __init__(self, changes: Iterable[Change]) -> None:
-        super().__init__()
-        self.changes = {change.skip.number: change for change in changes}
-        self.count = 0
+    functions = CONCATENATIONS
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = dict(kwargs or {})
-        if func not in CONCATENATIONS:
-            return func(*args, **named)
-        change = self.changes.get(self.count)
-        self.count += 1
-        if change is None:
-            return func(*args, **named)
+    def computed(self, func: Any, *args: Any, **named: Any) -> Any:
         operands, *rest = (named.pop("tensors"),) if "tensors" in named else args
-        return func(change.apply(operands), *rest, **named)
+        return self.change(lambda *tensors: func(tensors, *rest, **named), *operands)
 
 
 # Finding them
@@ -237,9 +223,11 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     They are the bridges over the bottleneck, the place that most bridges cross. This leaves dense blocks out, except
     one at the bottleneck itself, which looks the same. If several places have as many, the longest bridges decide.
     """
-    watch = _Watch()
-    with watch:
-        call(module, spec, example_inputs(spec, TRACE_BATCH))
+    with _Watch() as watch:
+        inputs = example_inputs(spec, TRACE_BATCH)
+        if isinstance(module, GradientModule):  # the denoiser's calls are its first
+            inputs, module = inputs[: 2 + module.arguments], module.denoiser
+        call(module, spec, inputs)
     starts = (bridge.start for bridge in watch.bridges)
     crossing = [[bridge for bridge in watch.bridges if bridge.start <= start < bridge.end] for start in starts]
     widest = max(crossing, key=lambda bridges: (len(bridges), sum(b.end - b.start for b in bridges)), default=[])

@@ -16,11 +16,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from fewstep.export.points import points
 from fewstep.export.reference import call
 from fewstep.export.refusals import watched
+from fewstep.export.rewrite import Calls, Change
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array, X
 from fewstep.plans.errors import UserError
@@ -31,7 +31,6 @@ MIDDLE, ALL = "middle", "all"
 FORWARD = "forward"  # the layer of a call in the module's own forward
 
 Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask and scale; attn_mask=... for another mask
-Change = Callable[[Attend, Tensor, Tensor, Tensor], Tensor]  # of attend, q, k, v [B, ..., tokens, channels]
 
 
 @dataclass(frozen=True)
@@ -54,27 +53,18 @@ class AttentionCall:
         return X in self.follows and self.keys >= self.queries
 
 
-class Attending(TorchFunctionMode):
-    """Within it `change(number)` takes the place of the attention calls. One for each run: it counts them."""
+class Attending(Calls):
+    """Calls of attention, with queries, keys and values as operands."""
 
-    def __init__(self, change: Callable[[int], Change]) -> None:
-        super().__init__()
-        self.change, self.count = change, 0
+    functions = (ATTENTION, MULTI_HEAD)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        if func is ATTENTION:
-            return self._attention(*args, **named)
+    def computed(self, func: Any, *args: Any, **named: Any) -> Any:
         if func is MULTI_HEAD:  # a function of torch that calls it in turn, out of this mode's sight
-            with patch.object(F, ATTENTION.__name__, self._attention):
+            with patch.object(F, ATTENTION.__name__, partial(self.computed, ATTENTION)):
                 return func(*args, **named)
-        return func(*args, **named)
-
-    def _attention(self, *args: Any, **named: Any) -> Tensor:
         arguments = dict(zip(ARGUMENTS, args, strict=False)) | named
-        q, k, v = (arguments.pop(name) for name in ARGUMENTS[:3])
-        number, self.count = self.count, self.count + 1
-        return self.change(number)(partial(ATTENTION, **arguments), q, k, v)
+        operands = [arguments.pop(name) for name in ARGUMENTS[:3]]
+        return self.change(partial(ATTENTION, **arguments), *operands)
 
 
 def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str] = ()) -> tuple[AttentionCall, ...]:

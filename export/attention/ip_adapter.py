@@ -14,9 +14,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fewstep.export.attention.calls import ATTENTION, Attend, AttentionCall
-from fewstep.export.attention.rewrite import AttentionRewrite, Changes, Forward, setting, spread
+from fewstep.export.attention.rewrite import setting, spread
 from fewstep.export.error_text import module_name
 from fewstep.export.lora.merge import read_tensors
+from fewstep.export.rewrite import Changes, Forward, Rewrite
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import file_sha256
@@ -70,7 +71,7 @@ class ImageTokens(nn.Module):
         return tokens
 
 
-def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> AttentionRewrite:
+def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> Rewrite:
     """Decoupled cross-attention: a call returns softmax(q k) v + s softmax(q k') v', where k'
     and v' follow from the image.
 
@@ -100,7 +101,7 @@ def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAda
 
     width = tokens.proj.in_features
     embeds = Condition("image_embeds", "image_embeds", (width,), "float32", null=0.0)
-    return AttentionRewrite((embeds, setting("image_scale", 2.0, default=1.0)), begin)
+    return Rewrite((embeds, setting("image_scale", 2.0, default=1.0)), begin)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -40,9 +40,10 @@ def rewritten(module: "torch.nn.Module", spec: Spec, asked: AttentionRequest) ->
 
     UserError for a layer that the module has not, or an adapter that does not fit.
     """
-    from fewstep.export.attention.calls import attention_calls, chosen
+    from fewstep.export.attention.calls import Attending, attention_calls, chosen
     from fewstep.export.attention.ip_adapter import adaptation, read_ip_adapter
-    from fewstep.export.attention.rewrite import mutuality, negation, perturbation, rewrite_attention
+    from fewstep.export.attention.rewrite import mutuality, negation, perturbation
+    from fewstep.export.rewrite import rewrite as rewrite_calls
 
     name = type(module).__name__
     adapter = None if asked.ip_adapter is None else read_ip_adapter(asked.ip_adapter)
@@ -64,4 +65,4 @@ def rewritten(module: "torch.nn.Module", spec: Spec, asked: AttentionRequest) ->
     if adapter is not None:
         rewrites.append(adaptation(across, module, adapter))
         content.append({"ip_adapter": adapter.sha256})
-    return rewrite_attention(module, spec, rewrites), content
+    return rewrite_calls(module, spec, Attending, rewrites), content

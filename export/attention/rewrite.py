@@ -1,75 +1,22 @@
-"""Rewrite attention calls of a module, before it is traced, by conditions that the rewritten module takes.
+"""Other arithmetic in the place of attention calls, led by conditions."""
 
-The network is the former one where these conditions have their defaults. The module that is traced, and the one that
-the graphs are compared with, are the rewritten one.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
-from fewstep.export.attention.calls import Attend, Attending, AttentionCall, Change, mask_of
-from fewstep.export.gradient import GradientModule
+from fewstep.export.attention.calls import Attend, Attending, AttentionCall, mask_of
+from fewstep.export.rewrite import Change, Changes, Forward, Rewrite, first_condition
 from fewstep.export.spec import Spec
 from fewstep.plans.guidance import PERTURBED
 from fewstep.runtime.bundle.manifest import Condition
 
 MOST_BACK = 63  # samples
-Changes = Mapping[int, Change]  # by the number of the attention call
-Forward = Callable[..., Tensor]
 
 
-@dataclass(frozen=True)
-class AttentionRewrite:
-    """`begin(forward, inputs, values)` gives the changes of one run: `forward` is the module's own, `inputs` are its
-    (x, time, *conditions), and `values` [B, *shape] those of the rewrite's own `conditions`."""
-
-    conditions: tuple[Condition, ...]
-    begin: Callable[[Forward, Sequence[Tensor], Sequence[Tensor]], Changes]
-
-
-def rewrite_attention(module: torch.nn.Module, spec: Spec, rewrites: Iterable[AttentionRewrite]) -> Spec:
-    """Rewrite the module's attention, each rewrite around those before it; returns the spec with their conditions.
-
-    Of a gradient, the denoiser's attention is rewritten, and the gradient goes through what it became.
-    """
-    computes = "outputs" if isinstance(module, GradientModule) else "forward"
-    rewrites = tuple(rewrites)
-    conditions = [condition for rewrite in rewrites for condition in rewrite.conditions]
-    forward, start = getattr(module, computes), _first_condition(spec) + len(spec.conditions)
-
-    def rewritten(*inputs: Tensor) -> Any:
-        own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
-        values = list(inputs[start : start + len(conditions)])
-        changes = []
-        for rewrite in rewrites:
-            taken = [values.pop(0) for _ in rewrite.conditions]
-            changes.append(rewrite.begin(forward, own, taken))
-        with Attending(partial(_joined, changes)):
-            return forward(*own)
-
-    setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
-    return replace(spec, conditions=(*spec.conditions, *conditions))
-
-
-def _joined(changes: Sequence[Changes], number: int) -> Change:
-    """All changes of a call: the first is innermost."""
-
-    def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        for each in changes:
-            if number in each:
-                attend = partial(each[number], attend)
-        return attend(q, k, v)
-
-    return change
-
-
-def perturbation(calls: Sequence[AttentionCall]) -> AttentionRewrite:
+def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
     """The perturbation of perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377, equation 14): the attention
     map becomes the identity, so that the output of a call is v, or softmax(q k) v + m (v - softmax(q k) v).
 
@@ -89,10 +36,10 @@ def perturbation(calls: Sequence[AttentionCall]) -> AttentionRewrite:
 
         return dict.fromkeys((call.number for call in calls), change)
 
-    return AttentionRewrite((setting(PERTURBED, 1.0),), begin)
+    return Rewrite((setting(PERTURBED, 1.0),), begin)
 
 
-def negation(calls: Sequence[AttentionCall], spec: Spec) -> AttentionRewrite:
+def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
     """Negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3, equation 9): a call returns
     softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
@@ -109,7 +56,7 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> AttentionRewrite:
         *negatives, scale = values
         replaced, kept = list(inputs), dict[int, tuple[Tensor, Tensor, Tensor | None]]()
         for place, negative in zip(places, negatives, strict=True):
-            replaced[_first_condition(spec) + place] = negative
+            replaced[first_condition(spec) + place] = negative
 
         def keep(number: int) -> Change:
             def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -129,10 +76,10 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> AttentionRewrite:
 
         return {number: partial(away, number) for number in kept}
 
-    return AttentionRewrite((*texts, setting("negative_scale", 1.0)), begin)
+    return Rewrite((*texts, setting("negative_scale", 1.0)), begin)
 
 
-def mutuality(calls: Sequence[AttentionCall]) -> AttentionRewrite:
+def mutuality(calls: Sequence[AttentionCall]) -> Rewrite:
     """Mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries attend to the
     keys and values of another sample of the same batch.
 
@@ -152,7 +99,7 @@ def mutuality(calls: Sequence[AttentionCall]) -> AttentionRewrite:
     condition = Condition(
         "source", "source", (), "int64", low=0, high=MOST_BACK, typical=(0, 0), shared=True, default=(0.0,)
     )
-    return AttentionRewrite((condition,), begin)
+    return Rewrite((condition,), begin)
 
 
 def _of_samples(each: Tensor, rows: Tensor) -> Tensor:
@@ -167,11 +114,6 @@ def _negative(text: Condition) -> Condition:
     nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # of a mask: all tokens are seen
     own = {"name": f"negative_{text.name}", "input": f"negative_{text.input}", "default": (nothing,)}
     return msgspec.structs.replace(text, **own, null=None, null_file=None, shared=True)
-
-
-def _first_condition(spec: Spec) -> int:
-    """The place of the first condition among the inputs of a module: behind x and the times."""
-    return 1 + len(spec.times)
 
 
 def setting(name: str, high: float, default: float = 0.0) -> Condition:

@@ -5,10 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export.attention.request import AttentionRequest, rewritten
-from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.gradient import Noisy, Normalise, Of, with_gradient
-from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.export.trace import trace
 from fewstep.graph.graph import Graph
@@ -155,8 +153,6 @@ def test_an_operation_without_derivative_is_named_with_its_line(module: nn.Modul
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
-    with pytest.raises(UserError, match="--skip-scale or --freeu for a denoiser with a gradient"):
-        changed(TorchSource(*with_gradient(Tokens(), spec(), distance), "tokens", "0"), (), (0.8,), ())
     with pytest.raises(UserError, match="a gradient with free sizes .height."):
         with_gradient(Tokens(), spec(sizes=(Size("height", 1, 8, 16, 4),)), distance)
     for energy, message in (

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.attention.calls import attention_calls, chosen
+from fewstep.export.attention.calls import Attending, attention_calls, chosen
 from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.attention.rewrite import perturbation, rewrite_attention
+from fewstep.export.attention.rewrite import perturbation
 from fewstep.export.changes import changed, flags
 from fewstep.export.export import ExportOptions, export
+from fewstep.export.rewrite import rewrite
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -40,7 +41,7 @@ def net_source(module: nn.Module | None = None) -> TorchSource:
 def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
     """The module is changed in place; the spec has one condition more."""
     calls = [call for call in attention_calls(module, spec) if call.is_self]
-    return rewrite_attention(module, spec, [perturbation(chosen(calls, layers, "--perturb", "Net"))])
+    return rewrite(module, spec, Attending, [perturbation(chosen(calls, layers, "--perturb", "Net"))])
 
 
 def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:

@@ -1,0 +1,94 @@
+"""Change calls of a function in a module, before it is traced, by conditions that the changed module takes.
+
+The network is the former one where these conditions have their defaults. The module that is traced, and the one that
+the graphs are compared with, are the changed one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fewstep.export.gradient import GradientModule
+from fewstep.export.spec import Spec
+from fewstep.runtime.bundle.manifest import Condition
+
+Change = Callable[..., Tensor]  # of the call, which takes its operands, and of its operands
+Changes = Mapping[int, Change]  # by the number of the call
+Forward = Callable[..., Any]
+
+
+class Calls(TorchFunctionMode):
+    """Within it `change(number)` takes the place of the calls that `computed` makes. One for each run: it counts them.
+
+    A kind of calls is a subclass: its `functions` of torch are computed by `computed`, which ends in `change`.
+    """
+
+    functions: tuple[Any, ...] = ()
+
+    def __init__(self, change: Callable[[int], Change]) -> None:
+        super().__init__()
+        self._change, self._count = change, 0
+
+    def change(self, call: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+        """The next call: `call(*operands)`, or what is in its place."""
+        number, self._count = self._count, self._count + 1
+        return self._change(number)(call, *operands)
+
+    def computed(self, func: Any, *args: Any, **named: Any) -> Any:
+        """What one of the functions returns."""
+        raise NotImplementedError
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        compute = partial(self.computed, func) if func in self.functions else func
+        return compute(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """`begin(forward, inputs, values)` gives the changes of one run: `forward` is the module's own, `inputs` are its
+    (x, time, *conditions), and `values` [B, *shape] those of the rewrite's own `conditions`."""
+
+    conditions: tuple[Condition, ...]
+    begin: Callable[[Forward, Sequence[Tensor], Sequence[Tensor]], Changes]
+
+
+def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Sequence[Rewrite]) -> Spec:
+    """Change the module's calls of a kind, each rewrite around those before it; returns the spec with their conditions.
+
+    Of a gradient, the denoiser's calls are changed, and the gradient goes through what they became.
+    """
+    computes = "outputs" if isinstance(module, GradientModule) else "forward"
+    conditions = [condition for each in rewrites for condition in each.conditions]
+    forward, start = getattr(module, computes), first_condition(spec) + len(spec.conditions)
+
+    def rewritten(*inputs: Tensor) -> Any:
+        own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
+        values = list(inputs[start : start + len(conditions)])
+        changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in rewrites]
+        with kind(partial(_joined, changes)):
+            return forward(*own)
+
+    setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
+    return replace(spec, conditions=(*spec.conditions, *conditions))
+
+
+def _joined(changes: Sequence[Changes], number: int) -> Change:
+    """All changes of a call: the first is innermost."""
+
+    def change(call: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+        for each in changes:
+            if number in each:
+                call = partial(each[number], call)
+        return call(*operands)
+
+    return change
+
+
+def first_condition(spec: Spec) -> int:
+    """The place of the first condition among the inputs of a module: behind x and the times."""
+    return 1 + len(spec.times)
