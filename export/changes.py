@@ -28,12 +28,13 @@ def changed(
     skip_scale: Sequence[float],
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
+    bottleneck: str | None = None,
 ) -> Source:
     """The source with these changes, which its hash covers. Its module is changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu or attention):
+    if not (loras or skip_scale or freeu or attention or bottleneck):
         return source
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
@@ -64,6 +65,11 @@ def changed(
     merged = [[lora.sha256, lora.strength] for lora in loras]
     content: list[Any] = [source.sha256, merged, list(skip_scale), list(freeu)]
     spec = source.spec
+    if bottleneck:
+        from fewstep.export.skips import open_bottleneck
+
+        spec = open_bottleneck(source.module, spec, bottleneck)
+        content.append({"bottleneck": bottleneck})
     if attention:
         spec, changes = rewritten(source.module, spec, attention)
         content += changes
@@ -75,10 +81,12 @@ def flags(
     skip_scale: Sequence[float],
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
+    bottleneck: str | None = None,
 ) -> str:
     """The options that do this again, without anybody's paths."""
     words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
     words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
+    words += [f" --bottleneck {bottleneck}"] if bottleneck else []
     return "".join(words) + attention.flags
 
 

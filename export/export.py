@@ -63,6 +63,7 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
+    bottleneck: The name of a condition that is added where a U-Net is narrowest, 0 by default (BoundaryDiffusion).
     perturb: Layers of self-attention, or middle or all, that a condition perturbs, for guidance pag:SCALE.
     negative: Layers of cross-attention, or all, that lead away from a negative text in the same evaluation (NASA).
     mutual: Layers of self-attention, or all, whose keys and values a condition takes from another sample (MasaCtrl).
@@ -85,6 +86,7 @@ class ExportOptions(Options):
     lora: tuple[str, ...] = ()
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
+    bottleneck: str | None = None
     perturb: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     mutual: tuple[str, ...] = ()
@@ -237,7 +239,7 @@ def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched 
     """The source as the options change it; `fetched`: its folder, where it came from a hub."""
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
     loaded = loaded if fetched is None else fetched.named(loaded)
-    source = changed(loaded, loras, options.skip_scale, options.freeu, _attention(options))
+    source = changed(loaded, loras, options.skip_scale, options.freeu, _attention(options), options.bottleneck)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -333,7 +335,7 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     sizes += "".join(f" --expert {_without_folder_of_source(text)}" for text in options.expert)
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
-    changes = flags(loras, options.skip_scale, options.freeu, _attention(options))
+    changes = flags(loras, options.skip_scale, options.freeu, _attention(options), options.bottleneck)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 

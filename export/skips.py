@@ -24,15 +24,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 from fewstep.export.error_text import module_name
 from fewstep.export.gradient import GradientModule
 from fewstep.export.reference import call
-from fewstep.export.rewrite import Calls, Rewrite, rewrite
+from fewstep.export.rewrite import Calls, Changes, Forward, Rewrite, rewrite
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 CHANNELS = 1  # the axis of what FreeU changes, [B, channels, height, width]
 FREEU_RESOLUTIONS = 2  # from the lowest on
-NO_SKIPS = "leave --skip-scale and --freeu out"
+NO_SKIPS = "leave --skip-scale, --freeu and --bottleneck out"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class FreeU:
 @dataclass(frozen=True)
 class Skip:
     """A skip connection: the `number`-th concatenation that the module makes, of which operand `operand` is handed
-    over. Its shape, with a batch, is `shape`."""
+    over. Its shape, with a batch, is `shape`, and `backbone` of what it is joined with."""
 
     number: int
     operand: int
     shape: tuple[int, ...]
+    backbone: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,7 @@ def tune_skips(
     `scales` are spread evenly over them, with straight lines between: one number holds for all, two go from the
     innermost to the outermost. UserError if the module has no skip connection, or fewer than there are numbers.
     """
-    module.eval().cpu().float()
     skips = find_skips(module, spec)
-    if not skips:
-        raise UserError(f"{module_name(module)} has no skip connections that it concatenates", NO_SKIPS)
     if len(scales) > len(skips):
         raise UserError(
             f"--skip-scale has {len(scales)} numbers, and {module_name(module)} has {len(skips)} skip connections",
@@ -98,6 +97,25 @@ def tune_skips(
     applied = {change.skip.number: change.apply for change in changes}
     rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
     return changes
+
+
+def open_bottleneck(module: torch.nn.Module, spec: Spec, name: str) -> Spec:
+    """Add a condition to what the decoder of a U-Net begins with, where it is joined with the innermost skip
+    connection: the h-space in which BoundaryDiffusion edits (Zhu et al. 2023, arXiv 2302.08357).
+
+    The condition has its shape, and is 0 by default. Returns the spec with it. UserError as for `tune_skips`.
+    """
+    innermost = find_skips(module, spec)[0]
+
+    def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
+        def change(join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+            backbone = operands[1 - innermost.operand] + values[0]
+            return join(*(backbone if place != innermost.operand else each for place, each in enumerate(operands)))
+
+        return {innermost.number: change}
+
+    condition = Condition(name, name, innermost.backbone[1:], "float32", shared=True, default=(0.0,))
+    return rewrite(module, spec, Joining, [Rewrite((condition,), begin)])
 
 
 def _changes(skips: Sequence[Skip], scales: Sequence[float], freeu: FreeU | None, name: str) -> Iterator[Change]:
@@ -213,7 +231,7 @@ class _Watch(TorchFunctionMode):
         common = first.operations & second.operations
         if common and own[0] != own[1]:
             place = own.index(min(own))
-            skip = Skip(number, place, tuple(operands[place].shape))
+            skip = Skip(number, place, *(tuple(operands[each].shape) for each in (place, 1 - place)))
             self.bridges.append(_Bridge(common.bit_length() - 1, self.operations, skip))
 
 
@@ -222,7 +240,9 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
 
     They are the bridges over the bottleneck, the place that most bridges cross. This leaves dense blocks out, except
     one at the bottleneck itself, which looks the same. If several places have as many, the longest bridges decide.
+    UserError where there are none. The module is put in evaluation mode, on the CPU, in float32.
     """
+    module.eval().cpu().float()
     with _Watch() as watch:
         inputs = example_inputs(spec, TRACE_BATCH)
         if isinstance(module, GradientModule):  # the denoiser's calls are its first
@@ -231,6 +251,8 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     starts = (bridge.start for bridge in watch.bridges)
     crossing = [[bridge for bridge in watch.bridges if bridge.start <= start < bridge.end] for start in starts]
     widest = max(crossing, key=lambda bridges: (len(bridges), sum(b.end - b.start for b in bridges)), default=[])
+    if not widest:
+        raise UserError(f"{module_name(module)} has no skip connections that it concatenates", NO_SKIPS)
     return tuple(bridge.skip for bridge in widest)
 
 
