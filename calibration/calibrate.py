@@ -90,7 +90,7 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
     table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
-    plan = regroup(task.plan, counts.edges, task.network)
+    plan = regroup(task.plan, {task.network: counts.edges})
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, table, progress)
     seen = first_inputs(task, course)

@@ -32,9 +32,9 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 def dry_run(options: ReportOptions) -> Outcome:
     plan, bundle = check(options), open_bundle(options.bundle)
     bodies, reference = int8_bodies(bundle), open_body(bundle, FLOAT, options.threads)
-    teacher, candidates = teacher_plan(reference, options.teacher, plan), candidates_of(bodies, options)
+    teacher, candidates = teacher_plan(reference, options.teacher, plan), candidates_of(bundle, bodies, options)
     judged = {each.name: each.seeds for each in candidates}
-    raced = 1 + sum(map(is_native, bodies.values()))
+    raced = (1 + sum(map(is_native, bodies.values()))) * len({step.network for step in plan.steps})
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     count = evaluations(plan, teacher, candidates, options)
@@ -89,10 +89,8 @@ def _quality(quality: Quality | None) -> tuple[str, str]:
 
 
 def _coverage(results: Results, body: str) -> str:
-    for covered in results.covered:
-        if covered.body == body:
-            return f"{100 * covered.share:.1f} %"
-    return ""
+    share = results.int8_share(body)
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def _speeds(results: Results, body: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The time and memory that sampling with a bundle's bodies takes, estimated before it begins."""
 
 from collections.abc import Iterable
+from itertools import islice
 from time import perf_counter
 
 from fewstep.evaluation.sampling_job import FLOAT
@@ -11,7 +12,7 @@ from fewstep.graph.types import infer_types
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import PAIRED, held_out_conditions
-from fewstep.rollouts.trajectories import roll_out
+from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
 
@@ -25,17 +26,19 @@ RUN = (
 
 
 def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None = None) -> float:
-    """Seconds of one evaluation of one sample in float32, with all branches: the second, since the first allocates.
+    """Seconds of one evaluation of one sample in float32, with all branches: the second, since the first allocates. Of
+    several networks it is the mean over the plan; of one that runs a single step, the first is all there is.
 
     `plan` has two steps or more.
     """
     seeds = PAIRED[:1]
     conditions = held_out_conditions(reference.bundle.manifest.conditions, seeds, rows)
-    steps = roll_out(reference, plan, seeds, conditions=conditions)
-    next(steps)
-    start = perf_counter()
-    next(steps)
-    return perf_counter() - start
+    runs = [step.network for step in plan.steps]
+    last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
+    seconds, start = dict[str, float](), perf_counter()
+    for state in islice(reference.steps(plan, seeds, conditions, plan.guidance), last + 1):
+        seconds[state.step.network], start = perf_counter() - start, perf_counter()
+    return sum(seconds[network] for network in runs) / len(runs)
 
 
 def sampling_needs(
@@ -77,7 +80,10 @@ def branches(plan: Plan) -> int:
 
 def row_bytes(bundle: Bundle) -> float:
     """The memory that float32's activations of one row take at once."""
-    return RUN * live_bytes(io.load(bundle.graph(bundle.body(FLOAT).graph), root=bundle.path))
+    return RUN * max(
+        live_bytes(io.load(bundle.graph(bundle.network(name).body(FLOAT).graph), root=bundle.path))
+        for name in networks(bundle.manifest)
+    )
 
 
 def live_bytes(graph: Graph) -> int:
@@ -99,16 +105,16 @@ def live_bytes(graph: Graph) -> int:
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Bytes of the graphs of a body, and of the weights that they read from files, each once.
+    """Bytes of the graphs of a body in all networks, and of the weights that they read from files, each once.
 
     Bodies share such files: int8 reads the little that stays float from float32's.
     """
-    body = bundle.body(name)
+    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.network(each).body(name).graphs]
     read = {
         weights.place_of(array): array.nbytes
-        for graph in body.graphs
+        for graph in graphs
         if graph.data
         for array in weights.large(io.load(bundle.graph(graph), root=bundle.path)).values()
     }
-    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in body.graphs})
+    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in graphs})
     return files + sum(size for place, size in read.items() if place is not None)

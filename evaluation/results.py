@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewstep.evaluation.distances.drift import Drift
 from fewstep.evaluation.speed.machine import Machine
 from fewstep.evaluation.speed.race import Race
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.manifest import Coverage, Difference
 
@@ -97,6 +98,7 @@ class StepQuality(Strict, frozen=True):
     x: float
     guidance: Difference | None = None
     condition: Difference | None = None
+    network: str = DENOISER
 
 
 class Clipped(Strict, frozen=True):
@@ -168,16 +170,18 @@ class Operation(Strict, frozen=True):
 
 
 class BodyCoverage(Strict, frozen=True):
-    """Coverage of one body, operation by operation.
+    """Coverage of one body in one network, operation by operation.
 
     `coverage` and `operations` are of its own graph, which runs the last steps where the body has several;
-    `share` is over all steps of the plan.
+    `share` is over all steps of the plan that the network runs.
     """
 
     body: str
     coverage: Coverage
     operations: tuple[Operation, ...]
     share: float  # of multiply-accumulates in int8
+    network: str = DENOISER
+    work: int = 1  # multiply-accumulates of the network's steps of the plan
 
 
 class RangeOverGroups(Strict, frozen=True):
@@ -185,6 +189,7 @@ class RangeOverGroups(Strict, frozen=True):
 
     activation: str  # in words: "input of middle.conv1/Conv"
     widths: tuple[float, ...]
+    network: str = DENOISER
 
 
 class Results(Strict, frozen=True):
@@ -209,6 +214,11 @@ class Results(Strict, frozen=True):
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
+
+    def int8_share(self, body: str) -> float | None:
+        """Share of a run's multiply-accumulates in int8, over the networks of a body; None where it is not known."""
+        own = [each for each in self.covered if each.body == body]
+        return sum(each.share * each.work for each in own) / sum(each.work for each in own) if own else None
 
 
 class Distance(Strict, frozen=True):

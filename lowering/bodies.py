@@ -14,6 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import whole_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, PORTABLE
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
@@ -101,7 +102,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
 
     Bodies that are `not_judged` are left out. UserError if no other is left.
     """
-    bodies = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8"}
+    bodies = {name: body for name, body in whole_bodies(bundle.manifest).items() if body.precision == "int8"}
     refused = not_judged(bundle)
     if bodies and len(refused) == len(bodies):
         raise next(iter(refused.values()))

@@ -19,7 +19,7 @@ Nothing depends on the data, so one plan serves any number of threads. `compile.
 them banks, `file.py` writes and reads them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ DENOISER = "denoiser"  # the network of a step, unless a plan has several
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 
 Row = tuple[float, ...]
+Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups: of all steps, or of networks by name
 
 
 class Tensor(Strict, frozen=True):
@@ -185,10 +186,10 @@ def shaping_of(plan: Plan) -> Shaping | None:
     return next((step.shaping for step in plan.steps if step.shaping is not None), None)
 
 
-def regroup(plan: Plan, groups: Sequence[float], network: str | None = None) -> Plan:
-    """The same plan with its steps, or those of one network, assigned to other lambda groups: itself where they are in
-    those."""
-    wanted = [group_of(step.lam, groups) if network in (None, step.network) else step.group for step in plan.steps]
+def regroup(plan: Plan, groups: Edges) -> Plan:
+    """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
+    edges = groups if isinstance(groups, Mapping) else {step.network: groups for step in plan.steps}
+    wanted = [group_of(step.lam, edges[step.network]) if step.network in edges else step.group for step in plan.steps]
     if wanted == [step.group for step in plan.steps]:
         return plan
     steps = tuple(msgspec.structs.replace(step, group=group) for step, group in zip(plan.steps, wanted, strict=True))

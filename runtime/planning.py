@@ -63,7 +63,7 @@ def plan_for(
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
-    return regroup(plan, body.groups, DENOISER if manifest.networks else None)
+    return regroup(plan, {DENOISER: body.groups} if manifest.networks else body.groups)
 
 
 def _in_networks(plan: Plan, bundle: Bundle) -> Plan:

@@ -314,8 +314,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         if asks_nothing and guidance is None and isinstance(plan, Plan) and self._plans.get(id(plan)) is plan:
             return plan
         compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
-        for name, expert in self.experts.items():
-            compiled = regroup(compiled, expert.body.groups, name)
+        compiled = regroup(compiled, {name: expert.body.groups for name, expert in self.experts.items()})
         if len(self._plans) >= PLANS_KEPT:
             self._plans.clear()
         return self._plans.setdefault(id(compiled), compiled)

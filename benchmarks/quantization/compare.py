@@ -39,7 +39,7 @@ from fewstep.evaluation.speed.race import OnBackend, race
 from fewstep.lowering.bodies import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.conditions_file import deal, read_conditions
 from fewstep.runtime import load
@@ -111,8 +111,8 @@ def speeds(
         racing = [line for line in lines if line.engine == engine]
         if not racing:
             continue
-        theirs = middle_feeds(reference, plan, batch)
-        ours = middle_feeds(open_body(reference.bundle, Contender(engine).body, threads=0), plan, batch)
+        theirs = middle_feeds(reference, plan, batch)[DENOISER]
+        ours = middle_feeds(open_body(reference.bundle, Contender(engine).body, threads=0), plan, batch)[DENOISER]
         runners = []
         for body in ("float32", *(line.body for line in racing)):
             graph = reference.bundle.body(body).graph

@@ -29,6 +29,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.speed.mean_step import middle_feeds
 from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import open_body
+from fewstep.plans.plan import DENOISER
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named
@@ -73,7 +74,7 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
     """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
-        given = middle_feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)
+        given = middle_feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)[DENOISER]
     network = named(backend, threads).load(opened, body)
     fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}
     return lambda: network(fed)

@@ -30,7 +30,7 @@ from fewstep.plans.plan import Plan, shaping_of
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
-from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
@@ -139,7 +139,7 @@ def deployments(
     Plans that would take FAR times the budget by the engine's time of a network's call are left out, but the shortest.
     """
     shortest = min(len(plan.steps) for plan in plans.values())
-    each_step = engine.milliseconds or 0.0
+    each_step = (engine.milliseconds or 0.0) / len(networks(judging.bundle.manifest))
     tried = {
         name: plan
         for name, plan in plans.items()
@@ -167,7 +167,7 @@ def deployments(
                     psnr=float(own.mean()),
                     p5=float(np.percentile(own, 5)),
                     error=float(own.std(ddof=1) / len(own) ** 0.5),
-                    gain=_gain(judging.bundle.body(body), plan),
+                    gain=_gain(judging.bundle, body, plan),
                 )
         for name, row in measured.items():
             measured[name] = msgspec.structs.replace(row, milliseconds=times[name])
@@ -213,10 +213,11 @@ def on_a_line(lengths: Sequence[int], times: Sequence[float]) -> list[float]:
     return [start + slope * length for length in lengths]
 
 
-def _gain(body: Body, plan: Plan) -> float | None:
+def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
     """What a body keeps of guidance's direction at its worst step, as its calibration measured it."""
-    judged = next((trial.guidance for trial in body.trials if trial.is_chosen), None)
-    return None if judged is None or plan.guidance is None else judged.gain
+    bodies = [bundle.network(name).body(body) for name in networks(bundle.manifest)]
+    gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
+    return None if plan.guidance is None else min(gains, default=None)
 
 
 def _call(judging: Judging, sampler: Sampler, plan: Plan) -> Callable[[], object]:

@@ -7,9 +7,10 @@ onnxruntime there is nothing to compare with, and a warning says so.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import cast
 
@@ -31,6 +32,7 @@ from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
+from fewstep.runtime.bundle.networks import networks, whole_bodies
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.sizes import defaults
@@ -88,11 +90,12 @@ def bodies_here(bundle: Bundle) -> tuple[str, ...]:
         for backend in (name for name in NAMED if name not in COARSER):
             with suppress(UserError):
                 names[choose_body(bundle, precision, named(backend))] = None
-    return tuple(names)
+    return tuple(name for name in names if name in whole_bodies(bundle.manifest))
 
 
 def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> BodyEngines:
-    """The engines of a body for calls of the network on `batch` rows of x, the fastest first.
+    """The engines of a body for calls of the network on `batch` rows of x, the fastest first. Of several networks each
+    is called once.
 
     Args:
         batch: at least 1. OpenVINO compiles for it while it loads.
@@ -121,7 +124,8 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     files = [file for graph in (*entry.graphs, *ahead) for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
-    return (entry, takes, ahead, [manifest.files.get(file) for file in files])
+    others = [(each.until, *body_facts(bundle.network(name), body)) for name, each in manifest.networks.items()]
+    return (entry, takes, ahead, [manifest.files.get(file) for file in files], *others)
 
 
 def backend_of(engine: TimedEngine, batch: int) -> Backend:
@@ -185,29 +189,30 @@ def _opened(
 ) -> _Ready | TimedEngine:
     """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs."""
     backend = backend_of(candidate, sizes["batch"])
-    precision, network = bundle.body(body).precision, None
+    precision, loaded = bundle.body(body).precision, None
+    each = [bundle.network(name) for name in networks(bundle.manifest)]
     try:
         if (preferred := choose_body(bundle, precision, backend)) != body:
             raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
-        network = backend.load(bundle, body)
-        feeds = drawn(graph_of(bundle, body), sizes, 0)
-        outputs = network(feeds)
+        loaded = [backend.load(own, body) for own in each]
+        feeds = [drawn(graph_of(own, body), sizes, 0) for own in each]
+        outputs = _outputs(loaded, feeds)
     except UserError as error:
-        is_damaged = network is None and _is_damaged(bundle, body)
+        is_damaged = loaded is None and any(_is_damaged(own, body) for own in each)
         if is_damaged:
             LOG.warning("%s is left out: %s", candidate.backend, error)
-        may_pass = network is not None or is_damaged or "memory" in str(error)
+        may_pass = loaded is not None or is_damaged or "memory" in str(error)
         return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
     try:
         if candidate.backend == REFERENCE:
             expected.append(outputs)
         elif is_compared:
             if not expected:
-                expected.append(OnnxRuntime().load(bundle, body)(feeds))
+                expected.append(_outputs([OnnxRuntime().load(own, body) for own in each], feeds))
             _check(precision, expected[0], outputs)
     except UserError as error:
         return msgspec.structs.replace(candidate, reason=str(error))
-    return _Ready(candidate, _call(network, feeds))
+    return _Ready(candidate, partial(_outputs, loaded, feeds))
 
 
 def _is_damaged(bundle: Bundle, body: str) -> bool:
@@ -239,8 +244,10 @@ def _check(precision: str, expected: Arrays, outputs: Arrays) -> None:
         raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
 
 
-def _call(network: LoadedGraph, feeds: Arrays) -> Callable[[], object]:
-    return lambda: network(feeds)
+def _outputs(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:
+    """What the networks of a bundle return, one after the other."""
+    calls = enumerate(zip(loaded, feeds, strict=True))
+    return {f"{number}.{name}": each for number, (network, fed) in calls for name, each in network(fed).items()}
 
 
 def _read(key: str) -> BodyEngines | None:

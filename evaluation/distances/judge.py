@@ -158,6 +158,7 @@ class _Tally:
                     x0.sqnr,
                     x.sqnr,
                     *judged_differences(i, self.differences[i]),
+                    network=step.network,
                 )
                 for i, (step, forced, x0, x) in enumerate(steps)
             ),

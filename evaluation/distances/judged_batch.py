@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewstep.evaluation.sampling_job import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.noise import stacked
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import Edges, Plan, regroup
 from fewstep.rollouts.direction import NONE, Sums, differences, moved, sums
 from fewstep.rollouts.metrics import Energies
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
@@ -44,7 +44,7 @@ class Candidate:
     """
 
     name: str
-    groups: tuple[float, ...]
+    groups: Edges
     seeds: int
     forced_seeds: int
     plan: Plan | None = None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 from types import MappingProxyType
 
@@ -21,8 +22,8 @@ from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.machine import Machine, this_machine
-from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, race_bodies, taken
-from fewstep.evaluation.speed.race import Contender, OnBackend, Race
+from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
+from fewstep.evaluation.speed.race import Race
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
@@ -39,6 +40,7 @@ from fewstep.rollouts.held_out import held_out_conditions, label
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
@@ -54,13 +56,13 @@ RANGES_SHOWN = 48  # activations in the heat map
 class Judged:
     """The bodies of a report, and all that judges them.
 
-    reference: float32, which sees one row at a time where `by_rows`. prepared: its graph. plan: the judged one. plans:
-    of the bodies, by name, as calibration's marks leave them. rows: conditions of one's own. left_out: sentences on
-    the bodies that are not judged.
+    reference: float32, which sees one row at a time where `by_rows`. prepared: its graphs by network. plan: the judged
+    one. plans: of the bodies, by name, as calibration's marks leave them. rows: conditions of one's own. left_out:
+    sentences on the bodies that are not judged.
     """
 
     reference: Sampler
-    prepared: Graph
+    prepared: Mapping[str, Graph]
     by_rows: bool
     bodies: Mapping[str, Body]
     plan: Plan
@@ -82,9 +84,9 @@ def measure(
     """
     start = perf_counter()
     judged = _opened(options)
-    candidates = candidates_of(judged.bodies, options, judged.plans)
+    candidates = candidates_of(judged.bundle, judged.bodies, options, judged.plans)
     teacher, judgements = _judgements(judged, candidates, options, progress, workers)
-    bundle, plan = judged.bundle, unmarked(judged.plan)
+    bundle, plan, first = judged.bundle, unmarked(judged.plan), next(iter(judged.bodies))
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -94,10 +96,14 @@ def measure(
         batch=BATCH,
         float_against_teacher=judgements.float_against_teacher,
         qualities=tuple(_quality(judged, each, judgements.bodies[each.name], options.threads) for each in candidates),
-        covered=tuple(covered(bundle, judged.prepared, judged.plans)),
-        ranges=ranges_over_groups(bundle, judged.prepared, next(iter(judged.bodies.values()))),
+        covered=tuple(chain.from_iterable(covered(bundle, judged.prepared, *each) for each in judged.plans.items())),
+        ranges=tuple(
+            msgspec.structs.replace(ranges, network=name)
+            for name, graph in judged.prepared.items()
+            for ranges in ranges_over_groups(bundle.network(name), graph, bundle.network(name).body(first))
+        ),
         races=tuple(races(bundle, {FLOAT: plan, **judged.plans}, options, judged.rows, progress)),
-        sizes={name: body_bytes(bundle, name) for name in bundle.manifest.bodies},
+        sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         machine=this_machine(),
         command=options.command("report"),
         made=bundle.manifest.provenance.commands,
@@ -134,7 +140,10 @@ def _opened(options: ReportOptions) -> Judged:
     by_rows = sees_rows(bundle, bodies, unmarked(plan), options.workers, options.dask)
     return Judged(
         reference=body_by_rows(reference) if by_rows else reference,
-        prepared=io.load(bundle.graph(reference.body.graph), root=bundle.path),
+        prepared={
+            name: io.load(bundle.graph(reference.of(name).body.graph), root=bundle.path)
+            for name in networks(bundle.manifest)
+        },
         by_rows=by_rows,
         bodies=bodies,
         plan=plan,
@@ -172,7 +181,13 @@ def _judgements(
 
 def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads: int) -> Quality:
     body, psnr = judged.bodies[candidate.name], judgement.against_float.values
-    plan = judged.plans[candidate.name]
+    rest = (judged.plans[candidate.name], psnr, judged.rows, threads)
+    clipped = [
+        worst_sample(judged.reference, graph, judged.bundle.network(network).body(candidate.name), *rest, network)
+        for network, graph in judged.prepared.items()
+    ]
+    known = [each for each in clipped if each is not None]
+    together = tuple(chain.from_iterable(each.clipped for each in known))
     return Quality(
         body=candidate.name,
         target=body.target,
@@ -181,7 +196,7 @@ def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads
         against_teacher=judgement.against_teacher,
         steps=judgement.steps,
         forced_seeds=candidate.forced_seeds,
-        worst=worst_sample(judged.reference, judged.prepared, body, plan, psnr, judged.rows, threads),
+        worst=msgspec.structs.replace(known[0], clipped=together) if known else None,
         joints=joint_errors(judged.reference.bundle.manifest, judgement.samples, judgement.reference),
     )
 
@@ -210,16 +225,14 @@ def races(
     opened = {name: open_body(bundle, name, options.threads) for name in names}
     backends = {name: backend_of(sampler.body) for name, sampler in opened.items()}
     elsewhere = [name for name in names if backends[name] != ONNXRUNTIME]
-    samplers = {name: sampler for name, sampler in opened.items() if name not in elsewhere}
     timed = []
     for batch in options.batches:
         fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in opened.items()}
-        others = [
-            Contender(name, OnBackend(backends[name], bundle.path, name), taken(opened[name].body.graph, fed[name]))
-            for name in elsewhere
-        ]
-        timing = (options.threads, options.rounds, options.turn_seconds, progress)
-        timed.append(race_bodies(samplers, plans, fed, others, *timing))
+        parts = []
+        for name in sorted(names, key=elsewhere.__contains__):
+            on = (name, backends[name]) if name in elsewhere else ()
+            parts += parts_of(bundle, name, plans[name], fed[name], *on)
+        timed.append(race_bodies(parts, options.threads, options.rounds, options.turn_seconds, progress))
     return timed
 
 
@@ -248,16 +261,19 @@ def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[Ran
     return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
 
 
-def covered(bundle: Bundle, prepared: Graph, plans: Mapping[str, Plan]) -> list[BodyCoverage]:
-    """Coverage of each int8 body along its plan, as calibration counted it, with what the prepared graph says of each
-    operation."""
-    coverages = []
-    for name, body in int8_bodies(bundle).items():
-        if body.graph.coverage is not None and body.graph.coverage.total_macs > 0:  # else it was edited
-            own = operations(prepared, name, body.graph.coverage, unseen_tensors(bundle, body))
-            share = int8_share(body, plans[name])
-            coverages.append(own if share is None else msgspec.structs.replace(own, share=share))
-    return coverages
+def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:
+    """Coverage of an int8 body along its plan, network by network, as calibration counted it, with what the prepared
+    graph says of each operation."""
+    for network, graph in prepared.items():
+        own = bundle.network(network)
+        body, coverage = own.body(name), own.body(name).graph.coverage
+        if coverage is not None and coverage.total_macs > 0:  # else it was edited
+            share = int8_share(body, plan, network)
+            steps = sum(step.network == network for step in plan.steps)
+            seen = operations(graph, name, coverage, unseen_tensors(own, body))
+            yield msgspec.structs.replace(
+                seen, network=network, share=seen.share if share is None else share, work=steps * coverage.total_macs
+            )
 
 
 def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
@@ -280,7 +296,7 @@ def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
 
 
 def candidates_of(
-    bodies: Mapping[str, Body], options: ReportOptions, plans: Mapping[str, Plan] = MappingProxyType({})
+    bundle: Bundle, bodies: Mapping[str, Body], options: ReportOptions, plans: Mapping[str, Plan] = MappingProxyType({})
 ) -> list[Candidate]:
     """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. `plans` are the
     bodies' own: all run the first plan but a body that has another."""
@@ -290,5 +306,7 @@ def candidates_of(
         seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
         forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
         own = plans.get(name)
-        candidates.append(Candidate(name, body.groups, seeds, forced, None if own == first else own))
+        candidates.append(
+            Candidate(name, edges_of(bundle.manifest, name), seeds, forced, None if own == first else own)
+        )
     return candidates

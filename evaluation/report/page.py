@@ -36,6 +36,7 @@ from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.report.worst import worst_section
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 from fewstep.lowering.bodies import SIMULATION
+from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 
@@ -87,7 +88,7 @@ def headline(results: Results) -> Html:
     """The four figures a reader came for: of the body that runs on this machine."""
     first = results.qualities[0]
     end = first.against_float
-    covered = next((each for each in results.covered if each.body == first.body), None)
+    covered = [each for each in results.covered if each.body == first.body]
     cards = [
         card(
             "End PSNR, int8 against float32",
@@ -102,11 +103,11 @@ def headline(results: Results) -> Html:
         engines = f", {first.engine} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
         note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
         cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
-    if covered is not None:
-        ours = covered.coverage
-        where = " in the last steps" if _is_staged(covered) else ""
-        note = join([count(len(ours.int8_ops)), " operations int8, ", count(len(ours.float_ops)), f" float{where}"])
-        cards.append(card("MACs in int8", percent(covered.share), note))
+    if (share := results.int8_share(first.body)) is not None:
+        int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
+        where = " in the last steps" if any(map(_is_staged, covered)) else ""
+        note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
+        cards.append(card("MACs in int8", percent(share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
@@ -125,8 +126,8 @@ def steps_section(results: Results) -> Html:
         )
     ]
     parts += [_steps(quality) for quality in results.qualities]
-    if results.ranges:
-        parts.append(_ranges(results))
+    for network in dict.fromkeys(each.network for each in results.ranges):
+        parts.append(_ranges(results, network))
     return section("Step by step", *parts)
 
 
@@ -158,22 +159,24 @@ def _steps(quality: Quality) -> Html:
     return join([figure(drawn, caption), details("The same as a table", table(head, rows, text_columns=0))])
 
 
-def _ranges(results: Results) -> Html:
+def _ranges(results: Results, network: str) -> Html:
     """How wide each activation's range is along lambda."""
+    ranges = [each for each in results.ranges if each.network == network]
+    steps = [step for step in results.qualities[0].steps if step.network == network]  # of the body of the ranges
     drawn = plots.heat_map(
-        [each.activation for each in results.ranges],
-        [each.widths for each in results.ranges],
-        [()] * len(results.ranges),
+        [said(network, each.activation) for each in ranges],
+        [each.widths for each in ranges],
+        [()] * len(ranges),
         AXIS,
         "of the pooled range",
-        heads(results.qualities[0].steps, len(results.ranges[0].widths)),  # of the body that the ranges are of
+        heads(steps, len(ranges[0].widths)),
     )
-    widest = max(max(each.widths) for each in results.ranges)
+    widest = max(max(each.widths) for each in ranges)
     caption = (
         f"Width of the ranges of what is int8, relative to one range for all steps: the darkest cell is {widest:.2f}. "
         "Where a cell is light, one range for all would give levels away."
     )
-    return figure(Html(drawn), f"{caption} Shown are the {len(results.ranges)} that change most, in the graph's order.")
+    return figure(Html(drawn), f"{caption} Shown are the {len(ranges)} that change most, in the graph's order.")
 
 
 def coverage_section(results: Results) -> Html:
@@ -207,7 +210,7 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
         rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
     ours = len(rows["int8"])
     sentence = paragraph(
-        Html(f"<b>{escape(', '.join(each.body for each in alike))}</b>: "),
+        Html(f"<b>{escape(', '.join(said(each.network, each.body) for each in alike))}</b>: "),
         percent(covered.coverage.int8_macs / total, 2),
         " of ",
         count(total),
@@ -234,8 +237,8 @@ def speed_section(results: Results) -> Html:
     """Every race as bars, then all of them as one table."""
     parts: list[Html] = [
         paragraph(
-            "One call of the body on that many rows (a guided sample is two); of a body with several graphs the mean "
-            "over the plan's steps, and the memory of the largest. Each contender has its own process; "
+            "One call of the body on that many rows (a guided sample is two); of several graphs or networks the "
+            "mean over the plan's steps, and the memory of the largest. Each contender has its own process; "
             f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}.",
             kind="lead",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fewstep.evaluation.report.elements import Content, Html, count, decibel, join, paragraph, section, table
 from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.networks import networks, said
 from fewstep.runtime.bundle.reading import Bundle
 
 Trials = Mapping[str, tuple[Trial, ...]]
@@ -11,9 +12,14 @@ HEAD = ("ranges", "", "mean", "5th percentile", "seeds")
 
 
 def shown_trials(bundle: Bundle, plan: str) -> Trials:
-    """The trials of the bodies that were calibrated along this plan, by body."""
-    bodies = bundle.manifest.bodies.items()
-    return {name: body.trials for name, body in bodies if body.trials and body.plan == plan}
+    """The trials of the bodies that were calibrated along this plan, by body: of each network with the others in
+    float32."""
+    return {
+        said(network, name): body.trials
+        for network in networks(bundle.manifest)
+        for name, body in bundle.network(network).manifest.bodies.items()
+        if body.trials and body.plan == plan
+    }
 
 
 def trials_section(trials: Trials) -> Html:

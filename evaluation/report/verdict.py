@@ -17,7 +17,7 @@ def warnings(results: Results) -> Iterator[str]:
         for kind, steps in differences_of(quality).items():
             if (difference := worst(steps)) is not None and is_lost(difference):
                 yield f"{quality.body} loses the {kind}: {said(difference)}."
-    in_float = [covered.body for covered in results.covered if covered.share == 0]
+    in_float = [quality.body for quality in results.qualities if results.int8_share(quality.body) == 0]
     for body in in_float:
         yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
     for race in results.races:

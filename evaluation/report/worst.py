@@ -20,13 +20,14 @@ from fewstep.lowering.bodies import ranges_file
 from fewstep.lowering.encoding import Encoding
 from fewstep.lowering.quantize import encodings_of, measured_ops
 from fewstep.lowering.targets import targets_by_name
-from fewstep.plans.plan import Plan, group_of
+from fewstep.plans.plan import DENOISER, Plan, group_of
 from fewstep.ranges import table as ranges_table
 from fewstep.ranges.observe import channel_axes, open_watched
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.sampler import Sampler
 
 SHOWN = 5  # activations of a body
@@ -44,17 +45,19 @@ def worst_sample(
     psnr: Sequence[float],
     rows: ConditionRecords | None,
     threads: int = 0,
+    network: str = DENOISER,
 ) -> WorstSample | None:
     """The seed with the lowest of `psnr` [seeds], and what its activations lose to clipping. None of a body that has no
     ranges of its own, as in bundles of earlier versions.
 
-    reference: the float32 body. prepared: its graph, which runs on so many threads (0: one for each core). rows:
-    conditions of one's own.
+    reference: the float32 body. prepared: a network's graph, which runs on so many threads (0: one for each core).
+    body: the network's. rows: conditions of one's own.
     """
-    file, target = ranges_file(reference.bundle, body), targets_by_name().get(body.target)
+    own = reference.of(network)
+    file, target = ranges_file(own.bundle, body), targets_by_name().get(body.target)
     if file is None or target is None or body.graph.coverage is None:
         return None
-    ranges = ranges_table.load(reference.bundle.file(file))
+    ranges = ranges_table.load(own.bundle.file(file))
     if (ranges.plan, ranges.groups) != (body.plan, body.groups):
         return None
     groups = range(len(ranges.groups) + 1)
@@ -66,12 +69,15 @@ def worst_sample(
     codes = encodings_of(prepared, ranges, ops, target.scheme)
     order = np.argsort(psnr, kind="stable")
     worst, median = int(order[0]), int(order[len(order) // 2])
-    watched = replace(reference, denoiser=open_watched(prepared, tuple(codes), threads))
+    watched = replace(own, denoiser=open_watched(prepared, tuple(codes), threads))
+    whole = reference.with_network(network, watched)
     axes, edges = channel_axes(prepared), ranges.groups
-    lost = [_lost(watched, axes, plan, codes, coded, edges, seed, rows) for seed in (worst, median)]
+    lost = [_lost(whole, axes, plan, codes, coded, edges, seed, rows, network) for seed in (worst, median)]
     words = {op.name: f"output of {layer(op.node)}" for op in ops} | {op.x: f"input of {layer(op.node)}" for op in ops}
     most = sorted((key for key in lost[0] if lost[0][key] >= LEAST), key=lambda key: -lost[0][key])[:SHOWN]
-    clipped = tuple(Clipped(words[name], step, lost[0][name, step], lost[1][name, step]) for name, step in most)
+    clipped = tuple(
+        Clipped(said(network, words[name]), step, lost[0][name, step], lost[1][name, step]) for name, step in most
+    )
     return WorstSample(worst, float(psnr[worst]), median, float(psnr[median]), clipped)
 
 
@@ -90,6 +96,7 @@ def _lost(
     edges: tuple[float, ...],
     seed: int,
     rows: ConditionRecords | None,
+    network: str,
 ) -> dict[tuple[str, int], float]:
     """By activation and step, the share of its energy that clipping takes along float32's trajectory of a seed.
 
@@ -97,7 +104,7 @@ def _lost(
     """
     conditions = held_out_conditions(watched.bundle.manifest.conditions, [seed], rows)
     shares = {}
-    for call in roll_out(watched, plan, [seed], conditions=conditions):
+    for call in roll_out(watched, plan, [seed], conditions=conditions, network=network):
         held, group = {**call.feeds, **call.tensors}, group_of(call.state.step.lam, edges)
         for name, code in codes.items():
             if name not in coded[group]:
@@ -134,15 +141,15 @@ def worst_section(qualities: Iterable[Quality]) -> Html | None:
 
 def _body(name: str, worst: WorstSample) -> Html:
     seeds = join([f"seed {worst.seed} with ", decibel(worst.psnr), f", median seed {worst.median} with "])
-    said = paragraph(Html("<b>"), name, Html("</b>: "), seeds, decibel(worst.median_psnr))
+    lead = paragraph(Html("<b>"), name, Html("</b>: "), seeds, decibel(worst.median_psnr))
     if not worst.clipped:
         return join(
-            [said, paragraph("No activation loses ", percent(LEAST, 2), " of its energy to clipping.", kind="note")]
+            [lead, paragraph("No activation loses ", percent(LEAST, 2), " of its energy to clipping.", kind="note")]
         )
     rows = [
         (each.activation, count(each.step + 1), _energy(each.worst), _energy(each.median)) for each in worst.clipped
     ]
-    return join([said, table(HEAD, rows)])
+    return join([lead, table(HEAD, rows)])
 
 
 def _energy(share: float) -> Html:

@@ -28,6 +28,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plan
+from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers
@@ -45,7 +46,6 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     `workers` of the caller sample in the place of those that the options name.
     """
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("report")
     before = bundle.manifest
     check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
     kept = _kept(bundle, options)
@@ -60,7 +60,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
         bundle = open_bundle(options.bundle)
         manifest = bundle.manifest
-        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
+        if any(getattr(manifest, field) != getattr(before, field) for field in ("bodies", "prologue", "networks")):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
         if manifest != before:  # evaluated meanwhile, as it may be
             kept = _kept(bundle, options)
@@ -136,14 +136,14 @@ def _said(plan: str, guidance: str | None) -> str:
 def check(options: ReportOptions) -> Plan:
     """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("report")
     bodies = int8_bodies(bundle)
-    for each in bodies.values():
-        for graph in each.graphs:
-            bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+    for own in map(bundle.network, networks(bundle.manifest)):
+        for each in bodies:
+            for graph in own.body(each).graphs:
+                bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+        for name in filter(None, (own.manifest.ranges, *own.manifest.plans.values())):
+            bundle.file(name)
     body = next(iter(bodies.values()))
-    for name in filter(None, (bundle.manifest.ranges, *bundle.manifest.plans.values())):
-        bundle.file(name)
     reference = open_body(bundle, "float32", options.threads)
     plan = judged_plan(reference, body, options.plan, options.guidance)
     teacher_plan(reference, options.teacher, plan)

@@ -1,7 +1,7 @@
 """How fast is each form of a denoiser here? Every contender in a process of its own, all taking turns.
 
-What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs it is
-a mean step. The loop around it costs the same in every precision.
+What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs, or of
+several networks, it is a mean step of the plan. The loop around it costs the same in every precision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,15 @@ from pathlib import Path
 import msgspec
 
 from fewstep.evaluation.speed.machine import Machine, this_machine
-from fewstep.evaluation.speed.mean_step import middle_feeds, race_bodies, taken
-from fewstep.evaluation.speed.race import LONGEST_TURN, Contender, OnBackend, Race, check_batches
+from fewstep.evaluation.speed.mean_step import middle_feeds, parts_of, race_bodies
+from fewstep.evaluation.speed.race import LONGEST_TURN, Race, check_batches
 from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plans, unmarked
 from fewstep.rollouts.prompts import HELD_OUT, prompt_rows
 from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.networks import edges_of, whole_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -91,7 +92,6 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     if options.bundle is None:
         raise UserError("there is nothing to time", "export and calibrate a bundle first")
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("bench")
     names = contenders_here(bundle)
     samplers = {name: open_body(bundle, name, options.threads) for name in names}
     elsewhere = list(_elsewhere(bundle, options.backend))
@@ -115,27 +115,23 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     races = []
     for batch in options.batches:
         fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
-        own = {body for _, body in elsewhere if bundle.body(body).groups or plans[body] != plan}
+        own = {body for _, body in elsewhere if any(edges_of(bundle.manifest, body).values()) or plans[body] != plan}
         imitated = own - fed.keys()  # for a group, or a plan of their own
         fed |= {
             body: middle_feeds(open_body(bundle, body, options.threads), plans[body], batch, rows) for body in imitated
         }
-        others = [
-            Contender(
-                f"{body}, {backend}",
-                OnBackend(backend, bundle.path, body),
-                taken(bundle.body(body).graph, fed.get(body) or fed[names[0]]),
-            )
-            for backend, body in elsewhere
-        ]
+        parts = [part for name in names for part in parts_of(bundle, name, plans[name], fed[name])]
+        for backend, body in elsewhere:
+            feeds = fed.get(body) or fed[names[0]]
+            parts += parts_of(bundle, body, plans[body], feeds, f"{body}, {backend}", backend)
         timing = (options.threads, options.rounds, options.turn_seconds, progress, options.spinning)
-        races.append(race_bodies(samplers, plans, fed, others, *timing))
+        races.append(race_bodies(parts, *timing))
     return Benchmark(bundle.manifest.name, plan.name, options.spinning, this_machine(), tuple(races), tuple(notes))
 
 
 def contenders_here(bundle: Bundle) -> list[str]:
     """The bodies that onnxruntime runs as they are deployed, float32 first if there is one."""
-    names = [name for name, body in bundle.manifest.bodies.items() if is_run_by_onnxruntime(body)]
+    names = [name for name, body in whole_bodies(bundle.manifest).items() if is_run_by_onnxruntime(body)]
     if not names:
         raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
     return sorted(names, key=lambda name: name != "float32")
@@ -157,4 +153,4 @@ def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, s
         bodies = named(backend).bodies if backend != CPU else {}
         for precision in ("float16" if "float16" in bodies else "float32", "int8"):
             names = bodies.get(precision, ())
-            yield from ((backend, name) for name in names[:1] if name in bundle.manifest.bodies)
+            yield from ((backend, name) for name in names[:1] if name in whole_bodies(bundle.manifest))

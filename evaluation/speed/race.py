@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -36,6 +37,7 @@ class OnBackend:
     backend: str
     bundle: Path
     body: str
+    network: str = DENOISER
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _what(graph: Path | OnBackend) -> dict[str, str]:
     """What a worker is to open."""
     if isinstance(graph, Path):
         return {"graph": path_text(graph)}
-    return {"backend": graph.backend, "bundle": str(graph.bundle), "body": graph.body}
+    return {"backend": graph.backend, "bundle": str(graph.bundle), "body": graph.body, "network": graph.network}
 
 
 def _timing(child: _Child, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]) -> Timing:

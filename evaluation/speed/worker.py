@@ -2,9 +2,9 @@
 
     python worker.py REQUEST FEEDS.npz
 
-REQUEST is JSON: threads, spinning, and either graph (onnxruntime opens it) or backend, bundle and body. It says one
-JSON line when it is ready, and one, a list of seconds, per line it is asked. For a graph it imports nothing but numpy
-and onnxruntime, so what it measures (memory too) is what a small program would pay.
+REQUEST is JSON: threads, spinning, and either graph (onnxruntime opens it) or backend, bundle, network and body. It
+says one JSON line when it is ready, and one, a list of seconds, per line it is asked. For a graph it imports nothing
+but numpy and onnxruntime, so what it measures (memory too) is what a small program would pay.
 """
 
 import json
@@ -57,7 +57,8 @@ def open_body(request: dict[str, Any]) -> Run:
     from fewstep.runtime.backends.named import named
     from fewstep.runtime.bundle.reading import open_bundle
 
-    return named(request["backend"], request["threads"]).load(open_bundle(request["bundle"]), request["body"])
+    bundle = open_bundle(request["bundle"]).network(request["network"])
+    return named(request["backend"], request["threads"]).load(bundle, request["body"])
 
 
 def peak_memory() -> float:

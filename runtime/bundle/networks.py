@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.bundle.manifest import Manifest, NetworkEntry
+from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
 
 OWN = (
     "prediction",
@@ -36,6 +36,22 @@ def network_at(manifest: Manifest, lam: float | None) -> str:
     """The name of the network that runs a step of that lambda; None stands for -infinity."""
     own = -inf if lam is None else lam
     return next((name for name, each in manifest.networks.items() if own < each.until), DENOISER)
+
+
+def whole_bodies(manifest: Manifest) -> dict[str, Body]:
+    """The denoiser's bodies that every other network has too, by name: a whole run can take these."""
+    others = manifest.networks.values()
+    return {name: body for name, body in manifest.bodies.items() if all(name in each.bodies for each in others)}
+
+
+def edges_of(manifest: Manifest, body: str) -> dict[str, tuple[float, ...]]:
+    """The edges of a body's range groups in each network, for `regroup`."""
+    return {name: alone(manifest, name).bodies[body].groups for name in networks(manifest)}
+
+
+def said(network: str, what: str) -> str:
+    """What belongs to a network, in words; the denoiser's own goes without a name."""
+    return what if network == DENOISER else f"{network}: {what}"
 
 
 def alone(manifest: Manifest, name: str) -> Manifest:

@@ -20,6 +20,7 @@ from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundle_of_experts import EDGE, export_layers
 
 GAUSSIANS = '''
 """Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
@@ -55,34 +56,6 @@ def quiet():
 def noisy():
     return Exact(-0.2, 0.8, "sample"), spec("sample")
 '''
-LAYERS = '''
-"""Random networks of two widths."""
-
-import torch
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-
-
-class Layers(torch.nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        torch.manual_seed(width)
-        self.first, self.time = torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.Linear(1, width)
-        self.inner, self.last = torch.nn.Conv2d(width, width, 3, padding=1), torch.nn.Conv2d(width, 1, 3, padding=1)
-
-    def forward(self, x, time):
-        hidden = torch.relu(self.first(x) + self.time(time[:, None] / 1000)[:, :, None, None])
-        return x + self.last(torch.relu(self.inner(hidden)))
-
-
-def wide():
-    return Layers(24).eval(), Spec("layers", (1, 8, 8), (), "flow", ScheduleSpec("flow"))
-
-
-def thin():
-    return Layers(16).eval(), Spec("layers", (1, 8, 8), (), "flow", ScheduleSpec("flow"))
-'''
-EDGE = -0.5
 
 
 def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) -> None:
@@ -110,9 +83,7 @@ def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) ->
 
 
 def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(tmp_path: Path) -> None:
-    (tmp_path / "layers.py").write_text(LAYERS)
-    file, bundle = tmp_path / "layers.py", tmp_path / "bundle"
-    export(ExportOptions(f"{file}:wide", bundle, verify="quick", expert=(f"noisy={file}:thin@{EDGE}",)))
+    bundle = export_layers(tmp_path)
     made = calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8))
     manifest = open_bundle(bundle).manifest
     quiet, noisy = manifest.bodies["int8-cpu-x86"], manifest.networks["noisy"].bodies["int8-cpu-x86"]
@@ -126,8 +97,8 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(tmp_pa
     assert 10 * np.log10(4 / np.square(samples - expected).mean()) > 40
     pack(PackOptions(bundle, tmp_path / "device"))
     np.testing.assert_array_equal(load(tmp_path / "device", "int8").sample("ddim:6", range(4)), samples)
-    with pytest.raises(UserError, match=r"has the networks noisy, denoiser; bake takes bundles of one network"):
-        open_bundle(bundle).check_one_network("bake")
+    with pytest.raises(UserError, match=r"has the networks noisy, denoiser; fit takes bundles of one network"):
+        open_bundle(bundle).check_one_network("fit")
     with pytest.raises(UserError, match="a precision map of a bundle with the network noisy; leave --quality"):
         calibrate(CalibrateOptions(bundle, "ddim:6", quality="40dB"))
     with pytest.raises(UserError, match="plan ddim:1@.* has no step of the network denoiser; give a longer plan"):

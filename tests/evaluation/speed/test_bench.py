@@ -10,6 +10,7 @@ from fewstep.evaluation.speed.mean_step import middle_feeds
 from fewstep.evaluation.speed.race import Race, Timing
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import add_earlier, make_bundle
@@ -57,7 +58,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
     fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
         with load(path, body=body) as sampler:
-            expected = middle_feeds(sampler, sampler.compile(plan, 2.0), 1)
+            expected = middle_feeds(sampler, sampler.compile(plan, 2.0), 1)[DENOISER]
         np.testing.assert_array_equal(fed[body], expected["x"])
 
 

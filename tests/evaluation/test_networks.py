@@ -1,0 +1,90 @@
+"""Verbs that judge and time, on a bundle of two networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.evaluation.choosing.choose import choose
+from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.evaluation.cost import body_bytes, seconds_of_one
+from fewstep.evaluation.report import ReportOptions, report
+from fewstep.evaluation.speed import mean_step
+from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.evaluation.speed.race import Contender, Race, Timing
+from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from tests.bundle_of_experts import export_layers
+
+BODIES = ("float32", "int8-cpu-x86")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = export_layers(tmp_path_factory.mktemp("experts"))
+    calibrate(CalibrateOptions(path, "ddim:6", target=("cpu-x86",), trajectories=8))
+    return path
+
+
+def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
+    few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "batches": (1,), "rounds": 1, "turn_seconds": 1e-3}
+    measured = report(ReportOptions(bundle, teacher="ddim:12", **few))
+    (quality,) = measured.qualities
+    assert [(step.network, step.group) for step in quality.steps] == [
+        *(("noisy", group) for group in range(4)),
+        *(("denoiser", group) for group in range(2)),
+    ]
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        samples = [each.sample("ddim:6", range(4)) for each in (int8, exact)]
+    assert quality.against_float.values == pytest.approx(psnr(*samples), abs=1e-3)
+    work = {each.network: (each.work, each.coverage) for each in measured.covered}
+    macs = {name: coverage.total_macs for name, (_, coverage) in work.items()}
+    assert {name: each for name, (each, _) in work.items()} == {
+        "noisy": 4 * macs["noisy"],
+        "denoiser": 2 * macs["denoiser"],
+    }
+    int8_macs = 4 * work["noisy"][1].int8_macs + 2 * work["denoiser"][1].int8_macs
+    assert measured.int8_share("int8-cpu-x86") == pytest.approx(int8_macs / (4 * macs["noisy"] + 2 * macs["denoiser"]))
+    assert {(each.network, len(each.widths)) for each in measured.ranges} == {("noisy", 4), ("denoiser", 2)}
+    opened = open_bundle(bundle)
+    files = {name: opened.network(name).body("float32").graph.file for name in ("noisy", "denoiser")}
+    assert body_bytes(opened, "float32") == sum((bundle / file).stat().st_size for file in files.values())
+    text = (bundle / "report" / "index.html").read_text()
+    assert "noisy: int8-cpu-x86" in text and "noisy: input of" in text
+
+
+def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def race(contenders: list[Contender], *_: object) -> Race:
+        """A call of the noisy network takes 1 s, of the other one 4 s, and half of it in int8."""
+        noisy = open_bundle(bundle).manifest.networks["noisy"].bodies
+        files = {graph.file for body in noisy.values() for graph in body.graphs}
+        timings = []
+        for each in contenders:
+            body, _, file = each.name.partition(", ")
+            seconds = (1.0 if file in files else 4.0) * (0.5 if body != "float32" else 1.0)
+            timings.append(Timing(each.name, *[seconds] * 4, 1, *[1 / seconds] * 3, 0, 0))
+        return Race(1, 1, 1, tuple(timings))
+
+    monkeypatch.setattr(mean_step, "race", race)
+    (measured,) = bench(BenchOptions(bundle, batches=(1,))).races
+    assert {each.name: (each.median, each.ratio) for each in measured.timings} == {
+        "float32": (2.0, 1.0),  # (4 * 1 + 2 * 4) / 6
+        "int8-cpu-x86": (1.0, 2.0),
+        "float32, noisy": (1.0, 1.0),
+        "int8-cpu-x86, noisy": (0.5, 2.0),
+        "float32, denoiser": (4.0, 1.0),
+        "int8-cpu-x86, denoiser": (2.0, 2.0),
+    }
+
+
+def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
+    asked = ChooseOptions(bundle, plan=("ddim:2", "ddim:6"), at_least="10dB", teacher="ddim:12", seeds=4, threads=1)
+    choice = choose(asked)
+    assert {(row.body, row.evaluations) for row in choice.deployments} == {(body, n) for body in BODIES for n in (2, 6)}
+    assert choice.chosen is not None and choice.chosen.winner.psnr > 10
+    with load(bundle) as sampler:
+        assert 0 < seconds_of_one(sampler, sampler.compile("ddim:2")) < 1
+        assert np.isfinite(sampler.sample("ddim:2")).all()
