@@ -31,8 +31,8 @@ class CalibrateOptions(SamplingOptions):
     plan: SOLVER:STEPS, or the path of a plan's JSON.
     target: What to lower for.
     trajectories: Samples to follow. Fewer than 4 cause a warning.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
-        Default: 2, or none where the denoiser cannot be guided.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
     ranges: channels has a scale for each channel. mse and minmax have one scale for all channels, and minmax clips
         nothing.

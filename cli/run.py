@@ -69,8 +69,8 @@ class RunOptions(Options):
     negative: The content to lead away from, in words. Given several times, the samples take turns.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both. Default:
-        only the conditional branch runs.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
         is given.
     size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles

@@ -28,8 +28,8 @@ class ChooseOptions(Options):
     at_least: The least mean PSNR to the teacher, as 40dB.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
         plan's solver and grid at 2 to 16 steps, and the fitted plans of each body.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
-        Default: the guidance of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     batch: Samples of a call.
     seeds: Number of held-out seeds, from 0 on, that judge.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.

@@ -67,8 +67,8 @@ class EvaluateOptions(SamplingOptions):
     body: Names of int8 bodies. Default: those that run here natively; others are simulated, slowly.
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the body was
         calibrated.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
-        Default: the guidance of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds that are compared one by one.
     samples: Samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows

@@ -37,7 +37,8 @@ class PlanOptions(Options):
     bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
     schedule: Kind of noise schedule: linear, cosine, flow, ...
     prediction: Output of the denoiser: epsilon, sample, v, flow, ...
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3.
     output: The SVG file to write.
     """
 

@@ -20,8 +20,8 @@ class ReportOptions(SamplingOptions):
         plan.
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both.
-        Default: the guidance of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds, from 0 on, for the end PSNR.
     forced_seeds: Number of these seeds that are also judged step by step, on the float trajectory.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.

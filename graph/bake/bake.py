@@ -49,8 +49,8 @@ class BakeOptions(Options):
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
     precision: float32 or int8. Default: the precision of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, WEIGHT+pag:SCALE for both. Default:
-        only the conditional branch runs.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
