@@ -7,9 +7,11 @@ and weights as inputs, into a module of plain operations (`written_out`), and th
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.conditions import has_null
 
 Of = Literal["x", "x0"]
 Normalise = Literal["residual", "unit"]
@@ -72,8 +75,13 @@ def with_gradient(
         normalise: "residual" divides by sqrt(2 E), which is the norm of the residual where E is half its square, as
             DPS does. "unit" divides by the root of the mean square of h. Both for each sample.
 
-    UserError for free sizes, carried tensors, and a denoiser that restores.
+    In an unconditional branch a condition of the energy is the sample's own, unless it has a null value.
+
+    UserError for free sizes, carried tensors, a denoiser that restores, and an energy that takes other arguments.
     """
+    for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
+        if choice not in choices:
+            raise UserError(f"a gradient with {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
     check_sizes(spec)
     if spec.carried:
         raise UserError("a gradient of a denoiser with carried tensors", "export the form that carries none")
@@ -81,9 +89,15 @@ def with_gradient(
         raise UserError(
             f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"
         )
+    asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
+    names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
+    try:
+        signature(energy.forward if isinstance(energy, nn.Module) else energy).bind(*names.split(", "))
+    except TypeError as error:
+        raise UserError(f"the energy cannot be called: {error}", f"let it take ({names})") from None
     return (
         GradientModule(denoiser, spec, energy, len(conditions), of, normalise),
-        replace(spec, conditions=(*spec.conditions, *conditions), heads=2, steers=of),
+        replace(spec, conditions=(*spec.conditions, *asked), heads=2, steers=of),
     )
 
 

@@ -1,6 +1,7 @@
 """Trace a denoiser as its spec describes it: check what it takes and returns, then capture it, batch and sizes free."""
 
 import inspect
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
-from fewstep.export.gradient import GradientModule, check_sizes, written_out
+from fewstep.export.gradient import GradientModule, check_sizes, no_derivative, written_out
 from fewstep.export.reference import TorchReference, call, predicted, signature
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
@@ -44,6 +45,9 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
         written = written_out(module, example) if isinstance(module, GradientModule) else module
         graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.returns_carried])
     except UserError as error:
+        operation = re.match(r"aten\.(\w+)\b.* has no ONNX form", error.what)
+        if operation is not None and isinstance(module, GradientModule):
+            raise no_derivative(module, example, operation[1]) from error
         raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec, spec.heads)
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]

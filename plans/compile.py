@@ -16,8 +16,6 @@ from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
 
-STEERED = ({"x"}, {"x0"})  # what the gradients of all networks are by
-
 
 def compile_plan(
     name: str,
@@ -78,7 +76,7 @@ def trace_plan(
         denoiser=denoiser,
         first=times[0],
         schedule=schedule,
-        guidance=guide.scaled(guidance, denoiser.steers),
+        guidance=guide.scaled(guidance, denoiser.gradients),
         shaping=shaping,
         from_image=strength is not None,
         renoise=_check_renoise(renoise, strength, denoiser),
@@ -107,6 +105,11 @@ def trace_plan(
         )
         for evaluation, table in zip(tracer.evaluations, tables.steps, strict=True)
     )
+    if isinstance(guidance, Steer) and isinstance(guidance.weight, tuple) and len(guidance.weight) != len(steps):
+        raise UserError(
+            f"steering with {len(guidance.weight)} weights along plan {name!r} of {len(steps)} evaluations",
+            "give one weight, or one for each evaluation",
+        )
     plan = Plan(
         schema=SCHEMA,
         name=name,
@@ -167,9 +170,11 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
             f"guidance {guide.to_text(besides)} for a network without perturbed attention",
             "export it with --perturb middle, or give another guidance",
         )
-    if isinstance(form, Steer) and {denoiser.steers, *(each.steers for each in denoiser.networks)} not in STEERED:
+    if isinstance(form, Steer) and len(denoiser.gradients) != 1:
         raise UserError(
-            "steering by a network whose second output is no gradient",
+            f"steering by gradients by {' and '.join(sorted(denoiser.gradients))}"
+            if denoiser.gradients
+            else "steering by a network whose second output is no gradient",
             "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, Residual) and denoiser.heads > 1:

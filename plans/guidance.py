@@ -8,7 +8,7 @@ A distilled network that takes its guidance weight as a condition needs no form 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from math import isfinite
 from numbers import Real
@@ -91,7 +91,7 @@ class Steer(Strict, frozen=True, tag="steer"):
     """Guidance by a gradient h that the network computes as its second output (`export.gradient.with_gradient`):
     x0' = x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
 
-    weight: w, or one for each evaluation in turn, the last for all that follow.
+    weight: w, or one for each evaluation.
     scale: s. "sigma2/alpha" is for h with respect to x: with h = grad log p(y | x) and weight 1 it makes samples of
         p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
         et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
@@ -99,7 +99,8 @@ class Steer(Strict, frozen=True, tag="steer"):
         None takes the one of the first two that suits the network's gradient.
     guidance: another form besides, whose branch "cond" has the gradient.
 
-    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" does not steer.
+    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" does not steer. Of several networks
+    those without a gradient do not steer either.
     """
 
     weight: float | tuple[float, ...] = 1.0
@@ -266,11 +267,11 @@ def _each(weight: float | tuple[float, ...]) -> tuple[float, ...]:
     return weight if isinstance(weight, tuple) else (weight,)
 
 
-def scaled(guidance: Guidance | None, steers: By | None) -> Guidance | None:
-    """The guidance with the scale that suits a gradient by x or by x0, where it names none."""
+def scaled(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
+    """The guidance with the scale that suits gradients by x or by x0, where it names none."""
     if not isinstance(guidance, Steer) or guidance.scale is not None:
         return guidance
-    return msgspec.structs.replace(guidance, scale="variance" if steers == "x0" else "sigma2/alpha")
+    return msgspec.structs.replace(guidance, scale="variance" if "x0" in gradients else "sigma2/alpha")
 
 
 def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float) -> float:

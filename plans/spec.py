@@ -114,3 +114,8 @@ class DenoiserFacts:
     perturbed: bool = True
     carried: tuple[Carried, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
+
+    @property
+    def gradients(self) -> set[By]:
+        """What the gradients of its networks are by."""
+        return {steers for steers in (self.steers, *(each.steers for each in self.networks)) if steers}

@@ -127,7 +127,7 @@ class Tracer:
 
     def network(self, time: Time) -> NetworkFacts:
         """The network that is evaluated at a time."""
-        own = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads)
+        own = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads, self.denoiser.steers)
         return next((each for each in self.denoiser.networks if time.lam < each.until), own)
 
     def start(self) -> Lin:
@@ -260,7 +260,7 @@ class Tracer:
             guided = self._add(Shaped(evaluation))
             (shaped,) = guided.terms
         x0 = self._x0(x, guided, time)
-        if factor := guide.shift(self.guidance, evaluation, time.alpha, time.sigma):
+        if network.steers and (factor := guide.shift(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]
         if self.shaping is not None and not isinstance(self.shaping, Rescale):
             shaping_of = (x0,)

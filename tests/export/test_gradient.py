@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -142,8 +144,17 @@ class Zeta(nn.Module):
         return torch.special.zeta(x.abs() + 2, x.abs() + 2)
 
 
+class Spectrum(nn.Module):
+    """Its derivative is written in operations, of which one has no form in ONNX."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return x + torch.linalg.eigvalsh(x @ x.mT)[..., None]
+
+
 @pytest.mark.parametrize(
-    ("module", "operation"), [(Lines(), "grid_sampler_2d"), (Zeta(), "zeta")], ids=["no-form", "no-derivative"]
+    ("module", "operation"),
+    [(Lines(), "grid_sampler_2d"), (Zeta(), "zeta"), (Spectrum(), "_linalg_eigh")],
+    ids=["no-form", "no-derivative", "no-form-of-the-derivative"],
 )
 def test_an_operation_without_derivative_is_named_with_its_line(module: nn.Module, operation: str) -> None:
     made, its = with_gradient(module, spec(), distance, (MEASURED,))
@@ -153,8 +164,16 @@ def test_an_operation_without_derivative_is_named_with_its_line(module: nn.Modul
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
+    for energy, name, asked in (
+        (lambda x0: x0.sum((1, 2, 3)), "too many positional arguments; let it take .x0, noisy.$", {}),
+        (distance, "missing a required argument: 'measured'; let it take .x0, noisy.$", {}),
+        (distance, "a gradient with of='x1'; give 'x' or 'x0'", {"of": "x1"}),
+        (distance, "a gradient with normalise='norm'; give None or 'residual' or 'unit'", {"normalise": "norm"}),
+    ):
+        with pytest.raises(UserError, match=name):
+            with_gradient(Tokens(), spec(), energy, **asked)
     with pytest.raises(UserError, match="a gradient with free sizes .height."):
-        with_gradient(Tokens(), spec(sizes=(Size("height", 1, 8, 16, 4),)), distance)
+        with_gradient(Tokens(), spec(sizes=(Size("height", 1, 8, 16, 4),)), distance, (MEASURED,))
     for energy, message in (
         (lambda x0, noisy: x0.sum(), r"the energy returned \[\] for a batch"),
         (lambda x0, noisy: noisy.time * 2, "the energy does not depend on x"),
@@ -195,6 +214,8 @@ def posterior(tmp_path_factory: pytest.TempPathFactory):
         "    its = Spec('normal', (4,), (), 'flow', FLOW)\n"
         "    measured = Condition('measured', 'measured', (2,), 'float32')\n"
         "    return with_gradient(Normal(), its, pseudo_inverse, (measured,))\n"
+        "def plain():\n"
+        "    return Normal(), Spec('normal', (4,), (), 'flow', FLOW)\n"
     )
     export(ExportOptions(source=f"{folder / 'normal.py'}:make", output=folder / "bundle"))
     with load(folder / "bundle") as sampler:
@@ -210,3 +231,18 @@ def test_steered_samples_have_the_exact_posterior_mean(posterior) -> None:
     assert np.linalg.norm(mean - exact) < 0.02 * np.linalg.norm(exact)
     plain = own_noise(posterior.compile("dpmpp_2m:50"))
     assert np.abs(posterior.sample(plain, [0], {"measured": measured}, given={"noise": np.zeros((1, 4))})).max() < 1e-6
+
+
+def test_a_plain_network_runs_the_steps_that_are_not_steered(posterior, tmp_path: Path) -> None:
+    """Weight 0 without the cost of the gradient, in the same samples. The energy is asked for all the same."""
+    file = posterior.bundle.path.parent / "normal.py"
+    export(ExportOptions(source=f"{file}:make", output=tmp_path / "bundle", expert=(f"plain={file}:plain@0",)))
+    measured, seeds = {"measured": np.array([[1.0, -2.0]] * 2, np.float32)}, [0, 1]
+    with load(tmp_path / "bundle") as sampler:
+        plan = sampler.compile("ddim:6", Steer())
+        weights = tuple(float(step.network == "denoiser") for step in plan.steps)
+        assert [step.heads for step in plan.steps] == [1 + int(weight) for weight in weights] and 0 < sum(weights) < 6
+        made = sampler.sample(plan, seeds, measured)
+    wanted = posterior.sample("ddim:6", seeds, measured, guidance=Steer(weights))
+    np.testing.assert_allclose(made, wanted, atol=1e-5)
+    assert np.abs(made - posterior.sample("ddim:6", seeds, measured)).max() > 0.1

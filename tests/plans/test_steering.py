@@ -42,14 +42,28 @@ def test_the_scale_of_a_gradient_follows_what_it_is_by():
 def test_steering_by_one_output_says_how_to_export():
     with pytest.raises(UserError, match="second output is no gradient; export it with .*with_gradient"):
         compile_plan("ddim:4", DENOISING, Steer())
-    variance = replace(STEERED, steers=None)
-    expert = replace(STEERED, networks=(NetworkFacts("noisy", 0.0, DENOISING.prediction),))
-    for facts in (variance, expert):
-        with pytest.raises(UserError, match="second output is no gradient"):
-            compile_plan("ddim:4", facts, Steer())
+    with pytest.raises(UserError, match="second output is no gradient"):
+        compile_plan("ddim:4", replace(STEERED, steers=None), Steer())
+    expert = NetworkFacts("noisy", 0.0, DENOISING.prediction, 2, "x0")
+    with pytest.raises(UserError, match="steering by gradients by x and x0"):
+        compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
+    with pytest.raises(UserError, match="steering with 2 weights along plan 'ddim:4' of 4 evaluations"):
+        compile_plan("ddim:4", STEERED, Steer((1.0, 0.0)))
     with pytest.raises(UserError, match="without perturbed attention"):
         compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
     with pytest.raises(UserError, match="has no weight"):
         compile_plan("ddim:4", STEERED, Steer(()))
     start = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("flow"), "flow", heads=2, steers="x"), Steer())
     assert start.steps[0].alpha == 0 == start.steps[0].x0[start.rows + 1] != start.steps[1].x0[start.rows + 1]
+
+
+def test_a_step_whose_network_has_no_gradient_is_not_steered():
+    """As with weight 0 there, without the cost of the gradient. A second output that is no gradient is not read."""
+    plain = NetworkFacts("plain", 0.0, DENOISING.prediction)
+    for expert in (plain, replace(plain, heads=2)):
+        plan = compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer(2.0))
+        weights = tuple(0.0 if step.network == "plain" else 2.0 for step in plan.steps)
+        assert [step.heads for step in plan.steps] == [expert.heads if w == 0 else 2 for w in weights]
+        for step, same in zip(plan.steps, compile_plan("ddim:4", STEERED, Steer(weights)).steps, strict=True):
+            assert (*step.x0, 0.0)[: len(same.x0)] == same.x0
+        assert 0.0 in weights and 2.0 in weights
