@@ -89,12 +89,14 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
         moments = second_moments(task, progress, checkpoint, workers)
     failed = {**task.refused, **overflowing(task.targets, counts.reached())}
     targets = [target for target in task.targets if body_of(target) not in failed]
-    table = tabulate(counts, task.prepared, digest, task.plan.name, task.method, progress)
+    measured = counts, task.prepared, digest, task.plan.name, task.method, progress
+    tables = {each: tabulate(*measured, each) for each in sorted({t.scheme.everything for t in task.targets})}
+    table = next(iter(tables.values()))
     plan = regroup(task.plan, {task.network: counts.edges})
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    course = judging_course(task, plan, table, progress)
+    course = judging_course(task, plan, progress)
     seen = first_inputs(task, course)
-    bodies = make_each(task, targets, table, moments, course, large, partial(_check_kernels, seen), failed, progress)
+    bodies = make_each(task, targets, tables, moments, course, large, partial(_check_kernels, seen), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() as workers:

@@ -4,7 +4,7 @@ Clipping can lower the error of each tensor and of each step, and still add up o
 deployed makes samples in the closed loop, and they are compared with float32's from the same noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -51,9 +51,9 @@ def judging_seeds(trajectories: int) -> range:
     return SELECTION_SEEDS[FIRST:][: min(MOST, trajectories)]
 
 
-def judging_course(task: Task, plan: Plan, table: RangesTable, progress: Progress = SILENT) -> Course:
-    """The samples of float32 that all bodies are compared with. `plan` has the range groups of the table."""
-    sampler = body_by_rows(task.sampler) if _is_large(task, table) else task.sampler  # as counting has them
+def judging_course(task: Task, plan: Plan, progress: Progress = SILENT) -> Course:
+    """The samples of float32 that all bodies are compared with. `plan` has the range groups of the counts."""
+    sampler = body_by_rows(task.sampler) if _is_large(task) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
     course = open_course(task.among(sampler), plan, seeds, task.conditions, shown, task.network)
@@ -66,7 +66,7 @@ def judging_course(task: Task, plan: Plan, table: RangesTable, progress: Progres
 def make_each(
     task: Task,
     targets: Sequence[Target],
-    table: RangesTable,
+    tables: Mapping[bool, RangesTable],
     moments: Moments,
     course: Course,
     writer: Writer | None,
@@ -77,6 +77,7 @@ def make_each(
     """The body of each target, by its name.
 
     Args:
+        tables: of `tabulate`, for targets without floats (True) and others.
         moments: of `second_moments`, by which weights are rounded.
         course: of `judging_course`.
         writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
@@ -85,10 +86,11 @@ def make_each(
 
     UserError if no body can be made.
     """
-    by_rows, bodies = _is_large(task, table), {}
+    by_rows, bodies = _is_large(task), {}
     for done, target in enumerate(targets, 1):
         name = body_of(target)
         keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
+        table = tables[target.scheme.everything]
         variants = Variants(task.prepared, table, target, keep, moments=moments)
         try:
             lowered = variants.lower(())
@@ -143,6 +145,6 @@ def _worst(steps: Sequence[Difference | None]) -> Difference | None:
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
 
 
-def _is_large(task: Task, table: RangesTable) -> bool:
+def _is_large(task: Task) -> bool:
     """Whether the activations of a sample are."""
-    return batch_of(task, [*table.tensors]) < BATCH
+    return batch_of(task, task.tensors) < BATCH

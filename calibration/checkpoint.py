@@ -23,7 +23,7 @@ from fewstep.machine.cpu import this_cpu, usable_cores
 from fewstep.plans.file import encode
 from fewstep.ranges.histogram import Histogram
 from fewstep.ranges.moments import Moments
-from fewstep.ranges.observe import Counts, observed_tensors
+from fewstep.ranges.observe import Counts
 from fewstep.workers.code_digest import code
 
 LOG = logging.getLogger("fewstep")
@@ -109,7 +109,7 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     sha = sha256(encode(task.plan))
     sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code())
-    sha.update(repr(observed_tensors(task.prepared)).encode())
+    sha.update(repr(task.tensors).encode())
     sha.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))
     for name, rows in sorted((task.conditions or {}).items()):
         sha.update(f"{name} {rows.dtype} {rows.shape}".encode())

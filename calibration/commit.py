@@ -50,7 +50,8 @@ def commit(
     bodies |= {name: _mapped(writer, name, result, manifest, plan) for name, result in refined.items()}
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     for name, each in made.items():
-        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=file)
+        own = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
+        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=own)
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command, table)

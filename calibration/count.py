@@ -16,7 +16,7 @@ from fewstep.machine.threads import one_after_another, while_the_next_comes
 from fewstep.ranges.growth import LEAST, reaches, still_growing
 from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
 from fewstep.ranges.methods import tensor_ranges
-from fewstep.ranges.observe import Counts, batch_within
+from fewstep.ranges.observe import Counts, batch_within, observed_tensors
 from fewstep.ranges.readers import readers_of
 from fewstep.ranges.table import Method, Ranges, RangesTable
 from fewstep.rollouts.trajectories import BATCH, BodyCall
@@ -37,7 +37,7 @@ def count_activations(
 
     Evaluations of a caller's own are counted by `Counts.empty`, `add` and `completed`.
     """
-    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds)), 0
+    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.everything), 0
     half = Half(len(task.seeds) // 2)
     if kept is not None:
         counts, done = kept.load(counts)
@@ -112,10 +112,16 @@ def tabulate(
     plan: str,
     method: Method,
     progress: Progress = SILENT,
+    everything: bool = False,
 ) -> RangesTable:
-    """The best ranges of everything that was counted, by a method, and a warning for each activation that is one
-    number."""
-    for name in counts.tensors:
+    """The best ranges of what was counted, by a method, and a warning for each activation that is one number.
+
+    everything: the whole of what each float tensor reached, for targets without floats. Others need fewer tensors.
+    """
+    least = counts.tensors if everything else observed_tensors(prepared)
+    counted = tuple(name for name in counts.tensors if name in least)
+    own = "minmax" if everything else method
+    for name in counted:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
@@ -123,12 +129,12 @@ def tabulate(
     readers = readers_of(prepared)
 
     def searched(name: str) -> Ranges:
-        return tensor_ranges(counts.of(name), method, counts.samples, readers(name))
+        return tensor_ranges(counts.of(name), own, counts.samples, readers(name))
 
-    every = zip(counts.tensors, one_after_another(searched, counts.tensors), strict=True)
+    every = zip(counted, one_after_another(searched, counted), strict=True)
     for done, (name, ranges) in enumerate(every, 1):
         tensors[name] = ranges
-        progress("ranges", done, len(counts.tensors))
+        progress("ranges", done, len(counted))
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 
 

@@ -38,14 +38,16 @@ class CountingJob:
     sizes: tuple[Mapping[str, int], ...]
     turn: int
     network: str
+    everything: bool
 
     @staticmethod
     def of(task: Task) -> "CountingJob":
-        return CountingJob(sent(task.sampler.bundle.path), task.plan, task.edges, task.sizes, task.turn, task.network)
+        steps = task.plan, task.edges, task.sizes, task.turn, task.network
+        return CountingJob(sent(task.sampler.bundle.path), *steps, task.everything)
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
         task = self.task(threads)
-        counts = Counts.empty(task.prepared, self.edges, samples=1)
+        counts = Counts.empty(task.prepared, self.edges, 1, self.everything)
         return partial(_count, task, open_counted(task.prepared, counts, threads), counts)
 
     def task(self, threads: int) -> Task:
@@ -67,6 +69,7 @@ class CountingJob:
             turn=self.turn,
             network=self.network,
             whole=whole if whole.experts else None,
+            everything=self.everything,
         )
 
 

@@ -6,11 +6,9 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs
 from fewstep.graph.weights import weight_bytes
-from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
 from fewstep.ranges.measured_rows import are_large, row_bytes
 from fewstep.ranges.moments import moment_bytes
-from fewstep.ranges.observe import observed_tensors
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
@@ -24,12 +22,12 @@ def needs(task: Task, workers: int = 0) -> Needs:
     `workers`: processes of this machine.
     """
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
-    tensors = observed_tensors(task.prepared)
+    tensors = task.tensors
     is_large = are_large(task.prepared, tensors)
     rows = 1 if is_large else max(len(step.branches) for step in task.plan.steps)  # of a sample, at once
     sample = rows * row_bytes(task.prepared, tensors)
     batches = 1 if is_large else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
-    moments = moment_bytes(lowered_ops(task.prepared), task.prepared)
+    moments = moment_bytes(task.weighted, task.prepared)
     own = BESIDE * weights + 2 * moments + batches * sample + ALONE  # of all trajectories, and of one
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]

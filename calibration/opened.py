@@ -26,7 +26,8 @@ from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
 
 def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
     """The graph of this target, which takes no notice of feeds that it has no input for."""
-    if isinstance(backend := named(target.platform.backend), OpenVino):
+    backend = None if target.engine is None else named(target.platform.backend)
+    if isinstance(backend, OpenVino):
         return OnOpenVino(graph, backend, target.name)
     if target.engine is as_deployed:
         return open_session(graph, optimize=True, arena=True)

@@ -72,6 +72,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         refused=refused,
         network=network,
         whole=whole if whole.experts else None,
+        everything=any(target.scheme.everything for target in targets),
     )
     warn_of_few(options)
     return task

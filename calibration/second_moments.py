@@ -14,7 +14,6 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import WeightedOp
-from fewstep.lowering.quantize import lowered_ops
 from fewstep.machine.memory import give_back
 from fewstep.ranges.moments import Moments, MomentSums
 from fewstep.ranges.observe import open_watched
@@ -75,7 +74,7 @@ def _each(task: Task, trajectories: Sequence[Trajectory], workers: Workers | Non
 
 def moments_along(task: Task, positions: int) -> Callable[[Trajectory], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
-    ops = lowered_ops(task.prepared)
+    ops = task.weighted
     give_back()  # memory of the network that counted
     network = open_watched(task.prepared, tuple(dict.fromkeys(op.x for op in ops)), task.threads)
     return partial(_along, task, network, ops, positions)

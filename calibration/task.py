@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from fewstep.calibration.precision.refine import Bound
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import WeightedOp
+from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
+from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import runs_of
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -39,6 +43,7 @@ class Task:
         refused: errors of bodies that cannot be made, by name.
         network: whose steps of the plan are followed.
         whole: the sampler of all networks, where there are others.
+        everything: whether every float tensor is counted, as a target without floats needs it.
     """
 
     sampler: Sampler
@@ -58,6 +63,17 @@ class Task:
     refused: Mapping[str, UserError] = field(default_factory=dict)
     network: str = DENOISER
     whole: Sampler | None = None
+    everything: bool = False
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that are counted."""
+        return observed_tensors(self.prepared, self.everything)
+
+    @cached_property
+    def weighted(self) -> tuple[WeightedOp, ...]:
+        """The operations whose weights are rounded."""
+        return lowered_ops(self.prepared, self.everything)
 
     def among(self, sampler: Sampler) -> Sampler:
         """The sampler of all networks, with this one in the place of the task's."""

@@ -28,7 +28,6 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER, regroup
-from fewstep.ranges.observe import observed_tensors
 from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.rollouts.direction import CONDITION, is_lost, said
 from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll_out
@@ -84,7 +83,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         needed = needs(task, options.workers)
         check_needs(needed, writer)
     warn_of_workers(options.workers, options.threads)
-    tensors = observed_tensors(task.prepared)
+    tensors = task.tensors
     batch = batch_of(task, tensors)
     _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
     count = count_batches(task.seeds, batch, task.sizes, task.turn)

@@ -84,7 +84,7 @@ class RunOptions(Options):
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
     threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
     backend: The engine that runs the bundle: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
-        tensorrt-rtx.
+        tensorrt-rtx, qnn.
     chosen: Run the plan, body and engine that `fewstep choose` chose last on this machine, with its guidance.
     """
 

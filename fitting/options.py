@@ -21,7 +21,7 @@ class FitOptions(SamplingOptions):
     method: The numbers that are fitted: end, all of them; rows, the coefficients alone. See docs/fitting.md.
     precision: Precision of the body: float32, int8, or on a GPU float16.
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
-        tensorrt-rtx.
+        tensorrt-rtx, qnn.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     output: A JSON file for the plan as well.
     seeds: Number of seeds that the numbers are fitted on.

@@ -1,5 +1,5 @@
-"""Activations in 8 bits: real = scale * (integer - zero_point). All channels share one scale per lambda group; the
-graph may have multiplied them before (`channels.py`)."""
+"""Activations in 8 or 16 bits: real = scale * (integer - zero_point). All channels share one scale per lambda group;
+the graph may have multiplied them before (`channels.py`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fewstep.ranges.table import LEVELS, Range, Ranges
 
 LEAST_FINER = 1.25
+HEADROOM = 1.25  # of codes of 16 bits over the range that was seen: 2 dB of 80, and samples to come may reach further
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,20 @@ def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
     """`asymmetric_uint8` shifted by 128: the same scales, the same numbers represented."""
     code = asymmetric_uint8(ranges, grouped)
     return replace(code, zero_point=np.int8(int(code.zero_point) - 128))
+
+
+def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM) -> Encoding:
+    """A uint16 code for the range of all groups, and beyond it by `headroom`: 16 bits do not need scales of groups."""
+    low, high, levels = headroom * ranges.pooled.low, headroom * ranges.pooled.high, 2**16 - 1
+    scale = (high - low) / levels
+    return Encoding(np.array([scale]), np.uint16(round(-low / scale)), np.ones(1))
+
+
+def symmetric_int16(code: Encoding) -> Encoding:
+    """int16 around zero that holds all that a uint16 code holds."""
+    zero = int(code.zero_point)
+    reach = code.scales * max(zero, 2**16 - 1 - zero)
+    return replace(code, scales=reach / (2**15 - 1), zero_point=np.int16(0))
 
 
 def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:

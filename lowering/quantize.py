@@ -26,6 +26,7 @@ from fewstep.lowering.weights import QuantizedWeight, quantize_weight, represent
 from fewstep.machine.threads import side_by_side
 from fewstep.plans.errors import UserError
 from fewstep.ranges.moments import Moments
+from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Coverage
 
@@ -121,15 +122,17 @@ def remembered(quantize: Quantizer) -> Quantizer:
     return known
 
 
-def lowered_ops(prepared: Graph) -> tuple[WeightedOp, ...]:
-    """The operations that a lowering replaces. UserError if there are none: worth asking before all the measuring."""
-    ops = selected_ops(prepared)
+def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, ...]:
+    """The operations that a lowering replaces, where `everything` is lowered or a rule selects. UserError if there are
+    none: worth asking before all the measuring."""
+    every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
+    ops = tuple(every) if everything else selected_ops(prepared)
     if not ops:
         raise UserError(
             f"no operation of graph {prepared.name!r} can run in int8",
             f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
         )
-    thin = frozenset(thin_convolutions(prepared, ops))
+    thin = frozenset(() if everything else thin_convolutions(prepared, ops))
     return tuple(op for op in ops if op.name not in thin)
 
 
@@ -137,7 +140,9 @@ def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[W
     """The operations whose activations had values at some step while they were measured. UserError if there are
     none."""
     unseen = frozenset(table.unseen)
-    ops = tuple(op for op in lowered_ops(prepared) if unseen.isdisjoint(encoded_tensors((op,), scheme)))
+    ops = tuple(
+        op for op in lowered_ops(prepared, scheme.everything) if unseen.isdisjoint(encoded_tensors((op,), scheme))
+    )
     if not ops:
         raise UserError(
             f"no activation of graph {prepared.name!r} that int8 needs had a value",
@@ -182,7 +187,7 @@ def encodings_of(
     weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # which keeps the float weight
     readers = Counter(op.weight for op in weighted)
     alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
-    names = encoded_tensors(ops, scheme)
+    names = observed_tensors(prepared, True) if scheme.everything else encoded_tensors(ops, scheme)
     one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
     least = _least_gains(prepared, scheme)

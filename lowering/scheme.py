@@ -53,6 +53,8 @@ class Scheme:
     least_gain: the gain that scales of channels need over one scale (`ranges.channels.gain`, in dB), for the graph's
         largest activation. Smaller ones need less, in proportion to their size: the product may take time. A
         negative gain is for engines that fuse the product, and is the same for all sizes.
+    everything: True if engines take no float: every tensor has a code for all that it reached, and every weight is
+        int8.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -62,6 +64,7 @@ class Scheme:
     constant_scales: bool = False
     centred: bool = False
     least_gain: float = 0.0
+    everything: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.selection import weighted_op
 from fewstep.graph.session import open_session
-from fewstep.graph.types import infer_types
+from fewstep.graph.types import Types, infer_types
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import group_of
 from fewstep.ranges.histogram import Histogram, measure, merge
@@ -24,12 +25,22 @@ LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
 Measured = Mapping[str, Histogram | str]  # by tensor, as `measured` has it
 LISTED = 4  # names in a warning
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
 
 
-def observed_tensors(graph: Graph) -> tuple[str, ...]:
-    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize."""
+def observed_tensors(graph: Graph, everything: bool = False) -> tuple[str, ...]:
+    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
+
+    everything: all float tensors too, as engines without floats need them, but for those of the same numbers.
+    """
     ops = (weighted_op(node, graph) for node in graph.nodes)
-    return tuple(dict.fromkeys(name for op in ops if op for name in (op.x, op.name)))
+    names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
+    if everything:
+        types = infer_types(graph)
+        made = (name for node in graph.nodes if node.op not in MOVING for name in node.outputs if name)
+        ports = (value.name for value in graph.inputs)
+        names |= dict.fromkeys(name for name in (*ports, *made) if _type_of(name, types) == np.float32)
+    return tuple(names)
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
@@ -48,12 +59,17 @@ def channel_axes(graph: Graph) -> dict[str, int]:
 def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
     """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
     ports = {value.name for value in (*graph.inputs, *graph.outputs)}
-    types = infer_types(graph).values
+    types = infer_types(graph)
     added = [name for name in dict.fromkeys(tensors) if name not in ports]
     for name in added:
-        if name not in types:
-            raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
-    return replace(graph, outputs=graph.outputs + tuple(types[name] for name in added))
+        _type_of(name, types)
+    return replace(graph, outputs=graph.outputs + tuple(types.values[name] for name in added))
+
+
+def _type_of(name: str, types: Types) -> np.dtype[Any]:
+    if name not in types.values:
+        raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
+    return types.values[name].dtype
 
 
 def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
@@ -104,9 +120,9 @@ class Counts:
     unseen: tuple[str, ...] = ()
 
     @staticmethod
-    def empty(graph: Graph, edges: tuple[float, ...], samples: int) -> "Counts":
-        """No counts yet, of the tensors that a lowering of a prepared graph may quantize."""
-        return Counts(observed_tensors(graph), edges, axes=channel_axes(graph), samples=samples)
+    def empty(graph: Graph, edges: tuple[float, ...], samples: int, everything: bool = False) -> "Counts":
+        """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`observed_tensors`)."""
+        return Counts(observed_tensors(graph, everything), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
         """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.

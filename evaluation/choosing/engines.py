@@ -42,7 +42,7 @@ SCHEMA = 6  # of what is kept, and how it is measured
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
-COARSER = ("openvino-bf16",)  # its float is not the precision that was asked for
+LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times of an NPU that x86 plays
 KIND: cache.Kind = "choices"
 PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
@@ -87,7 +87,7 @@ def bodies_here(bundle: Bundle) -> tuple[str, ...]:
     """The bodies of a bundle that some backend would run, float32 first: whether it is installed shows later."""
     names: dict[str, None] = {}
     for precision in LARGEST:
-        for backend in (name for name in NAMED if name not in COARSER):
+        for backend in (name for name in NAMED if name not in LEFT_OUT):
             with suppress(UserError):
                 names[choose_body(bundle, precision, named(backend))] = None
     return tuple(name for name in names if name in whole_bodies(bundle.manifest))
@@ -231,7 +231,7 @@ def candidates(threads: int) -> Iterator[TimedEngine]:
     if not threads and cores > 1:
         counts += [cores] * (cores != physical) + [1] * (physical != 1)
         whole = cores if physical == 1 else 0
-    for name in (name for name in NAMED if name not in COARSER):
+    for name in (name for name in NAMED if name not in LEFT_OUT):
         yield from (TimedEngine(name, count, None) for count in (counts if name in ON_CPU else (0,)))
         if name == REFERENCE and len(counts) > 1:  # one thread alone waits for none
             yield TimedEngine(name, whole, None, spinning=False)

@@ -38,7 +38,7 @@ class BenchOptions(Options):
     arch: Instead of a bundle, a known architecture with random weights: ddpm-cifar10. It is exported and calibrated
         first, and not kept.
     backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, openvino-bf16,
-        tensorrt, tensorrt-rtx.
+        tensorrt, tensorrt-rtx, qnn.
     plan: SOLVER:STEPS; its middle step feeds the bodies. Default: the plan along which int8 was calibrated.
     batches: Samples in one call; a guided plan doubles its rows.
     threads: Threads of one call; 0 for all cores that this process may use.

@@ -7,6 +7,7 @@ from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.backends.tensorrt import TensorRt
 
 NAMED: dict[str, Callable[[int], Backend]] = {
@@ -14,6 +15,7 @@ NAMED: dict[str, Callable[[int], Backend]] = {
     "onnxruntime-cuda": lambda threads: OnnxRuntimeCuda(),
     "openvino": lambda threads: OpenVino(threads=threads),
     "openvino-bf16": lambda threads: OpenVino(threads=threads, float_type="bf16"),
+    "qnn": lambda threads: Qnn(),
     "tensorrt": lambda threads: TensorRt("tensorrt"),
     "tensorrt-rtx": lambda threads: TensorRt("tensorrt-rtx"),
 }

@@ -37,8 +37,9 @@ CPU_ARM = replace(CPU_X86_7BIT, name="cpu-arm", cpu="arm")
 TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT")
 OPENVINO = Platform("openvino", "openvino", "OpenVINO")
 OPENVINO_BF16 = Platform("openvino-bf16", "openvino-bf16", "OpenVINO in bf16")
+QNN = Platform("qnn", "qnn", "QNN")
 
-PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16)
+PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN)
 
 
 def platform_of(target: str) -> Platform | None:

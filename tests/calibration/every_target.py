@@ -1,9 +1,11 @@
 """A test for each target; one whose lowering is checked on an engine that is not installed is skipped, and says so."""
 
 import importlib.util
+from collections.abc import Iterable
 
 import pytest
 
+from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import TARGETS
 
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
@@ -16,6 +18,10 @@ def _skipped(name: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.skip(reason=f"{package} is not installed")]
 
 
-every_target = pytest.mark.parametrize(
-    "target", [pytest.param(target, id=target.name, marks=_skipped(target.name)) for target in TARGETS]
-)
+def _each(targets: Iterable[Target]) -> pytest.MarkDecorator:
+    each = [pytest.param(target, id=target.name, marks=_skipped(target.name)) for target in targets]
+    return pytest.mark.parametrize("target", each)
+
+
+every_target = _each(TARGETS)
+selective_target = _each(each for each in TARGETS if not each.scheme.everything)  # the rest of the graph is float

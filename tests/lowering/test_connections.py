@@ -11,7 +11,7 @@ from fewstep.lowering.quantize import lower
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.plans.errors import UserError
-from tests.calibration.every_target import every_target
+from tests.calibration.every_target import selective_target
 from tests.lowering.bodies.small_body import EDGES, FACTORS, feeds, sqnr, table
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ GRAPHS = {
 }
 
 
-@every_target
+@selective_target
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["pooled", "by group"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: tuple[float, ...]) -> None:
@@ -77,7 +77,7 @@ def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: 
     assert sqnr(expected, open_session(lowered.graph, optimize=True)(feeds(graph) | widest)["y"]) > 28
 
 
-@every_target
+@selective_target
 @pytest.mark.parametrize("bias", [np.float32(1), np.ones(1, np.float32)], ids=["scalar", "one number"])
 def test_a_bias_that_is_not_one_per_channel_leaves_the_product_in_float(target: Target, bias: Array) -> None:
     graph = linear(gemm("a", "c", "bias"), Node("MatMul", ("c", "v"), ("b",)), w=SQUARE, v=random(32, 32), bias=bias)

@@ -15,7 +15,7 @@ from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import TARGETS
 from fewstep.plans.errors import UserError
 from fewstep.ranges.observe import observed_tensors
-from tests.calibration.every_target import every_target
+from tests.calibration.every_target import every_target, selective_target
 from tests.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
 
 
@@ -25,7 +25,7 @@ def test_targets_are_values_with_names_of_their_own() -> None:
         TARGETS[0].name = "another"  # type: ignore[misc]
 
 
-@every_target
+@selective_target
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_every_selected_operation_runs_in_int8_close_to_float(target: Target, spatial: int) -> None:
     prepared = body(spatial)
@@ -51,7 +51,7 @@ def test_what_is_observed_is_enough_for_every_target(target: Target) -> None:
     assert set(encoded_tensors(selected_ops(body()), target.scheme)) <= set(observed_tensors(body()))
 
 
-@every_target
+@selective_target
 def test_each_activation_is_quantized_once(target: Target) -> None:
     prepared = body()
     graph = lower(prepared, table(prepared), target).graph
@@ -60,7 +60,7 @@ def test_each_activation_is_quantized_once(target: Target) -> None:
     assert read == Counter(centred if target.scheme.centred else ["a1", "tokens", "a3"])  # a1 feeds two convolutions
 
 
-@every_target
+@selective_target
 def test_every_target_takes_ranges_by_group(target: Target) -> None:
     """The widest group's ranges are the pooled ones: its result is near float, and that of a narrow one is clipped."""
     prepared = body()

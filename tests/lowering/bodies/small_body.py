@@ -90,8 +90,9 @@ def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
 
 
 def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
-    """Min-max ranges of everything observed; with edges, narrower ones per group."""
-    values = run(watch(graph, observed_tensors(graph)), feeds(graph)) | feeds(graph)
+    """Min-max ranges of everything observed for any target; with edges, narrower ones per group."""
+    observed = observed_tensors(graph, everything=True)
+    values = run(watch(graph, observed), feeds(graph)) | feeds(graph)
     factors = FACTORS if edges else FACTORS[-1:]
 
     def ranges(seen: Array) -> Ranges:
@@ -100,7 +101,7 @@ def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
         groups = tuple(Range(low * factor, high * factor) for factor in factors)
         return Ranges(Range(low, high), groups, amax, tuple(amax * factor for factor in factors))
 
-    tensors = {name: ranges(values[name]) for name in observed_tensors(graph)}
+    tensors = {name: ranges(values[name]) for name in observed}
     return RangesTable("0" * 64, "ddim:3", edges, "minmax", tensors)
 
 
