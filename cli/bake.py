@@ -15,8 +15,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def verb(options: BakeOptions, progress: Progress) -> Outcome:
-    planned = plan_of(options)
-    if (unlike := unlike_calibration(*planned)) is not None:
+    bundle, body, plan = planned = plan_of(options)
+    if (unlike := unlike_calibration(bundle, bundle.body(body), plan)) is not None:
         LOG.warning("%s", unlike)
     baked, files = bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)

@@ -14,7 +14,7 @@ from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 from fewstep.runtime.conditions import has_null
 from fewstep.runtime.prologues import Arrays
@@ -36,38 +36,54 @@ class Ahead:
     first_pair: tuple[int, ...]
 
 
+def lay_conditions(
+    outer: Builder, manifest: Manifest, plan: Plan, own: Mapping[str, str], nulls: Arrays
+) -> dict[str, str]:
+    """Add the conditions [branches * B, ...] of all branches; returns them by the condition's name.
+
+    own: the tensors [B, ...] of the conditions, by name. nulls: null values that lie in files.
+    """
+    branches = _branches(plan)
+    return {
+        each.name: _join(outer, [_value(outer, each, branch, own[each.name], nulls) for branch in branches], each.name)
+        for each in manifest.conditions
+    }
+
+
 def lay_ahead(
     outer: Builder,
     batch: RunBatch,
     manifest: Manifest,
     graphs: Mapping[str, Graph],
     plan: Plan,
-    own: Mapping[str, str],
-    nulls: Arrays,
+    conditions: Mapping[str, str],
+    network: str = DENOISER,
 ) -> Ahead:
-    """Add the conditions of all branches, conditioner and prologue.
+    """Add conditioner and prologue of a network, whose manifest is of it alone. The prologue makes rows of its steps.
 
-    graphs: "conditioner" and "prologue", where the bundle has them. own: the tensors [B, ...] of the conditions, by the
-    condition's name. nulls: null values that lie in files.
+    graphs: "conditioner" and "prologue", where the network has them. conditions: by name, as `lay_conditions` has them.
     """
-    branches = max((step.branches for step in plan.steps), key=len)
-    by_branch = {
-        each.input: _join(outer, [_value(outer, each, branch, own[each.name], nulls) for branch in branches], each.name)
-        for each in manifest.conditions
-    }
+    under = "" if network == DENOISER else f"{network}_"
+    branches, own = _branches(plan), [step for step in plan.steps if step.network == network]
+    by_branch = {each.input: conditions[each.name] for each in manifest.conditions}
     if manifest.conditioner is not None:
         feeds = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
-        by_branch |= outer.place(graphs["conditioner"], feeds, "conditioner", batch="branches")
-    counts = [len(step.branches) for step in plan.steps]
+        by_branch |= outer.place(graphs["conditioner"], feeds, f"{under}conditioner", batch="branches")
+    counts = [len(step.branches) * (step.network == network) for step in plan.steps]
     first_pair = tuple(int(at) for at in np.cumsum([0, *counts[:-1]]))
     by_pair: dict[str, str] = {}
     if manifest.prologue is not None:
-        times = [step.time for step in plan.steps for _ in step.branches]
-        to = [0.0 if step.to is None else step.to for step in plan.steps for _ in step.branches]
-        places = [branches.index(branch) for step in plan.steps for branch in step.branches]
-        feeds = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places)
-        by_pair = outer.place(graphs["prologue"], feeds, "prologue", batch="pairs")
+        times = [step.time for step in own for _ in step.branches]
+        to = [0.0 if step.to is None else step.to for step in own for _ in step.branches]
+        places = [branches.index(branch) for step in own for branch in step.branches]
+        feeds = _of_pairs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places, under)
+        by_pair = outer.place(graphs["prologue"], feeds, f"{under}prologue", batch=f"{under}pairs")
     return Ahead(branches, by_branch, by_pair, first_pair)
+
+
+def _branches(plan: Plan) -> tuple[str, ...]:
+    """The branches of the step that has most."""
+    return max((step.branches for step in plan.steps), key=len)
 
 
 def checked(outer: Builder, condition: Condition, own: str) -> str:
@@ -96,7 +112,7 @@ def checked(outer: Builder, condition: Condition, own: str) -> str:
 
 def check_branches(manifest: Manifest, plan: Plan) -> None:
     """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
-    everything = max((step.branches for step in plan.steps), key=len)
+    everything = _branches(plan)
     for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
         if branch not in (COND, UNCOND, PERTURBED) or branch not in everything:
             raise UserError(
@@ -138,8 +154,10 @@ def _of_pairs(
     by_branch: Mapping[str, str],
     times: Mapping[str, Sequence[float]],
     places: Sequence[int],
+    under: str,
 ) -> dict[str, str]:
-    """The prologue's inputs for all pairs of step and branch. `places` are the pairs' branches."""
+    """The prologue's inputs for all pairs of step and branch. `places` are the pairs' branches, and names of tensors
+    begin with `under`."""
     pairs = len(places)
     shape = batch.pair(pairs)
     flat = outer.constant(np.array([-1], np.int64), "flat")
@@ -147,14 +165,16 @@ def _of_pairs(
     where = ""
     for tensor in prologue.inputs:
         if tensor.role in times:
-            column = outer.constant(np.array(times[tensor.role], np.float32)[:, None], f"{tensor.role}_of_steps")
-            spread = outer.node("Expand", (column, shape), f"{tensor.role}_of_pairs")
-            feeds[tensor.name] = outer.node("Reshape", (spread, flat), f"{tensor.role}_flat")
+            column = outer.constant(np.array(times[tensor.role], np.float32)[:, None], f"{under}{tensor.role}_of_steps")
+            spread = outer.node("Expand", (column, shape), f"{under}{tensor.role}_of_pairs")
+            feeds[tensor.name] = outer.node("Reshape", (spread, flat), f"{under}{tensor.role}_flat")
             continue
         if not where:
-            column = outer.constant(np.array(places, np.int64)[:, None], "branch_of_pairs")
-            start = outer.node("Mul", (column, batch.size), "start_of_pairs")
-            every = outer.node("Add", (start, batch.places(1)), "place_of_pairs")
-            where = outer.node("Reshape", (every, flat), "place_flat")
-        feeds[tensor.name] = outer.node("Gather", (by_branch[tensor.name], where), f"{tensor.name}_of_pairs", axis=0)
+            column = outer.constant(np.array(places, np.int64)[:, None], f"{under}branch_of_pairs")
+            start = outer.node("Mul", (column, batch.size), f"{under}start_of_pairs")
+            every = outer.node("Add", (start, batch.places(1)), f"{under}place_of_pairs")
+            where = outer.node("Reshape", (every, flat), f"{under}place_flat")
+        feeds[tensor.name] = outer.node(
+            "Gather", (by_branch[tensor.name], where), f"{under}{tensor.name}_of_pairs", axis=0
+        )
     return feeds

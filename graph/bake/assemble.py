@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 
-from fewstep.graph.bake.ahead import checked, lay_ahead
+from fewstep.graph.bake.ahead import checked, lay_ahead, lay_conditions
 from fewstep.graph.bake.aligned import stretches
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
@@ -18,8 +18,9 @@ from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.sizes import free_shape
 
@@ -30,13 +31,13 @@ SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to som
 class Parts:
     """The graphs of a bundle that a run is made of.
 
-    networks: the body's graphs. network_of: the index of the one that runs the steps of a range group.
-    ahead: "conditioner" and "prologue". text, decoder: the companions that are baked too.
+    networks: the body's graphs, of all networks. network_of: the index of the one that runs a step.
+    ahead: "conditioner" and "prologue" of each network. text, decoder: the companions that are baked too.
     """
 
     networks: Sequence[Network]
-    network_of: Callable[[int], int]
-    ahead: Mapping[str, Graph]
+    network_of: Callable[[Step], int]
+    ahead: Mapping[str, Mapping[str, Graph]]
     text: Graph | None = None
     decoder: Graph | None = None
     nulls: Arrays = field(default_factory=dict)
@@ -84,12 +85,16 @@ def assemble(
         )
     for condition in manifest.conditions:
         tensors[condition.name] = checked(outer, condition, tensors[condition.name])
-    ahead = lay_ahead(outer, batch, manifest, parts.ahead, plan, tensors, parts.nulls)
+    conditions = lay_conditions(outer, manifest, plan, tensors, parts.nulls)
+    ahead = {
+        name: lay_ahead(outer, batch, alone(manifest, name), graphs, plan, conditions, name)
+        for name, graphs in parts.ahead.items()
+    }
     state = _start(outer, plan, draws, tensors)
     if unroll:
         state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state, banks)
     else:
-        at, networks = 0, [parts.network_of(step.group) for step in plan.steps]
+        at, networks = 0, [parts.network_of(step) for step in plan.steps]
         rows = [0] * len(networks) if held is None else held.rows
         own = [
             (len(step.branches) if banks else 0, [bank.writes[at] for bank in banks])
@@ -98,9 +103,9 @@ def assemble(
         kinds = [*zip(networks, rows, own, strict=True)]
         breaks = [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
         for stretch in stretches(plan, breaks):
-            network = parts.networks[networks[at]]
+            network, its = parts.networks[networks[at]], ahead[stretch.steps[0].network]
             state = lay_loop(
-                outer, batch, plan, stretch, at, network, ahead, draws, held, state, f"steps_from_{at}", banks
+                outer, batch, plan, stretch, at, network, its, draws, held, state, f"steps_from_{at}", banks
             )
             at += len(stretch.steps)
     result = outer.combine(plan.output, state, "sample")
@@ -114,7 +119,8 @@ def assemble(
     carried = tuple(_with_batch(bank.returned, batch_size) for bank in banks)
     inputs = tuple(_with_batch(port, batch_size) for port in ports)
     output = _with_batch(output, batch_size)
-    graph = outer.graph([*map(_value, inputs)], [*map(_value, (output, *carried))], parts.networks[0].graph.extents)
+    extents = {name: extent for network in parts.networks for name, extent in network.graph.extents.items()}
+    graph = outer.graph([*map(_value, inputs)], [*map(_value, (output, *carried))], extents)
     return BakedRun(graph, inputs, output, draws.later, carried)
 
 

@@ -20,10 +20,11 @@ from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step, regroup
 from fewstep.plans.shaping import clip_to
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
+from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
@@ -33,7 +34,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sizes import defaults, free_x_shape
 
-Planned = tuple[Bundle, Body, Plan]  # what options of baking name
+Planned = tuple[Bundle, str, Plan]  # what options of baking name: the bundle, a body and a plan
 
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
@@ -91,14 +92,15 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
     """The run as a graph, and its description; nothing is written."""
     bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, plan)
-    run = assemble(bundle.manifest, plan, _parts(bundle, body, options), options.batch, options.unroll, options.hold)
-    return run, described(bundle.manifest, body, plan, run.inputs, run.output, run.draws, run.carried)
+    run = assemble(
+        bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
+    )
+    return run, described(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
 
 
 def plan_of(options: BakeOptions) -> Planned:
     """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("bake")
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
     if options.precision not in (None, body.precision):
@@ -106,7 +108,7 @@ def plan_of(options: BakeOptions) -> Planned:
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
     planned = plan_for(bundle, body, options.plan, options.guidance, settings)
-    return bundle, body, planned
+    return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 
 def _write(
@@ -168,19 +170,30 @@ def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
     check_branches(bundle.manifest, plan)
 
 
-def _parts(bundle: Bundle, body: Body, options: BakeOptions) -> Parts:
+def _parts(bundle: Bundle, name: str, plan: Plan, options: BakeOptions) -> Parts:
     manifest = bundle.manifest
 
     def opened(entry: GraphEntry) -> Graph:
         return io.load(bundle.graph(entry), root=bundle.path)
 
-    ahead = {"conditioner": manifest.conditioner, "prologue": manifest.prologue}
+    each = {network: bundle.network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
+    bodies = {network: own.body(name) for network, own in each.items()}
+    entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
+    first = {network: [own for own, _ in entries].index(network) for network in each}
+
+    def network_of(step: Step) -> int:
+        return first[step.network] + bodies[step.network].serving(step.group)
+
+    def ahead(own: Manifest) -> dict[str, Graph]:
+        graphs = {"conditioner": own.conditioner, "prologue": own.prologue}
+        return {key: opened(entry) for key, entry in graphs.items() if entry is not None}
+
     has_text = manifest.text is not None and not options.latents
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
-        networks=[Network(f"network_{number}", opened(entry), entry) for number, entry in enumerate(body.graphs)],
-        network_of=body.serving,
-        ahead={key: opened(entry) for key, entry in ahead.items() if entry is not None},
+        networks=[Network(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
+        network_of=network_of,
+        ahead={network: ahead(own.manifest) for network, own in each.items()},
         text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
         nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},

@@ -1,6 +1,6 @@
 """The steps of a plan one after the other, for inference engines that have no Loop. Their weights are shared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +22,8 @@ def lay_unrolled(
     batch: RunBatch,
     plan: Plan,
     networks: Sequence[Network],
-    network_of: Callable[[int], int],
-    ahead: Ahead,
+    network_of: Callable[[Step], int],
+    aheads: Mapping[str, Ahead],
     draws: Draws,
     held: Held | None,
     state: Sequence[str],
@@ -32,7 +32,7 @@ def lay_unrolled(
     """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
     rows = list(state)
     for number, step in enumerate(plan.steps):
-        network = networks[network_of(step.group)]
+        network, ahead = networks[network_of(step)], aheads[step.network]
         if held is not None:
             rows[held.rows[number]] = _held(outer, held, number, draws, rows[held.rows[number]])
         fused = fuse_step(network.graph, step, plan.tensors)

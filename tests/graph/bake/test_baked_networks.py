@@ -1,0 +1,48 @@
+"""A bundle of several networks in one file: the samples of the runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.runtime.loading import load
+from tests.bundle_of_experts import EDGE, export_layers
+from tests.export.test_experts import GAUSSIANS
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = export_layers(tmp_path_factory.mktemp("experts"))
+    calibrate(CalibrateOptions(bundle, "dpmpp_2m:6", target=("cpu-x86",), trajectories=4))
+    return bundle
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_baked_file_runs_each_network_on_its_steps(
+    calibrated: Path, tmp_path: Path, precision: str, unroll: bool
+) -> None:
+    file = tmp_path / "run.onnx"
+    bake(BakeOptions(calibrated, "dpmpp_2m:6", file, precision, unroll=unroll))
+    with load(calibrated, precision) as sampler:
+        assert len({step.network for step in sampler.compile("dpmpp_2m:6").steps}) == 2
+        noise, expected = sampler.draws(range(3))(0).astype(np.float32), sampler.sample("dpmpp_2m:6", range(3))
+    (sample,) = onnxruntime.InferenceSession(file).run(None, {"noise": noise})
+    np.testing.assert_array_equal(sample, expected)
+
+
+def test_networks_of_other_predictions_share_their_conditions_in_a_file(tmp_path: Path) -> None:
+    source, bundle, file = tmp_path / "gauss.py", tmp_path / "bundle", tmp_path / "run.onnx"
+    source.write_text(GAUSSIANS)
+    export(ExportOptions(f"{source}:quiet", bundle, verify="quick", expert=(f"noisy={source}:noisy@{EDGE}",)))
+    bake(BakeOptions(bundle, "ddim:6", file, guidance=2.0))
+    with load(bundle) as sampler:
+        noise = sampler.draws([0, 1])(0).astype(np.float32)
+        expected = sampler.sample("ddim:6", [0, 1], {"class": [1, 2]}, guidance=2.0)
+    (sample,) = onnxruntime.InferenceSession(file).run(None, {"noise": noise, "class": np.array([1, 2])})
+    np.testing.assert_array_equal(sample, expected)
