@@ -34,6 +34,8 @@ from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.lora.adapted import slots_in
+from fewstep.runtime.lora.file import with_strength
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
@@ -69,6 +71,8 @@ class RunOptions(Options):
     negative: The content to lead away from, in words. Given several times, the samples take turns.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or an array of them. Given several times for one
         name, the samples take the values in turn.
+    adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots (export --lora-slots).
+        Several add up.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
@@ -95,6 +99,7 @@ class RunOptions(Options):
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
     negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
+    adapter: tuple[str, ...] = field(default=(), metadata={"whole": True})
     guidance: float | Guidance | None = None
     clip: float | None = None
     size: tuple[str, ...] = ()
@@ -159,6 +164,8 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
         check_name(options.plan)
     bundle = open_bundle(options.bundle)
     choose_body(bundle, options.precision, named(options.backend, options.threads))
+    if options.adapter:
+        slots_in(bundle)
     tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
     manifest = sized(bundle.manifest, sizes if tiled is None else tiled.sizes)
     bundle = replace(
@@ -230,7 +237,8 @@ def _sampled(
     count, parts = options.count, []
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
     engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
-    with opened(options.bundle, *engine) as sampler:
+    with opened(options.bundle, *engine) as loaded:
+        sampler = loaded.adapted(dict(with_strength(text, "--adapter") for text in options.adapter))
         wanted = options.plan or default_plan(sampler, options.strength)
         shaping = None if choice is None else choice.shaping
         if options.plan is None:

@@ -10,15 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.export.attention.request import AttentionRequest, rewritten
-from fewstep.export.lora.keys import DENOISER
-from fewstep.export.lora.merge import Lora, merge
+from fewstep.export.lora.merge import merge
+from fewstep.export.lora.slots import SlotRequest, slots_of
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import DENOISER
 
 LOG = logging.getLogger("fewstep")
 FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
-NO_REWRITE = AttentionRequest()
+NO_REWRITE, NO_SLOTS = AttentionRequest(), SlotRequest()
 LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
@@ -29,12 +31,13 @@ def changed(
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
     bottleneck: str | None = None,
+    slots: SlotRequest = NO_SLOTS,
 ) -> Source:
     """The source with these changes, which its hash covers. Its module is changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu or attention or bottleneck):
+    if not (loras or skip_scale or freeu or attention or bottleneck or slots):
         return source
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
@@ -45,6 +48,8 @@ def changed(
             f"{source.label} is no torch module, whose layers could be changed",
             "change the module, and export its ONNX file again",
         )
+    if source.spec.steers and slots:  # the backward pass would not know of them
+        raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
     for lora in loras:
@@ -73,7 +78,15 @@ def changed(
     if attention:
         spec, changes = rewritten(source.module, spec, attention)
         content += changes
-    return replace(source, spec=spec, beside=beside, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest())
+    if slots:
+        content.append({"lora_slots": slots.flags})
+    return replace(
+        source,
+        spec=spec,
+        beside=beside,
+        sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        lora_slots=slots_of(source.module, slots) if slots else None,
+    )
 
 
 def flags(
@@ -82,12 +95,13 @@ def flags(
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
     bottleneck: str | None = None,
+    slots: SlotRequest = NO_SLOTS,
 ) -> str:
     """The options that do this again, without anybody's paths."""
     words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
     words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
     words += [f" --bottleneck {bottleneck}"] if bottleneck else []
-    return "".join(words) + attention.flags
+    return "".join(words) + attention.flags + slots.flags
 
 
 def _numbers(skip_scale: Sequence[float], freeu: Sequence[float]) -> tuple[tuple[str, Sequence[float]], ...]:

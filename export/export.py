@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
+from msgspec import UNSET
 
 from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.changes import changed, flags
 from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
-from fewstep.export.lora.merge import Lora, read_lora
+from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.null_option import add_null_files, with_nulls, without_folder
 from fewstep.export.points import Scope
 from fewstep.export.portable import warn_of_operations
@@ -34,6 +35,7 @@ from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.lora.file import Lora, read_lora
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, under
 
@@ -61,6 +63,8 @@ class ExportOptions(Options):
     size: NAME=LOW:HIGH:MULTIPLE frees an axis of x, as height=32:128:8 and width=32:128:8; NAME@AXIS=... frees one
         under another name. Default: x has one shape.
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
+    lora_slots: Layers that take LoRA files at run time: names, parts of names, or patterns as attn*.to_q; '*' for all.
+    rank: The most that the ranks of a layer's files add up to, with --lora-slots.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
     bottleneck: The name of a condition that is added where a U-Net is narrowest, 0 by default (BoundaryDiffusion).
@@ -84,6 +88,8 @@ class ExportOptions(Options):
     dtype: DType = "float32"
     size: tuple[str, ...] = ()
     lora: tuple[str, ...] = ()
+    lora_slots: tuple[str, ...] = ()
+    rank: int = 64
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
     bottleneck: str | None = None
@@ -239,7 +245,8 @@ def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched 
     """The source as the options change it; `fetched`: its folder, where it came from a hub."""
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
     loaded = loaded if fetched is None else fetched.named(loaded)
-    source = changed(loaded, loras, options.skip_scale, options.freeu, _attention(options), options.bottleneck)
+    attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
+    source = changed(loaded, loras, options.skip_scale, options.freeu, attention, options.bottleneck, slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -324,6 +331,7 @@ def _manifest(
         spectrogram=spec.spectrogram,
         policy=spec.policy,
         carried=spec.carried,
+        lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
     )
 
 
@@ -335,7 +343,8 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     sizes += "".join(f" --expert {_without_folder_of_source(text)}" for text in options.expert)
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
-    changes = flags(loras, options.skip_scale, options.freeu, _attention(options), options.bottleneck)
+    attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
+    changes = flags(loras, options.skip_scale, options.freeu, attention, options.bottleneck, slots)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 

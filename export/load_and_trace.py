@@ -14,6 +14,7 @@ import fewstep.graph
 import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
+from fewstep.export.lora.slots import placed
 from fewstep.export.needs import needs
 from fewstep.export.points import Scope
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
@@ -28,6 +29,7 @@ from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import weight_bytes
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 
@@ -50,6 +52,7 @@ class Origin:
     sha256: str
     scheduler: Mapping[str, Any] | None
     beside: CompanionSource | None
+    lora_slots: LoraSlots | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def _taken(
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}
     *kept, exported = io.unload(writer, *parts.values(), traced.graph)
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
-    origin = Origin(source.spec, source.label, source.sha256, source.scheduler, source.beside)
+    slots = None if traced.lora_slots is None else placed(traced.lora_slots, parts)
+    origin = Origin(source.spec, source.label, source.sha256, source.scheduler, source.beside, slots)
     again = partial(_loaded, load) if is_large else partial(_same, traced.reference)
     return LoadedDenoiser(origin, exported, prepared, expected, again, verified)
 

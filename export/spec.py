@@ -12,7 +12,6 @@ from typing import Any, Protocol, get_args, get_type_hints
 import msgspec
 import numpy as np
 
-from fewstep.export.lora.merge import Lora
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
 from fewstep.plans.errors import UserError
@@ -20,8 +19,10 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec
+from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
 from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import follows_problem, size_problem
@@ -261,6 +262,7 @@ class TracedDenoiser:
 
     graph: Graph
     reference: Reference
+    lora_slots: LoraSlots | None = None
 
 
 class CompanionSource(Protocol):

@@ -14,7 +14,7 @@ class Additions:
     def __init__(self, graph: Graph) -> None:
         outputs = (output for node in graph.nodes for output in node.outputs)
         self._graph = graph
-        self._taken = {value.name for value in graph.inputs} | set(graph.constants) | {*outputs}
+        self._taken = {value.name for value in (*graph.inputs, *graph.optional)} | set(graph.constants) | {*outputs}
         self.constants: dict[str, Array] = {}
 
     def name(self, wanted: str) -> str:

@@ -20,6 +20,7 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     described: dict[str, Value] = field(default_factory=dict)
+    optional: dict[str, Value] = field(default_factory=dict)
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output; returns its name."""
@@ -80,6 +81,8 @@ class Builder:
         names = {name: f"{shared or under}/{name}" for name in graph.constants}
         self.constants |= {names[name]: value for name, value in graph.constants.items()}
         names |= {value.name: inputs[value.name] for value in graph.inputs} | {"": ""}
+        names |= {value.name: value.name for value in graph.optional}  # all copies read the same
+        self.optional |= {value.name: value for value in graph.optional}
         names |= {output: f"{under}/{output}" for node in graph.nodes for output in node.outputs if output}
         for value in graph.inputs:
             if batch and value.shape[:1] == (BATCH,):
@@ -94,4 +97,5 @@ class Builder:
         ports = {value.name for value in (*inputs, *outputs)}
         described = tuple(value for name, value in self.described.items() if name not in ports)
         nodes = tuple(self.nodes)
-        return Graph(self.prefix, tuple(inputs), tuple(outputs), nodes, self.constants, extents, described)
+        optional = tuple(self.optional.values())
+        return Graph(self.prefix, tuple(inputs), tuple(outputs), nodes, self.constants, extents, described, optional)

@@ -71,7 +71,8 @@ class Graph:
     """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name.
 
     `extents` are the free sizes other than the batch, as "height". `described` are inner tensors whose shapes a
-    reader of the file would not infer.
+    reader of the file would not infer. `optional` are inputs that a caller may leave out: zeros, of one element
+    along the free axis of each, stand for them then.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Graph:
     constants: Mapping[str, Array]
     extents: Mapping[str, Extent] = field(default_factory=dict)
     described: tuple[Value, ...] = ()
+    optional: tuple[Value, ...] = ()
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
         """A graph of the same inputs and outputs with other nodes; `constants` are added to the constants of this

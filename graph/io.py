@@ -195,11 +195,22 @@ def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
     return helper.make_graph(
         [_node_proto(node, name, find) for node, name in zip(graph.nodes, _node_names(graph), strict=True)],
         graph.name,
-        [_value_info(value) for value in graph.inputs],
+        [_value_info(value) for value in (*graph.inputs, *graph.optional)],
         [_value_info(value) for value in graph.outputs],
-        [_initializer(name, array, find) for name, array in graph.constants.items()],
+        [_initializer(name, array, find) for name, array in {**graph.constants, **_left_out(graph.optional)}.items()],
         value_info=[_value_info(value) for value in graph.described],
     )
+
+
+def _left_out(optional: Iterable[Value]) -> dict[str, Array]:
+    """What optional inputs are where a caller leaves them out, by name: an input with an initializer is optional.
+
+    They are not empty along their free axis: onnxruntime's Conv over no channels returns what its memory held.
+    """
+    return {
+        value.name: np.zeros([1 if isinstance(size, str) else size for size in value.shape], value.dtype)
+        for value in optional
+    }
 
 
 def _node_proto(node: Node, name: str, find: Find | None) -> onnx.NodeProto:
@@ -277,14 +288,18 @@ def from_model(
             nodes.append(
                 Node(proto.op_type, tuple(proto.input), tuple(proto.output), attributes, proto.name, proto.domain)
             )
-    inputs = tuple(_value(v, path) for v in model.graph.input if v.name not in constants)
-    outputs = tuple(_value(v, path) for v in model.graph.output)
+    inputs = tuple(_value(v, path, BATCH) for v in model.graph.input if v.name not in constants)
+    optional = tuple(_value(v, path) for v in model.graph.input if v.name in constants)
+    optional = tuple(value for value in optional if any(isinstance(size, str) for size in value.shape))
+    for value in optional:
+        del constants[value.name]
+    outputs = tuple(_value(v, path, BATCH) for v in model.graph.output)
     try:
-        ordered = in_topological_order(nodes, [*(v.name for v in inputs), *constants])
+        ordered = in_topological_order(nodes, [*(v.name for v in (*inputs, *optional)), *constants])
     except UserError as error:
         raise UserError(f"{path.name}: {error.what}", error.fix) from None
     sizes = extents.decode({entry.key: entry.value for entry in model.metadata_props})
-    return Graph(model.graph.name or path.stem, inputs, outputs, ordered, constants, sizes)
+    return Graph(model.graph.name or path.stem, inputs, outputs, ordered, constants, sizes, (), optional)
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -362,12 +377,12 @@ def _constant(attributes: Mapping[str, Any], path: Path, files: _Files) -> Array
     return np.asarray(value, np.float32 if kind.startswith("value_float") else np.int64)
 
 
-def _value(info: onnx.ValueInfoProto, path: Path) -> Value:
-    """A graph input or output. Whatever the exporter called the leading dynamic axis, here it is "batch"."""
+def _value(info: onnx.ValueInfoProto, path: Path, leading: str | None = None) -> Value:
+    """A graph input or output. Whatever the exporter called its leading dynamic axis, here it is `leading`."""
     tensor = info.type.tensor_type
     if not tensor.elem_type:
         raise UserError(f"{path.name}: {info.name!r} is not a tensor", "let the module take and return tensors")
     dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
-    if dims and isinstance(dims[0], str):
-        dims[0] = BATCH
+    if leading is not None and dims and isinstance(dims[0], str):
+        dims[0] = leading
     return Value(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type), tuple(dims))

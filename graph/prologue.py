@@ -1,6 +1,6 @@
 """The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -67,9 +67,9 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) ->
     after = tuple(node for node in graph.nodes if node.output in inside)
     conditions = tuple(value for value in graph.inputs if value.name not in own)
     rows = tuple(value for value in boundary if value not in graph.inputs)
-    prologue = Graph("prologue", conditions, rows, before, graph.constants, graph.extents)
+    prologue = replace(graph, name="prologue", inputs=conditions, outputs=rows, nodes=before)
     inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
-    body = Graph("body", inputs, graph.outputs, after, graph.constants, graph.extents)
+    body = replace(graph, name="body", inputs=inputs, nodes=after)
     return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
 
 
@@ -81,7 +81,8 @@ def _moving(graph: Graph, x: str) -> list[str]:
 def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
     """The tensors from outside that the nodes and outputs of the body read, in the order in which they read them."""
     body = [node for node in graph.nodes if node.output in inside]
-    inner = {output for node in body for output in node.outputs} | set(graph.constants) | {"", x}
+    known = {*graph.constants, *(value.name for value in graph.optional)}
+    inner = {output for node in body for output in node.outputs} | known | {"", x}
     read = (*(name for node in body for name in node.inputs), *(value.name for value in graph.outputs))
     return tuple(dict.fromkeys(name for name in read if name not in inner))
 

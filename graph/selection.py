@@ -121,7 +121,11 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     Transposed convolutions are layers too: an operation behind the first of them is no first layer, and an operation
     before the last of them is no last layer.
     """
-    layers = {*names, *(node.output for node in graph.nodes if node.op == "ConvTranspose")}
+    optional = {value.name for value in graph.optional}  # a layer's LoRA stands beside it
+    layers = {
+        *names,
+        *(n.output for n in graph.nodes if n.op == "ConvTranspose" or not optional.isdisjoint(n.inputs)),
+    }
     forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
     ends = (name for name in _ends(graph) if not name.startswith(NEXT))  # rings reach later runs

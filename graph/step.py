@@ -62,7 +62,8 @@ def fuse_step(body: Graph, step: Step, tensors: Sequence[Tensor] = ()) -> Graph:
     )
     results = tuple(Value(NEXT.format(k), x.dtype, sample.shape) for k in range(len(step.update)))
     results += tuple(replace(v, shape=(branches, *v.shape[1:])) for v in body.outputs[1:])
-    return drop_unused(Graph("step", inputs, results, tuple(table.nodes), {**body.constants, **table.constants}))
+    constants = {**body.constants, **table.constants}
+    return drop_unused(Graph("step", inputs, results, tuple(table.nodes), constants, optional=body.optional))
 
 
 def _evaluate(table: Builder, body: Graph, u: str, branches: int, heads: int) -> list[str]:

@@ -117,6 +117,7 @@ def _inferred_once(graph: Graph) -> dict[str, Value]:
     large = {name: array for name, array in graph.constants.items() if array.size >= KEEP_BELOW}
     small = {name: array for name, array in graph.constants.items() if name not in large}
     given = tuple(Value(name, array.dtype, array.shape) for name, array in large.items())
+    given += tuple(replace(value, shape=tuple(map(_least, value.shape))) for value in graph.optional)
     nodes = tuple(stand_in for node in graph.nodes for stand_in in _stand_ins(node, graph))
     skeleton = to_model(Graph(graph.name, graph.inputs + given, graph.outputs, nodes, small))
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
@@ -126,6 +127,11 @@ def _inferred_once(graph: Graph) -> dict[str, Value]:
         if tensor.elem_type and tensor.HasField("shape"):
             values[info.name] = Value(info.name, _dtype(tensor.elem_type), tuple(map(_dim, tensor.shape.dim)))
     return values
+
+
+def _least(size: int | str) -> int:
+    """A number for a dimension of an optional input, whose free axis is mostly short."""
+    return 1 if isinstance(size, str) else size
 
 
 def _known(size: int | str) -> int | str:

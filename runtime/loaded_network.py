@@ -1,9 +1,10 @@
 """A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,22 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import mixed_plans
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
+from fewstep.runtime.lora.adapted import AdaptedGraph, Adapters, Stamps, slot_inputs, stamps
+from fewstep.runtime.lora.file import lora_of
+from fewstep.runtime.lora.fill import MERGE
 from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.request import slots_of
 from fewstep.runtime.slots import Carrying, Slots
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
+T = TypeVar("T", bound="LoadedNetwork")
+ADAPTED_KEPT = 4  # networks with adapters, whose files may be large
 BranchValues = Callable[[str], dict[str, NDArray[Any]]]  # conditions of a branch by name
 
 
@@ -80,6 +86,39 @@ class LoadedNetwork:
             return mixed_plans.split_outputs(output, step), made
 
         return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
+
+    def adapted(self: T, adapters: Adapters | None) -> T:
+        """This network with LoRA files in its slots, at their strengths; what `sample` takes as `adapters`.
+
+        The last few are kept, and a file that changed is read again. Threads may share those of different adapters.
+        UserError where a file does not fit, and for an engine other than onnxruntime on the CPU.
+        """
+        if not adapters:
+            return self
+        key = stamps(adapters)
+        kept: T | None = self._adapted.get(key)
+        if kept is not None:
+            return kept
+        if not getattr(self.denoiser, "takes_optional", False):
+            raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
+        loras = [lora_of(Path(path), strength) for path, strength in adapters.items()]
+        slots = slot_inputs(self.bundle, loras)
+        with_slots = {
+            name: AdaptedGraph(graph, slots[name])
+            for name, graph in ((CONDITIONER, self.conditioner), (PROLOGUE, self.prologue))
+            if graph is not None and slots.get(name)
+        }
+        denoiser, *earlier = (AdaptedGraph(each, slots.get("body", {})) for each in (self.denoiser, *self.earlier))
+        if len(self._adapted) >= ADAPTED_KEPT:
+            self._adapted.clear()
+        changes: Any = {"denoiser": denoiser, "earlier": tuple(earlier), **with_slots}
+        adapted: T = self._adapted.setdefault(key, replace(self, **changes))
+        return adapted
+
+    @cached_property
+    def _adapted(self) -> dict[Stamps, Any]:
+        """The last networks with adapters."""
+        return {}
 
     @cached_property
     def graphs(self) -> list["LoadedStep"]:

@@ -27,6 +27,7 @@ from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.execute import Hold, held_row
 from fewstep.runtime.feeds import Overrides
+from fewstep.runtime.lora.adapted import Adapters
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
 from fewstep.runtime.slots import Slots, check_slots, first_slots
 
@@ -56,6 +57,7 @@ class RunSettings(PlanSettings, total=False):
     given: GivenTensors | None
     carried: Slots | None
     hold: Hold | None
+    adapters: Adapters | None
     cancel: Cancel | None
 
 

@@ -103,6 +103,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
                 not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
+            adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
+                updates add up.
             carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
         """
         request = self._request(seeds, condition, guidance, settings)
@@ -169,14 +171,15 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
+        sampler = self.adapted(settings.get("adapters"))
         cohorts = [
-            self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
+            sampler._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
             if each not in compiled[:place]
         ]
         longest = max(len(each.steps) for each in compiled)
         join = partial(mixed_plans.joined, shared=self.shared)
-        for _ in until_cancelled(mixed_plans.run(cohorts, self.call, join), longest, settings.get("cancel")):
+        for _ in until_cancelled(mixed_plans.run(cohorts, sampler.call, join), longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
 
@@ -354,7 +357,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
         run = (plan, len(request.seeds), request.values)
-        network = self.carrying(*run, request.settings.get("carried")) if plan.banks else self._network(*run)
+        sampler = self.adapted(request.settings.get("adapters"))
+        network = sampler.carrying(*run, request.settings.get("carried")) if plan.banks else sampler._network(*run)
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fewstep.export.attention.calls import ATTENTION, Attend, AttentionCall
 from fewstep.export.attention.rewrite import setting, spread
 from fewstep.export.error_text import module_name
-from fewstep.export.lora.merge import read_tensors
 from fewstep.export.rewrite import Changes, Forward, Rewrite
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.lora.file import read_tensors
 
 PROJECTION = ("image_proj.proj.weight", "image_proj.proj.bias", "image_proj.norm.weight", "image_proj.norm.bias")
 PARTS = ("to_k_ip.weight", "to_v_ip.weight")
@@ -43,7 +44,8 @@ def read_ip_adapter(path: Path) -> IpAdapter:
         raise UserError(f"there is no file {path}", "check the path behind --ip-adapter")
     if path.suffix != ".safetensors":
         raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
-    tensors, _ = read_tensors(path)
+    arrays, _ = read_tensors(path)
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     lacking = [key for key in PROJECTION if key not in tensors]
     numbers = sorted({int(key.split(".")[1]) for key in tensors if re.match(r"ip_adapter\.\d+\.", key)})
     keys = [[f"ip_adapter.{number}.{part}" for part in PARTS] for number in numbers]

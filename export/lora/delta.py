@@ -7,45 +7,17 @@ LoKr    (Yeh et al. 2023)       kron(w1, w2), each whole or a product of two
 DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, one norm for each output
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Parts = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
-NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # of a weight's update
+from fewstep.runtime.lora.file import AlphaScale, has_kronecker
+
+Tensors = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
 
 
-@dataclass(frozen=True)
-class AlphaScale:
-    """alpha / r, from the configuration, for a file without an `alpha` of its own. alpha None stands for r."""
-
-    alpha: float | None = None
-    rank: float | None = None  # for forms that do not show it
-    is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
-
-    def of(self, rank: int | None, own: Tensor | None) -> float:
-        """The factor of an update of that rank."""
-        r = rank or self.rank
-        alpha = own.item() if own is not None else self.alpha
-        if r is None or alpha is None:
-            return 1.0
-        return alpha / (math.sqrt(r) if self.is_stabilized else r)
-
-
-def is_whole(parts: Parts) -> bool:
-    """True if the parts make one update: none of a pair is missing, and there is none of another form."""
-    forms = [needed for needed in NEEDED if set(needed) & set(parts)]
-    complete = [needed for needed in forms if set(needed) <= set(parts)]
-    kronecker = any(part.startswith("lokr") for part in parts)
-    if kronecker and not _has_kronecker(parts) or forms != complete:
-        return False
-    return len(forms) + kronecker == 1 or not forms and not kronecker and "diff_b" in parts
-
-
-def delta(parts: Parts, scale: AlphaScale) -> Tensor:
+def delta(parts: Tensors, scale: AlphaScale) -> Tensor:
     """The update of the weight, [out, ...] in as many dimensions as its factors show, without magnitudes.
 
     ValueError or RuntimeError where the factors do not fit one another.
@@ -55,10 +27,11 @@ def delta(parts: Parts, scale: AlphaScale) -> Tensor:
     if "hada_w1_a" in parts:
         first, second = (_hadamard(parts, side) for side in "12")
         return scale.of(parts["hada_w1_b"].shape[0], parts.get("alpha")) * first * second
-    if _has_kronecker(parts):
+    if has_kronecker(parts):
         (first, one), (second, two) = (_kronecker(parts, side) for side in "12")
         factor = scale.of(one or two, parts.get("alpha"))
-        return factor * torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - first.ndim)), second)
+        first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
+        return factor * torch.kron(first.contiguous(), second.contiguous())  # of others it may make no view
     up, down = parts["up"], parts["down"]
     factor = scale.of(down.shape[0], parts.get("alpha"))
     if "mid" in parts:
@@ -66,7 +39,7 @@ def delta(parts: Parts, scale: AlphaScale) -> Tensor:
     return factor * (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
 
 
-def updated(weight: Tensor, parts: Parts, scale: AlphaScale, strength: float) -> Tensor:
+def updated(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: float) -> Tensor:
     """The weight with the update, `strength` of the way from what it was. Float32, in the weight's shape.
 
     ValueError saying what shape the update has, where it is not the weight's.
@@ -90,16 +63,12 @@ def _with_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -
     return magnitude.reshape(shape) * weight / torch.linalg.vector_norm(weight, dim=others, keepdim=True)
 
 
-def _hadamard(parts: Parts, side: str) -> Tensor:
+def _hadamard(parts: Tensors, side: str) -> Tensor:
     a, b, core = parts[f"hada_w{side}_a"], parts[f"hada_w{side}_b"], parts.get(f"hada_t{side}")
     return a @ b if core is None else torch.einsum("pq...,po,qi->oi...", core, a, b)
 
 
-def _has_kronecker(parts: Parts) -> bool:
-    return all({f"lokr_w{side}"} <= set(parts) or {f"lokr_w{side}_{x}" for x in "ab"} <= set(parts) for side in "12")
-
-
-def _kronecker(parts: Parts, side: str) -> tuple[Tensor, int | None]:
+def _kronecker(parts: Tensors, side: str) -> tuple[Tensor, int | None]:
     """(a factor, its rank if it is a product)."""
     if (whole := parts.get(f"lokr_w{side}")) is not None:
         return whole, None

@@ -1,10 +1,12 @@
 """A denoiser that is a torch module, wherever it comes from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.spec import CompanionSource, Spec, TracedDenoiser
+from fewstep.graph.lora_slots import with_lora_slots
+from fewstep.runtime.bundle.lora_slots import LoraSlots
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,7 @@ class TorchSource:
     batch_limit: int | None = None
     scheduler: Mapping[str, Any] | None = None
     beside: CompanionSource | None = None
+    lora_slots: LoraSlots | None = None
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import check_traceable  # torch takes seconds to load: not for --help
@@ -31,4 +34,8 @@ class TorchSource:
         """Put the module in evaluation mode, on the CPU, in float32, and export it."""
         from fewstep.export import trace
 
-        return trace.trace(self.module, self.spec, self.batch_limit)
+        traced = trace.trace(self.module, self.spec, self.batch_limit)
+        if self.lora_slots is None:
+            return traced
+        graph = with_lora_slots(traced.graph, self.lora_slots.layers)
+        return replace(traced, graph=graph, lora_slots=self.lora_slots)

@@ -14,6 +14,7 @@ from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
+from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
 from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
@@ -54,6 +55,8 @@ class BakeOptions(Options):
         plus for several, as 2+pag:3. Default: only the conditional branch runs.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
+    adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots. All together become one
+        file beside the output, .onnx_adapter, which onnxruntime may take or not in each run.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
         noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
     batch: Number of samples of one call. Default: any number.
@@ -70,6 +73,7 @@ class BakeOptions(Options):
     guidance: float | Guidance | None = None
     clip: float | None = None
     strength: float | None = None
+    adapter: tuple[str, ...] = field(default=(), metadata={"whole": True})
     hold: Kind = "none"
     batch: int | None = None
     latents: bool = False
@@ -84,8 +88,10 @@ def bake(
     metadata has too, and the files written."""
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
+    beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     sizes = {BATCH: options.batch or 1, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    return _write(run.graph, options, baked, sizes, progress)
+    baked, files = _write(run.graph, options, baked, sizes, progress)
+    return baked, (*files, *beside)
 
 
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:

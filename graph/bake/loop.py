@@ -62,6 +62,8 @@ def lay_loop(
     nexts = step.advance(rows, draws, held)
     inner.nodes[:0] = step.look_up()
     outer.constants |= _codes(inner)
+    outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
+    inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
     branches, written = len(stretch.branches), [bank for bank in banks if bank.writes[at]]
     made = [bank.apart(inner, step.made[bank.returned.name], branches, bank.returned.name) for bank in written]

@@ -66,4 +66,5 @@ def drop_unused(graph: Graph) -> Graph:
         graph,
         nodes=tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs)),
         constants={name: array for name, array in graph.constants.items() if name in needed},
+        optional=tuple(value for value in graph.optional if value.name in needed),
     )

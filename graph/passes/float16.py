@@ -25,7 +25,7 @@ def to_float16(graph: Graph) -> Graph:
     epsilon of a norm, becomes the least positive one. An input that its operation takes in float32 only, such as the
     scales of a Resize, stays float32.
     """
-    inputs = {v.name: _half_of(v.name) for v in graph.inputs if v.dtype == np.float32}
+    inputs = {v.name: _half_of(v.name) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name) for v in graph.outputs if v.dtype == np.float32}
     constants: dict[str, Array] = {}
     nodes = [_cast(name, half, TensorProto.FLOAT16) for name, half in inputs.items()]

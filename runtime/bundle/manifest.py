@@ -7,8 +7,10 @@ from math import inf
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec, Strict
+from fewstep.runtime.bundle.lora_slots import LoraSlots
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
@@ -377,3 +379,4 @@ class Manifest(Strict, frozen=True):
     conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
+    lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them

@@ -10,13 +10,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from fewstep.export.companions import add_companion
-from fewstep.export.lora.merge import Lora
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, Manifest, TextEncoderEntry, Tokens
+from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
 ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # of a pipeline whose unconditional text is all zeros

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from fewstep.export.companions import Companion
-from fewstep.export.lora.keys import Component
-from fewstep.export.lora.merge import Lora, merge
+from fewstep.export.lora.merge import merge
 from fewstep.export.sources.diffusers import text_modules as modules
 from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, float_bytes, weights
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import Component
 from fewstep.runtime.text import Ids, readable, token_ids
 
 LOG = logging.getLogger("fewstep")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.companions import Companion
-from fewstep.export.lora.merge import Lora
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, ids_of
 from fewstep.export.sources.diffusers.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
@@ -20,6 +19,7 @@ from fewstep.export.sources.lerobot.policy import WRITE_IT, PolicyFolder
 from fewstep.export.sources.lerobot.statistics import BEFORE, RETRAINED, steps_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
+from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.text import Ids
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.export.lora.keys import NamedLayers, layers_of
-from fewstep.export.lora.merge import merge, read_lora
+from fewstep.export.lora.merge import merge
+from fewstep.runtime.lora.file import read_lora
+from fewstep.runtime.lora.keys import NamedLayers, layers_of
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
 

@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.lora.merge import merge, read_lora
+from fewstep.export.lora.merge import merge
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.io import load
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.lora.file import read_lora
 from tests.export.denoisers import Tiny, source
 from tests.export.lora.lora_files import updates, write
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.export.lora.merge import merge, read_lora
+from fewstep.export.lora.merge import merge
 from fewstep.plans.errors import UserError
+from fewstep.runtime.lora.file import read_lora
 from tests.export.lora.lora_files import Wrapped, assert_same
 
 WHOLE = {"0.lora_A.weight": (1, 2, 3, 3), "0.lora_B.weight": (4, 1, 1, 1)}  # an update of the first layer below

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fewstep.export.lora.aliases import Aliases, aliases
+from fewstep.runtime.lora.aliases import Aliases, aliases
 
 Component = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
 DENOISER: Component = "denoiser"

@@ -1,0 +1,82 @@
+"""Which layers of a module get a slot for LoRA files at run time, and which graphs then have it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fewstep.export.error_text import module_name
+from fewstep.export.lora.merge import layers_with_weights
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.lora_slots import LoraSlots, port
+from fewstep.runtime.lora.file import some
+
+if TYPE_CHECKING:
+    import torch
+
+LOG = logging.getLogger("fewstep")
+GREATEST_RANK = 4096
+
+
+@dataclass(frozen=True)
+class SlotRequest:
+    """Layers that get slots: names of modules, parts of names, or patterns as "attn*.to_q"; and the most that the ranks
+    of a layer's files add up to."""
+
+    layers: Sequence[str] = ()
+    rank: int = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= GREATEST_RANK:
+            raise UserError(f"--rank is {self.rank}", f"give 1 to {GREATEST_RANK}")
+
+    def __bool__(self) -> bool:
+        return bool(self.layers)
+
+    @property
+    def flags(self) -> str:
+        """The options that ask for this again."""
+        return f" --lora-slots {quote(','.join(self.layers))} --rank {self.rank}" if self else ""
+
+
+def slots_of(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
+    """The slots of a module: at its linear layers and convolutions, but those of groups. UserError for a name that is
+    none of them."""
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    names = layers_with_weights(module)
+    shapes = {
+        name: tuple(layer.weight.shape)
+        for name, layer in names.items()
+        if isinstance(layer, kinds) and getattr(layer, "groups", 1) == 1
+    }
+    taken: dict[str, tuple[int, ...]] = {}
+    for pattern in asked.layers:
+        own = {name: shape for name, shape in shapes.items() if fnmatchcase(f".{name}.", f"*.{pattern}.*")}
+        if not own:
+            what = f"--lora-slots {pattern}: {module_name(module)} has no such linear layer or convolution"
+            raise UserError(what, f"choose from {some(shapes)}, or give '*' for all" if shapes else "leave it out")
+        taken |= own
+    return LoraSlots(asked.rank, taken, tuple(names), {})
+
+
+def placed(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
+    """The slots that graphs have, and which graph has which. UserError where none has any."""
+    optional = {part: {value.name for value in graph.optional} for part, graph in graphs.items()}
+    where = {
+        part: tuple(layer for layer in slots.layers if port(layer, "up") in names) for part, names in optional.items()
+    }
+    kept = set[str]().union(*where.values())
+    lost = [layer for layer in slots.layers if layer not in kept]
+    if not kept:
+        raise UserError(f"{some(lost)} multiply nothing in the graph", "choose other layers for --lora-slots")
+    if lost:
+        LOG.warning("%s multiply nothing in the graph, and have no slot", some(lost))
+    layers = {layer: shape for layer, shape in slots.layers.items() if layer in kept}
+    return msgspec.structs.replace(slots, layers=layers, graphs={part: own for part, own in where.items() if own})

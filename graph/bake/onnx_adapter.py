@@ -1,0 +1,31 @@
+"""LoRA files as onnxruntime takes them beside a baked file: one `.onnx_adapter`, whatever their number."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from fewstep.graph.session import explained
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.lora.adapted import slot_inputs
+from fewstep.runtime.lora.file import read_lora
+
+SUFFIX = ".onnx_adapter"
+VERSION = 1  # of the adapter and of its model, which onnxruntime keeps for programs
+
+
+def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Path:
+    """Write what files, each `FILE[:STRENGTH]`, put in a bundle's slots, beside a file that was baked of the bundle.
+
+    In C++ it is an `Ort::LoraAdapter`, in Python an `onnxruntime.LoraAdapter`. UserError for files that do not fit.
+    """
+    by_graph = slot_inputs(bundle, [read_lora(text) for text in files])
+    inputs = {name: array for own in by_graph.values() for name, array in own.items()}
+    output = baked.with_suffix(SUFFIX)
+    with explained(f"write {output.name}", "check its folder, and the space left"):
+        adapter = ort.AdapterFormat()
+        adapter.set_adapter_version(VERSION)
+        adapter.set_model_version(VERSION)
+        adapter.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()})
+        adapter.export_adapter(str(output))
+    return output

@@ -1,0 +1,69 @@
+"""What a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
+
+Each form of `export/lora/delta.py` is a product of two, and stays one: nothing is approximated. A Hadamard product of
+products is one of rank r1 r2, and so is a Kronecker product of them. Magnitudes (DoRA) have no such form.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fewstep.runtime.lora.file import AlphaScale, Floats, Parts, has_kronecker
+
+
+class Factors(NamedTuple):
+    up: Floats  # [out, r]
+    down: Floats  # [r, columns]
+
+
+def factors(parts: Parts, scale: AlphaScale) -> Factors:
+    """The factors of an update, with its scale in `up`. ValueError where the parts do not fit one another."""
+    alpha = parts.get("alpha")
+    if "diff" in parts:
+        return _whole(parts["diff"])
+    if "hada_w1_a" in parts:
+        first, second = (_side(parts, "hada", f"w{side}", f"t{side}") for side in "12")
+        up = np.einsum("op,oq->opq", first.up, second.up).reshape(len(first.up), -1)
+        down = np.einsum("pc,qc->pqc", first.down, second.down).reshape(-1, first.down.shape[1])
+        return _scaled(Factors(up, down), scale.of(parts["hada_w1_b"].shape[0], alpha))
+    if has_kronecker(parts):
+        first, second = (_side(parts, "lokr", f"w{side}", f"t{side}") for side in "12")
+        ranks = [parts[name].shape[0] for name in ("lokr_w1_b", "lokr_w2_b") if name in parts]
+        product = Factors(np.kron(first.up, second.up), np.kron(first.down, second.down))
+        return _scaled(product, scale.of(ranks[0] if ranks else None, alpha))
+    product = Factors(_flat(parts["up"]), _with_core(parts.get("mid"), parts["down"]))
+    return _scaled(product, scale.of(parts["down"].shape[0], alpha))
+
+
+def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
+    """One of the two matrices that are multiplied: whole, a product, or one with a core between."""
+    if (whole := parts.get(f"{form}_{weight}")) is not None:
+        return _whole(whole)
+    a, b = parts[f"{form}_{weight}_a"], parts[f"{form}_{weight}_b"]
+    middle = parts.get(f"{form}_{core}")
+    return Factors(a if middle is None else a.T, _with_core(middle, b))
+
+
+def _with_core(core: Floats | None, down: Floats) -> Floats:
+    """[r, columns] of a down, behind a core [p, q, *kernel] if there is one."""
+    return _flat(down if core is None else np.einsum("pq...,qi->pi...", core, _flat(down)))
+
+
+def _whole(weight: Floats) -> Factors:
+    """A matrix as a product of as few columns as any."""
+    matrix = _flat(weight)
+    out, columns = matrix.shape
+    one = np.eye(min(out, columns), dtype=np.float32)
+    return Factors(one, matrix) if out <= columns else Factors(matrix, one)
+
+
+def _flat(array: Floats) -> Floats:
+    if array.ndim < 2:
+        raise ValueError(f"{list(array.shape)} is no matrix")
+    return array.reshape(len(array), -1)
+
+
+def _scaled(product: Factors, scale: float) -> Factors:
+    if product.up.shape[1] != len(product.down):
+        raise ValueError("these do not fit one another")
+    return product._replace(up=np.float32(scale) * product.up)

@@ -1,0 +1,247 @@
+"""LoRA files: the updates that they hold, of which network and layer, and their configuration. Read without torch."""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Adapter
+from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.lora.keys import DENOISER, Component, grouped, layers_of
+
+CONFIG = "adapter_config.json"  # as peft writes it beside adapter_model.safetensors
+METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
+DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks that the metadata may speak of
+FORMS = ("LORA", "LOHA", "LOKR")  # of peft's configuration
+NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # of a weight's update
+NAMED = 3  # keys or layers that an error names
+LARGEST = 1e6  # of a number in a configuration: beyond, it is damage
+COPY_AGAIN = "copy it again"
+OTHER_NETWORK = "give a LoRA that was trained for this network"
+KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
+NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+
+Floats = NDArray[np.float32]
+Parts = Mapping[str, Floats]  # by the names of `keys.py`
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AlphaScale:
+    """alpha / r, from the configuration, for a file without an `alpha` of its own. alpha None stands for r."""
+
+    alpha: float | None = None
+    rank: float | None = None  # for forms that do not show it
+    is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
+
+    def of(self, rank: int | None, own: Any | None) -> float:
+        """The factor of an update of that rank; `own` is an array of one number, the file's alpha."""
+        r = rank or self.rank
+        alpha = own.item() if own is not None else self.alpha
+        if r is None or alpha is None:
+            return 1.0
+        return alpha / (math.sqrt(r) if self.is_stabilized else r)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The configuration of a file of updates. `alphas` are by a pattern that matches a layer's name."""
+
+    alpha: float | None = None
+    rank: float | None = None
+    alphas: Mapping[re.Pattern[str], float | None] = field(default_factory=dict)
+    is_stabilized: bool = False
+
+    def scale(self, layer: str) -> AlphaScale:
+        """The scale of the layer that the file calls so."""
+        own = next((alpha for pattern, alpha in self.alphas.items() if pattern.match(layer)), None)
+        return AlphaScale(self.alpha if own is None else own, self.rank, self.is_stabilized)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A file's updates: of which network and layer (as the file names it), the parts of each."""
+
+    name: str  # without a folder
+    sha256: str
+    strength: float
+    updates: Mapping[tuple[Component, str], Parts]
+    config: AdapterConfig = AdapterConfig()
+
+    def layers(self, component: Component) -> tuple[str, ...]:
+        """Names of the layers that it changes in a network."""
+        return tuple(layer for network, layer in self.updates if network == component)
+
+    def places(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
+        """What each layer of the file stands for, among all layers of a network. Several: in the file their outputs lie
+        one after the other. UserError naming what is not there."""
+        wanted = self.layers(component)
+        layers = layers_of(names, wanted)
+        places = {layer: layers.find(layer) for layer in wanted}
+        if missing := [layer for layer, own in places.items() if not own]:
+            raise UserError(
+                f"{self.name}: {len(wanted) - len(missing)} of the {len(wanted)} layers that it changes are in "
+                f"{network}, but {some(missing)} is not",
+                OTHER_NETWORK,
+            )
+        return places
+
+    @property
+    def adapter(self) -> Adapter:
+        """What the manifest says of it."""
+        return Adapter(self.name, self.sha256, self.strength)
+
+
+def read_lora(text: str) -> Lora:
+    """The safetensors file that `FILE[:STRENGTH]` names, or the one in a folder. UserError naming what is wrong."""
+    return lora_of(*with_strength(text, "--lora"))
+
+
+def lora_of(path: Path, strength: float) -> Lora:
+    """The safetensors file, or the one in a folder, at a strength."""
+    if not math.isfinite(strength):
+        raise UserError(f"{path.name} has no finite strength", "give a number, as 0.8")
+    file = file_of(path)
+    tensors, metadata = read_tensors(file)
+    updates, unknown = grouped(tensors)
+    if unknown or not updates:
+        what = f"{file.name} holds {some(unknown)}, which is no part of a LoRA" if unknown else f"{file.name} is empty"
+        raise UserError(what, KNOWN)
+    loaded = {where: {part: tensors[key] for part, key in keys.items()} for where, keys in updates.items()}
+    for (_, layer), parts in loaded.items():
+        if not is_whole(parts):
+            what = f"{file.name}: what it holds of layer {layer!r} is not one whole update: {', '.join(parts)}"
+            raise UserError(what, COPY_AGAIN)
+        if (alpha := parts.get("alpha")) is not None and alpha.size != 1:
+            raise UserError(f"{file.name}: the alpha of layer {layer!r} holds {alpha.size} numbers", COPY_AGAIN)
+    return Lora(path.name, file_sha256(file), strength, loaded, _config(file, path.is_dir(), metadata))
+
+
+def is_whole(parts: Collection[str]) -> bool:
+    """True if the parts make one update: none of a pair is missing, and there is none of another form."""
+    forms = [needed for needed in NEEDED if set(needed) & set(parts)]
+    complete = [needed for needed in forms if set(needed) <= set(parts)]
+    kronecker = any(part.startswith("lokr") for part in parts)
+    if kronecker and not has_kronecker(parts) or forms != complete:
+        return False
+    return len(forms) + kronecker == 1 or not forms and not kronecker and "diff_b" in parts
+
+
+def has_kronecker(parts: Collection[str]) -> bool:
+    return all({f"lokr_w{side}"} <= set(parts) or {f"lokr_w{side}_{x}" for x in "ab"} <= set(parts) for side in "12")
+
+
+def with_strength(text: str, option: str) -> tuple[Path, float]:
+    """The file of `FILE[:STRENGTH]`, and the strength. A name may hold a colon itself."""
+    name, colon, number = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        strength = float(number)
+    except ValueError:
+        if not Path(name).exists():
+            return Path(text), 1.0
+        what = f"{option} {Path(name).name}:{number}: {number!r} is no strength"
+        raise UserError(what, "give a number, as in FILE:0.8, or FILE alone for 1") from None
+    if not math.isfinite(strength):
+        raise UserError(f"{option} {Path(name).name}:{number} has no finite strength", "give a number, as in FILE:0.8")
+    return Path(name), strength
+
+
+def file_of(path: Path) -> Path:
+    """The safetensors file that a path names."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) > 1:
+            raise UserError(f"{path} holds {some([file.name for file in files])}", "give one of the files")
+        if not files:
+            raise UserError(f"{path} holds no safetensors file", "give the folder that peft or diffusers wrote")
+        return files[0]
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", "check the path behind --lora")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
+    return path
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
+    """(its tensors in float32, its metadata)."""
+    try:
+        content = file.read_bytes()
+        entries = deserialize(content)  # type: ignore[no-untyped-call]
+        tensors = {key: _floats(**tensor) for key, tensor in sorted(entries, key=itemgetter(0))}
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{file.name} cannot be read ({error})", COPY_AGAIN) from error
+    if broken := [key for key, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise UserError(f"{file.name} holds NaN or infinity in {some(broken)}", COPY_AGAIN)
+    return tensors, metadata
+
+
+def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
+    """A tensor of any type in float32. KeyError for a type that is not read."""
+    if dtype == "BF16":  # the upper half of a float32
+        values: NDArray[Any] = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    elif dtype == "F8_E5M2":  # the upper half of a float16
+        values = (np.frombuffer(data, "u1").astype("<u2") << 8).view("<f2")
+    elif dtype == "F8_E4M3":  # it has no infinity, and one NaN of each sign
+        codes = np.frombuffer(data, "u1")
+        exponent, fraction = (codes >> 3) & 15, codes & 7
+        magnitude = np.ldexp(np.where(exponent, 8.0, 0.0) + fraction, np.maximum(exponent, 1).astype(int) - 10)
+        values = np.where(codes & 127 == 127, np.nan, np.where(codes & 128, -magnitude, magnitude))
+    else:
+        values = np.frombuffer(data, NUMBERS[dtype])
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is told as infinity
+        return values.astype(np.float32).reshape(tuple(shape))
+
+
+def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
+    """peft's configuration, from its file in the same folder, or from the metadata."""
+    beside = file.with_name(CONFIG)
+    fields: Any = {}
+    try:
+        if beside.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
+            fields = json.loads(beside.read_bytes())
+        elif METADATA in metadata:
+            values = {
+                name: value for name, value in json.loads(metadata[METADATA]).items() if not name.startswith(ENCODER)
+            }
+            fields = {re.sub(f"^({'|'.join(DENOISERS)})", "", name): value for name, value in values.items()}
+        if fields.get("peft_type", FORMS[0]) not in FORMS:
+            raise UserError(f"{file.name} is of kind {fields['peft_type']}", KNOWN)
+        if fields.get("fan_in_fan_out"):
+            raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
+        alphas = dict(fields.get("alpha_pattern") or {})
+        return AdapterConfig(
+            _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
+            _number("r", fields.get("r") or None),
+            {re.compile(rf"(.*\.)?({pattern})$"): _number(pattern, alpha) for pattern, alpha in alphas.items()},
+            bool(fields.get("use_rslora")),
+        )
+    except (ValueError, AttributeError, TypeError, RecursionError, re.error) as error:
+        raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A number of the configuration, if it is said at all. ValueError for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{name} is {value!r:.20}")
+    return float(value)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few."""
+    all_names = list(names)
+    shown = ", ".join(repr(name) for name in all_names[:NAMED])
+    return shown if len(all_names) <= NAMED else f"{shown} and {len(all_names) - NAMED} more"

@@ -1,0 +1,71 @@
+"""What fills the slots of LoRA files: which layers have one, and the factors of every form."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewstep.export.lora.delta import delta
+from fewstep.export.lora.slots import SlotRequest, slots_of
+from fewstep.plans.errors import UserError
+from fewstep.runtime.lora.factors import factors
+from fewstep.runtime.lora.file import AlphaScale, read_lora, read_tensors
+from fewstep.runtime.lora.fill import filled
+
+
+def test_slots_are_asked_for_by_layers() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.ModuleList([nn.Linear(3, 2), nn.Conv2d(2, 2, 1, groups=2)])})
+    assert slots_of(module, SlotRequest(("b",))).layers == {"b.0": (2, 3)}
+    assert slots_of(module, SlotRequest(("a", "b.0"))).layers == {"a": (3, 2), "b.0": (2, 3)}
+    with pytest.raises(UserError, match=r"--lora-slots c: ModuleDict has no such .*; choose from 'a', 'b.0', or give"):
+        slots_of(module, SlotRequest(("c",)))
+    with pytest.raises(UserError, match="--rank is 0; give 1 to"):
+        SlotRequest(("a",), 0)
+
+
+def test_a_fused_layer_goes_to_the_slots_of_its_parts(tmp_path: Path) -> None:
+    attention = nn.ModuleDict({part: nn.Linear(3, 4) for part in ("to_q", "to_k", "to_v")})
+    block = nn.ModuleDict({"attn": attention, "proj_mlp": nn.Linear(3, 6)})
+    slots = slots_of(nn.ModuleDict({"single_transformer_blocks": nn.ModuleList([block])}), SlotRequest(("*",)))
+    up, down = torch.randn(18, 2), torch.randn(2, 3)
+    stem = "diffusion_model.single_blocks.0.linear1"
+    save_file({f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}, tmp_path / "a.safetensors")
+    inputs = filled(slots, [read_lora(str(tmp_path / "a.safetensors"))])
+    parts = [inputs[f"lora_down.{name}"] @ inputs[f"lora_up.{name}"] for name in slots.layers]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1).T, (up @ down).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_every_form_is_a_product_of_two_factors() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    ab = {"hada_w1_a": (6, 2), "hada_w1_b": (2, 36), "hada_w2_a": (6, 3), "hada_w2_b": (3, 36)}
+    core = {"hada_w1_a": (2, 6), "hada_w1_b": (2, 4), "hada_w2_a": (2, 6), "hada_w2_b": (2, 4)}
+    for parts in (
+        drawn(up=(6, 2, 1, 1), down=(2, 4, 3, 3)),
+        drawn(up=(6, 3, 1, 1), mid=(3, 2, 3, 3), down=(2, 4, 1, 1)),
+        drawn(**ab),
+        drawn(**core, hada_t1=(2, 2, 3, 3), hada_t2=(2, 2, 3, 3)),
+        drawn(lokr_w1=(2, 2), lokr_w2=(3, 2, 3, 3)),
+        drawn(lokr_w1_a=(2, 1), lokr_w1_b=(1, 2), lokr_w2_a=(3, 2), lokr_w2_b=(2, 2, 3, 3)),
+        drawn(lokr_w1=(2, 2), lokr_w2_a=(2, 3), lokr_w2_b=(2, 2), lokr_t2=(2, 2, 3, 3)),
+        drawn(diff=(6, 4, 3, 3)),
+        drawn(diff=(40, 4, 3, 3)),
+    ):
+        scale = AlphaScale(3.0)
+        up, down = factors({name: tensor.numpy() for name, tensor in parts.items()}, scale)
+        expected = delta(parts, scale).flatten(1).numpy()
+        np.testing.assert_allclose(up @ down, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e5m2", "float8_e4m3fn"])
+def test_files_of_every_float_are_read_without_torch(tmp_path: Path, dtype: str) -> None:
+    values = torch.tensor([0.0, 1.0, -2.5, 0.0019, 300.0]).to(getattr(torch, dtype))
+    save_file({"a": values}, tmp_path / "a.safetensors", {"one": "1"})
+    tensors, metadata = read_tensors(tmp_path / "a.safetensors")
+    assert np.array_equal(tensors["a"], values.float().numpy()) and metadata == {"one": "1"}

@@ -1,0 +1,222 @@
+"""LoRA files at run time: the slots of an export, beside what is merged."""
+
+import resource
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.main import main
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.loaded_network import ADAPTED_KEPT
+from fewstep.runtime.loading import load
+from tests.export.lora.lora_files import kohya, peft, updates, write
+
+FILE = """
+import torch
+from torch import nn
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
+
+class Denoiser(nn.Module):
+    '''A linear layer in the prologue, convolutions of each kernel, one of them behind a Concat, and attention.'''
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv_in, self.down = nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.mid, self.grouped = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
+        self.time, self.q, self.v = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 32, bias=False)
+        self.up, self.out = nn.Conv2d(48, 16, 3, padding=1, dilation=1), nn.Conv2d(16, 2, 3, padding=1)
+
+    def forward(self, x, time):
+        act = nn.functional.silu
+        e = self.time((time[:, None] / 1000 * torch.arange(1, 9)).sin())
+        a = act(self.conv_in(x))
+        h = act(self.grouped(act(self.mid(self.down(a) + e[:, :, None, None]))))
+        s = h.flatten(2).transpose(1, 2)
+        s = s + self.v(torch.softmax(self.q(s) @ s.transpose(1, 2) / 6, -1) @ s)
+        h = nn.functional.interpolate(s.transpose(1, 2).unflatten(2, h.shape[2:]), scale_factor=2.0)
+        return self.out(act(self.up(torch.cat([h, a], 1))))
+
+def make():
+    return Denoiser(), Spec("tiny", (2, 8, 8), (), "v", ScheduleSpec("cosine"))
+"""
+pytestmark = pytest.mark.slow
+LAYERS = ("conv_in", "down", "mid", "time", "q", "v", "up", "out")
+PLAN = "ddim:4"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A denoiser, a bundle of it with slots, and two LoRA files for all kinds of its layers."""
+    folder = tmp_path_factory.mktemp("slots")
+    (folder / "own.py").write_text(FILE)
+    export(options(folder, "slots", lora_slots=("*",), rank=8, verify="quick"))
+    space: dict[str, Any] = {}
+    exec(FILE, space)
+    module, _ = space["make"]()
+    for number, (layers, key) in enumerate(((LAYERS, peft), (LAYERS[2:], kohya))):
+        made = updates(module, layers, number)
+        small = {name: {part: 0.3 * tensor for part, tensor in parts.items()} for name, parts in made.items()}
+        write(folder / f"{number}.safetensors", small, key)
+    return folder
+
+
+def options(folder: Path, name: str, **asked: Any) -> ExportOptions:
+    return ExportOptions(f"{folder / 'own.py'}:make", folder / name, **asked)
+
+
+def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
+    first, second = folder / "0.safetensors", folder / "1.safetensors"
+    sampler = load(folder / "slots")
+    base = sampler.sample(PLAN, [0, 1])
+    for number, adapters in enumerate(({first: 1.0}, {first: 0.5, second: -0.7})):
+        texts = tuple(f"{path}:{strength}" for path, strength in adapters.items())
+        export(options(folder, f"merged_{number}", lora=texts, verify="quick"))
+        merged = load(folder / f"merged_{number}").sample(PLAN, [0, 1])
+        own = sampler.sample(PLAN, [0, 1], adapters=adapters)
+        assert np.abs(own - merged).max() < 1e-5 < 1e-2 < np.abs(own - base).max()
+        assert np.array_equal(sampler.adapted(adapters).sample_each([PLAN, PLAN], [0, 1]), own)
+        each = sampler.sample_each([PLAN, "ddim:2"], [0, 1], adapters=adapters)
+        assert np.abs(each[0] - own[0]).max() < 1e-5
+    assert np.array_equal(sampler.sample(PLAN, [0, 1]), base)
+
+
+def test_an_export_without_slots_says_nothing_of_them(folder: Path) -> None:
+    manifest = msgspec.json.decode((folder / "slots" / "manifest.json").read_bytes())
+    assert set(manifest["lora_slots"]["layers"]) == set(LAYERS) and manifest["lora_slots"]["rank"] == 8
+    assert manifest["lora_slots"]["graphs"]["prologue"] == ["time"]
+    assert manifest["provenance"]["commands"][0].endswith("--lora-slots '*' --rank 8")
+    export(options(folder, "plain", verify="quick"))
+    assert b"lora" not in (folder / "plain" / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="plain has no slots for LoRA files; export it with --lora-slots, or merge it"):
+        load(folder / "plain").sample(PLAN, adapters={folder / "0.safetensors": 1.0})
+
+
+def test_threads_switch_without_mixing_and_memory_does_not_grow(folder: Path) -> None:
+    paths = [folder / f"{number}.safetensors" for number in (0, 1)]
+    choices = [None, *({path: strength} for path in paths for strength in (0.3, 0.6, 1.0))]
+    sampler = load(folder / "slots")
+    expected = [sampler.sample(PLAN, [3], adapters=each) for each in choices]
+
+    def same(turn: int) -> bool:
+        which = turn * 5 % len(choices)
+        return np.array_equal(sampler.sample(PLAN, [3], adapters=choices[which]), expected[which])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(same, range(50)))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert all(pool.map(same, range(100)))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024  # kB
+    assert len(sampler._adapted) <= ADAPTED_KEPT
+
+
+def test_a_file_that_changed_is_read_again(folder: Path, tmp_path: Path) -> None:
+    sampler, path = load(folder / "slots"), tmp_path / "a.safetensors"
+    path.write_bytes((folder / "0.safetensors").read_bytes())
+    first = sampler.sample(PLAN, adapters={path: 1.0})
+    path.write_bytes((folder / "1.safetensors").read_bytes())
+    assert not np.array_equal(sampler.sample(PLAN, adapters={path: 1.0}), first)
+
+
+@pytest.mark.slow
+def test_int8_with_slots_is_as_near_as_merged_and_calibrated_again(folder: Path) -> None:
+    path, seeds = folder / "0.safetensors", range(100, 132)
+    export(options(folder, "merged", lora=(str(path),), verify="quick"))
+    for name in ("slots", "merged"):
+        calibrate(CalibrateOptions(folder / name, "ddim:8", ("cpu-x86",), trajectories=16))
+    exact = load(folder / "merged").sample("ddim:8", seeds)
+    merged = psnr(load(folder / "merged", "int8").sample("ddim:8", seeds), exact).mean()
+    slots = psnr(load(folder / "slots", "int8").sample("ddim:8", seeds, adapters={path: 1.0}), exact).mean()
+    assert merged > 50 and slots > merged - 1
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_baked_file_takes_an_onnx_adapter(folder: Path, tmp_path: Path, unroll: bool) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    line = ["bake", str(folder / "slots"), "--plan", PLAN, "-o", str(tmp_path / "run.onnx")]
+    adapter = folder / "0.safetensors"
+    assert main([*line, "--adapter", f"{adapter}:0.5", *["--unroll"] * unroll]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "run.onnx")
+    sampler, loaded, run = load(folder / "slots"), onnxruntime.LoraAdapter(), onnxruntime.RunOptions()
+    loaded.Load(str(tmp_path / "run.onnx_adapter"))
+    run.add_active_adapter(loaded)
+    noise = {"noise": sampler.draws([4])(0)}
+    for options, adapters in ((None, None), (run, {adapter: 0.5})):
+        (baked,) = session.run(None, noise, options)
+        assert np.abs(baked - sampler.sample(PLAN, [4], adapters=adapters)).max() < 1e-5
+
+
+def test_the_command_line_takes_adapters(folder: Path, tmp_path: Path) -> None:
+    adapter, output = folder / "0.safetensors", tmp_path / "x.npy"
+    line = ["run", str(folder / "slots"), "--plan", PLAN, "-n", "2", "-o", str(output)]
+    assert main([*line, "--adapter", f"{adapter}:0.5"]) == 0
+    expected = load(folder / "slots").sample(PLAN, [0, 1], adapters={adapter: 0.5})
+    assert np.array_equal(np.load(output), expected)
+
+
+def ones(*shape: int) -> Tensor:
+    return torch.ones(shape)
+
+
+PAIR = {"q.lora_A.weight": ones(1, 32), "q.lora_B.weight": ones(32, 1)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)}, "holds NaN or infinity in 'q"),
+        ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "0 of the 1 layers .* but 'r' is not"),
+        ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], and the"),
+        ({"q.lora_A.weight": ones(2, 32), "q.lora_B.weight": ones(32, 1)}, r"and the file down \[2, 32\], up \[32, 1"),
+        ({"q.lora_A.weight": ones(9, 32), "q.lora_B.weight": ones(32, 9)}, "rank 9 at 'q', and slots take 8; export"),
+        (PAIR | {"q.lora_magnitude_vector": ones(32)}, "holds DoRA, .*; merge it into a bundle: fewstep export"),
+        (PAIR | {"q.diff_b": ones(32)}, "changes the bias of 'q', which has no slot; merge it"),
+        ({"grouped.diff": ones(32, 8, 3, 3)}, "changes 'grouped', which has no slot for a LoRA; export with"),
+        ({"q.diff": ones(32, 32)}, "rank 32 at 'q', and slots take 8; export with --rank 32"),
+        (PAIR | {"q.alpha": torch.tensor(3e38)}, "makes infinity of 'q'; check its alpha"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(
+    folder: Path, tmp_path: Path, tensors: Mapping[str, Tensor], says: str
+) -> None:
+    save_file(dict(tensors), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=says) as failure:
+        load(folder / "slots").sample(PLAN, adapters={tmp_path / "a.safetensors": 2.0})
+    assert "\n" not in str(failure.value) and "a.safetensors" in str(failure.value)
+
+
+def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Path) -> None:
+    whole, cut = folder / "0.safetensors", tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:-9])
+    sampler = load(folder / "slots")
+    for adapters, says in (
+        ({cut: 1.0}, "cut.safetensors cannot be read"),
+        ({tmp_path / "no.safetensors": 1.0}, "there is no file .*no.safetensors"),
+        ({whole: float("nan")}, "0.safetensors has no finite strength"),
+        ({whole: "1"}, "has the strength '1'; give a number"),
+        ([whole], "is no mapping; give adapters="),
+    ):
+        with pytest.raises(UserError, match=says) as failure:
+            sampler.sample(PLAN, adapters=adapters)  # type: ignore[arg-type]
+        assert "\n" not in str(failure.value)
+
+
+def test_another_engine_runs_the_bundle_and_refuses_files(folder: Path) -> None:
+    pytest.importorskip("openvino")
+    sampler = load(folder / "slots", backend=OpenVino(batch=1))
+    assert np.abs(sampler.sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
+    with pytest.raises(UserError, match="this engine takes no LoRA files at run time; use onnxruntime on the CPU"):
+        sampler.sample(PLAN, adapters={folder / "0.safetensors": 1.0})
