@@ -1,0 +1,127 @@
+"""Structures: coordinates [N, 3] from noise, as Protenix-Mini makes them in a few steps (Gong et al. 2025, arXiv
+2507.11839), each step from a structure that is centred, turned and moved at random (AlphaFold 3, algorithm 19).
+
+    python examples/structures.py BUNDLE
+
+The trunk's embedding of a sequence is a condition: what depends on it alone runs once. The network is told
+c_noise = log(sigma / 16) / 4, for coordinates of deviation 16. The weights are random, where make() would load its own.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as f
+
+from fewstep.export import Condition, ScheduleSpec, Spec
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.noise import normal
+from fewstep.runtime import UserError, load
+from fewstep.runtime.execute import begin, combine, see, update
+from fewstep.runtime.sampler import Sampler
+
+ATOMS, WIDTH, HEADS, TRUNK = 12, 32, 2, 24
+SIGMA_DATA = 16.0
+TURNS = 2**30  # the first of the draws that turn, beyond all draws of plans
+
+
+class Block(nn.Module):
+    """Atoms that attend to each other, with a bias for each pair that the trunk knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = nn.Linear(WIDTH, 6 * WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.pair = nn.Linear(WIDTH, HEADS)
+        self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, h: Tensor, known: Tensor, pairs: Tensor) -> Tensor:
+        shift, scale, gate, shift2, scale2, gate2 = self.known(f.silu(known)).chunk(6, dim=2)
+        q, k, v = self.qkv(f.layer_norm(h, (WIDTH,)) * (1 + scale) + shift).unflatten(2, (3, HEADS, -1)).unbind(2)
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        scores = q @ k.transpose(2, 3) / (WIDTH // HEADS) ** 0.5 + self.pair(pairs).permute(0, 3, 1, 2)
+        seen = scores.softmax(dim=3) @ v
+        h = h + gate * self.out(seen.transpose(1, 2).flatten(2))
+        return h + gate2 * self.narrow(f.gelu(self.wide(f.layer_norm(h, (WIDTH,)) * (1 + scale2) + shift2)))
+
+
+class Network(nn.Module):
+    """F of EDM's preconditioning, on coordinates [B, ATOMS, 3]; D = c_skip x + c_out F is numbers of the plan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 3)
+        self.single, self.left, self.right = (nn.Linear(TRUNK, WIDTH) for _ in range(3))
+        self.time = nn.Sequential(nn.Linear(16, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+
+    def forward(self, x: Tensor, time: Tensor, trunk: Tensor) -> Tensor:
+        angles = (time - log(SIGMA_DATA) / 4)[:, None] * torch.exp(torch.linspace(0.0, 4.0, 8))
+        known = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))[:, None] + self.single(trunk)
+        pairs = self.left(trunk)[:, :, None] + self.right(trunk)[:, None]
+        h = self.first(x)
+        for block in self.blocks:
+            h = block(h, known, pairs)
+        result: Tensor = self.last(f.layer_norm(h, (WIDTH,)))
+        return result
+
+
+def make() -> tuple[nn.Module, Spec]:
+    torch.manual_seed(0)
+    trunk = Condition("trunk", input="trunk", shape=(ATOMS, TRUNK), dtype="float32")
+    low, high = SIGMA_DATA * 4e-4, SIGMA_DATA * 160.0
+    schedule = ScheduleSpec("edm", sigma_min=low, sigma_max=high, sigma_data=SIGMA_DATA)
+    return Network(), Spec("structures", (ATOMS, 3), (trunk,), "edm", schedule)
+
+
+def turned(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -> NDArray[Any]:
+    """Algorithm 19: centred, turned by a uniform rotation, and moved by a standard normal step. [B, N, 3]."""
+    drawn = draws(TURNS + number)  # [B, N, 3], of which four numbers are a quaternion and three the step
+    quaternion = np.concatenate([drawn[:, 0], drawn[:, 1, :1]], axis=1).astype(np.float64)
+    a, b, c, d = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a - b * b + c * c - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d],
+        ]
+    )
+    centred = x - x.mean(axis=1, keepdims=True)
+    return np.asarray(np.einsum("ijb,bnj->bni", rotation, centred) + drawn[:, 2:3], np.float32)
+
+
+def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[str, Any]) -> NDArray[np.float32]:
+    """[B, N, 3], each step from a structure that was turned. For plans of one row, as edm_euler: no former step is
+    turned with x."""
+    compiled, draws = sampler.compile(plan), sampler.draws(seeds)
+    if compiled.rows != 1:
+        raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", "give one of one row, as edm_euler:2@karras")
+    network, state = sampler.network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
+    for index, step in enumerate(compiled.steps):
+        before = [turned(state[0], draws, index)]
+        u = combine(step.input, before, np.float32)
+        state = update(compiled, see(compiled, index, before, u, network(index, step, u)), draws)
+    return np.asarray(combine(compiled.output, state, np.float32), np.float32)
+
+
+def main(bundle: str) -> None:
+    export(ExportOptions(source=f"{Path(__file__)}:make", output=Path(bundle)))
+    trunk = np.stack([normal(0, number, (ATOMS, TRUNK)) for number in range(2)])
+    with load(bundle) as sampler:
+        x = sample(sampler, "edm_euler:2@karras", [0, 1], {"trunk": trunk})
+    print(f"{bundle}: random weights, {len(x)} structures of {x.shape[1]} atoms in 2 steps, {x.std():.1f} wide")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/structures.py BUNDLE")
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"structures: {error}")

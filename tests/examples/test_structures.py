@@ -1,0 +1,46 @@
+"""Structures of AlphaFold 3's diffusion: algorithm 18 with a rotation a step, as Protenix-Mini runs it in two."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch, which exports them, is not installed")
+import torch
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.noise import normal
+from fewstep.runtime import UserError, load
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "structures.py"
+STEPS, SEEDS = 3, (4, 5)
+
+
+@pytest.mark.slow
+def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
+    """gamma 0 and eta 1: sigmas of the authors' schedule, D by hand, and the rotations that the draws name."""
+    names = runpy.run_path(str(EXAMPLE))
+    export(ExportOptions(f"{EXAMPLE}:make", tmp_path / "bundle"))
+    trunk = np.stack([normal(0, number, (12, 24)) for number in SEEDS])
+    sampler = load(tmp_path / "bundle")
+    samples = names["sample"](sampler, f"edm_euler:{STEPS}@karras", SEEDS, {"trunk": trunk})
+
+    module, data, draws = names["make"]()[0].eval(), 16.0, sampler.draws(SEEDS)
+    ends = (data * 160.0) ** (1 / 7), (data * 4e-4) ** (1 / 7)
+    sigmas = [(ends[0] + i / (STEPS - 1) * (ends[1] - ends[0])) ** 7 for i in range(STEPS)] + [0.0]
+    x = sigmas[0] * draws(0).astype(np.float64)
+    for index, (s, t) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        before = x
+        x = names["turned"](x, draws, index).astype(np.float64)
+        far = [np.linalg.norm(each[:, :, None] - each[:, None], axis=-1) for each in (before, x)]
+        np.testing.assert_allclose(*far, rtol=1e-5, atol=1e-4)  # distances stay, the centre moves to a normal step
+        assert np.abs(x.mean(1)).max() < 4
+        scaled = torch.from_numpy((x / np.hypot(s, data)).astype(np.float32))
+        with torch.no_grad():
+            raw = module(scaled, torch.full((2,), np.log(s) / 4).float(), torch.from_numpy(trunk)).numpy()
+        denoised = data**2 / (s**2 + data**2) * x + s * data / np.hypot(s, data) * raw
+        x = x + (t - s) * (x - denoised) / s
+    np.testing.assert_allclose(samples, x, rtol=1e-3, atol=1e-3)
+    with pytest.raises(UserError, match="of one row"):
+        names["sample"](sampler, "dpmpp_2m:3", SEEDS, {"trunk": trunk})
