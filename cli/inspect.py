@@ -56,6 +56,8 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"condition {_condition(condition)}"))
     for carried in contents.carried:
         root.add(escape(f"carries {_carried(carried)}"))
+    for output in contents.outputs:
+        root.add(escape(f"returns {output.name} {list(output.shape)} beside the prediction"))
     _add_ahead(root, contents)
     for field, graph in contents.companions.items():
         branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))

@@ -40,6 +40,7 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
 from fewstep.runtime.sizes import sized
+from fewstep.runtime.slots import Slots
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")
@@ -83,7 +84,8 @@ class RunOptions(Options):
     image: A picture to start from, with --strength.
     strength: Share of the plan's steps that are run, above 0 and up to 1: the picture is noised that far.
     seed: Seed of the first sample; the others count up from it.
-    output: The file to write. A .png file has pictures; a .npy file has x as it is sampled, which may be latents.
+    output: The file to write. A .png file has pictures; a .npy file has x as it is sampled, which may be latents. Named
+        outputs go to files beside it, as samples.depth.npy.
     columns: Samples in a row of the grid. Default: a square grid.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else none.
     threads: Threads on the CPU, for onnxruntime and openvino; 0 for one per physical core.
@@ -178,11 +180,13 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
     batch = _batch(options, bundle.manifest.x_shape)
     branches = {UNCOND: negative} if negative else {}
-    x, plan = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
+    x, plan, beside = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
         decoder = load_autoencoder(bundle, options.threads, encoder=False)
         x = decoder.decode(x) if tiled is None else decode_tiles(decoder, x, tiled.tiles)
     write(x, options.output, options.columns, options.scale)
+    for name, tensor in beside.items():
+        write(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
     return x, plan
 
 
@@ -231,10 +235,10 @@ def _sampled(
     branches: Mapping[str, Values],
     given: Mapping[str, NDArray[np.float32]],
     progress: Progress,
-) -> tuple[NDArray[np.float32], str]:
-    """The samples [N, *x_shape], `batch` at a time, and the plan's name. `shape` has the sizes of a sample, or says how
-    it is tiled."""
-    count, parts = options.count, []
+) -> tuple[NDArray[np.float32], str, dict[str, NDArray[np.float32]]]:
+    """The samples [N, *x_shape], `batch` at a time, the plan's name, and the named outputs of the last evaluations.
+    `shape` has the sizes of a sample, or says how it is tiled."""
+    count, parts, left = options.count, [], list[Slots]()
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
     engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
     with opened(options.bundle, *engine) as loaded:
@@ -272,8 +276,9 @@ def _sampled(
                 if isinstance(shape, Tiling)
                 else sampler.steps(plan, seeds, **asked)
             )
-            parts.append(_sample(states, plan, seeds, progress))
-    return np.concatenate(parts), plan.name
+            parts.append(_sample(states, plan, seeds, progress, left))
+    beside = {name: np.concatenate([each.named[name] for each in left]) for name in left[0].named} if left else {}
+    return np.concatenate(parts), plan.name, beside
 
 
 def _batch(options: RunOptions, x_shape: Sequence[int]) -> int:
@@ -293,8 +298,10 @@ def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
 
 
-def _sample(states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress) -> NDArray[np.float32]:
-    """The sample that a run ends with, with progress after each step."""
+def _sample(
+    states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Slots]
+) -> NDArray[np.float32]:
+    """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
 
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
@@ -302,6 +309,7 @@ def _sample(states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progr
         for state in states:
             progress(which, state.index + 1, len(plan.steps))
             yield state
+        left.extend([] if state.slots is None else [state.slots])
 
     return finite_sample(plan, told())
 

@@ -78,6 +78,7 @@ def inspect(options: InspectOptions) -> Contents:
         schedule=manifest.schedule,
         conditions=manifest.conditions,
         carried=manifest.carried,
+        outputs=manifest.outputs,
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=() if manifest.verification in unreadable else verified_stages(bundle),

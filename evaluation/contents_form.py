@@ -4,7 +4,7 @@ import msgspec
 
 from fewstep.evaluation.results import Operation
 from fewstep.evaluation.verified import VerifiedStage
-from fewstep.plans.spec import Carried, ScheduleSpec
+from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec
 from fewstep.runtime.bundle.manifest import (
     Affine,
     Condition,
@@ -133,6 +133,7 @@ class Contents(Struct, frozen=True):
     schedule: ScheduleSpec
     conditions: tuple[Condition, ...]
     carried: tuple[Carried, ...]
+    outputs: tuple[NamedOutput, ...]
     conditioner: GraphContents | None
     prologue: GraphContents | None
     verified: tuple[VerifiedStage, ...]

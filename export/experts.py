@@ -86,10 +86,9 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
             raise UserError(
                 f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
             )
-    if spec.carried or denoiser.carried:
-        raise UserError(
-            f"expert {expert.name} beside tensors that are carried", "carry them in a bundle of one network"
-        )
+    if spec.beside or denoiser.beside:
+        what = "tensors that are carried" if spec.carried or denoiser.carried else "named outputs"
+        raise UserError(f"expert {expert.name} beside {what}", "have them in a bundle of one network")
     if expert.until == PURE_NOISE:
         check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 

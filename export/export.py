@@ -332,6 +332,7 @@ def _manifest(
         policy=spec.policy,
         carried=spec.carried,
         lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
+        outputs=spec.outputs,
     )
 
 

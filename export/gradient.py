@@ -83,8 +83,9 @@ def with_gradient(
         if choice not in choices:
             raise UserError(f"a gradient with {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
     check_sizes(spec)
-    if spec.carried:
-        raise UserError("a gradient of a denoiser with carried tensors", "export the form that carries none")
+    if spec.beside:
+        what = "carried tensors" if spec.carried else "named outputs"
+        raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
     if spec.towards is not None:
         raise UserError(
             f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"

@@ -28,10 +28,9 @@ NAME_THEM = "name x, time, output and the conditions in the spec as the file doe
 
 def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
-    if spec.carried:
-        raise UserError(
-            f"spec {spec.name!r} carries tensors in an .onnx file", "export the torch module, as FILE.py:FUNCTION"
-        )
+    if spec.beside:
+        what = "carries tensors" if spec.carried else "has named outputs"
+        raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module, as FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
     ports = {spec.x: Value(X, FLOAT32, (BATCH, *free_x_shape(spec)))}
     ports |= {name: Value(port, FLOAT32, (BATCH,)) for port, name in spec.times.items()}

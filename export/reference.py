@@ -36,11 +36,11 @@ class TorchReference:
         output: Array = predicted(self.spec, call(self.module, self.spec, _tensors(feeds), where)).numpy()
         return output
 
-    def carried(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if not self.spec.carried:
+    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if not self.spec.beside:
             return {}
         _, *returned = call(self.module, self.spec, _tensors(feeds))
-        return {name: tensor.numpy() for name, tensor in zip(self.spec.takes_carried, returned, strict=True)}
+        return {name: tensor.numpy() for name, tensor in zip(self.spec.beside, returned, strict=True)}
 
     def draws(self) -> str:
         return drawing(self.module, self.program)
@@ -96,7 +96,7 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
 
 def predicted(spec: Spec, returned: Any) -> Any:
     """The prediction of what a module returns."""
-    return returned[0] if spec.carried else returned
+    return returned[0] if spec.beside else returned
 
 
 def signature(spec: Spec) -> str:

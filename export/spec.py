@@ -18,9 +18,20 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec
+from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.lora_slots import LoraSlots
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Affine, Condition, DType, Manifest, Policy, Size, Spectrogram
+from fewstep.runtime.bundle.manifest import (
+    CARRIED,
+    NAMED,
+    NEXT,
+    Affine,
+    Condition,
+    DType,
+    Manifest,
+    Policy,
+    Size,
+    Spectrogram,
+)
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.policies import policy_problem
@@ -47,6 +58,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
         "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
     ),
     "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
+    "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),
     "to": (str | None, "give the name of the input that is the second time, or leave it out"),
@@ -67,6 +79,9 @@ class Spec:
 
     A network that makes a long sample chunk by chunk takes and returns what it carries, such as keys and values:
     `forward(x, time, *conditions, *carried)` -> (prediction, *carried), tensors [B, *shape] in the order given here.
+
+    A network that also makes tensors that no step reads, such as a depth or the logits of a class, returns them as
+    `outputs` behind the prediction, and before what it carries: (prediction, *outputs, *carried).
 
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
@@ -89,6 +104,7 @@ class Spec:
     policy: Policy | None = None
     spectrogram: Spectrogram | None = None
     carried: tuple[Carried, ...] = ()
+    outputs: tuple[NamedOutput, ...] = ()
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -105,9 +121,9 @@ class Spec:
         return {CARRIED + each.name: each for each in self.carried}
 
     @property
-    def returns_carried(self) -> dict[str, Carried]:
-        """The ports of the graph that return what it carries."""
-        return {NEXT + each.name: each for each in self.carried}
+    def beside(self) -> dict[str, Carried | NamedOutput]:
+        """The ports of the graph that return something beside the prediction, in their order."""
+        return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -134,9 +150,13 @@ class Spec:
         if self.heads < (least := 1 if self.steers is None else 2):
             raise UserError(f"spec {self.name!r} has {self.heads} heads", f"give at least {least}")
         inputs = [condition.input for condition in self.conditions]
-        for each in self.carried:
+        if self.outputs and self.sizes:
+            raise UserError(f"spec {self.name!r} has named outputs and free sizes", "leave one of them out")
+        beside: tuple[Carried | NamedOutput, ...] = (*self.carried, *self.outputs)
+        for each in beside:
             if not each.name.isidentifier() or any(size < 1 for size in each.shape):
-                what = f"spec {self.name!r} carries {each.name!r} of shape {list(each.shape)}"
+                does = "carries" if isinstance(each, Carried) else "returns"
+                what = f"spec {self.name!r} {does} {each.name!r} of shape {list(each.shape)}"
                 raise UserError(what, "give a name of letters and digits, and the shape of one sample")
         ports = [begin + each.name for each in self.carried for begin in (CARRIED, NEXT)]
         for names, kind, fix in (
@@ -151,7 +171,7 @@ class Spec:
                 "x, time, to, output and conditions have their own",
             ),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
-            ([each.name for each in self.carried], "carried tensors", "rename one"),
+            ([each.name for each in beside], "carried tensors or outputs", "rename one"),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
@@ -238,8 +258,8 @@ class Reference(Protocol):
         """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
         ...
 
-    def carried(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The carried tensors [B, *shape] that it returns, by the ports that take them."""
+    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What it returns beside the prediction, [B, *shape], by the ports that return it."""
         ...
 
     def draws(self) -> str:

@@ -18,6 +18,7 @@ from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Carried
 from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.sizes import sized
 
@@ -43,7 +44,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.takes_carried]
     try:
         written = written_out(module, example) if isinstance(module, GradientModule) else module
-        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.returns_carried])
+        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.beside])
     except UserError as error:
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX form", error.what)
         if operation is not None and isinstance(module, GradientModule):
@@ -91,8 +92,8 @@ def check_weights(module: torch.nn.Module) -> None:
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
     returned, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
-    if spec.carried:
-        _check_carried(module, spec, returned, example[-len(spec.carried) :])
+    if spec.beside:
+        _check_beside(module, spec, returned, len(example[0]))
     output = predicted(spec, returned)
     if [tensor._version for tensor in example] != versions:
         who = changed_inputs(module, tuple(map(torch.clone, example)))
@@ -112,15 +113,17 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
         raise UserError(what, fix)
 
 
-def _check_carried(module: torch.nn.Module, spec: Spec, returned: Any, taken: tuple[torch.Tensor, ...]) -> None:
-    """UserError unless a module returns its prediction, and what it carries as it takes it."""
-    names = ", ".join(each.name for each in spec.carried)
-    fix = f"let {signature(spec)} return (prediction, {names}), each shaped as it was taken"
-    if not isinstance(returned, tuple) or len(returned) != 1 + len(taken):
+def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:
+    """UserError unless a module returns its prediction, its named outputs, and what it carries as it takes it."""
+    wanted = spec.beside.values()
+    names = ", ".join(each.name for each in wanted)
+    fix = f"let {signature(spec)} return (prediction, {names}), each as the spec says"
+    if not isinstance(returned, tuple) or len(returned) != 1 + len(wanted):
         count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
-        raise UserError(f"{module_name(module)} carries {names} and returned {count}", fix)
-    for each, before, after in zip(spec.carried, taken, returned[1:], strict=True):
-        if not isinstance(after, torch.Tensor) or (after.shape, after.dtype) != (before.shape, before.dtype):
-            has = f"{list(after.shape)} of {after.dtype}" if isinstance(after, torch.Tensor) else type(after).__name__
-            wants = f"{list(before.shape)} of {before.dtype}"
-            raise UserError(f"{module_name(module)} returned {each.name!r} as {has}, and takes {wants}", fix)
+        raise UserError(f"{module_name(module)} has {names} beside its prediction, and returned {count}", fix)
+    for each, tensor in zip(wanted, returned[1:], strict=True):
+        dtype = each.dtype if isinstance(each, Carried) else "float32"
+        form = f"{[batch, *each.shape]} of torch.{dtype}"
+        has = f"{list(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        if has != form:
+            raise UserError(f"{module_name(module)} returned {each.name!r} as {has}, not {form}", fix)

@@ -35,7 +35,7 @@ from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 
@@ -92,7 +92,7 @@ class ReferenceOutputs:
     tolerance: float
     points: tuple[ComparisonPoint, ...]
     outputs: tuple[Array, ...]
-    carried: tuple[Mapping[str, Array], ...]
+    beside: tuple[Mapping[str, Array], ...]
     mixed: tuple[Mapping[str, Array], Array]
     dependence: UserError | None
 
@@ -132,7 +132,7 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
         reference.tolerance,
         every,
         tuple(outputs),
-        tuple(reference.carried(point.feeds) for point in every),
+        tuple(reference.beside(point.feeds) for point in every),
         (feeds, alone),
         dependence,
     )
@@ -165,10 +165,12 @@ def compare(
         for done, (point, output) in enumerate(zip(expected.points, expected.outputs, strict=True), 1):
             returned = run(point.feeds)
             comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
-            for name, tensor in expected.carried[done - 1].items():
-                if differs(tensor, returned[name.replace(CARRIED, NEXT, 1)], tolerance):
-                    name = name.removeprefix(CARRIED)
-                    what = f"the {stage} graph carries another {name!r} on than {expected.engine}, at {point}"
+            for name, tensor in expected.beside[done - 1].items():
+                if differs(tensor, returned[name], tolerance):
+                    does = f"carries another {name.removeprefix(NEXT)!r} on"
+                    if name.startswith(NAMED):
+                        does = f"returns another {name.removeprefix(NAMED)!r}"
+                    what = f"the {stage} graph {does} than {expected.engine}, at {point}"
                     raise UserError(
                         what, IN_FLOAT32 if stage == "float16" else "report the module: fewstep is at fault"
                     )
@@ -232,7 +234,9 @@ def one_sample(source: Source) -> float | None:
 def _carried_on(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
     """The point, with what the reference carries on after none, one or two runs there."""
     for _ in range(number % 3):
-        point = replace(point, feeds={**point.feeds, **reference.carried(point.feeds)})
+        beside = reference.beside(point.feeds).items()
+        carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in beside if name.startswith(NEXT)}
+        point = replace(point, feeds={**point.feeds, **carried})
     return point
 
 

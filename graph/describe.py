@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Role, TensorEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, Role, TensorEntry
 
 
 def describe(
@@ -12,7 +12,7 @@ def describe(
 ) -> manifest.GraphEntry:
     """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
 
-    Outputs are rows where x is no input (a prologue), else the denoiser's output and what it carries.
+    Outputs are rows where x is no input (a prologue), else the denoiser's outputs and what it carries.
     """
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     roles |= {value.name: "carried" for value in graph.inputs if value.name.startswith(CARRIED)}
@@ -26,6 +26,8 @@ def describe(
 
 
 def _output_role(value: Value) -> Role:
+    if value.name.startswith(NAMED):
+        return "named"
     return "carried" if value.name.startswith(NEXT) else "output"
 
 

@@ -41,6 +41,7 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
         value.name for value in graph.inputs if value.name != x
     )  # what depends on neither is inside
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
+    inside.update(value.name for value in graph.outputs)  # no graph returns what it is fed
     rows = _boundary(graph, inside, x)
     while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
         inside.update(inner)

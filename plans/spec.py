@@ -77,6 +77,14 @@ class Carried(Strict, frozen=True):
     dtype: Literal["float32", "int64"] = "float32"
 
 
+class NamedOutput(Strict, frozen=True):
+    """A tensor that a denoiser returns beside its prediction, float32 of `shape` per sample, and that no step reads:
+    a mask, a depth, the logits of a class."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
 PURE_NOISE = -sys.float_info.max  # below the lambda of every step but of one at pure noise
 
 

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Plan, Row, Step, Term, array
 from fewstep.runtime.slots import Carrying, Made, Slot, Slots
 
@@ -73,8 +74,8 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class StepState(Seen, frozen=True):
-    """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors, if any
-    are."""
+    """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors
+    and named outputs, if any are."""
 
     after: Sequence[Array]
     slots: Slots | None = None
@@ -193,7 +194,7 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
 
 
 def carry(plan: Plan, step: Step, slots: Slots, made: Made, dtype: DTypeLike = np.float32) -> Slots:
-    """The slots after a step, at which the network made carried tensors [branches * B, *shape]."""
+    """What is left after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
     banks = {name: list(bank) for name, bank in slots.banks.items()}
     for write in step.carry:
         name = plan.banks[write.bank].name
@@ -202,7 +203,13 @@ def carry(plan: Plan, step: Step, slots: Slots, made: Made, dtype: DTypeLike = n
         branches = tuple(branch for branch in read[0].branches if all(branch in each.branches for each in read))
         value = combine(tuple(filter(None, write.row)), [each.of(branches) for each in read], dtype)
         banks[name][write.slot] = Slot(branches, value)
-    return Slots({name: tuple(bank) for name, bank in banks.items()})
+    first = step.branches.index(COND) if COND in step.branches else 0
+    named = {
+        name: tensor.reshape(len(step.branches), -1, *tensor.shape[1:])[first]
+        for name, tensor in made.items()
+        if name not in banks
+    }
+    return Slots({name: tuple(bank) for name, bank in banks.items()}, named)
 
 
 def execute(
@@ -217,7 +224,7 @@ def execute(
 
     Args:
         network: `network(index, step, u)` -> one output per branch and head of the step, each of u's shape [B, ...].
-            `Carrying` for a plan with banks.
+            `Carrying` for one that returns more: carried tensors, or named outputs.
         draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
         given: the plan's given tensors [B, ...].
         hold: a part of the sample that is known.

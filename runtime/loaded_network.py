@@ -13,7 +13,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import mixed_plans
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT, Body, GraphEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, Body, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
@@ -75,7 +75,7 @@ class LoadedNetwork:
         return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
 
     def carrying(self, plan: Plan, samples: int, values: BranchValues, carried: Slots | None) -> Carrying:
-        """The network along a plan that carries tensors, for `execute`; None begins with zeros."""
+        """The network with all that it returns, for `execute`; None begins what it carries with zeros."""
         fed = self.own_feeds(plan, samples, values)
 
         def evaluate(index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
@@ -83,7 +83,8 @@ class LoadedNetwork:
             ports = {CARRIED + name: array for name, array in taken.items()}
             output, returned = self.called(x, {**fed(index), **ports}, step.group)
             made = {bank.name: returned[NEXT + bank.name] for bank in plan.banks}
-            return mixed_plans.split_outputs(output, step), made
+            named = {each.name: returned[NAMED + each.name] for each in self.bundle.manifest.outputs}
+            return mixed_plans.split_outputs(output, step), made | named
 
         return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
 

@@ -119,7 +119,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> tuple[Float32, Slots]:
-        """`sample`, and what the next run carries on from: for a denoiser that makes a long sample chunk by chunk.
+        """`sample`, and what the run leaves: named outputs, in `named`, and what the next run carries on from, for a
+        denoiser that makes a long sample chunk by chunk.
 
             carried = None
             for number, vowel in enumerate(vowels):
@@ -131,7 +132,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         compiled, held = self._one_plan(request, plan)
         (last,) = deque(finite_states(self._run(request, compiled, held), compiled), maxlen=1)
         if last.slots is None:
-            raise UserError(f"{self.bundle.path} carries nothing from run to run", "call sample")
+            raise UserError(f"{self.bundle.path} leaves nothing beside its samples", "call sample")
         return finite_sample(compiled, [last], held), last.slots
 
     def steps(
@@ -357,8 +358,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
         """One plan for all samples."""
         run = (plan, len(request.seeds), request.values)
-        sampler = self.adapted(request.settings.get("adapters"))
-        network = sampler.carrying(*run, request.settings.get("carried")) if plan.banks else sampler._network(*run)
+        sampler, has_more = self.adapted(request.settings.get("adapters")), plan.banks or self.bundle.manifest.outputs
+        network = sampler.carrying(*run, request.settings.get("carried")) if has_more else sampler._network(*run)
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
         return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))

@@ -1,10 +1,10 @@
-"""Carried tensors of a run: what a network is fed of them, and what it leaves for later steps and for the next run.
+"""What a run leaves beside its samples: carried tensors, for later steps and for the next run, and named outputs.
 
 `Slots` are values: a run makes new ones, and changes none. A program that streams owns them, as many as it has streams.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 
 Array = NDArray[Any]
-Made = Mapping[str, Array]  # carried tensors by name, [branches * B, *shape]
+Made = Mapping[str, Array]  # carried tensors and named outputs by name, [branches * B, *shape]
 CarryingCall = Callable[[int, Step, Array, Made], tuple[Sequence[Array], Made]]
 
 
@@ -36,12 +36,14 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Slots:
-    """The carried tensors of B samples, by name: slot by slot, None where a slot is empty.
+    """The carried tensors of B samples, by name: slot by slot, None where a slot is empty. `named` are the named
+    outputs of the last evaluation [B, *shape], of its conditional branch where it has several.
 
     It comes from a run, for the next run of as many samples along the same plan. `numpy` arrays are all that it holds.
     """
 
     banks: Mapping[str, tuple[Slot | None, ...]]
+    named: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -57,12 +59,13 @@ class Slots:
             parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])[:, list(samples)]
             return Slot(slot.branches, parts.reshape(-1, *slot.value.shape[1:]))
 
-        return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()})
+        named = {name: tensor[list(samples)] for name, tensor in self.named.items()}
+        return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named)
 
 
 @dataclass(frozen=True)
 class Carrying:
-    """A network that takes and returns carried tensors, and the slots that its run begins with."""
+    """A network that returns more than its prediction, and the slots that its run begins with."""
 
     call: CarryingCall
     slots: Slots

@@ -101,8 +101,8 @@ class OnnxReference:
         output: Array = outputs.astype(np.float32)
         return output
 
-    def carried(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return {}  # `with_ports` refuses a spec that carries
+    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return {}  # `with_ports` refuses a spec that has more
 
     def draws(self) -> str:
         nodes = onnx.load(self.path, load_external_data=False).graph.node

@@ -8,7 +8,7 @@ from operator import mul
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.companions import companion_problem
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT, GraphEntry, Manifest, TensorEntry
+from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.policies import policy_problem
@@ -151,6 +151,8 @@ def _of_bodies(manifest: Manifest) -> Problems:
         yield "bodies", "there is none"
     if len({each.name for each in manifest.carried}) < len(manifest.carried):
         yield "carried", "two have the same name"
+    if len({each.name for each in manifest.outputs}) < len(manifest.outputs):
+        yield "outputs", "two have the same name"
     first, *others = free_x_shape(manifest)
     for field, graph in _bodies(manifest):
         roles = [tensor.role for tensor in graph.inputs]
@@ -160,6 +162,9 @@ def _of_bodies(manifest: Manifest) -> Problems:
             ports = {(each.name, each.shape, each.dtype) for each in tensors if each.role == "carried"}
             if ports != {(begin + each.name, (BATCH, *each.shape), each.dtype) for each in manifest.carried}:
                 yield field, f"its carried tensors are {sorted(name for name, *_ in ports)}"
+        beside = {(each.name, each.shape) for each in graph.outputs if each.role == "named"}
+        if beside != {(NAMED + each.name, (BATCH, *each.shape)) for each in manifest.outputs}:
+            yield field, f"its named outputs are {sorted(name for name, _ in beside)}"
         for tensor in (*graph.inputs, *graph.outputs):
             heads = manifest.heads if tensor.role == "output" else 1
             wanted = (BATCH, heads * first if isinstance(first, int) else first, *others)

@@ -9,14 +9,18 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fewstep.plans.spec import By, Carried, Prediction, ScheduleSpec, Strict
+from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
 CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
 
-Role = Literal["x", "time", "to", "condition", "row", "group", "carried", "output", "ids", "mask", "latent", "image"]
+NAMED = "named_"  # begins the names of the ports that return a named output
+
+Role = Literal[
+    "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
+]
 Precision = Literal["float32", "float16", "int8"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
@@ -378,5 +382,6 @@ class Manifest(Strict, frozen=True):
     fitted: tuple[FittedPlan, ...] = ()
     conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
+    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
     lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them

@@ -148,10 +148,10 @@ class Returns(Causal):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made[0], "Returns carries past, count and returned Tensor"),
-        (lambda made: made[:2], "Returns carries past, count and returned 2 values"),
-        (lambda made: (made[0], made[1][:, :, 1:], made[2]), r"returned 'past' as \[3, 16, 2\] of torch.float32, and "),
-        (lambda made: (*made[:2], made[2].float()), r"returned 'count' as \[3, 1\] of torch.float32, and takes"),
+        (lambda made: made[0], "Returns has past, count beside its prediction, and returned Tensor"),
+        (lambda made: made[:2], "Returns has past, count beside its prediction, and returned 2 values"),
+        (lambda made: (made[0], made[1][:, :, 1:], made[2]), r"returned 'past' as \[3, 16, 2\] of torch.float32, not "),
+        (lambda made: (*made[:2], made[2].float()), r"returned 'count' as \[3, 1\] of torch.float32, not"),
     ],
 )
 def test_a_module_that_carries_otherwise_is_refused(change, message: str) -> None:

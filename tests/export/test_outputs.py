@@ -1,0 +1,147 @@
+"""Denoisers that return more than their prediction: a depth, the logits of a class, a code of what they are given."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.run import RunOptions, run
+from fewstep.export import Condition, NamedOutput, ScheduleSpec, Spec
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.trace import trace
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import stacked
+from fewstep.runtime.loading import load
+
+SOURCE = "from tests.export.test_outputs import Seeing, spec\n\n\ndef make():\n    return Seeing(), spec()\n"
+WIDTH = 32
+
+
+def spec(**changed) -> Spec:
+    picture = Condition("picture", "picture", (1, 8, 8), "float32", null=0.0, typical=(-1.0, 1.0))
+    named = (NamedOutput("depth", (1, 4, 4)), NamedOutput("logits", (3,)), NamedOutput("code", (5,)))
+    fields = {"conditions": (picture,), "outputs": named, **changed}
+    return Spec("seeing", (1, 8, 8), prediction="flow", schedule=ScheduleSpec("flow"), **fields)
+
+
+class Seeing(nn.Module):
+    """A flow, a depth of half its size (as PrimeDepth reads one off a denoiser's features), logits of a class (as
+    MT-Diffusion's other decoders make them), and a code of the picture alone (as DiTi's encoder)."""
+
+    def __init__(self, changed=lambda returned: returned) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle = nn.Conv2d(2, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.time, self.last = nn.Linear(1, WIDTH), nn.Conv2d(WIDTH, 1, 3, padding=1)
+        self.depth = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, 2, 1), nn.SiLU(), nn.Conv2d(WIDTH, 1, 3, padding=1))
+        self.label, self.encoder = nn.Linear(WIDTH, 3), nn.Sequential(nn.Linear(64, 16), nn.SiLU(), nn.Linear(16, 5))
+        self.changed = changed
+
+    def forward(self, x: Tensor, time: Tensor, picture: Tensor):
+        h = torch.relu(self.first(torch.cat([x, picture], 1)) + self.time(time[:, None] / 1000)[:, :, None, None])
+        h = torch.relu(self.middle(h))
+        return self.changed((self.last(h), self.depth(h), self.label(h.mean((2, 3))), self.encoder(picture.flatten(1))))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    (folder / "seeing.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'seeing.py'}:make", folder / "bundle"))
+    return folder / "bundle"
+
+
+PICTURES = stacked([8, 9], 0, (1, 8, 8))
+
+
+def in_torch(guidance: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Three Euler steps by hand, and what the last conditional evaluation returned."""
+    network, x, picture = Seeing().eval(), torch.from_numpy(stacked([1, 2], 0, (1, 8, 8))), torch.from_numpy(PICTURES)
+    named: list[np.ndarray] = []
+    for i in range(3):
+        with torch.no_grad():
+            time = torch.full((2,), 1000 * (1 - i / 3))
+            v, *beside = network(x, time, picture)
+            away = network(x, time, torch.zeros_like(picture))[0]
+        x, named = x - (away + guidance * (v - away)) / 3, [each.numpy() for each in beside]
+    return x.numpy(), named
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_run_leaves_the_outputs_of_its_last_conditional_evaluation(bundle: Path, guidance: float) -> None:
+    sampler, (expected, named) = load(bundle), in_torch(guidance)
+    asked = ("euler:3@trailing", [1, 2], {"picture": PICTURES}, guidance)
+    x, left = sampler.carry_on(*asked)
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+    assert {name: tensor.shape for name, tensor in left.named.items()} == {
+        "depth": (2, 1, 4, 4), "logits": (2, 3), "code": (2, 5)
+    }  # fmt: skip
+    for name, tensor in zip(("depth", "logits", "code"), named, strict=True):
+        np.testing.assert_allclose(left.named[name], tensor, atol=1e-5)
+    np.testing.assert_array_equal(sampler.sample(*asked), x)
+    *_, last = sampler.steps(*asked)
+    np.testing.assert_array_equal(last.slots.of([1]).named["depth"], left.named["depth"][1:])
+
+
+def test_the_lowering_reaches_them(bundle: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.npz"
+    np.savez(rows, picture=stacked(range(4), 1, (1, 8, 8)))
+    calibrate(CalibrateOptions(bundle, "euler:3@trailing", ("cpu-x86",), 4, conditions=rows))
+    asked = ("euler:3@trailing", [1, 2], {"picture": PICTURES})
+    with load(bundle) as exact, load(bundle, "int8") as lowered:
+        coverage = lowered.bundle.manifest.bodies["int8-cpu-x86"].graph.coverage
+        assert coverage is not None  # of the inner layers the depth's is one; its last stays float, as the prediction's
+        assert coverage.int8_ops == ("conv2d_1_product", "conv2d_3_product")
+        (_, exact_left), (_, left) = exact.carry_on(*asked), lowered.carry_on(*asked)
+    for name in ("depth", "logits", "code"):
+        own, others = left.named[name], exact_left.named[name]
+        assert np.linalg.norm(own - others) < 0.1 * np.linalg.norm(others)
+
+
+def test_run_writes_them_beside_the_samples(bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    file = tmp_path / "samples.npy"
+    asked = (f"picture=@{tmp_path / 'pictures.npy'}",)
+    run(RunOptions(bundle, "euler:3@trailing", samples=2, condition=asked, seed=1, output=file))
+    expected = load(bundle).carry_on("euler:3@trailing", [1, 2], {"picture": PICTURES})[1].named
+    for name in ("depth", "logits", "code"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"samples.{name}.npy"), expected[name])
+
+
+def test_a_baked_file_has_the_sample_alone(bundle: Path, tmp_path: Path) -> None:
+    bake(BakeOptions(bundle, "euler:3@trailing", tmp_path / "baked.onnx"))
+    session = onnxruntime.InferenceSession(tmp_path / "baked.onnx", providers=["CPUExecutionProvider"])
+    fed = {"noise": stacked([1, 2], 0, (1, 8, 8)), "picture": PICTURES}
+    (x,) = session.run(None, fed)
+    np.testing.assert_allclose(x, in_torch(1.0)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda made: made[0], "has depth, logits, code beside its prediction, and returned Tensor"),
+        (lambda made: (*made[:3], made[3][:, :4]), r"returned 'code' as \[3, 4\] of torch.float32, not \[3, 5\]"),
+    ],
+)
+def test_a_module_that_returns_something_else_is_refused(changed, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trace(Seeing(changed), spec())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"outputs": (NamedOutput("depth", (0,)),)}, "returns 'depth' of shape"),
+        ({"outputs": (NamedOutput("depth", (1,)), NamedOutput("depth", (2,)))}, "named 'depth'"),
+        ({"outputs": ({"name": "depth"},)}, "field 'outputs'"),
+    ],
+)
+def test_a_spec_that_is_wrong_is_refused(changed, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        spec(**changed)
