@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.noise import normal
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
-from fewstep.runtime import Sampler
+from fewstep.runtime import Hold, Sampler
+from fewstep.runtime.execute import execute, finish
 from tests.docs_blocks import blocks
 from tests.runs.mixtures import Mixture
 
@@ -85,6 +89,59 @@ def test_phase_noise_has_the_phases_of_one_and_the_magnitudes_of_the_other(page)
     z = np.fft.fft2(page.phase_noise(image, noise))
     np.testing.assert_allclose(np.abs(z), np.abs(np.fft.fft2(noise)), atol=1e-4)
     assert np.abs(np.exp(1j * np.angle(z)) - np.exp(1j * np.angle(np.fft.fft2(image)))).max() < 1e-3
+
+
+def test_beyond_the_cutoff_the_phases_are_the_noise_s(page) -> None:
+    """The authors' mask: 1 up to the cutoff, then a Gaussian of the distance. Within it the phases are mixed."""
+    image, noise = np.random.default_rng(0).standard_normal((2, 1, 1, 16, 16))
+    phases = [np.angle(np.fft.fft2(each)) for each in (page.phase_noise(image, noise, 3, 0.5), image, noise)]
+    wave = np.hypot(*np.meshgrid(np.fft.fftfreq(16) * 16, np.fft.fftfreq(16) * 16))
+    near, far = np.exp(1j * (phases[0] - phases[1])), np.exp(1j * (phases[0] - phases[2]))
+    assert np.abs(near - 1)[..., wave <= 3].max() < 1e-3
+    assert np.abs(far - 1)[..., wave > 6].max() < 1e-3
+    assert np.abs(far - 1)[..., wave <= 3].mean() > 0.5
+
+
+def test_grey_is_held_in_a_basis_of_colours(page) -> None:
+    """Three colours, of a network that predicts no noise: grey comes back, and all colours by the plain hold."""
+    shape, seeds = (3, 4, 4), [0, 1]
+    plan = compile_plan("ddpm:3", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
+    network = lambda samples: lambda i, step, u: [0.1 * u]  # noqa: E731
+    draws = lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds])  # noqa: E731
+    sampler = SimpleNamespace(
+        compile=lambda plan_name: plan, draws=draws, network=lambda plan, samples, who: network(samples)
+    )
+    picture = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
+    basis = np.array([[3**-0.5, 2**-0.5, 6**-0.5], [3**-0.5, -(2**-0.5), 6**-0.5], [3**-0.5, 0, -2 * 6**-0.5]])
+    x = page.colourised(sampler, "ddpm:3", seeds, {}, picture, basis, np.array([1.0, 0, 0]))
+    np.testing.assert_allclose(x.mean(1), picture.mean(1), atol=1e-4)  # x is a hundred before it is put back
+    assert np.abs(x - picture).max() > 0.1
+    hold = Hold(picture, np.array([1.0, 0, 0]).reshape(3, 1, 1), fresh=True)
+    plain = page.colourised(sampler, "ddpm:3", seeds, {}, picture, np.eye(3), np.array([1.0, 0, 0]))
+    expected = finish(plan, execute(plan, network(2), draws(seeds), hold=hold), hold=hold)
+    np.testing.assert_allclose(plain, expected, atol=1e-4)
+
+
+def test_a_condition_that_is_drawn_is_that_of_emdm(page) -> None:
+    """Four steps of the posterior q(x_s | x_t, x0), each from x0 of a latent that the seed draws for it."""
+    betas, shape, seeds = (0.1, 0.3, 0.5, 0.7), (5,), [3, 4]
+    plan = compile_plan("ddpm:4", DenoiserFacts(ScheduleSpec("betas", 4, betas=betas), "sample"))
+    made = lambda x, z: np.tanh(0.5 * x + z.mean(-1, keepdims=True))  # noqa: E731
+    sampler = SimpleNamespace(
+        compile=lambda name: plan,
+        draws=lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds]),
+        network=lambda plan, samples, who: lambda i, step, u: [made(u, np.asarray(who["z"]))],
+    )
+    x = page.drawn(sampler, "ddpm:4", seeds, {}, "z", (8,))
+    drawn = lambda number, size: np.stack([normal(seed, number, size) for seed in seeds]).astype(float)  # noqa: E731
+    bars = np.append(1.0, np.cumprod(1 - np.array(betas)))
+    expected = np.sqrt(1 - bars[4]) * drawn(0, shape)
+    for i, t in enumerate((4, 3, 2, 1)):
+        x0, beta = made(expected, drawn(2**30 + i, (8,))), betas[t - 1]
+        mean = np.sqrt(bars[t - 1]) * beta * x0 + np.sqrt(1 - beta) * (1 - bars[t - 1]) * expected
+        noise = np.sqrt(beta * (1 - bars[t - 1]) / (1 - bars[t])) * drawn(i + 1, shape) if t > 1 else 0.0
+        expected = mean / (1 - bars[t]) + noise
+    np.testing.assert_allclose(x, expected, atol=1e-5)
 
 
 def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampler) -> None:

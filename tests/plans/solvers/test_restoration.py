@@ -349,25 +349,6 @@ def test_the_bridges_samplers_are_the_published_ones(solver):
     assert made == pytest.approx(x, abs=1e-12)
 
 
-def test_resfusion_is_ddpm_from_the_degraded_image():
-    """Resfusion (Shi et al. 2024, arXiv 2311.14900): equation 33 is DDPM's step, on a denoiser of its "resnoise", and
-    sampling starts where alpha is 1/2, from alpha y + sigma z."""
-    schedule, rng = NoiseSchedule(ScheduleSpec("linear")), np.random.default_rng(0)
-    times = [*(schedule.time(t) for t in range(364, -1, -1)), CLEAN]
-    assert times[0].alpha == pytest.approx(0.5, abs=0.02)
-    plan = trace_plan("test", solvers.ddpm, times, DenoiserFacts(schedule.spec, "epsilon"), strength=1.0)
-    outputs, draws = rng.standard_normal((365, 3)), rng.standard_normal((366, 3))
-    made = sample(plan, lambda i, step, u: [outputs[i]], lambda k: draws[k], np.float64, {"image": np.full(3, Y)})
-    betas = np.linspace(1e-4, 0.02, 1000)
-    bars = np.cumprod(1 - betas)
-    x = math.sqrt(bars[364]) * Y + math.sqrt(1 - bars[364]) * draws[0]
-    for i, t in enumerate(range(364, -1, -1)):
-        x = (x - betas[t] / math.sqrt(1 - bars[t]) * outputs[i]) / math.sqrt(1 - betas[t])
-        if t:
-            x = x + math.sqrt((1 - bars[t - 1]) / (1 - bars[t]) * betas[t]) * draws[i + 1]
-    assert made == pytest.approx(x, rel=1e-9)
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
 def test_stochastic_solvers_keep_the_law_of_one_point_data(spec):
     """SDE solvers of mean-reverting diffusion, from MR Sampler's paper: those of x - y."""
