@@ -179,9 +179,12 @@ def _sequence(name: str, texts: Iterable[str] | None, hint: Any) -> tuple[Any, .
     tuple_hint = next(part for part in get_args(hint) if get_origin(part) is tuple) if is_optional else hint
     item = get_args(tuple_hint)[0]
     parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    option = f"--{name.replace('_', '-')}"
+    if texts and not parts:
+        raise UserError(f"{option} has no value", "give one, or leave the option out")
     try:
         return tuple(item(part) for part in parts)
     except ValueError as error:
         raise UserError(
-            f"--{name.replace('_', '-')} {','.join(parts)} is not a list of {item.__name__}", "write values with commas"
+            f"{option} {','.join(parts)} is not a list of {item.__name__}", "write values with commas"
         ) from error

@@ -18,7 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import Time
-from fewstep.plans.spec import PURE_NOISE
+from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 
 FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
@@ -80,8 +80,11 @@ def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Seq
 
 def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
     """UserError for an expert whose samples are not the denoiser's."""
-    for field in ("x_shape", "sizes", "schedule", "towards"):
-        own, others = getattr(spec, field), getattr(denoiser, field)
+    specs = spec, denoiser
+    fields = {field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards")}
+    of_schedule = ScheduleSpec.__struct_fields__
+    fields |= {f"schedule.{field}": [getattr(each.schedule, field) for each in specs] for field in of_schedule}
+    for field, (own, others) in fields.items():
         if own != others:
             raise UserError(
                 f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"

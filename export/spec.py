@@ -158,6 +158,9 @@ class Spec:
                 does = "carries" if isinstance(each, Carried) else "returns"
                 what = f"spec {self.name!r} {does} {each.name!r} of shape {list(each.shape)}"
                 raise UserError(what, "give a name of letters and digits, and the shape of one sample")
+        if taken := [name for name in inputs if name.startswith(CARRIED)]:
+            what = f"spec {self.name!r} has a condition with the input {taken[0]!r}"
+            raise UserError(what, f"rename it: {CARRIED} begins the names of carried tensors")
         ports = [begin + each.name for each in self.carried for begin in (CARRIED, NEXT)]
         for names, kind, fix in (
             (

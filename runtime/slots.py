@@ -51,13 +51,16 @@ class Slots:
         return sum(slot.value.nbytes for bank in self.banks.values() for slot in bank if slot is not None)
 
     def of(self, samples: Sequence[int]) -> "Slots":
-        """The slots of some of the samples, by their places; a sample may be taken twice."""
+        """The slots of some of the samples, by their places from 0; a sample may be taken twice. UserError for a place
+        without a sample."""
 
         def taken(slot: Slot | None) -> Slot | None:
             if slot is None:
                 return None
-            parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])[:, list(samples)]
-            return Slot(slot.branches, parts.reshape(-1, *slot.value.shape[1:]))
+            parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])
+            if missing := [each for each in samples if not 0 <= each < parts.shape[1]]:
+                raise UserError(f"carried has {parts.shape[1]} samples, none at {missing[0]}", "count them from 0")
+            return Slot(slot.branches, parts[:, list(samples)].reshape(-1, *slot.value.shape[1:]))
 
         named = {name: tensor[list(samples)] for name, tensor in self.named.items()}
         return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named)

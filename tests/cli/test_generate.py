@@ -74,6 +74,11 @@ def test_a_wrong_item_of_a_list_is_named() -> None:
         parse("a", "--sizes", "1,two")
 
 
+def test_an_option_without_a_value_is_named() -> None:
+    with pytest.raises(UserError, match="--target has no value; give one, or leave the option out"):
+        parse("a", "--target", "")
+
+
 def test_help_comes_from_the_docstring() -> None:
     assert field_help(Options) == {"place": "Where to do it, in words that need a second line.", "times": "How often."}
     made = command(verb, SILENT, lambda outcome: None)

@@ -217,6 +217,7 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         ("x_shape", (), good, "v", linear),
         ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1), "v", linear),
         ("no bounds", (1,), Condition("c", "c"), "v", linear),
+        ("has a condition with the input 'carried_c'", (1,), Condition("c", "carried_c"), "v", linear),
         ("'low' of condition 'c' .*: 3 is above high, 1;", (1,), Condition("c", "c", low=3, high=1), "v", linear),
         ("'high' .*: 300 is no uint8", (1,), Condition("c", "c", dtype="uint8", low=0, high=300), "v", linear),
         ("'low' .*: 0.5 is no int64", (1,), Condition("c", "c", low=0.5, high=3), "v", linear),

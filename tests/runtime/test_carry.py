@@ -145,6 +145,12 @@ def test_a_sample_and_its_slots_do_not_depend_on_their_batch() -> None:
     np.testing.assert_array_equal(again[0], chunks(plan, [2], 1, own)[0][0])
 
 
+def test_a_sample_that_is_not_there_is_one_line() -> None:
+    _, slots = chunks(compile_plan("ddim:3", FACTS, 2.0), [1, 2], 1)
+    with pytest.raises(UserError, match="carried has 2 samples, none at 3; count them from 0"):
+        slots.of([0, 3])
+
+
 def test_threads_do_not_mix_slots() -> None:
     plan = compile_plan("ddim:3", FACTS, 2.0)
     expected = [chunks(plan, [seed], 5)[0][-1] for seed in range(8)]
