@@ -111,7 +111,7 @@ def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     folder, sizes = tmp_path / "pipeline", {"sample_size": 8, "in_channels": 1, "out_channels": 1}
     blocks = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
-    blocks |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "add_attention": False}
+    blocks |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
     for seed, name in enumerate(("transformer", "transformer_2")):
         torch.manual_seed(seed)
         diffusers.UNet2DModel(**sizes, **blocks).save_pretrained(folder / name)
