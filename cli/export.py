@@ -15,7 +15,7 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: ExportOptions, progress: Progress) -> Outcome:
     manifest = export(options, progress)
-    from fewstep.export.verify import Verification  # onnxruntime is not for --help
+    from fewstep.export.verification.verify import Verification  # onnxruntime is not for --help
 
     said = f"{options.output}: {manifest.name}"
     verification = None
@@ -32,8 +32,9 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: ExportOptions) -> Outcome:
     source = check(options)
+    from fewstep.export.load_and_trace import one_sample  # onnxruntime is not for --help
     from fewstep.export.needs import needs
-    from fewstep.export.verify import one_sample, samples  # onnxruntime is not for --help
+    from fewstep.export.verification.verify import samples
 
     folder = existing(options.output)
     if (needed := needs(source, options.dtype)) is not None:

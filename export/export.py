@@ -16,11 +16,11 @@ from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.null_option import add_null_files, with_nulls, without_folder
-from fewstep.export.points import Scope
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source
+from fewstep.export.verification.points import Scope
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.io import keep, store
@@ -147,7 +147,7 @@ class Added:
 def _added(writer: Writer, options: ExportOptions, load: Callable[[], Source], progress: Progress) -> Added:
     """Trace, rewrite and verify a network, and write its graphs."""
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
-    from fewstep.export.verify import Verification, compare
+    from fewstep.export.verification.verify import Verification, compare
 
     verified_with = (options.dtype, repr(_versions()))
     taken = take(load, writer, progress, options.verify, *verified_with)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from fewstep.export.error_text import module_name
-from fewstep.export.points import visits
-from fewstep.export.reference import call, predicted
 from fewstep.export.spec import Spec
+from fewstep.export.verification.points import visits
+from fewstep.export.verification.reference import call, predicted
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
 from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized

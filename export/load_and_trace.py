@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -16,9 +17,9 @@ import fewstep.plans
 import fewstep.runtime
 from fewstep.export.lora.slots import placed
 from fewstep.export.needs import needs
-from fewstep.export.points import Scope
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
-from fewstep.export.verify import ReferenceOutputs, Verification, expect
+from fewstep.export.verification.points import Scope
+from fewstep.export.verification.verify import ReferenceOutputs, Verification, expect
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.digest import digest, structure
@@ -131,6 +132,22 @@ def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     except (UserError, msgspec.DecodeError):  # it is damaged, and will be replaced
         return None
     return verification if verification.verified == verified and verification.scope in ("full", scope) else None
+
+
+def one_sample(source: Source) -> float | None:
+    """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
+    from fewstep.export.sources.torch_module import TorchSource
+
+    if not isinstance(source, TorchSource):
+        return None
+    from fewstep.export.trace import example_inputs
+    from fewstep.export.verification.reference import call  # torch: ONNX files need none
+
+    module, example = source.module.eval().cpu().float(), example_inputs(source.spec, 1)
+    call(module, source.spec, example)
+    started = perf_counter()
+    call(module, source.spec, example)
+    return perf_counter() - started
 
 
 def _loaded(load: Callable[[], Source]) -> Reference:

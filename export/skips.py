@@ -23,10 +23,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fewstep.export.error_text import module_name
 from fewstep.export.gradient import GradientModule
-from fewstep.export.reference import call
 from fewstep.export.rewrite import Calls, Changes, Forward, Rewrite, rewrite
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
+from fewstep.export.verification.reference import call
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 

@@ -12,9 +12,9 @@ from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
 from fewstep.export.gradient import GradientModule, check_sizes, no_derivative, written_out
-from fewstep.export.reference import TorchReference, call, predicted, signature
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
+from fewstep.export.verification.reference import TorchReference, call, predicted, signature
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewstep.export.points import points
-from fewstep.export.reference import call
 from fewstep.export.refusals import watched
 from fewstep.export.rewrite import Calls, Change
 from fewstep.export.spec import Spec
+from fewstep.export.verification.points import points
+from fewstep.export.verification.reference import call
 from fewstep.graph.graph import Array, X
 from fewstep.plans.errors import UserError
 

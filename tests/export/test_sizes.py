@@ -20,11 +20,11 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.points import visits
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
-from fewstep.export.verify import Verification
+from fewstep.export.verification.points import visits
+from fewstep.export.verification.verify import Verification
 from fewstep.graph import io
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from fewstep.export.export import load_source
-from fewstep.export.points import points
-from fewstep.export.reference import signature
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source, Spec
+from fewstep.export.verification.points import points
+from fewstep.export.verification.reference import signature
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError

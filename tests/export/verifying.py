@@ -1,8 +1,8 @@
 """The verification of an export in one call, with the reference still in memory."""
 
-from fewstep.export.points import Scope
 from fewstep.export.spec import Spec, TracedDenoiser
-from fewstep.export.verify import Verification, compare, expect
+from fewstep.export.verification.points import Scope
+from fewstep.export.verification.verify import Verification, compare, expect
 from fewstep.graph.prologue import PreparedDenoiser
 
 

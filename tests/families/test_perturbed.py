@@ -11,8 +11,8 @@ import torch
 from fewstep.export.attention.request import AttentionRequest
 from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.points import points
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.verification.points import points
 from tests.families.chain import Family, families
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
-from fewstep.export.verify import Verification
+from fewstep.export.verification.verify import Verification
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.export.points import ComparisonPoint
 from fewstep.export.spec import Reference
+from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.graph import OUTPUT, Array, Graph, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.rounding import round_to_float16

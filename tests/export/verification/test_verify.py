@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.points import BATCHES, QUICK, TIMES, Scope
-from fewstep.export.verify import compare, expect, samples, tell_time
+from fewstep.export.verification.points import BATCHES, QUICK, TIMES, Scope
+from fewstep.export.verification.verify import compare, expect, samples, tell_time
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.float16 import to_float16
@@ -188,7 +188,7 @@ def test_large_attention_is_verified_in_parts(
         return made[-1]
 
     made: list[Graph] = []
-    monkeypatch.setattr("fewstep.export.verify.attention_in_parts", in_parts)
+    monkeypatch.setattr("fewstep.export.verification.verify.attention_in_parts", in_parts)
     traced, prepared = attending.traced, attending.prepared
     expected = expect(attending.source.spec, traced, scope=scope)
     half = replace(prepared, body=to_float16(prepared.body)) if in_half else None

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.export.points import BATCHES, SIZED_BATCH, TIMES, points, visits
 from fewstep.export.spec import Spec
+from fewstep.export.verification.points import BATCHES, SIZED_BATCH, TIMES, points, visits
 from fewstep.models.fashion_mnist.unet import NULL_CLASS
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size

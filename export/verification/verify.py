@@ -16,7 +16,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from fewstep.export.bisect import (
+from fewstep.export.spec import Reference, Spec, TracedDenoiser
+from fewstep.export.verification.bisect import (
     FLOAT16_TOLERANCE,
     differs,
     differs_in_float16,
@@ -27,8 +28,7 @@ from fewstep.export.bisect import (
     run_prepared,
     where_samples_mix,
 )
-from fewstep.export.points import ComparisonPoint, Scope, points
-from fewstep.export.spec import Reference, Source, Spec, TracedDenoiser
+from fewstep.export.verification.points import ComparisonPoint, Scope, points
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.needs import duration
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
@@ -213,22 +213,6 @@ def tell_time(spec: Spec, scope: Scope, seconds: float) -> None:
         LOG.warning(
             "verifying takes %d evaluations of one sample, about %s%s", count, duration(seconds * count), shorter
         )
-
-
-def one_sample(source: Source) -> float | None:
-    """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
-    from fewstep.export.sources.torch_module import TorchSource
-
-    if not isinstance(source, TorchSource):
-        return None
-    from fewstep.export.reference import call  # torch: ONNX files need none
-    from fewstep.export.trace import example_inputs
-
-    module, example = source.module.eval().cpu().float(), example_inputs(source.spec, 1)
-    call(module, source.spec, example)
-    started = perf_counter()
-    call(module, source.spec, example)
-    return perf_counter() - started
 
 
 def _carried_on(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:

@@ -11,10 +11,10 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from fewstep.export.bisect import AT_ONCE, differs, first_wrong
-from fewstep.export.points import points
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.spec import Spec
+from fewstep.export.verification.bisect import AT_ONCE, differs, first_wrong
+from fewstep.export.verification.points import points
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError

@@ -1,0 +1,1 @@
+"""Whether the graphs of an export compute what their source does."""
