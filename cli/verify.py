@@ -6,6 +6,7 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.evaluation.engines.differences import EngineComparison
 from fewstep.evaluation.integrity import VerifyOptions, is_baked, verify
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.progress import Progress
 
 
@@ -48,5 +49,6 @@ def _of_baked(options: VerifyOptions) -> Outcome:
 
 
 def _agreeing(engine: EngineComparison) -> str:
-    limit = f"at most {engine.limit:g} of the largest output"
+    of = "output's standard deviation" if engine.backend == QNN.name else "largest output"
+    limit = f"at most {engine.limit:g} of the {of}"
     return f"{engine.backend} computes {engine.graph} as onnxruntime does: {engine.difference:.1e} off, {limit}"

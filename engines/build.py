@@ -28,7 +28,7 @@ from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.engine_key import EngineKey
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, body_name
+from fewstep.runtime.bundle.platforms import PORTABLE, body_name, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -44,14 +44,15 @@ class BuildOptions(Options):
 
     bundle: The bundle to build for.
     backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
-        which it runs. onnxruntime-cuda compiles when it loads; only its float16 body is made here.
+        which it runs. qnn builds ahead of time for Qualcomm's Hexagon. onnxruntime-cuda compiles when it loads; only
+        its float16 body is made here.
     device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
-        and sm120. tensorrt: the GPU of this machine.
+        and sm120. tensorrt: the GPU of this machine. qnn: sm8550, sm8650, sm8750, sm8850, or by default sc8380xp.
     precision: int8 builds the body that calibrate made for tensorrt; float16 and float32 build the float body.
     min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, as
         x:1x1x28x28 or x:[1,1,28,28]. Shapes also choose the free sizes of a bundle; a number leaves them in full.
-    opt_batch: The preferred batch, or shapes, at which the engine is fastest. Default: 4, moved into the range of the
-        other two.
+    opt_batch: The preferred batch, or shapes, at which the engine is fastest; an engine of qnn has no other. Default:
+        4, moved into the range of the other two.
     max_batch: The largest batch, or shapes.
     workspace: MiB of scratch memory that the builder may plan with. Default: all memory.
     version_compatible: Build engines of tensorrt that its later versions also run.
@@ -197,7 +198,8 @@ def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tupl
         return None
     raise UserError(
         f"{options.bundle} has no body {name!r} to build",
-        f"fewstep calibrate {options.bundle} --target {TENSORRT.name}, or build --precision float16",
+        f"fewstep calibrate {options.bundle} --target {target_of(name)}"
+        + (", or build --precision float16" if "float16" in builder.bodies else ""),
     )
 
 
@@ -217,6 +219,8 @@ def _orders(
         return ()
     flags = _flags(options)
     sizes = _profile(options, body.graph, bundle.manifest)
+    if builder.has_one_size:
+        sizes = {name: (preferred,) * 3 for name, (_, preferred, _) in sizes.items()}
     batches = sizes.pop(BATCH)
     common = EngineKey("", (), batches, flags, builder.name, builder.version(), device="", sizes=sizes)
     ahead = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}

@@ -54,7 +54,7 @@ def build_engine(
         timing.write_bytes(content)
     request.write_text(json.dumps(_request(builder, order, timing, layers)))
     files = [str(path) for path in (bundle / order.graph.file, draft, request)]
-    run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name)
+    run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
     if timing.exists():
         cache.store("timing", kept, timing.read_bytes())
     program = draft.read_bytes()
@@ -81,6 +81,8 @@ def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Pa
     ]
     return {
         "module": builder.module,
+        "device": key.device,
+        "sizes": {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()},
         "shapes": {
             tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
             for tensor in order.graph.inputs
@@ -113,15 +115,23 @@ def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str,
 
 
 def run_worker(
-    arguments: list[str], what: str, timeout: float, backend: str, other: str = OTHER, longer: str = LONGER
+    arguments: list[str],
+    what: str,
+    timeout: float,
+    backend: str,
+    other: str = OTHER,
+    longer: str = LONGER,
+    program: str | None = None,
 ) -> None:
     """Run the builder to its end. UserError in one line if it fails, hangs or dies.
 
-    other: the fix for a builder that fails. longer: the fix for a builder that exceeds `timeout` seconds.
+    other: the fix for a builder that fails. longer: the fix for a builder that exceeds `timeout` seconds. program: of
+    this folder, if it is not WORKER.
     """
+    worker = WORKER if program is None else WORKER.with_name(program)
     try:
         child = subprocess.run(
-            [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
+            [sys.executable, str(worker), *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"{backend} took more than {timeout:g} s to build {what}", longer) from None

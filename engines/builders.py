@@ -9,7 +9,9 @@ from typing import Any
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.qnn import CHIPS, EMULATED
 from fewstep.runtime.backends.tensorrt import INSTALL
+from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON
 from fewstep.runtime.bundle.platforms import TENSORRT as TENSORRT_PLATFORM
 from fewstep.runtime.bundle.platforms import body_name
@@ -36,11 +38,13 @@ class EngineBuilder:
     install: the command that installs the module.
     bodies: the body to compile for each precision.
     oldest: the first version with this API.
-    devices: compute capabilities that it compiles for without their GPU; empty: for the GPU of this machine only.
+    devices: compute capabilities, or chips, that it compiles for without them; empty: for the GPU of this machine only.
     usual: the devices by default.
     options: the flags that it takes, apart from the workspace.
     sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
+    worker: the program of engines/ that builds in the child process, if it is not TensorRT's.
+    has_one_size: whether an engine has the preferred batch and sizes alone.
     """
 
     name: str
@@ -53,6 +57,8 @@ class EngineBuilder:
     options: frozenset[str] = frozenset()
     sees_gpu: bool = False
     no_float32: frozenset[str] = frozenset()
+    worker: str | None = None
+    has_one_size: bool = False
 
     def version(self) -> str:
         """The version of the module. UserError if it isn't installed, or too old."""
@@ -107,13 +113,24 @@ TENSORRT = EngineBuilder(
     options=COMPATIBLE | {"dla"},
     sees_gpu=True,
 )
+QNN = EngineBuilder(
+    name=platforms.QNN.name,
+    module="onnxruntime_qnn",
+    install="pip install 'fewstep[qnn]'",
+    bodies=MappingProxyType({"int8": body_name("int8", platforms.QNN.name)}),
+    worker="qnn_worker.py",
+    has_one_size=True,
+    devices=tuple(CHIPS),
+    usual=(EMULATED,),
+    no_float32=frozenset(CHIPS),
+)
 ONNXRUNTIME_CUDA = EngineBuilder(
     name="onnxruntime-cuda",
     module=None,
     install="pip install 'fewstep[gpu]'",
     bodies=MappingProxyType({"float16": "float16"}),
 )
-BUILDERS = (TENSORRT_RTX, TENSORRT, ONNXRUNTIME_CUDA)
+BUILDERS = (TENSORRT_RTX, TENSORRT, QNN, ONNXRUNTIME_CUDA)
 
 
 def builder_of(name: str) -> EngineBuilder:

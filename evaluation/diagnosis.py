@@ -128,6 +128,8 @@ def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages:
             yield "onnxruntime-cuda"
     if "openvino" in packages:
         yield "openvino"
+    if "onnxruntime-qnn" in packages:
+        yield "qnn"
     yield from (name for name in TENSORRTS if gpus and {name, CUDA} <= packages.keys())
 
 

@@ -7,7 +7,8 @@ Two operations read a tensor of 16 bits through a second pair, for what QNN 2.7 
 (docs/measured/npu.md). It fuses a SiLU t * Sigmoid(t), and reads other bytes of its buffer for some shapes: the scale
 of the product's t is wider by AGAIN, else the two pairs would be joined. And it rounds the second factor of a product
 of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a shift of 16 bits: it is
-int32, in steps of the product of the scales of what they read and multiply.
+int32, in steps of the product of the scales of what they read and multiply. A constant that is added shifts the sum by
+two codes, unless it has the scale of what it is added to.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,10 @@ class _Pairs:
         low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
         end = Range(low, high if high > low else 1.0)
         code = asymmetric_uint16(Ranges(end, (), 1.0, ()), grouped=False, headroom=1.0)
+        if node.op == "Add" and not self._graph.is_constant(node.inputs[1 - place]):
+            scales = self._codes[node.inputs[1 - place]].scales
+            if np.abs(array).max(initial=0.0) < scales[0] * (2**15 - 1):
+                return replace(code, scales=scales, zero_point=np.uint16(2**15))
         if node.op in NORMS and place == SHIFT:
             scales = self._codes[node.inputs[0]].scales * self.constants[scale_of(_constant(node, 1))]
             if np.abs(array).max(initial=0.0) < scales[0] * 2**31:
@@ -176,8 +181,9 @@ class _Pairs:
 
 
 def _constant(node: Node, place: int) -> str:
-    """The name of a constant: the code of a norm's shift follows from what the norm reads, so each has its own."""
-    return f"shift({node.output})" if node.op in NORMS and place == SHIFT else node.inputs[place]
+    """The name of a constant. The code of what is added follows from what it is added to, so each sum has its own."""
+    is_added = node.op == "Add" or node.op in NORMS and place == SHIFT
+    return f"shift({node.output})" if is_added else node.inputs[place]
 
 
 def _integers(array: Array, code: Encoding) -> tuple[Array, ...]:

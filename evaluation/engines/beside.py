@@ -15,19 +15,24 @@ import numpy as np
 from fewstep.evaluation.choosing.engines import LARGEST, REFERENCE
 from fewstep.evaluation.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.evaluation.engines.narrowing import first_difference, inner_of
+from fewstep.evaluation.speed.mean_step import middle_feeds, taken
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.lowering.bodies import is_run_by_onnxruntime
+from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
 from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
+from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_names, graph_of
 from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn
+from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, LoadedEngine
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import defaults
@@ -35,6 +40,7 @@ from fewstep.runtime.sizes import defaults
 INSTALL = "pip install polygraphy; 'fewstep[tensorrt]' brings it too"
 CUDA = "onnxruntime-cuda"
 CALLS = 2  # of different inputs, and range groups from the first to the last
+HTP = 1e-3  # 60 dB: the standard deviation of the difference, of the output's
 ROWS = 2  # of a call, where the engine prefers no other number
 
 
@@ -48,7 +54,9 @@ def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[EngineCompar
         for graph in _graphs(bundle, backend):
             try:
                 network = _opened(backend, bundle, graph)
-                if not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
+                if isinstance(backend, Qnn) and graph not in AHEAD:
+                    yield _in_htp(bundle, graph, network)
+                elif not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
                     yield _compared(bundle, name, backend, graph, network, compare)
             except UserError as error:
                 reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
@@ -97,6 +105,16 @@ def _compared(
     except UserError as error:  # an engine of all its tensors is another engine, which may fail
         layer, unknown = None, str(error)
     return msgspec.structs.replace(comparison, layer=layer, unknown=unknown)
+
+
+def _in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineComparison:
+    """A body of integers alone, on what it is fed at the middle step of its plan, beside ONNX's arithmetic."""
+    name = graph.partition("/")[0]
+    sampler, entry = open_body(bundle, name, threads=0), graph_of(bundle, graph)
+    feeds = taken(entry, middle_feeds(sampler, judged_plan(sampler, bundle.body(name)), 1)[DENOISER])
+    expected, computed = OnnxRuntime(fuse_qdq=False).load_graph(bundle, entry)(feeds), network(feeds)
+    ratios = [np.std(computed[out] - each) / np.std(each) for out, each in expected.items()]
+    return EngineComparison(QNN.name, graph, 1, float(max(ratios)), HTP)
 
 
 def _narrowed(

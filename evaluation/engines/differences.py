@@ -17,6 +17,7 @@ class EngineComparison(Strict, frozen=True):
     """One graph in one engine.
 
     difference: the largest from onnxruntime, of the largest output, at any call. limit: the largest that is rounding.
+        Of qnn both are standard deviations, of the output's.
     layer: the first that differs, where the whole does. unknown: why there is none.
     """
 

@@ -20,7 +20,9 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plans, unmarked
 from fewstep.rollouts.prompts import HELD_OUT, prompt_rows
 from fewstep.runtime.backends.named import named
+from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.bundle.networks import edges_of, whole_bodies
+from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -105,6 +107,8 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
         for name in names
         if len(bundle.manifest.bodies[name].graphs) > 1
     ]
+    if QNN.name in options.backend and Qnn().is_emulated():
+        notes.append(f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one")
     notes += [
         f"{backend}: nothing to time, the bundle has no body for it"
         for backend in options.backend

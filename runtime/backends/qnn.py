@@ -8,8 +8,11 @@ brings the compiler, and on x86 the kernels of HTP as a program of this CPU: the
 slowly. So samples there say what a device will make, and times say nothing.
 """
 
+import os
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,8 @@ from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import imported, path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session, first_line
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import Here
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import QNN, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
@@ -48,9 +53,11 @@ class Qnn:
     """Hexagon's HTP.
 
     chip: one of CHIPS that is compiled for. None: the NPU of this machine, or EMULATED.
+    trust_engines: load context binaries that another machine built, too. They are native code.
     """
 
     chip: str | None = None
+    trust_engines: bool = False
 
     def __post_init__(self) -> None:
         if self.chip is not None and self.chip not in CHIPS:
@@ -69,11 +76,26 @@ class Qnn:
                 f"body {name!r} computes in float, and HTP runs integers alone",
                 f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",
             )
-        graph = graph_of(bundle, name)
+        graph, here = graph_of(bundle, name), self.here()
+        network = CompiledBySize(self, bundle, graph)
+        if engine_files.is_built(bundle, name, here):
+            program = engine_files.find(bundle, name, here, self.trust_engines)
+            sizes = {"batch": program.key.batches[1]} | {size: ends[1] for size, ends in program.key.sizes.items()}
+            network.add(sizes, self.open(f"the {here.device} engine of {name!r}", program.content, {}))
+            return network
         opened = OnnxRuntime().open(bundle.graph(graph))
         if problem := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
             raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
-        return CompiledBySize(self, bundle.graph(graph), graph)
+        return network
+
+    def here(self) -> Here:
+        """The facts that a context binary must match. No chip is known of an NPU that the caller does not name."""
+        chip = self.chip or (EMULATED if self.is_emulated() else "")
+        return Here(QNN.name, version(), chip, 0)
+
+    def is_emulated(self) -> bool:
+        """Whether this CPU executes the arithmetic of HTP, as no NPU is here."""
+        return not device_of(onnxruntime_module())[1]
 
     def options(self, onnxruntime: Any) -> Any:
         """Session options with HTP alone: what it does not take is an error, not the CPU's work."""
@@ -88,32 +110,44 @@ class Qnn:
         options.add_provider_for_devices([device], settings)
         return options
 
-    def open(self, graph: Path, sizes: Mapping[str, int]) -> Session:
-        """A graph compiled for these sizes, "batch" among them."""
-        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[qnn]'")
+    def open(self, said: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
+        """A graph's file compiled for these sizes, "batch" among them, or a context binary, which has its own.
+
+        said: the graph in messages. context: the file that gets the context binary.
+        """
+        onnxruntime = onnxruntime_module()
         options = self.options(onnxruntime)
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
+        if context is not None:
+            kept = {"enable": "1", "embed_mode": "1", "file_path": path_text(context)}
+            for entry, value in kept.items():
+                options.add_session_config_entry(f"ep.context_{entry}", value)
         try:
-            session = onnxruntime.InferenceSession(path_text(graph), options)
+            with _silent():
+                session = onnxruntime.InferenceSession(graph, options)
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
-                f"QNN {version()} cannot compile {graph.name}: {first_line(error)}",
+                f"QNN {version()} cannot compile {said}: {first_line(error)}",
                 "run the bundle on onnxruntime, or report the operation that it names",
             ) from error
-        return Session(graph.name, session, tuple(output.name for output in session.get_outputs()))
+        return Session(said, session, tuple(output.name for output in session.get_outputs()))
 
 
 class CompiledBySize:
     """A graph, compiled once for each choice of its free sizes. Whoever comes meanwhile waits."""
 
-    def __init__(self, backend: Qnn, file: Path, graph: GraphEntry) -> None:
-        self._backend, self._file, self._graph = backend, file, graph
+    def __init__(self, backend: Qnn, bundle: Bundle, graph: GraphEntry) -> None:
+        self._backend, self._bundle, self._graph = backend, bundle, graph
         self._sessions: OrderedDict[tuple[tuple[str, int], ...], Session] = OrderedDict()  # the last used at the end
         self._lock = Lock()
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         return self._session(feeds)(feeds)
+
+    def add(self, sizes: Mapping[str, int], session: Session) -> None:
+        """What serves calls of these sizes from now on."""
+        self._sessions[tuple(sorted(sizes.items()))] = session
 
     def _session(self, feeds: Arrays) -> Session:
         sizes: dict[str, int] = {}
@@ -123,11 +157,29 @@ class CompiledBySize:
         key = tuple(sorted(sizes.items()))
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = self._backend.open(self._file, sizes)
+                graph = path_text(self._bundle.graph(self._graph))
+                self._sessions[key] = self._backend.open(self._graph.file, graph, sizes)
                 if len(self._sessions) > SIZES:
                     self._sessions.popitem(last=False)
             self._sessions.move_to_end(key)
             return self._sessions[key]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What the library prints, as its emulator does while it loads, goes to stderr: stdout is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def onnxruntime_module() -> Any:
+    return imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[qnn]'")
 
 
 def module() -> Any:

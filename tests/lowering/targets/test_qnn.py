@@ -53,6 +53,15 @@ def test_sixteen_bits_add_nothing_to_the_error_of_weights() -> None:
     assert abs(whole - weights) < 0.1
 
 
+def test_a_bias_has_the_scale_of_what_it_is_added_to() -> None:
+    constants = lower(body(), table(body()), QNN).graph.constants
+    for name in ("h1", "shortcut", "mixed"):
+        shift = f"shift({name}_biased)"
+        assert constants[f"scale({shift})"] == constants[f"scale({name})"]
+        kept = (constants[f"int8({shift})"].astype(float) - 2**15) * constants[f"scale({shift})"]
+        np.testing.assert_allclose(kept, body().constants[f"{name}.bias"], atol=constants[f"scale({shift})"])
+
+
 def test_what_moves_numbers_keeps_their_code() -> None:
     graph = lower(body(), table(body()), QNN).graph
     for source, moved in (("a2", "flattened"), ("flattened", "tokens"), ("mixed_biased", "back")):
