@@ -59,6 +59,7 @@ from fewstep.plans.solvers.rk4 import rk4 as rk4
 from fewstep.plans.solvers.sa_solver import sa_solver as sa_solver
 from fewstep.plans.solvers.score_sde import score_sde_pc as score_sde_pc
 from fewstep.plans.solvers.sgmse import sgmse as sgmse
+from fewstep.plans.solvers.stochastic_distilled import stochastic_distilled as stochastic_distilled
 from fewstep.plans.solvers.unipc import unipc as unipc
 
 _solvers = solvers_among(globals())

@@ -54,7 +54,7 @@ def test_solvers_of_distilled_denoisers_keep_to_the_times_of_training(name):
 
 def test_the_solvers_of_distilled_denoisers_are_those_without_order_or_inverse():
     distilled = {name for name in solvers.__all__ if facts_of(getattr(solvers, name)).distilled}
-    assert distilled == {"consistency", "ctm", "lcm", "renoise", "rfpp", "tcd"}
+    assert distilled == {"consistency", "ctm", "lcm", "renoise", "rfpp", "stochastic_distilled", "tcd"}
 
 
 def test_a_strength_counts_the_time_of_the_training():

@@ -153,3 +153,20 @@ def test_rfpp_from_an_image_puts_back_the_noise_that_was_put_on_it():
         given = {"image": np.full(1, image)}
         made = sample(plan, lambda i, step, u: [np.full(1, point)], lambda k: np.full(1, noise), np.float64, given)
         assert made == pytest.approx([times[-1].alpha * point + times[-1].sigma * z], abs=1e-12)
+
+
+def test_stochastic_distilled_goes_two_intervals_and_one_back():
+    """Meng et al.: DDIM from t to t - 2 / N, then the forward process to t - 1 / N; at the end DDIM alone."""
+    times, rng = (1000, 600, 300, 0), np.random.default_rng(0)
+    plan = plan_of("stochastic_distilled", FLOW, "sample", times)
+    x0s, draws, schedule = rng.standard_normal((3, 4)), rng.standard_normal((4, 4)), NoiseSchedule(FLOW)
+    samples = sample(plan, lambda i, step, u: [x0s[i]], lambda k: draws[k], np.float64)
+    x, at = draws[0], [schedule.time(t) for t in times]
+    for i, (s, t) in enumerate(zip(at, at[1:], strict=False)):
+        low = at[min(i + 2, 3)]
+        x = low.alpha * x0s[i] + low.sigma * (x - s.alpha * x0s[i]) / s.sigma
+        if i < 2:
+            kept = t.alpha / low.alpha
+            x = kept * x + math.sqrt(t.sigma**2 - (kept * low.sigma) ** 2) * draws[i + 1]
+    assert samples == pytest.approx(x, abs=1e-12)
+    assert [len(step.draws) for step in plan.steps] == [1, 1, 0]

@@ -110,6 +110,7 @@ STOCHASTIC = {
     "renoise": 10,
     "sa_solver": 10,
     "score_sde_pc": 20,
+    "stochastic_distilled": 10,
     "tcd": 10,
 }
 # Those that multiply differences of predicted noise by sigma / alpha, which is 20 000 where the cosine schedule starts.

@@ -85,6 +85,7 @@ EXACT_FOR_A_POINT = [
     *(name for name in ORDERS if not name.startswith(("dpm_1_sde", "dpm_2m_sde", "ddpm("))),
     "consistency",
     "renoise",
+    "stochastic_distilled",
     "tcd",
     "tcd(gamma=1)",
 ]
@@ -133,7 +134,7 @@ def test_the_step_to_the_clean_end_adds_no_noise(name, steps, spec, prediction):
     assert [len(step.draws) for step in plan.steps] == [1] * (steps - 1) + [0]
 
 
-@pytest.mark.parametrize("name", [*ORDERS, "consistency", "lcm", "renoise", "tcd"])
+@pytest.mark.parametrize("name", [*ORDERS, "consistency", "lcm", "renoise", "stochastic_distilled", "tcd"])
 def test_no_step_to_the_clean_end_adds_noise(name):
     for steps in (1, 3):
         assert compile_plan(f"{name}:{steps}", denoising(COSINE, "v")).steps[-1].draws == ()
