@@ -125,6 +125,9 @@ def remembered(quantize: Quantizer) -> Quantizer:
 def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, ...]:
     """The operations that a lowering replaces, where `everything` is lowered or a rule selects. UserError if there are
     none: worth asking before all the measuring."""
+    if everything and prepared.optional:  # whose values nobody has measured
+        what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
+        raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
     every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
     ops = tuple(every) if everything else selected_ops(prepared)
     if not ops:

@@ -1,0 +1,55 @@
+"""Slots for LoRA as inputs that a caller may leave out."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from fewstep.graph import io
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.lora_slots import with_lora_slots
+from fewstep.graph.prepare import prepare
+from fewstep.graph.selection import selected_ops
+from fewstep.graph.session import run
+from fewstep.lowering.quantize import lowered_ops
+from fewstep.plans.errors import UserError
+
+FLOAT = np.dtype(np.float32)
+SHAPES = {f"layer{number}": (16, 16) for number in range(4)}
+
+
+def chain() -> Graph:
+    """x [B, 16] times four matrices, one after the other."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        Node("MatMul", (f"y{number}" if number else "x", f"w{number}"), (f"y{number + 1}",), name=f"{layer}/MatMul")
+        for number, layer in enumerate(SHAPES)
+    ]
+    nodes.append(Node("Identity", ("y4",), ("output",)))
+    weights = {f"w{number}": rng.standard_normal((16, 16)).astype(np.float32) / 4 for number in range(4)}
+    port = Value("x", FLOAT, ("batch", 16))
+    return Graph("chain", (port,), (Value("output", FLOAT, ("batch", 16)),), tuple(nodes), weights)
+
+
+def test_what_is_left_out_adds_nothing_and_a_rank_of_any_size_adds_its_product(tmp_path: Path) -> None:
+    graph, rng = chain(), np.random.default_rng(1)
+    body = prepare(with_lora_slots(graph, SHAPES)).body
+    x = rng.standard_normal((3, 16)).astype(np.float32)
+    np.testing.assert_allclose(run(body, {"x": x})["output"], run(graph, {"x": x})["output"], rtol=1e-5)
+    (file,) = io.save(body, tmp_path / "body.onnx")
+    assert io.load(file).optional == body.optional and len(body.optional) == 8
+    session = ort.InferenceSession(file)
+    for rank in (1, 5):
+        down, up = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, rank), (rank, 16)))
+        weights = {**graph.constants, "w2": graph.constants["w2"] + down @ up}
+        (own,) = session.run(None, {"x": x, "lora_down.layer2": down, "lora_up.layer2": up})
+        expected = run(Graph("merged", graph.inputs, graph.outputs, graph.nodes, weights), {"x": x})["output"]
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_operations_are_lowered() -> None:
+    plain, slots = (prepare(graph).body for graph in (chain(), with_lora_slots(chain(), SHAPES)))
+    assert [op.weight for op in selected_ops(slots)] == [op.weight for op in selected_ops(plain)] == ["w1", "w2"]
+    with pytest.raises(UserError, match="slots for LoRA files have no ranges"):
+        lowered_ops(slots, everything=True)
