@@ -71,7 +71,7 @@ def with_gradient(
         conditions: of the energy: a measurement, a class. They come behind the conditions of the denoiser.
         of: "x" differentiates through the denoiser: h = J^T (-dE/dx0) + ..., at two to three times the time of the
             prediction (DPS: Chung et al. 2023, arXiv 2209.14687). "x0" takes the prediction as it is, and costs the
-            energy alone (EluCD: Ma et al. 2024, arXiv 2312.01678).
+            energy alone (EluCD: Ma et al. 2024, arXiv 2310.11311).
         normalise: "residual" divides by sqrt(2 E), which is the norm of the residual where E is half its square, as
             DPS does. "unit" divides by the root of the mean square of h. Both for each sample.
 
