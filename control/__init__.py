@@ -16,8 +16,10 @@ from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.language import with_prompt
 from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
-from fewstep.control.runner import Action, PolicyRunner
+from fewstep.control.limits import Limits
+from fewstep.control.runner import PolicyRunner
 from fewstep.control.statistics import LoopStatistics, Quantiles
+from fewstep.control.tick import Action
 
 __all__ = [
     "Action",
@@ -26,6 +28,7 @@ __all__ = [
     "Continuity",
     "History",
     "LatencyWindow",
+    "Limits",
     "LoopStatistics",
     "PolicyRunner",
     "Quantiles",

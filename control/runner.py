@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
 
 from numpy.typing import ArrayLike
 
@@ -30,7 +29,9 @@ from fewstep.control.clocks import Clock, Running, SequenceJob, SequenceResult, 
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.language import EpisodePrompt
 from fewstep.control.latency import ticks_between, ticks_of_delay
+from fewstep.control.limits import Limits, bounds_of
 from fewstep.control.statistics import LoopStatistics, Record
+from fewstep.control.tick import Action, Source
 from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -40,29 +41,9 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
-Source = Literal["planned", "late", "held", "waiting"]
 LATE = 0.1  # ticks: a tick that begins later than this is overrun
 WARM_UP_CALLS = 20  # measured calls of each plan
 EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
-
-
-@dataclass(frozen=True)
-class Action:
-    """What to do at a tick.
-
-    value: in units, a copy that the caller may change. It is None while `source` is "waiting" and the runner has no
-        `idle` action.
-    source: "planned": the policy meant the action for this tick. "late": the next sequence is overdue, and the present
-        one goes on. "held": the present sequence has ended, and its last action is repeated. "waiting": no sequence
-        exists yet.
-    age: ticks since the observation that the action follows from.
-    problem: why this tick's observation or the last sample was not used; None where nothing is wrong.
-    """
-
-    value: Float32 | None
-    source: Source
-    age: int
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,12 @@ class PolicyRunner:
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
         expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
             `warm_up` measures.
-        idle: the action in units that is sent while no sequence exists; None sends nothing.
+        idle: the action in units that is sent while no sequence exists or the runner has stopped; None sends nothing.
+        limits: limits of the actions; None is none. An idle action may change at once.
+        most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops.
+            A robot that is driven by velocities needs a number: it moves on while an action is repeated. The runner
+            goes on by itself with the next sequence.
+        stopped: called at the tick at which the runner stops, with that tick's action.
         clock: a `WallClock` (None is the same) or a `VirtualClock`.
         text: the text encoder of the bundle, for policies of language: `reset` and `warm_up` then take a prompt.
     """
@@ -120,6 +106,9 @@ class PolicyRunner:
         shaping: Shaping | None = None,
         expected: float | None = None,
         idle: ArrayLike | None = None,
+        limits: Limits | None = None,
+        most_held: int | None = None,
+        stopped: Callable[[Action], None] | None = None,
         clock: Clock | None = None,
         text: TextEncoder | None = None,
     ) -> None:
@@ -142,6 +131,8 @@ class PolicyRunner:
         self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
         self._choice = PlanChoice(len(self._cold), self._deadline, expected)
         self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
+        self._bounds = bounds_of(limits or Limits(), action_shape(manifest), self._rate, self._idle)
+        self._most_held, self._stopped = None if most_held is None else whole("most_held", most_held, 0), stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:
             what = f"prompts of this policy hold {words.observation!r}"
@@ -174,6 +165,8 @@ class PolicyRunner:
         self._fixed = fixed
         self._chunk: Chunk | None = None
         self._problem: str | None = None
+        self._sent = self._idle  # the last action that was sent
+        self._before: Source = "waiting"  # the source of the last tick
         self._joins_at = -1  # the tick at which the present sequence takes over from another
         self._history.clear()
         self._record.broken_off()
@@ -227,17 +220,24 @@ class PolicyRunner:
         """The second half of `act`."""
         self._collect()
         problem, self._problem = self._problem, None
-        counts = self._record.counts
-        if self._chunk is None:
-            counts["waiting"] += 1
-            action = Action(None if self._idle is None else self._idle.copy(), "waiting", 0, problem)
+        chunk, value = self._chunk, self._idle
+        source, age = self._source(), 0 if chunk is None else self._tick - chunk.origin
+        if chunk is not None and source != "stopped":
+            value, limited = self._bounds.within(chunk.at(self._tick), self._sent)
+            self._record.counts["limited"] += limited is not None
+            problem = problem or limited
+        if source == "stopped":
+            problem = problem or f"no sequence came for {self._most_held} ticks behind the last one"
+        if value is None or source in ("waiting", "stopped"):
+            self._record.broken_off()
         else:
-            source, age = self._source(self._chunk), self._tick - self._chunk.origin
-            value = self._chunk.at(self._tick)
-            action = Action(value.copy(), source, age, problem)  # the worker reads the sequence itself meanwhile
-            if source != "planned":
-                counts[source] += 1
             self._record.acted(value, self._joins_at == self._tick)
+        self._record.counts[source] += 1
+        self._sent = self._sent if value is None else value
+        action = Action(None if value is None else value.copy(), source, age, problem)  # the worker reads the sequence
+        if source == "stopped" and self._before != "stopped" and self._stopped is not None:
+            self._stopped(action)
+        self._before = source
         seconds = self._now() - self._tick_began
         if seconds >= 0:
             self._record.acting.append(seconds)
@@ -300,10 +300,13 @@ class PolicyRunner:
         self._last_now = now
         return now
 
-    def _source(self, chunk: Chunk) -> Source:
+    def _source(self) -> Source:
         """Where this tick's action comes from. The next sequence is due when its call, begun in time, has ended."""
+        chunk = self._chunk
+        if chunk is None:
+            return "waiting"
         if self._tick >= chunk.end:
-            return "held"
+            return "held" if self._most_held is None or self._tick - chunk.end < self._most_held else "stopped"
         next_begins = max(self._period, self._foreseen)  # at the earliest when the last call has ended
         return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
 

@@ -36,7 +36,8 @@ class LoopStatistics:
     """A summary of all ticks of a runner.
 
     sampling: durations of the sampler's calls that gave a sequence. acting: durations of `act`.
-    ticks: all ticks. late, held, waiting: ticks by the source of their action.
+    ticks: all ticks. late, held, stopped, waiting: ticks by the source of their action.
+    limited: ticks whose action was beyond a limit.
     overrun: ticks of `run` that began late by more than a tenth of a tick.
     missed: calls that took longer than the deadline. cut: missed calls that ended with a prediction.
     dropped: sequences that came too late, or after the end of their episode.
@@ -55,7 +56,9 @@ class LoopStatistics:
     ticks: int
     late: int
     held: int
+    stopped: int
     waiting: int
+    limited: int
     overrun: int
     missed: int
     cut: int
@@ -70,11 +73,11 @@ class LoopStatistics:
 
     def __str__(self) -> str:
         """A few lines; seconds in milliseconds."""
-        planned = self.ticks - self.late - self.held - self.waiting
+        planned = self.ticks - self.late - self.held - self.stopped - self.waiting
         plans = ", ".join(f"{count} of {name}" for name, count in self.plans.items()) or "none"
         return (
             f"ticks: {self.ticks}, of them {planned} planned, {self.late} late, {self.held} held, "
-            f"{self.waiting} waiting; "
+            f"{self.stopped} stopped, {self.waiting} waiting; {self.limited} limited, "
             f"{self.overrun} overrun, {self.rejected} rejected, {self.jumps} jumps of the clock\n"
             f"calls: {plans}; {self.missed} missed, {self.cut} cut, {self.dropped} dropped, {self.failed} failed\n"
             f"sampling: {self.sampling}\n"
@@ -118,7 +121,7 @@ class Record:
             jerk_contrast=contrast,
             **{
                 name: counts[name]
-                for name in ("ticks", "late", "held", "waiting", "overrun", "missed", "cut")
+                for name in ("ticks", "late", "held", "stopped", "waiting", "limited", "overrun", "missed", "cut")
                 + ("dropped", "failed", "rejected", "jumps")
             },
         )

@@ -1,0 +1,158 @@
+"""A policy in a process of its own: the robot's process asks for an action at each tick, over a socket.
+
+    python examples/policy_server.py policy 20           # serves at 20 actions a second
+    python examples/policy_server.py policy 20 --robot   # in another terminal: a robot that stands still asks
+
+The server answers one robot at a time, on this machine alone. Nobody is asked for a password: a tunnel, such as that of
+SSH, brings it to another machine. A robot's process needs `Message`, `Robot` and numpy, and no fewstep.
+
+A message is a line of JSON, and then the bytes of its arrays. Nothing is unpickled. A reset begins an episode:
+
+    {"reset": 7, "prompt": "pick up the cube", "arrays": []}
+    {"arrays": [["observation.state", "float32", [3]], ["observation.images.top", "uint8", [3, 96, 96]]]}
+
+The answer to an observation is an action, as `fewstep.control.Action` describes it; without an array nothing is to be
+sent to the robot. The answer to a mistake is {"error": ...}. A ROS node holds one `Robot`, calls `act` with its last
+messages in a timer of this rate, and publishes the array.
+"""
+
+import json
+import math
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+HOST, PORT = "127.0.0.1", 5757
+SILENT = 10.0  # seconds after which a robot is taken to be gone
+LINE, BYTES, KINDS = 2**16, 2**28, "biuf"  # the longest line, the most bytes of arrays, and the kinds of their numbers
+
+
+@dataclass(frozen=True)
+class Message:
+    """A line of JSON with arrays behind it."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def send(self, connection: socket.socket) -> None:
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        listed = [(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+        line = json.dumps({**self.fields, "arrays": listed}).encode() + b"\n"
+        connection.sendall(b"".join((line, *(array.tobytes() for array in arrays.values()))))
+
+
+def receive(stream: Any) -> Message | None:
+    """The next message; None behind the last one. ValueError for anything else."""
+    line = stream.readline(LINE)
+    if not line:
+        return None
+    fields = json.loads(line)
+    if not line.endswith(b"\n") or not isinstance(fields, dict):
+        raise ValueError("a message begins with a line of JSON")
+    arrays, left = {}, BYTES
+    for name, kind, shape in fields.pop("arrays"):
+        dtype = np.dtype(str(kind))
+        if dtype.kind not in KINDS or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise ValueError(f"{name} is {kind} {shape}")
+        size = math.prod(shape) * dtype.itemsize
+        left -= size
+        if left < 0:
+            raise ValueError(f"the arrays have more than {BYTES} bytes")
+        content = stream.read(size)
+        if len(content) < size:
+            raise ValueError("a message ends early")
+        arrays[str(name)] = np.frombuffer(content, dtype).reshape(shape)
+    return Message(fields, arrays)
+
+
+class Robot:
+    """The robot's side of a connection."""
+
+    def __init__(self, port: int = PORT) -> None:
+        self._connection = socket.create_connection((HOST, port), timeout=SILENT)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._stream = self._connection.makefile("rb")
+
+    def reset(self, seed: int = 0, prompt: str | None = None) -> None:
+        self._ask(Message({"reset": seed, "prompt": prompt}))
+
+    def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """The action of this tick, or None where nothing is to be sent, and where it is from."""
+        answer = self._ask(Message({}, observation))
+        return answer.arrays.get("action"), answer.fields
+
+    def close(self) -> None:
+        self._stream.close()
+        self._connection.close()
+
+    def _ask(self, message: Message) -> Message:
+        message.send(self._connection)
+        answer = receive(self._stream)
+        if answer is None or "error" in answer.fields:
+            raise RuntimeError("the server is gone" if answer is None else answer.fields["error"])
+        return answer
+
+
+def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> None:
+    """Answer robots, one after the other; `robots` ends behind so many. Each connection begins with a reset."""
+    from fewstep.runtime import UserError
+
+    while robots is None or robots > 0:
+        connection, _ = listening.accept()
+        robots = None if robots is None else robots - 1
+        with connection, connection.makefile("rb") as stream:
+            connection.settimeout(SILENT)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ready = False
+            try:
+                while (message := receive(stream)) is not None:
+                    try:
+                        if "reset" in message.fields:
+                            runner.reset(message.fields["reset"], prompt=message.fields.get("prompt"))
+                            answer, ready = Message(), True
+                        else:
+                            if not ready:
+                                raise UserError("no episode has begun", "send a reset first")
+                            answer = _answer(runner.act(message.arrays))
+                    except UserError as error:
+                        answer = Message({"error": str(error)})
+                    answer.send(connection)
+            except (OSError, ValueError, TypeError, KeyError) as error:  # gone, or no robot
+                print(f"policy_server: {error}", file=sys.stderr)
+
+
+def _answer(action: Any) -> Message:
+    fields = {"source": action.source, "age": action.age, "problem": action.problem}
+    return Message(fields, {} if action.value is None else {"action": action.value})
+
+
+def main(bundle: str, rate: str, robot: str = "") -> None:
+    from fewstep.control import PolicyRunner
+    from fewstep.runtime import load
+    from fewstep.runtime.bundle.reading import open_bundle
+    from fewstep.runtime.text import load_text_encoder
+
+    manifest = open_bundle(bundle).manifest
+    seen = {each.name: np.zeros(each.shape[1:], each.dtype) for each in manifest.conditions}
+    prompt = None if manifest.text is None else "stand still"
+    if robot:
+        asks = Robot()
+        asks.reset(prompt=prompt)
+        print(*asks.act(seen))
+        return
+    text = None if manifest.text is None else load_text_encoder(bundle)
+    plans = ("euler:10@trailing",) if manifest.prediction == "flow" else ("ddim:4", "ddim:2")
+    with load(bundle) as sampler, PolicyRunner(sampler, float(rate), plans, most_held=0, text=text) as runner:
+        runner.warm_up(seen, prompt=prompt)
+        with socket.create_server((HOST, PORT)) as listening:
+            print(f"listening at {HOST}:{PORT}")
+            serve(runner, listening)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python examples/policy_server.py BUNDLE RATE [--robot]")
+    main(*sys.argv[1:])
