@@ -12,6 +12,7 @@ import onnx
 import torch
 from onnxscript import ir
 
+from fewstep.export.mapped import mapped
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
 from fewstep.export.tracing.quick_matches import quick_matches
@@ -82,11 +83,15 @@ def _is_written_out(node: torch.fx.Node) -> bool:
 def _taken(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
     """The weights of a model, which is left without them, and so are those that were `given` before it was optimized.
 
-    onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights.
+    onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights. A
+    graph also counts the inputs that it once had, and weights that nothing reads were among them. The counter is
+    private to onnx_ir: a release that has none of this name keeps no such weights.
     """
-    weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
+    values = model.graph.initializers.items()
+    weights = {name: mapped(value.const_value.numpy()) for name, value in values if value.const_value}
     outputs = (output for node in model.graph for output in node.outputs)
-    for value in (*before, *model.graph.initializers.values(), *outputs):
+    counted: Iterable[ir.Value] = getattr(model.graph.inputs, "_ref_counter", ())
+    for value in (*before, *model.graph.initializers.values(), *outputs, *counted):
         value.const_value = None
     model.graph.initializers.clear()
     return weights

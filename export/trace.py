@@ -12,6 +12,7 @@ from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
 from fewstep.export.gradient import GradientModule, check_sizes, no_derivative, written_out
+from fewstep.export.mapped import release
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.verification.reference import TorchReference, call, predicted, signature
@@ -87,6 +88,7 @@ def check_weights(module: torch.nn.Module) -> None:
         held = tensor.masked_fill(tensor == -torch.inf, 0.0) if name in buffers else tensor
         if tensor.is_floating_point() and not bool(torch.isfinite(held).all()):
             raise UserError(f"weight {name!r} holds NaN or infinity", "load a checkpoint from before training diverged")
+        release(tensor)
 
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:

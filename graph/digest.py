@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 from fewstep.graph.graph import Graph
-from fewstep.graph.weights import LARGE
+from fewstep.graph.weights import LARGE, release_array
 
 
 def digest(graph: Graph) -> bytes:
@@ -25,4 +25,5 @@ def _digest(graph: Graph, below: float) -> bytes:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         if array.nbytes < below:
             digest.update(np.ascontiguousarray(array).data)
+            release_array(array)
     return digest.digest()

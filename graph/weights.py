@@ -94,13 +94,15 @@ def file_bytes(arrays: Iterable[Array]) -> int:
 
 
 def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
-    """Write arrays one after the other, each on a boundary of pages; returns the offset of each."""
+    """Write arrays one after the other, each on a boundary of pages; returns the offset of each. Mapped ones leave
+    memory again."""
     offsets, end = [], 0
     for array in arrays:
         start = _aligned(end, array.nbytes)
         stream.write(b"\0" * (start - end))
         for block in _blocks(array):
             stream.write(block)
+        release_array(array)
         offsets.append(start)
         end = start + array.nbytes
     return offsets

@@ -15,6 +15,7 @@ from fewstep.export.spec import Reference
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.graph import OUTPUT, Array, Graph, X
 from fewstep.graph.index import Index, index
+from fewstep.graph.io import exceeds
 from fewstep.graph.passes.rounding import round_to_float16
 from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prologue import PreparedDenoiser
@@ -200,11 +201,15 @@ def not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) ->
 def run_prepared(
     prepared: PreparedDenoiser, also: Collection[str] = ()
 ) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too."""
+    """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too.
+
+    A large graph is opened for each call, and closed behind it: the weights of one are in memory at a time.
+    """
 
     def opened(graph: Graph) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
         made = {output for node in graph.nodes for output in node.outputs} - {value.name for value in graph.outputs}
-        return open_session(graph, [name for name in also if name in made])
+        names = [name for name in also if name in made]
+        return (lambda feeds: open_session(graph, names)(feeds)) if exceeds(graph) else open_session(graph, names)
 
     body, ahead = opened(prepared.body), open_rows(prepared, opened)
 

@@ -262,7 +262,8 @@ def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Ru
 
 
 def _in_parts(prepared: PreparedDenoiser) -> PreparedDenoiser:
-    return replace(prepared, body=attention_in_parts(prepared.body))
+    ahead = None if prepared.conditioner is None else attention_in_parts(prepared.conditioner)
+    return replace(prepared, body=attention_in_parts(prepared.body), conditioner=ahead)
 
 
 def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[PointComparison]:

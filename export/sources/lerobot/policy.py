@@ -170,6 +170,8 @@ def load_weights(
     """
     import torch
 
+    from fewstep.export.mapped import release_after_use
+
     path = folder.home / WEIGHTS
     with torch.device("meta"):
         network = make()
@@ -186,6 +188,7 @@ def load_weights(
     # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
     placed = {name: each.clone() if each.nbytes < LARGE else each for name, each in own.items()}
     network.load_state_dict(placed, assign=True)
+    release_after_use(network)
     return network
 
 

@@ -191,14 +191,16 @@ def steps_of(path: Path) -> Sequence[Mapping[str, Any]]:
 
 
 def read_tensors(path: Path) -> dict[str, "Tensor"]:
-    """A safetensors file, on the CPU."""
+    """A safetensors file, on the CPU. Large float32 tensors are read-only, and mapped."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from fewstep.export.mapped import map_floats
 
     if not path.is_file():
         raise UserError(f"{path} is missing", RETRAINED)
     try:
-        return load_file(path)
+        return load_file(path) | map_floats(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} is no safetensors file ({' '.join(str(error).split())})", RETRAINED) from error
 
