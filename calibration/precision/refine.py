@@ -68,7 +68,7 @@ class SearchResult:
     @property
     def is_float(self) -> bool:
         """Whether what is deployed is float32 itself, at every step."""
-        return all(len(floats) == len(self.sensitivity.operations) for floats in self.point.choice)
+        return _is_float(self.point.choice, self.sensitivity)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class Search:
     def united(self, choice: Choice) -> Choice:
         """The choice with as few graphs as a body may have."""
         return in_runs(choice, self.measured.costs, self.course.shares, self.graphs)
+
+
+def _is_float(choice: Choice, measured: Sensitivity) -> bool:
+    return all(len(floats) == len(measured.operations) for floats in choice)
 
 
 def refine(
@@ -118,10 +122,7 @@ def refine(
     del ask, here  # and with it what it has open
     wanted, points = settle(search, points, bound)
     if bound.quality is not None:
-        # near it the seeds that search are as far from those that judge as they are of it
-        trimmed = trim(search, wanted, bound.quality + wanted.quality - wanted.known)
-        if all(trimmed.choice != point.choice for point in points):
-            wanted, points = settle(search, [*points, time_whole(search, trimmed)], bound)
+        wanted, points = settle_trimmed(search, wanted, points, bound.quality)
     return SearchResult(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
 
 
@@ -172,6 +173,26 @@ def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, li
     if wanted is None:
         raise UserError(_unreached(bound, points, search.measured), "ask for less, or calibrate more trajectories")
     return wanted, points
+
+
+def settle_trimmed(search: Search, wanted: Point, points: list[Point], quality: float) -> tuple[Point, list[Point]]:
+    """The point that fits the bound best once it is trimmed, and all points with what is known then.
+
+    Near a point the seeds that search are as far from those that judge as they are of it. Float32 says nothing of that.
+    So the best point that missed the bound tells by how much less to trim.
+    """
+    margin = wanted.quality - wanted.known
+    while True:
+        trimmed = trim(search, wanted, quality + margin)
+        if any(trimmed.choice == point.choice for point in points):
+            return wanted, points
+        wanted, points = settle(search, [*points, time_whole(search, trimmed)], Bound(quality=quality))
+        missed = [point for point in points if point.judged and point.known < quality]
+        best = max(missed, key=lambda point: point.quality, default=wanted)
+        flattered = best.quality - best.known
+        if not _is_float(wanted.choice, search.measured) or flattered <= margin:
+            return wanted, points
+        margin = flattered
 
 
 def trim(search: Search, point: Point, quality: float) -> Point:

@@ -15,7 +15,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound
 from fewstep.calibration.precision.refine import Bound, Search
-from fewstep.calibration.precision.search import Choice, Point
+from fewstep.calibration.precision.search import Choice, JudgedQuality, Point
 from fewstep.calibration.precision.search_cache import SearchCache, key
 from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
@@ -313,6 +313,36 @@ def test_trimming_takes_an_operation_out_of_all_its_groups_at_once(monkeypatch: 
     found = refine.trim(Search(variants, course, (), measured, SearchCache()), start, 40.0)
     only = (frozenset({1}), frozenset({1}), frozenset())
     assert tried == [only, (frozenset(),) * 3] and found.choice == only
+
+
+def test_a_trimmed_map_that_misses_the_bound_is_trimmed_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only candidate missed, so that float32 was left, which tells nothing of how much the search flatters."""
+    kept, everything = SearchCache(), frozenset(range(8))
+
+    def run_faked(search: Search, choice: Choice) -> Point:
+        found = 200.0 if choice[0] == everything else 30.0 + 2 * len(choice[0])
+        return Point(choice, found, 1 + 0.05 * len(choice[0]), True, search.kept.figures.judged.get(key(choice)))
+
+    def judged(search: Search, choice: Choice) -> JudgedQuality:
+        found = run_faked(search, choice).quality
+        return search.kept.figures.judged.setdefault(key(choice), JudgedQuality(found - 2.0 * (found < 200), 0.1))
+
+    for name, faked in (
+        ("run", run_faked),
+        ("judge", judged),
+        ("time_whole", lambda *of: run_faked(of[0], of[1].choice)),
+    ):
+        monkeypatch.setattr(refine, name, faked)
+    names = tuple("abcdefgh")
+    measured = Sensitivity(names, np.ones((8, 1)), np.full(8, 0.05), 30.0, 1.4)
+    course: Any = SimpleNamespace(groups=1, shares=np.ones(1))
+    variants: Any = None
+    search = Search(variants, course, (), measured, kept)
+    points = [run_faked(search, (floats,)) for floats in (frozenset(), frozenset({1, 2, 3, 4, 5, 6}), everything)]
+    wanted, points = refine.settle(search, points, Bound(quality=42.0))
+    assert wanted.choice == (everything,)
+    wanted, points = refine.settle_trimmed(search, wanted, points, 42.0)
+    assert (len(wanted.choice[0]), wanted.known) == (7, 42.0)
 
 
 def test_the_fastest_found_is_one_that_was_timed() -> None:
