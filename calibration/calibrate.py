@@ -8,8 +8,8 @@ from functools import partial
 from itertools import chain
 
 from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, loses_guidance, make_each
-from fewstep.calibration.checkpoint import checkpoint_of
-from fewstep.calibration.commit import commit
+from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
+from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
 from fewstep.calibration.first_inputs import FirstInputs, first_inputs
@@ -35,7 +35,7 @@ from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.on_demand import close
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
@@ -73,14 +73,29 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
         open_workers = partial(opened, options.workers, options.dask, workers, options.threads)
-        made = {
-            name: _calibrate(task, writer, under(progress, name) if len(names) > 1 else progress, open_workers)
-            for name, task in tasks.items()
-        }
+        assert writer.manifest is not None
+        manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
+        for name, task in tasks.items():
+            shown = under(progress, name) if len(names) > 1 else progress
+            made[name], errors, checkpoint = _calibrate(task, writer, manifest, shown, open_workers)
+            manifest = made[name].manifest
+            failed |= {said(name, body): error for body, error in errors.items()}
+            checkpoints.append(checkpoint)
+        manifest = writer.commit(manifest)
+    if failed:
+        written = [said(name, body) for name, each in made.items() for body in each.lowered]
+        raise some_failed(failed, written)  # the counts stay for the next try
+    for checkpoint in checkpoints:
+        checkpoint.drop()
+    made = {name: replace(each, manifest=alone(manifest, name)) for name, each in made.items()}
     return replace(made.pop(DENOISER), others=made)
 
 
-def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: OpenWorkers) -> Calibration:
+def _calibrate(
+    task: Task, writer: Writer, manifest: Manifest, progress: Progress, open_workers: OpenWorkers
+) -> tuple[Calibration, dict[str, UserError], Checkpoint]:
+    """One network: what was made, with the bundle's manifest that is not committed yet, the errors of bodies that were
+    not, and its counts. UserError if no body was."""
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
@@ -104,12 +119,9 @@ def _calibrate(task: Task, writer: Writer, progress: Progress, open_workers: Ope
     _refuse_lost(bodies, refined, course, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
-    manifest = commit(writer, task, plan, table, bodies, refined)
+    manifest = added(writer, manifest, task, plan, table, bodies, refined)
     lowered = {name: each.lowered for name, each in bodies.items()}
-    if failed:
-        raise some_failed(failed, lowered)  # the counts stay for the next try
-    checkpoint.drop()
-    return Calibration(manifest, plan, table, lowered, refined)
+    return Calibration(manifest, plan, table, lowered, refined), failed, checkpoint
 
 
 def _refuse_lost(

@@ -134,7 +134,11 @@ def _around(task: Task) -> tuple[object, ...]:
     files = [file for graph in graphs for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
-    return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes
+    others = []  # networks whose steps the trajectories run too; names of graphs follow from their content
+    if task.whole is not None:
+        whole = task.whole.bundle.manifest
+        others = [whole.bodies["float32"], *((each.until, each.bodies["float32"]) for each in whole.networks.values())]
+    return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes, *others
 
 
 def _engine() -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Add to a bundle what a calibration makes, all at once: int8 bodies, ranges, the plan, and precision maps."""
+"""What a calibration adds to a bundle: int8 bodies, ranges, the plan, and precision maps."""
 
 import logging
 import re
@@ -30,21 +30,21 @@ from fewstep.runtime.bundle.reading import Bundle
 LOG = logging.getLogger("fewstep")
 
 
-def commit(
+def added(
     writer: Writer,
+    whole: Manifest,
     task: Task,
     plan: Plan,
     table: RangesTable,
     made: Mapping[str, CalibratedBody],
     refined: Mapping[str, SearchResult],
 ) -> Manifest:
-    """Add the bodies that were made, their ranges, the plan and precision maps to the task's bundle.
+    """The manifest `whole` with the bodies that were made for the task's network, their ranges, the plan and precision
+    maps. Their files are in the bundle; the caller commits.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """
-    bundle = task.sampler.bundle
-    assert writer.manifest is not None
-    whole, manifest = writer.manifest, alone(writer.manifest, task.network)
+    bundle, manifest = task.sampler.bundle, alone(whole, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
     bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in made.items()}
     bodies |= {name: _mapped(writer, name, result, manifest, plan) for name, result in refined.items()}
@@ -76,7 +76,7 @@ def commit(
         results=None if judged else manifest.results,
         evaluation=None if changed else manifest.evaluation,
     )
-    return alone(writer.commit(with_network(whole, task.network, changed_manifest)), task.network)
+    return with_network(whole, task.network, changed_manifest)
 
 
 def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:

@@ -25,12 +25,13 @@ from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.verdict import LEAST_PSNR, only
 from fewstep.evaluation.speed.mean_step import int8_share
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.needs import check_needs, duration
+from fewstep.graph.needs import check_needs, duration, together
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER, regroup
 from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.rollouts.direction import CONDITION, is_lost, said
 from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll_out
+from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
@@ -57,15 +58,15 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
         "bodies": _bodies(calibration),
     }
     if calibration.others:
-        value["networks"] = {name: _bodies(other) for name, other in calibration.others.items()}
+        value["networks"] = {name: _bodies(other, name) for name, other in calibration.others.items()}
     return Outcome(value, tuple(_lines(options, calibration)))
 
 
-def _bodies(calibration: Calibration) -> dict[str, Any]:
+def _bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:
     return {
         name: {
             "coverage": calibration.manifest.bodies[name].graph.coverage,
-            "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan),
+            "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan, network),
             "graphs": len(calibration.manifest.bodies[name].graphs),
             "groups": len(lowered.groups) + 1,
             "notes": lowered.notes,
@@ -79,21 +80,22 @@ def _bodies(calibration: Calibration) -> dict[str, Any]:
 def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        task = open_task(options)
-        needed = needs(task, options.workers)
+        tasks = [open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)]
+        needed = together([needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
+    task = tasks[-1]  # the denoiser's; each network has whole trajectories
     warn_of_workers(options.workers, options.threads)
-    tensors = task.tensors
-    batch = batch_of(task, tensors)
+    batch = batch_of(task, task.tensors)
     _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
     count = count_batches(task.seeds, batch, task.sizes, task.turn)
-    evaluations = len(task.plan.steps) * count
+    evaluations = len(tasks) * len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
     search = _search(task)
     judges = judging_seeds(len(task.seeds))
     calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
-    judging = calls * len(judges) * len(task.plan.steps) * len(task.targets)
+    judging = calls * len(judges) * len(task.plan.steps) * sum(len(each.targets) for each in tasks)
+    operations = tuple(name for each in tasks for name in each.operations)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
         {
@@ -105,14 +107,15 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "search_evaluations": None if search is None else [search.least, search.most],
             "at_least_seconds": seconds,
             "bodies": bodies,
-            "operations": task.operations,
+            "operations": operations,
             "needs": needed,
         },
         (
             headline(task.plan),
-            f"would follow {in_words(len(task.seeds))} and watch {len(tensors)} tensors in "
-            f"{len(task.edges) + 1} groups",
-            f"would lower {len(task.operations)} operations, to {', '.join(bodies)}",
+            f"would follow {in_words(len(task.seeds))} and watch "
+            f"{sum(len(each.tensors) for each in tasks)} tensors in "
+            f"{sum(len(each.edges) + 1 for each in tasks)} groups",
+            f"would lower {len(operations)} operations, to {', '.join(bodies)}",
             f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
@@ -158,16 +161,16 @@ def _evaluation_seconds(task: Task, batch: int) -> float:
     return perf_counter() - start
 
 
-def _lines(options: CalibrateOptions, calibration: Calibration) -> Iterator[str]:
-    for network, other in calibration.others.items():
-        yield f"network {network}:"
-        yield from _lines(options, other)
+def _lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:
+    for other_name, other in calibration.others.items():
+        yield f"network {other_name}:"
+        yield from _lines(options, other, other_name)
     if calibration.others:
         yield f"network {DENOISER}:"
     for name, lowered in calibration.lowered.items():
         body = calibration.manifest.bodies[name]
         coverage = body.graph.coverage or lowered.coverage
-        share = int8_share(body, calibration.plan) or 0.0
+        share = int8_share(body, calibration.plan, network) or 0.0
         last = " (of the last steps)" if len(body.graphs) > 1 else ""
         yield (
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "

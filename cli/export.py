@@ -6,8 +6,9 @@ import msgspec
 
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check, export, made_from
+from fewstep.export.spec import Spec
 from fewstep.graph.commit import check_room, existing
-from fewstep.graph.needs import check_memory, duration
+from fewstep.graph.needs import Needs, check_memory, duration, together
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.progress import Progress
@@ -31,19 +32,27 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ExportOptions) -> Outcome:
-    source = check(options)
     from fewstep.export.load_and_trace import one_sample  # onnxruntime is not for --help
     from fewstep.export.needs import needs
     from fewstep.export.verification.verify import samples
 
     folder = existing(options.output)
-    if (needed := needs(source, options.dtype)) is not None:
+    labels, specs, each, counts, times = [], [], list[Needs | None](), list[int](), list[float | None]()
+    for source in check(options):  # one is in memory at a time
+        labels.append((source.label, source.sha256))
+        specs.append(source.spec)
+        each.append(needs(source, options.dtype))
+        counts.append(samples(source.spec, options.verify))
+        one = one_sample(source)
+        times.append(None if one is None else counts[-1] * one)
+        del source
+    known = [need for need in each if need is not None]
+    needed = together(known) if len(known) == len(each) else None
+    if needed is not None:
         check_room(options.output, needed.disk)
         check_memory(needed, folder)
-    count, seconds = samples(source.spec, options.verify), one_sample(source)
-    time = "" if seconds is None else f", about {duration(count * seconds)} here"
-    spec = source.spec
-    conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
+    count, seconds = sum(counts), None if None in times else sum(filter(None, times))
+    time = "" if seconds is None else f", about {duration(seconds)} here"
     there = f"would make {options.output}"
     if (options.output / MANIFEST).is_file():  # a killed export leaves a folder without one
         gone = _made_there(options.output)
@@ -53,19 +62,26 @@ def dry_run(options: ExportOptions) -> Outcome:
     return Outcome(
         {
             "bundle": options.output,
-            "name": spec.name,
-            "x_shape": spec.x_shape,
-            "source_sha256": source.sha256,
+            "name": specs[0].name,
+            "x_shape": specs[0].x_shape,
+            "source_sha256": labels[0][1],
             "needs": needed,
             "evaluations": count,
-            "seconds": None if seconds is None else count * seconds,
+            "seconds": seconds,
         },
         (
-            f"{source.label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
-            f"schedule {spec.schedule.kind}, conditions: {conditions}",
+            *(_said(label, spec) for (label, _), spec in zip(labels, specs, strict=True)),
             f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
             *(() if needed is None else (needed.said(folder),)),
         ),
+    )
+
+
+def _said(label: str, spec: Spec) -> str:
+    conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
+    return (
+        f"{label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
+        f"schedule {spec.schedule.kind}, conditions: {conditions}"
     )
 
 

@@ -1,7 +1,8 @@
 """The verb `export`: a denoiser becomes a verified bundle."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -115,6 +116,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         loras = _loras(options)
         fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
         others = _experts(options, fetched)
+        if others:  # a wrong expert is refused before minutes of work
+            deque(_sources(options, loras, fetched, others), maxlen=0)
         denoiser = _added(writer, options, partial(_source, options, loras, fetched), progress)
         origin = denoiser.origin
         scheduler = None
@@ -195,13 +198,27 @@ def _check_choices(options: ExportOptions) -> None:
             raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
 
 
-def check(options: ExportOptions) -> Source:
-    """The source, once it is read and its spec holds, and the bundle's place can be written."""
+def check(options: ExportOptions) -> Iterator[Source]:
+    """The source of each network, once the bundle's place can be written."""
     _check_choices(options)
     fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-    source = _source(options, _loras(options), fetched)
+    loras, others = _loras(options), _experts(options, fetched)
     with open_for_update(options.output, must_exist=False):
-        return source
+        pass
+    return _sources(options, loras, fetched, others)
+
+
+def _sources(
+    options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None, others: Sequence[Expert]
+) -> Iterator[Source]:
+    """The source of each network, the denoiser first, once it is read and its spec holds: one is in memory at a
+    time."""
+    source = _source(options, loras, fetched)
+    spec = source.spec
+    yield source
+    del source
+    for expert in others:
+        yield load_expert(expert, spec, options.size, options.null)
 
 
 def _experts(options: ExportOptions, fetched: hub.Fetched | None) -> tuple[Expert, ...]:

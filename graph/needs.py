@@ -1,6 +1,7 @@
 """The time, memory and disk space that a verb takes, shown and checked before it begins."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,13 @@ class Needs:
             f"needs about {_gb(self.memory)} of memory{memory}, and {_gb(self.disk)} on disk "
             f"({_gb(this_space(folder, folder).disk_free)} free) for {self.files} file{'s' * (self.files != 1)}"
         )
+
+
+def together(parts: Sequence[Needs]) -> Needs:
+    """The needs of work that is done part after part."""
+    return Needs(
+        max(each.memory for each in parts), sum(each.disk for each in parts), sum(each.files for each in parts)
+    )
 
 
 def check_needs(needs: Needs, writer: Writer) -> None:

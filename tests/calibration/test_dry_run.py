@@ -99,7 +99,7 @@ def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch:
         return roll_out(*given, **more)  # type: ignore[arg-type]
 
     sizes: tuple[dict[str, int], ...] = ({}, {})  # both the usual one
-    monkeypatch.setattr(command, "open_task", lambda options: replace(open_task(options), sizes=sizes))
+    monkeypatch.setattr(command, "open_task", lambda *asked: replace(open_task(*asked), sizes=sizes))
     monkeypatch.setattr(command, "roll_out", recorded)
     assert dry_run(replace(FIRST, bundle=bundle, trajectories=12)).value["evaluations"] == 3 * 3  # four of a size
     assert timed == [sizes]

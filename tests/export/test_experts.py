@@ -1,6 +1,7 @@
 """Networks for an interval of lambda: exported, run and calibrated as one bundle."""
 
 import json
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.export import dry_run
 from fewstep.export import experts
+from fewstep.export import export as exporting
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Spec
 from fewstep.graph.pack import PackOptions, pack
@@ -20,7 +24,7 @@ from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
-from tests.bundle_of_experts import EDGE, export_layers
+from tests.bundle_of_experts import EDGE, LAYERS, export_layers
 
 GAUSSIANS = '''
 """Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
@@ -82,9 +86,19 @@ def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) ->
     np.testing.assert_allclose(sampler.sample(plan, [0, 1], {"class": labels}), x, atol=2e-6)
 
 
+def _fails(*_: object) -> None:
+    raise UserError("the second fails", "never")
+
+
 def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(tmp_path: Path) -> None:
     bundle = export_layers(tmp_path)
-    made = calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8))
+    options, before = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8), open_bundle(bundle)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="the second fails"):
+        answers = iter([calibrating.added])
+        patch.setattr(calibrating, "added", lambda *given: next(answers, _fails)(*given))
+        calibrate(options)
+    assert open_bundle(bundle).manifest == before.manifest  # all networks or none
+    made = calibrate(options)
     manifest = open_bundle(bundle).manifest
     quiet, noisy = manifest.bodies["int8-cpu-x86"], manifest.networks["noisy"].bodies["int8-cpu-x86"]
     assert max(noisy.groups) < EDGE < min(quiet.groups)
@@ -142,6 +156,26 @@ def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
 def test_an_expert_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"--expert .*; write NAME=SOURCE@LAMBDA"):
         export(ExportOptions("fashion_mnist", tmp_path / "bundle", expert=(text,)))
+
+
+def test_every_source_is_read_before_one_is_traced_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = tmp_path / "layers.py", tmp_path / "other.py"
+    file.write_text(LAYERS)
+    other.write_text(LAYERS.replace('"flow", ScheduleSpec("flow")', '"v", ScheduleSpec("cosine")'))
+    plain = ExportOptions(f"{file}:wide", tmp_path / "bundle", verify="quick")
+    counted = [
+        dry_run(replace(plain, expert=expert)).value
+        for expert in ((), (f"noisy={file}:thin@0",), (f"a={file}:wide@0",))
+    ]
+    needed = [each["needs"] for each in counted]
+    assert counted[1]["evaluations"] == 2 * counted[0]["evaluations"]
+    assert needed[0].disk < needed[1].disk < needed[2].disk == 2 * needed[0].disk
+    assert needed[2].memory == needed[0].memory  # one after the other
+    monkeypatch.setattr(exporting, "_added", _fails)
+    with pytest.raises(UserError, match="expert noisy has schedule.kind cosine"):
+        export(replace(plain, expert=(f"noisy={other}:thin@0",)))
 
 
 def test_experts_are_in_the_order_of_noise_and_share_what_they_can(tmp_path: Path) -> None:
