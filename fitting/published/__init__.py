@@ -1,12 +1,18 @@
 """The literature's fits, for programs: no verb calls them, since `fewstep fit` is nearer to the teacher.
 
-Each is one function of one form. What was sampled goes in, as arrays or through a callable that samples. The numbers
-come out that a plan, its solver or its guidance takes. A docstring names the paper, and how the function differs.
+A module with a function `fitted` takes a `setting.FitSetting` and returns a plan of as many evaluations as the nominal
+one. `benchmarks.fits.published` compares them all. The other functions take what was sampled, as arrays or through a
+callable that samples, and return the numbers of a solver or a guidance. A docstring names the paper, and how the
+function differs.
 
-    ems.estimate_ems            statistics of a denoiser, for dpm_v3
-    compensation.fit_ratios     ratios of predictions, for dc_solver
-    noise_norms.norm_ratios     step sizes of a corrector, for score_sde_pc
-    guidance.adaptive, linear   weights of guidance by step, after guidance.collect
-    olss.fit_rows               rows of a plan, by the states of a teacher
-    times.fit_times             times of a solver's steps
+    auto_diffusion      times by evolution
+    compensation        ratios of predictions, for dc_solver
+    ems                 statistics of a denoiser, for dpm_v3
+    olss                rows and times, by the states of a teacher
+    solver_search       the decisions of a unified solver (usf) and its times, by evolution
+    teleportation       a start by the statistics of samples, which saves first steps
+    time_shift          times of the network that x looks like
+    times               times by coordinates
+    noise_norms         step sizes of a corrector, for score_sde_pc
+    guidance            weights of guidance by step
 """

@@ -1,9 +1,16 @@
 """The ratios of DC-Solver's dynamic compensation (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755), by least squares."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import flat, sample_of
+from fewstep.fitting.published.olss import teacher_states
+from fewstep.fitting.published.setting import FitSetting
+from fewstep.plans.plan import Plan
+from fewstep.plans.solvers.dc_solver import dc_solver
 
 LOWEST, HIGHEST = 0.5, 1.5  # of rho, as the authors bound it
 
@@ -32,3 +39,20 @@ def fit_ratios(
         stationary = [float(root.real) for root in loss.deriv().roots() if abs(root.imag) < 1e-9]
         ratios[i] = min((rho for rho in (*probes, *stationary) if LOWEST <= rho <= HIGHEST), key=lambda rho: loss(rho))
     return tuple(float(rho) for rho in ratios)
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """DC-Solver over the nominal plan's times, with ratios that follow the teacher's trajectory."""
+    times = setting.times(setting.evaluations)
+
+    def plan(ratios: tuple[float, ...]) -> Plan:
+        return setting.compiled(partial(dc_solver, ratios=ratios), times, f"dc_solver:{len(times) - 1}, fitted ratios")
+
+    def inputs(ratios: tuple[float, ...]) -> list[NDArray[np.floating]]:
+        compensated = plan(ratios)
+        runs = [[*map(setting.x, states), sample_of(compensated, states)] for states in setting.states(compensated)]
+        return [np.concatenate([flat(run[i]) for run in runs]) for i in range(len(times))]
+
+    steps = plan(()).steps
+    taught = [teacher_states(setting.reference, setting.teacher, block, steps) for block in setting.blocks]
+    return plan(fit_ratios(inputs, [np.concatenate([states[i] for states in taught]) for i in range(len(times))]))

@@ -8,15 +8,18 @@ a ridge draws the coefficients to the solver's.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import exp, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import Block, flat, run, sample_of
+from fewstep.fitting.published.setting import FitSetting
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
+from fewstep.plans.solvers.ddim import ddim
 from fewstep.runtime.execute import StepState, begin, combine, see
 from fewstep.runtime.sampler import Sampler
 
@@ -93,3 +96,85 @@ def _between(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]
 
 def _lam(step: Step) -> float:
     return float(step.lam) if step.lam is not None else float("-inf")
+
+
+CHOICES = 48  # times that a path goes through some of
+BISECTIONS = 16
+LEAST = 1e-9  # of the largest state's energy: float32 rounds more
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The nominal plan, over the times of the paper's path search or over its own, with rows of all predictions before
+    them; the better of both."""
+    times = setting.times(CHOICES)
+    probe = setting.compiled(ddim, times, f"ddim:{CHOICES}")
+    taught = [teacher_states(setting.reference, setting.teacher, block, probe.steps) for block in setting.blocks]
+    runs = [run(setting.teacher, block, block.network(setting.reference, setting.teacher)) for block in setting.blocks]
+    states = np.stack([np.concatenate([own[i] for own in taught]) for i in range(len(times))])
+    predictions = np.stack([np.concatenate([_prediction(own, step) for own in runs]) for step in probe.steps])
+    path = shortest_path(states, predictions, setting.evaluations)
+    name = f"{setting.nominal.name} on a path"
+    chosen = setting.compiled(setting.parsed.solver, [times[place] for place in path], name)
+    samplers, steps = (setting.sampler, setting.reference), setting.evaluations
+    return setting.best(
+        partial(fit_rows, *samplers, plan, setting.teacher, setting.blocks, history=steps)
+        for plan in (setting.nominal, chosen)
+    )
+
+
+def shortest_path(states: NDArray[np.float64], predictions: NDArray[np.float64], steps: int) -> tuple[int, ...]:
+    """The places of `steps` + 1 times, both ends among them, whose largest error of a step is least.
+
+    A step's error is what is left of the teacher's next state after the least squares on the first state and on the
+    predictions at the path's places. For a bound on it each step goes as far as it can, and bisection finds the least
+    bound that leaves so many steps.
+
+    Args:
+        states: the teacher's x [times + 1, seeds, elements], the sample last. predictions: x0 [times, seeds, elements].
+    """
+    flattened = states.reshape(len(states), -1), predictions.reshape(len(predictions), -1)
+    high = max(float(np.square(state).mean()) for state in flattened[0])  # one step stays below it
+    low, best = LEAST * high, _bounded(*flattened, steps, high)
+    for _ in range(BISECTIONS):
+        bound = (low * high) ** 0.5
+        if (path := _bounded(*flattened, steps, bound)) is None:
+            low = bound
+        else:
+            high, best = bound, path
+    assert best is not None
+    return best
+
+
+def _bounded(
+    states: NDArray[np.float64], predictions: NDArray[np.float64], steps: int, bound: float
+) -> tuple[int, ...] | None:
+    """A path whose steps have errors below a bound; None if it takes more than `steps`."""
+    end = len(predictions)
+    path = [0]
+    while path[-1] < end and len(path) <= steps:
+        basis = np.stack([states[0], *predictions[path]], axis=1)
+        q, _ = np.linalg.qr(basis)
+        reached = path[-1] + 1
+        for place in range(path[-1] + 1, end + 1):
+            rest = states[place] - q @ (q.T @ states[place])
+            if np.square(rest).mean() <= bound:
+                reached = place
+        path.append(reached)
+    if path[-1] < end:
+        return None
+    while len(path) <= steps:  # fewer steps than asked for: the longest one gets a place in its middle
+        gaps = np.diff(path)
+        longest = int(gaps.argmax())
+        path.insert(longest + 1, path[longest] + int(gaps[longest]) // 2)
+    return tuple(path)
+
+
+def _prediction(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
+    """The teacher's x0 at a step, linear in lambda between its own."""
+    lam = _lam(step)
+    i = max(j for j, state in enumerate(trajectory) if j == 0 or _lam(state.step) <= lam)
+    here = flat(trajectory[i].x0)
+    if i + 1 == len(trajectory) or not isfinite(_lam(trajectory[i].step)) or not isfinite(lam):
+        return here
+    share = (lam - _lam(trajectory[i].step)) / (_lam(trajectory[i + 1].step) - _lam(trajectory[i].step))
+    return (1 - share) * here + share * flat(trajectory[i + 1].x0)

@@ -6,6 +6,7 @@ AutoDiffusion (Li et al. 2023, arXiv 2309.10438) searches times by evolution, an
 
 from collections.abc import Callable, Sequence
 
+from fewstep.fitting.published.setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
@@ -48,3 +49,12 @@ def fit_times(
                         break
                     best, highest, times = plan, new, moved
     return best
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The nominal plan's solver over times that are nearest to the teacher at the end."""
+
+    def compiled(times: Sequence[Time]) -> Plan:
+        return setting.compiled(setting.parsed.solver, times, f"{setting.nominal.name} over other times")
+
+    return fit_times(setting.times(setting.evaluations), setting.schedule, compiled, setting.quality)

@@ -1,0 +1,77 @@
+"""Evolution, as AutoDiffusion (Li et al. 2023, arXiv 2309.10438) and S3 (Liu et al. 2023, arXiv 2312.07243) search by:
+the best candidates are parents, children are changed or crossed, and random ones keep the population from narrowing."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+
+Candidate = TypeVar("Candidate", bound=Hashable)
+Quality = Callable[[Candidate], float | None]
+
+
+@dataclass(frozen=True)
+class Species(Generic[Candidate]):
+    """How candidates begin and change. A change may return its parent; it is then drawn again."""
+
+    random: Callable[[np.random.Generator], Candidate]
+    changed: Callable[[Candidate, np.random.Generator], Candidate]
+    crossed: Callable[[Candidate, Candidate, np.random.Generator], Candidate]
+
+
+DRAWS = 20  # of a child that is none of those tried before
+
+
+def evolve(
+    first: Sequence[Candidate],
+    species: Species[Candidate],
+    quality: Quality[Candidate],
+    population: int = 24,
+    generations: int = 6,
+    seed: int = 0,
+) -> Candidate:
+    """The best of all candidates that were tried: at most population (1 + generations).
+
+    A fifth of a population are parents. Of the next one a half are changed parents, a fifth are crossed, and the rest
+    are random: AutoDiffusion's shares, of its 50 candidates in 10 generations. It scores by FID, S3 by a predictor of
+    it, and ours by what the caller gives.
+
+    Args:
+        first: candidates to begin with, of which one at least is of some quality. quality: more is better; None for a
+            candidate that samples nothing.
+    """
+    rng = np.random.default_rng(seed)
+    scores: dict[Candidate, float | None] = {}
+
+    def tried(make: Callable[[], Candidate]) -> None:
+        for _ in range(DRAWS):
+            if (candidate := make()) not in scores:
+                scores[candidate] = quality(candidate)
+                return
+
+    def parents() -> list[Candidate]:
+        scored = [(score, candidate) for candidate, score in scores.items() if score is not None]
+        if not scored:
+            raise UserError("no candidate has samples that are finite", "begin with another plan")
+        return [candidate for _, candidate in sorted(scored, key=lambda pair: -pair[0])][: max(population // 5, 2)]
+
+    def drawn() -> Candidate:
+        return best[int(rng.integers(len(best)))]
+
+    for candidate in dict.fromkeys(first):
+        scores[candidate] = quality(candidate)
+    for _ in range(population - len(first)):
+        tried(lambda: species.random(rng))
+    for _ in range(generations):
+        best = parents()
+        for place in range(population):
+            if place < population // 2:
+                tried(lambda: species.changed(drawn(), rng))
+            elif place < population // 2 + population // 5:
+                tried(lambda: species.crossed(drawn(), drawn(), rng))
+            else:
+                tried(lambda: species.random(rng))
+    return parents()[0]
