@@ -14,7 +14,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 folder = Path(sys.argv[2])
 
-from fewstep.export import load_and_trace, trace, verify
+from fewstep.export import load_and_trace, trace
+from fewstep.export.verification import verify
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from tests.killing import outcomes

@@ -121,7 +121,7 @@ def test_heavy_tails_that_one_scale_clips_keep_it_on_engines_that_fuse(
     assert target.scheme.least_gain == LEAST_GAIN_FUSED == -3.0
     prepared, ops = body(), selected_ops(body())
     plain, channels = table(prepared), channels_of(prepared)
-    made = {name: wider(each, channels[name], 10 ** (decibels / 20)) for name, each in plain.tensors.items()}
+    made = {name: wider(plain.tensors[name], count, 10 ** (decibels / 20)) for name, count in channels.items()}
     assert gain(made["a3"]) == pytest.approx(-decibels)
     codes = encodings_of(prepared, replace(plain, tensors=made), ops, target.scheme)
     assert [code.multipliers is not None for code in codes.values()] == [is_chosen] * 3
