@@ -1,6 +1,7 @@
 """`fewstep demo`: every verb in turn, on a denoiser that comes with fewstep."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -81,7 +82,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: DemoOptions) -> Outcome:
     to_calibrate, to_build = _check(options)
-    check_export(ExportOptions(source=options.source, output=options.bundle))
+    deque(check_export(ExportOptions(source=options.source, output=options.bundle)), maxlen=0)
     engines = "no engine: tensorrt-rtx is not installed, or not a target" if to_build is None else "build an engine"
     verbs = [
         f"export {options.source} to {options.bundle}",

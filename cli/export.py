@@ -41,7 +41,11 @@ def dry_run(options: ExportOptions) -> Outcome:
     for source in check(options):  # one is in memory at a time
         labels.append((source.label, source.sha256))
         specs.append(source.spec)
-        each.append(needs(source, options.dtype))
+        own = needs(source, options.dtype)
+        if own is not None:  # before the network is run
+            check_room(options.output, own.disk)
+            check_memory(own, folder)
+        each.append(own)
         counts.append(samples(source.spec, options.verify))
         one = one_sample(source)
         times.append(None if one is None else counts[-1] * one)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fewstep.export.error_text import module_name
 from fewstep.export.lora.merge import layers_with_weights
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
@@ -48,6 +47,8 @@ def slots_of(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
     """The slots of a module: at its linear layers and convolutions, but those of groups. UserError for a name that is
     none of them."""
     import torch
+
+    from fewstep.export.error_text import module_name
 
     kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     names = layers_with_weights(module)
