@@ -31,6 +31,7 @@ from fewstep.lowering.quantize import LoweredBody
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan, regroup
+from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.on_demand import close
@@ -102,7 +103,7 @@ def _calibrate(
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
         moments = second_moments(task, progress, checkpoint, workers)
-    failed = {**task.refused, **overflowing(task.targets, counts.reached())}
+    failed = {**task.refused, **overflowing(task.targets, counts.reached(), observed_tensors(task.prepared))}
     targets = [target for target in task.targets if body_of(target) not in failed]
     measured = counts, task.prepared, digest, task.plan.name, task.method, progress
     tables = {each: tabulate(*measured, each) for each in sorted({t.scheme.everything for t in task.targets})}

@@ -14,13 +14,17 @@ def body_of(target: Target) -> str:
     return body_name("int8", target.name)
 
 
-def overflowing(targets: Sequence[Target], reached: Mapping[str, float]) -> dict[str, UserError]:
+def overflowing(
+    targets: Sequence[Target], reached: Mapping[str, float], least: Collection[str]
+) -> dict[str, UserError]:
     """The bodies that cannot be made, by name: an activation is beyond the float type of their engine. UserError if
-    that is so of all."""
+    that is so of all. Only targets without floats need more tensors than `least`."""
     failed = {}
     for target in targets:
         try:
-            refuse_overflow(reached, target)
+            everything = target.scheme.everything
+            own = {name: most for name, most in reached.items() if everything or name in least}
+            refuse_overflow(own, target)
         except UserError as error:
             failed[body_of(target)] = error
     if len(failed) == len(targets):

@@ -73,7 +73,7 @@ class _Pairs:
             second = self._second(node)
             if second is not None and scale_of(second[1]) not in self.constants:
                 place, name, code = second
-                yield self._pair(name, code, rounded(node.inputs[place]), name)
+                yield self._pair(name, code, self._read(node.inputs[place], node, place), name)
             made = [name for name in node.outputs if self._is_float(name)]
             names = {name: f"float({name})" for name in made if name in self._outputs}
             inputs = [self._read(name, node, place) for place, name in enumerate(node.inputs)]

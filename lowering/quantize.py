@@ -35,6 +35,9 @@ Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, op
 Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
 
 
+LARGEST = 1e9  # of a constant that shares a code of 16 bits with other numbers
+
+
 @dataclass(frozen=True)
 class LoweredBody:
     """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
@@ -128,6 +131,8 @@ def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, 
     if everything and prepared.optional:  # whose values nobody has measured
         what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
+    if everything:
+        _check_constants(prepared)
     every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
     ops = tuple(every) if everything else selected_ops(prepared)
     if not ops:
@@ -137,6 +142,16 @@ def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, 
         )
     thin = frozenset(() if everything else thin_convolutions(prepared, ops))
     return tuple(op for op in ops if op.name not in thin)
+
+
+def _check_constants(prepared: Graph) -> None:
+    """UserError for a constant that one code for all numbers cannot hold, such as an infinite mask of attention."""
+    for name, array in prepared.constants.items():
+        if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST:
+            raise UserError(
+                f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds beside others",
+                "mask with -1e4, or leave this target out",
+            )
 
 
 def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:

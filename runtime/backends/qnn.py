@@ -45,6 +45,7 @@ CHIPS = {  # name: Qualcomm's number of the chip, and the version of its HTP (Ex
     "sc8380xp": (60, 73),
 }
 EMULATED = "sc8380xp"  # where no NPU says what it is
+STDOUT = Lock()  # file descriptors are the process's
 SIZES = 4  # for so many batches and sizes a body stays compiled
 
 
@@ -168,14 +169,16 @@ class CompiledBySize:
 @contextmanager
 def _silent() -> Iterator[None]:
     """What the library prints, as its emulator does while it loads, goes to stderr: stdout is for results."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with STDOUT:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        kept = os.dup(1)
+        try:
+            os.dup2(2, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def onnxruntime_module() -> Any:

@@ -9,7 +9,7 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.lowering.everywhere import AGAIN
-from fewstep.lowering.quantize import lower
+from fewstep.lowering.quantize import lower, lowered_ops
 from fewstep.lowering.targets.qnn import QNN, no_float
 from fewstep.plans.errors import UserError
 from fewstep.ranges.observe import observed_tensors
@@ -159,3 +159,12 @@ def test_scale_and_shift_of_a_layer_norm_have_codes_of_their_own() -> None:
         np.testing.assert_allclose(kept, wanted, atol=3e-5)
     found = open_session(graph, fuse_qdq=False)(feeds(prepared))["y"]
     assert sqnr(run(prepared, feeds(prepared))["y"], found) > 36
+
+
+def test_a_mask_that_no_code_holds_beside_others_is_refused_at_the_start() -> None:
+    prepared = body()
+    for mask in (-np.inf, np.finfo(np.float32).min):
+        masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
+        assert lowered_ops(masked)
+        with pytest.raises(UserError, match="constant 'mask' reaches .* no code of 16 bits"):
+            lowered_ops(masked, everything=True)
