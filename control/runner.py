@@ -314,7 +314,7 @@ class PolicyRunner:
         """Start to sample the sequence that begins at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
-        if self._chunk is not None:
+        if self._chunk is not None and self._source() != "stopped":  # then nothing of it was sent last
             former = self._chunk.rest(self._tick)
             most = min(len(former), self._length - self._execute)
             decided = min(self._delay(place), most)
@@ -350,7 +350,7 @@ class PolicyRunner:
             counts["dropped"] += 1
             self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
         else:
-            chunk, former = Chunk(result.actions, flight.origin), self._chunk
+            chunk, former = Chunk(result.actions, flight.origin), None if self._before == "stopped" else self._chunk
             self._period = ticks_between(self._execute, self._delay(flight.place))
             if former is not None:
                 shared = 0 if self._continuity == "none" else flight.decided  # actions of both sequences

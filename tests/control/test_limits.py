@@ -66,3 +66,11 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
 def test_limits_that_allow_nothing_are_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         looping(tiny_bundle, **options)
+
+
+def test_the_sequence_behind_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3)
+    first = act(runner, clock)
+    for _ in range(HORIZON + 5):
+        act(runner, clock, BAD)
+    assert act(runner, clock).value[0] == first.value[0]  # without a fade from the last action before the stop
