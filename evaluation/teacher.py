@@ -7,11 +7,13 @@ which stand for the exact trajectory but for a small rest.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, Steer
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.schedule import NoiseSchedule
@@ -49,7 +51,8 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
         solver = "ctm" if sampler.inputs.has_second_time else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
-    plan = sampler.compile(asked, judged.guidance, shaping=None if _is_file(asked) else shaping_of(judged))
+    guidance = _guidance(sampler, asked, judged)
+    plan = sampler.compile(asked, guidance, shaping=None if _is_file(asked) else shaping_of(judged))
     grid = plan.name.partition("@")[2].partition("(")[0]
     if grid in STRETCHED:
         raise UserError(
@@ -57,6 +60,16 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
             "give the teacher another grid, such as dpmpp_2m:80@arctan, or leave it out",
         )
     return plan
+
+
+def _guidance(sampler: Sampler, asked: str, judged: Plan) -> Guidance | None:
+    """The judged plan's guidance; weights of a gradient by evaluation are each for its share of the teacher's."""
+    form = judged.guidance
+    if not isinstance(form, Steer) or not isinstance(form.weight, tuple) or _is_file(asked):
+        return form
+    count = len(sampler.compile(asked, msgspec.structs.replace(form, weight=1.0)).steps)
+    weights = tuple(form.weight[i * len(form.weight) // count] for i in range(count))
+    return msgspec.structs.replace(form, weight=weights)
 
 
 def checked_teacher(

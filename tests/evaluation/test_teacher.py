@@ -1,17 +1,21 @@
 """The teacher: the plan that is taken where none is asked for, and its check by twice as many steps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, LONGEST, checked_teacher, teacher_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.guidance import Guidance, Steer
 from fewstep.plans.paths import PATHS
+from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
@@ -104,3 +108,16 @@ def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: 
     file.write_bytes(encode(sampler.compile("ddim:9")))
     found = checked_teacher(sampler, str(file), sampler.compile("ddim:2"))
     assert found.plan.name == "ddim:9" and found.check == TeacherCheck("ddim:9", None, None, 0)
+
+
+def test_weights_of_a_gradient_by_evaluation_are_for_shares_of_the_teachers() -> None:
+    facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", heads=2, steers="x")
+
+    def compiled(name: str, guidance: Guidance, shaping: object = None) -> Plan:
+        return compile_plan(name, facts, guidance)
+
+    judged = compile_plan("ddim:4", facts, Steer((1.0, 2.0, 0.0, 3.0)))
+    teacher = teacher_plan(SimpleNamespace(compile=compiled), "heun:41@arctan", judged)  # type: ignore[arg-type]
+    assert isinstance(teacher.guidance, Steer) and isinstance(teacher.guidance.weight, tuple)
+    assert len(teacher.guidance.weight) == len(teacher.steps)
+    assert sorted(set(teacher.guidance.weight), key=teacher.guidance.weight.index) == [1.0, 2.0, 0.0, 3.0]
