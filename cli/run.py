@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
 from fewstep.runtime.sizes import sized
-from fewstep.runtime.slots import Slots
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")
@@ -54,6 +54,7 @@ SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
 PICTURE, ARRAY = ".png", ".npy"
 
+Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
 Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
 
 
@@ -238,11 +239,14 @@ def _sampled(
 ) -> tuple[NDArray[np.float32], str, dict[str, NDArray[np.float32]]]:
     """The samples [N, *x_shape], `batch` at a time, the plan's name, and the named outputs of the last evaluations.
     `shape` has the sizes of a sample, or says how it is tiled."""
-    count, parts, left = options.count, [], list[Slots]()
+    count, parts, left = options.count, [], list[Named]()
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
     engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
     with opened(options.bundle, *engine) as loaded:
-        sampler = loaded.adapted(dict(with_strength(text, "--adapter") for text in options.adapter))
+        adapters: dict[str | PathLike[str], float] = {}
+        for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
+            adapters[path] = adapters.get(path, 0.0) + strength
+        sampler = loaded.adapted(adapters)
         wanted = options.plan or default_plan(sampler, options.strength)
         shaping = None if choice is None else choice.shaping
         if options.plan is None:
@@ -277,7 +281,7 @@ def _sampled(
                 else sampler.steps(plan, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress, left))
-    beside = {name: np.concatenate([each.named[name] for each in left]) for name in left[0].named} if left else {}
+    beside = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
     return np.concatenate(parts), plan.name, beside
 
 
@@ -299,7 +303,7 @@ def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
 
 
 def _sample(
-    states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Slots]
+    states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
 ) -> NDArray[np.float32]:
     """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
 
@@ -309,7 +313,8 @@ def _sample(
         for state in states:
             progress(which, state.index + 1, len(plan.steps))
             yield state
-        left.extend([] if state.slots is None else [state.slots])
+        if state.slots is not None and state.slots.named:
+            left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # not the carried ones
 
     return finite_sample(plan, told())
 

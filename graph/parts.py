@@ -36,10 +36,13 @@ def _part(graph: Graph, start: int, end: int, types: Mapping[str, Value], read_l
     nodes = graph.nodes[start:end]
     tensors = [name for node in nodes for name in node.outputs if name]
     read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
-    taken = [name for name in read if name not in graph.constants and name not in tensors]
+    optional = tuple(value for value in graph.optional if value.name in read)
+    given = {*graph.constants, *tensors, *(value.name for value in optional)}
+    taken = [name for name in read if name not in given]
     outputs = [name for name in tensors if read_last.get(name, -1) >= end]
     constants = {name: graph.constants[name] for name in read if name in graph.constants}
-    return Graph(graph.name, _values(taken, types), _values(outputs, types), nodes, constants, graph.extents)
+    ports = _values(taken, types), _values(outputs, types)
+    return Graph(graph.name, *ports, nodes, constants, graph.extents, optional=optional)
 
 
 def _values(names: Sequence[str], types: Mapping[str, Value]) -> tuple[Value, ...]:

@@ -103,7 +103,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     Bodies that are `not_judged` are left out. UserError if no other is left.
     """
     bodies = {name: body for name, body in whole_bodies(bundle.manifest).items() if body.precision == "int8"}
-    refused = not_judged(bundle)
+    refused = {name: error for name, error in not_judged(bundle).items() if name in bodies}
     if bodies and len(refused) == len(bodies):
         raise next(iter(refused.values()))
     bodies = {name: body for name, body in bodies.items() if name not in refused}

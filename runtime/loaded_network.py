@@ -100,6 +100,8 @@ class LoadedNetwork:
         kept: T | None = self._adapted.get(key)
         if kept is not None:
             return kept
+        if self.bundle.manifest.networks:
+            raise UserError(f"{self.bundle.path} has several networks, and slots are the denoiser's alone", MERGE)
         if not getattr(self.denoiser, "takes_optional", False):
             raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
         loras = [lora_of(Path(path), strength) for path, strength in adapters.items()]

@@ -58,12 +58,18 @@ class Slots:
             if slot is None:
                 return None
             parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])
-            if missing := [each for each in samples if not 0 <= each < parts.shape[1]]:
-                raise UserError(f"carried has {parts.shape[1]} samples, none at {missing[0]}", "count them from 0")
+            _check_places(samples, parts.shape[1])
             return Slot(slot.branches, parts[:, list(samples)].reshape(-1, *slot.value.shape[1:]))
 
+        for tensor in self.named.values():
+            _check_places(samples, len(tensor))
         named = {name: tensor[list(samples)] for name, tensor in self.named.items()}
         return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named)
+
+
+def _check_places(samples: Sequence[int], count: int) -> None:
+    if missing := [each for each in samples if not 0 <= each < count]:
+        raise UserError(f"carried has {count} samples, none at {missing[0]}", "count them from 0")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from fewstep.plans.plan import Plan, Step, regroup
 from fewstep.plans.shaping import clip_to
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
-from fewstep.runtime.bundle.networks import edges_of
+from fewstep.runtime.bundle.networks import edges_of, whole_bodies
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
@@ -109,6 +109,9 @@ def plan_of(options: BakeOptions) -> Planned:
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
+    if name not in whole_bodies(bundle.manifest):
+        fix = f"fewstep calibrate {bundle.path}"
+        raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
     if options.precision not in (None, body.precision):
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)

@@ -36,6 +36,8 @@ def stamps(adapters: Adapters) -> Stamps:
     if not isinstance(adapters, Mapping):
         raise UserError(f"adapters {adapters!r} is no mapping", 'give adapters={"FILE.safetensors": 0.8}')
     for path, strength in adapters.items():
+        if not isinstance(path, str | PathLike):
+            raise UserError(f"adapters have a file {path!r}", 'give paths: {"FILE.safetensors": 0.8}')
         if isinstance(strength, bool) or not isinstance(strength, Real):
             raise UserError(f"{path} has the strength {strength!r}", "give a number, as 0.8")
     files = [(file_of(Path(path)), strength) for path, strength in adapters.items()]

@@ -167,7 +167,7 @@ def file_of(path: Path) -> Path:
             raise UserError(f"{path} holds no safetensors file", "give the folder that peft or diffusers wrote")
         return files[0]
     if not path.is_file():
-        raise UserError(f"there is no file {path}", "check the path behind --lora")
+        raise UserError(f"there is no file {path}", "check the path")
     if path.suffix != ".safetensors":
         raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
     return path
@@ -227,7 +227,7 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
             {re.compile(rf"(.*\.)?({pattern})$"): _number(pattern, alpha) for pattern, alpha in alphas.items()},
             bool(fields.get("use_rslora")),
         )
-    except (ValueError, AttributeError, TypeError, RecursionError, re.error) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, re.error) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
 
 

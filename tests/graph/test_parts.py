@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,10 @@ def test_a_border_of_unknown_type_is_named() -> None:
     )
     with pytest.raises(UserError, match="'a' cannot be inferred"):
         list(parts(graph, 0))
+
+
+def test_a_port_that_nobody_needs_to_feed_stays_one_in_its_part() -> None:
+    graph = replace(skipping(), optional=(value("w1", 16, 16),))
+    pieces = list(parts(graph, 0))
+    assert [[each.name for each in piece.optional] for piece in pieces] == [[], ["w1"], []]
+    assert all("w1" not in [each.name for each in piece.inputs] for piece in pieces)
