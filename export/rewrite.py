@@ -4,6 +4,7 @@ The network is the former one where these conditions have their defaults. The mo
 the graphs are compared with, are the changed one.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ Changes = Mapping[int, Change]  # by the number of the call
 Forward = Callable[..., Any]
 
 
-class Calls(TorchFunctionMode):
+class Calls(TorchFunctionMode, ABC):
     """Within it `change(number)` takes the place of the calls that `computed` makes. One for each run: it counts them.
 
     A kind of calls is a subclass: its `functions` of torch are computed by `computed`, which ends in `change`.
@@ -39,9 +40,9 @@ class Calls(TorchFunctionMode):
         number, self._count = self._count, self._count + 1
         return self._change(number)(call, *operands)
 
+    @abstractmethod
     def computed(self, func: Any, *args: Any, **named: Any) -> Any:
         """What one of the functions returns."""
-        raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = partial(self.computed, func) if func in self.functions else func
