@@ -34,7 +34,7 @@ def tanh_gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-class SelfAttention(nn.Module):
+class EncoderAttention(nn.Module):
     """Multi-head self-attention."""
 
     def __init__(self, shape: Shape) -> None:
@@ -68,7 +68,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
         super().__init__()
         self.layer_norm1, self.layer_norm2 = (nn.LayerNorm(shape.width, epsilon) for _ in range(2))
-        self.self_attn, self.mlp = SelfAttention(shape), Mlp(shape, activation)
+        self.self_attn, self.mlp = EncoderAttention(shape), Mlp(shape, activation)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)
