@@ -5,11 +5,14 @@ each from one of its parents. The authors also search layers to leave out, and s
 distance to the teacher at the end.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fewstep.fitting.published.evolution import Species, evolve
 from fewstep.fitting.published.setting import FitSetting
 from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import Time
 
 CHOICES = 200  # times to choose from
 CHANGED = 0.25  # of the times of a changed candidate
@@ -23,12 +26,16 @@ def fitted(setting: FitSetting) -> Plan:
     inner = setting.evaluations - 1
 
     def plan(places: Places) -> Plan:
-        chosen = [times[0], *(times[place] for place in places), times[-1]]
-        return setting.compiled(setting.parsed.solver, chosen, f"{setting.nominal.name} over evolved times")
+        return setting.compiled(setting.parsed.solver, at(times, places), f"{setting.nominal.name} over evolved times")
 
     nominal = nearest(setting, CHOICES)
     best = evolve([nominal], species(inner, CHOICES), lambda places: setting.quality(plan(places)))
     return plan(best)
+
+
+def at(times: Sequence[Time], places: Places) -> list[Time]:
+    """The times at these places, between both ends."""
+    return [times[0], *(times[place] for place in places), times[-1]]
 
 
 def nearest(setting: FitSetting, choices: int) -> Places:

@@ -80,8 +80,7 @@ def teacher_states(sampler: Sampler, teacher: Plan, block: Block, steps: Sequenc
 
 def _between(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
     """x at a step: sigma / sigma_i x_i + sigma int e^l x0(l) dl from lambda_i on, with x0 linear in lambda."""
-    lam = _lam(step)
-    i = max(j for j, state in enumerate(trajectory) if j == 0 or _lam(state.step) <= lam)
+    lam, i = _lam(step), _before(trajectory, step)
     here = trajectory[i]
     assert step.alpha is not None and step.sigma is not None and here.step.sigma is not None
     (row,) = [row for row, number in enumerate(here.step.input) if number]  # its network sees one row, scaled
@@ -92,6 +91,11 @@ def _between(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]
         whole = _lam(trajectory[i + 1].step) - _lam(here.step)
         state += step.alpha * (h - 1 + exp(-h)) / whole * (flat(trajectory[i + 1].x0) - p)
     return np.asarray(state)
+
+
+def _before(trajectory: Sequence[StepState], step: Step) -> int:
+    """The place of the trajectory's last state that is no cleaner than a step, or of its first."""
+    return max(j for j, state in enumerate(trajectory) if j == 0 or _lam(state.step) <= _lam(step))
 
 
 def _lam(step: Step) -> float:
@@ -171,8 +175,7 @@ def _bounded(
 
 def _prediction(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
     """The teacher's x0 at a step, linear in lambda between its own."""
-    lam = _lam(step)
-    i = max(j for j, state in enumerate(trajectory) if j == 0 or _lam(state.step) <= lam)
+    lam, i = _lam(step), _before(trajectory, step)
     here = flat(trajectory[i].x0)
     if i + 1 == len(trajectory) or not isfinite(_lam(trajectory[i].step)) or not isfinite(lam):
         return here

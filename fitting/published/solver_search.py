@@ -33,8 +33,7 @@ def fitted(setting: FitSetting) -> Plan:
 
     def plan(candidate: Candidate) -> Plan:
         places, decisions = candidate
-        chosen = [times[0], *(times[place] for place in places), times[-1]]
-        return setting.compiled(usf(decisions), chosen, f"usf:{steps} by search")
+        return setting.compiled(usf(decisions), auto_diffusion.at(times, places), f"usf:{steps} by search")
 
     def quality(candidate: Candidate) -> float | None:
         try:
