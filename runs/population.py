@@ -29,7 +29,7 @@ from fewstep.plans.plan import Plan, Step
 from fewstep.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime import conditions
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
-from fewstep.runtime.finite import OUTPUT, check_finite
+from fewstep.runtime.finite import check_finite, finite_outputs
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
@@ -150,14 +150,13 @@ def evolve(
     def draws(number: int) -> Array:
         return np.concatenate([noise.normals(seed, number, shape, particles) for seed in seeds])
 
+    network = finite_outputs(network, plan)
     state: Sequence[Array] = begin(plan, draws, np.float32, given or {})
     log_weights, kept = np.zeros((groups, particles)), []
     for index, step in enumerate(plan.steps):
         with np.errstate(all="ignore"):
             u = combine(step.input, state, np.float32)
             seen = see(plan, index, state, u, network(index, step, u))
-        for output in seen.outputs:
-            check_finite(output, OUTPUT, index, step, plan)
         increments = _increments(weigh, seen, groups, particles)
         with np.errstate(over="ignore"):
             log_weights = log_weights + increments
