@@ -11,7 +11,7 @@ from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, 
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.failed_bodies import body_of, overflowing, some_failed
+from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
 from fewstep.calibration.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
@@ -102,8 +102,8 @@ def _calibrate(
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
+        failed = {**task.refused, **unmade(task.targets, counts, observed_tensors(task.prepared))}
         moments = second_moments(task, progress, checkpoint, workers)
-    failed = {**task.refused, **overflowing(task.targets, counts.reached(), observed_tensors(task.prepared))}
     targets = [target for target in task.targets if body_of(target) not in failed]
     measured = counts, task.prepared, digest, task.plan.name, task.method, progress
     tables = {each: tabulate(*measured, each) for each in sorted({t.scheme.everything for t in task.targets})}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fewstep.lowering.quantize import LoweredBody, refuse_overflow
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
+from fewstep.ranges.observe import Counts
 from fewstep.runtime.bundle.platforms import body_name
 
 Check = Callable[[str, LoweredBody, Target], None]  # of a body by name; UserError if it does not pass
@@ -14,15 +15,19 @@ def body_of(target: Target) -> str:
     return body_name("int8", target.name)
 
 
-def overflowing(
-    targets: Sequence[Target], reached: Mapping[str, float], least: Collection[str]
-) -> dict[str, UserError]:
-    """The bodies that cannot be made, by name: an activation is beyond the float type of their engine. UserError if
-    that is so of all. Only targets without floats need more tensors than `least`."""
-    failed = {}
+def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> dict[str, UserError]:
+    """The bodies that cannot be made of what was counted, by name: an activation is beyond the float type of their
+    engine, or has no code. UserError if that is so of all. Only targets without floats need more tensors than
+    `least`."""
+    failed, reached = {}, counts.reached()
     for target in targets:
         try:
             everything = target.scheme.everything
+            if everything and counts.unseen:
+                raise UserError(
+                    f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
+                    "follow more trajectories, or leave this target out",
+                )
             own = {name: most for name, most in reached.items() if everything or name in least}
             refuse_overflow(own, target)
         except UserError as error:

@@ -12,6 +12,7 @@ from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, 
 from fewstep.calibration.precision.record import parse_bound
 from fewstep.calibration.task import Task
 from fewstep.graph import io
+from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
@@ -24,8 +25,9 @@ from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.rollouts.trajectories import draw_condition, in_words, longest_turn
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.conditions import is_led_by_guidance
+from fewstep.runtime.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.loading import load
 from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.request import SCHEDULER
@@ -52,7 +54,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     if isinstance(sampler.denoiser, OnDemand):
         sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
-    targets, refused = _usable(targets_of(options), sampler.bundle)
+    conditions = _conditions(options, whole)
+    targets, refused = _usable(targets_of(options), sampler.bundle, prepared, conditions)
     edges, seeds, sizes = lambda_edges(lams), seeds_of(options), _sizes(options, whole)
     task = Task(
         sampler=sampler_by_rows(sampler),
@@ -61,8 +64,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         targets=targets,
         seeds=seeds,
         edges=() if options.groups == "pooled" else edges,
-        operations=tuple(op.name for op in lowered_ops(prepared)),
-        conditions=_conditions(options, whole),
+        operations=tuple(op.name for op in lowered_ops(prepared, all(each.scheme.everything for each in targets))),
+        conditions=conditions,
         sizes=sizes,
         turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
@@ -78,13 +81,18 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     return task
 
 
-def _usable(targets: Sequence[Target], bundle: Bundle) -> tuple[tuple[Target, ...], dict[str, UserError]]:
-    """The targets whose engines compute the float32 body right, and the errors of the others' bodies by name. UserError
-    if no target is left."""
+def _usable(
+    targets: Sequence[Target], bundle: Bundle, prepared: Graph, rows: ConditionRecords | None
+) -> tuple[tuple[Target, ...], dict[str, UserError]]:
+    """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
+    others' bodies by name. UserError if no target is left."""
     usable: list[Target] = []
     refused: dict[str, UserError] = {}
     for target in targets:
         try:
+            lowered_ops(prepared, target.scheme.everything)
+            if target.scheme.everything:
+                _refuse_kept(bundle.manifest.conditions, rows, target)
             if target.tries is not None:
                 target.tries(bundle)
             usable.append(target)
@@ -93,6 +101,20 @@ def _usable(targets: Sequence[Target], bundle: Bundle) -> tuple[tuple[Target, ..
     if not usable:
         raise next(iter(refused.values()))
     return tuple(usable), refused
+
+
+def _refuse_kept(conditions: Sequence[Condition], rows: ConditionRecords | None, target: Target) -> None:
+    """UserError for a condition that has its default on every trajectory. A target without floats has codes for what
+    that makes alone, such as one code for zeros."""
+    for each in conditions:
+        is_fixed = each.low is not None and each.low == each.high
+        if each.default is None or each.typical is not None or is_fixed:
+            continue
+        if rows is None or (rows[each.name] == default_value(each)).all():
+            raise UserError(
+                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips all others",
+                "give values that it will have (--conditions FILE), or leave this target out",
+            )
 
 
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:

@@ -13,7 +13,6 @@ import numpy as np
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
 from fewstep.calibration.task import Task
-from fewstep.graph.selection import WeightedOp
 from fewstep.machine.memory import give_back
 from fewstep.ranges.moments import Moments, MomentSums
 from fewstep.ranges.observe import open_watched
@@ -74,16 +73,13 @@ def _each(task: Task, trajectories: Sequence[Trajectory], workers: Workers | Non
 
 def moments_along(task: Task, positions: int) -> Callable[[Trajectory], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
-    ops = task.weighted
     give_back()  # memory of the network that counted
-    network = open_watched(task.prepared, tuple(dict.fromkeys(op.x for op in ops)), task.threads)
-    return partial(_along, task, network, ops, positions)
+    read = tuple(dict.fromkeys(op.x for ops in task.weighted for op in ops))
+    return partial(_along, task, open_watched(task.prepared, read, task.threads), positions)
 
 
-def _along(
-    task: Task, network: LoadedGraph, ops: Sequence[WeightedOp], positions: int, trajectory: Trajectory
-) -> Moments:
-    watched = MomentSums(network, task.prepared, ops, positions, trajectory.seeds[0])
+def _along(task: Task, network: LoadedGraph, positions: int, trajectory: Trajectory) -> Moments:
+    watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
     for _ in only(task, trajectory).evaluations(watched, batch=1):
         pass
     return watched.sums

@@ -1,6 +1,7 @@
 """The task of a calibration: all that is known, and checked, before the first trajectory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -71,9 +72,16 @@ class Task:
         return observed_tensors(self.prepared, self.everything)
 
     @cached_property
-    def weighted(self) -> tuple[WeightedOp, ...]:
-        """The operations whose weights are rounded."""
-        return lowered_ops(self.prepared, self.everything)
+    def weighted(self) -> tuple[tuple[WeightedOp, ...], ...]:
+        """The operations whose weights are rounded: those that a rule selects, then those that only targets without
+        floats lower. So the others' weights do not depend on such a target."""
+        usual: tuple[WeightedOp, ...] = ()
+        with suppress(UserError):  # no operation, which is refused where a target needs one
+            usual = lowered_ops(self.prepared)
+        codes = {op.code for op in usual}
+        further = lowered_ops(self.prepared, everything=True) if self.everything else ()
+        parts = usual, tuple(op for op in further if op.code not in codes)
+        return tuple(part for part in parts if part)
 
     def among(self, sampler: Sampler) -> Sampler:
         """The sampler of all networks, with this one in the place of the task's."""

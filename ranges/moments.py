@@ -76,25 +76,28 @@ def _inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
 
 
 class MomentSums:
-    """The float network row by row, which adds the moments of what `ops` read to `sums`, by `WeightedOp.code`.
+    """The float network row by row, which adds the moments of what operations read to `sums`, by `WeightedOp.code`.
 
     Args:
         network: returns what the operations read, too: `open_watched`.
+        parts: the operations. Moments of one part do not depend on the others.
         positions: of a row, that are drawn where a layer has more: pixels are alike.
         seed: of these positions. So they follow from a row's place among those that are run.
     """
 
     def __init__(
-        self, network: LoadedGraph, prepared: Graph, ops: Sequence[WeightedOp], positions: int, seed: int
+        self, network: LoadedGraph, prepared: Graph, parts: Sequence[Sequence[WeightedOp]], positions: int, seed: int
     ) -> None:
         self._network, self._prepared = network, prepared
         self._positions = positions
-        self._rng = np.random.default_rng(seed)
-        width, shapes = widest(ops, prepared), {op.name: prepared.constants[op.weight].shape for op in ops}
-        self._ops = [(op, shapes[op.name], blocks_of(op, shapes[op.name], width)) for op in ops]
+        self._ops = []
+        for number, ops in enumerate(parts):
+            rng, width = np.random.default_rng((seed, number) if number else seed), widest(ops, prepared)
+            shapes = [prepared.constants[op.weight].shape for op in ops]
+            self._ops += [(op, shape, blocks_of(op, shape, width), rng) for op, shape in zip(ops, shapes, strict=True)]
         self.sums = {
             op.code: np.zeros((len(blocks.spans), blocks.width, blocks.width), np.float32)
-            for op, _, blocks in self._ops
+            for op, _, blocks, _ in self._ops
         }
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -102,9 +105,9 @@ class MomentSums:
 
     def _row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         tensors = self._network(feeds)
-        for op, shape, blocks in self._ops:
+        for op, shape, blocks, rng in self._ops:
             x = feeds[op.x] if op.x in feeds else tensors[op.x]
-            patches = drawn_patches(op, x, shape[2:] if op.node.op == "Conv" else (), self._rng, self._positions)
+            patches = drawn_patches(op, x, shape[2:] if op.node.op == "Conv" else (), rng, self._positions)
             for own, span in zip(self.sums[op.code], blocks.spans, strict=True):
                 part, size = patches[:, span], span.stop - span.start
                 own[:size, :size] += part.T @ part

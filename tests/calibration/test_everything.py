@@ -3,11 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.failed_bodies import unmade
+from fewstep.graph.graph import Graph
+from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
+from fewstep.ranges.histogram import measure
+from fewstep.ranges.observe import Counts
 from fewstep.ranges.table import load as load_table
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -51,3 +57,43 @@ def test_ranges_are_those_of_every_step(tmp_path: Path) -> None:
 def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a precision map for qnn: it is measured where the body runs"):
         calibrate(replace(FIRST, bundle=tmp_path, target=("qnn",), quality="40dB"))
+
+
+def narrow() -> Graph:
+    """The denoiser with 8 channels, of which a rule lowers nothing."""
+    whole = denoiser()
+    first, middle, last = (whole.constants[f"w{i}"] for i in range(3))
+    return replace(whole, constants={"w0": first[:8], "w1": middle[:8, :8], "w2": last[:, :8]})
+
+
+def test_thin_layers_alone_are_lowered_where_everything_is(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", narrow())
+    with pytest.raises(UserError, match=r"int8-cpu-x86 was not made: no operation .* \(in the bundle: int8-qnn\)"):
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
+    coverage = open_bundle(bundle).body("int8-qnn").graph.coverage
+    assert coverage is not None and coverage.int8_ops == ("h0", "h1", "v")
+    with pytest.raises(UserError, match="no operation of graph 'body' can run in int8"):
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
+
+
+def test_a_condition_that_keeps_its_default_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Its codes would clip every other value. Other targets are made."""
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    manifest = open_bundle(bundle).manifest
+    label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
+    usual = msgspec.structs.replace(manifest, conditions=(label,))
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(usual))
+    said = r"condition 'class' has its default on every trajectory, and qnn clips all others"
+    with pytest.raises(UserError, match=rf"int8-qnn was not made: {said}.*\(in the bundle: int8-cpu-x86\)"):
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
+    np.savez(tmp_path / "classes.npz", **{"class": np.array([0, 1])})
+    made = calibrate(replace(FIRST, bundle=bundle, target=("qnn",), conditions=tmp_path / "classes.npz"))
+    assert list(made.lowered) == ["int8-qnn"]
+
+
+def test_an_activation_without_values_has_no_code() -> None:
+    counts = Counts(("x",), (), {("x", 0): measure(np.ones(3, np.float32), None)}, unseen=("expert",))
+    targets = [targets_by_name()[name] for name in ("cpu-x86", "qnn")]
+    assert list(unmade(targets, counts, ("x",))) == ["int8-qnn"]
+    with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn has a code for each"):
+        unmade(targets[1:], counts, ("x",))

@@ -54,7 +54,7 @@ def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: 
     op = weighted_op(nodes[0], graph)
     assert op is not None
     x = np.random.default_rng(1).standard_normal((5, 32, size)).astype(np.float32)
-    watched = MomentSums(open_watched(graph, ("x",)), graph, (op,), 64, 0)
+    watched = MomentSums(open_watched(graph, ("x",)), graph, ((op,),), 64, 0)
     np.testing.assert_allclose(watched({"x": x})["y"], run(graph, {"x": x}, ["y"])["y"], atol=1e-5)
     padded = np.pad(x, [(0, 0), (0, 0), (1, 1)])
     patches = np.stack([padded[:, :, at : at + 3].reshape(5, -1) for at in range(size)]).reshape(-1, 96)
@@ -62,6 +62,19 @@ def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: 
     assert [(span.start, span.stop) for span in blocks.spans] == ([(0, 48), (48, 96)] if groups == 2 else [(0, 96)])
     for own, span in zip(watched.sums["w"], blocks.spans, strict=True):
         np.testing.assert_allclose(own, patches[:, span].T @ patches[:, span], rtol=1e-4, atol=1e-3)
+
+
+def test_moments_do_not_depend_on_further_operations() -> None:
+    """Neither the positions that are drawn nor the width of blocks."""
+    prepared = body()
+    ops = selected_ops(prepared)
+    network = open_watched(prepared, tuple(dict.fromkeys(op.x for op in ops)))
+    alone, beside = (MomentSums(network, prepared, parts, 8, 0) for parts in ((ops[1:],), (ops[1:], ops[:1])))
+    for watched in (alone, beside):
+        watched(feeds(prepared))
+    assert alone.sums.keys() < beside.sums.keys()
+    for name, own in alone.sums.items():
+        np.testing.assert_array_equal(own, beside.sums[name])
 
 
 def test_an_expert_without_rows_has_no_moments() -> None:
