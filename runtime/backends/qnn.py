@@ -46,6 +46,7 @@ CHIPS = {  # name: Qualcomm's number of the chip, and the version of its HTP (Ex
 }
 EMULATED = "sc8380xp"  # where no NPU says what it is
 STDOUT = Lock()  # file descriptors are the process's
+REGISTERING = Lock()  # a second time is an error of onnxruntime's
 SIZES = 4  # for so many batches and sizes a body stays compiled
 
 
@@ -202,7 +203,8 @@ def _registered(onnxruntime: Any) -> None:
 def device_of(onnxruntime: Any) -> tuple[Any, bool]:
     """The device of onnxruntime's that HTP runs on, and whether it is an NPU: else its arithmetic is executed here."""
     try:
-        _registered(onnxruntime)
+        with REGISTERING:
+            _registered(onnxruntime)
         devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
     except Exception as error:
         raise UserError(f"QNN {version()} does not start: {first_line(error)}", "see `fewstep doctor`") from error

@@ -3,8 +3,11 @@
 import importlib.util
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -25,7 +28,7 @@ from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import qnn
 from fewstep.runtime.backends.named import NAMED, named
-from fewstep.runtime.backends.qnn import SIZES, CompiledBySize, Qnn
+from fewstep.runtime.backends.qnn import PROVIDER, SIZES, CompiledBySize, Qnn, device_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
@@ -61,6 +64,27 @@ def test_without_the_library_it_says_how_to_get_it(bundle: Path, monkeypatch: py
     qnn._registered.cache_clear()
     with pytest.raises(UserError, match=r"onnxruntime-qnn cannot be imported .*pip install 'fewstep\[qnn\]'"):
         load(bundle, body="int8-qnn", backend=Qnn())
+
+
+def test_threads_register_the_library_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second registration is an error of onnxruntime's."""
+    registered: list[str] = []
+
+    class Onnxruntime:
+        OrtHardwareDeviceType = SimpleNamespace(NPU="npu")
+
+        def register_execution_provider_library(self, name: str, path: str) -> None:
+            time.sleep(0.02)
+            registered.append(path)
+
+        def get_ep_devices(self) -> list[object]:
+            return [SimpleNamespace(ep_name=PROVIDER, device=SimpleNamespace(type="cpu"))]
+
+    monkeypatch.setattr(qnn, "module", lambda: SimpleNamespace(get_library_path=lambda: "library"))
+    fake = Onnxruntime()
+    with ThreadPoolExecutor(4) as threads:
+        devices = list(threads.map(device_of, [fake] * 4))
+    assert registered == ["library"] and [is_npu for _, is_npu in devices] == [False] * 4
 
 
 @needs_library
