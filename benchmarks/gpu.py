@@ -1,10 +1,11 @@
 """float16 and int8 on this machine's NVIDIA GPU: agreement with the CPU's samples, and times beside torch's.
 
-    python -m benchmarks.gpu [--model fashion_mnist] [--model cifar10]
+    python -m benchmarks.gpu [--model fashion_mnist] [--minutes 9] [--rehearse]
 
-One command: it exports and calibrates the shipped models, builds engines of TensorRT, or of TensorRT-RTX where that is
-what is installed, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told
-so in one line. What fails is a row that says why. Torch takes part where it sees the GPU. Takes half an hour.
+One command: it exports and calibrates shipped models, builds engines of TensorRT, or of TensorRT-RTX where that is what
+is installed, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told so
+in one line. What fails is a row that says why, and so is what comes when the minutes are over. Torch takes part where
+it sees the GPU. --rehearse goes the same way without a GPU, as far as that goes, and prints the page.
 """
 
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from benchmarks.markdown import table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.resident.run import resident
+from fewstep.engines.resident.onnxruntime import OnOnnxRuntime, on_gpu
+from fewstep.engines.resident.run import StepDevice, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.shipped import load_shipped
@@ -44,6 +47,7 @@ PAGE = Path(__file__).parents[1] / "docs/measured/gpu.md"
 PLAN, GUIDANCE = "dpmpp_2m:8", 2.0
 BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's
+TRAJECTORIES = 16  # of calibration
 SECONDS, LEAST = 3.0, 10  # of timing one contender, and calls at least
 PRECISIONS = ("float16", "int8")
 NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none): nothing was measured"
@@ -89,11 +93,11 @@ def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample
     return opened
 
 
-def on_device(bundle: Path, precision: str, body: str, backend: TensorRt) -> Callable[[], Sample]:
+def on_device(bundle: Path, precision: str, body: str, place: StepDevice) -> Callable[[], Sample]:
     """A run whose state stays on the GPU."""
 
     def opened() -> Sample:
-        run = resident(bundle, PLAN, OnTensorRt(backend), precision, body, GUIDANCE)
+        run = resident(bundle, PLAN, place, precision, body, GUIDANCE)
         return lambda seeds: run(seeds, labels(run.conditions, seeds))
 
     return opened
@@ -146,23 +150,31 @@ def _check_plan(plan: Plan) -> None:
         raise UserError(f"plan {plan.name!r} is more than multiplications and additions", "time another plan")
 
 
-def contenders(bundle: Path, model: str, name: str, has_torch: bool) -> Iterator[Contender]:
-    """All that may run a bundle here. name: the TensorRT that is installed, or nothing."""
+def contenders(bundle: Path, model: str, name: str, has_torch: bool, device: str = "cuda") -> Iterator[Contender]:
+    """All that may run a bundle here. name: the TensorRT that is installed, or nothing. device: cpu for a rehearsal."""
     for precision in PRECISIONS if name else ():
         body = BODIES[precision][0]
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{name}{said}", precision, on_backend(bundle, body, backend))
-        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, backend))
-    yield Contender("onnxruntime-cuda", "float16", on_backend(bundle, "float16", OnnxRuntimeCuda()))
+        place = OnTensorRt(backend)
+        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, place))
+    bound = on_gpu() if device == "cuda" else OnOnnxRuntime()
+    for precision in ("float32", "float16"):
+        yield Contender("onnxruntime-cuda", precision, on_backend(bundle, precision, OnnxRuntimeCuda()))
+        own = on_device(bundle, precision, precision, bound)
+        yield Contender("onnxruntime-cuda, state on the device", precision, own)
     for dtype in ("float32", "float16") if has_torch else ():
         for said, is_compiled in (("eager", False), ("compiled", True)):
-            yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, "cuda", dtype, is_compiled))
+            yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, device, dtype, is_compiled))
 
 
-def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES) -> GpuRow:
-    """One contender's samples beside the expected ones, of the seeds from 0 on, and its times."""
+def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES, until: float = inf) -> GpuRow:
+    """One contender's samples beside the expected ones, of the seeds from 0 on, and its times. `until`: the monotonic
+    clock's time, in seconds, at which no contender begins any more."""
     try:
+        if time.monotonic() > until:
+            raise UserError("the time was over", "give more (--minutes)")
         sample = each.open()
         size, count = max(batches), len(expected)
         made = np.concatenate([sample(range(at, min(at + size, count))) for at in range(0, count, size)])
@@ -192,7 +204,7 @@ def prepared(model: str, folder: Path, name: str) -> Path:
     and its contender fails later."""
     bundle = folder / model
     export(ExportOptions(model, bundle))
-    calibrate(CalibrateOptions(bundle, PLAN, target=("tensorrt",), guidance=GUIDANCE))
+    calibrate(CalibrateOptions(bundle, PLAN, target=("tensorrt",), guidance=GUIDANCE, trajectories=TRAJECTORIES))
     build(BuildOptions(bundle, "onnxruntime-cuda", precision="float16"))
     rows = str(2 * max(BATCHES))
     for precision in PRECISIONS if name else ():
@@ -242,33 +254,45 @@ def seen() -> Gpu | None:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
-    parser.add_argument("--model", action="append", help="a shipped model; by default fashion_mnist and cifar10")
+    parser.add_argument("--model", action="append", help="a shipped model; by default fashion_mnist")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after these no contender begins")
+    parser.add_argument("--rehearse", action="store_true", help="go on without a GPU, and print the page")
     arguments = parser.parse_args(given)
-    gpu = seen()
-    if gpu is None:
+    gpu, until = seen(), time.monotonic() + 60 * arguments.minutes
+    if gpu is None and not arguments.rehearse:
         print(NO_GPU)
         return 0
+    device = "cuda" if gpu is not None else "cpu"
     name = next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
-    has_torch = bool(find_spec("torch")) and _torch_sees_it()
+    has_torch = bool(find_spec("torch")) and (gpu is None or _torch_sees_it())
     found: dict[str, list[GpuRow]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.model or ("fashion_mnist", "cifar10"):
+        for model in arguments.model or ("fashion_mnist",):
             try:
                 bundle = prepared(model, Path(folder), name)
                 expected = expected_samples(bundle)
             except UserError as error:
                 found[model] = [GpuRow("all", "", reason=str(error))]
                 continue
-            found[model] = [measure(each, expected) for each in contenders(bundle, model, name, has_torch)]
+            every = contenders(bundle, model, name, has_torch, device)
+            found[model] = [measure(each, expected, until=until) for each in every]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")
     versions = ", ".join(f"{each} {version}" for each in packages if (version := version_of(each)) is not None)
-    memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
-    named = f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"
-    machine = (named, versions, time.strftime("measured on %Y-%m-%d"))
-    arguments.output.write_text(page(machine, found))
-    print(f"wrote {arguments.output}")
+    machine = (_named(gpu), versions, time.strftime("measured on %Y-%m-%d"))
+    if arguments.rehearse:
+        print(page(machine, found))
+    else:
+        arguments.output.write_text(page(machine, found))
+        print(f"wrote {arguments.output}")
     return 0
+
+
+def _named(gpu: Gpu | None) -> str:
+    if gpu is None:
+        return "no NVIDIA GPU: a rehearsal on the CPU, whose times say nothing"
+    memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
+    return f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"
 
 
 def _torch_sees_it() -> bool:

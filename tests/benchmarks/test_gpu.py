@@ -1,12 +1,15 @@
 """benchmarks/gpu.py without a GPU: what it says, its rows and page on doubles, and torch's samples on the CPU."""
 
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.machine.gpu import Gpu
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
@@ -48,7 +51,9 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(
         measure(each, expected, batches=(1, 3))
         for each in (
             Contender("tensorrt", "float32", SCRIPT["on_backend"](tiny_bundle, "float32", backend)),
-            Contender("on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", backend)),
+            Contender(
+                "on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", OnTensorRt(backend))
+            ),
             Contender("broken", "int8", fail),
         )
     ]
@@ -68,6 +73,17 @@ def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
         for name in ("tensorrt", "tensorrt, CUDA graph", "tensorrt, state on the device")
     ]
     assert ("torch, compiled", "float16") in found and ("torch, eager", "float32") in found
+    assert ("onnxruntime-cuda, state on the device", "float32") in found
+
+
+def test_a_rehearsal_runs_what_needs_no_gpu_and_ends_in_time(tiny_bundle: Path) -> None:
+    expected = SCRIPT["expected_samples"](tiny_bundle, seeds=3)
+    every = list(SCRIPT["contenders"](tiny_bundle, "tiny", "", False, "cpu"))
+    assert [each.precision for each in every] == ["float32", "float32", "float16", "float16"]
+    cuda, bound, *_ = every
+    assert measure(bound, expected, batches=(1,)).least > 120
+    assert measure(bound, expected, until=0.0).reason == "the time was over; give more (--minutes)"
+    assert "CUDA" in measure(cuda, expected).reason
 
 
 def test_a_model_that_cannot_be_prepared_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,3 +100,19 @@ def test_torch_gives_the_samples_of_the_bundle(exported_fashion_mnist: Path) -> 
     expected = SCRIPT["expected_samples"](exported_fashion_mnist, seeds=2)
     sample = SCRIPT["in_torch"](exported_fashion_mnist, "fashion_mnist", "cpu", "float32", False)()
     np.testing.assert_allclose(sample(range(2)), expected, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(SCRIPT["seen"]() is None, reason=SCRIPT["NO_GPU"])
+def test_what_this_gpu_runs_agrees_with_the_cpu(tmp_path: Path) -> None:
+    """float16 and int8 of every engine that is installed, beside float32 on the CPU."""
+    installed = [each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))]
+    name = installed[0] if installed else ""
+    bundle = SCRIPT["prepared"]("fashion_mnist", tmp_path, name)
+    expected = SCRIPT["expected_samples"](bundle, seeds=8)
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    least = {"float32": 60.0, "float16": 40.0, "int8": 25.0}
+    for each in SCRIPT["contenders"](bundle, "fashion_mnist", name, False):
+        if has_cuda or not each.name.startswith("onnxruntime-cuda"):
+            row = measure(each, expected)
+            assert not row.reason and row.mean > least[each.precision], (row, each.name)
