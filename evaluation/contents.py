@@ -143,9 +143,10 @@ def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in readable(bundle, [each])[0]:
-            graph = manifest.files[manifest.bodies[each.body].graph.file]
+            body = manifest.bodies.get(each.body)
             command = fit_command(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
-            is_left = plan.fitted is not None and plan.fitted.graph != graph
+            graph = None if body is None else manifest.files[body.graph.file]  # None: `fewstep pack` left it out
+            is_left = graph is not None and plan.fitted is not None and plan.fitted.graph != graph
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
             entries.append(FittedContents(**entry, guidance=said, command=command, is_left_behind=is_left))
     return tuple(entries)

@@ -75,8 +75,8 @@ def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | Non
 def fitted_plans(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool) -> tuple[Plan, ...]:
     """The plans that were fitted to this body of the bundle, or to the other ones, for the same use."""
     bundle = sampler.bundle
-    bodies, fitted = bundle.manifest.bodies, bundle.manifest.fitted
-    entries = [each for each in fitted if each.evaluations == steps and (bodies[each.body] == sampler.body) == is_own]
+    bodies, fitted = bundle.manifest.bodies, [each for each in bundle.manifest.fitted if each.evaluations == steps]
+    entries = [each for each in fitted if (bodies.get(each.body) == sampler.body) == is_own]
     return tuple(
         _unmarked(sampler, plan)
         for plan in readable(bundle, entries)[0]

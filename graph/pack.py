@@ -59,7 +59,9 @@ def pack(options: PackOptions) -> Manifest:
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         fitted = tuple(
-            _fitted(writer, bundle, each, own["bodies"][each.body]) for each in manifest.fitted if each.body in chosen
+            _fitted(writer, bundle, each, own["bodies"].get(each.body))
+            for each in manifest.fitted
+            if each.body in chosen or each.body == "float32"  # whose plans other bodies run, too
         )
         _copy_companions(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
@@ -100,10 +102,11 @@ def _own(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any
     }
 
 
-def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, body: Body) -> FittedPlan:
-    """A plan that was fitted to a body, which has its weights in another file now and computes the same."""
+def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, body: Body | None) -> FittedPlan:
+    """A plan that was fitted to a body, which has its weights in another file now and computes the same, or which is
+    not packed."""
     plan = decode(bundle.read(entry.file), entry.file)
-    if plan.fitted is not None:
+    if plan.fitted is not None and body is not None:
         former = bundle.manifest.files[bundle.body(entry.body).graph.file]
         graph = writer.files[body.graph.file] if plan.fitted.graph == former else plan.fitted.graph
         plan = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(plan.fitted, graph=graph))

@@ -1,7 +1,8 @@
 """Find the plans that were fitted to a body, and keep them from running where they do not belong.
 
-`fitted:6` is the plan of 6 evaluations that `fewstep fit` made for this body, at this guidance. Its numbers follow from
-the denoiser and from the rounding of the body, so that elsewhere another plan is nearer to the teacher.
+`fitted:6` is the plan of 6 evaluations that `fewstep fit` made for this body, at this guidance, or else for another
+body of the bundle. Its numbers follow from the denoiser and, for a small part, from the rounding of the body. For
+another denoiser or guidance other plans are nearer to the teacher.
 """
 
 import logging
@@ -32,7 +33,7 @@ def find_fitted(
     shaping: Shaping | None = None,
     strength: float | None = None,
 ) -> Plan:
-    """The plan `fitted:EVALUATIONS` of a bundle for a body at a guidance.
+    """The plan `fitted:EVALUATIONS` of a bundle for a body at a guidance: the body's own, or else another body's.
 
     A weight that differs from the fit's by NEAR or less is folded into the fitted numbers. Raises UserError, with the
     command that fits such a plan, where there is none.
@@ -45,10 +46,12 @@ def find_fitted(
     if not 0 < int(count) <= LARGEST:
         raise UserError(f"plan {name!r} has {int(count)} evaluations", f"fitted plans have 1 to {LARGEST}")
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
-    own = [each for each in bundle.manifest.fitted if each.evaluations == int(count) and each.body == body_name]
-    plans, lost = readable(bundle, own)
+    entries = [each for each in bundle.manifest.fitted if each.evaluations == int(count)]
+    plans, lost = readable(bundle, [each for each in entries if each.body == body_name])
+    if not lost:
+        plans += readable(bundle, [each for each in entries if each.body != body_name])[0]
     asked = as_guidance(guidance)
-    for plan in sorted(plans, key=lambda each: _distance(each.guidance, asked)):
+    for plan in sorted(plans, key=lambda each: (_is_for_another(each, body_name), _distance(each.guidance, asked))):
         shapes = {step.shaping for step in plan.steps}
         if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, asked) <= NEAR:
             from fewstep.plans.transforms.reguide import reguided  # and all transforms: for this alone
@@ -65,12 +68,13 @@ def find_fitted(
         wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
         wanted += "" if strength is None else f", strength {strength:g}"
         what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
-        fix = f"give that guidance, run {own[0].nominal}, or {fit}"
-        raise UserError(what, fix if (shaping, strength) == (None, None) else f"no fit has these: run {own[0].nominal}")
-    counts = sorted({each.evaluations for each in bundle.manifest.fitted if each.body == body_name})
-    others = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
+        nominal = entries[0].nominal
+        fix = f"give that guidance, run {nominal}, or {fit}"
+        raise UserError(what, fix if (shaping, strength) == (None, None) else f"no fit has these: run {nominal}")
+    counts = sorted({each.evaluations for each in bundle.manifest.fitted})
+    has = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
     raise UserError(
-        f"{bundle.path} has no plan {name!r} for {body_name}{others}",
+        f"{bundle.path} has no plan {name!r} for {body_name}{has}",
         f"run another plan, as dpmpp_2m:{count}, or {fit}",
     )
 
@@ -107,6 +111,10 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
         LOG.warning(
             "plan %s was fitted to %s, and runs on %s: its gain may be smaller", plan.name, plan.fitted.body, here
         )
+
+
+def _is_for_another(plan: Plan, body: str) -> bool:
+    return plan.fitted is None or plan.fitted.body != body
 
 
 def _distance(fitted: Guidance | None, asked: Guidance | None) -> float:

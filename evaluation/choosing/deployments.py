@@ -111,7 +111,7 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
     """
     bundle, guidance, shaping = judging.bundle, judging.plan.guidance, shaping_of(judging.plan)
     entry, plans = bundle.body(body), {}
-    for name in names or default_names(judging, body):
+    for name in names or default_names(judging):
         own = None if name.partition(":")[0] == "scheduler" or name.endswith(".json") else shaping
         try:
             plans[name] = plan_for(bundle, entry, name, guidance, PlanSettings(shaping=own))
@@ -121,14 +121,14 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
     return plans
 
 
-def default_names(judging: Judging, body: str) -> Iterator[str]:
+def default_names(judging: Judging) -> Iterator[str]:
     """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted."""
     name = with_grid(judging.plan.name)
     steps = name.partition(":")[2].partition("@")[0]
     if steps.isdecimal():
         yield from (with_steps(name, count) for count in STEPS)
     fitted = judging.bundle.manifest.fitted
-    yield from (f"{FITTED}{count}" for count in sorted({each.evaluations for each in fitted if each.body == body}))
+    yield from (f"{FITTED}{count}" for count in sorted({each.evaluations for each in fitted}))
 
 
 def deployments(

@@ -27,7 +27,7 @@ class ChooseOptions(Options):
     within: The longest time of a call, from noise to samples, as 20ms.
     at_least: The least mean PSNR to the teacher, as 40dB.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
-        plan's solver and grid at 2 to 16 steps, and the fitted plans of each body.
+        plan's solver and grid at 2 to 16 steps, and the bundle's fitted plans.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     batch: Samples of a call.

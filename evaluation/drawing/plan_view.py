@@ -81,7 +81,7 @@ def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | No
     where all fits of that name have the same."""
     if guidance is None:
         entries = [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name]
-        entries.sort(key=lambda each: bundle.manifest.bodies[each.body].precision != "float32")
+        entries.sort(key=lambda each: each.body != "float32")
         plans, _ = readable(bundle, entries)
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
             return plans[0]

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.evaluation.contents import fitted_contents
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.compile import compile_plan
@@ -136,6 +137,19 @@ def test_on_another_body_it_runs_with_a_warning(tiny_bundle, caplog):
     assert "was fitted to float32, and runs on int8-cpu-x86" in caplog.text
 
 
+def test_a_body_without_one_runs_the_one_of_another_body(tiny_bundle, caplog):
+    plan = give(tiny_bundle)
+    with load(tiny_bundle, "int8") as sampler:
+        with caplog.at_level(logging.WARNING, "fewstep"):
+            assert sampler.compile("fitted:3", 2.0).fitted == plan.fitted
+        assert "was fitted to float32, and runs on int8-cpu-x86" in caplog.text
+        with pytest.raises(UserError, match="'fitted:3' of int8-cpu-x86 is fitted for guidance 2, not for guidance 3"):
+            sampler.compile("fitted:3", 3.0)
+        own = give(tiny_bundle, body="int8-cpu-x86", numbers="ddim:3")
+    with load(tiny_bundle, "int8") as sampler:
+        assert sampler.compile("fitted:3", 2.0).fitted == own.fitted
+
+
 def test_after_another_calibration_it_runs_with_a_warning(tiny_bundle, caplog):
     give(tiny_bundle, body="int8-cpu-x86", graph="1" * 64)
     with load(tiny_bundle, "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
@@ -154,11 +168,17 @@ def test_it_is_packed_with_its_body(tiny_bundle, tmp_path, caplog):
     give(tiny_bundle)
     give(tiny_bundle, body="int8-cpu-x86")
     pack(PackOptions(tiny_bundle, tmp_path / "packed", ("int8-cpu-x86",)))
-    (entry,) = open_bundle(tmp_path / "packed").manifest.fitted
-    assert entry.body == "int8-cpu-x86"
     with load(tmp_path / "packed", "int8") as sampler, caplog.at_level(logging.WARNING, "fewstep"):
-        sampler.compile("fitted:3", 2.0)
+        assert sampler.compile("fitted:3", 2.0).fitted.body == "int8-cpu-x86"
     assert caplog.text == ""
+
+
+def test_plans_of_float32_are_packed_with_other_bodies_too(tiny_bundle, tmp_path):
+    give(tiny_bundle)
+    pack(PackOptions(tiny_bundle, tmp_path / "packed", ("int8-cpu-x86",)))
+    assert [each.is_left_behind for each in fitted_contents(open_bundle(tmp_path / "packed"))] == [False]
+    with load(tmp_path / "packed", "int8") as sampler:
+        assert sampler.compile("fitted:3", 2.0).fitted.body == "float32"
 
 
 def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bundle):
