@@ -82,7 +82,7 @@ KEPT_APART = ("convnext_v_cosine", "speech_ncsn")  # nothing was chosen on them
 RULE = """## The default grid
 
 A plan's name without a grid means `arctan`, or `trailing` for predictions of the sample, restoration,
-few timesteps and distilled denoisers ([schedules.md](../schedules.md#grids)). The two numbers of
+few timesteps and distilled denoisers ([grids](../samplers.md#grids)). The two numbers of
 `arctan`, power 2.5 and centre 2, are one choice for all denoisers. Powers of 2, 2.5 and 3 were tried
 with centres of 1, 1.5, 2 and 3, on the four denoisers of the zoo that are not kept apart. This pair
 lost least to the best pair of each, with `dpmpp_2m`. The seeds of that choice are in no table here.

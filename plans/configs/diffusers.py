@@ -4,7 +4,7 @@
     spec, prediction = schedule_from_scheduler_config("model/scheduler")
 
 `compat="diffusers"` gives the samples of its schedulers with their mistakes; `compat="correct"` mends those.
-docs/schedules.md lists the differences.
+docs/samplers.md lists the differences.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""docs/schedules.md names everything there is."""
+"""docs/samplers.md names everything there is."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from fewstep.plans.name import parameters
 from fewstep.plans.paths import PATHS
 from fewstep.plans.spec import Prediction
 
-PAGE = (Path(__file__).parents[2] / "docs/schedules.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/samplers.md").read_text()
 NAMED = set(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)))
 
 
