@@ -128,7 +128,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argumen
     default = field.default_factory() if callable(field.default_factory) else field.default
     if _is_sequence(hint):
         hint = list[str]
-        default = default if default is dataclasses.MISSING else [_to_text(value) for value in default] or None
+        default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = hint if default is not None else hint | None
     if Pag in get_args(hint):  # which the options read
         hint = str | None
@@ -154,10 +154,6 @@ def _is_sequence(hint: Any) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(_is_sequence(part) for part in get_args(hint))
     return get_origin(hint) is tuple
-
-
-def _to_text(value: object) -> str:
-    return str(value)
 
 
 def _from_texts(values: Mapping[str, Any], hints: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def script(
 def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> Iterator[str]:
     yield "trtexec"
     yield f"--onnx={graph.file}"
-    yield f"--saveEngine=by_hand/{_file(name)}.engine"
+    yield f"--saveEngine=by_hand/{name.replace('/', '-')}.engine"
     yield from ("--stronglyTyped", "--noTF32")
     for end, word in enumerate(ENDS):
         shapes = (f"{each.name}:{'x'.join(map(str, _shape(each, profile, end)))}" for each in graph.inputs)
@@ -93,10 +93,6 @@ def _shape(tensor: TensorEntry, profile: Profile, end: int) -> list[int]:
 
 def _listed(tensor: TensorEntry, profile: Profile, end: int) -> str:
     return f"[{','.join(map(str, _shape(tensor, profile, end)))}]"
-
-
-def _file(name: str) -> str:
-    return name.replace("/", "-")
 
 
 def _line(command: Iterator[str]) -> str:

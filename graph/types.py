@@ -6,7 +6,6 @@ and the numbers show which dimension follows from which size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -125,7 +124,9 @@ def _inferred_once(graph: Graph) -> dict[str, Value]:
     for info in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = info.type.tensor_type
         if tensor.elem_type and tensor.HasField("shape"):
-            values[info.name] = Value(info.name, _dtype(tensor.elem_type), tuple(map(_dim, tensor.shape.dim)))
+            values[info.name] = Value(
+                info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type), tuple(map(_dim, tensor.shape.dim))
+            )
     return values
 
 
@@ -152,10 +153,6 @@ def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
         nodes.append(Node("Concat", (source,) * scale, (f"{node.output}_axis_{axis}",), {"axis": axis}))
         source = nodes[-1].output
     return (*nodes, Node("Identity", (source,), node.outputs))
-
-
-def _dtype(elem_type: int) -> np.dtype[Any]:
-    return helper.tensor_dtype_to_np_dtype(elem_type)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str:

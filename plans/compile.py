@@ -14,7 +14,7 @@ from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
-from fewstep.plans.tracer import IMAGE, Evaluation, Solver, Tracer
+from fewstep.plans.tracer import IMAGE, Solver, Tracer
 
 
 def compile_plan(
@@ -96,7 +96,7 @@ def trace_plan(
             branches=evaluation.branches,
             heads=len(evaluation.outputs) // len(evaluation.branches),
             input=table.input,
-            shaping=_shaping_of(shaping, evaluation),
+            shaping=None if evaluation.shaped is None else shaping,
             shaping_of=table.shaping_of,
             x0=table.x0,
             update=table.update.rows,
@@ -194,10 +194,6 @@ def _check_renoise(renoise: float | None, strength: float | None, denoiser: Deno
     if denoiser.towards is not None:
         raise UserError(f"renoise for a denoiser that restores {denoiser.towards!r}", "leave renoise out")
     return float(renoise)
-
-
-def _shaping_of(shaping: Shaping | None, evaluation: Evaluation) -> Shaping | None:
-    return None if evaluation.shaped is None else shaping
 
 
 def _steps_left(strength: float, steps: int) -> int:

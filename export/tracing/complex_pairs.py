@@ -18,16 +18,8 @@ def _index(z: Tensor, indices: Sequence[Tensor | None]) -> Any:
     return _complex(ATEN.index.Tensor(_pairs(z), indices))
 
 
-def _select(z: Tensor, dim: int, index: int) -> Any:
-    return _complex(_pairs(z).select(dim % z.dim(), index))
-
-
 def _index_select(z: Tensor, dim: int, index: Tensor) -> Any:
     return _complex(_pairs(z).index_select(dim % z.dim(), index))
-
-
-def _unsqueeze(z: Tensor, dim: int) -> Any:
-    return _complex(_pairs(z).unsqueeze(dim % (z.dim() + 1)))
 
 
 def _split(z: Tensor, sizes: int | list[int], dim: int = 0) -> Any:
@@ -40,14 +32,6 @@ def _chunk(z: Tensor, chunks: int, dim: int = 0) -> Any:
 
 def _unbind(z: Tensor, dim: int = 0) -> Any:
     return [_complex(part) for part in _pairs(z).unbind(dim % z.dim())]
-
-
-def _expand(z: Tensor, size: Sequence[int], *, implicit: bool = False) -> Any:
-    return _complex(_pairs(z).expand(*size, 2))
-
-
-def _repeat(z: Tensor, repeats: Sequence[int]) -> Any:
-    return _complex(_pairs(z).repeat(*repeats, 1))
 
 
 def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
@@ -97,15 +81,15 @@ ON_PAIRS: dict[Any, Callable[..., Any]] = {
     operation: _of_complex(decomposition)
     for operation, decomposition in (
         (ATEN.index.Tensor, _index),
-        (ATEN.select.int, _select),
+        (ATEN.select.int, lambda z, dim, index: _complex(_pairs(z).select(dim % z.dim(), index))),
         (ATEN.index_select.default, _index_select),
-        (ATEN.unsqueeze.default, _unsqueeze),
+        (ATEN.unsqueeze.default, lambda z, dim: _complex(_pairs(z).unsqueeze(dim % (z.dim() + 1)))),
         (ATEN.split.Tensor, _split),
         (ATEN.split_with_sizes.default, _split),
         (ATEN.chunk.default, _chunk),
         (ATEN.unbind.int, _unbind),
-        (ATEN.expand.default, _expand),
-        (ATEN.repeat.default, _repeat),
+        (ATEN.expand.default, lambda z, size, **_: _complex(_pairs(z).expand(*size, 2))),
+        (ATEN.repeat.default, lambda z, repeats: _complex(_pairs(z).repeat(*repeats, 1))),
         (ATEN.pad.default, _pad),
         (ATEN.zeros_like.default, _zeros_like),
         (ATEN.where.self, _where),

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.graph import Graph, Node, Value
 
 HALF = np.dtype(np.float16)
 TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
@@ -24,7 +24,9 @@ def to_float32(graph: Graph) -> Graph:
         inputs=tuple(map(_value, graph.inputs)),
         outputs=tuple(map(_value, graph.outputs)),
         nodes=tuple(map(_node, graph.nodes)),
-        constants={name: _array(array) for name, array in graph.constants.items()},
+        constants={
+            name: array.astype(np.float32) if array.dtype == HALF else array for name, array in graph.constants.items()
+        },
     )
 
 
@@ -37,10 +39,6 @@ def is_half(graph: Graph) -> bool:
 
 def _value(value: Value) -> Value:
     return replace(value, dtype=np.dtype(np.float32)) if value.dtype == HALF else value
-
-
-def _array(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == HALF else array
 
 
 def _makes_half(node: Node) -> bool:
