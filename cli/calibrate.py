@@ -20,7 +20,6 @@ from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
-from fewstep.evaluation.contents import fitted_contents
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.verdict import LEAST_PSNR, only
 from fewstep.evaluation.speed.mean_step import int8_share
@@ -34,7 +33,6 @@ from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
 from fewstep.workers.opening import warn_of_workers
 
@@ -184,16 +182,6 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
         yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"
-        yield from _left_behind(options, name)
-
-
-def _left_behind(options: CalibrateOptions, body: str) -> Iterator[str]:
-    """A line for the plans that were fitted to the body's former graph."""
-    fitted = fitted_contents(open_bundle(options.bundle))
-    if left := [each for each in fitted if each.body == body and each.is_left_behind]:
-        names = ", ".join(dict.fromkeys(f"{FITTED}{each.evaluations}" for each in left))
-        how = "fit it again: " if len(left) == 1 else "fit each again, the first by: "
-        yield f"  {names}: fitted to the former {body}; {how}{left[0].command}"
 
 
 def _judged(refined: SearchResult | None) -> dict[str, float | None]:

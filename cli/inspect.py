@@ -84,9 +84,8 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         gain = (
             f"{fitted.nominal_psnr:.1f} to {fitted.psnr:.1f} dB over {fitted.nominal}, by the teacher {fitted.teacher}"
         )
-        since = "; its body was calibrated again since" if fitted.is_left_behind else ""
         of = f"fitted:{fitted.evaluations} for {fitted.body}, guidance {fitted.guidance}"
-        root.add(escape(f"plan {of}: {gain}{since}"))
+        root.add(escape(f"plan {of}: {gain}"))
     for ranges in contents.ranges:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
         how = f"along {ranges.plan}, {ranges.method}, {groups}"

@@ -143,12 +143,9 @@ def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in readable(bundle, [each])[0]:
-            body = manifest.bodies.get(each.body)
             command = fit_command(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
-            graph = None if body is None else manifest.files[body.graph.file]  # None: `fewstep pack` left it out
-            is_left = graph is not None and plan.fitted is not None and plan.fitted.graph != graph
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
-            entries.append(FittedContents(**entry, guidance=said, command=command, is_left_behind=is_left))
+            entries.append(FittedContents(**entry, guidance=said, command=command))
     return tuple(entries)
 
 

@@ -101,12 +101,10 @@ class RangesContents(Struct, frozen=True):
 
 
 class FittedContents(FittedPlan, frozen=True):
-    """A fitted plan, with its guidance in words and the command that fits it again. `is_left_behind` says whether its
-    body has another graph now, as after another calibration."""
+    """A fitted plan, with its guidance in words and the command that fits it again."""
 
     guidance: str
     command: str
-    is_left_behind: bool
 
 
 class NetworkContents(Struct, frozen=True):

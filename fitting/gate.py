@@ -7,8 +7,6 @@ reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.fitting.blocks import FIT_SEEDS
@@ -73,7 +71,7 @@ def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> Tea
     first = checked(options.teacher or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
     if former is not None and before.exactness is not None:
-        replaced = msgspec.structs.replace(former[1], fitted=None)  # unmarked, it runs on float32 without a warning
+        replaced = former[1]
         before = checked(teacher.name, replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name

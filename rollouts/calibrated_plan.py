@@ -2,11 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 
-import msgspec
-
-from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import with_grid
@@ -39,8 +35,7 @@ def along(plan: Plan) -> str:
 def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | Guidance | None = None) -> Plan:
     """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
-    `fitted:N` is the plan that was fitted to the body; float32 is compared along it too. A body without one takes
-    float32's.
+    `fitted:N` is the one that the body runs; float32 is compared along it too.
     """
     calibrated = calibrated_plan(reference.bundle, body)
     if plan.startswith(FITTED):
@@ -59,39 +54,14 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
 
 
 def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:
-    try:
-        return regroup(plan_for(reference.bundle, body, name, guidance), reference.body.groups)
-    except UserError as error:
-        try:
-            return reference.compile(name, guidance)
-        except UserError:
-            raise error from None
+    return regroup(plan_for(reference.bundle, body, name, guidance), reference.body.groups)
 
 
 def judged_plans(
     reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | Guidance | None = None
 ) -> dict[str, Plan]:
-    """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, its own one at that guidance.
-
-    A warning names bodies whose plan was fitted to another body.
-    """
+    """The plan of each body: `judged_plan` of the first, or, for `fitted:N`, what each body runs at that guidance."""
     first = judged_plan(reference, next(iter(bodies.values())), plan, guidance)
-    plans = dict.fromkeys(bodies, first)
-    if first.fitted is None:
-        return plans
-    for name, body in bodies.items() if plan.startswith(FITTED) else ():
-        with suppress(UserError):  # it has none
-            own = _fitted(reference, body, plan, first.guidance)
-            if own.fitted is not None and own.fitted.body == name:
-                plans[name] = own
-    if others := [name for name, each in plans.items() if each is first and name != first.fitted.body]:
-        LOG.warning(
-            "plan %s was fitted to %s, and is judged on %s: its gain may be smaller",
-            *(first.name, first.fitted.body, ", ".join(others)),
-        )
-    return plans
-
-
-def unmarked(plan: Plan) -> Plan:
-    """The plan without its mark: neither float32 nor a body warns that it was fitted to another."""
-    return msgspec.structs.replace(plan, fitted=None)
+    if not plan.startswith(FITTED):
+        return dict.fromkeys(bodies, first)
+    return {name: _fitted(reference, body, plan, first.guidance) for name, body in bodies.items()}

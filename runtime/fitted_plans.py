@@ -5,7 +5,6 @@ body of the bundle. Its numbers follow from the denoiser and, for a small part, 
 another denoiser or guidance other plans are nearer to the teacher.
 """
 
-import logging
 from collections.abc import Iterable
 
 from fewstep.plans.errors import UserError
@@ -17,8 +16,6 @@ from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.fit_command import fit_command
 from fewstep.runtime.bundle.manifest import Body, FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
-
-LOG = logging.getLogger("fewstep")
 
 FITTED = f"{SOLVER}:"  # of a plan's name
 LARGEST = 64  # evaluations: beyond, a plan is its own teacher
@@ -91,11 +88,11 @@ def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan],
 
 
 def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guidance | None = None) -> None:
-    """Refuse a plan that was fitted to another denoiser or for another guidance; warn of one for another body."""
+    """Refuse a plan that was fitted to another denoiser or for another guidance."""
     if plan.fitted is None:
         return
     manifest = bundle.manifest
-    here = next((name for name, each in manifest.bodies.items() if each == body), "another body")
+    here = next((name for name, each in manifest.bodies.items() if each == body), "")
     asked = plan.guidance if guidance is None else as_guidance(guidance)
     fit = fit_command(bundle.path, manifest, len(plan.steps), here, weight_of(asked))
     fault = f"for guidance {describe(plan.guidance)}, not for {describe(asked)}" if asked != plan.guidance else ""
@@ -103,14 +100,6 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
         fault = f"to another denoiser than {bundle.path} holds"
     if fault:
         raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or fit one: {fit}")
-    if manifest.files.get(body.graph.file) == plan.fitted.graph:
-        return
-    if here == plan.fitted.body:
-        LOG.warning("plan %s was fitted to a former %s; fit it again to have its full gain: %s", plan.name, here, fit)
-    else:
-        LOG.warning(
-            "plan %s was fitted to %s, and runs on %s: its gain may be smaller", plan.name, plan.fitted.body, here
-        )
 
 
 def _is_for_another(plan: Plan, body: str) -> bool:

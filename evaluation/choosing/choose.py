@@ -29,7 +29,7 @@ from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
-from fewstep.rollouts.calibrated_plan import judged_plan, unmarked
+from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
@@ -80,7 +80,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
-    plan = unmarked(judged_plan(reference, calibrated, guidance=options.guidance))
+    plan = judged_plan(reference, calibrated, guidance=options.guidance)
     if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(

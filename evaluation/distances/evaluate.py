@@ -38,7 +38,7 @@ from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_nati
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, describe
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans, unmarked
+from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
@@ -171,7 +171,6 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
     if own := [name for name, each in plans.items() if each != plan]:
         others = ", ".join(own)
         raise UserError(f"plan {plan.name} is another one for {others}", f"evaluate bodies one by one: --body {own[0]}")
-    plan = unmarked(plan)
     by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
     return EvaluationTask(
         bundle=bundle,

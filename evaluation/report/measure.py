@@ -34,7 +34,7 @@ from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.ranges import table
-from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans, unmarked
+from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions, label
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
@@ -86,7 +86,7 @@ def measure(
     judged = _opened(options)
     candidates = candidates_of(judged.bundle, judged.bodies, options, judged.plans)
     teacher, judgements = _judgements(judged, candidates, options, progress, workers)
-    bundle, plan, first = judged.bundle, unmarked(judged.plan), next(iter(judged.bodies))
+    bundle, plan, first = judged.bundle, judged.plan, next(iter(judged.bodies))
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -137,7 +137,7 @@ def _opened(options: ReportOptions) -> Judged:
     reference = open_body(bundle, FLOAT, options.threads)
     plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
-    by_rows = sees_rows(bundle, bodies, unmarked(plan), options.workers, options.dask)
+    by_rows = sees_rows(bundle, bodies, plan, options.workers, options.dask)
     return Judged(
         reference=body_by_rows(reference) if by_rows else reference,
         prepared={
@@ -147,7 +147,7 @@ def _opened(options: ReportOptions) -> Judged:
         by_rows=by_rows,
         bodies=bodies,
         plan=plan,
-        plans={name: unmarked(each) for name, each in plans.items()},
+        plans=plans,
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
         left_out=left_out,
     )
@@ -166,7 +166,7 @@ def _judgements(
     with opened(options.workers, options.dask, workers, options.threads) as hands:
         sampling = _sampling(judged.reference, judged.bodies, options.threads, hands, judged.by_rows)
         checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
-        plan = unmarked(judged.plan)
+        plan = judged.plan
         teacher = checked_teacher(judged.reference, options.teacher, plan, checked, rows, progress, sample)
         setting = Setting(
             plan=plan,

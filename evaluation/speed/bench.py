@@ -17,7 +17,7 @@ from fewstep.evaluation.speed.race import LONGEST_TURN, Race, check_batches
 from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import judged_plans, unmarked
+from fewstep.rollouts.calibrated_plan import judged_plans
 from fewstep.rollouts.prompts import HELD_OUT, prompt_rows
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.qnn import Qnn
@@ -148,7 +148,7 @@ def _plans(bundle: Bundle, samplers: dict[str, Sampler], elsewhere: Sequence[str
     timed = {name: body for name, body in calibrated.items() if name in samplers or name in elsewhere}
     by_body = judged_plans(reference, timed or dict(islice(calibrated.items(), 1)) or {"": reference.body}, plan)
     first = next(iter(by_body.values()))
-    return {name: unmarked(by_body.get(name, first)) for name in bodies}
+    return {name: by_body.get(name, first) for name in bodies}
 
 
 def _elsewhere(bundle: Bundle, backends: Sequence[str]) -> Iterator[tuple[str, str]]:

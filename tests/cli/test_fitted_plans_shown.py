@@ -1,11 +1,10 @@
-"""`inspect` tells fitted plans apart, and `calibrate` names those that its new bodies leave behind."""
+"""`inspect` tells fitted plans apart."""
 
 from pathlib import Path
 
 import pytest
 
 from fewstep.cli.main import main
-from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.runtime.test_fitted_plans import give
 
 
@@ -15,7 +14,7 @@ def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
     return [line.strip("│├└─ ") for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_line_has_guidance_and_teacher_and_whether_the_body_is_another_now(
+def test_a_line_has_guidance_and_teacher(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(tiny_bundle, guidance=2.0)
@@ -26,19 +25,5 @@ def test_a_line_has_guidance_and_teacher_and_whether_the_body_is_another_now(
     assert [line for line in printed if line.startswith("plan fitted")] == [
         f"plan fitted:3 for float32, guidance 2: {gain}",
         f"plan fitted:3 for float32, guidance none: {gain}",
-        f"plan fitted:3 for int8-cpu-x86, guidance 2: {gain}; its body was calibrated again since",
+        f"plan fitted:3 for int8-cpu-x86, guidance 2: {gain}",
     ]
-
-
-def test_a_calibration_names_the_plans_that_it_leaves_behind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
-    few = ["calibrate", str(bundle), "--plan", "ddim:2", "--target", "cpu-x86", "--ranges", "channels"]
-    assert not [line for line in lines(capsys, monkeypatch, *few, "--trajectories", "2") if "former" in line]
-    give(bundle)  # float32 stays
-    give(bundle, body="int8-cpu-x86")
-    command = f"fewstep fit {bundle} --steps 3 --precision int8 --guidance 2"
-    printed = lines(capsys, monkeypatch, *few, "--trajectories", "4")
-    said = f"fitted:3: fitted to the former int8-cpu-x86; fit it again: {command}"
-    assert [line for line in printed if "former" in line] == [said]

@@ -224,13 +224,9 @@ def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_pat
         evaluate(asked)
 
 
-def test_a_body_without_a_fitted_plan_takes_the_one_of_float32_with_one_warning(bundle, tmp_path, caplog):
+def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path):
     give(bundle)
-    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        evaluate(asked)
-    told = [record.getMessage() for record in caplog.records if "fitted" in record.getMessage()]
-    assert told == [f"plan fitted:3 was fitted to float32, and is judged on {BODY}: its gain may be smaller"]
+    assert evaluate(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
     command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --precision int8 --guidance 2$"
-    with pytest.raises(UserError, match=f"no plan 'fitted:4' for {BODY}; run another plan, as {command}"):
+    with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, as {command}"):
         evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))

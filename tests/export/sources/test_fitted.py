@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from fewstep.export.sources import fitted
-from fewstep.export.sources.fitted import add_fitted, shipped_file, shipped_plans, with_fitted
+from fewstep.export.sources.fitted import shipped_file, shipped_plans, with_fitted
 from fewstep.export.sources.shipped import _fingerprint
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.runtime.test_fitted_plans import give
@@ -53,44 +52,6 @@ def test_other_denoisers_get_none(shipped, provenance):
     assert add(shipped, **provenance).fitted == ()
 
 
-@pytest.fixture
-def shipped_int8(tiny_bundle, tmp_path, monkeypatch):
-    """The same with a plan of the int8 body."""
-    give(tiny_bundle, "int8-cpu-x86")
-    folder = tmp_path / "models" / "tiny" / "fitted"
-    folder.mkdir(parents=True)
-    (folder / "int8-cpu-x86-3.json").write_bytes(shipped_file(str(tiny_bundle), 3, "int8-cpu-x86"))
-    monkeypatch.setattr(fitted, "files", lambda package: tmp_path / "models")
-    monkeypatch.setattr(fitted, "NAMES", ("tiny",))
-    with open_for_update(tiny_bundle, must_exist=True) as writer:
-        manifest = open_bundle(tiny_bundle).manifest
-        own = msgspec.structs.replace(manifest.provenance, source="tiny")
-        writer.commit(msgspec.structs.replace(manifest, fitted=(), provenance=own))
-    return tiny_bundle
-
-
-def test_a_plan_of_int8_is_added_for_its_body_and_the_twin_of_the_same_calibration(shipped_int8):
-    with open_for_update(shipped_int8, must_exist=True) as writer:
-        manifest = open_bundle(shipped_int8).manifest
-        bodies = {**manifest.bodies, "int8-cpu-arm": manifest.bodies["int8-cpu-x86"]}
-        writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
-    assert add_fitted(str(shipped_int8)) == 2
-    bundle = open_bundle(shipped_int8)
-    assert [entry.body for entry in bundle.manifest.fitted] == ["int8-cpu-x86", "int8-cpu-arm"]
-    for entry in bundle.manifest.fitted:
-        plan = decode(bundle.read(entry.file), entry.file)
-        graph = bundle.manifest.files[bundle.manifest.bodies[entry.body].graph.file]
-        assert (plan.fitted.body, plan.fitted.graph) == (entry.body, graph)
-
-
-def test_a_plan_of_int8_is_for_the_very_graph_that_it_was_fitted_to(shipped_int8, tmp_path):
-    file = tmp_path / "models/tiny/fitted/int8-cpu-x86-3.json"
-    graph = open_bundle(shipped_int8).manifest
-    digest = graph.files[graph.bodies["int8-cpu-x86"].graph.file]
-    file.write_text(file.read_text().replace(digest, "4" * 64))
-    assert add_fitted(str(shipped_int8)) == 0
-
-
 def test_a_damaged_file_is_named(shipped, tmp_path):
     (tmp_path / "models/tiny/fitted/float32-3.json").write_text("{")
     with pytest.raises(UserError, match=r"float32-3.json of tiny is damaged"):
@@ -104,7 +65,7 @@ def test_what_is_shipped_was_fitted_to_the_weights_that_are_shipped(name):
     for entry, plan in shipped_plans(name):
         assert plan.fitted.source == source
         assert (entry.evaluations, plan.name) == (len(plan.steps), f"fitted:{len(plan.steps)}")
-        assert entry.body == plan.fitted.body and entry.body in ("float32", "int8-cpu-x86")
+        assert entry.body == plan.fitted.body == "float32"
         assert entry.psnr - entry.nominal_psnr > 2 * entry.error
 
 
