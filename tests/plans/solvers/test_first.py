@@ -9,7 +9,6 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule, Time
-from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
 
 STARTS = np.linspace(-2.5, 2.5, 11)
@@ -28,35 +27,9 @@ def error(solver, spec, prediction, steps):
     ("solver", "order"), [(solvers.ddim, 1), (solvers.dpmpp_2m, 2), (solvers.heun, 2)], ids=["ddim", "dpmpp_2m", "heun"]
 )
 def test_solver_converges_with_its_order(solver, order, spec, prediction):
-    errors = [error(solver, spec, prediction, steps) for steps in (64, 128, 256)]
-    assert errors[-1] < 5e-3
-    assert math.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.15)
-
-
-@pytest.mark.parametrize(
-    ("name", "rows", "evaluations"), [("ddim", 1, 10), ("ddpm", 1, 10), ("dpmpp_2m", 2, 10), ("heun", 2, 19)]
-)
-def test_state_has_as_many_rows_as_the_method_needs(name, rows, evaluations):
-    plan = compile_plan(f"{name}:10", denoising(COSINE, "v"), guidance=2.0)
-    assert plan.rows == rows
-    assert len(plan.steps) == evaluations
-
-
-@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
-@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "heun"])
-def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name, spec, prediction):
-    """Delta data: x0 is constant, which every solver's exponential integral treats exactly."""
-    plan = compile_plan(f"{name}:3", denoising(spec, prediction))
-    schedule = NoiseSchedule(spec)
-    point = 0.7
-
-    def network(index, step, u):
-        time = schedule.time(step.time)
-        eps = (u - time.alpha * point) / time.sigma
-        x0 = np.full_like(u, point)
-        return [{"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}[prediction]]
-
-    assert sample(plan, network, lambda k: STARTS, np.float64) == pytest.approx(np.full(11, point), abs=1e-9)
+    few, many = (error(solver, spec, prediction, steps) for steps in (128, 256))
+    assert many < 5e-3
+    assert math.log2(few / many) == pytest.approx(order, abs=0.15)
 
 
 def moments(plan, spec, draws):
@@ -71,7 +44,7 @@ def moments(plan, spec, draws):
 
 def test_ddpm_has_the_exact_marginal_in_the_limit_and_converges_to_it_with_order_one():
     errors = []
-    for steps in (32, 64, 128):
+    for steps in (64, 128):
         times = uniform_lambda(LINEAR, steps, first=999, last=1)
         plan = trace_plan("test", solvers.ddpm, times, denoising(LINEAR, "epsilon"))
         mean, variance = moments(plan, LINEAR, steps + 1)
@@ -79,7 +52,7 @@ def test_ddpm_has_the_exact_marginal_in_the_limit_and_converges_to_it_with_order
         exact = end.alpha**2 * STD**2 + end.sigma**2
         assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)
         errors.append(abs(math.sqrt(variance) - math.sqrt(exact)))
-    assert math.log2(errors[1] / errors[2]) == pytest.approx(1.0, abs=0.15)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1.0, abs=0.15)
 
 
 def test_ddpm_is_the_published_posterior():
