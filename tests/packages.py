@@ -1,5 +1,11 @@
 """The folders of the packages, for tests that read all sources. `test_packaging` compares them with pyproject."""
 
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
 PACKAGES = (
     "calibration",
     "cli",
@@ -19,3 +25,11 @@ PACKAGES = (
     "runtime",
     "workers",
 )
+
+ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sources, so that they are parsed once
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a file, which nobody changes."""
+    return ast.parse(file.read_text())

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.packages import PACKAGES
+from tests.packages import ONE_PROCESS, PACKAGES, parsed
 
 ROOT = Path(__file__).parent.parent
 NAMED = (ROOT / "docs/design.md").read_text().partition("No verb calls the following")[2].partition("There is no")[0]
@@ -20,7 +20,7 @@ Modules = dict[str, ast.Module]
 def modules() -> Modules:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     names = [file.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__") for file in files]
-    return {name.replace("/", "."): ast.parse(file.read_text()) for name, file in zip(names, files)}
+    return {name.replace("/", "."): parsed(file) for name, file in zip(names, files)}
 
 
 def used(tree: ast.Module, known: Modules) -> Iterator[str]:
@@ -49,11 +49,12 @@ def uncalled(known: Modules) -> set[str]:
     read |= {full for name in packages for full in exports[name] if f"{name}.{full.rpartition('.')[2]}" in read}
     found = set()
     for module, tree in known.items():
+        said = [{node.id for node in ast.walk(each) if isinstance(node, ast.Name)} for each in tree.body]
         for owner in tree.body:
-            if isinstance(owner, ast.FunctionDef | ast.ClassDef) and f"{module}.{owner.name}" not in read:
-                others = (node for each in tree.body if each is not owner for node in ast.walk(each))
-                if not any(isinstance(node, ast.Name) and node.id == owner.name for node in others):
-                    found.add(f"{module}.{owner.name}")
+            if not isinstance(owner, ast.FunctionDef | ast.ClassDef) or f"{module}.{owner.name}" in read:
+                continue
+            if not any(owner.name in names for each, names in zip(tree.body, said) if each is not owner):
+                found.add(f"{module}.{owner.name}")
     return {name for name in found if not BY_NAME.fullmatch(name)}
 
 
@@ -66,6 +67,7 @@ def named() -> set[str]:
     return names
 
 
+@ONE_PROCESS
 def test_no_function_is_there_for_tests_alone() -> None:
     assert uncalled(modules()) == named()
 

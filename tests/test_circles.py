@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import PACKAGES
+from tests.packages import ONE_PROCESS, PACKAGES, parsed
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,9 +48,10 @@ def imports(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
     return found
 
 
+@ONE_PROCESS
 def test_modules_import_each_other_in_no_circle() -> None:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
-    graph = imports({name_of(file): ast.parse(file.read_text()) for file in files})
+    graph = imports({name_of(file): parsed(file) for file in files})
     assert len(graph) > 400 and sum(map(len, graph.values())) > 1500
     assert "fewstep.plans.plan" in graph["fewstep.plans.compile"]
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)

@@ -4,7 +4,7 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-from tests.packages import PACKAGES
+from tests.packages import ONE_PROCESS, PACKAGES, parsed
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURES = "models"  # whose networks have the names of their papers, such as UNet
@@ -14,8 +14,9 @@ def public_classes(tree: ast.Module) -> list[str]:
     return [each.name for each in tree.body if isinstance(each, ast.ClassDef) and not each.name.startswith("_")]
 
 
+@ONE_PROCESS
 def test_no_public_class_has_the_name_of_another() -> None:
     files = [file for package in PACKAGES if package != ARCHITECTURES for file in (ROOT / package).rglob("*.py")]
-    names = Counter(name for file in files for name in public_classes(ast.parse(file.read_text())))
+    names = Counter(name for file in files for name in public_classes(parsed(file)))
     assert len(names) > 300
     assert [name for name, count in names.items() if count > 1] == []

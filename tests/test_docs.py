@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
-LONG = {f"{name}.md" for name in ("cli", "compose", "export", "lora", "policies", "restoration")}  # seconds each
+LONG = ("attention", "cli", "compose", "export", "lora", "policies", "restoration")  # pages that take seconds each
 LONGEST = 35  # words of a sentence
 WIDTH = 100  # columns of a line of prose
 
@@ -121,7 +121,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in RUN], ids=name
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in RUN], ids=name
 )
 def test_what_is_printed_runs(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.evaluation.integrity import VerifyOptions, verify
-from tests.packages import PACKAGES
+from tests.packages import ONE_PROCESS, PACKAGES, parsed
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (*PACKAGES, "benchmarks", "examples")
@@ -25,13 +25,14 @@ EVALUATING = {"eval", "exec", "compile", "__import__"}
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for package in SOURCES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+            yield path.relative_to(ROOT).as_posix(), parsed(path)
 
 
 def keywords(call: ast.Call) -> dict[str | None, Any]:
     return {word.arg: getattr(word.value, "value", ...) for word in call.keywords}
 
 
+@ONE_PROCESS
 def test_nothing_can_unpickle() -> None:
     for name, module in modules():
         for node in ast.walk(module):
@@ -50,6 +51,7 @@ def test_nothing_can_unpickle() -> None:
                     assert given.get("weights_only") is True, f"{name}:{node.lineno}"
 
 
+@ONE_PROCESS
 def test_nothing_evaluates_text() -> None:
     for name, module in modules():
         for node in ast.walk(module):

@@ -119,6 +119,7 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(tmp_pa
         calibrate(CalibrateOptions(bundle, "ddim:1@trailing"))
 
 
+@pytest.mark.slow
 def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
     """As Wan 2.2: `transformer` from boundary_ratio on, `transformer_2` below it."""
     diffusers = pytest.importorskip("diffusers")

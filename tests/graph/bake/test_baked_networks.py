@@ -36,6 +36,7 @@ def test_a_baked_file_runs_each_network_on_its_steps(
     np.testing.assert_array_equal(sample, expected)
 
 
+@pytest.mark.slow
 def test_networks_of_other_predictions_share_their_conditions_in_a_file(tmp_path: Path) -> None:
     source, bundle, file = tmp_path / "gauss.py", tmp_path / "bundle", tmp_path / "run.onnx"
     source.write_text(GAUSSIANS)

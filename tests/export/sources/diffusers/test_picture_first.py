@@ -44,7 +44,8 @@ def said(network: Any, x: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(x), torch.tensor([999]), text, class_labels=task).sample.numpy()
 
 
-@pytest.mark.parametrize("pipeline", ["LotusGPipeline", pytest.param("MarigoldDepthPipeline", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["LotusGPipeline", "MarigoldDepthPipeline"])
 def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
     """One step is the network's sample of [picture, noise]; the task is its class embedding."""
     network, sampler = opened(tmp_path, pipeline, 8)
