@@ -6,12 +6,15 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
 
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
 def check_compiled(plan: Plan) -> None:
     """Refuse the name of a plan where its numbers are needed and no sampler can compile it."""
+    if isinstance(plan, TokenPlan):
+        raise UserError(f"plan {plan.name!r} is of tokens, and this takes continuous samples", "call sampler.sample")
     if not isinstance(plan, Plan):
         raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
 

@@ -4,7 +4,7 @@ import inspect
 import re
 from dataclasses import dataclass
 
-from fewstep.plans import grids, solvers
+from fewstep.plans import grids, solvers, token_samplers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import ANGLES
 from fewstep.plans.name import Value, parameters
@@ -55,6 +55,26 @@ def _solver_listing(name: str) -> SolverListing:
         given=many.given,
         aliases=tuple(alias for alias, text in solvers.ALIASES.items() if text.partition("(")[0] == name),
     )
+
+
+@dataclass(frozen=True)
+class TokenSamplerListing:
+    """A sampler of tokens. `about` is the first sentence of its documentation; `parameters` are defaults by name."""
+
+    name: str
+    about: str
+    parameters: dict[str, Value | None]
+
+
+def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
+    """Every sampler of tokens, in the order of `token_samplers.__all__`."""
+    listings = []
+    for name in token_samplers.__all__:
+        sampler = getattr(token_samplers, name)
+        about = SENTENCE.match(" ".join((inspect.getdoc(sampler) or "").split()))
+        defaults = {key: each.default for key, each in parameters(sampler).items()}
+        listings.append(TokenSamplerListing(name, about[0] if about else "", defaults))
+    return tuple(listings)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from functools import partial
 from types import ModuleType, UnionType
 from typing import Any, get_args, get_type_hints
 
-from fewstep.plans import grids, solvers
+from fewstep.plans import grids, solvers, token_samplers
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import FITTED
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.published import facts_of, orders_of
+from fewstep.plans.tokens import TokenStep
 from fewstep.plans.tracer import Solver
 
 Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
@@ -62,19 +63,53 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     lists the names."""
     if len(name) > LENGTH:
         raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
+    if is_token_plan_name(name):
+        raise UserError(f"plan '{name}' is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8")
     what, _, rest = name.partition(":")
     count, at, where = rest.partition("@")
     _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
     solver, solver_text = _call(what.strip(), name, "solver", solvers)
-    count = count.strip()
-    if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
-        raise UserError(
-            f"plan '{name}' does not say how many steps, as a positive whole number", f"write it as {solver_text}:8"
-        )
+    steps = _steps(count, name, solver_text)
     own = TRAILING if facts_of(solver).distilled else default
     grid, grid_text = _call(where.strip() if at else own, name, "grid", grids)
-    text = f"{solver_text}:{int(count)}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
-    return PlanName(text, solver, int(count), grid)
+    text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
+    return PlanName(text, solver, steps, grid)
+
+
+@dataclass(frozen=True)
+class TokenPlanName:
+    """A parsed name of a token plan. `sampler` has its parameters bound, `text` is the canonical form."""
+
+    text: str
+    sampler: Callable[[tuple[int, ...], int], tuple[TokenStep, ...]]
+    steps: int
+
+
+def parse_token_plan_name(name: str) -> TokenPlanName:
+    """Parse a token plan's name, SAMPLER[(parameter=value, ...)]:STEPS, of a function of `token_samplers`."""
+    what, _, count = name.partition(":")
+    called = what.partition("(")[0].strip()
+    if called in solvers.__all__ or called in solvers.ALIASES:
+        names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
+        raise UserError(f"plan '{name}' is for continuous samples, and this denoiser predicts tokens", f"take {names}")
+    sampler, text = _call(what.strip(), name, "sampler", token_samplers)
+    if not (steps := _steps(count, name, text)):
+        raise UserError(f"plan '{name}' has no steps", f"write it as {text}:8")
+    return TokenPlanName(f"{text}:{steps}", sampler, steps)
+
+
+def is_token_plan_name(name: str) -> bool:
+    """Whether a name begins with a sampler of tokens."""
+    return name.partition(":")[0].partition("(")[0].strip() in token_samplers.__all__
+
+
+def _steps(count: str, name: str, what: str) -> int:
+    """The number of steps behind a solver's name."""
+    count = count.strip()
+    if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
+        said = f"plan '{name}' does not say how many steps, as a positive whole number"
+        raise UserError(said, f"write it as {what}:8")
+    return int(count)
 
 
 def is_plan_name(text: str) -> bool:

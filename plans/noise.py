@@ -21,6 +21,7 @@ DRAWS_LIMIT = 2**32
 NORMALS = 0  # the noise of a sample, and of particle 0
 CONDITIONS = 1  # conditions that calibration draws
 STEPS = 2  # steps that calibration draws of a long trajectory
+POSITIONS = 3  # of `uniforms`
 PARTICLES = 2**16  # + p: the noise of particle p, from 1 on
 CHANCES = 2**32 - 1  # of `uniform`
 AT_ONCE = 2**12  # blocks of four elements: their numbers fit the cache of a core
@@ -107,6 +108,16 @@ def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     values[..., 0::2] = (radius * np.cos(angle)).transpose(1, 2, 0)
     values[..., 1::2] = (radius * np.sin(angle)).transpose(1, 2, 0)
     return values.reshape(len(values), -1)
+
+
+def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]:
+    """Chances in (0, 1) for the positions of each seed, [len(seeds), count]: 52 bits of each pair of words."""
+    blocks, numbers = np.arange((count + 1) // 2, dtype=np.uint64), np.array(seeds, np.uint64)
+    counter = np.zeros((4, len(numbers), len(blocks)), np.uint64)
+    counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, POSITIONS
+    words = philox(counter, np.stack([numbers & _LOW, numbers >> _SHIFT])[:, :, None])
+    pairs = np.stack([words[0] << _SHIFT | words[1], words[2] << _SHIFT | words[3]], -1).reshape(len(numbers), -1)
+    return ((pairs[:, :count] >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def uniform(seed: int, number: int) -> float:

@@ -26,8 +26,11 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
     - residual: y - x0 for the degraded sample y, on schedules of x - y; whoever knows y adds it.
     - velocity: dx/dt over the share of the way from data to noise, alpha' x0 + sigma' eps: `flow` on any path (Albergo,
       Boffi & Vanden-Eijnden 2023, arXiv 2303.08797, equation 2.10).
+    - logits: of tokens, on the schedule of their masked share; no plan of continuous samples reads them.
     - consistency: as edm, with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
     """
+    if prediction == "logits":
+        raise UserError("this denoiser predicts tokens, and the plan is for continuous samples", "take maskgit:8")
     alpha, sigma = time.alpha, time.sigma
     if alpha == 0 and prediction in ("epsilon", "score", *PRECONDITIONED):
         raise UserError(
@@ -75,8 +78,8 @@ def check(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
     alpha, sigma = time.alpha, time.sigma
     if prediction == "v" and not _counts_in_sigma_data(spec) and abs(alpha**2 + sigma**2 - 1) > 1e-6:
         raise UserError("a v prediction on a schedule where alpha^2 + sigma^2 is not 1", "use prediction flow")
-    if prediction == "flow" and abs(alpha + sigma - 1) > 1e-6:
-        raise UserError("a flow prediction on a schedule where alpha + sigma is not 1", "use schedule flow")
+    if prediction in ("flow", "logits") and abs(alpha + sigma - 1) > 1e-6:
+        raise UserError(f"a {prediction} prediction on a schedule where alpha + sigma is not 1", "use schedule flow")
     if prediction == "residual" and spec.kind not in RESTORING:
         raise UserError(
             f"a residual prediction on schedule {spec.kind}, which has no degraded sample",

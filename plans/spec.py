@@ -59,7 +59,7 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     alpha_min: float = 0.005  # mean-reverting: the data's share at the last timestep
 
 
-Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual", "velocity"]
+Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual", "velocity", "logits"]
 
 
 class Carried(Strict, frozen=True):
@@ -75,6 +75,14 @@ class Carried(Strict, frozen=True):
     shape: tuple[int, ...]
     bank: Literal["step", "sample"] = "step"
     dtype: Literal["float32", "int64"] = "float32"
+
+
+class Vocabulary(Strict, frozen=True):
+    """The ids of a token denoiser, 0 to size - 1, for each of which it gives a logit. Where a position is open it sees
+    `mask`, an id among them or beyond."""
+
+    size: int
+    mask: int
 
 
 class NamedOutput(Strict, frozen=True):

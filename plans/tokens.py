@@ -1,0 +1,131 @@
+"""A token plan is a sampler of masked denoisers as a table of numbers, compiled ahead of time and run by one executor.
+
+The state of a sample is its tokens, of which some positions are open: the network sees the vocabulary's mask id there.
+A step evaluates the network, draws a candidate for each open position, scores the candidates, and reveals some of them:
+
+    log q  = sum_b weights_b log softmax(logits_b) / temperature       normalised, the mask id left out
+    token ~ q                                                          one uniform a position; the largest q at 0
+    score  = log max q | log q(token) | margin | -entropy | random | first, - penalty * codebook + noise * Gumbel
+    reveal   those with `chance`; or the `reveal` highest scores, those with q(token) above `threshold`, and the
+             highest scores whose entropies sum to less than `bound` (at least one)
+    again    revealed positions become open again with this chance
+
+The masked share m stands for sigma and 1 - m for alpha: lambda = log((1 - m) / m), as on the schedule `flow`. Range
+groups and intervals of lambda mean for token plans what they mean for others. `compile_tokens.py` makes plans by the
+names of `token_samplers.py`; `fewstep.runtime.tokens` runs them.
+"""
+
+import math
+from typing import Literal
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, Guidance
+from fewstep.plans.plan import DENOISER
+from fewstep.plans.spec import Prediction, Strict, Vocabulary
+
+SCHEMA = 1  # of token plans
+LOGITS = "logits"  # the prediction of a token denoiser
+IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
+
+Score = Literal["probability", "drawn", "margin", "entropy", "random", "first"]
+
+
+class TokenStep(Strict, frozen=True, omit_defaults=True):
+    """One evaluation and what it reveals; the module's text has the rule.
+
+    reveal: how many open positions, of samples that begin all open. A sample with known tokens has its share of it.
+    score: "probability" is of the likeliest token and "drawn" of the candidate. "margin" is between the two likeliest.
+        "first" reveals from the start of a sample on.
+    noise: the temperature of Gumbel noise on the score. penalty: off the score for each codebook, along the first axis.
+    positions: from and to which place along the last axis positions may change; None is all of them.
+    weights: of the branches in the guided logarithm of the probabilities; they sum to 1.
+    """
+
+    reveal: int = 0
+    score: Score = "probability"
+    temperature: float = 1.0
+    noise: float = 0.0
+    penalty: float = 0.0
+    chance: float | None = None
+    threshold: float | None = None
+    bound: float | None = None  # nats
+    again: float = 0.0
+    positions: tuple[int, int] | None = None
+    network: str = DENOISER
+    time: float = 0.0
+    to: None = None
+    lam: float | None = None
+    group: int = 0
+    branches: tuple[str, ...] = (COND,)
+    weights: tuple[float, ...] = (1.0,)
+
+
+class TokenPlan(Strict, frozen=True, omit_defaults=True):
+    """A compiled sampler of tokens, for samples of `shape` ([T], or [codebooks, T]) in a vocabulary of so many ids.
+
+    `schedule` is the fingerprint of the noise schedule that it was compiled for.
+    """
+
+    schema: int
+    name: str
+    schedule: str
+    vocabulary: int
+    shape: tuple[int, ...]
+    guidance: Guidance | None
+    steps: tuple[TokenStep, ...]
+
+
+def vocabulary_problem(prediction: Prediction, vocabulary: Vocabulary | None, heads: int = 1) -> str | None:
+    """What is wrong with a denoiser's vocabulary, or None."""
+    if (prediction == LOGITS) != (vocabulary is not None):
+        return f"a denoiser that predicts {prediction} {'without' if vocabulary is None else 'with'} a vocabulary"
+    if vocabulary is not None and (vocabulary.size < 2 or vocabulary.mask < 0 or heads > 1):
+        return f"a vocabulary of {vocabulary.size} ids, mask {vocabulary.mask}, in {heads} heads"
+    return None
+
+
+def is_token_plan(data: bytes) -> bool:
+    """Whether a plan's JSON is one of tokens."""
+    try:
+        return "vocabulary" in msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+        return False
+
+
+def decode_tokens(data: bytes, source: str = "plan") -> TokenPlan:
+    """A token plan from JSON, checked. `source` names it in errors."""
+    fix = "compile it again (a plan NAME:STEPS needs no file)"
+    try:
+        plan = msgspec.json.decode(data, type=TokenPlan)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{source} is no token plan: {error}", fix) from None
+    if problem := token_plan_problem(plan):
+        raise UserError(f"{source} is damaged: {problem}", fix)
+    return plan
+
+
+def token_plan_problem(plan: TokenPlan) -> str | None:
+    """What is wrong with the numbers of a token plan, or None."""
+    if plan.schema != SCHEMA:
+        return f"schema {plan.schema}, this version reads {SCHEMA}"
+    if not plan.steps or not plan.shape or min(plan.shape) < 1 or plan.vocabulary < 2:
+        return "it has no steps, no positions or no vocabulary"
+    for number, step in enumerate(plan.steps):
+        rules = (step.chance, step.threshold, step.bound)
+        first, last = step.positions or (0, plan.shape[-1])
+        numbers = (*step.weights, step.temperature, step.noise, step.penalty, step.time, step.lam or 0.0, step.again)
+        if not all(map(math.isfinite, (*numbers, *(each for each in rules if each is not None)))):
+            return f"steps[{number}] holds a number that is not finite"
+        if step.reveal < 0 or step.group < 0 or (step.reveal == 0 and rules == (None, None, None)):
+            return f"steps[{number}] reveals nothing"
+        if min(step.temperature, step.noise, step.again) < 0 or max(step.again, step.chance or 0) > 1:
+            return f"steps[{number}] has a temperature below 0, or a chance above 1"
+        if step.bound is not None and step.score != "entropy":
+            return f"steps[{number}] bounds entropies, and orders by {step.score}"
+        if not 0 <= first < last <= plan.shape[-1]:
+            return f"steps[{number}] is for the positions {first} to {last} of {plan.shape[-1]}"
+        if not step.branches or len(set(step.branches)) < len(step.branches) or len(step.branches) != len(step.weights):
+            return f"steps[{number}] has the branches {list(step.branches)} and {len(step.weights)} weights"
+    return None

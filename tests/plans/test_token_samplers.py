@@ -1,0 +1,125 @@
+"""Token plans by name: their counts are those of the released code, at several lengths and steps."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.plans import token_samplers
+from fewstep.plans.compile_tokens import compile_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg, CfgPlusPlus
+from fewstep.plans.plan import group_of
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.tokens import TokenPlan, TokenStep, decode_tokens, token_plan_problem
+
+FACTS = DenoiserFacts(ScheduleSpec("flow"), "logits")
+LENGTHS = (7, 49, 392)
+
+
+def counts(name, shape):
+    return [step.reveal for step in compile_tokens(name, FACTS, shape, 8).steps]
+
+
+def shown(opened):
+    """What each step reveals, of the numbers that stay open; steps without anything are left out."""
+    return [a - b for a, b in zip(opened, opened[1:], strict=False) if a > b]
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("steps", [1, 5, 8, 12])
+def test_counts_are_those_of_the_released_code(count, steps):
+    amused = [count]
+    for i in range(steps):
+        ratio = np.float64((i + 1) / steps)
+        length = math.floor(count * math.cos(ratio * math.pi / 2))
+        amused.append(0 if i == steps - 1 else max(1, min(amused[-1] - 1, length)))
+    assert counts(f"maskgit:{steps}", (count,)) == shown(amused)
+
+    llada = np.full(steps, count // steps)
+    llada[: count % steps] += 1
+    assert counts(f"llada:{steps}", (count,)) == [each for each in llada if each]
+
+    t = np.linspace(1, 1e-3, steps + 1)
+    dream = [count]
+    for i in range(steps):
+        dream.append(dream[-1] - (int(dream[-1] * (1 - t[i + 1] / t[i])) if i < steps - 1 else dream[-1]))
+    assert counts(f"dream_entropy:{steps}", (count,)) == shown(dream)
+
+    u = np.linspace(0, 1, steps + 1)
+    t, left = 0.1 * u / (1 + (0.1 - 1) * u), [count]
+    for i in range(steps):
+        left.append(left[-1] - (left[-1] if i == steps - 1 else min(math.ceil(count * (t[i + 1] - t[i])), left[-1])))
+    assert counts(f"omnivoice:{steps}", (1, count)) == shown(left)
+
+    chances = [step.chance for step in compile_tokens(f"mdlm:{steps}", FACTS, (count,), 8).steps]
+    t = np.linspace(1, 0, steps + 1)
+    np.testing.assert_allclose(chances, (t[:-1] - t[1:]) / t[:-1], rtol=1e-12)
+    assert sum(counts(f"first_hitting:{steps}", (count,))) == count
+
+
+def test_blocks_have_even_steps_and_their_own_positions():
+    plan = compile_tokens("block_dynamic(size=32, threshold=0.8):24", FACTS, (2, 49), 8)
+    assert [step.positions for step in plan.steps] == [(0, 32)] * 12 + [(32, 49)] * 12
+    assert sum(step.reveal for step in plan.steps[:12]) == 64
+    assert {step.threshold for step in plan.steps} == {0.8}
+    with pytest.raises(UserError, match="7 steps over 2 blocks"):
+        compile_tokens("block_dynamic:7", FACTS, (64,), 8)
+
+
+def test_shares_of_remdm_are_those_of_ancestral_sampling():
+    share = 1.0
+    for number, step in enumerate(compile_tokens("remdm(cap=0.2):10", FACTS, (100,), 8).steps, 1):
+        share = share * (1 - step.chance) + (1 - share) * step.again
+        assert share == pytest.approx(1 - number / 10, abs=1e-12)
+
+
+def test_lambda_is_of_the_masked_share_and_gives_groups():
+    plan = compile_tokens("first_hitting:4", FACTS, (8,), 8, groups=(0.5,))
+    assert plan.steps[0].lam is None
+    assert plan.steps[2].lam == pytest.approx(0.0)
+    assert plan.steps[3].lam == pytest.approx(math.log(3))
+    assert [step.group for step in plan.steps] == [group_of(step.lam, (0.5,)) for step in plan.steps] == [0, 0, 0, 1]
+    assert [step.time for step in plan.steps] == pytest.approx([1000, 750, 500, 250])
+
+
+def test_guidance_is_weights_of_branches():
+    plan = compile_tokens("maskgit:4", FACTS, (8,), 8, Cfg((3.0, 1.0)))
+    assert [(step.branches, step.weights) for step in plan.steps[:2]] == [
+        (("cond", "uncond"), (3.0, -2.0)),
+        (("cond",), (1.0,)),
+    ]
+    with pytest.raises(UserError, match="along token plan"):
+        compile_tokens("maskgit:4", FACTS, (8,), 8, CfgPlusPlus(0.5))
+
+
+def test_plans_are_written_and_read_and_damage_is_one_line():
+    for name in token_samplers.__all__:
+        plan = compile_tokens(f"{name}:8", FACTS, (2, 16), 8, 2.0)
+        assert decode_tokens(msgspec.json.encode(plan)) == plan
+    for change, said in (
+        ({"reveal": 0}, "reveals nothing"),
+        ({"chance": 1.5}, "chance above 1"),
+        ({"bound": 1.0}, "bounds entropies"),
+        ({"positions": (3, 40)}, "positions 3 to 40"),
+        ({"weights": (1.0, 2.0)}, "branches"),
+        ({"temperature": math.inf}, "not finite"),
+    ):
+        damaged = TokenPlan(1, "own", "0", 8, (16,), None, (TokenStep(**{"reveal": 16, **change}),))
+        assert said in (token_plan_problem(damaged) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dpmpp_2m:8", "is for continuous samples.*take .*maskgit:8"),
+        ("maskgi:8", "unknown sampler 'maskgi'.*maskgit"),
+        ("maskgit:0", "has no steps"),
+        ("maskgit", "how many steps"),
+        ("maskgit(heat=2):8", "no parameter 'heat'.*noise, linear"),
+    ],
+)
+def test_wrong_names_are_one_line(name, said):
+    with pytest.raises(UserError, match=said):
+        compile_tokens(name, FACTS, (8,), 8)
