@@ -1,0 +1,228 @@
+"""The executor of token plans on numpy arrays: what is drawn, in which order positions are revealed, which evaluations
+are left out.
+
+All numbers of a sample are float64 functions of its own logits and of chances that its seed, the step and the position
+give, so its bits do not depend on its batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.tokens import TokenPlan, TokenStep
+
+Ids = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
+CHANCES = 3  # draws of a step: of tokens, of the order, of what becomes open again
+AT_ONCE = 2**21  # probabilities in memory
+
+
+class TokenState(msgspec.Struct, frozen=True):
+    """A step with what it made. `ids` [B, *shape] have the mask id where `is_open`. `is_evaluated`: the network ran;
+    nothing changes at a step with nothing to reveal, and logits that are still true are read again."""
+
+    index: int
+    step: TokenStep
+    ids: Ids
+    is_open: NDArray[np.bool_]
+    is_evaluated: bool
+
+
+class Candidates(msgspec.Struct, frozen=True):
+    """The candidates of open positions: ids, the score before noise, the candidate's probability; all [M]."""
+
+    ids: Ids
+    score: Float64
+    probability: Float64
+
+
+def execute_tokens(
+    plan: TokenPlan,
+    network: TokenNetwork,
+    seeds: Sequence[int],
+    mask: int,
+    known: Ids | None = None,
+    reads_time: bool = True,
+) -> Iterator[TokenState]:
+    """Run a token plan, one `TokenState` a step.
+
+    Args:
+        network: `network(index, step, ids)` -> logits [branches * B, *shape, V] for ids [B, *shape].
+        mask: the id of an open position. Its logit, if it has one, is left out.
+        known: tokens [B, *shape] that stay as they are, -1 where a position is open.
+        reads_time: whether the network's output changes with the time alone.
+    """
+    ids = np.full((len(seeds), *plan.shape), -1, np.int64) if known is None else known.copy()
+    is_open = ids < 0
+    ids[is_open] = mask
+    given, counts = ~is_open, _counts(plan, is_open)
+    logits, seen = None, None
+    for index, step in enumerate(plan.steps):
+        some = _may_change(plan, step) & is_open
+        count = counts[index]
+        is_needed = some.any() and (count.any() or step.chance is not None or step.threshold or step.bound)
+        asks = (step.branches, step.group, step.network, step.time if reads_time else None)
+        is_evaluated = bool(is_needed) and (logits is None or asks != seen)
+        if is_evaluated:
+            logits, seen = network(index, step, ids), asks
+        before = ids
+        if is_needed and logits is not None:
+            ids, is_open = advance(plan, index, ids, some, is_open, logits, count, seeds, mask)
+        if step.again:
+            fresh = noise.uniforms(seeds, CHANCES * index + 2, given[0].size).reshape(given.shape) < step.again
+            fresh &= ~given & (before != mask)
+            ids, is_open = np.where(fresh, mask, ids), is_open | fresh
+        if not np.array_equal(ids, before):
+            seen = None
+        yield TokenState(index, step, ids, is_open, is_evaluated)
+
+
+def all_revealed(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
+    """The tokens [B, *shape] that a run's states lead to."""
+    (last,) = deque(states, maxlen=1)
+    if last.is_open.any():
+        raise UserError(f"plan {plan.name!r} leaves {last.is_open.sum()} positions open", "reveal all at its last step")
+    return last.ids
+
+
+def advance(
+    plan: TokenPlan,
+    index: int,
+    ids: Ids,
+    some: NDArray[np.bool_],
+    is_open: NDArray[np.bool_],
+    logits: NDArray[np.float32],
+    count: NDArray[np.int64],
+    seeds: Sequence[int],
+    mask: int,
+) -> tuple[Ids, NDArray[np.bool_]]:
+    """Tokens and open positions after step `index`, of which it may reveal `some`, at least `count` [B] of a sample."""
+    step = plan.steps[index]
+    chances = noise.uniforms(seeds, CHANCES * index, some[0].size).reshape(some.shape)
+    made = _candidates(step, logits.reshape(len(step.branches), *ids.shape, -1), some, chances[some], mask)
+    needs_order = step.chance is not None or step.noise or step.score == "random"
+    order = noise.uniforms(seeds, CHANCES * index + 1, some[0].size).reshape(some.shape) if needs_order else chances
+    score = np.full(some.shape, -np.inf)
+    if step.score == "random":
+        score[some] = order[some]
+    elif step.score == "first":
+        score[some] = -np.broadcast_to(np.arange(some[0].size).reshape(some[0].shape), some.shape)[some]
+    else:
+        books = np.broadcast_to(np.arange(len(some[0])).reshape(-1, *[1] * (some[0].ndim - 1)), some.shape)
+        gumbel = -np.log(-np.log(order[some])) if step.noise else 0.0
+        score[some] = made.score - step.penalty * books[some] + step.noise * gumbel
+    probability = np.zeros(some.shape)
+    probability[some] = made.probability
+    shown = some & (order < step.chance) if step.chance is not None else _ranked(step, score, probability, some, count)
+    token = np.full(ids.shape, mask, np.int64)
+    token[some] = made.ids
+    return np.where(shown, token, ids), is_open & ~shown
+
+
+def _ranked(
+    step: TokenStep, score: Float64, probability: Float64, some: NDArray[np.bool_], count: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """The positions that a step reveals by their order."""
+    flat = score.reshape(len(score), -1)
+    order = np.argsort(-flat, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(order.shape[1])[None], 1)
+    least = count
+    if step.bound is not None:  # scores are entropies, and infinite where nothing is open
+        sums = np.cumsum(-np.take_along_axis(flat, order, 1), 1)
+        least = np.maximum(count, np.maximum(1, (sums < step.bound).sum(1)))
+    shown = (ranks < least[:, None]).reshape(some.shape)
+    if step.threshold is not None:
+        shown |= probability > step.threshold
+    return shown & some
+
+
+def _candidates(
+    step: TokenStep, logits: NDArray[np.float32], some: NDArray[np.bool_], chances: Float64, mask: int
+) -> Candidates:
+    """A candidate for each open position of logits [branches, B, *shape, V], a few positions at a time."""
+    places, size = np.argwhere(some), max(1, AT_ONCE // logits.shape[-1])
+    parts = []
+    for start in range(0, len(places), size):
+        rows = logits[(slice(None), *places[start : start + size].T)].astype(np.float64)
+        if not np.isfinite(rows).all():
+            raise UserError("the denoiser's logits are not finite", "check its weights and conditions")
+        parts.append(_drawn(step, _guided(step, rows, mask), chances[start : start + size]))
+    return Candidates(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__struct_fields__)
+    )
+
+
+def _guided(step: TokenStep, rows: Float64, mask: int) -> Float64:
+    """The logarithm of the guided probabilities [M, V] of logits [branches, M, V]."""
+    if mask < rows.shape[-1]:
+        rows[..., mask] = -np.inf
+    if len(rows) == 1:
+        return _log_softmax(rows[0])
+    with np.errstate(invalid="ignore"):  # infinity from infinity, at the mask id
+        mixed = np.zeros(rows.shape[1:])
+        for weight, each in zip(step.weights, rows, strict=True):
+            mixed += weight * _log_softmax(each)
+    if mask < rows.shape[-1]:
+        mixed[:, mask] = -np.inf
+    return _log_softmax(mixed)
+
+
+def _drawn(step: TokenStep, logs: Float64, chances: Float64) -> Candidates:
+    """A token of each position by inverse CDF, its score and its probability."""
+    every = np.arange(len(logs))
+    if step.temperature not in (0.0, 1.0):
+        logs = _log_softmax(logs / step.temperature)
+    share = np.exp(logs)
+    if step.temperature == 0.0:
+        ids = logs.argmax(1)
+    else:
+        sums = share.cumsum(1)
+        last = share.shape[1] - 1 - (share[:, ::-1] > 0).argmax(1)
+        ids = np.minimum((sums <= (chances * sums[:, -1])[:, None]).sum(1), last)
+    probability = share[every, ids]
+    if step.score == "probability":
+        score = logs.max(1)
+    elif step.score == "margin":
+        ends = np.partition(share, -2, axis=1)
+        score = ends[:, -1] - ends[:, -2]
+    elif step.score == "entropy":
+        score = np.where(share > 0, share * np.where(share > 0, logs, 0.0), 0.0).sum(1)
+    else:
+        score = logs[every, ids]
+    return Candidates(ids, score, probability)
+
+
+def _log_softmax(rows: Float64) -> Float64:
+    shifted = rows - rows.max(-1, keepdims=True)
+    normalised: Float64 = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return normalised
+
+
+def _may_change(plan: TokenPlan, step: TokenStep) -> NDArray[np.bool_]:
+    """The positions [*shape] that a step may reveal."""
+    first, last = step.positions or (0, plan.shape[-1])
+    places = np.arange(plan.shape[-1])
+    return np.broadcast_to((places >= first) & (places < last), plan.shape)
+
+
+def _counts(plan: TokenPlan, is_open: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """How many positions each step reveals at least, of each sample [B]: the plan's number where all are open at the
+    start. A sample with known tokens has so many left as is its share."""
+    totals: dict[tuple[int, int] | None, int] = {}
+    for step in plan.steps:
+        totals[step.positions] = totals.get(step.positions, 0) + step.reveal
+    left, counts = dict(totals), []
+    axes = tuple(range(1, is_open.ndim))
+    for step in plan.steps:
+        opened, total = (_may_change(plan, step) & is_open).sum(axes), max(totals[step.positions], 1)
+        after = left[step.positions] - step.reveal
+        counts.append(left[step.positions] * opened // total - after * opened // total)
+        left[step.positions] = after
+    return counts

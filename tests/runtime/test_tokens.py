@@ -1,0 +1,247 @@
+"""The executor of token plans against exact laws: a Markov chain whose conditionals are known by enumeration."""
+
+from functools import cache
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile_tokens import compile_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.runtime.tokens import all_revealed, execute_tokens
+
+V, L = 3, 6
+FIRST = np.array([0.5, 0.3, 0.2])
+NEXT = np.array([[0.5, 0.3, 0.2], [0.25, 0.5, 0.25], [0.3, 0.25, 0.45]])
+STATES = np.array(list(product(range(V), repeat=L)))
+DATA = FIRST[STATES[:, 0]] * np.prod([NEXT[STATES[:, i], STATES[:, i + 1]] for i in range(L - 1)], axis=0)
+FACTS = DenoiserFacts(ScheduleSpec("flow"), "logits")
+
+
+@cache
+def conditionals():
+    """[4 ** 6, L, V]: the probability of each token where some are known; the id V stands for open."""
+    table = np.empty(((V + 1) ** L, L, V))
+    for place, known in enumerate(product(range(V + 1), repeat=L)):
+        fits = np.all((np.array(known) == V) | (known == STATES), axis=1)
+        weights = DATA[fits]
+        for position in range(L):
+            sums = np.bincount(STATES[fits, position], weights, V)
+            table[place, position] = sums / weights.sum()
+    return table
+
+
+def number(ids):
+    return ids @ (V + 1) ** np.arange(L - 1, -1, -1)
+
+
+def network(index, step, ids):
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(conditionals()[number(ids)]), -80.0).astype(np.float32)
+
+
+def score(name, share):
+    if name == "entropy":
+        return np.sum(share * np.log(np.maximum(share, 1e-300)))
+    ends = np.sort(share)
+    return ends[-1] - ends[-2] if name == "margin" else ends[-1]
+
+
+def law(name, counts):
+    """The law of finished tokens, over STATES, by enumeration of all that a sampler may do."""
+    laws = {(V,) * L: 1.0}
+    for count in counts:
+        after: dict = {}
+        for known, mass in laws.items():
+            share = conditionals()[number(np.array(known))]
+            opened = [i for i in range(L) if known[i] == V]
+            if name == "random":
+                orders = list(combinations(opened, count))
+                choices = [(1 / len(orders), order) for order in orders]
+            elif isinstance(name, float):  # each with this chance
+                choices = [
+                    (name ** len(some) * (1 - name) ** (len(opened) - len(some)), some)
+                    for size in range(len(opened) + 1)
+                    for some in combinations(opened, size)
+                ]
+            elif name != "drawn":
+                scores = np.round([score(name, share[i]) for i in opened], 6)  # as float32 logits tell them apart
+                choices = [(1.0, [opened[i] for i in np.argsort(-scores, kind="stable")[:count]])]
+            else:
+                choices = []
+            for weight, some in choices:
+                for tokens in product(range(V), repeat=len(some)):
+                    chance = np.prod([share[i][t] for i, t in zip(some, tokens, strict=True)])
+                    reached = list(known)
+                    for i, t in zip(some, tokens, strict=True):
+                        reached[i] = t
+                    after[tuple(reached)] = after.get(tuple(reached), 0.0) + mass * weight * chance
+            if name == "drawn":
+                for tokens in product(range(V), repeat=len(opened)):
+                    shares = np.array([share[i][t] for i, t in zip(opened, tokens, strict=True)])
+                    reached = list(known)
+                    for i in np.argsort(-np.round(shares, 6), kind="stable")[:count]:
+                        reached[opened[i]] = tokens[i]
+                    after[tuple(reached)] = after.get(tuple(reached), 0.0) + mass * np.prod(shares)
+        laws = after
+    return np.array([laws.get(tuple(state), 0.0) for state in STATES])
+
+
+def variation(p, q):
+    return np.abs(p - q).sum() / 2
+
+
+def plan_of(steps):
+    return TokenPlan(1, "own", "", V, (L,), None, tuple(steps))
+
+
+@pytest.mark.parametrize("name", ["random", "entropy", "margin", "probability"])
+def test_one_position_a_step_has_the_data_s_own_law(name):
+    assert variation(law(name, [1] * L), DATA) < 1e-12
+    few = [variation(law(name, counts), DATA) for counts in ([6], [3, 3], [2, 2, 2])]
+    assert min(few[:2]) > few[2] > 0.01
+
+
+def test_an_order_by_the_candidates_is_further_off_with_more_steps():
+    one, two, six = (variation(law("drawn", counts), DATA) for counts in ([6], [3, 3], [1] * 6))
+    assert one < two < six
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("random", [2, 2, 2]), ("entropy", [2, 2, 2]), ("margin", [3, 3]), ("probability", [1] * 6), ("drawn", [2, 4])],
+)
+def test_the_executor_has_the_enumerated_law(name, counts):
+    plan = plan_of(TokenStep(reveal=count, score=name) for count in counts)
+    check_law(plan, law(name, counts))
+
+
+def check_law(plan, exact, count=200_000):
+    """Chi-square of so many samples within three standard errors, over states that are not rare."""
+    ids = all_revealed(plan, execute_tokens(plan, network, range(count), V))
+    counted = np.bincount(ids @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES))
+    common = exact * count > 5
+    expected = np.append(exact[common] * count, exact[~common].sum() * count)
+    observed = np.append(counted[common], counted[~common].sum())
+    keep = expected > 0
+    chi = np.sum((observed[keep] - expected[keep]) ** 2 / expected[keep])
+    freedom = keep.sum() - 1
+    assert counted[exact == 0].sum() == 0
+    assert abs(chi - freedom) < 3 * np.sqrt(2 * freedom)
+
+
+def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
+    """In many steps ancestral sampling comes to the data's law, which First-Hitting has in one for each position."""
+    plans = {steps: compile_tokens(f"mdlm:{steps}", FACTS, (L,), V) for steps in (4, 16)}
+    off = []
+    for plan in plans.values():
+        laws = law_of_chances([step.chance for step in plan.steps])
+        off.append(variation(laws, DATA))
+    check_law(plan, laws, 50_000)
+    assert off[0] / 3 > off[1] > 0.01
+    hitting = compile_tokens(f"first_hitting:{L}", FACTS, (L,), V)
+    check_law(hitting, DATA)
+    assert calls(hitting, range(20)) == L
+
+
+def law_of_chances(chances):
+    """`law` where each step has a chance of its own: position by position, a state's mass spreads over all subsets."""
+    mass = np.zeros((V + 1) ** L)
+    mass[-1] = 1.0
+    known = np.array(list(product(range(V + 1), repeat=L)))
+    powers = (V + 1) ** np.arange(L - 1, -1, -1)
+    for chance in chances:
+        after = np.zeros_like(mass)
+        for place in np.flatnonzero(mass):
+            reached = {int(place): mass[place]}
+            for i in np.flatnonzero(known[place] == V):
+                spread: dict = {}
+                for state, weight in reached.items():
+                    spread[state] = spread.get(state, 0.0) + weight * (1 - chance)
+                    for token, share in enumerate(conditionals()[place, i]):
+                        to = state + (token - V) * int(powers[i])
+                        spread[to] = spread.get(to, 0.0) + weight * chance * share
+                reached = spread
+            for state, weight in reached.items():
+                after[state] += weight
+        mass = after
+    finished = {tuple(ids): mass[place] for place, ids in enumerate(known)}
+    return np.array([finished[tuple(state)] for state in STATES])
+
+
+def calls(plan, seeds, **settings):
+    return sum(state.is_evaluated for state in execute_tokens(plan, network, seeds, V, **settings))
+
+
+def test_an_evaluation_without_news_is_left_out_for_a_network_that_reads_no_time():
+    plan = compile_tokens("mdlm:200", FACTS, (L,), V)
+    assert calls(plan, [3], reads_time=False) <= L < 30 < calls(plan, [3])
+    kept, all_of = (
+        all_revealed(plan, execute_tokens(plan, network, [3, 4], V, reads_time=reads)) for reads in (False, True)
+    )
+    assert (kept == all_of).all()
+
+
+@pytest.mark.parametrize("name", ["maskgit:4", "mdlm:5", "remdm:12", "block_entropy(size=3):4", "omnivoice:3"])
+def test_a_sample_has_the_same_bits_alone_and_in_a_batch(name):
+    plan = compile_tokens(name, FACTS, (L,), V)
+    together = all_revealed(plan, execute_tokens(plan, network, range(64), V))
+    for seed in (0, 17, 63):
+        assert (all_revealed(plan, execute_tokens(plan, network, [seed], V)) == together[seed]).all()
+
+
+def test_remasking_comes_to_the_data_s_law():
+    plan = compile_tokens("remdm(cap=0.05):96", FACTS, (L,), V)
+    ids = all_revealed(plan, execute_tokens(plan, network, range(20_000), V))
+    counted = np.bincount(ids @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES)) / 20_000
+    few = compile_tokens("remdm(cap=0.05):2", FACTS, (L,), V)
+    rough = all_revealed(few, execute_tokens(few, network, range(20_000), V))
+    roughly = np.bincount(rough @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES)) / 20_000
+    assert variation(counted, DATA) < 0.09 < variation(roughly, DATA)  # 0.07 is the noise of 20 000 samples
+
+
+def test_known_tokens_stay_and_counts_are_of_what_is_open():
+    known = np.full((2, L), -1)
+    known[0, :4], known[1, 5] = [0, 1, 1, 2], 2
+    plan = compile_tokens("first_hitting:3", FACTS, (L,), V)
+    states = list(execute_tokens(plan, network, [1, 2], V, known))
+    assert [state.is_open.sum(1).tolist() for state in states] == [[1, 3], [0, 1], [0, 0]]
+    assert (states[-1].ids[known >= 0] == known[known >= 0]).all()
+    assert (known[0, 4:] == -1).all()  # the caller's array is as it was
+
+
+def test_thresholds_and_bounds_end_a_block_early():
+    sure = np.full((1, L, V), -40.0, np.float32)
+    sure[..., 1] = 0.0
+    for name in ("block_dynamic(size=3):6", "block_entropy(size=3):6"):
+        plan = compile_tokens(name, FACTS, (L,), V)
+        states = list(execute_tokens(plan, lambda index, step, ids: sure, [0], V))
+        assert sum(state.is_evaluated for state in states) == 2  # of six: one for each block
+        assert (states[-1].ids == 1).all()
+
+
+def test_guided_logarithms_penalties_and_the_mask_id():
+    logits = np.zeros((2, 2, 2, 4), np.float32)  # branches of one sample, codebooks, frames, ids
+    logits[0, ..., 2], logits[1, ..., 1] = 1.0, 2.0
+    logits[..., 3] = 9.0  # the mask's own logit
+    step = {"temperature": 0.0, "branches": ("cond", "uncond"), "weights": (3.0, -2.0)}
+    plan = TokenPlan(1, "own", "", 4, (2, 2), None, tuple(TokenStep(reveal=2, penalty=5.0, **step) for _ in range(2)))
+    first, last = execute_tokens(plan, lambda index, step, ids: logits, [0], 3)
+    assert first.is_open.tolist() == [[[False, False], [True, True]]]
+    assert (last.ids == 2).all()
+    p = np.exp(3 * logits[0, 0, 0, :3] - 2 * logits[1, 0, 0, :3])
+    drawn = TokenPlan(1, "own", "", 4, (2, 2), None, (TokenStep(reveal=4, **{**step, "temperature": 1.0}),))
+    many = np.repeat(logits.reshape(2, 1, 2, 2, 4), 4000, 1).reshape(-1, 2, 2, 4)
+    ids = all_revealed(drawn, execute_tokens(drawn, lambda index, step, ids: many, range(4000), 3))
+    np.testing.assert_allclose(np.bincount(ids.ravel(), minlength=3) / ids.size, p / p.sum(), atol=0.015)
+
+
+def test_open_positions_and_bad_logits_are_one_line():
+    half = TokenPlan(1, "own", "", V, (L,), None, (TokenStep(chance=1e-9),))
+    with pytest.raises(UserError, match="leaves 6 positions open"):
+        all_revealed(half, execute_tokens(half, network, [0], V))
+    whole = plan_of([TokenStep(reveal=6)])
+    with pytest.raises(UserError, match="logits are not finite"):
+        list(execute_tokens(whole, lambda index, step, ids: np.full((1, L, V), np.nan, np.float32), [0], V))
