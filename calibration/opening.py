@@ -45,6 +45,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """
     whole = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    whole.bundle.check_continuous("calibrate")
     plan, sampler = _plan(options, whole), whole.of(network)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:

@@ -44,6 +44,9 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     root = Tree(escape(f"{contents.path}: {contents.name}, {decimal(contents.bytes)}"), highlight=False)
     schedule = contents.schedule
     root.add(escape(f"x {list(contents.x_shape)}, predicts {contents.prediction}, schedule {schedule.kind}"))
+    if contents.vocabulary is not None:
+        ids, mask = contents.vocabulary.size, contents.vocabulary.mask
+        root.add(f"tokens of {ids} ids, {mask} where a position is open")
     if contents.policy is not None:
         root.add(escape(f"policy: {_rhythm(contents.policy, contents.x_shape[0])}"))
     if contents.units is not None:

@@ -13,12 +13,13 @@ from fewstep.evaluation.drawing.plan_view import PlanOptions, compiled, equation
 from fewstep.evaluation.output import write_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.plans.listing import GridListing, SolverListing
+    from fewstep.plans.listing import GridListing, SolverListing, TokenSamplerListing
     from fewstep.plans.name import Value
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
@@ -30,13 +31,14 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         raise UserError("--list, --show and --plot are three questions", "give one of them")
     if options.show is not None:
         plan = compiled(options, options.show)
-        return Outcome(plan, (headline(plan), _steps(plan)))
+        return Outcome(plan, (headline(plan), _token_steps(plan) if isinstance(plan, TokenPlan) else _steps(plan)))
     if options.plot is not None:
         return _drawn(compiled(options, options.plot), options.output)
-    from fewstep.plans.listing import grid_listings, solver_listings
+    from fewstep.plans.listing import grid_listings, solver_listings, token_sampler_listings
 
-    solvers, grids = solver_listings(), grid_listings()
-    return Outcome({"solvers": solvers, "grids": grids}, (_solvers(solvers), _grids(grids), EXAMPLE))
+    solvers, grids, samplers = solver_listings(), grid_listings(), token_sampler_listings()
+    listed = {"solvers": solvers, "grids": grids, "token_samplers": samplers}
+    return Outcome(listed, (_solvers(solvers), _grids(grids), _token_samplers(samplers), EXAMPLE))
 
 
 def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
@@ -66,6 +68,16 @@ def _grids(grids: "tuple[GridListing, ...]") -> Table:
     return made
 
 
+def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
+    made = plain()
+    made.add_column("of tokens", no_wrap=True)
+    made.add_column("what it does; what may be set")
+    for sampler in samplers:
+        sets = _parameters(sampler.parameters)
+        made.add_row(sampler.name, escape(sampler.about + (sets and f" {sets}")))
+    return made
+
+
 def _parameters(values: "Mapping[str, Value | None]") -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
@@ -82,8 +94,27 @@ def _steps(plan: Plan) -> Table:
     return made
 
 
-def _drawn(plan: Plan, output: Path) -> Outcome:
+def _token_steps(plan: TokenPlan) -> Table:
+    made = plain()
+    for heading in ("", "lambda", "reveals", "score", "temperature", "more"):
+        made.add_column(heading, justify="left" if heading in ("score", "more") else "right")
+    for index, step in enumerate(plan.steps):
+        lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
+        shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"
+        more = {name: getattr(step, name) for name in ("noise", "penalty", "threshold", "bound", "again", "positions")}
+        said = ", ".join(f"{name} {value}" for name, value in more.items() if value)
+        score = "" if step.chance is not None else step.score
+        made.add_row(str(index + 1), lam, shown, score, f"{step.temperature:g}", escape(said))
+    return made
+
+
+def _drawn(plan: Plan | TokenPlan, output: Path) -> Outcome:
     from fewstep.evaluation.drawing.plan_plot import draw
+
+    if isinstance(plan, TokenPlan):
+        raise UserError(
+            f"plan {plan.name!r} is of tokens, and has no coefficients to draw", "ask for its table: --show"
+        )
 
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")

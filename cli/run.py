@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 from fewstep.cli.conditions import parse_conditions, parse_sizes
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_backend import opened
-from fewstep.cli.run_plan import check_given_by_options, check_name, default_plan, default_shaping, unlike_calibration
+from fewstep.cli.run_output import ARRAY, PICTURE, columns_of, scale_of, write
+from fewstep.cli.run_plan import (
+    check_given_by_options,
+    check_name,
+    check_tokens,
+    default_plan,
+    default_shaping,
+    unlike_calibration,
+)
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.choosing.chosen import Chosen, chosen
-from fewstep.evaluation.output import check_writable, whole_file, write_whole
+from fewstep.evaluation.output import check_writable
 from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
@@ -50,10 +58,7 @@ BATCH = 64  # samples of one call; more would only cost memory
 BATCH_ELEMENTS = 2**16  # of x in one call: 4 latents of 512 pixels
 LIMIT = 100_000  # samples of one file
 SCALE_LIMIT = 64
-SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
-PICTURE, ARRAY = ".png", ".npy"
-
 Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
 Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
 
@@ -175,6 +180,8 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
         bundle, manifest=manifest if tiled is None else msgspec.structs.replace(manifest, x_shape=tiled.shape)
     )
     _check_latents(options, bundle, tiled)
+    refused = {"clip": options.clip, "image": options.image, "tiles": options.tiles}
+    check_tokens(bundle, refused, options.output.suffix == PICTURE)
     _check_picture(options, _drawn_shape(options, bundle, tiled))
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
@@ -313,7 +320,7 @@ def _sample(
         for state in states:
             progress(which, state.index + 1, len(plan.steps))
             yield state
-        if state.slots is not None and state.slots.named:
+        if isinstance(state, StepState) and state.slots is not None and state.slots.named:
             left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # not the carried ones
 
     return finite_sample(plan, told())
@@ -370,31 +377,11 @@ def _check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
     pictures.check_shape(shape)
     height, width = shape[-2:]
-    columns = min(options.columns or _columns(options.count), options.count)
-    rows, scale = -(-options.count // columns), options.scale or _scale(shape)
+    columns = min(options.columns or columns_of(options.count), options.count)
+    rows, scale = -(-options.count // columns), options.scale or scale_of(shape)
     height, width = rows * height * scale, columns * width * scale
     if height * width > PIXELS_LIMIT:
         raise UserError(
             f"a picture of {width} x {height} pixels is too large",
             f"lower --scale or --samples (at most {PIXELS_LIMIT} pixels), or write an array (.npy)",
         )
-
-
-def _columns(samples: int) -> int:
-    """The columns of a square grid."""
-    return int(np.ceil(np.sqrt(samples)))
-
-
-def _scale(shape: Sequence[int]) -> int:
-    """How much samples of a shape are enlarged where nobody says so."""
-    return SMALL_SCALE if max(shape[-2:]) <= SMALL else 1
-
-
-def write(x: NDArray[np.float32], path: Path, columns: int | None, scale: int | None) -> None:
-    if path.suffix == ARRAY:
-        with whole_file(path) as stream:
-            np.save(stream, x)
-        return
-    from fewstep.evaluation.drawing import pictures
-
-    write_whole(path, pictures.png(pictures.grid(x, columns or _columns(len(x)), scale or _scale(x.shape))))

@@ -1,14 +1,15 @@
 """The plan that `fewstep run` takes where none is named, and the warning for a plan that a body is not made for."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.name import parse_plan_name, with_grid
+from fewstep.plans.name import is_token_plan_name, parse_plan_name, with_grid
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Shaping
+from fewstep.plans.tokens import TokenPlan
 from fewstep.plans.tracer import IMAGE
 from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
@@ -17,6 +18,7 @@ from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
+TOKEN_PLAN = "maskgit:8"  # of token denoisers
 OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
 
 
@@ -24,13 +26,25 @@ def check_name(plan: str) -> None:
     """Refuse a plan that no denoiser has: before anything is loaded, or asked of the user."""
     if plan.endswith(".json"):
         read_plan(Path(plan))
-    elif not plan.startswith((SCHEDULER, FITTED)):
+    elif not (plan.startswith((SCHEDULER, FITTED)) or is_token_plan_name(plan)):
         parse_plan_name(plan)
 
 
-def check_given_by_options(plan: Plan, offered: Collection[str]) -> None:
+def check_tokens(bundle: Bundle, options: Mapping[str, object], is_picture: bool) -> None:
+    """Refuse, before sampling, options that a token denoiser does not have, and pictures of tokens."""
+    if not bundle.manifest.vocabulary:
+        return
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"--{name} with a denoiser of tokens", "leave it out")
+    if is_picture:
+        raise UserError(f"the samples of {bundle.path} are tokens, and no pictures", "name a .npy")
+
+
+def check_given_by_options(plan: Plan | TokenPlan, offered: Collection[str]) -> None:
     """Refuse a plan that starts from a tensor which the options cannot give: the rows of a tail, the caller's noise."""
-    if missing := [name for name in plan.given if name not in offered]:
+    given = plan.given if isinstance(plan, Plan) else ()
+    if missing := [name for name in given if name not in offered]:
         fix = (
             "give --image and --strength"
             if missing[0] == IMAGE
@@ -44,6 +58,8 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     calibration it is the plan of the denoiser's own scheduler. With a strength it is a plan that starts from an
     image."""
     manifest = sampler.bundle.manifest
+    if manifest.vocabulary:
+        return TOKEN_PLAN
     calibrated = _calibrated(manifest, sampler.body)
     name = None if calibrated is None else calibrated.plan
     file = None if name is None else manifest.plans.get(name)
@@ -62,7 +78,7 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
 
 def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
     """The shaping of the calibrated plan, for a plan that `default_plan` names and that is none of a scheduler's."""
-    if isinstance(plan, Path) or plan.startswith(SCHEDULER):
+    if isinstance(plan, Path) or plan.startswith(SCHEDULER) or sampler.bundle.manifest.vocabulary:
         return None
     body = _calibrated(sampler.bundle.manifest, sampler.body)
     calibrated = None if body is None else calibrated_plan(sampler.bundle, body)
@@ -79,9 +95,9 @@ def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | Non
     return with_grid(plan.name), plan.guidance, shaping_of(plan)
 
 
-def unlike_calibration(bundle: Bundle, body: Body, plan: Plan) -> str | None:
+def unlike_calibration(bundle: Bundle, body: Body, plan: Plan | TokenPlan) -> str | None:
     """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
-    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
+    if isinstance(plan, TokenPlan) or body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # the sampler says where it runs on another body than it was fitted to

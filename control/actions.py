@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.control.chunk import Float32, padded, snapped, soft_mask
 from fewstep.control.history import Window
-from fewstep.plans.arguments import refuse_options
+from fewstep.plans.arguments import check_compiled, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
@@ -88,6 +88,7 @@ def sample_sequences(
     policy = policy_of(manifest)
     continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
+    check_compiled(compiled)
     value, weights = _continued(sampler, policy, requests, continuity)
     decided = np.floor(weights)
     hold = Hold(value, decided) if decided.any() else None

@@ -150,6 +150,7 @@ def by_hand(options: BuildOptions) -> str:
 def _opened(options: BuildOptions) -> Bundle:
     bundle = open_bundle(options.bundle)
     bundle.check_one_network("build")
+    bundle.check_continuous("build")
     return bundle
 
 

@@ -75,6 +75,7 @@ def inspect(options: InspectOptions) -> Contents:
         x_shape=manifest.x_shape,
         sizes=manifest.sizes,
         prediction=manifest.prediction,
+        vocabulary=manifest.vocabulary or None,
         schedule=manifest.schedule,
         conditions=manifest.conditions,
         carried=manifest.carried,

@@ -4,7 +4,7 @@ import msgspec
 
 from fewstep.evaluation.results import Operation
 from fewstep.evaluation.verified import VerifiedStage
-from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec
+from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec, Vocabulary
 from fewstep.runtime.bundle.manifest import (
     Affine,
     Condition,
@@ -128,6 +128,7 @@ class Contents(Struct, frozen=True):
     x_shape: tuple[int, ...]
     sizes: tuple[Size, ...]
     prediction: str
+    vocabulary: Vocabulary | None
     schedule: ScheduleSpec
     conditions: tuple[Condition, ...]
     carried: tuple[Carried, ...]

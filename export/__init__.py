@@ -1,12 +1,24 @@
 """From a denoiser to a verified bundle. What a file that describes one's own denoiser needs:
 
 from fewstep.export import Affine, Carried, Condition, NamedOutput, Policy, ScheduleSpec, Size, Spec, Spectrogram
+from fewstep.export import Vocabulary
 
 The verb has its own module: from fewstep.export.export import ExportOptions, export
 """
 
 from fewstep.export.spec import Spec
-from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec
+from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec, Vocabulary
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, Size, Spectrogram
 
-__all__ = ["Affine", "Carried", "Condition", "NamedOutput", "Policy", "ScheduleSpec", "Size", "Spec", "Spectrogram"]
+__all__ = [
+    "Affine",
+    "Carried",
+    "Condition",
+    "NamedOutput",
+    "Policy",
+    "ScheduleSpec",
+    "Size",
+    "Spec",
+    "Spectrogram",
+    "Vocabulary",
+]

@@ -350,6 +350,7 @@ def _manifest(
         carried=spec.carried,
         lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
         outputs=spec.outputs,
+        vocabulary=UNSET if spec.vocabulary is None else spec.vocabulary,
     )
 
 

@@ -19,7 +19,7 @@ from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from fewstep.runtime.sizes import free_shape, free_x_shape
+from fewstep.runtime.sizes import free_shape, free_x_shape, x_dtype
 
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
@@ -32,7 +32,7 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
         what = "carries tensors" if spec.carried else "has named outputs"
         raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module, as FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-    ports = {spec.x: Value(X, FLOAT32, (BATCH, *free_x_shape(spec)))}
+    ports = {spec.x: Value(X, np.dtype(x_dtype(spec)), (BATCH, *free_x_shape(spec)))}
     ports |= {name: Value(port, FLOAT32, (BATCH,)) for port, name in spec.times.items()}
     ports |= {
         c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions
@@ -68,7 +68,7 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     nodes = [*first, *graph.nodes, *last]
     outputs = (Value(result, FLOAT32, (BATCH, *spec.output_shape)),)
     whole = Graph(spec.name, tuple(ports.values()), outputs, tuple(nodes), {**graph.constants, **new.constants})
-    return free_ports(rename(whole, {result: OUTPUT}), spec, spec.heads)
+    return free_ports(rename(whole, {result: OUTPUT}), spec)
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:

@@ -18,7 +18,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec
+from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Vocabulary
+from fewstep.plans.tokens import vocabulary_problem
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.manifest import (
     CARRIED,
@@ -36,7 +37,7 @@ from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import follows_problem, size_problem
+from fewstep.runtime.sizes import follows_problem, output_shape, size_problem
 from fewstep.runtime.spectrogram import spectrogram_problem
 from fewstep.runtime.units import units_problem
 
@@ -59,6 +60,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     ),
     "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
     "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
+    "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) of a denoiser that predicts logits"),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),
     "to": (str | None, "give the name of the input that is the second time, or leave it out"),
@@ -83,6 +85,10 @@ class Spec:
     A network that also makes tensors that no step reads, such as a depth or the logits of a class, returns them as
     `outputs` behind the prediction, and before what it carries: (prediction, *outputs, *carried).
 
+    A token denoiser predicts "logits" on the schedule "flow", whose sigma is the share of masked tokens: `forward(ids
+    int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is [length], or
+    [codebooks, length]. What is open says the time, so that most such networks do not read it.
+
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
     With `steers` the second is a gradient by that (`gradient.with_gradient`). `sizes` are axes of x that a caller
@@ -105,6 +111,7 @@ class Spec:
     spectrogram: Spectrogram | None = None
     carried: tuple[Carried, ...] = ()
     outputs: tuple[NamedOutput, ...] = ()
+    vocabulary: Vocabulary | None = None
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -128,7 +135,7 @@ class Spec:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of one sample of the output."""
-        return (self.heads * self.x_shape[0], *self.x_shape[1:])
+        return tuple(map(int, output_shape(self, self.x_shape)))
 
     def __post_init__(self) -> None:
         for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
@@ -206,6 +213,8 @@ class Spec:
         for field, wrong in problems.items():
             if wrong:
                 raise UserError(f"field {field!r} of spec {self.name!r}: {wrong}", FIELDS[field][1])
+        if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads):
+            raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
         if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:

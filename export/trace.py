@@ -21,7 +21,7 @@ from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Carried
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.sizes import sized, x_dtype
 
 TRACE_BATCH = 3  # torch.export would take 1 for a constant
 
@@ -51,7 +51,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
         if operation is not None and isinstance(module, GradientModule):
             raise no_derivative(module, example, operation[1]) from error
         raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
-    graph = free_ports(graph, spec, spec.heads)
+    graph = free_ports(graph, spec)
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
@@ -75,7 +75,8 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
     carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
-    return (torch.zeros(batch, *spec.x_shape), *(torch.ones(batch) for _ in spec.times), *conditions, *carried)
+    x = torch.zeros(batch, *spec.x_shape, dtype=getattr(torch, x_dtype(spec)))
+    return (x, *(torch.ones(batch) for _ in spec.times), *conditions, *carried)
 
 
 def check_weights(module: torch.nn.Module) -> None:
@@ -93,7 +94,7 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    returned, fix = call(module, spec, example), f"let {signature(spec)} return a float32 tensor shaped as x"
+    returned, fix = call(module, spec, example), _what_to_return(spec)
     if spec.beside:
         _check_beside(module, spec, returned, len(example[0]))
     output = predicted(spec, returned)
@@ -113,6 +114,11 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
         if output.shape[1:] == (2 * first, *others):
             fix = "return output.chunk(2, dim=1)[0] if the other half is a learned variance, or give heads in the spec"
         raise UserError(what, fix)
+
+
+def _what_to_return(spec: Spec) -> str:
+    form = "shaped as x" if spec.vocabulary is None else f"shaped as x, and {spec.vocabulary.size} logits behind"
+    return f"let {signature(spec)} return a float32 tensor {form}"
 
 
 def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:

@@ -63,6 +63,7 @@ def open_task(options: FitOptions) -> FitTask:
     """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
     bundle = open_bundle(options.bundle)
     bundle.check_one_network("fit")
+    bundle.check_continuous("fit")
     body = choose_body(bundle, options.precision, named(options.backend, options.threads))
     if "float32" not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body for the teacher"

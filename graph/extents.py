@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from fewstep.graph.graph import OUTPUT, Extent, Graph, Value, X
-from fewstep.runtime.sizes import Takes, defaults, dimension, free_shape, free_x_shape
+from fewstep.runtime.sizes import Takes, defaults, dimension, free_shape, free_x_shape, output_shape
 
 METADATA = "fewstep.sizes"  # the key in a file
 FACTORS = 2  # sizes in one dimension: the tokens of a picture are height * width / 64
@@ -27,13 +27,12 @@ def extents_of(takes: Takes) -> dict[str, Extent]:
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 
 
-def free_ports(graph: Graph, takes: Takes, heads: int) -> Graph:
+def free_ports(graph: Graph, takes: Takes) -> Graph:
     """The graph of a denoiser with the names of its free axes in its ports, whatever they were called there."""
     if not takes.sizes:
         return graph
     shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
-    first, *others = free_x_shape(takes)
-    shapes[OUTPUT] = (heads * first if isinstance(first, int) else first, *others)
+    shapes[OUTPUT] = output_shape(takes, free_x_shape(takes))
 
     def named(value: Value) -> Value:
         return replace(value, shape=(*value.shape[:1], *shapes.get(value.name, value.shape[1:])))

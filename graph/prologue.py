@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from fewstep.graph.extents import is_named, of_inputs
-from fewstep.graph.graph import BATCH, Graph, Node, Value, X, moves
+from fewstep.graph.graph import BATCH, TIME, Graph, Node, Value, X, moves
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import Types, infer_types
@@ -66,7 +66,9 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) ->
     moving = index(graph).reachable(own)
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
     after = tuple(node for node in graph.nodes if node.output in inside)
+    read = {name for node in before for name in node.inputs}
     conditions = tuple(value for value in graph.inputs if value.name not in own)
+    conditions = tuple(value for value in conditions if value.name != TIME or TIME in read)  # who reads it needs it
     rows = tuple(value for value in boundary if value not in graph.inputs)
     prologue = replace(graph, name="prologue", inputs=conditions, outputs=rows, nodes=before)
     inputs = (*(value for value in graph.inputs if value.name == x), *boundary)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import refuse_options, whole
+from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.resampling import Choice, Floats, ancestors, effective
@@ -100,6 +100,7 @@ def population(
     """
     refuse_options(others)
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
+    check_compiled(plan)
     takes, particles, batch = sampler.bundle.manifest, whole("particles", particles, 1), whole("batch", batch, 1)
     values = conditions.check(takes.conditions, condition, len(numbers))
     tensors = check_given(plan.given, given, condition, takes.x_shape, len(numbers))

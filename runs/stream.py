@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
@@ -232,6 +232,7 @@ class Stream:
             branches=branches,
             sizes=self._sizes,
         )
+        check_compiled(plan)
         check_branches(branches, [plan], options.get("guidance"))
         complete = all(name in condition for name in names)
         fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None

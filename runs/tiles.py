@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import refuse_options, whole
+from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runs.windows import Place, covering, ramp
@@ -141,7 +141,9 @@ def _whole(shape: Sequence[int]) -> tuple[int, ...]:
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None, sizes: Mapping[str, int] | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
     if not isinstance(plan, Plan):
-        return sampler.compile(plan, branches=branches, sizes=sizes)
+        compiled = sampler.compile(plan, branches=branches, sizes=sizes)
+        check_compiled(compiled)
+        return compiled
     checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches, sizes=sizes)
     return msgspec.structs.replace(checked, tensors=plan.tensors)
 

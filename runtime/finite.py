@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.execute import Array, Hold, StepNetwork, StepState, finish
+from fewstep.runtime.tokens import TokenState, all_revealed
 
 OUTPUT = "the denoiser's output"
+State = TypeVar("State", StepState, TokenState)
 
 
-def finite_states(states: Iterator[StepState], plan: Plan) -> Iterator[StepState]:
+def finite_states(states: Iterator[State], plan: Plan | TokenPlan) -> Iterator[State]:
     """The states, as long as they are finite; numpy says nothing of an overflow."""
     states = checked(states, plan)
     while True:
@@ -26,17 +29,20 @@ def finite_states(states: Iterator[StepState], plan: Plan) -> Iterator[StepState
         yield state
 
 
-def checked(states: Iterator[StepState], plan: Plan) -> Iterator[StepState]:
+def checked(states: Iterator[State], plan: Plan | TokenPlan) -> Iterator[State]:
     """The states, checked within the caller's `np.errstate`: changing it takes as long as a step's arithmetic."""
     for state in states:
-        check_finite_state(state, plan)
+        if isinstance(state, StepState) and isinstance(plan, Plan):  # logits of tokens were checked
+            check_finite_state(state, plan)
         yield state
 
 
-def finite_sample(plan: Plan, states: Iterable[StepState], hold: Hold | None = None) -> NDArray[np.float32]:
-    """The sample that a run's states lead to, as long as it is finite."""
+def finite_sample(plan: Plan | TokenPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
+    """The sample that a run's states lead to, as long as it is finite; tokens, as long as none is open."""
+    if isinstance(plan, TokenPlan):
+        return all_revealed(plan, states)
     with np.errstate(all="ignore"):
-        x = finish(plan, states, hold=hold).astype(np.float32, copy=False)
+        x: NDArray[np.float32] = finish(plan, states, hold=hold).astype(np.float32, copy=False)
         if not _has_finite_sum(x):
             check_finite(x, "the sample", len(plan.steps) - 1, plan.steps[-1], plan)
     return x

@@ -1,6 +1,6 @@
 """A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
+from fewstep.plans.tokens import TokenPlan, TokenStep
 from fewstep.runtime import mixed_plans
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, Body, GraphEntry
@@ -20,9 +21,12 @@ from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.lora.adapted import AdaptedGraph, Adapters, Stamps, slot_inputs, stamps
 from fewstep.runtime.lora.file import lora_of
 from fewstep.runtime.lora.fill import MERGE
-from fewstep.runtime.prologues import Arrays
-from fewstep.runtime.request import slots_of
+from fewstep.runtime.prologues import TIME, Arrays
+from fewstep.runtime.request import Request, slots_of
+from fewstep.runtime.sizes import output_shape, x_dtype
 from fewstep.runtime.slots import Carrying, Slots
+from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
+from fewstep.runtime.tokens import Ids, TokenState, execute_tokens
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
@@ -53,9 +57,9 @@ class LoadedNetwork:
         """The output [N, heads * C, ...] for x [N, *x_shape] at a step of a range group, and all it returns by name."""
         graph = self.graphs[0 if len(self.graphs) == 1 else self.body.serving(group)]
         others = fed if len(self.graphs) == 1 else {name: fed[name] for name in graph.inputs if name in fed}
-        returned = graph.loaded({graph.x: np.ascontiguousarray(x, np.float32), **others})
+        returned = graph.loaded({graph.x: np.ascontiguousarray(x, x_dtype(self.bundle.manifest)), **others})
         output = returned.get(graph.output)
-        if output is None or output.shape != (len(x), self.bundle.manifest.heads * x.shape[1], *x.shape[2:]):
+        if output is None or output.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
             raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output, returned
 
@@ -66,7 +70,9 @@ class LoadedNetwork:
             fed |= {CARRIED + each.name: np.zeros((len(x), *each.shape), each.dtype)}
         return self.called(x, fed, group)[0]
 
-    def own_feeds(self, plan: Plan, samples: int, values: BranchValues) -> Callable[[int], dict[str, NDArray[Any]]]:
+    def own_feeds(
+        self, plan: Plan | TokenPlan, samples: int, values: BranchValues
+    ) -> Callable[[int], dict[str, NDArray[Any]]]:
         """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)
@@ -87,6 +93,24 @@ class LoadedNetwork:
             return mixed_plans.split_outputs(output, step), made | named
 
         return Carrying(evaluate, slots_of(plan, carried, self.bundle.manifest, samples))
+
+    def token_states(self, plan: TokenPlan, request: Request) -> Iterator[TokenState]:
+        """A run along a token plan."""
+        refuse_for_tokens(request.settings, plan, self.reads_time)
+        seeds, mask = request.seeds, vocabulary_of(request.takes).mask
+        known = check_ids(request.settings.get("given"), plan, request.takes, len(seeds))
+        fed = self.own_feeds(plan, len(seeds), request.values)
+
+        def evaluate(index: int, step: TokenStep, ids: Ids) -> Float32:
+            return self.called(np.concatenate([ids] * len(step.branches)), fed(index), step.group)[0]
+
+        return execute_tokens(plan, evaluate, seeds, mask, known, self.reads_time)
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether the network, or what makes its rows, takes the time."""
+        ahead = () if self.bundle.manifest.prologue is None else self.bundle.manifest.prologue.inputs
+        return TIME in self.inputs.direct.values() or any(each.role == "time" for each in ahead)
 
     def adapted(self: T, adapters: Adapters | None) -> T:
         """This network with LoRA files in its slots, at their strengths; what `sample` takes as `adapters`.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.shaping import as_shaping
+from fewstep.plans.spec import Vocabulary
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
@@ -24,9 +27,11 @@ from fewstep.runtime.request import (
     scheduler_plan,
 )
 from fewstep.runtime.sizes import sized
+from fewstep.runtime.token_planning import token_plan_for
 
-PlanLike = str | Path | Plan
+PlanLike = str | Path | Plan | TokenPlan
 NO_SETTINGS = PlanSettings()
+CONTINUOUS = ("shaping", "strength", "renoise")  # settings that tokens do not have
 
 
 def plan_for(
@@ -35,19 +40,28 @@ def plan_for(
     plan: PlanLike,
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
-) -> Plan:
-    """The plan for a body, its steps in the body's range groups. `Sampler.compile` documents the arguments."""
+) -> Any:
+    """The plan for a body, its steps in the body's range groups: a `Plan`, or for a token denoiser a `TokenPlan`.
+    `Sampler.compile` documents the arguments."""
     shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")
     facts, manifest = denoiser_facts(bundle.manifest), sized(bundle.manifest, settings.get("sizes"))
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
-    if not isinstance(plan, str | Path | Plan):
+    if not isinstance(plan, str | Path | Plan | TokenPlan):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
             fix = "`sample_each` takes a plan for each sample"
         raise UserError(f"plan {plan!r} is no plan", fix)
-    if not isinstance(plan, Plan) and (isinstance(plan, Path) or plan.endswith(".json")):
+    if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
         plan = read_plan(bundle.checked(Path(plan)))
+    if isinstance(manifest.vocabulary, Vocabulary):
+        if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
+            raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
+        return token_plan_for(plan, facts, manifest, guidance, body.groups)
+    if isinstance(plan, TokenPlan):
+        raise UserError(
+            f"plan {plan.name!r} is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8"
+        )
     check_guidance(guidance, facts)  # ahead of the plan: with a guidance that the denoiser lacks, no plan helps
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)

@@ -19,6 +19,7 @@ from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
+from fewstep.plans.tokens import TokenPlan, decode_tokens, is_token_plan
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite, in_model_range
@@ -193,7 +194,9 @@ def slots_of(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int
     return first if carried is None else check_slots(carried, plan, first, samples)
 
 
-def check_branches(branches: Overrides | None, plans: Sequence[Plan], guidance: float | Guidance | None) -> None:
+def check_branches(
+    branches: Overrides | None, plans: Sequence[Plan | TokenPlan], guidance: float | Guidance | None
+) -> None:
     """Branches whose conditions are given must be a plan's; "uncond" may be idle at a guidance weight of 1."""
     used = {COND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
     if guidance is not None:
@@ -262,7 +265,7 @@ def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
     return finite(tensor, f"{what} holds a number that is not finite", "check where it comes from")
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> Plan | TokenPlan:
     """A compiled plan from its file."""
     fix = "give a plan as SOLVER:STEPS, or the path of a plan's JSON"
     try:
@@ -273,7 +276,7 @@ def read_plan(path: Path) -> Plan:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
-    return decode(content, str(path))
+    return (decode_tokens if is_token_plan(content) else decode)(content, str(path))
 
 
 def check_plan(

@@ -24,29 +24,28 @@ from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import DENOISER, Plan, Step, group_of, regroup
+from fewstep.plans.plan import DENOISER, Plan, Step, regroup
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime import conditions, mixed_plans, units
-from fewstep.runtime.bundle.networks import network_at
+from fewstep.runtime.bare_network import evaluate_bare
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides, branch_values, check_times
+from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
 from fewstep.runtime.loaded_network import Array, BranchValues, Float32, LoadedNetwork
 from fewstep.runtime.planning import PlanLike, plan_for
-from fewstep.runtime.prologues import TIME, TO, Arrays
+from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.request import (
     PlanSettings,
     Request,
     RunSettings,
     check_branches,
     check_hold,
-    check_network_time,
     check_seeds,
     check_settings,
     check_tensors,
-    check_x,
     until_cancelled,
 )
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.sizes import sized, x_dtype
 from fewstep.runtime.slots import Carrying, Slots, refuse_banks
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
-        """Samples float32 [len(seeds), *x_shape] in model range.
+        """Samples float32 [len(seeds), *x_shape] in model range; of a token denoiser, ids int64.
 
         Args:
             plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID, or fitted:STEPS for one that was fitted to this
@@ -96,7 +95,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
                 that is not named is the sample's own, None stands for its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
-                is looked for among the conditions. {"image": ...} with a `strength` is image-to-image.
+                is looked for among the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are
+                known tokens, -1 where a position is open.
             strength: in (0, 1]: the share of the plan's steps that are run; the given image is noised to their start.
             renoise: in [0, 1]: the share of that noise that the image gets. None is 1, all of it, and 0 none.
             hold: a part of the sample that is known (inpainting, decided actions).
@@ -144,7 +144,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
         """The run of `sample`, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring. Stop
-        iterating to cancel. It takes the arguments of `sample`."""
+        iterating to cancel. It takes the arguments of `sample`. A token denoiser's are `TokenState`s."""
         request = self._request(seeds, condition, guidance, settings)
         compiled, held = self._one_plan(request, plan)
         return finite_states(self._run(request, compiled, held), compiled)
@@ -172,6 +172,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
+        deque(map(check_compiled, compiled), 0)
         sampler = self.adapted(settings.get("adapters"))
         cohorts = [
             sampler._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
@@ -199,34 +200,15 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
-        """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time.
+        """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time;
+        the logits [B, *x_shape, V] at tokens.
         What it carries from run to run is zeros.
 
         Args:
             time: in the network's own units, one for all samples or one each.
             to: the second time, for a network that takes two.
         """
-        x, takes = check_x(x, self.bundle.manifest)
-        check_times(to is not None, self.inputs.has_second_time)
-        times = check_network_time(time, len(x))
-        schedule = self.bundle.schedule
-        lams = [schedule.time(float(t)).lam for t in times]
-        networks = [network_at(self.bundle.manifest, lam) for lam in lams]
-        groups = [group_of(lam, self.of(name).body.groups) for lam, name in zip(lams, networks, strict=True)]
-        keys = list(zip(networks, groups, strict=True))
-        heads = {self.of(name).bundle.manifest.heads for name in networks}
-        if len(heads) > 1:
-            raise UserError(f"networks of {min(heads)} and {max(heads)} outputs in one call", "give each its own call")
-        block = dict(conditions.check(takes.conditions, condition, len(x)))
-        block[TIME] = times.astype(np.float32)
-        if to is not None:
-            block[TO] = check_network_time(to, len(x)).astype(np.float32)
-        result = np.empty((len(x), max(heads) * x.shape[1], *x.shape[2:]), np.float32)
-        for key in dict.fromkeys(keys):  # a call is for one range group of one network
-            places = np.flatnonzero([each == key for each in keys])
-            part = {name: values[places] for name, values in block.items()}
-            result[places] = self.of(key[0]).evaluated(x[places], part, key[1])
-        return result
+        return evaluate_bare(self, x, time, condition, to)
 
     def network(
         self,
@@ -307,15 +289,17 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     ) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
-        It takes the arguments of `sample`. `branches` matters where a condition has no null value: a caller that gives
-        "uncond" can still guide. `sizes` matters where the plan of a scheduler follows from them.
+        A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`. `branches` matters where a
+        condition has no null value: a caller that gives "uncond" can still guide. `sizes` matters where a plan follows
+        from them, as a scheduler's and one of tokens do.
         """
         check_settings(settings, PlanSettings)
-        return self._plan(plan, guidance, settings)
+        compiled: Plan = self._plan(plan, guidance, settings)  # all but who runs tokens want this kind
+        return compiled
 
-    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> Plan:
+    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> Any:
         asks_nothing = not settings or all(settings.get(name) is None for name in PlanSettings.__annotations__)
-        if asks_nothing and guidance is None and isinstance(plan, Plan) and self._plans.get(id(plan)) is plan:
+        if asks_nothing and guidance is None and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
         compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
         compiled = regroup(compiled, {name: expert.body.groups for name, expert in self.experts.items()})
@@ -324,7 +308,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         return self._plans.setdefault(id(compiled), compiled)
 
     @cached_property
-    def _plans(self) -> dict[int, Plan]:
+    def _plans(self) -> dict[int, Any]:
         """The last plans that were compiled and checked, by identity: each call would check them again."""
         return {}
 
@@ -341,28 +325,33 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         values = self._values(len(numbers), condition, settings.get("branches"), sizes)
         return Request(sized(self.bundle.manifest, sizes), numbers, values, condition, guidance, settings)
 
-    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan]:
+    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Any]:
         compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]
         check_branches(request.settings.get("branches"), compiled, request.guidance)
-        for plan in compiled:
+        for plan in compiled if x_dtype(request.takes) == "float32" else ():
             check_tensors(plan, request.takes.x_shape)
         return compiled
 
-    def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan, Hold | None]:
+    def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Any, Hold | None]:
         """The plan of all samples, and the part of them to hold."""
         (compiled,) = self._compiled(request, [plan])
+        if isinstance(compiled, TokenPlan):
+            return compiled, None
         if request.settings.get("carried") is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         return compiled, check_hold(request.settings.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
 
-    def _run(self, request: Request, plan: Plan, hold: Hold | None) -> Iterator[StepState]:
-        """One plan for all samples."""
+    def _run(self, request: Request, plan: Plan | TokenPlan, hold: Hold | None) -> Iterator[Any]:
+        """One plan for all samples: states of its steps."""
+        sampler, cancel = self.adapted(request.settings.get("adapters")), request.settings.get("cancel")
+        if isinstance(plan, TokenPlan):
+            return until_cancelled(sampler.token_states(plan, request), len(plan.steps), cancel)
         run = (plan, len(request.seeds), request.values)
-        sampler, has_more = self.adapted(request.settings.get("adapters")), plan.banks or self.bundle.manifest.outputs
-        network = sampler.carrying(*run, request.settings.get("carried")) if has_more else sampler._network(*run)
+        has_more, carried = plan.banks or self.bundle.manifest.outputs, request.settings.get("carried")
+        network = sampler.carrying(*run, carried) if has_more else sampler._network(*run)
         draws = self.draws(request.seeds, request.settings.get("sizes"))
         states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
-        return until_cancelled(states, len(plan.steps), request.settings.get("cancel"))
+        return until_cancelled(states, len(plan.steps), cancel)
 
     def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""

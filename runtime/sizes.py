@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
+from msgspec import UnsetType
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Vocabulary
 from fewstep.runtime.bundle.manifest import Condition, Size
 
 Dimension = int | str
@@ -33,6 +35,10 @@ class Takes(Protocol):
     def conditions(self) -> tuple[Condition, ...]: ...
     @property
     def sizes(self) -> tuple[Size, ...]: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def vocabulary(self) -> Vocabulary | UnsetType | None: ...
 
 
 T = TypeVar("T", bound=Takes)
@@ -126,6 +132,18 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
 
 def free_x_shape(takes: Takes) -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
+
+
+def output_shape(takes: Takes, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
+    first, *others = shape
+    logits = (takes.vocabulary.size,) if isinstance(takes.vocabulary, Vocabulary) else ()
+    return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
+
+
+def x_dtype(takes: Takes) -> Literal["float32", "int64"]:
+    """The type of x in memory and at a graph's port."""
+    return "int64" if isinstance(takes.vocabulary, Vocabulary) else "float32"
 
 
 def follows_problem(condition: Condition, takes: Takes) -> str | None:

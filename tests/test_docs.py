@@ -95,8 +95,8 @@ def test_every_mark_says_why() -> None:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md, of
-    docs/restoration.md, of docs/chunks.md and of docs/export/outputs.md; the policy of docs/policies.md; a condition
-    file.
+    docs/restoration.md, of docs/chunks.md, of docs/export/outputs.md and of docs/tokens.md; the policy of
+    docs/policies.md; a condition file.
 
     The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
     model runs in a moment.
@@ -110,6 +110,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "causal.py").write_text(causal)
     seeing = next(block.text for block in blocks(ROOT / "docs/export/outputs.md") if block.kind == "python")
     (folder / "seeing.py").write_text(seeing)
+    speaker = next(block.text for block in blocks(ROOT / "docs/tokens.md") if block.kind == "python")
+    (folder / "speaker.py").write_text(speaker)
     write_policy(folder / "pretrained_model", environment=2, down_dims=[16])
     model = re.sub(r"LABELS = \(.*\)", f"LABELS = {LABELS}", example).replace("(1, 8, 8)", "(1, 28, 28)")
     (folder / "model.py").write_text(model)

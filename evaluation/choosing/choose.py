@@ -76,6 +76,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:
     """What deployments are compared with, with the teacher that is checked first. UserError where it cannot be."""
     bundle = open_bundle(options.bundle)
+    bundle.check_continuous("choose")
     if FLOAT not in bundle.manifest.bodies:
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
     reference = open_body(bundle, FLOAT, options.threads)

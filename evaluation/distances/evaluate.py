@@ -152,6 +152,7 @@ class EvaluationTask:
 def open_task(options: EvaluateOptions) -> EvaluationTask:
     """Check everything that needs no other body than float32. UserError if it cannot be done."""
     bundle = open_bundle(options.bundle)
+    bundle.check_continuous("evaluate")
     names = _chosen(bundle, options.body)
     reference = open_body(bundle, FLOAT, options.threads)
     extractor, data = _open_features(bundle, options)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -13,8 +13,10 @@ from fewstep.plans import guidance as guidances
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
+from fewstep.plans.name import is_token_plan_name
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.fitted_plans import FITTED, readable
@@ -52,17 +54,22 @@ class PlanOptions(Options):
     output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
 
 
-def compiled(options: PlanOptions, name: str) -> Plan:
-    """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is."""
+def compiled(options: PlanOptions, name: str) -> Any:
+    """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is: a `Plan`,
+    or for a token denoiser a `TokenPlan`."""
     if name.endswith(".json"):
         return _from_file(Path(name), options)
     if options.bundle is not None:
         bundle = open_bundle(options.bundle)
         if name.startswith(FITTED):
             return _fitted(name, bundle, options.guidance)
+        if bundle.manifest.vocabulary:
+            return plan_for(bundle, next(iter(bundle.manifest.bodies.values())), name, options.guidance)
         return compile_plan(name, denoiser_facts(bundle.manifest), options.guidance)
     if name.startswith(FITTED):
         raise UserError(f"plan {name!r} has fitted numbers, which belong to a bundle", "name it by --bundle")
+    if is_token_plan_name(name):
+        raise UserError(f"plan {name!r} depends on the number of tokens", "name a bundle of tokens by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, names in (
         ("schedule", options.schedule, kinds),
@@ -89,15 +96,16 @@ def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | No
     errors = []
     for body in bodies:
         try:
-            return plan_for(bundle, body, name, guidance)
+            plan: Plan = plan_for(bundle, body, name, guidance)
+            return plan
         except UserError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _from_file(path: Path, options: PlanOptions) -> Plan:
+def _from_file(path: Path, options: PlanOptions) -> Any:
     plan = read_plan(path)
-    if options.bundle is not None:
+    if options.bundle is not None and isinstance(plan, Plan):
         check_plan(plan, options.guidance, None, None, open_bundle(options.bundle))
     elif options.guidance is not None:
         raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
@@ -204,10 +212,13 @@ def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
     return step.x0[row] / step.input[row], of_outputs
 
 
-def headline(plan: Plan) -> str:
+def headline(plan: Plan | TokenPlan) -> str:
     """A plan in one line."""
     branches = sum(len(step.branches) for step in plan.steps)
     guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"
+    if isinstance(plan, TokenPlan):
+        place = f"{list(plan.shape)} tokens of {plan.vocabulary} ids"
+        return f"{plan.name} for {place}{guidance}: at most {len(plan.steps)} evaluations, {branches} branches"
     noise = ", stochastic" if any(step.draws for step in plan.steps) else ""
     return (
         f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "

@@ -46,6 +46,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     `workers` of the caller sample in the place of those that the options name.
     """
     bundle = open_bundle(options.bundle)
+    bundle.check_continuous("report")
     before = bundle.manifest
     check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
     kept = _kept(bundle, options)

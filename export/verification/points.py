@@ -66,7 +66,7 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
     """In the order of the network's arguments."""
     rng = np.random.default_rng(number)
     feeds: dict[str, Array] = {
-        X: rng.standard_normal((batch, *spec.x_shape), np.float32),
+        X: _x(spec, batch, rng),
         TIME: np.full(batch, time, np.float32),
     }
     if spec.to is not None:  # where to: every cleaner time in turn
@@ -76,6 +76,15 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
     for name, carried in spec.takes_carried.items():
         feeds[name] = np.zeros((batch, *carried.shape), carried.dtype)
     return feeds
+
+
+def _x(spec: Spec, batch: int, rng: np.random.Generator) -> Array:
+    """Pure noise; of tokens, some open positions and of the others any ids."""
+    shape = (batch, *spec.x_shape)
+    if spec.vocabulary is None:
+        return rng.standard_normal(shape, np.float32)
+    ids = rng.integers(0, spec.vocabulary.size, shape)
+    return np.where(rng.random(shape) < rng.random((batch, *(1 for _ in spec.x_shape))), spec.vocabulary.mask, ids)
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:

@@ -107,6 +107,7 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
 def plan_of(options: BakeOptions) -> Planned:
     """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
     bundle = open_bundle(options.bundle)
+    bundle.check_continuous("bake")
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
     if name not in whole_bodies(bundle.manifest):

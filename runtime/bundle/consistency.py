@@ -7,6 +7,7 @@ from operator import mul
 
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
+from fewstep.plans.tokens import vocabulary_problem
 from fewstep.runtime.bundle.companions import companion_problem
 from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
@@ -18,7 +19,9 @@ from fewstep.runtime.sizes import (
     follows_problem,
     free_shape,
     free_x_shape,
+    output_shape,
     size_problem,
+    x_dtype,
 )
 from fewstep.runtime.spectrogram import spectrogram_problem
 from fewstep.runtime.units import units_problem
@@ -94,6 +97,8 @@ def _of_samples(manifest: Manifest) -> Problems:
         yield "policy", reason
     if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
         yield "spectrogram", reason
+    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary or None, manifest.heads):
+        yield "vocabulary", wrong
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
 
@@ -153,7 +158,7 @@ def _of_bodies(manifest: Manifest) -> Problems:
         yield "carried", "two have the same name"
     if len({each.name for each in manifest.outputs}) < len(manifest.outputs):
         yield "outputs", "two have the same name"
-    first, *others = free_x_shape(manifest)
+    shape = free_x_shape(manifest)
     for field, graph in _bodies(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
@@ -166,8 +171,9 @@ def _of_bodies(manifest: Manifest) -> Problems:
         if beside != {(NAMED + each.name, (BATCH, *each.shape)) for each in manifest.outputs}:
             yield field, f"its named outputs are {sorted(name for name, _ in beside)}"
         for tensor in (*graph.inputs, *graph.outputs):
-            heads = manifest.heads if tensor.role == "output" else 1
-            wanted = (BATCH, heads * first if isinstance(first, int) else first, *others)
+            wanted = (BATCH, *(output_shape(manifest, shape) if tensor.role == "output" else shape))
+            if tensor.role == "x" and (tensor.dtype == "int64") != (x_dtype(manifest) == "int64"):
+                yield field, f"x is {tensor.dtype} of a denoiser that predicts {manifest.prediction}"
             if tensor.role in ("x", "output") and tensor.shape != wanted:
                 yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"
     for name, body in manifest.bodies.items():

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict
+from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
@@ -385,3 +385,4 @@ class Manifest(Strict, frozen=True):
     outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
     lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them
+    vocabulary: Vocabulary | UnsetType = UNSET  # of a token denoiser, whose x are ids

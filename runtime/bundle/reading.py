@@ -105,6 +105,12 @@ class Bundle:
             has = ", ".join(networks(self.manifest))
             raise UserError(f"{self.path} has the networks {has}", f"{verb} takes bundles of one network")
 
+    def check_continuous(self, verb: str) -> None:
+        """UserError for a denoiser of tokens: the verb does not know them yet."""
+        if self.manifest.vocabulary:
+            what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
+            raise UserError(what, f"fewstep run {self.path} --plan maskgit:8 -o tokens.npy samples it")
+
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
         if body is None:

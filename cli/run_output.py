@@ -1,0 +1,34 @@
+"""What `fewstep run` writes: a grid of pictures, or an array."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.evaluation.output import whole_file, write_whole
+
+PICTURE, ARRAY = ".png", ".npy"
+SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
+
+
+def columns_of(samples: int) -> int:
+    """The columns of a square grid."""
+    return int(np.ceil(np.sqrt(samples)))
+
+
+def scale_of(shape: Sequence[int]) -> int:
+    """How much samples of a shape are enlarged where nobody says so."""
+    return SMALL_SCALE if max(shape[-2:]) <= SMALL else 1
+
+
+def write(x: NDArray[Any], path: Path, columns: int | None, scale: int | None) -> None:
+    """Samples [N, ...] as a .png, or as a .npy."""
+    if path.suffix == ARRAY:
+        with whole_file(path) as stream:
+            np.save(stream, x)
+        return
+    from fewstep.evaluation.drawing import pictures
+
+    write_whole(path, pictures.png(pictures.grid(x, columns or columns_of(len(x)), scale or scale_of(x.shape))))

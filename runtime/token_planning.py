@@ -1,0 +1,77 @@
+"""What a caller asks of a token denoiser: a plan by name, or compiled, and tokens that are known."""
+
+import msgspec
+import numpy as np
+
+from fewstep.plans.compile_tokens import compile_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.plan import Plan, group_of
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts, Vocabulary
+from fewstep.plans.tokens import IDS, TokenPlan
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.request import GivenTensors, RunSettings
+from fewstep.runtime.tokens import Ids
+
+
+def token_plan_for(
+    plan: str | Plan | TokenPlan,
+    facts: DenoiserFacts,
+    manifest: Manifest,
+    guidance: float | Guidance | None,
+    groups: tuple[float, ...],
+) -> TokenPlan:
+    """The plan of a token denoiser for samples of the manifest's shape, its steps in the body's range groups."""
+    vocabulary = vocabulary_of(manifest)
+    if isinstance(plan, str):
+        return compile_tokens(plan, facts, manifest.x_shape, vocabulary.size, guidance, groups)
+    if isinstance(plan, Plan):
+        what = f"plan {plan.name!r} is for continuous samples, and this denoiser predicts tokens"
+        raise UserError(what, "take maskgit:8")
+    by_name = f"give the plan by its name, {plan.name!r}"
+    if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
+        is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"
+        raise UserError(f"{is_for}, and this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
+    if plan.schedule != NoiseSchedule(manifest.schedule).fingerprint:
+        raise UserError(f"plan {plan.name!r} is for another schedule ({plan.schedule})", by_name)
+    if guidance is not None and as_guidance(guidance) != plan.guidance:
+        has, asked = describe(plan.guidance), describe(as_guidance(guidance))
+        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", by_name)
+    steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
+    return msgspec.structs.replace(plan, steps=steps)
+
+
+def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, samples: int) -> Ids:
+    """The known tokens [samples, *x_shape] of a run, -1 where a position is open."""
+    shape, vocabulary = (samples, *manifest.x_shape), vocabulary_of(manifest)
+    if plan.shape != manifest.x_shape:
+        what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, and this run has {list(manifest.x_shape)}"
+        raise UserError(what, "compile it with the run's sizes, or give it by its name")
+    if unknown := set(given or {}) - {IDS}:
+        raise UserError(f"the plan is given {min(unknown)!r}", f"it takes {IDS!r}: known tokens, -1 where open")
+    fix = f"give whole numbers {list(shape)}: ids from 0 to {vocabulary.size - 1}, -1 where a position is open"
+    try:
+        ids = np.broadcast_to(np.asarray((given or {}).get(IDS, -1)), shape)
+    except ValueError as error:
+        raise UserError(f"given {IDS!r} does not have the shape {list(shape)}", fix) from error
+    if ids.dtype.kind not in "iu":
+        raise UserError(f"given {IDS!r} holds {ids.dtype}", fix)
+    if ids.min() < -1 or ids.max() >= vocabulary.size or (ids == vocabulary.mask).any():
+        raise UserError(f"given {IDS!r} holds an id outside the vocabulary, or the mask id {vocabulary.mask}", fix)
+    return ids.astype(np.int64)
+
+
+def refuse_for_tokens(settings: RunSettings, plan: TokenPlan, reads_time: bool) -> None:
+    """UserError for what a run of tokens does not have."""
+    if refused := [name for name in ("hold", "carried") if settings.get(name) is not None]:
+        raise UserError(f"a run of tokens takes no {refused[0]}", f"give known tokens: given={{{IDS!r}: ...}}")
+    if reads_time and plan.name.startswith("first_hitting"):
+        what = f"plan {plan.name!r} evaluates at random times, and this denoiser is told a time"
+        raise UserError(what, "take mdlm, or export a network that reads no time")
+
+
+def vocabulary_of(manifest: Manifest) -> Vocabulary:
+    """The vocabulary of a token denoiser."""
+    assert isinstance(manifest.vocabulary, Vocabulary)
+    return manifest.vocabulary

@@ -1,0 +1,185 @@
+"""Token denoisers from a module to samples: ids in, logits out."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewstep.cli.main import main
+from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.runs.population import population
+from fewstep.runtime.loading import load
+
+SOURCE = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(), spec()\n"
+TIMED = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(True), spec()\n"
+IDS, MASK = 16, 16
+
+
+class Coded(nn.Module):
+    """Two codebooks of 16 ids, attention over frames, a class with null; `is_timed` reads the time."""
+
+    def __init__(self, is_timed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.ids = nn.ModuleList(nn.Embedding(IDS + 1, 32) for _ in range(2))
+        self.label, self.mix, self.head = nn.Embedding(4, 32), nn.Linear(32, 32), nn.Linear(32, 2 * IDS)
+        self.is_timed = is_timed
+
+    def forward(self, ids, time, label):
+        h = self.label(label)[:, None] + self.ids[0](ids[:, 0]) + self.ids[1](ids[:, 1])
+        if self.is_timed:
+            h = h + torch.sin(time / 100)[:, None, None]
+        h = h + torch.softmax(self.mix(h) @ h.transpose(1, 2) / 6, -1) @ h
+        return self.head(h).unflatten(2, (2, IDS)).transpose(1, 2)
+
+
+def spec(**changed):
+    classes = Condition(name="class", input="class", null=3, low=0, high=2)
+    fields = {"sizes": (Size("length", 1, 6, 24),), "vocabulary": Vocabulary(IDS, MASK), **changed}
+    return Spec("coded", (2, 12), (classes,), **{"prediction": "logits", "schedule": ScheduleSpec("flow"), **fields})
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    (folder / "coded.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def sampler(bundle):
+    return load(bundle)
+
+
+def test_logits_are_the_module_s(sampler):
+    ids = np.random.default_rng(0).integers(0, MASK + 1, (3, 2, 9))
+    with torch.no_grad():
+        expected = Coded()(torch.from_numpy(ids), torch.ones(3), torch.tensor([0, 1, 3])).numpy()
+    returned = sampler.evaluate(ids, 500.0, {"class": [0, 1, 2]})
+    np.testing.assert_allclose(returned[:2], expected[:2], atol=1e-5)
+    assert returned.shape == (3, 2, 9, IDS)
+
+
+def test_a_run_is_the_rule_over_the_module_s_guided_logits(sampler):
+    """One greedy step reveals the largest logits of 3 cond - 2 uncond."""
+    open_ids = torch.full((1, 2, 12), MASK)
+    with torch.no_grad():
+        cond, uncond = (Coded()(open_ids, torch.ones(1), torch.tensor([label])) for label in (1, 3))
+    expected = (3 * cond - 2 * uncond).argmax(-1).numpy()
+    assert (sampler.sample("llada:1", [0], {"class": [1]}, guidance=3.0) == expected).all()
+
+
+def test_samples_are_alike_alone_and_in_a_batch_and_of_any_length(sampler):
+    settings = {"guidance": 2.0, "sizes": {"length": 17}}
+    x = sampler.sample("mdlm:9", range(8), {"class": [0, 1, 2, 0, 1, 2, 0, 1]}, **settings)
+    assert (x.dtype, x.shape) == (np.int64, (8, 2, 17))
+    assert ((x >= 0) & (x < IDS)).all()
+    assert (sampler.sample("mdlm:9", [4], {"class": [1]}, **settings) == x[4:5]).all()
+
+
+def test_known_tokens_stay(sampler):
+    ids = np.full((2, 2, 12), -1)
+    ids[0, :, :5], ids[1, 1] = 3, 7
+    x = sampler.sample("maskgit:4", [1, 2], {"class": [0, 0]}, given={"ids": ids})
+    assert (x[ids >= 0] == ids[ids >= 0]).all()
+    states = list(sampler.steps("maskgit:4", [1, 2], {"class": [0, 0]}, given={"ids": ids}))
+    assert (states[-1].ids == x).all() and not states[-1].is_open.any()
+
+
+def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
+    plan = sampler.compile("omnivoice:4", 2.0)
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(plan))
+    x = sampler.sample(tmp_path / "plan.json", [5], {"class": [2]})
+    assert (x == sampler.sample("omnivoice:4", [5], {"class": [2]}, guidance=2.0)).all()
+    with pytest.raises(UserError, match=r"is for \[2, 12\] tokens.*this run has \[2, 20\].*by its name"):
+        sampler.sample(plan, [5], {"class": [2]}, sizes={"length": 20})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"plan": "dpmpp_2m:8"}, "is for continuous samples, and this denoiser predicts tokens; take"),
+        ({"given": {"ids": np.full((1, 2, 12), 16)}}, "an id outside the vocabulary, or the mask id 16"),
+        ({"given": {"ids": np.full((1, 2, 11), 1)}}, r"does not have the shape \[1, 2, 12\]"),
+        ({"given": {"ids": np.zeros((1, 2, 12))}}, "holds float64"),
+        ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
+        ({"strength": 0.5}, "a plan of tokens takes no strength"),
+        ({"sizes": {"length": 99}}, "length 99 is outside its range"),
+    ],
+)
+def test_what_cannot_be_is_one_line(sampler, settings, said):
+    plan = settings.pop("plan", "maskgit:4")
+    with pytest.raises(UserError, match=said):
+        sampler.sample(plan, [0], {"class": [0]}, **settings)
+
+
+def test_first_hitting_is_for_networks_that_read_no_time(sampler, tmp_path):
+    assert not sampler.reads_time
+    (tmp_path / "timed.py").write_text(TIMED)
+    export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))
+    timed = load(tmp_path / "timed")
+    with pytest.raises(UserError, match="first_hitting:4.*told a time; take mdlm"):
+        timed.sample("first_hitting:4", [0], {"class": [0]})
+    assert sum(state.is_evaluated for state in timed.steps("mdlm:60", [0], {"class": [0]})) > 30
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"vocabulary": None}, "predicts logits without a vocabulary"),
+        ({"prediction": "flow"}, "predicts flow with a vocabulary"),
+        ({"schedule": ScheduleSpec("cosine")}, "a logits prediction on a schedule"),
+        ({"vocabulary": Vocabulary(1, 0)}, "a vocabulary of 1 ids"),
+    ],
+)
+def test_specs_that_cannot_be(changed, said):
+    with pytest.raises(UserError, match=said):
+        spec(**changed)
+
+
+def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
+    with pytest.raises(UserError, match="20 logits behind"):
+        from fewstep.export.trace import trace
+
+        trace(Coded(), spec(vocabulary=Vocabulary(20, 16)))
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "report", "evaluate", "bench", "choose", "bake", "fit", "build"])
+def test_verbs_of_continuous_samples_say_so(verb, bundle, tmp_path, capsys):
+    more = {"bake": ["-o", str(tmp_path / "x.onnx"), "--plan", "maskgit:4"], "fit": ["--steps", "4"]}
+    assert main([verb, str(bundle), *more.get(verb, [])]) == 1
+    assert f"is a denoiser of tokens, and {verb} takes continuous samples" in capsys.readouterr().err
+
+
+def test_runs_that_compose_say_so(sampler):
+    for run in (
+        lambda: population(sampler, "maskgit:4", lambda *_: 0.0, [0], condition={"class": [0]}),
+        lambda: sampler.sample_each(["maskgit:4"], [0], {"class": [0]}),
+    ):
+        with pytest.raises(UserError, match="is of tokens"):
+            run()
+
+
+def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
+    file = tmp_path / "x.npy"
+    assert main(["run", str(bundle), "-n", "3", "-o", str(file), "-c", "class=1"]) == 0
+    x = np.load(file)
+    assert (x.dtype, x.shape) == (np.int64, (3, 2, 12))
+    assert main(["run", str(bundle), "-n", "3"]) == 1
+    assert "are tokens, and no pictures; name a .npy" in capsys.readouterr().err
+    assert main(["run", str(bundle), "-o", str(file), "--clip", "1"]) == 1
+    assert "--clip with a denoiser of tokens" in capsys.readouterr().err
+    assert main(["plan", "--show", "maskgit:4", "--bundle", str(bundle)]) == 0
+    assert "maskgit:4 for [2, 12] tokens of 16 ids: at most 4 evaluations" in capsys.readouterr().out
+    assert main(["plan", "--show", "maskgit:4"]) == 1
+    assert "depends on the number of tokens; name a bundle" in capsys.readouterr().err
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vocabulary"] == {"size": 16, "mask": 16}
+    assert main(["verify", str(bundle)]) == 0
