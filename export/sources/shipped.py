@@ -2,6 +2,7 @@
 
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -35,10 +36,11 @@ def _classes(names: tuple[str, ...]) -> Condition:
 
 def _fingerprint(package: str, weights: str) -> str:
     """sha256 of whatever defines the network. UserError if its weights are not installed."""
-    folder = files(f"fewstep.models.{package}")
+    unet = Path(str(files(f"fewstep.models.{package}") / "unet.py"))
+    folder = unet.resolve().parent  # an editable installation links this file to its clone
     if not (folder / weights).is_file():
-        raise UserError(f"the weights {weights} are not installed", "install fewstep again, with its data files")
-    parts = (files("fewstep.models") / "blocks.py", folder / "unet.py", folder / weights)
+        raise UserError(f"the weights {weights} are not installed", "install fewstep from a clone, which has them")
+    parts = (files("fewstep.models") / "blocks.py", unet, folder / weights)
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 
 
