@@ -21,7 +21,7 @@ import msgspec
 from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.quantization.outcome import Outcome, Row
-from fewstep.cli.run import RunOptions, run
+from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 

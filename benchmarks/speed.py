@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import options
-from fewstep.cli.bench import verb
 from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.verbs.bench import verb
 from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name

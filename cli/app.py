@@ -50,7 +50,7 @@ def run(arguments: list[str], manner: Manner) -> int:
         app.callback()(_group())
         for name, verb in VERBS.items():
             if name == asked:
-                module = importlib.import_module(f"fewstep.cli.{name}")
+                module = importlib.import_module(f"fewstep.cli.verbs.{name}")
                 app.command(name)(command(module.verb, progress, outcomes.append, getattr(module, "dry_run", None)))
             else:
                 app.command(name, help=verb.summary)(_not_asked)

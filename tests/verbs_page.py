@@ -17,14 +17,14 @@ PAGE = Path(__file__).parent.parent / "docs/cli.md"
 
 def flags(verb: str) -> set[str]:
     """Every option that a verb takes, as it is written."""
-    module = importlib.import_module(f"fewstep.cli.{verb}")
+    module = importlib.import_module(f"fewstep.cli.verbs.{verb}")
     known = {flag for option in fields(options_of(module.verb)) for flag in _names(option)}
     return known | set(output_flags.FLAGS) | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
 
 
 def options(verb: str) -> str:
     """The table of a verb's own options."""
-    module = importlib.import_module(f"fewstep.cli.{verb}")
+    module = importlib.import_module(f"fewstep.cli.verbs.{verb}")
     kind = options_of(module.verb)
     texts = field_help(kind)
     rows = []

@@ -12,7 +12,7 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.comparable import calibrated as how
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.cli.report import verb
+from fewstep.cli.verbs.report import verb
 from fewstep.evaluation.report import ReportOptions
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle.reading import open_bundle

@@ -13,8 +13,8 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.opening import open_task
-from fewstep.cli import calibrate as command
-from fewstep.cli.calibrate import dry_run
+from fewstep.cli.verbs import calibrate as command
+from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.plans.errors import UserError
 from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime.bundle.reading import open_bundle

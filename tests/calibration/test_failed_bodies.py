@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.cli.calibrate import dry_run
+from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.lowering import targets
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT

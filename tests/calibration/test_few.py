@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.cli.calibrate import dry_run
+from fewstep.cli.verbs.calibrate import dry_run
 from tests.calibration.test_calibrate import FIRST, denoiser, run, write_bundle
 
 

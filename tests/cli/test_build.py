@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli import build as module
-from fewstep.cli.build import dry_run
+from fewstep.cli.verbs import build as module
+from fewstep.cli.verbs.build import dry_run
 from fewstep.engines.build import BuildOptions, EngineRequest
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.evaluation.judged_bundle import add_earlier, make_bundle

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fewstep.cli.export import dry_run
+from fewstep.cli.verbs.export import dry_run
 from fewstep.export.export import ExportOptions, export, made_from
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle

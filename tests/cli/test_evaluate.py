@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fewstep.cli.evaluate import dry_run, evaluations, table
+from fewstep.cli.verbs.evaluate import dry_run, evaluations, table
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from tests.evaluation.judged_bundle import make_bundle
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from fewstep.cli.conditions import needed_words
-from fewstep.cli.fit import verb
 from fewstep.cli.main import main
+from fewstep.cli.verbs.fit import verb
 from fewstep.fitting.blocks import CHOICE_SEEDS
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.fit import fit
@@ -47,7 +47,7 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
 
     def line(chosen: Gain, judged: Gain, former: Gain | None = None, seeds: int = 8) -> str:
         found = replace(known, on_selection=chosen, on_judge=judged, over_former=former)
-        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: found)
+        monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: found)
         return str(verb(replace(options, selection_seeds=seeds), SILENT).shown[-1])
 
     weak = "dpmpp_2m:2 is kept: the gain of +1.23 ± 1.04 dB on the {} is under two standard errors"
@@ -67,7 +67,7 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
 def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
     weak = replace(fit(options), weak_teacher="the teacher ddim:3 is too inexact; leave --teacher out")
-    monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: weak)
+    monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: weak)
     end = [str(each) for each in verb(replace(options, output=Path("plan.json")), SILENT).shown[-2:]]
     reason = "no plan is kept: the teacher ddim:3 is too inexact; leave --teacher out"
     assert end == ["plan.json: the plan", f"{tiny_bundle}: {reason}"]
@@ -78,7 +78,7 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
     result = fit(options)
 
     def lines(trade: Trade | None, sets: SetDistances | None) -> list[str]:
-        monkeypatch.setattr("fewstep.cli.fit.fit", lambda *_: replace(result, trade=trade, sets=sets))
+        monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: replace(result, trade=trade, sets=sets))
         return [str(each) for each in verb(options, SILENT).shown[3:-2]]
 
     assert lines(None, None) == []

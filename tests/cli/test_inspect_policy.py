@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.inspect import tree
+from fewstep.cli.verbs.inspect import tree
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle.manifest import Affine, Policy

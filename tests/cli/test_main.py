@@ -201,7 +201,7 @@ def test_an_interrupt_is_exit_code_130(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.cli.run._run", interrupted)
+    monkeypatch.setattr("fewstep.cli.verbs.run._run", interrupted)
     assert "interrupted" in refusal(capsys, "run", tiny_bundle, code=130)
 
 
@@ -301,7 +301,7 @@ def test_every_verb_explains_every_option(verb: str) -> None:
 
     from fewstep.cli.generate import field_help
 
-    options = next(iter(get_type_hints(importlib.import_module(f"fewstep.cli.{verb}").verb).values()))
+    options = next(iter(get_type_hints(importlib.import_module(f"fewstep.cli.verbs.{verb}").verb).values()))
     assert set(field_help(options)) == set(options.__dataclass_fields__)
 
 

@@ -62,7 +62,7 @@ def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
         sys.stdout.write("loading weights\n")
         return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
 
-    monkeypatch.setattr("fewstep.cli.run._run", talkative)
+    monkeypatch.setattr("fewstep.cli.verbs.run._run", talkative)
     assert main(["run", str(tiny_bundle), "--json"]) == 0
     printed, said = capsys.readouterr()
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
@@ -79,7 +79,7 @@ def test_an_interrupt_and_a_bug_are_documents_too(
         def broken(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("fewstep.cli.run._run", broken)
+        monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
         assert said in documents(capsys, "run", tiny_bundle, "--json", code=code)["error"]
 
 
@@ -100,7 +100,7 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
             logging.getLogger("fewstep").log(level, "at %d", level)
         return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
 
-    monkeypatch.setattr("fewstep.cli.run._run", chatty)
+    monkeypatch.setattr("fewstep.cli.verbs.run._run", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
         assert main(["run", str(tiny_bundle), *flags]) == 0
         assert capsys.readouterr().err.splitlines() == [f"fewstep: at {level}" for level in heard]

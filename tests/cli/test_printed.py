@@ -79,7 +79,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
     def broken(*_: object) -> None:
         raise ValueError(EVIL)
 
-    monkeypatch.setattr("fewstep.cli.run._run", broken)
+    monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
     assert main(["run", str(tiny_bundle)]) == 70
     said = capsys.readouterr().err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.cli.report import dry_run
+from fewstep.cli.verbs.report import dry_run
 from fewstep.evaluation.report import ReportOptions
 from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.cli.run import RunOptions, _check_picture, run
+from fewstep.cli.verbs.run import RunOptions, _check_picture, run
 from fewstep.plans.errors import UserError
 
 
@@ -16,6 +16,6 @@ def test_samples_that_are_no_pictures(shape: tuple[int, ...], tmp_path: Path) ->
 
 
 def test_a_file_that_cannot_be_written(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.cli.run._sampled", lambda *_: pytest.fail("samples were made"))
+    monkeypatch.setattr("fewstep.cli.verbs.run._sampled", lambda *_: pytest.fail("samples were made"))
     with pytest.raises(UserError, match="/proc/x.npy cannot be written"):
         run(RunOptions(tiny_bundle, plan="ddim:2", output=Path("/proc/x.npy")))

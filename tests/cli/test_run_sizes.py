@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.cli.conditions import parse_sizes
-from fewstep.cli.run import RunOptions, run
+from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.runtime import UserError, load
 from tests.free_bundle import free
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.cli.run import RunOptions, run, verb
+from fewstep.cli.verbs.run import RunOptions, run, verb
 from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
 from fewstep.runtime.progress import SILENT

@@ -223,7 +223,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
 ) -> None:
     """All of it but the length of the report, which is a matter of its defaults."""
     few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
-    monkeypatch.setattr("fewstep.cli.demo.ReportOptions", partial(ReportOptions, turn_seconds=0.01, **few))
+    monkeypatch.setattr("fewstep.cli.verbs.demo.ReportOptions", partial(ReportOptions, turn_seconds=0.01, **few))
 
     def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
         found = calibrate(options, progress)
@@ -234,7 +234,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
         )
         return found
 
-    monkeypatch.setattr("fewstep.cli.demo.calibrate", calibrated)
+    monkeypatch.setattr("fewstep.cli.verbs.demo.calibrate", calibrated)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
     for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "fitted numbers are 24.0 dB"):
         assert expected in printed

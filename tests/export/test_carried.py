@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from fewstep.cli.bake import baked_lines
+from fewstep.cli.verbs.bake import baked_lines
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake

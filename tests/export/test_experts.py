@@ -12,7 +12,7 @@ import pytest
 from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.export import dry_run
+from fewstep.cli.verbs.export import dry_run
 from fewstep.export import experts
 from fewstep.export import export as exporting
 from fewstep.export.export import ExportOptions, export

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.run import RunOptions, run
+from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.export import Condition, NamedOutput, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace

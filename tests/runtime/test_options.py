@@ -53,7 +53,7 @@ def test_a_number_in_a_command_is_the_same_number(guidance: float, words: str) -
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_those_of_every_verb_do(verb: str) -> None:
-    module = pytest.importorskip(f"fewstep.cli.{verb}")
+    module = pytest.importorskip(f"fewstep.cli.verbs.{verb}")
     assert issubclass(options_of(module.verb), Options)
 
 

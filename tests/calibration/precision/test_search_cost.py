@@ -10,7 +10,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.search_cost import TIMED
-from fewstep.cli.calibrate import dry_run, verb
+from fewstep.cli.verbs.calibrate import dry_run, verb
 from fewstep.rollouts import closed_loop
 from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.choose import dry_run
 from fewstep.cli.main import main
+from fewstep.cli.verbs.choose import dry_run
 from fewstep.evaluation.choosing import choose as choosing
 from fewstep.evaluation.choosing import deployments
 from fewstep.evaluation.choosing.choose import choose, open_judging

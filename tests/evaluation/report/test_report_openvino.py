@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.report import dry_run
+from fewstep.cli.verbs.report import dry_run
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.results import Results

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.evaluate import verb
+from fewstep.cli.verbs.evaluate import verb
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.distances.comparison import compare
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
@@ -199,6 +199,6 @@ def test_evaluate_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
         for name, mean in (("near", 25.0), ("far", 3.0))
     )
     assert list(distant([near])) == []
-    monkeypatch.setattr("fewstep.cli.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
+    monkeypatch.setattr("fewstep.cli.verbs.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
     shown = verb(EvaluateOptions(bundle), SILENT).shown
     assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown

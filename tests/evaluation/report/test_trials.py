@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.inspect import verb as inspect_verb
 from fewstep.cli.tables import show
 from fewstep.cli.trials import trial_lines
+from fewstep.cli.verbs.inspect import verb as inspect_verb
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.trials import shown_trials, trials_section

@@ -10,8 +10,8 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.report import table
-from fewstep.cli.run import RunOptions, run
+from fewstep.cli.verbs.report import table
+from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.build import check_options as check_build
 from fewstep.engines.builders import TENSORRT_RTX

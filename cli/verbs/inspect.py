@@ -6,9 +6,9 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.cli.bake import baked_lines
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
+from fewstep.cli.verbs.bake import baked_lines
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.evaluation.integrity import is_baked
