@@ -19,7 +19,7 @@ BLOCKED = {"torch", "onnx", "onnxscript", "typer", "click", "rich", "PIL", "poly
 BLOCKED |= {"tokenizers", "transformers", "diffusers"}
 sys.meta_path.insert(0, Nothing())
 """
-SCRIPT = Path(__file__).parent.parent / "empty_environment.py"
+SCRIPT = Path(__file__).parent.parent / "environments/empty.py"
 
 
 def python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
