@@ -15,6 +15,7 @@ from onnxscript import ir
 from fewstep.export.mapped import mapped
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
+from fewstep.export.tracing.operations_once import operations_once
 from fewstep.export.tracing.quick_matches import quick_matches
 from fewstep.export.tracing.short_lists import spread_short_lists
 from fewstep.export.tracing.sizes_as_numbers import FORMS, sizes_as_numbers
@@ -37,7 +38,7 @@ def capture(
     `dynamic_shapes` mean the same as in `torch.export.export`. UserError naming the operation that cannot be exported.
     """
     captured = None
-    with _quiet(), sizes_as_numbers(), quick_matches(), watched(module) as watch:
+    with _quiet(), sizes_as_numbers(), quick_matches(), operations_once(), watched(module) as watch:
         try:
             captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
             spread_short_lists(captured)
