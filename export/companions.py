@@ -3,7 +3,6 @@
 Each network is in memory alone, after the others: text encoders are often the largest part of a pipeline.
 """
 
-import gc
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from fewstep.graph.io import store, unload
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
+from fewstep.graph.weights import collect_behind
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -68,7 +68,7 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     expected = {batch: _outputs(module, companion, inputs) for batch, inputs in feeds.items()}
     (graph,) = unload(writer, _traced(module, companion))
     del module
-    gc.collect()  # torch's graphs refer to themselves
+    collect_behind(graph)
     run = open_session(graph)
     worst = 0.0
     for batch, inputs in feeds.items():

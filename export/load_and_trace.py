@@ -1,6 +1,5 @@
 """Take a denoiser from its source: as graphs, and as what it returns. Behind it the denoiser need not be in memory."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,7 +26,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
-from fewstep.graph.weights import weight_bytes
+from fewstep.graph.weights import collect_behind, weight_bytes
 from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.lora_slots import LoraSlots
@@ -83,7 +82,7 @@ def take(
     more. The graphs of a small one share its weights.
     """
     taken = _taken(load, writer, progress, scope, dtype, more)
-    gc.collect()  # torch's graphs refer to themselves
+    collect_behind(taken.exported)
     return taken
 
 

@@ -5,6 +5,7 @@ they are read, and pages that were read can be dropped again by the system. Wher
 array itself (`place_of`): passes hand arrays on without knowing, and whoever writes the graph refers to the file.
 """
 
+import gc
 import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ PAGE = 4096  # bytes: large ones start on a page, so that an engine can map the 
 COARSE = 2**20  # bytes: from here on they start where Windows, too, can map them
 GRANULE = 2**16  # bytes: its unit of mapping
 BLOCK = 2**24  # bytes that are copied at a time
+COLLECTED = 2**24  # bytes of weights from where on what refers to them is searched for
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ def large(graph: Graph) -> dict[str, Array]:
 def weight_bytes(graph: Graph) -> int:
     """Bytes of all constants, also in its loops."""
     return sum(array.nbytes for each in graph.with_bodies() for array in each.constants.values())
+
+
+def collect_behind(graph: Graph) -> None:
+    """Let go of what was used for a graph, such as torch's, whose graphs refer to themselves and to the weights. Of a
+    small graph the search for it costs more than it wins."""
+    if weight_bytes(graph) > COLLECTED:
+        gc.collect()
 
 
 def identity(array: Array) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ In two steps, so that the denoiser and its graphs need not be in memory together
 whether it is (`compare`).
 """
 
-import gc
 import logging
 import math
 import sys
@@ -34,6 +33,7 @@ from fewstep.graph.needs import duration
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
+from fewstep.graph.weights import collect_behind
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT
 from fewstep.runtime.progress import SILENT, Progress
@@ -184,7 +184,7 @@ def compare(
 
     if expected.scope == "full":
         run_all("exported", open_session(attention_in_parts(exported)), expected.tolerance)
-    gc.collect()  # one graph's weights at a time
+    collect_behind(exported)  # one graph's weights at a time
     deployed = run_prepared(_in_parts(prepared))
     run_all("prepared", deployed, expected.tolerance)
     if expected.dependence is not None:
