@@ -7,13 +7,12 @@ which stand for the exact trajectory but for a small rest.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, Steer
+from fewstep.plans.guidance import of_shares
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.schedule import NoiseSchedule
@@ -43,16 +42,20 @@ class Teacher:
 def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     """The plan to begin with: `asked`, or the default, with the guidance and the shaping of the judged plan.
 
-    The default is `dpmpp_2m` in 80 steps over `arctan`, or `ctm` for a network that takes two times. A network of
-    fewer timesteps knows no others, and all are taken. Raises UserError for a grid that interpolates a table of few
-    steps: many steps on it are as uneven as the table.
+    Weights by evaluation are each for its share of the teacher's evaluations. The default is `dpmpp_2m` in 80 steps
+    over `arctan`, or `ctm` for a network that takes two times. A network of fewer timesteps knows no others, and all
+    are taken. Raises UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as
+    the table.
     """
     if asked is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
         solver = "ctm" if sampler.inputs.has_second_time else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
-    guidance = _guidance(sampler, asked, judged)
-    plan = sampler.compile(asked, guidance, shaping=None if _is_file(asked) else shaping_of(judged))
+    shaping = None if _is_file(asked) else shaping_of(judged)
+    plan = sampler.compile(asked, judged.guidance, shaping=shaping)
+    guidance = of_shares(judged.guidance, len(judged.steps), len(plan.steps))
+    if guidance != judged.guidance and not _is_file(asked):
+        plan = sampler.compile(asked, guidance, shaping=shaping)
     grid = plan.name.partition("@")[2].partition("(")[0]
     if grid in STRETCHED:
         raise UserError(
@@ -60,16 +63,6 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
             "give the teacher another grid, such as dpmpp_2m:80@arctan, or leave it out",
         )
     return plan
-
-
-def _guidance(sampler: Sampler, asked: str, judged: Plan) -> Guidance | None:
-    """The judged plan's guidance; weights of a gradient by evaluation are each for its share of the teacher's."""
-    form = judged.guidance
-    if not isinstance(form, Steer) or not isinstance(form.weight, tuple) or _is_file(asked):
-        return form
-    count = len(sampler.compile(asked, msgspec.structs.replace(form, weight=1.0)).steps)
-    weights = tuple(form.weight[i * len(form.weight) // count] for i in range(count))
-    return msgspec.structs.replace(form, weight=weights)
 
 
 def checked_teacher(

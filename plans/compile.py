@@ -105,11 +105,6 @@ def trace_plan(
         )
         for evaluation, table in zip(tracer.evaluations, tables.steps, strict=True)
     )
-    if isinstance(guidance, Steer) and isinstance(guidance.weight, tuple) and len(guidance.weight) != len(steps):
-        raise UserError(
-            f"steering with {len(guidance.weight)} weights along plan {name!r} of {len(steps)} evaluations",
-            "give one weight, or one for each evaluation",
-        )
     plan = Plan(
         schema=SCHEMA,
         name=name,

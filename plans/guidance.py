@@ -91,7 +91,7 @@ class Steer(Strict, frozen=True, tag="steer"):
     """Guidance by a gradient h that the network computes as its second output (`export.gradient.with_gradient`):
     x0' = x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
 
-    weight: w, or one for each evaluation.
+    weight: w, or one for each evaluation in turn, the last for all that follow.
     scale: s. "sigma2/alpha" is for h with respect to x: with h = grad log p(y | x) and weight 1 it makes samples of
         p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
         et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
@@ -256,6 +256,24 @@ def _weight(guidance: Cfg | CfgPlusPlus | Residual, evaluation: int, lam: float)
     if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
         return 1.0
     return _at(guidance.weight, evaluation)
+
+
+def of_shares(guidance: Guidance | None, evaluations: int, count: int) -> Guidance | None:
+    """The guidance of a plan of so many `evaluations`, for a plan of `count`: each weight is for its share of them."""
+
+    def spread(weight: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if not isinstance(weight, tuple):
+            return weight
+        return tuple(_at(weight, evaluation * evaluations // count) for evaluation in range(count))
+
+    if isinstance(guidance, Branches):
+        return Branches({branch: spread(weight) for branch, weight in guidance.weights.items()})
+    if isinstance(guidance, Cfg):
+        return Cfg(spread(guidance.weight), guidance.interval)
+    if isinstance(guidance, Steer):
+        besides = of_shares(guidance.guidance, evaluations, count)
+        return msgspec.structs.replace(guidance, weight=spread(guidance.weight), guidance=besides)
+    return guidance
 
 
 def _at(weight: float | tuple[float, ...], evaluation: int) -> float:

@@ -11,7 +11,7 @@ from fewstep.evaluation.teacher import CHECKED, LONGEST, checked_teacher, teache
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import Guidance, Steer
+from fewstep.plans.guidance import Cfg, Guidance, Steer
 from fewstep.plans.paths import PATHS
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
@@ -110,14 +110,17 @@ def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: 
     assert found.plan.name == "ddim:9" and found.check == TeacherCheck("ddim:9", None, None, 0)
 
 
-def test_weights_of_a_gradient_by_evaluation_are_for_shares_of_the_teachers() -> None:
-    facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", heads=2, steers="x")
+@pytest.mark.parametrize("form", [Steer, Cfg])
+def test_weights_by_evaluation_are_for_shares_of_the_teachers(form: type[Steer | Cfg]) -> None:
+    facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True, heads=2, steers="x")
 
     def compiled(name: str, guidance: Guidance, shaping: object = None) -> Plan:
         return compile_plan(name, facts, guidance)
 
-    judged = compile_plan("ddim:4", facts, Steer((1.0, 2.0, 0.0, 3.0)))
+    judged = compile_plan("ddim:4", facts, form((1.0, 2.0, 0.0, 3.0)))
     teacher = teacher_plan(SimpleNamespace(compile=compiled), "heun:41@arctan", judged)  # type: ignore[arg-type]
-    assert isinstance(teacher.guidance, Steer) and isinstance(teacher.guidance.weight, tuple)
+    assert isinstance(teacher.guidance, form) and isinstance(teacher.guidance.weight, tuple)
     assert len(teacher.guidance.weight) == len(teacher.steps)
     assert sorted(set(teacher.guidance.weight), key=teacher.guidance.weight.index) == [1.0, 2.0, 0.0, 3.0]
+    counts = [teacher.guidance.weight.count(weight) for weight in (1.0, 2.0, 0.0, 3.0)]
+    assert max(counts) - min(counts) <= 1

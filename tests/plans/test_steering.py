@@ -33,6 +33,11 @@ def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size)
         assert changed == pytest.approx(before.x0, rel=1e-12)
 
 
+def test_the_last_weight_is_for_all_evaluations_that_follow():
+    short, long = (compile_plan("ddim:4", STEERED, Steer(weights)) for weights in ((1.0, 2.0), (1.0, 2.0, 2.0, 2.0)))
+    assert short.steps == long.steps
+
+
 def test_the_scale_of_a_gradient_follows_what_it_is_by():
     for by, scale in (("x", "sigma2/alpha"), ("x0", "variance")):
         facts = replace(STEERED, steers=by)
@@ -47,8 +52,6 @@ def test_steering_by_one_output_says_how_to_export():
     expert = NetworkFacts("noisy", 0.0, DENOISING.prediction, 2, "x0")
     with pytest.raises(UserError, match="steering by gradients by x and x0"):
         compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
-    with pytest.raises(UserError, match="steering with 2 weights along plan 'ddim:4' of 4 evaluations"):
-        compile_plan("ddim:4", STEERED, Steer((1.0, 0.0)))
     with pytest.raises(UserError, match="without perturbed attention"):
         compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))
     with pytest.raises(UserError, match="has no weight"):
