@@ -35,6 +35,7 @@ from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.on_demand import close
+from fewstep.rollouts.token_course import TokenCourse
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
@@ -128,7 +129,7 @@ def _calibrate(
 def _refuse_lost(
     bodies: Mapping[str, CalibratedBody],
     refined: Mapping[str, SearchResult],
-    course: Course,
+    course: Course | TokenCourse,
     failed: dict[str, UserError],
 ) -> None:
     """Into `failed` go the errors of bodies that lose what guidance multiplies. UserError if no body is left."""

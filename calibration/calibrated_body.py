@@ -7,6 +7,7 @@ deployed makes samples in the closed loop, and they are compared with float32's 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from fewstep.lowering.quantize import LoweredBody, as_it_is
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
 from fewstep.rollouts.on_demand import close
 from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
+from fewstep.rollouts.token_course import TokenCourse, open_token_course
 from fewstep.rollouts.trajectories import BATCH
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
@@ -51,11 +54,13 @@ def judging_seeds(trajectories: int) -> range:
     return SELECTION_SEEDS[FIRST:][: min(MOST, trajectories)]
 
 
-def judging_course(task: Task, plan: Plan, progress: Progress = SILENT) -> Course:
+def judging_course(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Course | TokenCourse:
     """The samples of float32 that all bodies are compared with. `plan` has the range groups of the counts."""
     sampler = body_by_rows(task.sampler) if _is_large(task) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
+    if isinstance(plan, TokenPlan):
+        return open_token_course(sampler, plan, seeds, task.conditions, shown)
     course = open_course(task.among(sampler), plan, seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
         course = replace(course, differences=float_differences(course, sampler.denoiser))
@@ -68,7 +73,7 @@ def make_each(
     targets: Sequence[Target],
     tables: Mapping[bool, RangesTable],
     moments: Moments,
-    course: Course,
+    course: Course | TokenCourse,
     writer: Writer | None,
     check: Check,
     failed: dict[str, UserError],
@@ -105,7 +110,9 @@ def make_each(
     return bodies
 
 
-def judged(body: LoweredBody, table: RangesTable, target: Target, course: Course, by_rows: bool = False) -> Trial:
+def judged(
+    body: LoweredBody, table: RangesTable, target: Target, course: Course | TokenCourse, by_rows: bool = False
+) -> Trial:
     """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
 
     by_rows: a large body sees the samples of the course one by one.
@@ -113,20 +120,26 @@ def judged(body: LoweredBody, table: RangesTable, target: Target, course: Course
     network = open_lowered(body.graph, target)
     if by_rows:
         network = row_by_row(network, body.graph.inputs)
-    psnr = course.quality(course.run([network] * course.groups))
+    networks = [network] * course.groups
+    made: Any = course.run(networks)
+    psnr = course.quality(made)
     if not np.isfinite(psnr).all():
         what = f"samples in int8 for {target.name} are not finite"
         raise UserError(what, "calibrate with other --ranges, or for another --target")
     mean, p5 = round(float(psnr.mean()), 2), round(float(np.percentile(psnr, 5)), 2)
-    guidance, condition = (_worst(each) for each in body_differences(course, [network] * course.groups))
+    if isinstance(course, TokenCourse):
+        return Trial(table.method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))
+    guidance, condition = (_worst(each) for each in body_differences(course, networks))
     return Trial(table.method, mean, p5, len(psnr), is_chosen=True, guidance=guidance, condition=condition)
 
 
-def loses_guidance(each: CalibratedBody, refined: SearchResult | None, course: Course) -> UserError | None:
+def loses_guidance(
+    each: CalibratedBody, refined: SearchResult | None, course: Course | TokenCourse
+) -> UserError | None:
     """The reason not to deploy a body: at a guided step it loses what guidance multiplies. A precision map is judged
     where the body of all int8 is lost."""
     difference, target = each.trial.guidance, each.variants.target
-    if refined is not None and difference is not None and is_lost(difference):
+    if isinstance(course, Course) and refined is not None and difference is not None and is_lost(difference):
         networks: list[LoadedGraph] = []
         for until, body in refined.graphs:
             networks += [open_lowered(body.graph, target)] * (until - len(networks))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from fewstep.calibration.failed_bodies import body_of
 from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
@@ -19,6 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
 from fewstep.plans.plan import DENOISER, Plan, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
+from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.ranges.methods import lambda_edges
 from fewstep.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.rollouts.on_demand import OpeningOnDemand
@@ -31,7 +33,7 @@ from fewstep.runtime.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.loading import load
 from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.request import SCHEDULER
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampler import PLAN, Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
@@ -45,7 +47,6 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """
     whole = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
-    whole.bundle.check_continuous("calibrate")
     plan, sampler = _plan(options, whole), whole.of(network)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
@@ -153,12 +154,20 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
     return tuple(chosen)
 
 
-def _plan(options: CalibrateOptions, sampler: Sampler) -> Plan:
+def _plan(options: CalibrateOptions, sampler: Sampler) -> Any:
     """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance."""
     guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
     default = GUIDANCE if guided and not options.plan.endswith(".json") else None
     weight = default if options.guidance is None else options.guidance
-    plan = sampler.compile(options.plan, weight, shaping=clip_to(options.clip))
+    is_usual = bool(sampler.bundle.manifest.vocabulary) and options.plan == PLAN
+    plan: Plan | TokenPlan = sampler.compile(USUAL if is_usual else options.plan, weight, shaping=clip_to(options.clip))
+    if isinstance(plan, TokenPlan):
+        if any(step.reveal == 0 or step.threshold is not None or step.bound is not None for step in plan.steps):
+            what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"
+            raise UserError(what, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
+        if options.quality or options.speed:
+            raise UserError("a precision map of a token denoiser", "leave --quality and --speed out")
+        return plan
     clip = _own_clip(sampler) if shaping_of(plan) is None else None
     if clip is not None:
         LOG.warning(

@@ -9,7 +9,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, with_grid
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE
 from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
@@ -18,7 +18,6 @@ from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
-TOKEN_PLAN = "maskgit:8"  # of token denoisers
 OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
 
 
@@ -59,7 +58,7 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     image."""
     manifest = sampler.bundle.manifest
     if manifest.vocabulary:
-        return TOKEN_PLAN
+        return next((each.plan for each in (sampler.body, *manifest.bodies.values()) if each.plan), USUAL)
     calibrated = _calibrated(manifest, sampler.body)
     name = None if calibrated is None else calibrated.plan
     file = None if name is None else manifest.plans.get(name)

@@ -12,6 +12,9 @@ def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
     for each in trials:
         if each.is_chosen:
             yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB, {counted(each.seeds, 'seed')}"
+            if each.tokens is not None:
+                differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
+                yield f"{differ} of the likeliest tokens differ at float32's states; {same} are the same at the end"
             for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
                 if difference is not None:
                     yield f"{kind} at its worst: {said(difference)}"

@@ -34,6 +34,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.spec import PURE_NOISE
+from fewstep.plans.tokens import decode_tokens, is_token_plan
 from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_command
@@ -261,7 +262,13 @@ def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[
 
 
 def _plan(bundle: Bundle, file: str) -> PlanContents:
-    plan = decode(bundle.read(file), file)
+    content = bundle.read(file)
+    if is_token_plan(content):
+        tokens = decode_tokens(content, file)
+        said = None if tokens.guidance is None else describe(tokens.guidance)
+        branches = sum(len(step.branches) for step in tokens.steps)
+        return PlanContents(file, len(tokens.steps), len(tokens.steps), branches, 1, said, is_stochastic=True)
+    plan = decode(content, file)
     return PlanContents(
         file=file,
         steps=len(plan.steps),

@@ -17,6 +17,7 @@ from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.tokens import LOGITS, TokenPlan, decode_tokens, is_token_plan
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.interface import difference
@@ -160,11 +161,13 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
         if file not in sound:
             continue
         try:
-            plan = decode((bundle.path / file).read_bytes(), file)
+            content = (bundle.path / file).read_bytes()
+            plan = decode_tokens(content, file) if is_token_plan(content) else decode(content, file)
         except UserError as error:
             yield Damage(error.what, command)
             continue
-        if (plan.schedule, plan.prediction) != (fingerprint, manifest.prediction):
+        prediction = LOGITS if isinstance(plan, TokenPlan) else plan.prediction
+        if (plan.schedule, prediction) != (fingerprint, manifest.prediction):
             yield Damage(f"{file} is a plan for another denoiser", command)
 
 

@@ -119,7 +119,7 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     """The first of the operations `names`, which see x itself, and the last of them, which reach the prediction.
 
     Transposed convolutions are layers too: an operation behind the first of them is no first layer, and an operation
-    before the last of them is no last layer.
+    before the last of them is no last layer. Tokens enter by an embedding, which is their first layer and stays float.
     """
     optional = {value.name for value in graph.optional}  # a layer's LoRA stands beside it
     layers = {
@@ -129,7 +129,8 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
     ends = (name for name in _ends(graph) if not name.startswith(NEXT))  # rings reach later runs
-    return (_met_first([X], forwards, layers) | _met_first(ends, backwards, layers)) & frozenset(names)
+    seen = [value.name for value in graph.inputs if value.name == X and value.dtype.kind == "f"]
+    return (_met_first(seen, forwards, layers) | _met_first(ends, backwards, layers)) & frozenset(names)
 
 
 def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:

@@ -182,8 +182,8 @@ def group_of(lam: float | None, groups: Sequence[float]) -> int:
 
 
 def shaping_of(plan: Plan) -> Shaping | None:
-    """That of its steps, of which some may have none."""
-    return next((step.shaping for step in plan.steps if step.shaping is not None), None)
+    """That of its steps, of which some may have none, as all of a token plan do."""
+    return next((own for step in plan.steps if (own := getattr(step, "shaping", None)) is not None), None)
 
 
 def regroup(plan: Plan, groups: Edges) -> Plan:

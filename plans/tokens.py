@@ -26,6 +26,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Prediction, Strict, Vocabulary
 
 SCHEMA = 1  # of token plans
+USUAL = "maskgit:8"  # the plan of a token denoiser where none is named
 LOGITS = "logits"  # the prediction of a token denoiser
 IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
 

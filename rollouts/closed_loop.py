@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
 from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.plans.transforms.chained import chained
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
@@ -50,9 +51,9 @@ RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and
 Feeds = Mapping[str, NDArray[Any]]
 
 
-def runs_of(plan: Plan) -> int:
+def runs_of(plan: Plan | TokenPlan) -> int:
     """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
-    return RUNS if any(bank.is_kept for bank in plan.banks) else 1
+    return RUNS if isinstance(plan, Plan) and any(bank.is_kept for bank in plan.banks) else 1
 
 
 @dataclass(frozen=True)

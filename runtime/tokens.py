@@ -24,14 +24,17 @@ AT_ONCE = 2**21  # probabilities in memory
 
 
 class TokenState(msgspec.Struct, frozen=True):
-    """A step with what it made. `ids` [B, *shape] have the mask id where `is_open`. `is_evaluated`: the network ran;
-    nothing changes at a step with nothing to reveal, and logits that are still true are read again."""
+    """A step with what it made of `u`, the network's input. `ids` [B, *shape] have the mask id where `is_open`.
+    `is_evaluated`: the network ran. It does not where there is nothing to reveal, and where it gave these logits
+    before."""
 
     index: int
     step: TokenStep
+    u: Ids
     ids: Ids
     is_open: NDArray[np.bool_]
     is_evaluated: bool
+    slots: None = None  # no token denoiser carries tensors
 
 
 class Candidates(msgspec.Struct, frozen=True):
@@ -80,7 +83,7 @@ def execute_tokens(
             ids, is_open = np.where(fresh, mask, ids), is_open | fresh
         if not np.array_equal(ids, before):
             seen = None
-        yield TokenState(index, step, ids, is_open, is_evaluated)
+        yield TokenState(index, step, before, ids, is_open, is_evaluated)
 
 
 def all_revealed(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
@@ -153,13 +156,13 @@ def _candidates(
         rows = logits[(slice(None), *places[start : start + size].T)].astype(np.float64)
         if not np.isfinite(rows).all():
             raise UserError("the denoiser's logits are not finite", "check its weights and conditions")
-        parts.append(_drawn(step, _guided(step, rows, mask), chances[start : start + size]))
+        parts.append(_drawn(step, guided_logs(step, rows, mask), chances[start : start + size]))
     return Candidates(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__struct_fields__)
     )
 
 
-def _guided(step: TokenStep, rows: Float64, mask: int) -> Float64:
+def guided_logs(step: TokenStep, rows: Float64, mask: int) -> Float64:
     """The logarithm of the guided probabilities [M, V] of logits [branches, M, V]."""
     if mask < rows.shape[-1]:
         rows[..., mask] = -np.inf
@@ -179,21 +182,21 @@ def _drawn(step: TokenStep, logs: Float64, chances: Float64) -> Candidates:
     every = np.arange(len(logs))
     if step.temperature not in (0.0, 1.0):
         logs = _log_softmax(logs / step.temperature)
-    share = np.exp(logs)
     if step.temperature == 0.0:
         ids = logs.argmax(1)
     else:
+        share = np.exp(logs)
         sums = share.cumsum(1)
         last = share.shape[1] - 1 - (share[:, ::-1] > 0).argmax(1)
         ids = np.minimum((sums <= (chances * sums[:, -1])[:, None]).sum(1), last)
-    probability = share[every, ids]
+    probability = np.exp(logs[every, ids])
     if step.score == "probability":
         score = logs.max(1)
     elif step.score == "margin":
-        ends = np.partition(share, -2, axis=1)
-        score = ends[:, -1] - ends[:, -2]
+        ends = np.exp(np.partition(logs, -2, axis=1)[:, -2:])
+        score = ends[:, 1] - ends[:, 0]
     elif step.score == "entropy":
-        score = np.where(share > 0, share * np.where(share > 0, logs, 0.0), 0.0).sum(1)
+        score = (np.exp(logs) * np.where(np.isfinite(logs), logs, 0.0)).sum(1)
     else:
         score = logs[every, ids]
     return Candidates(ids, score, probability)

@@ -45,7 +45,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.manifest.bodies[name].trials:
-                if trial.is_chosen and not trial.psnr >= LEAST_PSNR:
+                if trial.is_chosen and trial.tokens is None and not trial.psnr >= LEAST_PSNR:
                     LOG.warning("%s", only(name, trial.psnr).rstrip("."))
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))

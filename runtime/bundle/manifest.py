@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
 from fewstep.runtime.bundle.lora_slots import LoraSlots
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
@@ -81,6 +82,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     percentile of samples of `seeds` seeds. `guidance` and `condition` are of the step at which int8 keeps least of
     cond - uncond, and of the change that another condition makes; None where there is no such difference.
 
+    Of a token denoiser `psnr` and `p5` are of logarithms of probabilities: their variance over their error, in dB.
+
     Earlier versions chose among several trials. They also tried to take the mean error of the output out, and to leave
     thin convolutions in float. They noted how much of the error was one number for each channel (`shift`).
     """
@@ -95,6 +98,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     in_float: tuple[str, ...] = ()
     guidance: Difference | None = None
     condition: Difference | None = None
+    tokens: TokenAgreement | None = None
 
 
 class Body(Strict, frozen=True):

@@ -1,0 +1,103 @@
+"""int8 of token denoisers: counted along a token plan, judged by likeliest tokens at float32's states."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.main import main
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.selection import considered_ops
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import regroup
+from fewstep.rollouts.metrics import CEILING
+from fewstep.rollouts.token_course import open_token_course
+from fewstep.runtime.loading import load
+from tests.export.test_tokens import SOURCE
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8_tokens")
+    (folder / "coded.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def made(bundle):
+    return calibrate(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
+
+
+def test_the_embedding_and_the_head_stay_float(bundle):
+    graph = io.load(load(bundle).bundle.graph(load(bundle).body.graph), root=bundle)
+    assert [reason.partition(":")[0] for _, reason in considered_ops(graph)] == ["", "first or last layer"]
+
+
+def test_a_body_has_groups_by_the_masked_share_and_is_judged_by_tokens(made, bundle):
+    body = made.manifest.bodies["int8-cpu-x86"]
+    assert body.plan == "maskgit:8" and len(body.groups) == 7  # the guided plan, where none is named
+    (trial,) = body.trials
+    assert trial.psnr > 25 and trial.guidance is None
+    assert trial.tokens.disagreement < 0.08 and len(trial.tokens.steps) == 8
+    assert all(0 <= divergence < 0.02 for _, divergence in trial.tokens.steps)
+    float32, int8 = load(bundle), load(bundle, body="int8-cpu-x86")
+    assert len({step.group for step in int8.compile("maskgit:8", 2.0).steps}) == 8
+    x, y = (each.sample("llada:4", range(16), {"class": [1] * 16}, guidance=2.0) for each in (float32, int8))
+    assert (x == y).mean() > 0.8
+
+
+def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
+    sampler = load(bundle)
+    plan = regroup(sampler.compile("maskgit:4", 2.0), (0.0,))
+    course = open_token_course(sampler, plan, range(3))
+    assert course.groups == 2
+
+    def own(feeds):
+        return sampler.denoiser({name: value for name, value in feeds.items() if name != "group"})
+
+    itself = course.run([own, own])
+    agreement = course.agreement(itself)
+    assert (agreement.disagreement, agreement.same) == (0.0, 1.0)
+    assert (course.quality(itself) == CEILING).all()
+
+    def mirrored(feeds):
+        return {name: -value for name, value in own(feeds).items()}
+
+    late = course.run([own, mirrored])  # in the last steps alone
+    steps = course.agreement(late).steps
+    groups = [step.group for step in plan.steps]
+    assert [share > 0.5 for share, _ in steps] == [group == 1 for group in groups]
+    assert (course.quality(late) < 10).all()
+    logs = course._pairs(late)[-1]
+    expected = (np.exp(logs[1]) * (logs[1] - logs[2])).sum(1).mean()
+    assert steps[-1][1] == pytest.approx(expected, abs=1e-6) and expected > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"plan": "mdlm:8"}, "may leave evaluations out.*maskgit:8"),
+        ({"plan": "block_dynamic(size=6):4"}, "may leave evaluations out"),
+        ({"quality": "40"}, "a precision map of a token denoiser"),
+        ({"plan": "ddim:4"}, "is for continuous samples"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(bundle, changed, said):
+    with pytest.raises(UserError, match=said):
+        calibrate(CalibrateOptions(bundle, trajectories=2, target=("cpu-x86",), **changed))
+
+
+def test_verbs_show_the_agreement(made, bundle, tmp_path, capsys):
+    assert main(["inspect", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "of the likeliest tokens differ at float32's states" in printed and "plan maskgit:8" in printed
+    assert main(["verify", str(bundle)]) == 0
+    assert main(["run", str(bundle), "--precision", "int8", "-c", "class=0", "-o", str(tmp_path / "x.npy")]) == 0
+    assert "maskgit:8 in int8" in capsys.readouterr().out
+    (file,) = made.manifest.plans.values()
+    assert msgspec.json.decode((bundle / file).read_bytes())["vocabulary"] == 16
