@@ -8,7 +8,7 @@ one runtime. Turing gets none: TensorRT-RTX multiplies no float32 matrices there
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,16 +18,18 @@ import msgspec
 from fewstep.engines.batches import BATCH, profile_of, read_sizes
 from fewstep.engines.build_engine import BuildOrder, build_engine
 from fewstep.engines.builders import STRICT, EngineBuilder, Flags, builder_of
-from fewstep.engines.by_hand import script
+from fewstep.engines.by_hand import HEAD, script
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.engine_key import EngineKey
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.networks import alone, networks, said, with_network
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -94,40 +96,61 @@ class EngineRequest:
     body: str
     device: str
     is_up_to_date: bool
+    network: str = DENOISER
+
+
+@dataclass(frozen=True)
+class NetworkBuild:
+    """The engines of one network: `bundle` is as if it had no other."""
+
+    network: str
+    bundle: Bundle
+    name: str
+    body: Body
+    orders: tuple[BuildOrder, ...]
 
 
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the missing engines, and commit them all at once. UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
-        bundle = _opened(options)
-        name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
-        orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
-        present = [_present(bundle, order.key) for order in orders]
-        built = []
-        for done, (order, engine) in enumerate(zip(orders, present, strict=True), 1):
-            if engine is None:
-                built.append(build_engine(writer, builder, order, options.bundle, options.timeout))
-            else:
-                LOG.info("the engine of %s for %s is up to date", order.body, order.key.device)
-            note = "" if engine is None else " (up to date)"
-            progress(f"engine of {order.body} for {order.key.device}{note}", done, len(orders))
-        manifest = bundle.manifest
-        if built or name not in manifest.bodies:
-            manifest = _commit(writer, manifest, options, name, body, built)
-    return Build(manifest, tuple(built), tuple(engine for engine in present if engine is not None))
+        manifest, built, kept = open_bundle(options.bundle).manifest, list[EngineEntry](), list[EngineEntry]()
+        parts = [_part(options, builder, each, writer) for each in _each(options)]
+        changed, total = manifest, sum(len(part.orders) for part in parts)
+        for part in parts:
+            new = []
+            for order in part.orders:
+                what = f"{said(part.network, order.body)} for {order.key.device}"
+                if (engine := _present(part.bundle, order.key)) is None:
+                    new.append(build_engine(writer, builder, order, options.bundle, options.timeout))
+                else:
+                    LOG.info("the engine of %s is up to date", what)
+                    kept.append(engine)
+                done = len(built) + len(new) + len(kept)
+                progress(f"engine of {what}{'' if engine is None else ' (up to date)'}", done, total)
+            changed, built = _added(changed, part, new), [*built, *new]
+        if changed != manifest:
+            provenance = manifest.provenance
+            devices = tuple(dict.fromkeys(each.device for each in built))
+            commands = (*provenance.commands, _command(options, devices))
+            provenance = msgspec.structs.replace(provenance, commands=commands)
+            manifest = writer.commit(msgspec.structs.replace(changed, provenance=provenance))
+    return Build(manifest, tuple(built), tuple(kept))
 
 
 def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """What `build` would do, without doing it."""
-    builder = check_options(options)
-    bundle = _opened(options)
-    name_and_body = _body(options, builder, bundle)
-    if name_and_body is None:  # the body would be made first, so that it has no engine yet
-        devices = builder.targets(options.device, _flags(options)) if builder.module else {}
-        return tuple(EngineRequest(FLOAT16, device, False) for device in devices)
-    orders = _orders(options, builder, bundle, *name_and_body, bundle.manifest.files)
-    return tuple(EngineRequest(each.body, each.key.device, _present(bundle, each.key) is not None) for each in orders)
+    builder, requests = check_options(options), list[EngineRequest]()
+    for network, bundle in _each(options):
+        name_and_body = _body(options, builder, bundle)
+        if name_and_body is None:  # the body would be made first, so that it has no engine yet
+            devices = builder.targets(options.device, _flags(options)) if builder.module else {}
+            requests += [EngineRequest(FLOAT16, device, False, network) for device in devices]
+            continue
+        for each in _orders(options, builder, bundle, *name_and_body, bundle.manifest.files):
+            is_there = _present(bundle, each.key) is not None
+            requests.append(EngineRequest(each.body, each.key.device, is_there, network))
+    return tuple(requests)
 
 
 def by_hand(options: BuildOptions) -> str:
@@ -135,23 +158,34 @@ def by_hand(options: BuildOptions) -> str:
     builder = check_options(options)
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
-    bundle = _opened(options)
-    name_and_body = _body(options, builder, bundle)
-    if name_and_body is None:
-        fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
-        raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
-    name, body = name_and_body
-    graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
-    graphs |= graph_names(name, body)
-    profile = _profile(options, body.graph, bundle.manifest)
-    return script(graphs, body, bundle.manifest.conditions, profile, _flags(options))
+    text = HEAD
+    for network, bundle in _each(options):
+        name_and_body = _body(options, builder, bundle)
+        if name_and_body is None:
+            fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
+            raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
+        name, body = name_and_body
+        graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
+        graphs |= graph_names(name, body)
+        profile = _profile(options, body.graph, bundle.manifest)
+        text += script(graphs, body, bundle.manifest.conditions, profile, _flags(options), network)
+    return text
 
 
-def _opened(options: BuildOptions) -> Bundle:
+def _each(options: BuildOptions) -> Iterator[tuple[str, Bundle]]:
+    """The networks of the bundle by name, each as a bundle of its own."""
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("build")
     bundle.check_continuous("build")
-    return bundle
+    for name in networks(bundle.manifest):
+        yield name, bundle.network(name)
+
+
+def _part(options: BuildOptions, builder: EngineBuilder, own: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
+    """What is to build for a network. A float16 body that is missing is written."""
+    network, bundle = own
+    name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
+    orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
+    return NetworkBuild(network, bundle, name, body, orders)
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:
@@ -213,7 +247,7 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
 
 
 def _orders(
-    options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: dict[str, str]
+    options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: Mapping[str, str]
 ) -> tuple[BuildOrder, ...]:
     """All engines to build: for each device the engines of the prologue and of the body's graphs."""
     if builder.module is None:
@@ -239,7 +273,9 @@ def _orders(
     return tuple(orders)
 
 
-def _order(name: str, graph: GraphFile, key: EngineKey, hashes: dict[str, str], is_reduced: bool = False) -> BuildOrder:
+def _order(
+    name: str, graph: GraphFile, key: EngineKey, hashes: Mapping[str, str], is_reduced: bool = False
+) -> BuildOrder:
     weights = tuple(hashes[file] for file in graph.data)
     taken = {
         name for tensor in graph.inputs for size in tensor.shape if isinstance(size, str) for name in parsed(size)[1]
@@ -272,22 +308,14 @@ def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
     return None
 
 
-def _commit(
-    writer: Writer, manifest: Manifest, options: BuildOptions, name: str, body: Body, engines: Sequence[EngineEntry]
-) -> Manifest:
-    """Commit the new engines, which replace engines of the same body and device."""
+def _added(manifest: Manifest, part: NetworkBuild, engines: list[EngineEntry]) -> Manifest:
+    """The manifest with the body of a network, and new engines, which replace engines of the same body and device."""
+    own = alone(manifest, part.network)
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
-    others = (engine for engine in manifest.engines if (engine.body, engine.backend, engine.device) not in new)
-    provenance = manifest.provenance
-    commands = (*provenance.commands, _command(options, tuple(dict.fromkeys(each.device for each in engines))))
-    return writer.commit(
-        msgspec.structs.replace(
-            manifest,
-            bodies={**manifest.bodies, name: body},
-            engines=(*others, *engines),
-            provenance=msgspec.structs.replace(provenance, commands=commands),
-        )
-    )
+    others = (engine for engine in own.engines if (engine.body, engine.backend, engine.device) not in new)
+    bodies = {**own.bodies, part.name: part.body}
+    own = msgspec.structs.replace(own, bodies=bodies, engines=(*others, *engines))
+    return with_network(manifest, part.network, own)
 
 
 def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from fewstep.engines.builders import Flags
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, TensorEntry
 from fewstep.runtime.sizes import dimension
 
@@ -25,14 +26,21 @@ Profile = dict[str, tuple[int, int, int]]  # (least, preferred, greatest) batch 
 
 
 def script(
-    graphs: dict[str, GraphEntry], body: Body, conditions: Sequence[Condition], profile: Profile, flags: Flags
+    graphs: dict[str, GraphEntry],
+    body: Body,
+    conditions: Sequence[Condition],
+    profile: Profile,
+    flags: Flags,
+    network: str = DENOISER,
 ) -> str:
-    """The script for these graphs, by the names of their engines. `profile`: see `batches.profile_of`."""
-    return HEAD + "".join(
-        f"\n# {name}\n{_line(command)}\n"
+    """The commands for these graphs of a network, by the names of their engines; HEAD begins the script. `profile`: see
+    `batches.profile_of`."""
+    before = "" if network == DENOISER else f"{network}/"
+    return "".join(
+        f"\n# {before}{name}\n{_line(command)}\n"
         for name, graph in graphs.items()
         for command in (
-            _trtexec(name, graph, profile, flags),
+            _trtexec(before + name, graph, profile, flags),
             _polygraphy(name, graph, body, conditions, profile, flags),
         )
     )

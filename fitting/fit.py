@@ -26,7 +26,7 @@ from fewstep.plans.plan import Fitted, Plan
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.fitted_plans import FITTED, graph_of_fit
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.opening import opened
 
@@ -151,8 +151,7 @@ def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
     assert result.plan is not None
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         bundle = open_bundle(options.bundle)
-        body = bundle.manifest.bodies.get(task.body)
-        if body is None or bundle.manifest.files[body.graph.file] != task.graph:
+        if graph_of_fit(bundle.manifest, task.body) != task.graph:
             raise UserError(f"{task.body} of {options.bundle} was changed while a plan was fitted", "fit it again")
         keep(writer, bundle, result, result.plan, options.command("fit"))
 

@@ -20,7 +20,7 @@ from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.fitted_plans import readable
+from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
@@ -55,15 +55,19 @@ class FitTask:
 
     @property
     def graph(self) -> str:
-        """The SHA-256 of the body's graph."""
-        return self.bundle.manifest.files[self.sampler.body.graph.file]
+        """What is fitted to, as `graph_of_fit` says it."""
+        graph = graph_of_fit(self.bundle.manifest, self.body)
+        assert graph is not None, "it is opened"
+        return graph
 
 
 def open_task(options: FitOptions) -> FitTask:
     """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
     bundle = open_bundle(options.bundle)
-    bundle.check_one_network("fit")
     bundle.check_continuous("fit")
+    if bundle.manifest.carried:
+        what = f"{options.bundle} carries {bundle.manifest.carried[0].name!r} from run to run"
+        raise UserError(what, "fit takes denoisers without: run a plan by its name")
     body = choose_body(bundle, options.precision, named(options.backend, options.threads))
     if "float32" not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body for the teacher"

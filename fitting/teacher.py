@@ -44,9 +44,10 @@ def taught(
 def identity(sampler: Sampler) -> bytes:
     """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
     version and the processor."""
-    manifest, body = sampler.bundle.manifest, sampler.body
-    graphs = [*body.graphs, manifest.prologue, manifest.conditioner]
-    files = [file for graph in graphs if graph is not None for file in (graph.file, *graph.data)]
+    manifest, each = sampler.bundle.manifest, (sampler, *sampler.experts.values())
+    ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
+    graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
+    files = [file for graph in graphs for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
     facts = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))

@@ -16,6 +16,7 @@ from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import graph_of_fit
 from fewstep.runtime.options import Options
 
 Entry = TypeVar("Entry", bound=GraphEntry)
@@ -58,8 +59,9 @@ def pack(options: PackOptions) -> Manifest:
         }
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
+        packed = msgspec.structs.replace(manifest, **own, networks=networks, files=dict(writer.files))
         fitted = tuple(
-            _fitted(writer, bundle, each, own["bodies"].get(each.body))
+            _fitted(writer, bundle, each, packed)
             for each in manifest.fitted
             if each.body in chosen or each.body == "float32"  # whose plans other bodies run, too
         )
@@ -68,9 +70,7 @@ def pack(options: PackOptions) -> Manifest:
         provenance = manifest.provenance
         return writer.commit(
             msgspec.structs.replace(
-                manifest,
-                **own,
-                networks=networks,
+                packed,
                 plans=plans,
                 fitted=fitted,
                 scheduler=None if manifest.scheduler is None else _copy_file(writer, bundle, manifest.scheduler),
@@ -102,13 +102,12 @@ def _own(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any
     }
 
 
-def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, body: Body | None) -> FittedPlan:
+def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
     """A plan that was fitted to a body, which has its weights in another file now and computes the same, or which is
     not packed."""
-    plan = decode(bundle.read(entry.file), entry.file)
-    if plan.fitted is not None and body is not None:
-        former = bundle.manifest.files[bundle.body(entry.body).graph.file]
-        graph = writer.files[body.graph.file] if plan.fitted.graph == former else plan.fitted.graph
+    plan, graph = decode(bundle.read(entry.file), entry.file), graph_of_fit(packed, entry.body)
+    if plan.fitted is not None and graph is not None:
+        graph = graph if plan.fitted.graph == graph_of_fit(bundle.manifest, entry.body) else plan.fitted.graph
         plan = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(plan.fitted, graph=graph))
     name = f"fitted-{entry.evaluations}-{entry.body}"
     return msgspec.structs.replace(entry, file=writer.add(encode(plan), "plans", name, ".json"))

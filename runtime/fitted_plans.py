@@ -6,6 +6,7 @@ another denoiser or guidance other plans are nearer to the teacher.
 """
 
 from collections.abc import Iterable
+from hashlib import sha256
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
@@ -14,7 +15,8 @@ from fewstep.plans.plan import FITTED as SOLVER
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.fit_command import fit_command
-from fewstep.runtime.bundle.manifest import Body, FittedPlan
+from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
+from fewstep.runtime.bundle.networks import alone, networks
 from fewstep.runtime.bundle.reading import Bundle
 
 FITTED = f"{SOLVER}:"  # of a plan's name
@@ -100,6 +102,15 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
         fault = f"to another denoiser than {bundle.path} holds"
     if fault:
         raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or fit one: {fit}")
+
+
+def graph_of_fit(manifest: Manifest, body: str) -> str | None:
+    """The SHA-256 of a body's last graph, or of those of all networks; None where the body is not there."""
+    own = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
+    hashes = [manifest.files[each.graph.file] for each in own if each is not None]
+    if len(hashes) < 2:
+        return hashes[0] if hashes else None
+    return sha256("".join(hashes).encode()).hexdigest()
 
 
 def _is_for_another(plan: Plan, body: str) -> bool:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
-from fewstep.engines.build import BuildOptions, build, by_hand, intended
+from fewstep.engines.build import BuildOptions, EngineRequest, build, by_hand, intended
 from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.runtime.backends import AHEAD, graph_of
+from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -25,18 +26,21 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: BuildOptions) -> Outcome:
     engines = intended(options)
-    lines = [f"{each.body} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}" for each in engines]
+    lines = [
+        f"{said(each.network, each.body)} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}"
+        for each in engines
+    ]
     lacking = [each for each in engines if not each.is_up_to_date]
     if lacking:
-        count, size = 2 * len(lacking), sum(_bytes(options.bundle, each.body) for each in lacking)
+        count, size = 2 * len(lacking), sum(_bytes(options.bundle, each) for each in lacking)
         lines.append(f"would write about {size / 1e6:.1f} MB in {count} files, an engine and its key each")
         lines.append("an engine takes minutes, which depend on its GPU and its graph: nothing tells them before")
     return Outcome(engines, tuple(lines or [f"nothing to compile for {options.backend}: only its body is needed"]))
 
 
-def _bytes(folder: Path, name: str) -> int:
+def _bytes(folder: Path, request: EngineRequest) -> int:
     """The size of an engine, about: the size of its graph, or half of float32's where there is no float16 graph yet."""
-    bundle = open_bundle(folder)
+    bundle, name = open_bundle(folder).network(request.network), request.body
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
     graph = graph_of(bundle, "float32" if half else name)
     size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))

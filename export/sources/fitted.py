@@ -46,10 +46,10 @@ def shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
 def with_fitted(writer: Writer, manifest: Manifest) -> Manifest:
     """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped.
 
-    They belong to any export of the same weights, since all compute the same.
+    They belong to any export of the same weights, since all compute the same. Beside experts none belongs.
     """
     source = manifest.provenance.source
-    if source not in NAMES:
+    if source not in NAMES or manifest.networks:
         return manifest
     kept, graph = [], writer.known[manifest.bodies[BODY].graph.file]
     for entry, plan in shipped_plans(source):

@@ -99,12 +99,6 @@ class Bundle:
         """One of the networks, as a bundle of its own."""
         return self if not self.manifest.networks else Bundle(self.path, alone(self.manifest, name))
 
-    def check_one_network(self, verb: str) -> None:
-        """UserError where there are several: the verb does not know them yet."""
-        if self.manifest.networks:
-            has = ", ".join(networks(self.manifest))
-            raise UserError(f"{self.path} has the networks {has}", f"{verb} takes bundles of one network")
-
     def check_continuous(self, verb: str) -> None:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
         if self.manifest.vocabulary:

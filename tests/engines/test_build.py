@@ -27,6 +27,7 @@ from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.conftest import with_earlier
 from tests.lowering.bodies.small_body import EDGES, body, prologue, table
+from tests.runtime.test_networks import with_expert
 
 needs_tensorrt_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -167,6 +168,26 @@ def test_a_preferred_batch_that_is_not_given_lies_between_the_others(
     worker.write_text(COPY)
     options = BuildOptions(bundle, device=("sm89",), min_batch=least, opt_batch=preferred, max_batch=greatest)
     assert sidecar(bundle, build(options).built[-1]).built_from.batches == batches
+
+
+def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None:
+    worker.write_text(COPY)
+    with_expert(bundle, inputs={})
+    options = BuildOptions(bundle, device=("sm89",))
+    bodies = ("prologue", "int8-tensorrt")
+    expected = [(name, network) for network in ("noisy", "denoiser") for name in bodies]
+    assert [(each.body, each.network) for each in intended(options)] == expected
+    built = build(options)
+    assert built_and_kept(built) == ([f"{name} sm89" for name, _ in expected], [])
+    manifest = open_bundle(bundle).manifest
+    for own in (manifest, manifest.networks["noisy"]):
+        assert [engine.body for engine in own.engines] == list(bodies)
+    assert len(manifest.provenance.commands) == 1
+    before = content(bundle)
+    assert built_and_kept(build(options)) == ([], [f"{name} sm89" for name, _ in expected])
+    assert content(bundle) == before
+    half = build(BuildOptions(bundle, backend="onnxruntime-cuda", precision="float16")).manifest
+    assert half.bodies["float16"] == half.networks["noisy"].bodies["float16"]
 
 
 def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Path, worker: Path) -> None:

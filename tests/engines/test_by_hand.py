@@ -11,6 +11,7 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.engines.build import BuildOptions, by_hand
 from fewstep.plans.errors import UserError
+from tests.runtime.test_networks import with_expert
 
 
 @pytest.fixture
@@ -51,6 +52,15 @@ def test_each_graph_is_built_and_compared(bundle: Path) -> None:
         *("--pool-limit", "workspace:512M", "--atol", "0.05", "--rtol", "0.05"),
     ]
     assert found[1][found[1].index("--val-range") + 1] == "label:[0,2]"
+
+
+def test_each_network_has_commands_of_its_own(bundle: Path) -> None:
+    with_expert(bundle)
+    lines = commands(by_hand(BuildOptions(bundle, "tensorrt")))
+    engines = [line[2].removeprefix("--saveEngine=by_hand/") for line in lines if line[0] == "trtexec"]
+    assert engines == ["noisy-prologue.engine", "noisy-int8-tensorrt.engine", "prologue.engine", "int8-tensorrt.engine"]
+    tolerances = [line[line.index("--atol") + 1] for line in lines if line[0] == "polygraphy"]
+    assert tolerances == ["0.0001", "0.05"] * 2
 
 
 def test_flags_of_the_device_are_passed_on(bundle: Path) -> None:

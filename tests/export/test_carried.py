@@ -11,6 +11,8 @@ import torch
 from fewstep.cli.verbs.bake import baked_lines
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -18,6 +20,8 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
 from fewstep.runs.population import population
 from fewstep.runs.stream import stream
+from fewstep.runs.tiles import Tiles, sample_tiles
+from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.loading import load
 from tests.export.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 
@@ -121,9 +125,11 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         lambda: sampler.sample_each(["ddim:2"], condition=one),
         lambda: population(sampler, "ddpm:2", lambda state: np.zeros(2), particles=2, condition=one),
         lambda: stream(sampler, plan="ddim:2", condition=one),
+        lambda: sample_tiles(sampler, "ddim:2", (BANDS, 2 * FRAMES), Tiles(4), condition=one),
+        lambda: fit(FitOptions(bundle, steps=2)),
     ]
     for attempt in attempts:
-        with pytest.raises(UserError, match="carries 'past' from run to run; run it by sample, steps or carry_on"):
+        with pytest.raises(UserError, match="carries 'past' from run to run; (run it by sample, steps or|fit takes)"):
             attempt()
     _, carried = sampler.carry_on("ddim:2", condition=one)
     with pytest.raises(UserError, match=r"carried has 'past' \[1, 16, 3\], not \[2, 16, 3\]"):
@@ -132,6 +138,28 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         sampler.sample("ddim:3", [0], one, carried=carried)
     with pytest.raises(UserError, match="reads 'past' in branch 'uncond', which slot 0 does not have"):
         sampler.sample("ddim:2", [0], one, 2.0, carried=carried)
+
+
+def test_a_part_that_is_held_and_a_run_that_is_cut_move_slots_with_their_samples(bundle: Path) -> None:
+    sampler, one = load(bundle), {"label": [1]}
+    _, carried = sampler.carry_on("ddim:3", [0], one)
+    plain, after = sampler.carry_on("ddim:3", [1], one, carried=carried)
+    stop = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        sampler.carry_on("ddim:3", [1], one, carried=carried, cancel=lambda: next(stop))
+    again, same = sampler.carry_on("ddim:3", [1], one, carried=carried)
+    np.testing.assert_array_equal(again, plain)  # a run that was cut has left its past as it was
+    for own, other in zip(same.banks["past"], after.banks["past"], strict=True):
+        np.testing.assert_array_equal(own.value, other.value)
+    mask = np.zeros((BANDS, FRAMES), np.float32)
+    mask[:, : FRAMES // 2] = 1
+    hold = Hold(np.full((BANDS, FRAMES), 0.5, np.float32), mask)
+    held, left = sampler.carry_on("ddim:3", [1], one, carried=carried, hold=hold)
+    assert (held[0][mask == 1] == 0.5).all() and np.abs(held - plain)[0][mask == 0].max() > 1e-3
+    *_, last = sampler.steps("ddim:3", [1], one, carried=carried, hold=hold)
+    np.testing.assert_array_equal(last.u, held)  # the evaluation that ends a chunk sees the part that is held
+    np.testing.assert_array_equal(last.slots.banks["past"][3].value, left.banks["past"][3].value)
+    assert np.abs(left.banks["past"][3].value - after.banks["past"][3].value).max() > 1e-3
 
 
 class Returns(Causal):
