@@ -1,10 +1,11 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 
 from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, loses_guidance, make_each
@@ -14,6 +15,7 @@ from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
 from fewstep.calibration.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.needs import needs
+from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.native import searched_here
@@ -41,6 +43,7 @@ from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
+from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers, in_order
 from fewstep.workers.opening import opened, threads_of
 from fewstep.workers.sent_bundle import sent
@@ -79,7 +82,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
         for name, task in tasks.items():
             shown = under(progress, name) if len(names) > 1 else progress
-            made[name], errors, checkpoint = _calibrate(task, writer, manifest, shown, open_workers)
+            made[name], errors, checkpoint = _calibrate(task, writer, manifest, made, shown, open_workers)
             manifest = made[name].manifest
             failed |= {said(name, body): error for body, error in errors.items()}
             checkpoints.append(checkpoint)
@@ -94,10 +97,15 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
 
 
 def _calibrate(
-    task: Task, writer: Writer, manifest: Manifest, progress: Progress, open_workers: OpenWorkers
+    task: Task,
+    writer: Writer,
+    manifest: Manifest,
+    before: Mapping[str, Calibration],
+    progress: Progress,
+    open_workers: OpenWorkers,
 ) -> tuple[Calibration, dict[str, UserError], Checkpoint]:
     """One network: what was made, with the bundle's manifest that is not committed yet, the errors of bodies that were
-    not, and its counts. UserError if no body was."""
+    not, and its counts. `before` are networks that are made. UserError if no body was."""
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
@@ -117,7 +125,7 @@ def _calibrate(
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() as workers:
-            refined = _refine(task, task.bound, plan, bodies, seen, failed, progress, workers)
+            refined = _refine(task, task.bound, plan, bodies, seen, failed, before, progress, workers)
     _refuse_lost(bodies, refined, course, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
@@ -163,22 +171,32 @@ def _refine(
     bodies: Mapping[str, CalibratedBody],
     seen: FirstInputs,
     failed: dict[str, UserError],
+    before: Mapping[str, Calibration],
     progress: Progress,
     workers: Workers | None,
 ) -> dict[str, SearchResult]:
-    """A precision map for each body that is at home on this kind of CPU.
+    """A precision map for each body that is at home on this kind of CPU. Networks `before` run their own maps.
 
     Into `failed` go the errors of bodies without such a map. UserError if no body is left.
     """
-    course, judges = open_courses(task.sampler, plan, task.conditions, under(progress, "precision map"))
-    close(task.sampler.denoiser)
-    threads, refined = threads_of(workers, task.threads), {}
+    threads, refined = threads_of(workers, task.threads), dict[str, SearchResult]()
+    bound, exact = _share(bound, task, len(before)), task.among(task.sampler)
+
+    @cache
+    def opened_for(target: Target | None) -> tuple[Plan, Course, tuple[Course, ...]]:
+        beside, own = (exact, plan) if target is None else _beside(exact, plan, before, target)
+        shown = under(progress, "precision map")
+        courses = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
+        close(task.sampler.denoiser)
+        return own, *courses
+
     for name, each in bodies.items():
         target = each.variants.target
         if target.name in searched_here():
             shown = under(progress, f"precision map of {target.name}")
             try:
-                ask = None if workers is None else _asking(task, plan, each.variants, course, workers)
+                own, course, judges = opened_for(target if before else None)
+                ask = None if workers is None or task.whole else _asking(task, own, each.variants, course, workers)
                 result = refine(each.variants, course, judges, bound, ask, threads=threads, progress=shown)
                 _check_graphs(name, result, each.lowered, target, seen)
                 refined[name] = result
@@ -194,6 +212,27 @@ def _refine(
                 *(name, describe(bound), result.sensitivity.float_time, result.int8.quality),
             )
     return refined
+
+
+def _share(bound: Bound, task: Task, before: int) -> Bound:
+    """The bound of a network's map. Squared errors of networks add up, so that each may have an equal share of the
+    quality's; the last one is judged with the maps of all others. A step that is as much faster in each network is so
+    in all."""
+    if bound.quality is None or task.whole is None:
+        return bound
+    return Bound(quality=bound.quality + 10 * math.log10((1 + len(task.whole.experts)) / (1 + before)))
+
+
+def _beside(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:
+    """The sampler whose networks `before` run what was made for a target, and the plan in their range groups."""
+    name = body_of(target)
+    for network, each in before.items():
+        if name in each.refined:
+            *earlier, last = (open_lowered(lowered.graph, target) for _, lowered in each.refined[name].graphs)
+            body = alone(each.manifest, network).bodies[name]
+            own = replace(sampler.of(network), body=body, denoiser=last, earlier=tuple(earlier))
+            sampler, plan = sampler.with_network(network, own), regroup(plan, {network: body.groups})
+    return sampler, plan
 
 
 def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:

@@ -37,7 +37,6 @@ from fewstep.runtime.sampler import PLAN, Sampler
 from fewstep.runtime.sizes import defaults, sized
 
 LOG = logging.getLogger("fewstep")
-NO_MAP = "leave --quality and --speed out: maps are for bundles of one network"
 GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name none
 
 
@@ -51,8 +50,6 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
-    if whole.experts and (options.quality or options.speed):
-        raise UserError(f"a precision map of a bundle with the network {next(iter(whole.experts))}", NO_MAP)
     if isinstance(sampler.denoiser, OnDemand):
         sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)

@@ -63,7 +63,7 @@ class Course:
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
     `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
-    network: whose graphs are judged; in float32 `whole` runs the steps of others.
+    network: whose graphs are judged; `whole` runs the steps of others, by graphs of the files `others`.
     """
 
     plan: Plan
@@ -76,6 +76,7 @@ class Course:
     slots: Slots | None = None
     network: str = DENOISER
     whole: StepNetwork | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def own_states(self) -> list[StepState]:
@@ -110,8 +111,11 @@ class Course:
     ) -> list[StepState]:
         """Every state of a run; `networks` has one for each group. The states before the first step of `first_group`
         come from `along`, a run with the same networks so far."""
-        # a plan whose times go up comes back to earlier groups
-        states = list(takewhile(lambda state: state.step.group < first_group, along))
+
+        def is_same(state: StepState) -> bool:
+            return state.step.network != self.network or state.step.group < first_group
+
+        states = list(takewhile(is_same, along))  # a plan whose times go up comes back to earlier groups
         rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
         slots = states[-1].slots if states else self.slots
         for index in range(len(states), len(self.plan.steps)):
@@ -134,11 +138,16 @@ class Course:
 
 
 def open_courses(
-    sampler: Sampler, plan: Plan, rows: ConditionRecords | None = None, progress: Progress = SILENT
+    sampler: Sampler,
+    plan: Plan,
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    network: str = DENOISER,
+    beside: Sampler | None = None,
 ) -> tuple[Course, tuple[Course, ...]]:
-    """The course to search a map on, and the courses to judge it on."""
+    """The course to search a map on, and the courses to judge it on. The arguments are those of `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
-    search, *judges = open_each(sampler, plan, parts, rows, progress)
+    search, *judges = open_each(sampler, plan, parts, rows, progress, network, beside)
     return search, tuple(judges)
 
 
@@ -148,10 +157,12 @@ def open_each(
     parts: Sequence[Sequence[int]],
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
+    network: str = DENOISER,
+    beside: Sampler | None = None,
 ) -> tuple[Course, ...]:
     """A course of each part of some seeds."""
     return tuple(
-        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, beside)
         for number, seeds in enumerate(parts)
     )
 
@@ -179,11 +190,13 @@ def open_course(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
+    beside: Sampler | None = None,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    rows: conditions [N, *shape] of one's own; seed i takes row i mod N.
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. beside: the sampler whose networks run the
+    steps of others where bodies of `network` are judged; None: the float32 body's.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     conditions = held_out_conditions(manifest.conditions, seeds, rows)
@@ -206,6 +219,9 @@ def open_course(
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
     slots = running.slots if isinstance(running, Carrying) else None
-    whole = running if sampler.experts and not isinstance(running, Carrying) else None
+    whole, others = None, dict(sampler.experts if beside is None else beside.experts)
+    if others and not isinstance(running, Carrying):
+        whole = running if beside is None else beside.network(plan, len(seeds), conditions)
+    files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole)
+    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole, tuple(files))

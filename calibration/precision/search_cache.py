@@ -59,6 +59,7 @@ def kept_of(variants: Variants, course: Course, judges: Sequence[Course], thread
     sha.update(code())
     sha.update(digest(variants.graph()))
     sha.update(encode(course.plan))
+    sha.update(repr((course.network, course.others)).encode())
     for each in (course, *judges):
         for array in each.reference[-1].after:  # which seeds, conditions and float denoiser make
             sha.update(np.ascontiguousarray(array).data)

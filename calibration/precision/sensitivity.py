@@ -92,9 +92,9 @@ def _measure_costs(variants: Variants, course: Course, kept: SearchCache, rounds
 
 
 def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
-    """Time of the plan's middle step with `other` relative to `base`: the median of ratios of neighbours, so that load
-    hits both."""
-    feeds = course.fed(course.reference[len(course.reference) // 2])
+    """Time of the network's middle step with `other` relative to `base`: the median of ratios of neighbours, so that
+    load hits both."""
+    feeds = course.fed(course.own_states[len(course.own_states) // 2])
 
     def seconds(network: LoadedGraph) -> float:
         started = perf_counter()

@@ -1,7 +1,7 @@
 """`fewstep calibrate`: say what became int8."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -89,7 +89,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     evaluations = len(tasks) * len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
     seconds = evaluations * each
-    search = _search(task)
+    search = _search(tasks)
     judges = judging_seeds(len(task.seeds))
     calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
     judging = calls * len(judges) * len(task.plan.steps) * sum(len(each.targets) for each in tasks)
@@ -127,13 +127,13 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     )
 
 
-def _search(task: Task) -> Effort | None:
+def _search(tasks: Sequence[Task]) -> Effort | None:
     """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
-    if task.bound is None:
+    if any(task.bound is None for task in tasks):
         return None
-    one = effort(regroup(task.plan, task.edges), len(task.operations))
-    bodies = sum(target.name in searched_here() for target in task.targets)
-    return Effort(bodies * one.least, bodies * one.most)
+    each = [effort(regroup(task.plan, {task.network: task.edges}), len(task.operations)) for task in tasks]
+    bodies = sum(target.name in searched_here() for target in tasks[0].targets)
+    return Effort(bodies * sum(one.least for one in each), bodies * sum(one.most for one in each))
 
 
 def _searched(search: Effort | None, seconds: float) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Verbs that judge and time, on a bundle of two networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,8 +16,15 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.speed import mean_step
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.evaluation.speed.race import Contender, Race, Timing
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.plans.errors import UserError
+from fewstep.rollouts.closed_loop import JUDGE_SEEDS
+from fewstep.rollouts.held_out import PAIRED
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.fitted_plans import graph_of_fit
 from fewstep.runtime.loading import load
 from tests.bundle_of_experts import export_layers
 
@@ -78,6 +87,43 @@ def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.M
         "float32, denoiser": (4.0, 1.0),
         "int8-cpu-x86, denoiser": (2.0, 2.0),
     }
+
+
+def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
+    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 16, "teacher": "dpmpp_2m:24"}
+    result = fit(FitOptions(bundle, steps=3, plan="ddim:3", precision="int8", **few))
+    assert result.is_kept and result.on_judge.mean > 1
+    with load(bundle, "int8") as sampler, load(bundle) as exact:
+        plan = sampler.compile("fitted:3")
+        assert [step.network for step in plan.steps] == ["noisy", "noisy", "denoiser"]
+        teacher = exact.sample("dpmpp_2m:24", PAIRED[:16])
+        gain = psnr(sampler.sample(plan, PAIRED[:16]), teacher) - psnr(sampler.sample("ddim:3", PAIRED[:16]), teacher)
+    assert gain.mean() == pytest.approx(result.on_judge.mean, abs=1e-3)
+    assert plan.fitted.graph == graph_of_fit(open_bundle(bundle).manifest, BODIES[1])
+    pack(PackOptions(bundle, bundle.parent / "device"))
+    with load(bundle.parent / "device", "int8") as sampler:
+        packed, manifest = sampler.compile("fitted:3"), sampler.bundle.manifest
+    assert packed.steps == plan.steps and packed.fitted.graph == graph_of_fit(manifest, BODIES[1])
+    noisy = msgspec.structs.replace(manifest.networks["noisy"], bodies=manifest.bodies)
+    other = msgspec.structs.replace(manifest, networks={"noisy": noisy})
+    assert packed.fitted.graph != graph_of_fit(other, BODIES[1])  # beside another expert it is a plan of before
+
+
+def test_a_bound_is_of_the_run_in_which_all_networks_have_their_maps(bundle: Path) -> None:
+    own = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8)
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        before = psnr(*(each.sample("ddim:6", JUDGE_SEEDS) for each in (int8, exact))).mean()
+    bound = round(float(before) + 3, 1)
+    made = calibrate(replace(own, quality=f"{bound}dB"))
+    maps = {"denoiser": made.refined, "noisy": made.others["noisy"].refined}
+    assert {name: len(each["int8-cpu-x86"].point.choice) for name, each in maps.items()} == {"noisy": 4, "denoiser": 2}
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        after = psnr(*(each.sample("ddim:6", JUDGE_SEEDS) for each in (int8, exact))).mean()
+    assert after >= bound
+    assert made.refined["int8-cpu-x86"].point.known == pytest.approx(after, abs=1e-3)  # of the run of both maps
+    assert maps["noisy"]["int8-cpu-x86"].point.known >= bound + 10 * np.log10(2)
+    with pytest.raises(UserError, match="no precision map is 900 times as fast"):
+        calibrate(replace(own, speed="900x"))
 
 
 def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
