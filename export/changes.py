@@ -21,6 +21,7 @@ from fewstep.runtime.lora.keys import DENOISER
 LOG = logging.getLogger("fewstep")
 FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
 NO_REWRITE, NO_SLOTS = AttentionRequest(), SlotRequest()
+CHANGED = "_changed_by_fewstep"  # marks a module that options have changed in place
 LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
@@ -48,6 +49,8 @@ def changed(
             f"{source.label} is no torch module, whose layers could be changed",
             "change the module, and export its ONNX file again",
         )
+    refuse_changed(source)
+    setattr(source.module, CHANGED, True)
     if source.spec.steers and slots:  # the backward pass would not know of them
         raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
     beside = source.beside.with_loras(loras) if source.beside is not None else None
@@ -87,6 +90,15 @@ def changed(
         sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         lora_slots=slots_of(source.module, slots) if slots else None,
     )
+
+
+def refuse_changed(source: Source) -> None:
+    """UserError for a module that options have changed before: its maker returns one module, however often it is
+    called."""
+    if hasattr(getattr(source, "module", None), CHANGED):
+        raise UserError(
+            f"{source.label} returns one module each time, which options have changed", "make a new one in each call"
+        )
 
 
 def flags(

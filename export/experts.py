@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from fewstep.export.changes import refuse_changed
 from fewstep.export.null_option import with_nulls
 from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source, Spec
@@ -73,6 +74,7 @@ def _of_folder(path: Path) -> list[Expert]:
 def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str]) -> Source:
     """The expert's source, with the options that concern it. UserError where it does not fit the denoiser."""
     source = with_sizes(expert.load(), sizes)
+    refuse_changed(source)
     _check(expert, source.spec, denoiser)
     own = {condition.name for condition in source.spec.conditions}
     return with_nulls(source, [text for text in nulls if text.partition("=")[0] in own])

@@ -71,11 +71,12 @@ def cut(run: BakedRun) -> Cut:
     start = first.inputs[2:]
     read = {name for each in steps for name in each.fixed}
     behind = _between(graph, set(last.outputs), [value.name for value in graph.outputs])
-    read |= {name for name in _free(behind, graph.constants) if name not in last.outputs}
+    unmade = {*graph.constants, *(value.name for value in graph.optional)}  # zeros stand for what is optional
+    read |= {name for name in _free(behind, unmade) if name not in last.outputs}
     inputs = {value.name for value in graph.inputs}
     ahead = _between(graph, set(), [*start, *sorted(read)])
     wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
-    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free(behind, graph.constants))))]
+    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free(behind, unmade))))]
     return Cut(
         ahead=drop_unused(replace(graph, name="ahead", nodes=ahead, outputs=tuple(wanted))),
         start=start,
@@ -109,7 +110,8 @@ def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
     nodes = _back(body.nodes, {value.name for value in nexts}, set())
     read = _free(nodes, body.constants) - {value.name for value in body.inputs}
     constants = {name: graph.constants[name] for name in read if name in graph.constants}
-    outer = [types[name] for name in sorted(read) if name not in constants]
+    optional = tuple(value for value in graph.optional if value.name in read)
+    outer = [types[name] for name in sorted(read - {value.name for value in optional}) if name not in constants]
     alone = Graph(
         name=loop.name or "step",
         inputs=(number, *rows, *outer),
@@ -118,6 +120,7 @@ def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
         constants={**body.constants, **constants},
         extents=body.extents,
         described=body.described,
+        optional=optional,
     )
     count = int(graph.constants[loop.inputs[0]])
     return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in nexts), loop.outputs)
@@ -149,7 +152,7 @@ def _back(nodes: Sequence[Node], wanted: set[str], sources: set[str]) -> tuple[N
     return tuple(reversed(kept))
 
 
-def _free(nodes: Sequence[Node], constants: Mapping[str, Array]) -> set[str]:
+def _free(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:
     """What nodes read and neither make nor find among the constants."""
     outputs = {name for node in nodes for name in node.outputs}
     return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

@@ -71,8 +71,8 @@ def _of_networks(manifest: Manifest) -> Problems:
     untils = [network.until for network in manifest.networks.values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
         yield "networks", f"they end at lambda {untils}, which does not increase"
-    if manifest.networks and manifest.carried:
-        yield "networks", "a bundle that carries tensors has one network"
+    if manifest.networks and (manifest.carried or manifest.outputs):
+        yield "networks", "a bundle that carries tensors, or has named outputs, has one network"
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"
         if name == DENOISER or not name.isidentifier():

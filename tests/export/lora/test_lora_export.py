@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewstep.export.changes import changed
+from fewstep.export.experts import Expert, load_expert
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.lora.merge import merge
 from fewstep.export.sources.onnx_file import OnnxSource
@@ -66,8 +67,18 @@ def test_the_hash_of_a_source_covers_file_and_strength(tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))
     other = write(tmp_path / "b.safetensors", updates(given.module, ["conv"], 1))
     texts = (f"{file}", f"{file}:0.5", f"{other}")
-    hashes = [changed(given, [read_lora(text)], (), ()).sha256 for text in texts]
+    hashes = [changed(source(Tiny()), [read_lora(text)], (), ()).sha256 for text in texts]
     assert len({given.sha256, *hashes}) == 4 and changed(given, [], (), ()) is given
+
+
+def test_a_module_is_changed_once(tmp_path: Path) -> None:
+    given = source(Tiny())
+    lora = read_lora(str(write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))))
+    changed(given, [lora], (), ())
+    with pytest.raises(UserError, match="tiny returns one module each time, which options have changed; make a new"):
+        changed(given, [lora], (), ())
+    with pytest.raises(UserError, match="tiny returns one module each time"):  # an expert that would be changed too
+        load_expert(Expert("plain", -1.0, lambda: given), given.spec, (), ())
 
 
 def test_layers_of_text_encoders_are_named_where_there_are_none(
