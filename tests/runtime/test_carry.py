@@ -1,5 +1,6 @@
 """Slots of carried tensors: a run with them is the loop that one would write by hand, bit by bit."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Tensor, Term
 from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
@@ -66,6 +68,52 @@ def test_a_shallow_network_reads_what_the_full_one_wrote(order: int, guidance: f
     assert (
         np.abs(expected - finish(plain, execute(plain, lambda *a: two_networks(*a, {})[0], draws([3, 4])))).max() > 1e-3
     )
+
+
+def by_branch(mask, order):
+    """A network by hand, which holds the features of each branch, or leads them on linearly in lambda."""
+    written = []
+
+    def network(index, step, u):
+        if not mask[index]:
+            made = deep(u, step.time)  # of one branch: all see the same x
+            written.append((step.lam, dict.fromkeys(step.branches, made)))
+        parts = []
+        for branch in step.branches:
+            (before, older), (last, newest) = (written * 2)[-2:]
+            features = newest[branch]
+            if mask[index] and order and len(written) > 1 and None not in (before, last, step.lam):
+                r = (step.lam - last) / (last - before)
+                features = combine((1 + r, -r), [newest[branch], older[branch]], np.float32)
+            parts.append(head(u, features, step.time))
+        return parts
+
+    return network
+
+
+def test_a_thousand_schedules_of_masks_run_bit_by_bit_or_are_refused_in_one_line() -> None:
+    rng, outcomes = np.random.default_rng(0), Counter[str]()
+    guidances = (None, 2.0, Cfg(2.0, interval=(-1.0, 1.5)), Cfg((1.0, 1.0, 2.0)))
+    plans = [
+        compile_plan(f"{solver}:{steps}", DenoiserFacts(FLOW, "flow"), guidance)
+        for solver in ("ddim", "dpmpp_2m", "unipc_2")
+        for steps in (2, 4, 9)
+        for guidance in guidances
+    ]
+    for _ in range(1000):
+        plain, order = plans[rng.integers(len(plans))], int(rng.integers(2))
+        mask = (rng.random(len(plain.steps)) < rng.random()).tolist()
+        try:
+            plan = cached(plain, mask, order)
+        except UserError as error:
+            assert "\n" not in str(error) and error.fix
+            outcomes[error.what.partition(": ")[2].split()[2]] += 1  # reads or writes
+            continue
+        carrying = Carrying(two_networks, first_slots(plan, lambda name, rows: np.zeros(0), 1))
+        expected = finish(plain, execute(plain, by_branch(mask, order), draws([3])))
+        np.testing.assert_array_equal(finish(plan, execute(plan, carrying, draws([3]))), expected)
+        outcomes["shallow" if any(mask) else "plain"] += 1
+    assert outcomes.keys() == {"reads", "shallow", "plain"} and min(outcomes.values()) > 50, outcomes
 
 
 def test_terms_scale_and_shift_channels_of_what_is_fed() -> None:
