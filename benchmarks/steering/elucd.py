@@ -20,13 +20,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.shipped.classifiers import Classifier
 from benchmarks.steering.judge import accuracy, trained
 from fewstep.evaluation.distances import extractors
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.gradient import Noisy, with_gradient
 from fewstep.export.sources.shipped import fashion_mnist
 from fewstep.export.spec import Spec
-from fewstep.models.classifiers import Classifier
 from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.guidance import Steer
 from fewstep.runtime import load

@@ -1,13 +1,10 @@
-import json
 from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from fewstep.models.cards import loss_svg, write_samples
-from fewstep.models.cifar10.card import distances
 
 
 def test_samples_are_a_grid_of_enlarged_pixels(tmp_path):
@@ -28,21 +25,3 @@ def test_the_loss_is_a_drawing_that_ends_at_the_last_step():
     svg = ElementTree.fromstring(loss_svg([(50, 1.0), (100, 0.25)]))
     points = svg.find("{http://www.w3.org/2000/svg}polyline").get("points").split()
     assert len(points) == 2 and points[1].split(",") == ["620.0", "210.0"]
-
-
-def test_distances_are_told_with_what_they_depend_on(tmp_path):
-    one = {"samples": 1000, "reference": "test", "references": 10000, "frechet": 12.345, "frechet_float": 12.3}
-    found = {
-        "plan": "dpmpp_2m:8",
-        "guidance": "2",
-        "features": {"name": "cifar10-cnn", "size": 64},
-        "bodies": [{"body": "int8-cpu-x86", "distances": [{**one, "floor": 1.25, "detectable": False}]}],
-    }
-    path = tmp_path / "evaluation.json"
-    path.write_text(json.dumps(found))
-    text = distances(path)
-    assert "FD(cifar10-cnn)" in text and "64 features" in text and "`dpmpp_2m:8`, guidance 2" in text
-    assert "| `int8-cpu-x86` | 1000 | test (10000) | 12.35 | 12.30 | 1.25 | not detectably |" in text
-    path.write_text(json.dumps({**found, "features": None}))
-    with pytest.raises(SystemExit, match="has no distances"):
-        distances(path)

@@ -1,8 +1,8 @@
-"""Train the feature extractor: `python -m fewstep.models.cifar10.train_classifier --work FOLDER --data FOLDER`."""
+"""Train the feature extractor: `python -m benchmarks.shipped.cifar10_classifier --work FOLDER --data FOLDER`."""
 
+from benchmarks.shipped.classifiers import Classified, train_classifier
 from fewstep.models.cifar10 import data
 from fewstep.models.cifar10.unet import IMAGE_SHAPE
-from fewstep.models.classifiers import Classified, train_classifier
 
 CIFAR10 = Classified(
     name="cifar10-cnn",
@@ -14,7 +14,7 @@ CIFAR10 = Classified(
     shift=3,
     read=data.read,
     test_split="test",
-    module="fewstep.models.cifar10.train_classifier",
+    module="benchmarks.shipped.cifar10_classifier",
     folder=None,
     how_to_get=f"folder of the package's files: {data.HOW_TO_GET}",
 )

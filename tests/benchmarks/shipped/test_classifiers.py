@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 import torch
 
-from fewstep.models.cifar10.train_classifier import CIFAR10
-from fewstep.models.classifiers import FEATURES, Classifier, accuracy, batch, card, in_model_range, write_graph
-from fewstep.models.fashion_mnist.train_classifier import FASHION_MNIST
+from benchmarks.shipped.cifar10_classifier import CIFAR10
+from benchmarks.shipped.classifiers import FEATURES, Classifier, accuracy, batch, card, in_model_range, write_graph
+from benchmarks.shipped.fashion_mnist_classifier import FASHION_MNIST
 from fewstep.models.training import Recipe, generator_of
 
 

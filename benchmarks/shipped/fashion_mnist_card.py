@@ -1,7 +1,7 @@
-"""Write the model's card from a finished training run: `python -m fewstep.models.fashion_mnist.card --work FOLDER`.
+"""Write the model's card from a finished training run: `python -m benchmarks.shipped.fashion_mnist_card --work FOLDER`.
 
-Copies the weights next to this file and writes card.md, samples.png (a row per class, 50 DDIM steps, guidance 2) and
-loss.svg, so that no figure of the card is typed in by hand.
+Copies the weights to models/fashion_mnist and writes card.md, samples.png (a row per class, 50 DDIM steps, guidance 2)
+and loss.svg, so that no figure of the card is typed in by hand.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fewstep.models.fashion_mnist.train import TIMESTEPS, cosine_alphas_cumprod
 from fewstep.models.fashion_mnist.unet import CLASSES, NULL_CLASS, WEIGHTS, UNet, load
 from fewstep.models.training import EMA_DECAY, NULL_FRACTION
 
-HERE = Path(__file__).parent
+HERE = Path(data.__file__).resolve().parent
 GUIDANCE = 2.0
 COLUMNS = 10
 
@@ -98,7 +98,7 @@ seed 0, 50 DDIM steps, guidance {GUIDANCE:g}.
 
 ![loss](loss.svg)
 
-`python -m fewstep.models.fashion_mnist.card --work FOLDER` wrote this page.
+`python -m benchmarks.shipped.fashion_mnist_card --work FOLDER` wrote this page.
 """)
 
 

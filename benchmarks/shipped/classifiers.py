@@ -2,7 +2,7 @@
 
 Distances between sets of samples are taken between these features (`fewstep.evaluation.distances.distance`).
 Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `evaluation/distances/extractors`, each
-with its card. `train_classifier.py` in a data set's folder trains one: cross entropy with mirrored and shifted images;
+with its card. `NAME_classifier.py` beside this file trains one: cross entropy with mirrored and shifted images;
 the rest is `fewstep.models.training`.
 """
 
@@ -146,7 +146,7 @@ compare sets of samples. A distance between its features means something only be
 
 
 def train_classifier(data: Classified, steps: int) -> None:
-    """A train_classifier.py's command: ends with the ONNX graph and its card in the work folder."""
+    """The command of a data set's classifier: ends with the ONNX graph and its card in the work folder."""
     arguments = options(f"Train the extractor {data.name}.", data=data.folder, data_help=data.how_to_get, steps=steps)
 
     def tensors(split: str) -> tuple[Tensor, Tensor]:

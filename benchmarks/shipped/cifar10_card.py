@@ -1,6 +1,6 @@
-"""Write the model's card from a finished training run: `python -m fewstep.models.cifar10.card --work W --data D`.
+"""Write the model's card from a finished training run: `python -m benchmarks.shipped.cifar10_card --work W --data D`.
 
-Copies the weights next to this file and writes card.md, samples.png (a row per class) and loss.svg, so that no figure
+Copies the weights to models/cifar10 and writes card.md, samples.png (a row per class) and loss.svg, so that no figure
 of the card is typed in by hand.
 """
 
@@ -17,7 +17,7 @@ from fewstep.models.cifar10 import data
 from fewstep.models.cifar10.unet import IMAGE_SHAPE, NULL_CLASS, WEIGHTS, UNet, load
 from fewstep.models.training import EMA_DECAY, NULL_FRACTION
 
-HERE = Path(__file__).parent
+HERE = Path(data.__file__).resolve().parent
 GUIDANCE = 2.0
 COLUMNS = 10
 STEPS = 50
@@ -129,7 +129,7 @@ seed 0, {STEPS} Heun steps, guidance {GUIDANCE:g}.
 
 ![loss](loss.svg)
 
-`python -m fewstep.models.cifar10.card --work FOLDER --data FOLDER` wrote this page.
+`python -m benchmarks.shipped.cifar10_card --work FOLDER --data FOLDER` wrote this page.
 """)
 
 

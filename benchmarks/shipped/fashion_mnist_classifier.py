@@ -1,11 +1,11 @@
-"""Train the feature extractor: `python -m fewstep.models.fashion_mnist.train_classifier --work FOLDER`."""
+"""Train the feature extractor: `python -m benchmarks.shipped.fashion_mnist_classifier --work FOLDER`."""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.models.classifiers import Classified, train_classifier
+from benchmarks.shipped.classifiers import Classified, train_classifier
 from fewstep.models.fashion_mnist import data
 from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE
 
@@ -25,7 +25,7 @@ FASHION_MNIST = Classified(
     shift=1,
     read=read,
     test_split="t10k",
-    module="fewstep.models.fashion_mnist.train_classifier",
+    module="benchmarks.shipped.fashion_mnist_classifier",
     folder=data.DEBIAN_FOLDER,
     how_to_get="folder of the four idx files",
 )
