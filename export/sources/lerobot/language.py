@@ -68,9 +68,9 @@ def _unchanged(load: Callable[[], "nn.Module"], loras: Sequence[Lora]) -> "nn.Mo
 def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Language:
     """The tokenizer that the preprocessor of a policy names. UserError where it is not there."""
     file = folder.home / BEFORE.file
-    steps: dict[Any, Any] = {}
-    if file.is_file():
-        steps = {step.get("registry_name"): step.get("config") or {} for step in steps_of(file)}
+    steps: dict[Any, Any] = {
+        each.get("registry_name"): each.get("config") or {} for each in steps_of(folder.home, BEFORE)
+    }
     settings = steps.get(TOKENIZER_STEP)
     if settings is None:
         raise UserError(f"{file} has no {TOKENIZER_STEP}", RETRAINED)

@@ -16,6 +16,7 @@ from fewstep.export.sources.lerobot.statistics import (
     check_steps,
     normaliser,
     read_tensors,
+    robot_names,
 )
 from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
@@ -30,6 +31,7 @@ STATE, ACTION = "observation.state", "action"
 EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
 WRITE_IT = "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)"
 COMPILED = "_orig_mod."  # in the names of weights of a network that was compiled
+MODEL, CONVERTED = "model.", "paligemma_with_expert."
 STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 Config = Mapping[str, Any]
@@ -38,7 +40,10 @@ Shapes = dict[str, tuple[int, ...]]  # by feature
 
 @dataclass(frozen=True)
 class PolicyFolder:
-    """A policy's files, read: its config, its weights without statistics, and how features are normalised."""
+    """A policy's files, read: its config, its weights without statistics, and how features are normalised.
+
+    `robot_names` are the names of observations that a step of the preprocessor renames, by the policy's names.
+    """
 
     home: Path
     config: Config
@@ -46,6 +51,7 @@ class PolicyFolder:
     weights: Mapping[str, "Tensor"]
     before: Normaliser
     after: Normaliser
+    robot_names: Mapping[str, str]
 
     @property
     def sha256(self) -> str:
@@ -84,6 +90,10 @@ class PolicyFolder:
             raise UserError(f"{self.home / CONFIG} has no {name}", RETRAINED)
         return flat(name, shape)
 
+    def robot_name(self, name: str) -> str:
+        """What the robot calls an observation, before a step of the preprocessor renames it."""
+        return self.robot_names.get(name, name)
+
     def observed(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
         """The statistics of an observation."""
         return self.before.of(name, kind, shape[0] if kind == "VISUAL" else flat(name, shape))
@@ -95,7 +105,8 @@ class PolicyFolder:
         listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
         statistics = tuple(self.observed(*each) for each in listed)
         conditions = (
-            condition(name, (count, *shape), each) for (name, _, shape), each in zip(listed, statistics, strict=True)
+            condition(self.robot_name(name), (count, *shape), each)
+            for (name, _, shape), each in zip(listed, statistics, strict=True)
         )
         return tuple(conditions), statistics
 
@@ -116,13 +127,21 @@ def flat(name: str, shape: tuple[int, ...]) -> int:
 def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:
     """The files of a policy. UserError where one is missing or damaged."""
     check_steps(home)
-    tensors = read_tensors(home / WEIGHTS)
+    tensors = read_weights(home)
     before, after = (
         normaliser(home, place, config, dict(config[features]), tensors)
         for place, features in ((BEFORE, "input_features"), (AFTER, "output_features"))
     )
-    own = {name.replace(COMPILED, ""): each for name, each in tensors.items() if not name.startswith(STATISTICS)}
-    return PolicyFolder(home, config, name, own, before, after)
+    own = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
+    return PolicyFolder(home, config, name, own, before, after, robot_names(home))
+
+
+def read_weights(home: Path) -> dict[str, "Tensor"]:
+    """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
+    openpi leave out the beginning of all names, and LeRobot puts it back."""
+    tensors = read_tensors(home / WEIGHTS)
+    start = MODEL if any(name.startswith(CONVERTED) for name in tensors) else ""
+    return {start + name.replace(COMPILED, ""): each for name, each in tensors.items()}
 
 
 def condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
@@ -186,7 +205,8 @@ def load_weights(
             has, asks = list(own[name].shape), list(wanted[name].shape)
             raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
     # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
-    placed = {name: each.clone() if each.nbytes < LARGE else each for name, each in own.items()}
+    # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
+    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in own.items()}
     network.load_state_dict(placed, assign=True)
     release_after_use(network)
     return network

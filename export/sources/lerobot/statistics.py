@@ -5,7 +5,7 @@ policy's statistics. Before that, the statistics were buffers of the policy itse
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ READ = {  # steps of processors that something here reads, or that change no num
     "pi0_new_line_processor",
     "pi05_prepare_state_tokenizer_processor_step",
 }
-RENAMED, RENAMES = "rename_observations_processor", "rename_map"
+RENAMED = "rename_observations_processor"
 
 Weights = Mapping[str, "Tensor"]
 Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
@@ -77,15 +77,21 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Modes by type of feature ("STATE"), and numbers by feature and statistic ("observation.state", "min")."""
+    """Modes by type of feature ("STATE"), and numbers by feature and statistic ("observation.state", "min").
+
+    `added` is what normalising adds to a deviation. `only` are the observations that are normalised, None for all.
+    """
 
     modes: Mapping[str, str]
     numbers: Mapping[tuple[str, str], tuple[float, ...]]
     where: str  # for messages
+    added: float = 0.0
+    only: Collection[str] | None = None
 
     def of(self, feature: str, kind: str, count: int) -> FeatureStatistics:
         """Statistics of a feature with `count` elements or channels. UserError where they are missing or not finite."""
-        mode = self.modes.get(kind, "IDENTITY")
+        skipped = self.only is not None and kind != "ACTION" and feature not in self.only
+        mode = "IDENTITY" if skipped else self.modes.get(kind, "IDENTITY")
         statistics = {statistic for name, statistic in self.numbers if name == feature}
         if mode != "IDENTITY" and not statistics:
             LOG.warning("%s has no statistics of %s: it is taken as it is, as LeRobot does", self.where, feature)
@@ -94,7 +100,7 @@ class Normaliser:
             return FeatureStatistics(zeros, ones, zeros, self._seen(feature, count) or ((-1.0,) * count, ones))
         if mode == "MEAN_STD":
             mean, std = (self._number(feature, statistic, count) for statistic in ("mean", "std"))
-            scale = tuple(1 / (each + SMALL) if each else 0.0 for each in std)
+            scale = tuple(1 / (each + self.added) if each else 0.0 for each in std)
             spread = (
                 tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
                 tuple(m + 2 * s for m, s in zip(mean, std, strict=True)),
@@ -139,12 +145,12 @@ def normaliser(
     needed = [name for name, feature in features.items() if modes.get(feature["type"], "IDENTITY") != "IDENTITY"]
     if needed and not numbers:
         raise UserError(f"{folder} has no {place.file}, and its weights hold no statistics of {needed[0]}", RETRAINED)
-    return Normaliser(modes, numbers, str(folder))
+    return Normaliser(modes, numbers, str(folder), added=SMALL if place is BEFORE else 0.0)
 
 
 def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
     file = folder / place.file
-    step = next((step for step in steps_of(file) if step.get("registry_name") == place.step), None)
+    step = next((step for step in steps_of(folder, place) if step.get("registry_name") == place.step), None)
     if step is None:  # nothing is normalised
         return Normaliser({}, {}, str(file))
     settings, state = step.get("config") or {}, step.get("state_file")
@@ -158,33 +164,47 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
         for name, tensor in read_tensors(folder / str(state)).items():
             feature, _, statistic = name.rpartition(".")
             numbers[feature, statistic] = _numbers(tensor)
-    return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file))
+    added = float(settings.get("eps", SMALL)) if place is BEFORE else 0.0
+    if not 0 <= added < float("inf"):
+        raise UserError(f"{file} adds {added:g} to deviations (eps)", RETRAINED)
+    normalised = [settings[key] for key in ("features", "normalize_observation_keys") if settings.get(key) is not None]
+    only = set.intersection(*map(set, normalised)) if normalised else None
+    return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file), added, only)
 
 
 def check_steps(folder: Path) -> None:
     """UserError for a step of a processor that is not read, since actions would be others without it."""
-    for file in (folder / place.file for place in (BEFORE, AFTER)):
-        for step in steps_of(file) if file.is_file() else ():
+    for place in (BEFORE, AFTER):
+        for step in steps_of(folder, place):
             name, settings = step.get("registry_name"), step.get("config") or {}
             if name not in READ and settings.get("enabled") is not False:
                 raise UserError(
-                    f"{file} has a step {name or step.get('class')!r}, which fewstep does not read",
+                    f"{folder / place.file} has a step {name or step.get('class')!r}, which fewstep does not read",
                     "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)",
                 )
-            if name == RENAMED and (renamed := settings.get(RENAMES)):
-                pairs = ", ".join(f"{before} as {after}" for before, after in renamed.items())
-                LOG.warning("%s renames observations, and the bundle takes the second name of each: %s", file, pairs)
+
+
+def robot_names(folder: Path) -> dict[str, str]:
+    """What a robot calls observations, by the policy's names, where a step of the preprocessor renames them."""
+    names: dict[str, str] = {}
+    for step in steps_of(folder, BEFORE):
+        renames = (step.get("config") or {}).get("rename_map") or {} if step.get("registry_name") == RENAMED else {}
+        for own, name in renames.items():
+            if names.setdefault(str(name), str(own)) != own:
+                raise UserError(f"{folder / BEFORE.file} renames {names[name]} and {own} to {name}", RETRAINED)
+    return names
 
 
 def state_files(folder: Path) -> list[str]:
     """The files of tensors that a folder's processors name, without the policy's own weights."""
-    files = [folder / place.file for place in (BEFORE, AFTER)]
-    named = [step.get("state_file") for file in files if file.is_file() for step in steps_of(file)]
+    named = [step.get("state_file") for place in (BEFORE, AFTER) for step in steps_of(folder, place)]
     return sorted({str(name) for name in named if name is not None})
 
 
-def steps_of(path: Path) -> Sequence[Mapping[str, Any]]:
-    steps = read_json(path, RETRAINED).get("steps")
+def steps_of(folder: Path, place: StatisticsPlace) -> Sequence[Mapping[str, Any]]:
+    """The steps of a processor, none where the folder has no such file."""
+    path = folder / place.file
+    steps = read_json(path, RETRAINED).get("steps") if path.is_file() else []
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise UserError(f"{path} lists no steps", RETRAINED)
     return steps

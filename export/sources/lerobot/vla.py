@@ -11,7 +11,6 @@ from fewstep.export.sources.lerobot.language import read_language
 from fewstep.export.sources.lerobot.multi_task_dit import FLOW, PREDICTION
 from fewstep.export.sources.lerobot.policy import (
     STATE,
-    WEIGHTS,
     WRITE_IT,
     Names,
     PolicyFolder,
@@ -19,8 +18,8 @@ from fewstep.export.sources.lerobot.policy import (
     count,
     load_weights,
     need,
+    read_weights,
 )
-from fewstep.export.sources.lerobot.statistics import read_tensors
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
@@ -208,7 +207,7 @@ def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
     """The table of words, read again: nothing of the policy's file stays in memory until then."""
     from fewstep.models.policies.vla import WordEmbedding
 
-    return WordEmbedding(read_tensors(home / WEIGHTS)[embedding].float(), scale)
+    return WordEmbedding(read_weights(home)[embedding].float(), scale)
 
 
 def _eyes(
@@ -238,4 +237,6 @@ def _state_form(folder: PolicyFolder) -> PromptForm:
     shift = tuple(
         base - centre * scale for base, centre, scale in zip(stats.base, stats.centre, stats.scale, strict=True)
     )
-    return PromptForm(PI05_PROMPT, tidied=True, state=StateWords(STATE, stats.scale, shift, STATE_BINS))
+    return PromptForm(
+        PI05_PROMPT, tidied=True, state=StateWords(folder.robot_name(STATE), stats.scale, shift, STATE_BINS)
+    )

@@ -16,6 +16,8 @@ import fewstep.runtime
 from fewstep.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
+from fewstep.export.sources.lerobot.network import RawPolicy
+from fewstep.export.sources.lerobot.statistics import RENAMED
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.io import load
 from fewstep.graph.weights import LARGE
@@ -203,13 +205,68 @@ def test_a_step_that_would_change_actions_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_other_names_of_observations_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def set_step(folder: Path, name: str, **config: Any) -> None:
+    """Change the settings of a step of the preprocessor."""
+    file = folder / "policy_preprocessor.json"
+    steps = json.loads(file.read_text())["steps"]
+    named = [step for step in steps if step["registry_name"] == name]
+    assert len(named) == 1
+    named[0]["config"] = {**named[0]["config"], **config}
+    change(file, steps=steps)
+
+
+def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> None:
     write("smolvla", tmp_path)
-    file = tmp_path / "policy_preprocessor.json"
-    rename, *steps = json.loads(file.read_text())["steps"]
-    change(file, steps=[rename | {"config": {"rename_map": {"front": "observation.images.cam0"}}}, *steps])
-    load_source(str(tmp_path))
-    assert "front as observation.images.cam0" in caplog.text
+    set_step(tmp_path, RENAMED, rename_map={"front": "observation.images.cam0"})
+    names = [each.name for each in load_source(str(tmp_path)).spec.conditions]
+    assert names == ["observation.state", "front", "observation.images.cam1", "words", "words_mask"]
+    set_step(tmp_path, RENAMED, rename_map=dict.fromkeys(("front", "top"), "observation.images.cam0"))
+    with pytest.raises(UserError, match="renames front and top to observation.images.cam0"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({"eps": 0.2}, [1.0, 1 / 20.2, 2.0]),
+        ({"eps": 0.0}, [1 / 0.8, 1 / 20, 1 / 0.3]),
+        ({"normalize_observation_keys": ["observation.images.cam0"]}, [1.0, 1.0, 1.0]),
+        ({"features": {}}, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_a_normaliser_has_its_own_settings(tmp_path: Path, config: dict[str, Any], scale: list[float]) -> None:
+    """Deviations of the state are 0.8, 20 and 0.3; those of actions take nothing added to them."""
+    write("smolvla", tmp_path)
+    set_step(tmp_path, "normalizer_processor", **config)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource) and isinstance(source.module, RawPolicy)
+    np.testing.assert_allclose(source.module.normalise[0].scale.flatten(), scale, rtol=1e-6)
+    assert source.spec.units is not None
+    np.testing.assert_allclose(source.spec.units.scale[:2], [6.0, 0.01], rtol=1e-6)
+
+
+def test_eps_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    set_step(tmp_path, "normalizer_processor", eps=float("nan"))
+    with pytest.raises(UserError, match="adds nan to deviations"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi0"])
+def test_weights_of_converted_and_of_bfloat16_checkpoints_are_read(tmp_path: Path, kind: str) -> None:
+    """As `lerobot/pi0_base` names its weights, and in the type of SmolVLA's language model."""
+    write(kind, tmp_path)
+    file = tmp_path / "model.safetensors"
+    expected = load_source(str(tmp_path))
+    assert isinstance(expected, TorchSource)
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    save_file({name.removeprefix("model.") if kind == "pi0" else name: each for name, each in tensors.items()}, file)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
+    own, theirs = source.module.state_dict(), expected.module.state_dict()
+    assert own.keys() == theirs.keys() and all(each.dtype == torch.float32 for each in own.values())
+    assert all(torch.allclose(own[name], theirs[name], rtol=0.02, atol=0.02) for name in own)
+    source.beside.text.companion.load()
 
 
 def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
