@@ -31,7 +31,7 @@ def load_lerobot_folder(folder: Path) -> TorchSource:
     there = home(folder)
     config = read_json(there / CONFIG, RETRAINED)
     kind = config["type"]
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         raise UserError(f"{folder}: its policy is of type {kind!r}, and fewstep reads {', '.join(READERS)}", WRITE_IT)
     try:
         return READERS[kind](read_policy(there, config, _name(folder.resolve())))
@@ -39,7 +39,7 @@ def load_lerobot_folder(folder: Path) -> TorchSource:
         raise UserError(f"{there / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
     except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # and torch's
         reason = " ".join(str(error).split())
-        raise UserError(f"{there / CONFIG} is not that of a {kind} policy ({reason})", RETRAINED) from error
+        raise UserError(f"{there}: a file is not that of a {kind} policy ({reason})", RETRAINED) from error
 
 
 def _name(folder: Path) -> str:

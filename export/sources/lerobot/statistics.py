@@ -109,6 +109,8 @@ class Normaliser:
         if mode not in ENDS:
             raise UserError(f"{self.where} normalises {feature} by {mode!r}", f"choose MEAN_STD or {', '.join(ENDS)}")
         low, high = (self._number(feature, statistic, count) for statistic in ENDS[mode])
+        if any(b > h for b, h in zip(low, high, strict=True)):
+            raise UserError(f"{self.where}: {ENDS[mode][0]} of {feature} is above its {ENDS[mode][1]}", RETRAINED)
         scale = tuple(2 / (h - b) if h > b else 0.0 for b, h in zip(low, high, strict=True))
         return FeatureStatistics(low, scale, (-1.0,) * count, self._seen(feature, count) or (low, high))
 
@@ -120,6 +122,8 @@ class Normaliser:
             raise UserError(f"{self.where} has {len(numbers)} numbers {statistic} of {feature}, not {count}", RETRAINED)
         if not all(abs(number) < float("inf") for number in numbers):
             raise UserError(f"{self.where}: {statistic} of {feature} holds NaN or infinity", RETRAINED)
+        if statistic == "std" and min(numbers) < 0:
+            raise UserError(f"{self.where}: std of {feature} holds {min(numbers):g}", RETRAINED)
         return numbers
 
     def _seen(self, feature: str, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -168,6 +172,8 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
     if not 0 <= added < float("inf"):
         raise UserError(f"{file} adds {added:g} to deviations (eps)", RETRAINED)
     normalised = [settings[key] for key in ("features", "normalize_observation_keys") if settings.get(key) is not None]
+    if not all(isinstance(names, dict | list) for names in normalised):
+        raise UserError(f"{file} names no list of observations (normalize_observation_keys)", RETRAINED)
     only = set.intersection(*map(set, normalised)) if normalised else None
     return Normaliser({str(k): str(v) for k, v in modes.items()}, numbers, str(file), added, only)
 

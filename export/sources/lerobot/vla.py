@@ -178,9 +178,8 @@ def _source(
     conditions, statistics = folder.conditions(1, {"STATE": state, "VISUAL": pictures})
     words = read_language(folder, _state_form(folder) if place == "prompt" else None)
     length = words.tokens.length
-    table = folder.weights.get(embedding)
-    if table is None:
-        raise KeyError(embedding)
+    need(folder.weights, embedding, names, folder)
+    table = folder.weights[embedding]
     scale = math.sqrt(language.width)
     spread = 2 * scale * float(table.float().std())
     text = (

@@ -152,6 +152,7 @@ def change(file: Path, **fields: Any) -> None:
             {"type": "groot"},
             "of type 'groot', and fewstep reads diffusion, multi_task_dit, smolvla, pi0, pi05",
         ),
+        ("smolvla", {"type": ["pi0"]}, r"of type \['pi0'\], and fewstep reads"),
         ("smolvla", {"adapt_to_pi_aloha": True}, "trained with adapt_to_pi_aloha"),
         ("smolvla", {"max_state_dim": 7}, r"state_proj.weight' is \[128, 5\], and config.json asks for \[128, 7\]"),
         ("smolvla", {"max_action_dim": 1}, "is not that of a smolvla policy"),
@@ -245,11 +246,23 @@ def test_a_normaliser_has_its_own_settings(tmp_path: Path, config: dict[str, Any
     np.testing.assert_allclose(source.spec.units.scale[:2], [6.0, 0.01], rtol=1e-6)
 
 
-def test_eps_that_is_no_number_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"eps": float("nan")}, "adds nan to deviations"),
+        ({"eps": "small"}, "a file is not that of a smolvla policy"),
+        ({"normalize_observation_keys": "observation.state"}, "names no list of observations"),
+        ({"norm_map": {"STATE": "MIN_MAX"}}, "min of observation.state is above its max"),
+    ],
+)
+def test_a_normaliser_that_makes_no_sense_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     write("smolvla", tmp_path)
-    set_step(tmp_path, "normalizer_processor", eps=float("nan"))
-    with pytest.raises(UserError, match="adds nan to deviations"):
+    set_step(tmp_path, "normalizer_processor", **config)
+    (file,) = tmp_path.glob("policy_preprocessor*.safetensors")
+    save_file({**load_file(file), "observation.state.min": torch.tensor([0.0, 99.0, 0.0])}, file)
+    with pytest.raises(UserError, match=message) as caught:
         load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0"])
@@ -296,6 +309,10 @@ def test_statistics_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("policy_preprocessor*.safetensors")
     save_file({**load_file(file), "observation.state.mean": torch.tensor([0.0, float("nan"), 0.0])}, file)
     with pytest.raises(UserError, match=r"mean of observation\.state holds NaN"):
+        load_source(str(tmp_path))
+    finite = {"observation.state.mean": torch.zeros(3), "observation.state.std": torch.tensor([1.0, -2.0, 1.0])}
+    save_file({**load_file(file), **finite}, file)
+    with pytest.raises(UserError, match=r"std of observation\.state holds -2"):
         load_source(str(tmp_path))
 
 
