@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 from fewstep.graph.extents import of_inputs
 from fewstep.graph.graph import TIME, TO, Graph
-from fewstep.graph.index import index
+from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.prologue import can_be_row, work
-from fewstep.graph.types import infer_types
+from fewstep.graph.types import Types, infer_types
 
 WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
+LITTLE = 500  # a condition with less than this part of the work is the prologue's
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,19 @@ class ConditionerSplit:
     prologue: Graph | None
 
 
-def cut_conditioner(prologue: Graph, worth: int = WORTH) -> ConditionerSplit:
+def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -> ConditionerSplit:
     """Cut a prologue where its values begin to depend on time.
 
         row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
 
     An observation encoder, or the keys and values of a text, so run once a call and not once a step. Rows that time has
     no part in leave the prologue altogether. Where the cut would carry anything but rows, what makes them stays.
+
+    What follows from a condition with little work, as from a robot's state beside its pictures, stays in the prologue.
+    It takes little of a call there, and a call with another state and the same pictures needs no conditioner.
     """
     idx, types = index(prologue), infer_types(prologue)
-    moving = idx.reachable([TIME, TO])
+    moving = idx.reachable([TIME, TO, *_light(idx, types, little)])
     inside = {node.output for node in prologue.nodes if not moving.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(prologue, inside) if not can_be_row(name, types)]:
         inside.update(idx.producers[name].output for name in others)
@@ -48,6 +52,19 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH) -> ConditionerSplit:
         nodes=after,
     )
     return ConditionerSplit(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
+
+
+def _light(idx: Index, types: Types, little: int) -> list[str]:
+    """The conditions from each of which less than 1 / `little` of the work follows that needs no time."""
+    conditions = [value.name for value in idx.graph.inputs if value.name not in (TIME, TO)]
+    timed = idx.reachable([TIME, TO])
+    nodes = [node for node in idx.graph.nodes if timed.isdisjoint(node.inputs)]
+    works = {}
+    for name in conditions:
+        reached = idx.reachable([name])
+        works[name] = sum(work(node, types) for node in nodes if not reached.isdisjoint(node.inputs))
+    whole = sum(work(node, types) for node in nodes)
+    return [name for name, own in works.items() if own * little < whole]
 
 
 def _boundary(graph: Graph, inside: set[str]) -> tuple[str, ...]:

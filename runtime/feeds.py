@@ -15,7 +15,7 @@ from fewstep.runtime import conditions
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.prologues import TIME, TIMES, TO, Arrays, dealt_rows
+from fewstep.runtime.prologues import TIME, TIMES, TO, Arrays, LastRows, dealt_rows
 
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 
@@ -110,9 +110,11 @@ def feeds(
     prologue: LoadedGraph | None,
     blocks: Sequence[Arrays],
     groups: Sequence[int],
-    conditioner: LoadedGraph | None = None,
+    conditioner: LoadedGraph | None,
+    last: LastRows,
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks."""
+    """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks. `last` is
+    what the conditioner of these feeds made last."""
     direct = [
         {name: block[key] for name, key in inputs.direct.items()}
         | {name: np.array([group], np.int64) for name in inputs.groups}
@@ -120,7 +122,7 @@ def feeds(
     ]
     if not inputs.rows:
         return direct.__getitem__
-    dealt = dealt_rows(bundle, conditioner, prologue, blocks, inputs.rows)
+    dealt = dealt_rows(bundle, conditioner, prologue, blocks, inputs.rows, last)
     return lambda index: direct[index] | dealt(index)
 
 

@@ -21,7 +21,7 @@ from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.lora.adapted import AdaptedGraph, Adapters, Stamps, slot_inputs, stamps
 from fewstep.runtime.lora.file import lora_of
 from fewstep.runtime.lora.fill import MERGE
-from fewstep.runtime.prologues import TIME, Arrays
+from fewstep.runtime.prologues import TIME, Arrays, LastRows
 from fewstep.runtime.request import Request, slots_of
 from fewstep.runtime.sizes import output_shape, x_dtype
 from fewstep.runtime.slots import Carrying, Slots
@@ -53,6 +53,11 @@ class LoadedNetwork:
         """The body's inputs but x."""
         return BodyInputs.of(self.bundle, self.body)
 
+    @cached_property
+    def last(self) -> LastRows:
+        """What the conditioner made last."""
+        return LastRows()
+
     def called(self, x: Array, fed: Arrays, group: int) -> tuple[Float32, Arrays]:
         """The output [N, heads * C, ...] for x [N, *x_shape] at a step of a range group, and all it returns by name."""
         graph = self.graphs[0 if len(self.graphs) == 1 else self.body.serving(group)]
@@ -65,7 +70,7 @@ class LoadedNetwork:
 
     def evaluated(self, x: Float32, block: Arrays, group: int) -> Float32:
         """The output for x [N, *x_shape] where a block [N, ...] has times and conditions. What it carries is zeros."""
-        fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner)(0)
+        fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner, self.last)(0)
         for each in self.bundle.manifest.carried:
             fed |= {CARRIED + each.name: np.zeros((len(x), *each.shape), each.dtype)}
         return self.called(x, fed, group)[0]
@@ -78,7 +83,7 @@ class LoadedNetwork:
             check_times(has_second, self.inputs.has_second_time)
         blocks = plan_blocks(plan, values, samples)
         groups = [step.group for step in plan.steps]
-        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner)
+        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner, self.last)
 
     def carrying(self, plan: Plan, samples: int, values: BranchValues, carried: Slots | None) -> Carrying:
         """The network with all that it returns, for `execute`; None begins what it carries with zeros."""

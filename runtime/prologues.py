@@ -3,6 +3,8 @@
 Samples often share their condition, and the unconditional branch is the same for all. The conditioner, such as an
 observation encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for
 each distinct pair of time and condition. Each call of the body gets its rows when it comes, not all calls at once.
+
+What the conditioner made last is kept: a call that brings it the same conditions, bit for bit, does not run it again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +21,8 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 Arrays = Mapping[str, NDArray[Any]]
 
 TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
-PLACE = "\0place"  # key of a condition's number
+PLACE, OWN = "\0place", "\0own"  # keys of the numbers of the conditioner's conditions, and of the prologue's own
+AT_ONCE = 2**24  # bytes of the conditioner's rows that a run of the prologue is fed: it repeats them for each time
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
 
@@ -29,31 +32,42 @@ def dealt_rows(
     prologue: LoadedGraph | None,
     blocks: Sequence[Arrays],
     wanted: Iterable[str],
+    last: "LastRows",
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
     """A function of a block's index that gives the rows `wanted` [N, ...] by name, for `blocks` of conditions and times
-    [N, ...]."""
+    [N, ...]. `last` has the conditioner's rows of the call before, and then of this one."""
     manifest, wanted = bundle.manifest, frozenset(wanted)
     named = {each.input: each.name for each in manifest.conditions}
-    graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
-    taken = {named[each.name] for graph in graphs for each in graph.inputs if each.role == "condition"}
-    values, places = _conditions(blocks, sorted(taken))
-    count = len(next(iter(values.values()), "1"))
     conditioner_rows: dict[str, NDArray[Any]] = {}
+    places, pairs = ([np.zeros(len(block[TIME]), np.intp) for block in blocks] for _ in range(2))
     if conditioner is not None and manifest.conditioner is not None:
+        values, places = _conditions(blocks, sorted(named[each.name] for each in manifest.conditioner.inputs))
         fed = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
-        conditioner_rows = _run(conditioner, CONDITIONER, fed, count, bundle)
+        count = len(next(iter(fed.values()), "1"))
+        conditioner_rows = last.rows(fed, lambda: _run(conditioner, CONDITIONER, fed, count, bundle))
     prologue_rows: dict[str, NDArray[Any]] = {}
-    pairs: list[NDArray[np.intp]] = places
     if prologue is not None and manifest.prologue is not None:
-        times = {each.name: TIMES[each.role] for each in manifest.prologue.inputs if each.role in TIMES}
-        distinct, pairs = _pairs(blocks, places, sorted(set(times.values())))
-        condition = distinct[PLACE]
-        fed = {name: distinct[key] for name, key in times.items()}
-        for each in manifest.prologue.inputs:
-            if each.name not in times:
-                source = values[named[each.name]] if each.role == "condition" else conditioner_rows[each.name]
-                fed[each.name] = source[condition]
-        prologue_rows = _run(prologue, PROLOGUE, fed, len(condition), bundle)
+        takes, carried = (
+            manifest.prologue.inputs,
+            [each.name for each in manifest.prologue.inputs if each.role == "row"],
+        )
+        seen = {each.name: named[each.name] for each in takes if each.role == "condition"}
+        times = {each.name: TIMES[each.role] for each in takes if each.role in TIMES}
+        own, own_places = _conditions(blocks, sorted(seen.values()))
+        keys = {OWN: own_places} | ({PLACE: places} if carried else {})
+        distinct, pairs = _pairs(blocks, keys, sorted(set(times.values())))
+
+        def rows_of(at: slice) -> dict[str, NDArray[Any]]:
+            """The rows of some of the pairs."""
+            fed = {name: distinct[key][at] for name, key in times.items()}
+            fed |= {name: own[key][distinct[OWN][at]] for name, key in seen.items()}
+            fed |= {name: conditioner_rows[name][distinct[PLACE][at]] for name in carried}
+            return _run(prologue, PROLOGUE, fed, len(distinct[OWN][at]), bundle)
+
+        taken = sum(conditioner_rows[name][0].nbytes for name in carried)
+        most = max(1, AT_ONCE // max(1, taken))
+        parts = [rows_of(slice(start, start + most)) for start in range(0, len(distinct[OWN]), most)]
+        prologue_rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     conditioner_rows, prologue_rows = (
         {name: each for name, each in outputs.items() if name in wanted}
@@ -66,6 +80,30 @@ def dealt_rows(
         return of_condition | {name: row[pair] for name, row in prologue_rows.items()}
 
     return rows
+
+
+class LastRows:
+    """The rows that a conditioner made last, and the conditions [C, ...] that it made them of."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None  # one value, so that threads may share it
+
+    def rows(self, fed: Arrays, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """The last rows if they were made of the same bits, else those that `make` returns. `fed` must not change."""
+        last = self._last
+        if last is not None and all(_same(last[0][name], array) for name, array in fed.items()):
+            return last[1]
+        made = make()
+        self._last = fed, made
+        return made
+
+    def forget(self) -> None:
+        """Let the next call run the conditioner, as one with another condition does."""
+        self._last = None
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def _in_order(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
@@ -103,12 +141,12 @@ def _conditions(
 
 
 def _pairs(
-    blocks: Sequence[Arrays], places: Sequence[NDArray[np.intp]], times: Iterable[str]
+    blocks: Sequence[Arrays], places: Mapping[str, Sequence[NDArray[np.intp]]], times: Iterable[str]
 ) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
-    """Distinct pairs of `times` and a condition's place, and for each block the place of each sample among them."""
+    """Distinct tuples of `times` and places, and for each block the place of each sample among them."""
     joined = {key: np.concatenate([block[key] for block in blocks]) for key in times}
-    distinct, place = _distinct({**joined, PLACE: np.concatenate(places)})
-    return distinct, _split(place, [len(each) for each in places])
+    distinct, place = _distinct({**joined, **{key: np.concatenate(each) for key, each in places.items()}})
+    return distinct, _split(place, [len(block[TIME]) for block in blocks])
 
 
 def _split(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray[np.intp]]:

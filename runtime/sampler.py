@@ -3,8 +3,8 @@
     with fewstep.runtime.load("bundle", precision="int8") as sampler:
         x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
 
-Nothing changes after loading, so one sampler serves any number of threads. A sample depends on its seed and condition,
-never on its neighbours in the batch.
+No sample depends on an earlier one, so one sampler serves any number of threads. A sample depends on its seed and
+condition, never on its neighbours in the batch.
 """
 
 import dataclasses

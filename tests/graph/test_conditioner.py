@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
@@ -89,3 +91,24 @@ def test_what_cannot_be_carried_is_made_where_it_is_read() -> None:
     assert cut.conditioner is not None and [v.name for v in cut.conditioner.outputs] == ["seen"]
     assert cut.prologue is not None and "Greater" in cut.prologue.ops()
     assert_equivalent(masked, cut)
+
+
+def test_a_condition_with_little_work_is_the_prologues() -> None:
+    """row = (mean(Conv(picture)) + state u) * time: the state takes 4 x 8 products, and the picture 9 600."""
+    graph = observing()
+    *before, product = graph.nodes
+    nodes = (
+        *before,
+        node("MatMul", "state u", "own"),
+        node("Add", "seen own", "both"),
+        replace(product, inputs=("both", *product.inputs[1:])),
+    )
+    u = np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)
+    inputs = (*graph.inputs, value("state", "batch", 4))
+    graph = replace(graph, inputs=inputs, nodes=nodes, constants={**graph.constants, "u": u})
+    cut = cut_conditioner(graph, worth=MACS, little=MACS // 32)
+    assert cut.conditioner is not None and [each.name for each in cut.conditioner.inputs] == ["picture"]
+    assert cut.prologue is not None and {each.name for each in cut.prologue.inputs} == {"time", "state", "seen"}
+    assert_equivalent(graph, cut)
+    whole = cut_conditioner(graph, worth=MACS, little=MACS // 32 + 1)
+    assert whole.conditioner is not None and {each.name for each in whole.conditioner.inputs} == {"picture", "state"}

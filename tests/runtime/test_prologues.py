@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime import Sampler, UserError
+from fewstep.runtime import Sampler, UserError, prologues
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.prologues import _distinct
 
@@ -107,3 +107,23 @@ def test_a_conditioner_that_forgets_the_batch_is_refused(split: Split) -> None:
     lost = replace(split.sampler, conditioner=lambda feeds: {"shift": np.ones((1, 1), np.float32)})
     with pytest.raises(UserError, match="the conditioner makes no row 'shift' for each sample"):
         lost.sample("ddim:2", seeds=[1, 2], condition={"class": [0, 1]})
+
+
+def test_the_conditioner_waits_for_another_condition(split: Split) -> None:
+    first = split.sampler.sample("ddim:2", seeds=[1], condition={"class": [2]})
+    again = split.sampler.sample("ddim:3", seeds=[1], condition={"class": [2]})
+    assert split.labels == [[2]] and len(split.times) == 2 and not np.array_equal(first, again)
+    split.sampler.sample("ddim:2", seeds=[1], condition={"class": [1]})
+    np.testing.assert_array_equal(split.sampler.sample("ddim:2", seeds=[1], condition={"class": [2]}), first)
+    assert split.labels == [[2], [1], [2]]
+    split.sampler.last.forget()
+    split.sampler.sample("ddim:2", seeds=[1], condition={"class": [2]})
+    assert len(split.labels) == 4
+
+
+def test_large_rows_meet_one_time_at_once(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {"seeds": [1, 2, 3], "condition": {"class": [2, 0, 2]}, "guidance": 2.0}
+    expected = split.sampler.sample("ddim:4", **how)
+    monkeypatch.setattr(prologues, "AT_ONCE", 5)  # bytes: a row has 4
+    np.testing.assert_array_equal(split.sampler.sample("ddim:4", **how), expected)
+    assert [len(each) for each in split.times] == [3 * 4] + [1] * 3 * 4
