@@ -15,9 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.command_cost import Cost, Unfinished, measure
-from fewstep.graph.io import load
-from fewstep.graph.prologue import work
-from fewstep.graph.types import infer_types
+from benchmarks.policy.call import counts
 from fewstep.runtime.bundle.reading import open_bundle
 
 FIXTURE = Path("tests/export/sources/lerobot/smolvla.npz")  # LeRobot's own files of a smaller one
@@ -111,22 +109,6 @@ def decoder(start: str, width: int, seen: int, hidden: int) -> Iterator[tuple[st
     yield f"{start}mlp.down_proj.weight", (width, hidden)
 
 
-def products(bundle: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Of each graph: its name, how often a call runs it, its products with weights, and its multiply-accumulates."""
-    manifest = open_bundle(bundle).manifest
-    body = next(iter(manifest.bodies.values()))
-    for name, entry, runs in (
-        ("conditioner", manifest.conditioner, 1),
-        ("prologue", manifest.prologue, STEPS),
-        ("body", body.graphs[0], STEPS),
-    ):
-        if entry is not None:
-            graph = load(bundle / entry.file)
-            weighted = [n for n in graph.nodes if n.op in ("MatMul", "Gemm", "Conv") and n.inputs[1] in graph.constants]
-            types = infer_types(graph)
-            yield name, runs, len(weighted), sum(work(node, types) for node in graph.nodes)
-
-
 def line(name: str, cost: Cost, weights: int) -> str:
     ratio = cost.peak / weights
     return f"{name:<10} {cost.seconds / 60:8.1f} {cost.processor / 60:10.1f} {cost.peak / GB:9.2f} {ratio:9.2f}"
@@ -144,9 +126,7 @@ def main(folder: Path) -> int:
         except Unfinished as error:
             print(f"{name} failed: {error}")
             return 1
-    print(f"{'graph':<12} {'runs':>5} {'products':>9} {'GMACs':>8}")
-    for name, runs, count, macs in products(Path(bundle)):
-        print(f"{name:<12} {runs:>5} {count:>9} {macs / 1e9:>8.2f}")
+    print(counts(open_bundle(bundle), STEPS))
     return 0
 
 

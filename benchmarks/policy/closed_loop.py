@@ -34,8 +34,8 @@ class Watching(VirtualClock):
         return super().start(job)
 
 
-def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[SequenceJob]:
-    """All that a contender asks for in so many episodes of each task."""
+def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED) -> list[SequenceJob]:
+    """All that a contender asks for in so many episodes of each task, from a seed on."""
     clocks: list[Watching] = []
 
     def made(delay: float) -> Watching:
@@ -44,7 +44,7 @@ def watch(contender: Contender, sampler: Sampler, per_task: int) -> list[Sequenc
 
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder), contender)
-        run(contender, sampler, episodes_of(per_task, first=FIRST_SEED), ledger, clock_of=made)
+        run(contender, sampler, episodes_of(per_task, first=first), ledger, clock_of=made)
     return clocks[0].jobs
 
 

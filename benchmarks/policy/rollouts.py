@@ -133,7 +133,7 @@ def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None
         continuity=contender.continuity,  # type: ignore[arg-type]
         fade=contender.fade,
         warm=contender.warm,
-        shaping=LIMITS,
+        shaping=LIMITS if contender.clipped else None,
         expected=contender.delay / RATE,
         clock=clock,
     )

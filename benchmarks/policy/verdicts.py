@@ -11,7 +11,7 @@ LOOP = 2  # raised when a delay, a fade or "soft" makes the loop act otherwise: 
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who acts, and how. `weights` are the hash of a checkpoint, None for the experts (`rescuers`: those of the
-    hand-overs); a delay is in ticks.
+    hand-overs); a delay is in ticks. `clipped` says whether each prediction is clipped to the actions' limits.
 
     Two that are equal have the same verdicts, on any machine that computes alike and has the same body of them.
     """
@@ -27,6 +27,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     fade: int = 0
     precision: str | None = None
     rescuers: bool = False
+    clipped: bool = True
 
     @property
     def key(self) -> str:

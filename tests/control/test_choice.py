@@ -10,8 +10,9 @@ from fewstep.control.choice import PATIENCE, PlanChoice, plans_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip, Shaping
-from fewstep.runtime import Sampler
+from fewstep.runtime import Sampler, load
 from tests.control.tiny_policy import ramp, tiny_policy
+from tests.runtime.test_fitted_plans import give
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ def test_a_plan_of_the_scheduler_keeps_its_own_clipping(tiny_bundle: Path) -> No
         plans_of(sampler, ("scheduler:6",), Clip(-2.0, 2.0))
     with pytest.raises(UserError, match="'scheduler:6' shapes nothing, not Clip"):
         plans_of(WithScheduler(sampler.sampler, clips=False), ("scheduler:6",), Clip(-1.0, 1.0))  # type: ignore[arg-type]
+
+
+def test_a_fitted_plan_is_one_of_the_plans_and_takes_no_shaping(tiny_bundle: Path) -> None:
+    plan = give(tiny_bundle, guidance=None)
+    with load(tiny_bundle) as sampler:
+        assert plans_of(sampler, ("fitted:3", "ddim:2"), None)[0] == plan
+        with pytest.raises(UserError, match="no fit has these: run dpmpp_2m:3"):
+            plans_of(sampler, ("fitted:3",), Clip(-1.0, 1.0))
 
 
 def test_a_plan_that_was_not_measured_is_hoped_for_and_its_first_call_is_not_counted() -> None:
