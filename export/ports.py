@@ -38,16 +38,17 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
         c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions
     }
     _check_names(graph, spec, file)
-    for name, port in ports.items():
+    there = {name: port for name, port in ports.items() if name in own}  # all, but for a time that tokens do without
+    for name, port in there.items():
         _check_port(own[name], port, file)
     output = _closed(own[spec.output], graph)
     names = Additions(graph)
-    inner = {name: names.name(f"{name}_given") for name in (*ports, spec.output)}
+    inner = {name: names.name(f"{name}_given") for name in (*there, spec.output)}
     fixed = (X, TIME, TO, GROUP, OUTPUT, *(port.name for port in ports.values()))
     ours = {name: names.name(f"{name}_inner") for name in fixed}
     graph = rename(graph, ours | inner)  # the file may use our names for something else
     new, first = Additions(graph), list[Node]()
-    for name, port in ports.items():
+    for name, port in there.items():
         source, is_time = port.name, name in spec.times.values()
         if is_time and not own[name].shape:
             freed = per_sample(graph, inner[name])
@@ -96,7 +97,7 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
     roles = {spec.x: "x", **{name: "time" if port == TIME else "to" for port, name in spec.times.items()}}
     roles |= {c.input: f"condition {c.name!r}" for c in spec.conditions}
     for name, role in roles.items():
-        if name not in inputs:
+        if name not in inputs and not (role == "time" and spec.vocabulary is not None):
             raise UserError(f"{file} has no input {name!r} for {role}, only {_listed(graph.inputs)}", NAME_THEM)
     for value in graph.inputs:
         if value.name not in roles:

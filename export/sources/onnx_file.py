@@ -148,7 +148,7 @@ class OnnxReference:
     ) -> list[Any]:
         own = {X: self.spec.x, **self.spec.times}
         named = {own.get(name, name): array for name, array in feeds.items()}
-        typed = {name: _as(array, self.inputs[name]) for name, array in named.items()}
+        typed = {name: _as(array, self.inputs[name]) for name, array in named.items() if name in self.inputs}
         for port, shape in self.one_time.items():
             name = self.spec.times[port]
             typed[name] = typed[name][:1].reshape([1] * len(shape))

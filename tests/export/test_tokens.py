@@ -130,6 +130,31 @@ def test_first_hitting_is_for_networks_that_read_no_time(sampler, tmp_path):
     assert sum(state.is_evaluated for state in timed.steps("mdlm:60", [0], {"class": [0]})) > 30
 
 
+def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
+    class Timeless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coded = Coded()
+
+        def forward(self, ids, label):
+            return self.coded(ids, None, label)
+
+    named = {"input_names": ["input_ids", "class"], "output_names": ["logits"]}
+    axes = ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("batch")})
+    example = (torch.zeros(3, 2, 12, dtype=torch.long), torch.zeros(3, dtype=torch.long))
+    file = tmp_path / "coded.onnx"
+    torch.onnx.export(Timeless(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
+    written = msgspec.to_builtins(
+        {each: getattr(spec(), each) for each in ("name", "x_shape", "conditions", "prediction")}
+    )
+    written |= {"schedule": {"kind": "flow"}, "vocabulary": {"size": 16, "mask": 16}}
+    (tmp_path / "spec.json").write_bytes(msgspec.json.encode(written | {"x": "input_ids", "output": "logits"}))
+    export(ExportOptions(str(file), tmp_path / "bundle", spec=tmp_path / "spec.json", verify="quick"))
+    other = load(tmp_path / "bundle")
+    assert not other.reads_time
+    assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
