@@ -61,7 +61,8 @@ COLUMNS: Mapping[str, str] = {  # step -> the column's title, in the order of th
     "int8-tensorrt": "int8 tensorrt",
     "tensorrt-rtx": "TensorRT-RTX",
 }
-LIMITS: Mapping[str, float] = {  # of the largest difference, relative to the largest value; int8: of the RMS of both
+LIMITS: Mapping[str, float] = {  # of the largest difference, relative to the largest value; int8: of the RMS of both,
+    # and of likeliest tokens that differ
     "float32": 1e-4,
     "float16": 2e-2,
     "onnxruntime": 1e-5,
@@ -281,7 +282,11 @@ def _int8(target: str) -> Callable[[Chain], Found]:
         covered = chain.manifest.bodies[f"int8-{target}"].graph.coverage
         assert covered is not None and covered.int8_macs > 0
         share = f"{100 * covered.int8_macs / covered.total_macs:.0f} % of MACs"
-        difference = chain.sample(body=f"int8-{target}") - chain.float32
+        (trial,) = chain.manifest.bodies[f"int8-{target}"].trials
+        samples = chain.sample(body=f"int8-{target}")
+        if trial.tokens is not None:
+            return Found(trial.tokens.disagreement, share)
+        difference = samples - chain.float32
         return Found(float(np.linalg.norm(difference) / np.linalg.norm(chain.float32)), share)
 
     return run
@@ -302,7 +307,9 @@ def _tensorrt_rtx(chain: Chain) -> Found:
 
 
 def _distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference, relative to the largest value."""
+    """The largest difference, relative to the largest value; of tokens, the share that is another."""
+    if expected.dtype.kind == "i":
+        return float((found != expected).mean())
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
