@@ -94,7 +94,7 @@ def main() -> None:
     losses = read_losses(options.work)
     checkpoint = torch.load(options.work / "checkpoint.pt", weights_only=True, map_location="cpu")
     arguments = checkpoint["arguments"]
-    network = load()
+    network = load(HERE / WEIGHTS)
     labels = torch.arange(len(data.CLASSES)).repeat_interleave(COLUMNS)
     write_samples(heun(network, labels, seed=0), COLUMNS, HERE / "samples.png")
     (HERE / "loss.svg").write_text(loss_svg(losses))

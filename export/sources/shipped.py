@@ -15,7 +15,7 @@ def fashion_mnist() -> TorchSource:
     """The class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
     from fewstep.models.fashion_mnist import unet
 
-    digest = _fingerprint("fashion_mnist", unet.WEIGHTS)
+    digest = _fingerprint(Path(unet.__file__).with_name(unet.WEIGHTS))
     spec = Spec("fashion_mnist", unet.IMAGE_SHAPE, (_classes(unet.CLASSES),), "v", ScheduleSpec("cosine"))
     return TorchSource(unet.load(), spec, "fashion_mnist", digest)
 
@@ -24,9 +24,10 @@ def cifar10() -> TorchSource:
     """The class-conditional UNet on CIFAR-10, 32x32 colour images in [-1, 1]: a rectified flow."""
     from fewstep.models.cifar10 import data, unet
 
-    digest = _fingerprint("cifar10", unet.WEIGHTS)
+    weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone, which editable installs link to
+    digest = _fingerprint(weights)
     spec = Spec("cifar10", unet.IMAGE_SHAPE, (_classes(data.CLASSES),), "flow", ScheduleSpec("flow"))
-    return TorchSource(unet.load(), spec, "cifar10", digest)
+    return TorchSource(unet.load(weights), spec, "cifar10", digest)
 
 
 def _classes(names: tuple[str, ...]) -> Condition:
@@ -34,13 +35,11 @@ def _classes(names: tuple[str, ...]) -> Condition:
     return Condition(name="class", input="class", null=len(names), low=0, high=len(names) - 1, labels=names)
 
 
-def _fingerprint(package: str, weights: str) -> str:
-    """sha256 of whatever defines the network. UserError if its weights are not installed."""
-    unet = Path(str(files(f"fewstep.models.{package}") / "unet.py"))
-    folder = unet.resolve().parent  # an editable installation links this file to its clone
-    if not (folder / weights).is_file():
-        raise UserError(f"the weights {weights} are not installed", "install fewstep from a clone, which has them")
-    parts = (files("fewstep.models") / "blocks.py", unet, folder / weights)
+def _fingerprint(weights: Path) -> str:
+    """sha256 of whatever defines the network whose weights these are. UserError if they are not installed."""
+    if not weights.is_file():
+        raise UserError(f"the weights {weights.name} are not installed", "install fewstep from a clone, which has them")
+    parts = (files("fewstep.models") / "blocks.py", weights.with_name("unet.py"), weights)
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 
 

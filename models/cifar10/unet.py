@@ -1,5 +1,6 @@
 """A class-conditional UNet of 5.2 M parameters for 32x32 colour images."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -67,6 +68,5 @@ class UNet(nn.Module):
 
 
 def load(path: Path | None = None) -> UNet:
-    """The trained network, float32, in evaluation mode; `path`: of other weights, as a training run wrote them. Its own
-    weights come with a clone, and a wheel has none: an installation of the clone links this file to it."""
-    return load_weights(UNet(), Path(__file__).resolve().parent / WEIGHTS if path is None else path)
+    """The trained network, float32, in evaluation mode; `path`: of other weights, as a training run wrote them."""
+    return load_weights(UNet(), files(__package__) / WEIGHTS if path is None else path)

@@ -15,6 +15,8 @@ from fewstep.models.cifar10.unet import NULL_CLASS, WEIGHTS, UNet, load
 from fewstep.models.training import generator_of
 from fewstep.models.weights import write_weights
 
+PATH = Path(data.__file__).resolve().with_name(WEIGHTS)  # of the clone: a wheel has none
+
 
 def test_a_row_of_the_sheet_is_an_image(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(7, 32, 32, 3)).astype(np.uint8)
@@ -41,9 +43,8 @@ def test_a_batch_is_in_model_range_half_of_it_mirrored():
 
 
 def test_shipped_weights_are_small_float16_and_finite():
-    path = Path(data.__file__).resolve().parent / WEIGHTS  # of the clone: a wheel has none
-    assert path.stat().st_size <= 16_000_000
-    with safe_open(path, "numpy") as tensors:
+    assert PATH.stat().st_size <= 16_000_000
+    with safe_open(PATH, "numpy") as tensors:
         for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
             assert tensors.get_tensor(name).dtype == np.float16
             assert np.isfinite(tensors.get_tensor(name)).all()
@@ -56,9 +57,10 @@ def test_it_was_trained():
     inside = (rows[:, None].square() + rows[None, :].square() < 0.4)[None]
     sky = torch.tensor([-0.2, 0.2, 0.7])[:, None, None] + 0.2 * rows[:, None]
     x0 = torch.where(inside, torch.tensor([0.3, -0.4, -0.6])[:, None, None], sky)[None]
+    network = load(PATH)
     for t in (0.3, 0.7):
         noise = torch.randn(8, 3, 32, 32, generator=generator)
-        velocity = load()((1 - t) * x0 + t * noise, torch.full((8,), 1000 * t), torch.full((8,), NULL_CLASS))
+        velocity = network((1 - t) * x0 + t * noise, torch.full((8,), 1000 * t), torch.full((8,), NULL_CLASS))
         assert (velocity - (noise - x0)).square().mean().item() < 0.2, t
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.export.sources import fitted
 from fewstep.export.sources.fitted import shipped_file, shipped_plans, with_fitted
-from fewstep.export.sources.shipped import _fingerprint
+from fewstep.export.sources.shipped import load_shipped
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_named(shipped, tmp_path):
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_what_is_shipped_was_fitted_to_the_weights_that_are_shipped(name):
     """A denoiser that is trained again needs its plans fitted again: `.ci/fitted`."""
-    source = _fingerprint(name, f"{name}.safetensors")
+    source = load_shipped(name).sha256
     for entry, plan in shipped_plans(name):
         assert plan.fitted.source == source
         assert (entry.evaluations, plan.name) == (len(plan.steps), f"fitted:{len(plan.steps)}")
