@@ -67,7 +67,9 @@ def dealt_rows(
         taken = sum(conditioner_rows[name][0].nbytes for name in carried)
         most = max(1, AT_ONCE // max(1, taken))
         parts = [rows_of(slice(start, start + most)) for start in range(0, len(distinct[OWN]), most)]
-        prologue_rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        prologue_rows = parts[0]
+        if len(parts) > 1:
+            prologue_rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     conditioner_rows, prologue_rows = (
         {name: each for name, each in outputs.items() if name in wanted}
