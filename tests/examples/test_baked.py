@@ -67,16 +67,30 @@ def test_python_alone(baked: Path, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
+def compiled(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """A program of the examples, and the environment that it runs in."""
     archive = needed("ONNXRUNTIME", "an unpacked release archive of onnxruntime for C++")
-    program, output = tmp_path / "sample", tmp_path / "samples.f32"
+    program, source = folder / name, EXAMPLES / f"{name}.cpp"
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", f"-I{archive}/include", f"-L{archive}/lib", "-lonnxruntime"]
-    source = EXAMPLES / "sample.cpp"
     subprocess.run([os.environ.get("CXX", "c++"), source, "-o", program, *flags], check=True)
-    paths = {**os.environ, "LD_LIBRARY_PATH": f"{archive}/lib"}
+    return program, {**os.environ, "LD_LIBRARY_PATH": f"{archive}/lib"}
+
+
+def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
+    program, paths = compiled("sample", tmp_path)
+    output = tmp_path / "samples.f32"
     found = run([program, baked, output, str(LABEL)], expected, output, env=paths)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     assert "the same: " in checked([program, "--check", baked], env=paths)
+
+
+def test_a_loop_in_cpp(expected: np.ndarray, tmp_path: Path) -> None:
+    program, paths = compiled("steps", tmp_path)
+    output, folder = tmp_path / "samples.f32", tmp_path / "parts"
+    named = ["--body", "int8-cpu-x86", "--guidance", str(GUIDANCE), "--batch", str(len(SEEDS))]
+    subprocess.run([sys.executable, EXAMPLES / "steps.py", fashion_mnist(), folder, *named], check=True)
+    found = run([program, folder, output, str(LABEL)], expected, output, env=paths)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:

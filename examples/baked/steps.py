@@ -1,0 +1,52 @@
+"""A run for a program that keeps the loop itself, such as steps.cpp: what is ahead, one step, and what is behind.
+
+    python examples/baked/steps.py BUNDLE FOLDER [--body int8-qnn] [--plan dpmpp_2m:8] [--guidance 2] [--batch 1]
+
+FOLDER receives ahead.onnx, step.onnx, behind.onnx and steps.txt. The step has fixed shapes, as a phone's processor
+wants them: the network, guidance and the update, with the numbers of all steps in a table that the number of the step
+looks up. steps.txt has the count of steps, the name of that number, and a line for each row of the state: what it is
+called ahead, before a step, after it and behind.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from fewstep.graph.bake.bake import BakeOptions, assembled
+from fewstep.graph.bake.cut import at_shapes, cut
+from fewstep.graph.io import save
+from fewstep.graph.session import open_session
+
+
+def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
+    """The parts of a run. A body with a precision map has several kinds of steps, and is for another program."""
+    run, _ = assembled(BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True))
+    parts = cut(run)
+    (steps,) = parts.steps
+    feeds = {each.name: np.zeros((batch, *map(int, each.shape[1:])), each.dtype) for each in run.inputs}
+    values = {**feeds, **open_session(parts.ahead)(feeds)}
+    for before, state in zip(parts.start, steps.state, strict=True):
+        values[state] = values[before]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, graph in (("ahead", parts.ahead), ("step", at_shapes(steps, values)), ("behind", parts.behind)):
+        save(graph, folder / f"{name}.onnx")
+    rows = zip(parts.start, steps.state, steps.nexts, steps.behind, strict=True)
+    lines = [str(steps.count), steps.number, *map(" ".join, rows)]
+    (folder / "steps.txt").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--body", help="by default float32")
+    parser.add_argument("--plan", default="dpmpp_2m:8")
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--batch", type=int, default=1)
+    given = parser.parse_args()
+    write(given.bundle, given.folder, given.body, given.plan, given.guidance, given.batch)
+
+
+if __name__ == "__main__":
+    main()
