@@ -1,32 +1,34 @@
 """Steps and samples of a bundle's body for Hexagon in HTP's arithmetic, beside ONNX's and beside another quantizer.
 
-    python -m benchmarks.npu.steps BUNDLE [--at 0,4] [--seeds 2] [--first-seed 1000] [--peer]
+    python -m benchmarks.npu.steps BUNDLE [--at 0,4] [--seeds 2] [--first-seed 1000] [--whole 2] [--peers]
 
-BUNDLE was calibrated with `--target qnn`. The steps --at have the inputs that float32 has there, of the first seed.
---seeds makes whole samples in both arithmetics, which takes minutes each. --peer adds steps of the float graph
-quantized by onnxruntime's `get_qnn_qdq_config` as it is by default, with 16-bit activations and int8 weights by
-channel; it is calibrated on float32's inputs along 16 seeds, every call of all steps. Decibels are of the output, its
-direction (the difference of the two branches of guidance) and, of samples, PSNR against float32.
+BUNDLE was calibrated with `--target qnn`. The steps --at have the inputs that float32 has there, along each seed.
+--whole makes samples of the first seeds in both arithmetics, which takes minutes each. --peers adds steps of the float
+graph quantized by onnxruntime's `get_qnn_qdq_config`, with int8 weights by channel. It is calibrated on float32's
+inputs along 16 seeds, every call of all steps; percentile on every eighth, since it holds all activations at once.
+Decibels are of the output, of its direction (the difference of the two branches of guidance) and, of samples, PSNR
+against float32.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config, qnn_preprocess_model
 
 from benchmarks import options
+from benchmarks.markdown import table
 from fewstep.evaluation.speed.mean_step import taken
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.closed_loop import open_course
 from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime import load
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.sampler import Sampler
@@ -34,6 +36,13 @@ from fewstep.runtime.sampler import Sampler
 BODY = "int8-qnn"
 ONNX = OnnxRuntime(fuse_qdq=False)
 PEER_SEEDS = range(200_000, 200_016)
+EIGHTH = 8
+PEERS: dict[str, dict[str, Any]] = {
+    "the peer": {},
+    "the peer, percentile": {"calibrate_method": CalibrationMethod.Percentile},
+    "the peer, uint8": {"activation_type": QuantType.QUInt8},
+}
+HEAD = ("body", "seed", "step", "HTP", "ONNX's arithmetic", "HTP to ONNX's", "direction: HTP, ONNX's")
 
 
 def taking_its_own(sampler: Sampler) -> LoadedGraph:
@@ -53,17 +62,17 @@ def directions(output: np.ndarray) -> np.ndarray:
     return output[0::2] - output[1::2]
 
 
-def print_step(name: str, number: int, expected: np.ndarray, onnx_s: np.ndarray, htp: np.ndarray) -> None:
-    rows = {"HTP": decibels(expected, htp), "ONNX": decibels(expected, onnx_s), "HTP to ONNX": decibels(onnx_s, htp)}
+def print_step(name: str, seed: int, number: int, expected: np.ndarray, onnx_s: np.ndarray, htp: np.ndarray) -> None:
+    pairs = ((expected, htp), (expected, onnx_s), (onnx_s, htp))
+    cells = [name, str(seed), str(number), *(f"{decibels(*pair):.1f}" for pair in pairs)]
     if len(expected) % 2 == 0:
-        rows["direction HTP"] = decibels(directions(expected), directions(htp))
-        rows["direction ONNX"] = decibels(directions(expected), directions(onnx_s))
-    print(f"{name}, step {number}:", ", ".join(f"{key} {value:.1f} dB" for key, value in rows.items()), flush=True)
+        both = (decibels(directions(expected), directions(each)) for each in (htp, onnx_s))
+        cells.append(", ".join(f"{each:.1f}" for each in both))
+    print("|", " | ".join(cells), "|", flush=True)
 
 
-def quantized_by_peer(sampler: Sampler, plan: Plan, folder: Path) -> Path:
+def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, settings: Mapping[str, Any]) -> Path:
     model = onnx.load(sampler.bundle.graph(sampler.body.graph))
-    fed = [call.feeds for call in calls(sampler, plan, PEER_SEEDS)]
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = len(fed[0]["x"])
     del model.graph.value_info[:]
@@ -79,17 +88,18 @@ def quantized_by_peer(sampler: Sampler, plan: Plan, folder: Path) -> Path:
             return next(self.left, None)
 
     types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
-    quantize(source, result, get_qnn_qdq_config(source, Reader(), **types))
+    quantize(source, result, get_qnn_qdq_config(source, Reader(), **types | settings))
     return result
 
 
-def print_steps(sampler: Sampler, plan: Plan, numbers: list[int], seed: int, networks: dict[str, Any]) -> None:
+def print_steps(sampler: Sampler, plan: Plan, numbers: list[int], seeds: range, networks: dict[str, Any]) -> None:
     output = sampler.body.graph.outputs[0].name
-    for call in calls(sampler, plan, range(seed, seed + 1)):
+    print(table(HEAD, ()))
+    for call in calls(sampler, plan, seeds):
         if call.state.index in numbers:
-            expected = call.tensors[output]
+            expected, place = call.tensors[output], (call.seeds[0], call.state.index)
             for name, pair in networks.items():
-                print_step(name, call.state.index, expected, *(network(call.feeds)[output] for network in pair))
+                print_step(name, *place, expected, *(network(call.feeds)[output] for network in pair))
 
 
 def print_sample(sampler: Sampler, plan: Plan, seed: int, onnx_s: LoadedGraph, htp: LoadedGraph) -> None:
@@ -102,9 +112,9 @@ def main() -> None:
     parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--at", default="0,4", help="numbers of steps, from 0")
-    parser.add_argument("--seeds", type=int, default=0)
-    parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--peer", action="store_true")
+    options.add_seeds(parser, 1, 1000)
+    parser.add_argument("--whole", type=int, default=0, help="seeds that are sampled whole")
+    parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
     steps, seeds = [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)
     reference = load(arguments.bundle, body="float32")
@@ -112,11 +122,14 @@ def main() -> None:
     plan = judged_plan(reference, reference.bundle.body(BODY))
     networks: dict[str, Any] = {BODY: (here, htp)}
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.peer:
-            file = quantized_by_peer(reference, plan, Path(folder))
-            networks["get_qnn_qdq_config"] = ONNX.open(file), Qnn().open("it", str(file), {})
-        print_steps(reference, plan, steps, seeds.start, networks)
-    for seed in seeds:
+        fed = [call.feeds for call in calls(reference, plan, PEER_SEEDS)] if arguments.peers else []
+        for name, settings in PEERS.items() if arguments.peers else ():
+            own = Path(folder) / name
+            own.mkdir()
+            file = quantized_by_peer(reference, fed[:: EIGHTH if "calibrate_method" in settings else 1], own, settings)
+            networks[name] = ONNX.open(file), Qnn().open("it", str(file), {})
+        print_steps(reference, plan, steps, seeds, networks)
+    for seed in seeds[: arguments.whole]:
         print_sample(reference, plan, seed, here, htp)
 
 
