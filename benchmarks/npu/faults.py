@@ -1,8 +1,9 @@
 """The smallest models on which HTP's arithmetic leaves ONNX's, and the forms that hold; see docs/measured/npu.md.
 
-    python -m benchmarks.npu.faults
+    python -m benchmarks.npu.faults [--model FILE.onnx]
 
 Each line is the distance of HTP, executed on this CPU by onnxruntime-qnn, from ONNX's arithmetic on the same graph.
+--model writes the model of the first line, for a report of the fault, and measures nothing.
 """
 
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import options
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
@@ -18,6 +20,7 @@ from fewstep.runtime.backends.qnn import Qnn
 
 CONTRIB = "com.microsoft"
 FLOAT = np.dtype(np.float32)
+TALL = (1, 32, 7, 7)
 
 
 class Pairs:
@@ -57,9 +60,12 @@ class Pairs:
         self.nodes.append(Node(op, inputs, (result,), attributes))
         return result
 
+    def graph(self, result: str, shape: tuple[int, ...]) -> Graph:
+        return Graph("fault", tuple(self.inputs), (Value(result, FLOAT, shape),), tuple(self.nodes), self.constants)
+
     def distance(self, result: str, shape: tuple[int, ...]) -> float:
         """dB between the two arithmetics, on normal numbers."""
-        graph = Graph("fault", tuple(self.inputs), (Value(result, FLOAT, shape),), tuple(self.nodes), self.constants)
+        graph = self.graph(result, shape)
         rng = np.random.default_rng(0)
         feeds = {value.name: rng.standard_normal(value.shape).astype(np.float32) for value in self.inputs}
         with tempfile.TemporaryDirectory() as folder:
@@ -70,12 +76,16 @@ class Pairs:
 
 
 def silu(shape: tuple[int, ...], wider: float | None = None) -> float:
-    """t = a + b; t * Sigmoid(t); the product reads t through a second pair if `wider` is its factor."""
     model = Pairs()
+    return model.distance(lay_silu(model, shape, wider), shape)
+
+
+def lay_silu(model: Pairs, shape: tuple[int, ...], wider: float | None = None) -> str:
+    """t = a + b; t * Sigmoid(t); the product reads t through a second pair if `wider` is its factor."""
     t = model.sixteen(model.op("Add", model.input("a", *shape), model.input("b", *shape)), -6.0, 6.0)
     gate = model.pair(model.op("Sigmoid", t), 2**-16, np.uint16(0))
     again = t if wider is None else model.pair(t, 12 * wider / (2**16 - 1), np.uint16(2**15))
-    return model.distance(model.sixteen(model.op("Mul", again, gate), -0.3, 6.0), shape)
+    return model.sixteen(model.op("Mul", again, gate), -0.3, 6.0)
 
 
 def product(second: str) -> float:
@@ -115,7 +125,7 @@ def added(values: Array, has_own_scale: bool) -> float:
 
 
 def lines() -> Mapping[str, float]:
-    tall, channels = (1, 32, 7, 7), np.random.default_rng(2).normal(0, 0.1, 64)
+    tall, channels = TALL, np.random.default_rng(2).normal(0, 0.1, 64)
     layer, instance = ("LayerNormalization", (1, 49, 64)), ("InstanceNormalization", (1, 8, 784))
     return {
         "SiLU [1, 32, 7, 7]": silu(tall),
@@ -133,6 +143,17 @@ def lines() -> Mapping[str, float]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = options.parser_of(__doc__)
+    parser.add_argument("--model", type=Path, help="the file to write")
+    file = parser.parse_args().model
+    if file is not None:
+        model = Pairs()
+        save(model.graph(lay_silu(model, TALL), TALL), file)
+        return
     for name, distance in lines().items():
         print(f"{name}: {distance:.1f} dB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

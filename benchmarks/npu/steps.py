@@ -1,13 +1,13 @@
 """Steps and samples of a bundle's body for Hexagon in HTP's arithmetic, beside ONNX's and beside another quantizer.
 
-    python -m benchmarks.npu.steps BUNDLE [--at 0,4] [--seeds 2] [--first-seed 1000] [--whole 2] [--peers]
+    python -m benchmarks.npu.steps BUNDLE [--body int8-qnn] [--at 0,4] [--seeds 2] [--whole 2] [--peers]
 
-BUNDLE was calibrated with `--target qnn`. The steps --at have the inputs that float32 has there, along each seed.
---whole makes samples of the first seeds in both arithmetics, which takes minutes each. --peers adds steps of the float
-graph quantized by onnxruntime's `get_qnn_qdq_config`, with int8 weights by channel. It is calibrated on float32's
-inputs along 16 seeds, every call of all steps; percentile on every eighth, since it holds all activations at once.
-Decibels are of the output, of its direction (the difference of the two branches of guidance) and, of samples, PSNR
-against float32.
+BUNDLE was calibrated with `--target qnn`, or `qnn-8bit`. The steps --at have the inputs that float32 has there, along
+each seed. --whole makes samples of the first seeds in both arithmetics, which takes minutes each. --peers adds steps
+of the float graph quantized by onnxruntime's `get_qnn_qdq_config`, with int8 weights by channel. It is calibrated on
+float32's inputs along 16 seeds, every call of all steps; percentile on every eighth, since it holds all activations at
+once. Decibels are of the output, of its direction (the difference of the two branches of guidance) and, of samples,
+PSNR against float32.
 """
 
 import tempfile
@@ -33,7 +33,6 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.sampler import Sampler
 
-BODY = "int8-qnn"
 ONNX = OnnxRuntime(fuse_qdq=False)
 PEER_SEEDS = range(200_000, 200_016)
 EIGHTH = 8
@@ -111,16 +110,17 @@ def print_sample(sampler: Sampler, plan: Plan, seed: int, onnx_s: LoadedGraph, h
 def main() -> None:
     parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--body", default="int8-qnn")
     parser.add_argument("--at", default="0,4", help="numbers of steps, from 0")
     options.add_seeds(parser, 1, 1000)
     parser.add_argument("--whole", type=int, default=0, help="seeds that are sampled whole")
     parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
-    steps, seeds = [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)
+    body, steps, seeds = arguments.body, [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)
     reference = load(arguments.bundle, body="float32")
-    here, htp = (taking_its_own(load(arguments.bundle, body=BODY, backend=each)) for each in (ONNX, Qnn()))
-    plan = judged_plan(reference, reference.bundle.body(BODY))
-    networks: dict[str, Any] = {BODY: (here, htp)}
+    here, htp = (taking_its_own(load(arguments.bundle, body=body, backend=each)) for each in (ONNX, Qnn()))
+    plan = judged_plan(reference, reference.bundle.body(body))
+    networks: dict[str, Any] = {body: (here, htp)}
     with tempfile.TemporaryDirectory() as folder:
         fed = [call.feeds for call in calls(reference, plan, PEER_SEEDS)] if arguments.peers else []
         for name, settings in PEERS.items() if arguments.peers else ():
