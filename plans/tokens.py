@@ -5,7 +5,7 @@ A step evaluates the network, draws a candidate for each open position, scores t
 
     log q  = sum_b weights_b log softmax(logits_b) / temperature       normalised, the mask id left out
     token ~ q                                                          one uniform a position; the largest q at 0
-    score  = log max q | log q(token) | margin | -entropy | random | first, - penalty * codebook + noise * Gumbel
+    score  = log max q | log q(token) | margin | -entropy | random, - penalty * codebook + noise * Gumbel
     reveal   those with `chance`; or the `reveal` highest scores, those with q(token) above `threshold`, and the
              highest scores whose entropies sum to less than `bound` (at least one)
     again    revealed positions become open again with this chance
@@ -30,7 +30,7 @@ USUAL = "maskgit:8"  # the plan of a token denoiser where none is named
 LOGITS = "logits"  # the prediction of a token denoiser
 IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
 
-Score = Literal["probability", "drawn", "margin", "entropy", "random", "first"]
+Score = Literal["probability", "drawn", "margin", "entropy", "random"]
 
 
 class TokenStep(Strict, frozen=True, omit_defaults=True):
@@ -38,7 +38,6 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
 
     reveal: how many open positions, of samples that begin all open. A sample with known tokens has its share of it.
     score: "probability" is of the likeliest token and "drawn" of the candidate. "margin" is between the two likeliest.
-        "first" reveals from the start of a sample on.
     noise: the temperature of Gumbel noise on the score. penalty: off the score for each codebook, along the first axis.
     positions: from and to which place along the last axis positions may change; None is all of them.
     weights: of the branches in the guided logarithm of the probabilities; they sum to 1.

@@ -114,8 +114,6 @@ def advance(
     score = np.full(some.shape, -np.inf)
     if step.score == "random":
         score[some] = order[some]
-    elif step.score == "first":
-        score[some] = -np.broadcast_to(np.arange(some[0].size).reshape(some[0].shape), some.shape)[some]
     else:
         books = np.broadcast_to(np.arange(len(some[0])).reshape(-1, *[1] * (some[0].ndim - 1)), some.shape)
         gumbel = -np.log(-np.log(order[some])) if step.noise else 0.0
