@@ -28,7 +28,9 @@ def parse_conditions(
         if not equals or not name or not value:
             raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
         if value.startswith("@"):
-            values.setdefault(name, []).extend(_arrays(name, Path(value[1:]), shapes.get(name, ()), of_any_size))
+            values.setdefault(name, []).extend(
+                arrays_of(f"condition {name!r}", Path(value[1:]), shapes.get(name, ()), of_any_size)
+            )
         elif shapes.get(name):
             raise UserError(
                 f"condition {name!r} takes arrays of shape {list(shapes[name])}",
@@ -73,20 +75,18 @@ def _example(condition: Condition) -> str:
     return f"{float(low):g}"
 
 
-def _arrays(name: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
-    """The values of a condition in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read."""
+def arrays_of(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
+    """The values in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read. `what` names them."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
-        raise UserError(f"condition {name!r}: {path} cannot be read ({reason})", "write it with numpy.save") from error
+        raise UserError(f"{what}: {path} cannot be read ({reason})", "write it with numpy.save") from error
     if of_any_size and isinstance(array, np.ndarray) and array.ndim in (len(shape), len(shape) + 1):
         return [array] if array.ndim == len(shape) else list(array)
     if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
         has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(
-            f"condition {name!r}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]"
-        )
+        raise UserError(f"{what}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]")
     return [array] if array.shape == shape else list(array)
 
 

@@ -22,6 +22,7 @@ from fewstep.cli.run_plan import (
     check_tokens,
     default_plan,
     default_shaping,
+    known_tokens,
     unlike_calibration,
 )
 from fewstep.cli.run_tiles import Tiling, tiling
@@ -32,6 +33,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
+from fewstep.plans.tokens import IDS
 from fewstep.plans.tracer import IMAGE
 from fewstep.runs.tiled_images import decode_tiles, tiled_image_shape
 from fewstep.runs.tiles import tiled_steps
@@ -88,6 +90,7 @@ class RunOptions(Options):
         it is the whole sample's, and a bundle of one size takes height and width too, or length.
     tiles: WINDOW:OVERLAP, as 256:64: the network runs on overlapping windows of a larger sample.
     image: A picture to start from, with --strength.
+    known: A .npy file of tokens that stay, shaped as a sample, -1 where one is open. For denoisers of tokens.
     strength: Share of the plan's steps that are run, above 0 and up to 1: the picture is noised that far.
     seed: Seed of the first sample; the others count up from it.
     output: The file to write. A .png file has pictures; a .npy file has x as it is sampled, which may be latents. Named
@@ -113,6 +116,7 @@ class RunOptions(Options):
     size: tuple[str, ...] = ()
     tiles: str | None = None
     image: Path | None = None
+    known: Path | None = None
     strength: float | None = None
     seed: int = 0
     output: Path = field(default=Path("grid.png"), metadata={"short": "-o"})
@@ -185,7 +189,9 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     _check_picture(options, _drawn_shape(options, bundle, tiled))
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
-    given = {} if options.image is None else {IMAGE: _start(options.image, bundle, options.threads)}
+    given: dict[str, NDArray[Any]] = {} if options.known is None else {IDS: known_tokens(options.known, bundle)}
+    if options.image is not None:
+        given = {IMAGE: _start(options.image, bundle, options.threads)}
     batch = _batch(options, bundle.manifest.x_shape)
     branches = {UNCOND: negative} if negative else {}
     x, plan, beside = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
@@ -241,7 +247,7 @@ def _sampled(
     batch: int,
     values: Values,
     branches: Mapping[str, Values],
-    given: Mapping[str, NDArray[np.float32]],
+    given: Mapping[str, NDArray[Any]],
     progress: Progress,
 ) -> tuple[NDArray[np.float32], str, dict[str, NDArray[np.float32]]]:
     """The samples [N, *x_shape], `batch` at a time, the plan's name, and the named outputs of the last evaluations.

@@ -143,7 +143,7 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     axes = ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("batch")})
     example = (torch.zeros(3, 2, 12, dtype=torch.long), torch.zeros(3, dtype=torch.long))
     file = tmp_path / "coded.onnx"
-    torch.onnx.export(Timeless(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
+    torch.onnx.export(Timeless().eval(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
     written = msgspec.to_builtins(
         {each: getattr(spec(), each) for each in ("name", "x_shape", "conditions", "prediction")}
     )
@@ -197,6 +197,16 @@ def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
     assert main(["run", str(bundle), "-n", "3", "-o", str(file), "-c", "class=1"]) == 0
     x = np.load(file)
     assert (x.dtype, x.shape) == (np.int64, (3, 2, 12))
+    known = np.full((2, 12), -1)
+    known[:, :4] = 5
+    np.save(tmp_path / "known.npy", known)
+    asked = ["run", str(bundle), "-n", "2", "-o", str(file), "-c", "class=1", "--known"]
+    assert main([*asked, str(tmp_path / "known.npy")]) == 0
+    assert (np.load(file)[:, :, :4] == 5).all() and (np.load(file) >= 0).all()
+    np.save(tmp_path / "short.npy", known[:, :5])
+    for wrong, said in (("short.npy", "has the shape [2, 5]"), ("none.npy", "cannot be read (No such file")):
+        assert main([*asked, str(tmp_path / wrong)]) == 1
+        assert said in capsys.readouterr().err
     assert main(["run", str(bundle), "-n", "3"]) == 1
     assert "are tokens, and no pictures; name a .npy" in capsys.readouterr().err
     assert main(["run", str(bundle), "-o", str(file), "--clip", "1"]) == 1
