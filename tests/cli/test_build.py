@@ -40,4 +40,4 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module, "intended", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
     told = dry_run(BuildOptions(bundle)).shown
     assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files, an engine and its key each"
-    assert module._bytes(bundle, f"{name}/0") == size
+    assert module._bytes(bundle, EngineRequest(f"{name}/0", "sm89", False)) == size
