@@ -5,6 +5,7 @@
 A sequence is under way when the next one is sampled: its first points are decided, and the obstacle is seen a little
 elsewhere. Three routes lead past it. The gradient is of Black et al. 2025 (arXiv 2506.07339): weights of equation 5,
 gain min((alpha^2 + sigma^2) / alpha, clip sigma) with a clip of 5. All of a row's policies take the same steps.
+`benchmarks/policy/real_time_chunking.py` steers the policy of that folder so, in its simulator.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.zoo.members import BY_NAME
 from fewstep.control.actions import SequenceRequest, sample_sequences
 from fewstep.control.chunk import soft_mask
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.gradient import Noisy, with_gradient
+from fewstep.export.gradient import Noisy, Of, with_gradient
 from fewstep.export.spec import Spec
 from fewstep.plans.guidance import Steer
 from fewstep.runtime import load
@@ -29,6 +30,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.sampler import Sampler
 
 CLIP, MOVED, BAD = 5.0, 0.05, 0.1
+STEER = Steer(scale="one")  # the energy has the whole gain
 STEPS = (5, 10)
 DECIDED = (2, 4)
 END = 8  # of the weights: all points but those that are executed between two calls
@@ -37,17 +39,21 @@ Array = NDArray[np.float32]
 
 def continues(x0: Tensor, noisy: Noisy, former: Tensor, weights: Tensor) -> Tensor:
     """Half the squared distance to the former sequence, at the gain of real-time chunking."""
-    gain = torch.minimum(1 + (noisy.alpha / noisy.sigma) ** 2, CLIP * noisy.alpha / noisy.sigma)
+    gain = torch.minimum((noisy.alpha**2 + noisy.sigma**2) / noisy.alpha, CLIP * noisy.sigma)
     energy: Tensor = 0.5 * (gain * weights[:, :, None] * (former - x0).square()).flatten(1).sum(1)
     return energy
 
 
-def make() -> tuple[nn.Module, Spec]:
-    """What export calls."""
-    module, spec = BY_NAME["policy_unet1d"].recipe().make()
+def continuing(module: nn.Module, spec: Spec, of: Of = "x") -> tuple[nn.Module, Spec]:
+    """A policy with the gradient as its second output, and two conditions: the former sequence, and its weights."""
     former = Condition("former", "former", spec.x_shape, "float32", typical=(-1.0, 1.0))
     weights = Condition("weights", "weights", spec.x_shape[:1], "float32", typical=(0.0, 1.0))
-    return with_gradient(module, spec, continues, (former, weights))
+    return with_gradient(module, spec, continues, (former, weights), of)
+
+
+def make() -> tuple[nn.Module, Spec]:
+    """What export calls."""
+    return continuing(*BY_NAME["policy_unet1d"].recipe().make())
 
 
 def routes(seen: Array) -> NDArray[np.float64]:
@@ -133,7 +139,7 @@ def contenders(
             for i, seed in enumerate(seeds)
         ]
 
-    steering = gradient.compile(plan, Steer())
+    steering = gradient.compile(plan, STEER)
     names = ("former", "weights")
     return [
         ("none", lambda: sample_sequences(masks, plan, requests(), "none")[0]),
