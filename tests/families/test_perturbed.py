@@ -13,6 +13,7 @@ from fewstep.export.changes import changed
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.verification.points import points
+from fewstep.plans.errors import UserError
 from tests.families.chain import Family, families
 
 pytestmark = pytest.mark.slow
@@ -27,14 +28,17 @@ EXPORTED = {"diffusion_policy_transformer", "flow_policy", "hunyuan_dit", "sd3",
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.stem)
 def test_a_family(family: Family, tmp_path: Path) -> None:
-    """At 0 the network is the former one, and at 1 another; some are exported, verified against torch."""
+    """At 0 the network is the former one, and at 1 another; some are exported, verified against torch. A family that is
+    without such attention is refused."""
     made = family.module.make(tmp_path)
     options = made if isinstance(made, dict) else {"source": made}
     if family.stem in EXPORTED:
         export(ExportOptions(output=tmp_path / "bundle", perturb=("all",), verify="quick", **options))
+    loaded = load_source(options["source"], options.get("spec"))
     if family.stem in WITHOUT:
+        with pytest.raises(UserError, match="no attention for --perturb|no torch module"):
+            changed(loaded, (), (), (), AttentionRequest(("middle",)))
         return
-    loaded = load_source(options["source"])
     assert isinstance(loaded, TorchSource)
     feeds = [torch.from_numpy(array) for array in next(points(loaded.spec)).feeds.values()]
     with torch.no_grad():
