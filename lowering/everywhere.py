@@ -9,8 +9,6 @@ of the product's t is wider by AGAIN, else the two pairs would be joined. And it
 of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a shift of 16 bits: it is
 int32, in steps of the product of the scales of what they read and multiply. A constant that is added shifts the sum by
 two codes, unless it has the scale of what it is added to.
-
-Where operations with weights read 8 bits, a second pair makes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,15 +20,7 @@ from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.selection import CONTRIB, WeightedOp
 from fewstep.graph.types import Types
-from fewstep.lowering.encoding import (
-    Encoding,
-    asymmetric_uint16,
-    eight_of,
-    integer_of,
-    scale_of,
-    symmetric_int16,
-    zero_point_of,
-)
+from fewstep.lowering.encoding import Encoding, asymmetric_uint16, integer_of, scale_of, symmetric_int16, zero_point_of
 from fewstep.lowering.pairs import operation, rounded
 from fewstep.lowering.scheme import Form, Replacement
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
@@ -41,7 +31,6 @@ FLOAT = np.dtype(np.float32)
 AGAIN = 1.01
 FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # scale and zero point that QNN takes for u16, and no others
 NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # the place of the shift among their inputs
-WEIGHTED = ("Conv", "MatMul", "Gemm")
 SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are no tensors of the network
 
 
@@ -166,9 +155,6 @@ class _Pairs:
     def _second(self, node: Node) -> tuple[int, str, Encoding] | None:
         """The input that a node reads through a second pair: its place, what the pair makes, and its code."""
         is_product = node.op == "MatMul" and all(self._is_activation(name) for name in node.inputs)
-        narrow = self._codes.get(eight_of(node.inputs[0])) if node.op in WEIGHTED and not is_product else None
-        if narrow is not None:
-            return 0, eight_of(node.inputs[0]), narrow
         place = 1 if is_product else self._ungated(node)
         if place is None:
             return None
