@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.models.cards import loss_svg, read_losses, write_samples
+from benchmarks.shipped.cards import loss_svg, read_losses, write_samples
 from fewstep.models.cifar10 import data
 from fewstep.models.cifar10.unet import IMAGE_SHAPE, NULL_CLASS, WEIGHTS, UNet, load
 from fewstep.models.training import EMA_DECAY, NULL_FRACTION

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.models.cards import loss_svg, read_losses, write_samples
+from benchmarks.shipped.cards import loss_svg, read_losses, write_samples
 from fewstep.models.fashion_mnist import data
 from fewstep.models.fashion_mnist.train import TIMESTEPS, cosine_alphas_cumprod
 from fewstep.models.fashion_mnist.unet import CLASSES, NULL_CLASS, WEIGHTS, UNet, load

@@ -15,8 +15,8 @@ from denoising import Draw, loss_of
 from members import BY_NAME, FOLDER, Member
 from torch import Tensor
 
+from benchmarks.shipped.cards import read_losses, write_samples
 from fewstep.export.export import ExportOptions, export
-from fewstep.models.cards import read_losses, write_samples
 from fewstep.models.training import EMA_DECAY
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.runtime import load

@@ -13,11 +13,11 @@ from fewstep.runtime.bundle.manifest import Condition
 
 def fashion_mnist() -> TorchSource:
     """The class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
-    from fewstep.models.fashion_mnist import unet
+    from fewstep.models.fashion_mnist import unet as grey
 
-    digest = _fingerprint(Path(unet.__file__).with_name(unet.WEIGHTS))
-    spec = Spec("fashion_mnist", unet.IMAGE_SHAPE, (_classes(unet.CLASSES),), "v", ScheduleSpec("cosine"))
-    return TorchSource(unet.load(), spec, "fashion_mnist", digest)
+    digest = _fingerprint(Path(grey.__file__).with_name(grey.WEIGHTS))
+    spec = Spec("fashion_mnist", grey.IMAGE_SHAPE, (_classes(grey.CLASSES),), "v", ScheduleSpec("cosine"))
+    return TorchSource(grey.load(), spec, "fashion_mnist", digest)
 
 
 def cifar10() -> TorchSource:

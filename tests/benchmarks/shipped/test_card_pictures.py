@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fewstep.models.cards import loss_svg, write_samples
+from benchmarks.shipped.cards import loss_svg, write_samples
 
 
 def test_samples_are_a_grid_of_enlarged_pixels(tmp_path):
