@@ -12,7 +12,7 @@ from fewstep.plans.name import parse_token_plan_name
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.tokens import SCHEMA, TokenPlan
+from fewstep.plans.tokens import SCHEMA, TokenPlan, token_plan_problem
 
 
 def compile_tokens(
@@ -43,4 +43,7 @@ def compile_tokens(
         steps.append(msgspec.structs.replace(step, **placed, **own))
         shown = step.chance if step.chance is not None else step.reveal / count / share
         share = max(share * (1 - shown) + (1 - share) * step.again, 1 / (2 * count))  # open ones, in the mean
-    return TokenPlan(SCHEMA, parsed.text, schedule.fingerprint, vocabulary, tuple(shape), form, tuple(steps))
+    plan = TokenPlan(SCHEMA, parsed.text, schedule.fingerprint, vocabulary, tuple(shape), form, tuple(steps))
+    if problem := token_plan_problem(plan):
+        raise UserError(f"plan {name!r} cannot be: {problem}", "change a number (`fewstep plan --list` has the usual)")
+    return plan

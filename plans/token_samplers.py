@@ -94,6 +94,8 @@ def remdm(shape: Shape, steps: int, *, cap: float = 0.1) -> tuple[TokenStep, ...
     """ReMDM-cap (Wang et al. 2025, arXiv 2503.00307): tokens become open again with the chance
     min(cap, (1 - alpha_s) / alpha_t), and open positions are revealed so that shares stay as ancestral sampling has
     them."""
+    if not 0 <= cap <= 1:
+        raise UserError(f"remdm(cap={cap:g})", "give a chance from 0 to 1")
     plan = []
     for number in range(steps):
         alpha, then = number / steps, (number + 1) / steps
@@ -126,6 +128,8 @@ def omnivoice(
     """OmniVoice (k2-fsa 2026, arXiv 2604.00688): ceil(n (t' - t)) positions over t = s u / (1 + (s - 1) u), the rest at
     the end; likeliest tokens, ordered by their log-probability less 5 for each codebook, with noise of temperature
     5."""
+    if not shift > 0:
+        raise UserError(f"omnivoice(shift={shift:g})", "give a shift above 0")
     count, opened, plan = math.prod(shape), math.prod(shape), []
     times = [shift * u / (1 + (shift - 1) * u) for u in (number / steps for number in range(steps + 1))]
     for number, (t, then) in enumerate(pairwise(times), 1):
@@ -141,8 +145,10 @@ def _in_blocks(
     """Even counts in blocks of a size along the last axis (None: one), each with as many steps."""
     length, rows = shape[-1], math.prod(shape[:-1])
     size = length if size is None else size
-    blocks = -(-length // max(size, 1))
-    if size < 1 or steps % blocks:
+    if size < 1:
+        raise UserError(f"blocks of {size} positions", "give a size of at least 1")
+    blocks = -(-length // size)
+    if steps % blocks:
         raise UserError(f"{steps} steps over {blocks} blocks of {length} positions", "give a multiple of the blocks")
     if temperature is not None:
         step = msgspec.structs.replace(step, temperature=temperature)

@@ -120,12 +120,20 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
             return f"steps[{number}] holds a number that is not finite"
         if step.reveal < 0 or step.group < 0 or (step.reveal == 0 and rules == (None, None, None)):
             return f"steps[{number}] reveals nothing"
-        if min(step.temperature, step.noise, step.again) < 0 or max(step.again, step.chance or 0) > 1:
-            return f"steps[{number}] has a temperature below 0, or a chance above 1"
+        if min(step.temperature, step.noise, step.bound or 0) < 0:
+            return f"steps[{number}] has a temperature, a noise or a bound below 0"
+        if not all(0 <= (each or 0) <= 1 for each in (step.again, step.chance, step.threshold)):
+            return f"steps[{number}] has a chance or a threshold that is not from 0 to 1"
         if step.bound is not None and step.score != "entropy":
             return f"steps[{number}] bounds entropies, and orders by {step.score}"
         if not 0 <= first < last <= plan.shape[-1]:
             return f"steps[{number}] is for the positions {first} to {last} of {plan.shape[-1]}"
         if not step.branches or len(set(step.branches)) < len(step.branches) or len(step.branches) != len(step.weights):
             return f"steps[{number}] has the branches {list(step.branches)} and {len(step.weights)} weights"
+        if abs(math.fsum(step.weights) - 1) > 1e-9 * max(map(abs, step.weights)):
+            return f"steps[{number}] has weights that do not sum to 1"
+    for first, last in {step.positions or (0, plan.shape[-1]) for step in plan.steps}:
+        shown = sum(step.reveal for step in plan.steps if (step.positions or (0, plan.shape[-1])) == (first, last))
+        if shown > (there := math.prod(plan.shape[:-1]) * (last - first)):
+            return f"its steps reveal {shown} of {there} positions"
     return None

@@ -100,7 +100,10 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         assert decode_tokens(msgspec.json.encode(plan)) == plan
     for change, said in (
         ({"reveal": 0}, "reveals nothing"),
-        ({"chance": 1.5}, "chance above 1"),
+        ({"chance": 1.5}, "a chance or a threshold"),
+        ({"chance": -0.5}, "a chance or a threshold"),
+        ({"reveal": 17}, "reveal 17 of 16 positions"),
+        ({"weights": (0.5,)}, "do not sum to 1"),
         ({"bound": 1.0}, "bounds entropies"),
         ({"positions": (3, 40)}, "positions 3 to 40"),
         ({"weights": (1.0, 2.0)}, "branches"),
@@ -118,6 +121,13 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         ("maskgit:0", "has no steps"),
         ("maskgit", "how many steps"),
         ("maskgit(heat=2):8", "no parameter 'heat'.*noise, linear"),
+        ("omnivoice(shift=0):8", "omnivoice.shift=0.*above 0"),
+        ("omnivoice(shift=-2):8", "omnivoice.shift=-2"),
+        ("likeliest(temperature=-1):8", "a temperature.* below 0"),
+        ("maskgit(noise=-1):8", "a temperature, a noise.* below 0"),
+        ("block_dynamic(threshold=2):8", "a threshold that is not from 0 to 1"),
+        ("remdm(cap=2):2", "remdm.cap=2.*from 0 to 1"),
+        ("llada(size=0):8", "blocks of 0 positions"),
     ],
 )
 def test_wrong_names_are_one_line(name, said):
