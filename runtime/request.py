@@ -160,6 +160,13 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     return numbers
 
 
+def by_tensor(given: GivenTensors | None) -> GivenTensors:
+    """The given tensors by name. UserError for anything but a mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"given is no mapping of names to arrays but {type(given).__name__}", "give {NAME: ARRAY}")
+    return given or {}
+
+
 def check_given(
     names: Sequence[str],
     given: GivenTensors | None,
@@ -168,15 +175,14 @@ def check_given(
     samples: int,
 ) -> dict[str, Float32]:
     """The tensors [samples, *x_shape] that a plan starts from; one that is not given may be a condition's."""
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"given is no mapping of names to arrays but {type(given).__name__}", "give {NAME: ARRAY}")
-    offered = {**conditions.by_name(condition), **(given or {})}
-    for name in given or {}:
+    given = by_tensor(given)
+    offered = {**conditions.by_name(condition), **given}
+    for name in given:
         if name not in names:
             takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
             hint = "; give a strength to start from an image" if name == IMAGE else ""
             raise UserError(f"the plan is given {name!r}", takes + hint)
-        in_model_range((given or {})[name], f"given {name!r}")
+        in_model_range(given[name], f"given {name!r}")
     for name in names:
         if name not in offered:
             raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")

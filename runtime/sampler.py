@@ -167,8 +167,9 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         request = self._request(seeds, condition, guidance, settings)
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        if isinstance(plans, str | Path | Plan):
-            raise UserError(f"{plans!r} is one plan", "give a list with one for each seed, or call `sample`")
+        if isinstance(plans, str | Path | Plan | TokenPlan):
+            one = plans if isinstance(plans, str | Path) else plans.name
+            raise UserError(f"{str(one)!r} is one plan", "give a list with one for each seed, or call `sample`")
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)

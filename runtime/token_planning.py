@@ -11,7 +11,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, Vocabulary
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.request import GivenTensors, RunSettings
+from fewstep.runtime.request import GivenTensors, RunSettings, by_tensor
 from fewstep.runtime.tokens import Ids
 
 
@@ -44,15 +44,15 @@ def token_plan_for(
 
 def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, samples: int) -> Ids:
     """The known tokens [samples, *x_shape] of a run, -1 where a position is open."""
-    shape, vocabulary = (samples, *manifest.x_shape), vocabulary_of(manifest)
+    shape, vocabulary, given = (samples, *manifest.x_shape), vocabulary_of(manifest), by_tensor(given)
     if plan.shape != manifest.x_shape:
         what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, and this run has {list(manifest.x_shape)}"
         raise UserError(what, "compile it with the run's sizes, or give it by its name")
-    if unknown := set(given or {}) - {IDS}:
+    if unknown := set(given) - {IDS}:
         raise UserError(f"the plan is given {min(unknown)!r}", f"it takes {IDS!r}: known tokens, -1 where open")
     fix = f"give whole numbers {list(shape)}: ids from 0 to {vocabulary.size - 1}, -1 where a position is open"
     try:
-        ids = np.broadcast_to(np.asarray((given or {}).get(IDS, -1)), shape)
+        ids = np.broadcast_to(np.asarray(given.get(IDS, -1)), shape)
     except ValueError as error:
         raise UserError(f"given {IDS!r} does not have the shape {list(shape)}", fix) from error
     if ids.dtype.kind not in "iu":

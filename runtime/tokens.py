@@ -69,7 +69,8 @@ def execute_tokens(
     for index, step in enumerate(plan.steps):
         some = _may_change(plan, step) & is_open
         count = counts[index]
-        is_needed = some.any() and (count.any() or step.chance is not None or step.threshold or step.bound)
+        has_rule = (step.chance, step.threshold, step.bound) != (None, None, None)
+        is_needed = some.any() and (count.any() or has_rule)
         asks = (step.branches, step.group, step.network, step.time if reads_time else None)
         is_evaluated = bool(is_needed) and (logits is None or asks != seen)
         if is_evaluated:
@@ -115,7 +116,8 @@ def advance(
     if step.score == "random":
         score[some] = order[some]
     else:
-        books = np.broadcast_to(np.arange(len(some[0])).reshape(-1, *[1] * (some[0].ndim - 1)), some.shape)
+        axes = len(plan.shape) - 1  # of one axis: it has one codebook
+        books = np.broadcast_to(np.arange(plan.shape[0]).reshape(-1, *[1] * axes) if axes else 0, some.shape)
         gumbel = -np.log(-np.log(order[some])) if step.noise else 0.0
         score[some] = made.score - step.penalty * books[some] + step.noise * gumbel
     probability = np.zeros(some.shape)

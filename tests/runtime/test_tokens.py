@@ -222,6 +222,24 @@ def test_thresholds_and_bounds_end_a_block_early():
         assert (states[-1].ids == 1).all()
 
 
+def test_a_bound_of_0_reveals_one_position_in_any_batch():
+    """The second sample has two open positions: of a plan's counts it has none at the first step."""
+    plan = plan_of([TokenStep(reveal=count, score="entropy", bound=0.0) for count in (1, 1, 4)])
+    known = np.full((2, L), -1)
+    known[1, 2:] = 0
+    both = [state.is_open.sum(1) for state in execute_tokens(plan, network, [1, 2], V, known)]
+    alone = [state.is_open.sum(1) for state in execute_tokens(plan, network, [2], V, known[1:])]
+    assert [each[1] for each in both] == [each[0] for each in alone] == [1, 0, 0]
+
+
+def test_a_sample_of_one_axis_has_one_codebook():
+    flat = np.zeros((1, L, V), np.float32)
+    flat[0, 4, 1] = 1.0  # the surest by less than a penalty
+    plan = plan_of([TokenStep(reveal=1, temperature=0.0, penalty=5.0), TokenStep(reveal=5)])
+    first, _ = execute_tokens(plan, lambda index, step, ids: flat, [0], V)
+    assert np.flatnonzero(~first.is_open[0]).tolist() == [4]
+
+
 def test_guided_logarithms_penalties_and_the_mask_id():
     logits = np.zeros((2, 2, 2, 4), np.float32)  # branches of one sample, codebooks, frames, ids
     logits[0, ..., 2], logits[1, ..., 1] = 1.0, 2.0
