@@ -33,7 +33,8 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     The rows keep the names they have in the graph. A row above the limit is made in the body instead, from what it is
     made of, as long as that is smaller. What the body reads of the graph's own inputs stays an input of it: a degraded
     image is then not carried once for each step. Rows are float32 with the batch as their leading axis; where the
-    boundary would be anything else, and where nothing can be cut, the graph stays whole.
+    boundary would be anything else, and where nothing can be cut, the graph stays whole. A graph of tokens loses a time
+    that it does not read: who runs it knows by that which evaluations repeat.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.reachable(_moving(graph, x))
@@ -48,7 +49,7 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
         rows = _boundary(graph, inside, x)
     read = {value.name: value for value in graph.inputs}
     if read.keys() >= set(rows) or not all(row in read or can_be_row(row, types) for row in rows):
-        return PreparedDenoiser(None, graph)
+        return PreparedDenoiser(None, _without_dead_time(graph, x))
     return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x)
 
 
@@ -74,6 +75,14 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str) ->
     inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
     body = replace(graph, name="body", inputs=inputs, nodes=after)
     return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
+
+
+def _without_dead_time(graph: Graph, x: str) -> Graph:
+    """A graph of tokens without a time that nothing reads. Other graphs stay as they are: so do their hashes."""
+    is_of_tokens = any(value.name == x and np.issubdtype(value.dtype, np.integer) for value in graph.inputs)
+    if not is_of_tokens or any(TIME in node.inputs for node in graph.nodes):
+        return graph
+    return replace(graph, inputs=tuple(value for value in graph.inputs if value.name != TIME))
 
 
 def _moving(graph: Graph, x: str) -> list[str]:

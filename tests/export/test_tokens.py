@@ -39,10 +39,22 @@ class Coded(nn.Module):
         return self.head(h).unflatten(2, (2, IDS)).transpose(1, 2)
 
 
+class Unconditional(nn.Module):
+    """`Coded` at its null class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coded = Coded()
+
+    def forward(self, ids, time):
+        return self.coded(ids, time, torch.full_like(ids[:, 0, 0], 3))
+
+
 def spec(**changed):
     classes = Condition(name="class", input="class", null=3, low=0, high=2)
-    fields = {"sizes": (Size("length", 1, 6, 24),), "vocabulary": Vocabulary(IDS, MASK), **changed}
-    return Spec("coded", (2, 12), (classes,), **{"prediction": "logits", "schedule": ScheduleSpec("flow"), **fields})
+    fields = {"sizes": (Size("length", 1, 6, 24),), "vocabulary": Vocabulary(IDS, MASK), "conditions": (classes,)}
+    fields |= {"prediction": "logits", "schedule": ScheduleSpec("flow"), **changed}
+    return Spec("coded", (2, 12), **fields)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +122,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
         ({"given": {"ids": np.full((1, 2, 11), 1)}}, r"does not have the shape \[1, 2, 12\]"),
         ({"given": {"ids": np.zeros((1, 2, 12))}}, "holds float64"),
         ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
+        ({"given": np.zeros((1, 2, 12), int)}, "given is no mapping of names to arrays but ndarray"),
         ({"strength": 0.5}, "a plan of tokens takes no strength"),
         ({"sizes": {"length": 99}}, "length 99 is outside its range"),
     ],
@@ -128,6 +141,21 @@ def test_first_hitting_is_for_networks_that_read_no_time(sampler, tmp_path):
     with pytest.raises(UserError, match="first_hitting:4.*told a time; take mdlm"):
         timed.sample("first_hitting:4", [0], {"class": [0]})
     assert sum(state.is_evaluated for state in timed.steps("mdlm:60", [0], {"class": [0]})) > 30
+
+
+def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_path):
+    (tmp_path / "plain.py").write_text(
+        "from tests.export.test_tokens import Unconditional, spec\n\n\n"
+        "def make():\n    return Unconditional(), spec(conditions=(), sizes=())\n"
+    )
+    export(ExportOptions(f"{tmp_path / 'plain.py'}:make", tmp_path / "plain", verify="quick"))
+    plain = load(tmp_path / "plain")
+    assert not plain.reads_time
+    assert plain.sample("first_hitting:4", [0]).shape == (1, 2, 12)
+    assert sum(state.is_evaluated for state in plain.steps("mdlm:60", [0])) <= 24  # positions
+    compiled = plain.compile("maskgit:4")
+    with pytest.raises(UserError, match="'maskgit:4' is one plan"):
+        plain.sample_each(compiled, [0, 1])
 
 
 def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):

@@ -42,6 +42,17 @@ def test_what_does_not_depend_on_x_leaves_the_body() -> None:
     assert_equivalent(conditioned(), prepared)
 
 
+def test_a_whole_graph_of_tokens_loses_the_time_that_it_does_not_read() -> None:
+    for dtype, names in (("int64", ["x"]), ("float32", ["x", "time"])):
+        ports = [value("x", "batch", 4, dtype=dtype), value("time", "batch")]
+        whole = small(ports, [value("y", "batch", 4)], [node("Cast", "x", "y", to=1)])
+        assert [each.name for each in cut_prologue(whole).body.inputs] == names
+    ports = [value("x", "batch", 4, dtype="int64"), value("time", "batch", 1)]
+    timed = [node("Cast", "x", "ids", to=1), node("Add", "ids time", "y")]
+    kept = cut_prologue(small(ports, [value("y", "batch", 4)], timed)).body
+    assert [each.name for each in kept.inputs] == ["x", "time"]
+
+
 def test_a_row_above_the_limit_is_made_in_the_body_from_something_smaller() -> None:
     prepared = cut_prologue(conditioned(), row_limit=15)  # bytes; the row has 16, the time 4
     assert prepared.body.ops() == ("MatMul", "Unsqueeze", "Mul", "Add")
