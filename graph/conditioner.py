@@ -11,7 +11,8 @@ from fewstep.graph.prologue import can_be_row, work
 from fewstep.graph.types import Types, infer_types
 
 WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
-LITTLE = 500  # a condition with less than this part of the work is the prologue's
+LITTLE = 500  # conditions with less than this part of the work are the prologue's
+SMALL = 2**13  # bytes of a row without time that the prologue may make of such a condition, once for each time
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
     It takes little of a call there, and a call with another state and the same pictures needs no conditioner.
     """
     idx, types = index(prologue), infer_types(prologue)
-    moving = idx.reachable([TIME, TO, *_light(idx, types, little)])
-    inside = {node.output for node in prologue.nodes if not moving.isdisjoint(node.inputs)}
-    while others := [name for name in _boundary(prologue, inside) if not can_be_row(name, types)]:
-        inside.update(idx.producers[name].output for name in others)
+    inside = _inside(idx, types, [TIME, TO])
+    whole, light = _work_outside(idx, types, inside), list[str]()
+    for name in (value.name for value in prologue.inputs if value.name not in (TIME, TO)):
+        further = _inside(idx, types, [TIME, TO, *light, name])
+        lost = whole - _work_outside(idx, types, further)
+        if lost * little < whole and not _large_rows(idx, types, further - inside):
+            light.append(name)
+            inside = further
     before = tuple(node for node in prologue.nodes if node.output not in inside)
-    if sum(work(node, types) for node in before) < worth:
+    if _work_outside(idx, types, inside) < worth:
         return ConditionerSplit(None, prologue)
     rows = tuple(types.values[name] for name in _boundary(prologue, inside))
     row_names = {row.name for row in rows}
@@ -54,17 +59,24 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
     return ConditionerSplit(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
 
 
-def _light(idx: Index, types: Types, little: int) -> list[str]:
-    """The conditions from each of which less than 1 / `little` of the work follows that needs no time."""
-    conditions = [value.name for value in idx.graph.inputs if value.name not in (TIME, TO)]
+def _inside(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
+    """What the prologue makes itself: all that follows from `moving`, and what makes anything else than rows."""
+    reached = idx.reachable(moving)
+    inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
+    while others := [name for name in _boundary(idx.graph, inside) if not can_be_row(name, types)]:
+        inside.update(idx.producers[name].output for name in others)
+    return inside
+
+
+def _work_outside(idx: Index, types: Types, inside: set[str]) -> int:
+    return sum(work(node, types) for node in idx.graph.nodes if node.output not in inside)
+
+
+def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
+    """The large rows without time among what would move inside, where they would be made once for each time."""
     timed = idx.reachable([TIME, TO])
-    nodes = [node for node in idx.graph.nodes if timed.isdisjoint(node.inputs)]
-    works = {}
-    for name in conditions:
-        reached = idx.reachable([name])
-        works[name] = sum(work(node, types) for node in nodes if not reached.isdisjoint(node.inputs))
-    whole = sum(work(node, types) for node in nodes)
-    return [name for name, own in works.items() if own * little < whole]
+    rows = [value.name for value in idx.graph.outputs if value.name not in timed and value.name in idx.producers]
+    return [row for row in rows if idx.producers[row].output in moved and (types.sample_bytes(row) or 0) > SMALL]
 
 
 def _boundary(graph: Graph, inside: set[str]) -> tuple[str, ...]:

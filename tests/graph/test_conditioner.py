@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
 from fewstep.graph.graph import Graph
@@ -112,3 +113,40 @@ def test_a_condition_with_little_work_is_the_prologues() -> None:
     assert_equivalent(graph, cut)
     whole = cut_conditioner(graph, worth=MACS, little=MACS // 32 + 1)
     assert whole.conditioner is not None and {each.name for each in whole.conditioner.inputs} == {"picture", "state"}
+
+
+def test_a_condition_whose_cut_would_move_the_encoder_stays_in_the_conditioner() -> None:
+    """The sequence comes first in the encoder, so that what a gain of 8 numbers meets there is no row."""
+    graph = small(
+        [value("time", "batch"), value("text", "batch", 4, 16), value("gain", "batch", 8)],
+        [value("row", "batch", 4, 8)],
+        [
+            node("Transpose", "text", "sequence", perm=[1, 0, 2]),
+            node("MatMul", "sequence w", "encoded"),
+            node("Mul", "encoded gain", "scaled"),
+            node("Transpose", "scaled", "seen", perm=[1, 0, 2]),
+            node("Unsqueeze", "time last", "column"),
+            node("Mul", "seen column", "row"),
+        ],
+        w=np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32),
+        last=np.int64([1, 2]),
+    )
+    cut = cut_conditioner(graph, worth=1)
+    assert cut.conditioner is not None and cut.conditioner.ops() == ("Transpose", "MatMul", "Mul", "Transpose")
+    assert cut.prologue is not None and cut.prologue.ops() == ("Unsqueeze", "Mul")
+    assert_equivalent(graph, cut)
+
+
+@pytest.mark.parametrize(("side", "is_large"), [(16, False), (48, True)])
+def test_a_large_row_without_work_is_not_made_once_for_each_time(side: int, is_large: bool) -> None:
+    """A mask's row takes no products beside the encoder of the picture: 1 kB of it are made again, 9 kB are not."""
+    graph = observing("seen")
+    graph = replace(
+        graph,
+        inputs=(*graph.inputs, value("mask", "batch", side, side)),
+        outputs=(*graph.outputs, value("shown", "batch", side, side)),
+        nodes=(*graph.nodes, node("Neg", "mask", "shown")),
+    )
+    cut = cut_conditioner(graph, worth=1)
+    assert cut.conditioner is not None and ("Neg" in cut.conditioner.ops()) == is_large
+    assert_equivalent(graph, cut)
