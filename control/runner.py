@@ -382,7 +382,7 @@ class PolicyRunner:
 
     def _run(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
         """The actions and the seconds of a call. This waits for the call, which has no deadline."""
-        self._sampler.last.forget()  # a robot's pictures change, and warming up repeats one observation
+        self._sampler.forget()  # a robot's pictures change, and warming up repeats one observation
         job = dataclasses.replace(self._job(plan, request), deadline=math.inf)
         result = self._clock.start(job).result()
         if result.actions is None:

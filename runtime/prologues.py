@@ -4,7 +4,8 @@ Samples often share their condition, and the unconditional branch is the same fo
 observation encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for
 each distinct pair of time and condition. Each call of the body gets its rows when it comes, not all calls at once.
 
-What the conditioner made last is kept: a call that brings it the same conditions, bit for bit, does not run it again.
+What the conditioner made of a few conditions is kept: a call that brings it the same, bit for bit, does not run it
+again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ Arrays = Mapping[str, NDArray[Any]]
 TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
 PLACE, OWN = "\0place", "\0own"  # keys of the numbers of the conditioner's conditions, and of the prologue's own
 AT_ONCE = 2**24  # bytes of the conditioner's rows that a run of the prologue is fed: it repeats them for each time
+FEW = 4  # conditions whose rows are kept, as of one observation and its branches: batches of prompts hold none
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
 
@@ -44,7 +46,7 @@ def dealt_rows(
         values, places = _conditions(blocks, sorted(named[each.name] for each in manifest.conditioner.inputs))
         fed = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
         count = len(next(iter(fed.values()), "1"))
-        conditioner_rows = last.rows(fed, lambda: _run(conditioner, CONDITIONER, fed, count, bundle))
+        conditioner_rows = last.rows(fed, count, lambda: _run(conditioner, CONDITIONER, fed, count, bundle))
     prologue_rows: dict[str, NDArray[Any]] = {}
     if prologue is not None and manifest.prologue is not None:
         takes, carried = (
@@ -85,19 +87,22 @@ def dealt_rows(
 
 
 class LastRows:
-    """The rows that a conditioner made last, and the conditions [C, ...] that it made them of."""
+    """The rows that a conditioner made last, and the few conditions [C, ...] that it made them of."""
 
     def __init__(self) -> None:
         self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None  # one value, so that threads may share it
 
-    def rows(self, fed: Arrays, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-        """The last rows if they were made of the same bits, else those that `make` returns. `fed` must not change."""
+    def rows(self, fed: Arrays, count: int, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """The last rows if they were made of the same bits, else the `count` rows that `make` returns, which are kept
+        up to FEW. `fed` must not change."""
         last = self._last
         if last is not None and all(_same(last[0][name], array) for name, array in fed.items()):
             return last[1]
-        made = make()
-        self._last = fed, made
-        return made
+        last = self._last = None  # memory holds the old rows or the new ones
+        rows = make()
+        if count <= FEW:
+            self._last = fed, rows
+        return rows
 
     def forget(self) -> None:
         """Let the next call run the conditioner, as one with another condition does."""

@@ -263,6 +263,12 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
         return lambda number: noise.stacked(numbers, number, shape)
 
+    def forget(self) -> None:
+        """Let the next call run every conditioner, as one with other conditions does: of experts and adapters too."""
+        self.last.forget()
+        for each in (*self.experts.values(), *self._adapted.values()):
+            each.forget()
+
     def of(self, network: str) -> "Sampler":
         """The sampler of one network, by its name in a plan's steps: this one for the denoiser."""
         return self if network == DENOISER else self.experts[network]

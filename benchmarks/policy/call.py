@@ -87,6 +87,7 @@ def serve(given: argparse.Namespace) -> None:
     plan, seen = sampler.compile(given.plan), cycle(windows(sampler.bundle, given.conditions))
 
     def call() -> list[float]:
+        sampler.forget()  # a file may have one window alone
         request, began = SequenceRequest(next(seen), 0), time.process_time()
         sample_sequences(sampler, plan, [request])
         whole = time.process_time() - began

@@ -223,7 +223,12 @@ def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
 def _call(judging: Judging, sampler: Sampler, plan: Plan) -> Callable[[], object]:
     seeds = range(judging.batch)
     conditions = judging.conditions(seeds)
-    return lambda: sampler.sample(plan, seeds, conditions)
+
+    def call() -> object:
+        sampler.forget()  # a caller brings other conditions each time
+        return sampler.sample(plan, seeds, conditions)
+
+    return call
 
 
 def _read(key: str) -> Deployment | None:

@@ -1,6 +1,7 @@
 """What is computed before the first step, on the tiny bundle with its prologue cut in two by hand."""
 
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import fewstep.runtime
 from fewstep.runtime import Sampler, UserError, prologues
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
-from fewstep.runtime.prologues import _distinct
+from fewstep.runtime.prologues import LastRows, _distinct
 
 TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none
 SHIFT, ROW = TensorEntry("shift", "row", ("batch", 1)), TensorEntry("row", "row", ("batch", 1))
@@ -116,9 +117,33 @@ def test_the_conditioner_waits_for_another_condition(split: Split) -> None:
     split.sampler.sample("ddim:2", seeds=[1], condition={"class": [1]})
     np.testing.assert_array_equal(split.sampler.sample("ddim:2", seeds=[1], condition={"class": [2]}), first)
     assert split.labels == [[2], [1], [2]]
-    split.sampler.last.forget()
+    split.sampler.forget()
     split.sampler.sample("ddim:2", seeds=[1], condition={"class": [2]})
     assert len(split.labels) == 4
+
+
+def test_forgetting_includes_the_experts(split: Split) -> None:
+    with_expert = replace(split.sampler, experts={"noisy": split.sampler})
+    split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})
+    with_expert.forget()
+    split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})
+    assert split.labels == [[1], [1]]
+
+
+def test_rows_of_many_conditions_are_not_kept(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prologues, "FEW", 2)
+    for seeds in ([1, 2, 3], [1, 2], [1, 2, 3]):
+        for _ in range(2):
+            split.sampler.sample("ddim:2", seeds=seeds, condition={"class": [seed - 1 for seed in seeds]})
+    assert [len(each) for each in split.labels] == [3, 3, 2, 3, 3]
+
+
+def test_the_last_rows_are_gone_before_others_are_made() -> None:
+    last, rows = LastRows(), [np.zeros((1, 4))]
+    gone = weakref.ref(rows[0])
+    last.rows({"label": np.array([0])}, 1, lambda: {"row": rows.pop()})
+    assert gone() is not None
+    last.rows({"label": np.array([1])}, 1, lambda: {"row": np.zeros(1) if gone() is None else pytest.fail("kept")})
 
 
 def test_large_rows_meet_one_time_at_once(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.runtime.test_prologues import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
 PLANS = ("ddim:2", "ddim:4", "ddim:8")
@@ -257,6 +259,13 @@ def test_one_delayed_turn_moves_no_time() -> None:
     delayed = [5.0, 7.0, 30.0, 11.0, 17.0]
     assert on_a_line(lengths, delayed) == pytest.approx(times)
     assert on_a_line((4,), [9.0]) == [9.0] and on_a_line((4, 4, 4), [9.0, 8.0, 20.0]) == [9.0, 9.0, 9.0]
+
+
+def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path) -> None:
+    split, judging = Split(tiny_bundle), SimpleNamespace(batch=1, conditions=lambda seeds: {"class": [2]})
+    call = deployments._call(judging, split.sampler, split.sampler.compile("ddim:2"))  # type: ignore[arg-type]
+    call(), call()
+    assert split.labels == [[2], [2]]
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
