@@ -14,7 +14,7 @@ from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
 from fewstep.plans.plan import FITTED as SOLVER
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.bundle.fit_command import fit_command
+from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import alone, networks
 from fewstep.runtime.bundle.reading import Bundle
@@ -59,9 +59,7 @@ def find_fitted(
             return plan if weight is None or asked == plan.guidance else reguided(plan, weight)
     if lost:
         raise lost[0]
-    fit = f"fit it: {fit_command(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked))}"
-    if "float32" not in bundle.manifest.bodies:  # the teacher's, which `fewstep pack` left out
-        fit = "fit it in the bundle that this was packed from"
+    fit = fit_again(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked), "fit it: ")
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
@@ -96,12 +94,12 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
     manifest = bundle.manifest
     here = next((name for name, each in manifest.bodies.items() if each == body), "")
     asked = plan.guidance if guidance is None else as_guidance(guidance)
-    fit = fit_command(bundle.path, manifest, len(plan.steps), here, weight_of(asked))
+    fit = fit_again(bundle.path, manifest, len(plan.steps), here, weight_of(asked), "fit one: ")
     fault = f"for guidance {describe(plan.guidance)}, not for {describe(asked)}" if asked != plan.guidance else ""
     if plan.fitted.source != manifest.provenance.source_sha256:
         fault = f"to another denoiser than {bundle.path} holds"
     if fault:
-        raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or fit one: {fit}")
+        raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or {fit}")
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:

@@ -17,6 +17,13 @@ def fit_command(path: Path, manifest: Manifest, steps: int, body: str, weight: f
     return f"fewstep fit {path} --steps {steps}{_body_words(manifest, body)}{at}"
 
 
+def fit_again(path: Path, manifest: Manifest, steps: int, body: str, weight: float | None, lead: str = "") -> str:
+    """`fit_command` behind `lead`. Without float32, which is the teacher's, it is words that say where it can run."""
+    if "float32" not in manifest.bodies:  # `fewstep pack` left it out
+        return "fit it in the bundle that this was packed from"
+    return f"{lead}{fit_command(path, manifest, steps, body, weight)}"
+
+
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:
     """The guidance weight of a fitted plan whose file is lost. A recorded command that made none of the readable plans
     gives it; else the one weight of all readable plans."""

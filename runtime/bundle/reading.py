@@ -19,7 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.consistency import graphs, problems
-from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
+from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
 from fewstep.runtime.bundle.former import from_former
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import alone, networks
@@ -237,10 +237,12 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 
 def _make_again(manifest: Manifest, name: str, path: Path) -> str:
     """The way to get a file of a bundle back: by copying, or with the verb that made it."""
-    commands = [f"fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
+    lead = "make that file again: "
+    ways = [f"{lead}fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
-        commands = [fit_command(path, manifest, entry.evaluations, entry.body, weight_of_fit(path, manifest, entry))]
-    return f"copy the bundle again, or make that file again: {commands[0]}" if commands else EXPORT_AGAIN
+        weight = weight_of_fit(path, manifest, entry)
+        ways = [fit_again(path, manifest, entry.evaluations, entry.body, weight, lead)]
+    return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
 
 
 def _confined(folder: Path, name: str) -> Path:
