@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fewstep.cli.conditions import arrays_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.name import is_token_plan_name, parse_plan_name, with_grid
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
+from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE
@@ -30,7 +30,9 @@ def check_name(plan: str) -> None:
     """Refuse a plan that no denoiser has: before anything is loaded, or asked of the user."""
     if plan.endswith(".json"):
         read_plan(Path(plan))
-    elif not (plan.startswith((SCHEDULER, FITTED)) or is_token_plan_name(plan)):
+    elif is_token_plan_name(plan):
+        parse_token_plan_name(plan)
+    elif not plan.startswith((SCHEDULER, FITTED)):
         parse_plan_name(plan)
 
 
@@ -74,7 +76,7 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     image."""
     manifest = sampler.bundle.manifest
     if manifest.vocabulary:
-        return next((each.plan for each in (sampler.body, *manifest.bodies.values()) if each.plan), USUAL)
+        return _default_tokens(sampler)
     calibrated = _calibrated(manifest, sampler.body)
     name = None if calibrated is None else calibrated.plan
     file = None if name is None else manifest.plans.get(name)
@@ -89,6 +91,20 @@ def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
     if file is not None:
         return sampler.bundle.path / file
     return PLAN if manifest.scheduler is None else OWN_PLAN
+
+
+def _default_tokens(sampler: Sampler) -> str | Path:
+    """`default_plan` of a token denoiser. A plan from a file may have the name of another one."""
+    body = _calibrated(sampler.bundle.manifest, sampler.body)
+    if body is None or body.plan is None:
+        return USUAL
+    kept = calibrated_plan(sampler.bundle, body)
+    if kept is None:
+        return body.plan
+    with suppress(UserError):
+        if regroup(sampler.compile(body.plan, kept.guidance), ()) == regroup(kept, ()):
+            return body.plan
+    return sampler.bundle.path / sampler.bundle.manifest.plans[body.plan]
 
 
 def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
@@ -106,16 +122,16 @@ def _calibrated(manifest: Manifest, body: Body) -> Body | None:
     return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
-def _what_ranges_follow(plan: Plan) -> tuple[str, Guidance | None, Shaping | None]:
+def _what_ranges_follow(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
     return with_grid(plan.name), plan.guidance, shaping_of(plan)
 
 
-def unlike_calibration(bundle: Bundle, body: Body, plan: Plan | TokenPlan) -> str | None:
+def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
-    if isinstance(plan, TokenPlan) or body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
+    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
-    if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
-        return None  # the sampler says where it runs on another body than it was fitted to
+    if isinstance(plan, Plan) and plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
+        return None  # `fewstep fit` compared the guidance
     if _what_ranges_follow(plan) == _what_ranges_follow(calibrated):
         return None
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"

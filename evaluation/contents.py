@@ -31,13 +31,13 @@ from fewstep.lowering.bodies import is_run_by_onnxruntime, ranges_file, ranges_f
 from fewstep.lowering.coverage import macs, optimized
 from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode
+from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.plans.tokens import decode_tokens, is_token_plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.fit_command import fit_command
+from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import (
     Body,
     Coverage,
@@ -145,7 +145,7 @@ def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in readable(bundle, [each])[0]:
-            command = fit_command(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
+            command = fit_again(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
             entries.append(FittedContents(**entry, guidance=said, command=command))
     return tuple(entries)
@@ -262,21 +262,15 @@ def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[
 
 
 def _plan(bundle: Bundle, file: str) -> PlanContents:
-    content = bundle.read(file)
-    if is_token_plan(content):
-        tokens = decode_tokens(content, file)
-        said = None if tokens.guidance is None else describe(tokens.guidance)
-        branches = sum(len(step.branches) for step in tokens.steps)
-        return PlanContents(file, len(tokens.steps), len(tokens.steps), branches, 1, said, is_stochastic=True)
-    plan = decode(content, file)
+    plan = decode_any(bundle.read(file), file)
     return PlanContents(
         file=file,
         steps=len(plan.steps),
         evaluations=len(plan.steps),
         branches=sum(len(step.branches) for step in plan.steps),
-        rows=plan.rows,
+        rows=1 if isinstance(plan, TokenPlan) else plan.rows,
         guidance=None if plan.guidance is None else describe(plan.guidance),
-        is_stochastic=any(step.draws for step in plan.steps),
+        is_stochastic=isinstance(plan, TokenPlan) or any(step.draws for step in plan.steps),
     )
 
 

@@ -101,7 +101,7 @@ class RangesContents(Struct, frozen=True):
 
 
 class FittedContents(FittedPlan, frozen=True):
-    """A fitted plan, with its guidance in words and the command that fits it again."""
+    """A fitted plan, with its guidance in words and the command that fits it again, or in words where that runs."""
 
     guidance: str
     command: str

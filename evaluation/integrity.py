@@ -15,14 +15,14 @@ from safetensors.numpy import load_file
 
 from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode
+from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.tokens import LOGITS, TokenPlan, decode_tokens, is_token_plan
+from fewstep.plans.tokens import LOGITS, TokenPlan
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.fit_command import fit_command, weight_of_fit
+from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -156,13 +156,12 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
-        again[each.file] = fit_command(bundle.path, manifest, each.evaluations, each.body, weight)
+        again[each.file] = fit_again(bundle.path, manifest, each.evaluations, each.body, weight)
     for file, command in again.items():
         if file not in sound:
             continue
         try:
-            content = (bundle.path / file).read_bytes()
-            plan = decode_tokens(content, file) if is_token_plan(content) else decode(content, file)
+            plan = decode_any((bundle.path / file).read_bytes(), file)
         except UserError as error:
             yield Damage(error.what, command)
             continue

@@ -11,6 +11,7 @@ from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import DRAWS_LIMIT
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
+from fewstep.plans.tokens import TokenPlan, decode_tokens, is_token_plan
 
 FIX = "compile it again (a plan NAME:STEPS needs no file)"
 FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
@@ -41,6 +42,11 @@ def decode(data: bytes, source: str = "plan") -> Plan:
     if problem:
         raise UserError(f"{source} is damaged: {problem}", FIX)
     return plan
+
+
+def decode_any(data: bytes, source: str = "plan") -> Plan | TokenPlan:
+    """A plan from JSON, of continuous samples or of tokens, checked. `source` names it in errors."""
+    return decode_tokens(data, source) if is_token_plan(data) else decode(data, source)
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:

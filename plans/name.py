@@ -61,8 +61,7 @@ class PlanName:
 def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     """Parse a plan's name; `default` is the grid of a name without one. A wrong name is a UserError of one line, which
     lists the names."""
-    if len(name) > LENGTH:
-        raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
+    _check_length(name)
     if is_token_plan_name(name):
         raise UserError(f"plan '{name}' is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8")
     what, _, rest = name.partition(":")
@@ -87,6 +86,7 @@ class TokenPlanName:
 
 def parse_token_plan_name(name: str) -> TokenPlanName:
     """Parse a token plan's name, SAMPLER[(parameter=value, ...)]:STEPS, of a function of `token_samplers`."""
+    _check_length(name)
     what, _, count = name.partition(":")
     called = what.partition("(")[0].strip()
     if called in solvers.__all__ or called in solvers.ALIASES:
@@ -101,6 +101,11 @@ def parse_token_plan_name(name: str) -> TokenPlanName:
 def is_token_plan_name(name: str) -> bool:
     """Whether a name begins with a sampler of tokens."""
     return name.partition(":")[0].partition("(")[0].strip() in token_samplers.__all__
+
+
+def _check_length(name: str) -> None:
+    if len(name) > LENGTH:
+        raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
 
 
 def _steps(count: str, name: str, what: str) -> int:

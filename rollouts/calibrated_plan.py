@@ -1,9 +1,9 @@
 """The plan that a body was calibrated along, the plan that it is judged along, and the words of warnings about them."""
 
-import logging
 from collections.abc import Mapping
+from typing import Any
 
-from fewstep.plans.file import decode
+from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan, regroup, shaping_of
@@ -15,14 +15,14 @@ from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import PLAN, Sampler
 
-LOG = logging.getLogger("fewstep")
 MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
 
 
-def calibrated_plan(bundle: Bundle, body: Body) -> Plan | None:
-    """The plan that a body was calibrated along; None if there is none, or the bundle lacks it."""
+def calibrated_plan(bundle: Bundle, body: Body) -> Any:
+    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None if there is none, or the bundle lacks
+    it."""
     file = bundle.manifest.plans.get(body.plan or "")
-    return None if file is None else decode(bundle.read(file), file)
+    return None if file is None else decode_any(bundle.read(file), file)
 
 
 def along(plan: Plan) -> str:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import Cancelled, UserError
-from fewstep.plans.file import decode
+from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
-from fewstep.plans.tokens import TokenPlan, decode_tokens, is_token_plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite, in_model_range
@@ -217,10 +217,16 @@ def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
     """States [B, *x_shape] that a caller brings, and the manifest at their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
     array = as_float32(x, "x is no array of numbers", fix)
-    sizes = sizes_of(array.shape[1:], manifest)
-    if sizes is None or not len(array):
-        raise UserError(f"x has the shape {list(array.shape)}", fix)
-    return finite(array, "x holds a number that is not finite", fix), sized(manifest, sizes)
+    takes = at_shape(array.shape, manifest, fix)
+    return finite(array, "x holds a number that is not finite", fix), takes
+
+
+def at_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
+    """The manifest at the sizes of states of a shape [B, *x_shape]. UserError for another shape."""
+    sizes = sizes_of(shape[1:], manifest)
+    if sizes is None or not shape[0]:
+        raise UserError(f"x has the shape {list(shape)}", fix)
+    return sized(manifest, sizes)
 
 
 def check_network_time(time: ArrayLike, samples: int) -> NDArray[np.float64]:
@@ -282,7 +288,7 @@ def read_plan(path: Path) -> Plan | TokenPlan:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
-    return (decode_tokens if is_token_plan(content) else decode)(content, str(path))
+    return decode_any(content, str(path))
 
 
 def check_plan(

@@ -84,7 +84,12 @@ def test_int8_away_from_its_calibration_is_told(
 
 
 def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:
-    for name, said in (("dpmp_2m:8", "unknown solver 'dpmp_2m'"), (str(tmp_path / "p.json"), "there is no plan file")):
+    for name, said in (
+        ("dpmp_2m:8", "unknown solver 'dpmp_2m'"),
+        ("maskgit(heat=2):8", "no parameter 'heat'"),
+        (f"maskgit:{' ' * 4000}8", "a plan's name has 4009 characters"),
+        (str(tmp_path / "p.json"), "there is no plan file"),
+    ):
         with pytest.raises(UserError, match=said):
             check_name(name)
     check_name("scheduler:20")

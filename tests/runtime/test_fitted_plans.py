@@ -1,12 +1,14 @@
 """Fitted plans are found for what they were fitted to, and nothing else."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import msgspec
 import numpy as np
 import pytest
 
 from fewstep.evaluation.contents import fitted_contents
+from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.compile import compile_plan
@@ -161,6 +163,20 @@ def test_plans_of_float32_are_packed_with_other_bodies_too(tiny_bundle, tmp_path
     assert [each.body for each in fitted_contents(open_bundle(tmp_path / "packed"))] == ["float32"]
     with load(tmp_path / "packed", "int8") as sampler:
         assert sampler.compile("fitted:3", 2.0).fitted.body == "float32"
+
+
+def test_a_damaged_plan_of_a_packed_bundle_is_fitted_elsewhere(tiny_bundle, tmp_path):
+    give(tiny_bundle)
+    packed = tmp_path / "packed"
+    pack(PackOptions(tiny_bundle, packed, ("int8-cpu-x86",)))
+    (entry,) = open_bundle(packed).manifest.fitted
+    elsewhere = "fit it in the bundle that this was packed from"
+    assert fitted_contents(open_bundle(packed))[0].command == elsewhere
+    digests = [sha256(content).hexdigest() for content in ((packed / entry.file).read_bytes(), b"{}")]
+    (packed / entry.file).write_bytes(b"{}")
+    (packed / "manifest.json").write_text((packed / "manifest.json").read_text().replace(*digests))
+    (damage,) = verify(VerifyOptions(packed)).damages
+    assert "is no plan" in damage.what and damage.fix == elsewhere
 
 
 def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bundle):
