@@ -53,9 +53,9 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     if isinstance(sampler.denoiser, OnDemand):
         sampler = replace(sampler, bundle=sampler.denoiser.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
-    conditions = _conditions(options, whole)
+    conditions, sizes = _conditions(options, whole), _sizes(options, whole)
     targets, refused = _usable(targets_of(options), sampler.bundle, prepared, conditions)
-    edges, seeds, sizes = lambda_edges(lams), seeds_of(options), _sizes(options, whole)
+    edges, seeds = lambda_edges(lams), seeds_of(options)
     task = Task(
         sampler=sampler_by_rows(sampler),
         prepared=prepared,
@@ -140,6 +140,9 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
         chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
         sized(manifest, chosen[-1])
     usual = defaults(manifest.x_shape, manifest.sizes)
+    if manifest.vocabulary and any(sizes != usual for sizes in chosen):
+        what = f"--size {','.join(options.size)}: a plan of tokens is for one size"
+        raise UserError(what, "leave it out, and calibrate at the default size")
     has_own = options.conditions is not None or options.prompts is not None
     if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
         raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
@@ -153,11 +156,12 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
 
 def _plan(options: CalibrateOptions, sampler: Sampler) -> Any:
     """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance."""
-    guided = is_led_by_guidance(sampler.bundle.manifest.conditions)
-    default = GUIDANCE if guided and not options.plan.endswith(".json") else None
+    manifest, name = sampler.bundle.manifest, options.plan
+    if name is None:
+        name = USUAL if manifest.vocabulary else PLAN
+    default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not name.endswith(".json") else None
     weight = default if options.guidance is None else options.guidance
-    is_usual = bool(sampler.bundle.manifest.vocabulary) and options.plan == PLAN
-    plan: Plan | TokenPlan = sampler.compile(USUAL if is_usual else options.plan, weight, shaping=clip_to(options.clip))
+    plan: Plan | TokenPlan = sampler.compile(name, weight, shaping=clip_to(options.clip))
     if isinstance(plan, TokenPlan):
         if any(step.reveal == 0 or step.threshold is not None or step.bound is not None for step in plan.steps):
             what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"

@@ -28,7 +28,7 @@ class CalibrateOptions(SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: Bundle that gets int8 bodies, their ranges and the plan.
-    plan: SOLVER:STEPS, or the path of a plan's JSON.
+    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, or maskgit:8 for a denoiser of tokens.
     target: What to lower for.
     trajectories: Samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
@@ -44,7 +44,7 @@ class CalibrateOptions(SamplingOptions):
     """
 
     bundle: Path
-    plan: str = "dpmpp_2m:8"
+    plan: str | None = None
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | Guidance | None = None

@@ -1,5 +1,7 @@
 """int8 of token denoisers: counted along a token plan, judged by likeliest tokens at float32's states."""
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -7,13 +9,16 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.comparable import calibrated
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
+from fewstep.cli.run_plan import default_plan, unlike_calibration
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import regroup
+from fewstep.rollouts.calibrated_plan import calibrated_plan
 from fewstep.rollouts.metrics import CEILING
 from fewstep.rollouts.token_course import open_token_course
 from fewstep.runtime.loading import load
@@ -85,11 +90,32 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
         ({"plan": "block_dynamic(size=6):4"}, "may leave evaluations out"),
         ({"quality": "40"}, "a precision map of a token denoiser"),
         ({"plan": "ddim:4"}, "is for continuous samples"),
+        ({"plan": "dpmpp_2m:8"}, "is for continuous samples"),
+        ({"size": ("20",)}, "--size 20: a plan of tokens is for one size"),
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line(bundle, changed, said):
     with pytest.raises(UserError, match=said):
         calibrate(CalibrateOptions(bundle, trajectories=2, target=("cpu-x86",), **changed))
+
+
+def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundle):
+    sampler = load(bundle, body="int8-cpu-x86")
+    kept = calibrated_plan(sampler.bundle, sampler.body)
+    assert kept.name == "maskgit:8" and kept.vocabulary == 16
+    assert calibrated(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
+    assert default_plan(sampler) == default_plan(load(bundle)) == "maskgit:8"
+    assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
+    said = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))
+    assert said is not None and "along maskgit:8, guidance 2, and runs along likeliest:8, guidance none" in said
+    own = msgspec.structs.replace(kept.steps[0], noise=1.0)
+    content = msgspec.json.encode(msgspec.structs.replace(kept, steps=(own, *kept.steps[1:])))
+    (bundle / "own.json").write_bytes(content)
+    files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, files=files, plans={"maskgit:8": "own.json"})
+    other = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    assert default_plan(other) == bundle / "own.json"
+    (bundle / "own.json").unlink()
 
 
 def test_verbs_show_the_agreement(made, bundle, tmp_path, capsys):
