@@ -91,9 +91,10 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
             raise UserError(
                 f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
             )
-    if spec.beside or denoiser.beside:
-        what = "tensors that are carried" if spec.carried or denoiser.carried else "named outputs"
-        raise UserError(f"expert {expert.name} beside {what}", "have them in a bundle of one network")
+    lone = {"carried": "tensors that are carried", "outputs": "named outputs", "vocabulary": "a vocabulary"}
+    for field, what in lone.items():
+        if any(getattr(each, field) for each in specs):
+            raise UserError(f"expert {expert.name} beside {what}", "have them in a bundle of one network")
     if expert.until == PURE_NOISE:
         check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 

@@ -213,7 +213,8 @@ class Spec:
         for field, wrong in problems.items():
             if wrong:
                 raise UserError(f"field {field!r} of spec {self.name!r}: {wrong}", FIELDS[field][1])
-        if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads):
+        others = {"carried tensors": self.carried, "named outputs": self.outputs, "a second time": self.to}
+        if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads, others):
             raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)

@@ -16,13 +16,13 @@ names of `token_samplers.py`; `fewstep.runtime.tokens` runs them.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
-from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Prediction, Strict, Vocabulary
 
 SCHEMA = 1  # of token plans
@@ -53,7 +53,7 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
     bound: float | None = None  # nats
     again: float = 0.0
     positions: tuple[int, int] | None = None
-    network: str = DENOISER
+    network: Literal["denoiser"] = "denoiser"  # a bundle of tokens has no other
     time: float = 0.0
     to: None = None
     lam: float | None = None
@@ -77,12 +77,17 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     steps: tuple[TokenStep, ...]
 
 
-def vocabulary_problem(prediction: Prediction, vocabulary: Vocabulary | None, heads: int = 1) -> str | None:
-    """What is wrong with a denoiser's vocabulary, or None."""
+def vocabulary_problem(
+    prediction: Prediction, vocabulary: Vocabulary | None, heads: int, others: Mapping[str, object]
+) -> str | None:
+    """What is wrong with a denoiser's vocabulary, or None. `others` are its tensors that no run of tokens has, in
+    words."""
     if (prediction == LOGITS) != (vocabulary is not None):
         return f"a denoiser that predicts {prediction} {'without' if vocabulary is None else 'with'} a vocabulary"
     if vocabulary is not None and (vocabulary.size < 2 or vocabulary.mask < 0 or heads > 1):
         return f"a vocabulary of {vocabulary.size} ids, mask {vocabulary.mask}, in {heads} heads"
+    if vocabulary is not None and (what := next((name for name, has in others.items() if has), None)):
+        return f"a denoiser of tokens with {what}"
     return None
 
 

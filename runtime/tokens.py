@@ -71,7 +71,7 @@ def execute_tokens(
         count = counts[index]
         has_rule = (step.chance, step.threshold, step.bound) != (None, None, None)
         is_needed = some.any() and (count.any() or has_rule)
-        asks = (step.branches, step.group, step.network, step.time if reads_time else None)
+        asks = (step.branches, step.group, step.time if reads_time else None)
         is_evaluated = bool(is_needed) and (logits is None or asks != seen)
         if is_evaluated:
             logits, seen = network(index, step, ids), asks

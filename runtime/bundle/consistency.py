@@ -71,8 +71,8 @@ def _of_networks(manifest: Manifest) -> Problems:
     untils = [network.until for network in manifest.networks.values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
         yield "networks", f"they end at lambda {untils}, which does not increase"
-    if manifest.networks and (manifest.carried or manifest.outputs):
-        yield "networks", "a bundle that carries tensors, or has named outputs, has one network"
+    if manifest.networks and (manifest.carried or manifest.outputs or manifest.vocabulary):
+        yield "networks", "a bundle that carries tensors, has named outputs or predicts tokens has one network"
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"
         if name == DENOISER or not name.isidentifier():
@@ -97,7 +97,12 @@ def _of_samples(manifest: Manifest) -> Problems:
         yield "policy", reason
     if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
         yield "spectrogram", reason
-    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary or None, manifest.heads):
+    others = {
+        "carried tensors": manifest.carried,
+        "named outputs": manifest.outputs,
+        "a second time": any(each.role == "to" for _, graph in graphs(manifest) for each in graph.inputs),
+    }
+    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary or None, manifest.heads, others):
         yield "vocabulary", wrong
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
