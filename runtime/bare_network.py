@@ -15,6 +15,7 @@ from fewstep.runtime.loaded_network import Float32
 from fewstep.runtime.prologues import TIME, TO
 from fewstep.runtime.request import check_network_time, check_x
 from fewstep.runtime.sizes import output_shape
+from fewstep.runtime.token_planning import check_states
 
 if TYPE_CHECKING:
     from fewstep.runtime.sampler import Sampler
@@ -28,7 +29,7 @@ def evaluate_bare(
     to: float | Sequence[float] | None,
 ) -> Float32:
     """What `Sampler.evaluate` documents."""
-    x, takes = check_x(x, sampler.bundle.manifest)
+    x, takes = (check_states if sampler.bundle.manifest.vocabulary else check_x)(x, sampler.bundle.manifest)
     check_times(to is not None, sampler.inputs.has_second_time)
     times = check_network_time(time, len(x))
     schedule = sampler.bundle.schedule

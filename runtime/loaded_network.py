@@ -68,7 +68,7 @@ class LoadedNetwork:
             raise UserError(f"{self.bundle.path}: {graph.file} is not what the manifest says", EXPORT_AGAIN)
         return output, returned
 
-    def evaluated(self, x: Float32, block: Arrays, group: int) -> Float32:
+    def evaluated(self, x: NDArray[Any], block: Arrays, group: int) -> Float32:
         """The output for x [N, *x_shape] where a block [N, ...] has times and conditions. What it carries is zeros."""
         fed = feeds(self.bundle, self.inputs, self.prologue, [block], [group], self.conditioner, self.last)(0)
         for each in self.bundle.manifest.carried:

@@ -1,7 +1,10 @@
 """What a caller asks of a token denoiser: a plan by name, or compiled, and tokens that are known."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
@@ -11,7 +14,8 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, Vocabulary
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.request import GivenTensors, RunSettings, by_tensor
+from fewstep.runtime.request import GivenTensors, RunSettings, at_shape, by_tensor
+from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids
 
 
@@ -55,10 +59,31 @@ def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, s
         ids = np.broadcast_to(np.asarray(given.get(IDS, -1)), shape)
     except ValueError as error:
         raise UserError(f"given {IDS!r} does not have the shape {list(shape)}", fix) from error
+    ids = _in_vocabulary(f"given {IDS!r}", ids, vocabulary, -1, fix)
+    if (ids == vocabulary.mask).any():
+        raise UserError(f"given {IDS!r} holds the mask id {vocabulary.mask}", fix)
+    return ids
+
+
+def check_states(x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
+    """Ids [B, *x_shape] that a caller brings, and the manifest at their sizes."""
+    vocabulary, shape = vocabulary_of(manifest), ", ".join(map(str, free_x_shape(manifest)))
+    fix = f"give ids [B, {shape}] from 0 to {vocabulary.size - 1}, {vocabulary.mask} where a position is open"
+    try:
+        ids = np.asarray(x)
+    except ValueError as error:
+        raise UserError("x is no array of numbers", fix) from error
+    takes = at_shape(ids.shape, manifest, fix)
+    return _in_vocabulary("x", ids, vocabulary, vocabulary.mask, fix), takes
+
+
+def _in_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened: int, fix: str) -> Ids:
+    """The ids as they are, `opened` among them. UserError for numbers that are none."""
     if ids.dtype.kind not in "iu":
-        raise UserError(f"given {IDS!r} holds {ids.dtype}", fix)
-    if ids.min() < -1 or ids.max() >= vocabulary.size or (ids == vocabulary.mask).any():
-        raise UserError(f"given {IDS!r} holds an id outside the vocabulary, or the mask id {vocabulary.mask}", fix)
+        raise UserError(f"{what} holds {ids.dtype}", fix)
+    wrong = ids[((ids < 0) | (ids >= vocabulary.size)) & (ids != opened)]
+    if wrong.size:
+        raise UserError(f"{what} holds {wrong[0]}, an id outside the vocabulary", fix)
     return ids.astype(np.int64)
 
 

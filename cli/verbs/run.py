@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
@@ -50,14 +52,14 @@ from fewstep.runtime.lora.file import with_strength
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.sizes import output_shape, sized
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")
 CPU = "onnxruntime"
 SAMPLES = 16  # where nothing says how many
 BATCH = 64  # samples of one call; more would only cost memory
-BATCH_ELEMENTS = 2**16  # of x in one call: 4 latents of 512 pixels
+BATCH_ELEMENTS = 2**16  # of a prediction in one call: 4 latents of 512 pixels
 LIMIT = 100_000  # samples of one file
 SCALE_LIMIT = 64
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
@@ -192,7 +194,7 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     given: dict[str, NDArray[Any]] = {} if options.known is None else {IDS: known_tokens(options.known, bundle)}
     if options.image is not None:
         given = {IMAGE: _start(options.image, bundle, options.threads)}
-    batch = _batch(options, bundle.manifest.x_shape)
+    batch = _batch(options, bundle.manifest)
     branches = {UNCOND: negative} if negative else {}
     x, plan, beside = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
     if options.output.suffix == PICTURE and bundle.manifest.autoencoder is not None:
@@ -298,9 +300,10 @@ def _sampled(
     return np.concatenate(parts), plan.name, beside
 
 
-def _batch(options: RunOptions, x_shape: Sequence[int]) -> int:
-    """Samples that run together, of a whole sample's shape."""
-    return max(1, min(options.count, BATCH, BATCH_ELEMENTS // int(np.prod(x_shape))))
+def _batch(options: RunOptions, manifest: Manifest) -> int:
+    """Samples that run together, of a whole sample's shape. Logits are many numbers for each token."""
+    elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
+    return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
 
 def _branches(options: RunOptions) -> int:

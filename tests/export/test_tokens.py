@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 from torch import nn
 
 from fewstep.cli.main import main
+from fewstep.cli.verbs.run import RunOptions, _batch
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
+from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Carried, NamedOutput
 from fewstep.runs.population import population
+from fewstep.runtime.bundle.consistency import problems
 from fewstep.runtime.loading import load
 
 SOURCE = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(), spec()\n"
@@ -118,7 +123,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
     ("settings", "said"),
     [
         ({"plan": "dpmpp_2m:8"}, "is for continuous samples, and this denoiser predicts tokens; take"),
-        ({"given": {"ids": np.full((1, 2, 12), 16)}}, "an id outside the vocabulary, or the mask id 16"),
+        ({"given": {"ids": np.full((1, 2, 12), 16)}}, "holds 16, an id outside the vocabulary; give whole"),
         ({"given": {"ids": np.full((1, 2, 11), 1)}}, r"does not have the shape \[1, 2, 12\]"),
         ({"given": {"ids": np.zeros((1, 2, 12))}}, "holds float64"),
         ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
@@ -190,11 +195,45 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
         ({"prediction": "flow"}, "predicts flow with a vocabulary"),
         ({"schedule": ScheduleSpec("cosine")}, "a logits prediction on a schedule"),
         ({"vocabulary": Vocabulary(1, 0)}, "a vocabulary of 1 ids"),
+        ({"carried": (Carried("keys", (4,)),)}, "a denoiser of tokens with carried tensors"),
+        ({"outputs": (NamedOutput("depth", (4,)),), "sizes": ()}, "a denoiser of tokens with named outputs"),
+        ({"to": "to"}, "a denoiser of tokens with a second time"),
     ],
 )
 def test_specs_that_cannot_be(changed, said):
     with pytest.raises(UserError, match=said):
         spec(**changed)
+
+
+def test_tokens_have_one_network(sampler):
+    manifest = sampler.bundle.manifest
+    carrying = msgspec.structs.replace(manifest, carried=(Carried("keys", (4,)),))
+    assert next(problems(carrying)) == ("vocabulary", "a denoiser of tokens with carried tensors")
+    several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
+    assert "has one network" in next(said for field, said in problems(several) if field == "networks")
+    with pytest.raises(UserError, match="expert noisy beside a vocabulary"):
+        _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (np.full((1, 2, 12), 1.7), "x holds float64"),
+        (np.full((1, 2, 12), -1), "x holds -1, an id outside the vocabulary.*16 where a position is open"),
+        (np.full((1, 2, 12), 99), "x holds 99, an id"),
+        (np.zeros((1, 3, 12), int), r"x has the shape \[1, 3, 12\]"),
+        ([[1], [2, 3]], "x is no array of numbers"),
+    ],
+)
+def test_the_bare_network_takes_ids(sampler, ids, said):
+    with pytest.raises(UserError, match=said):
+        sampler.evaluate(ids, 500.0, {"class": [0]})
+
+
+def test_logits_bound_how_many_samples_run_together(sampler):
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, vocabulary=Vocabulary(1024, 1024))
+    options = RunOptions(Path("bundle"), samples=50)
+    assert [_batch(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
 
 
 def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
