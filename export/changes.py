@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewstep.export.attention.request import AttentionRequest, rewritten
 from fewstep.export.lora.merge import merge
@@ -18,10 +18,13 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import DENOISER
 
+if TYPE_CHECKING:
+    from torch import nn
+
 LOG = logging.getLogger("fewstep")
 FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
 NO_REWRITE, NO_SLOTS = AttentionRequest(), SlotRequest()
-CHANGED = "_changed_by_fewstep"  # marks a module that options have changed in place
+CHANGED = "_changed_by_fewstep"  # marks the modules of a network that options have changed in place
 LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
@@ -50,9 +53,10 @@ def changed(
             "change the module, and export its ONNX file again",
         )
     refuse_changed(source)
-    setattr(source.module, CHANGED, True)
     if source.spec.steers and slots:  # the backward pass would not know of them
         raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
+    for each in _with_weights(source.module):
+        setattr(each, CHANGED, True)
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
     for lora in loras:
@@ -93,12 +97,17 @@ def changed(
 
 
 def refuse_changed(source: Source) -> None:
-    """UserError for a module that options have changed before: its maker returns one module, however often it is
-    called."""
-    if hasattr(getattr(source, "module", None), CHANGED):
+    """UserError for a module that options have changed before, in whole or in part: its maker returns one module, or
+    wraps one, however often it is called."""
+    if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _with_weights(source.module)):
         raise UserError(
             f"{source.label} returns one module each time, which options have changed", "make a new one in each call"
         )
+
+
+def _with_weights(module: "nn.Module") -> list["nn.Module"]:
+    """The modules inside with weights of their own. Networks may share those without, such as an activation."""
+    return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
 
 
 def flags(

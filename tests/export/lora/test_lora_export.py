@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fewstep.export.changes import changed
 from fewstep.export.experts import Expert, load_expert
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.lora.merge import merge
+from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.io import load
@@ -74,11 +76,25 @@ def test_the_hash_of_a_source_covers_file_and_strength(tmp_path: Path) -> None:
 def test_a_module_is_changed_once(tmp_path: Path) -> None:
     given = source(Tiny())
     lora = read_lora(str(write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))))
+    steered = replace(given, spec=replace(given.spec, heads=2, steers="x"))
+    with pytest.raises(UserError, match="--lora-slots for a denoiser with a gradient"):  # which changes nothing
+        changed(steered, (), (), (), slots=SlotRequest(("conv",)))
     changed(given, [lora], (), ())
     with pytest.raises(UserError, match="tiny returns one module each time, which options have changed; make a new"):
         changed(given, [lora], (), ())
     with pytest.raises(UserError, match="tiny returns one module each time"):  # an expert that would be changed too
         load_expert(Expert("plain", -1.0, lambda: given), given.spec, (), ())
+    with pytest.raises(UserError, match="tiny returns one module each time"):  # a new wrapper of the same network
+        changed(replace(given, module=Wrapped(given.module)), [lora], (), ())
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(*inputs)  # type: ignore[no-any-return]
 
 
 def test_layers_of_text_encoders_are_named_where_there_are_none(
