@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
@@ -78,6 +78,9 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
         open_workers = partial(opened, options.workers, options.dask, workers, options.threads)
+        has_workers = workers is not None or options.workers or options.dask is not None
+        if len(names) > 1 and tasks[DENOISER].bound is not None and has_workers:
+            LOG.warning("precision maps of several networks are searched by this process alone, without the workers")
         assert writer.manifest is not None
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
         for name, task in tasks.items():
@@ -124,7 +127,7 @@ def _calibrate(
     bodies = make_each(task, targets, tables, moments, course, large, partial(_check_kernels, seen), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
-        with open_workers() as workers:
+        with open_workers() if task.whole is None else nullcontext() as workers:
             refined = _refine(task, task.bound, plan, bodies, seen, failed, before, progress, workers)
     _refuse_lost(bodies, refined, course, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
@@ -182,7 +185,6 @@ def _refine(
     threads, refined = threads_of(workers, task.threads), dict[str, SearchResult]()
     bound, exact = _share(bound, task, len(before)), task.among(task.sampler)
 
-    @cache
     def opened_for(target: Target | None) -> tuple[Plan, Course, tuple[Course, ...]]:
         beside, own = (exact, plan) if target is None else _beside(exact, plan, before, target)
         shown = under(progress, "precision map")
@@ -190,14 +192,20 @@ def _refine(
         close(task.sampler.denoiser)
         return own, *courses
 
+    for_all = cache(partial(opened_for, None))  # where targets share their courses
+
+    def result_of(variants: Variants) -> SearchResult:
+        """A target's map. Its own courses end with it."""
+        shown = under(progress, f"precision map of {variants.target.name}")
+        own, course, judges = opened_for(variants.target) if before else for_all()
+        ask = None if workers is None else _asking(task, own, variants, course, workers)
+        return refine(variants, course, judges, bound, ask, threads=threads, progress=shown)
+
     for name, each in bodies.items():
         target = each.variants.target
         if target.name in searched_here():
-            shown = under(progress, f"precision map of {target.name}")
             try:
-                own, course, judges = opened_for(target if before else None)
-                ask = None if workers is None or task.whole else _asking(task, own, each.variants, course, workers)
-                result = refine(each.variants, course, judges, bound, ask, threads=threads, progress=shown)
+                result = result_of(each.variants)
                 _check_graphs(name, result, each.lowered, target, seen)
                 refined[name] = result
             except UserError as error:

@@ -103,12 +103,12 @@ def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guida
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
-    """The SHA-256 of a body's last graph, or of those of all networks; None where the body is not there."""
+    """The SHA-256 of a body's last graph, or of those of all networks; None where one of them lacks the body."""
     own = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
     hashes = [manifest.files[each.graph.file] for each in own if each is not None]
-    if len(hashes) < 2:
-        return hashes[0] if hashes else None
-    return sha256("".join(hashes).encode()).hexdigest()
+    if len(hashes) < len(own):
+        return None
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
 
 
 def _is_for_another(plan: Plan, body: str) -> bool:

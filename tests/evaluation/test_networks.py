@@ -1,5 +1,7 @@
 """Verbs that judge and time, on a bundle of two networks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.choosing.choose import choose
@@ -107,6 +110,9 @@ def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
     noisy = msgspec.structs.replace(manifest.networks["noisy"], bodies=manifest.bodies)
     other = msgspec.structs.replace(manifest, networks={"noisy": noisy})
     assert packed.fitted.graph != graph_of_fit(other, BODIES[1])  # beside another expert it is a plan of before
+    assert graph_of_fit(manifest, "int8-cpu-arm") is None
+    noisy = msgspec.structs.replace(noisy, bodies={"float32": manifest.bodies[BODIES[1]]})
+    assert graph_of_fit(msgspec.structs.replace(manifest, networks={"noisy": noisy}), BODIES[1]) is None
 
 
 def test_a_bound_is_of_the_run_in_which_all_networks_have_their_maps(bundle: Path) -> None:
@@ -124,6 +130,23 @@ def test_a_bound_is_of_the_run_in_which_all_networks_have_their_maps(bundle: Pat
     assert maps["noisy"]["int8-cpu-x86"].point.known >= bound + 10 * np.log10(2)
     with pytest.raises(UserError, match="no precision map is 900 times as fast"):
         calibrate(replace(own, speed="900x"))
+
+
+def test_maps_of_several_networks_open_no_workers(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[int] = []
+
+    @contextmanager
+    def counted(count: int, *_: object) -> Iterator[None]:
+        opened.append(count)
+        yield None
+
+    monkeypatch.setattr(calibrating, "opened", counted)
+    with pytest.raises(UserError, match="no precision map is 900 times as fast"):
+        calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8, speed="900x", workers=2))
+    assert opened == [2]  # for the first network's counts, and not for its map
+    assert "precision maps of several networks are searched by this process alone" in caplog.text
 
 
 def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
