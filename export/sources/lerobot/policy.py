@@ -133,15 +133,17 @@ def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:
         for place, features in ((BEFORE, "input_features"), (AFTER, "output_features"))
     )
     own = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
-    return PolicyFolder(home, config, name, own, before, after, robot_names(home))
+    return PolicyFolder(home, config, name, own, before, after, robot_names(home, config["input_features"]))
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:
     """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
-    openpi leave out the beginning of all names, and LeRobot puts it back."""
-    tensors = read_tensors(home / WEIGHTS)
-    start = MODEL if any(name.startswith(CONVERTED) for name in tensors) else ""
-    return {start + name.replace(COMPILED, ""): each for name, each in tensors.items()}
+    openpi leave out the beginning of the network's names, and LeRobot puts it back."""
+    tensors = {name.replace(COMPILED, ""): each for name, each in read_tensors(home / WEIGHTS).items()}
+    if not any(name.startswith(CONVERTED) for name in tensors):
+        return tensors
+    kept = (MODEL, *STATISTICS)
+    return {name if name.startswith(kept) else MODEL + name: each for name, each in tensors.items()}
 
 
 def condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:

@@ -190,14 +190,23 @@ def check_steps(folder: Path) -> None:
                 )
 
 
-def robot_names(folder: Path) -> dict[str, str]:
-    """What a robot calls observations, by the policy's names, where a step of the preprocessor renames them."""
-    names: dict[str, str] = {}
+def robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:
+    """What a robot calls observations, by the policy's names, where steps of the preprocessor rename them, one after
+    the other. UserError for a step that gives a name to two, or one that is none of the policy's features."""
+    names, file = dict[str, str](), folder / BEFORE.file
     for step in steps_of(folder, BEFORE):
         renames = (step.get("config") or {}).get("rename_map") or {} if step.get("registry_name") == RENAMED else {}
-        for own, name in renames.items():
-            if names.setdefault(str(name), str(own)) != own:
-                raise UserError(f"{folder / BEFORE.file} renames {names[name]} and {own} to {name}", RETRAINED)
+        if not isinstance(renames, dict) or not all(isinstance(name, str) for name in renames.values()):
+            raise UserError(f"{file} has a rename_map that gives no name for each name", RETRAINED)
+        renamed = {name: robot for name, robot in names.items() if name not in renames}
+        for own, name in dict[str, str](renames).items():
+            robot = names.get(own, own)
+            if renamed.setdefault(name, robot) != robot:
+                raise UserError(f"{file} renames {renamed[name]} and {robot} to {name}", RETRAINED)
+        names = renamed
+    if unknown := sorted(names.keys() - set(features)):
+        has = f"which is none of the policy's {', '.join(features)}"
+        raise UserError(f"{file} renames {names[unknown[0]]} to {unknown[0]}, {has}", RETRAINED)
     return names
 
 

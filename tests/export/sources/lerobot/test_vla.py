@@ -18,6 +18,7 @@ from fewstep.control import History, PolicyRunner, VirtualClock, sample_actions,
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.lerobot.network import RawPolicy
+from fewstep.export.sources.lerobot.policy import read_weights
 from fewstep.export.sources.lerobot.statistics import RENAMED
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph import prepare
@@ -312,6 +313,13 @@ def test_weights_of_converted_and_of_bfloat16_checkpoints_are_read(tmp_path: Pat
     assert own.keys() == theirs.keys() and all(each.dtype == torch.float32 for each in own.values())
     assert all(torch.allclose(own[name], theirs[name], rtol=0.02, atol=0.02) for name in own)
     source.beside.text.companion.load()
+
+
+def test_statistics_of_a_converted_checkpoint_keep_their_names(tmp_path: Path) -> None:
+    kept = ("normalize_inputs.buffer_action.mean", "model.state_proj.weight")
+    short = ("paligemma_with_expert.weight", "_orig_mod.action_in_proj.weight")
+    save_file({name: torch.zeros(1) for name in (*kept, *short)}, tmp_path / "model.safetensors")
+    assert set(read_weights(tmp_path)) == {*kept, "model.paligemma_with_expert.weight", "model.action_in_proj.weight"}
 
 
 def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
