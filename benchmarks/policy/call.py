@@ -182,6 +182,8 @@ def main() -> None:
     bundle = open_bundle(given.bundle)
     own = [sys.executable, "-m", "benchmarks.policy.call", *sys.argv[1:], "--serve"]
     kinds = sorted({body.precision for body in bundle.manifest.bodies.values()} & {"float32", "int8"})
+    if "float32" not in kinds:
+        sys.exit(f"{given.bundle} has no float32 body, which the others are compared with; give one that is not packed")
     commands = {kind: [*own, kind] for kind in kinds} | {name: shlex.split(command) for name, command in given.rival}
     with ExitStack() as stack:
         rivals = [stack.enter_context(Rival(name, command)) for name, command in commands.items()]
