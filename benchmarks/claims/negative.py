@@ -59,6 +59,7 @@ def main() -> int:
     with load(paths["plain"], backend=engine) as plain, load(paths["negative"], backend=engine) as negative:
 
         def seconds(sampler: Any, condition: Mapping[str, Any], guidance: float | None) -> float:
+            sampler.forget()
             started = time.perf_counter()
             sampler.sample(PLAN, [0], condition, guidance)
             return time.perf_counter() - started

@@ -87,6 +87,7 @@ def milliseconds(samplers: dict[Of | None, Sampler], plan: str) -> dict[str, flo
     for _ in range(TIMED):
         for way, (of, continuity) in WAYS.items():
             request = asked if of is None else guided(asked)
+            samplers[of].forget()  # a robot sees something else at each call
             begun = time.process_time()
             sample_sequences(samplers[of], plain_plan if of is None else plans[of], [request], continuity)
             spent[way].append(1000 * (time.process_time() - begun))
