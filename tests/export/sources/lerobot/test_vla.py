@@ -34,7 +34,7 @@ from tests.lerobot_weights import weight
 
 HERE = Path(__file__).parent
 TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
-EXPORTED = [kind if kind == "multi_task_dit" else pytest.param(kind, marks=pytest.mark.slow) for kind in TYPES]
+EXPORTED = [kind if kind == "smolvla" else pytest.param(kind, marks=pytest.mark.slow) for kind in TYPES]
 SEEN = "seen/"
 
 Record = Mapping[str, NDArray[Any]]
