@@ -111,6 +111,8 @@ def _check_length(name: str) -> None:
 def _steps(count: str, name: str, what: str) -> int:
     """The number of steps behind a solver's name."""
     count = count.strip()
+    if is_token_plan_name(name) and "@" in count:
+        raise UserError(f"plan '{name}' has a grid, and a plan of tokens has none", f"write it as {what}:8")
     if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
         said = f"plan '{name}' does not say how many steps, as a positive whole number"
         raise UserError(said, f"write it as {what}:8")

@@ -35,4 +35,8 @@ def check_targets(names: Sequence[str]) -> None:
             f"a precision map for {others}: it is measured where the body runs", f"add target {' or '.join(here)}"
         )
     if others:
-        LOG.warning("the bound holds for %s only; all int8: %s", ", ".join(n for n in names if n in here), others)
+        LOG.warning(
+            "the bound holds for %s alone; all int8, without a bound: %s",
+            ", ".join(n for n in names if n in here),
+            others,
+        )

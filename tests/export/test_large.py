@@ -21,7 +21,7 @@ from fewstep.evaluation import integrity
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.verification import verify
-from fewstep.graph import io
+from fewstep.graph import io, weights
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
@@ -67,6 +67,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", LIMIT)
+    monkeypatch.setattr(weights, "COLLECTED", LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,7 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         ("maskgit:0", "has no steps"),
         ("maskgit", "how many steps"),
         ("maskgit(heat=2):8", "no parameter 'heat'.*noise, linear"),
+        ("maskgit:8@karras", "a plan of tokens has none; write it as maskgit:8"),
         ("omnivoice(shift=0):8", "omnivoice.shift=0.*above 0"),
         ("omnivoice(shift=-2):8", "omnivoice.shift=-2"),
         ("likeliest(temperature=-1):8", "a temperature.* below 0"),

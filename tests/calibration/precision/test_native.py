@@ -55,13 +55,13 @@ def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytes
     check_targets(("tensorrt", here, "openvino"))
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
-    assert said.getMessage() == f"the bound holds for {here} only; all int8: tensorrt, openvino"
+    assert said.getMessage() == f"the bound holds for {here} alone; all int8, without a bound: tensorrt, openvino"
 
 
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
     made = run(bundle, target=(searched_here()[0], "tensorrt"), quality="36dB")
-    assert "all int8: tensorrt" in caplog.text and set(made.refined) == {f"int8-{searched_here()[0]}"}
+    assert "without a bound: tensorrt" in caplog.text and set(made.refined) == {f"int8-{searched_here()[0]}"}
     caplog.clear()
     run(bundle, target=(searched_here()[0], "tensorrt"))
     assert "the bound" not in caplog.text
