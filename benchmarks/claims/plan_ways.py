@@ -1,5 +1,6 @@
 """The ways of claims.py that are one plan: solvers, guidance, changed networks and restoration, and their scores."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -10,16 +11,17 @@ import numpy as np
 from benchmarks.claims.settings import Setting, reference
 from fewstep.evaluation.distances.distance import fit, frechet
 from fewstep.export.export import ExportOptions, export
-from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.transforms import own_noise, tail
 from fewstep.rollouts.metrics import Floats, psnr
-from fewstep.runtime import load, spectrogram
+from fewstep.runtime import Sampler, load, spectrogram
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 PARTS = 8  # of the samples that a distance is measured on
 # By FD of `ddim:8` on 128 seeds from 20 000 on: weights 1 to 3, and CFG++ at 0.15 to 0.8, which fell to the last
 CFG = {"dit_flow": 3.0, "convnext_v_cosine": 2.0}
 CFG_PP = {"dit_flow": 1.0, "convnext_v_cosine": 1.0}  # the end of its range
+PAG = {"fashion_mnist": 1.0, "dit_flow": 0.25}  # by FD of 0.25 to 2 on 128 seeds from 20 000 on
 SKIPS = {"unet_epsilon_linear": 0.9}  # of the innermost skip, rising to 1: one value, which no search chose
 
 
@@ -74,15 +76,20 @@ def cfg_plus_plus(s: Setting) -> Floats:
 
 
 def tuned(s: Setting, plan: str) -> Floats:
-    """Skip connections scaled, in a network that is exported so."""
-    sampler = _scaled(s.source, SKIPS[model(s)])
-    return Setting(sampler, s.judge, s.condition, s.seeds, s.pairs, s.source).sample(plan)
+    """Skip connections scaled."""
+    return replace(s, sampler=_changed(s.source, skip_scale=(SKIPS[model(s)], 1.0))).sample(plan)
+
+
+def perturbed(s: Setting) -> Floats:
+    """Away from the network with perturbed attention in its middle, in two branches."""
+    return replace(s, sampler=_changed(s.source, perturb=("middle",))).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)]))
 
 
 @lru_cache
-def _scaled(source: str, scale: float) -> Any:
-    folder = Path(mkdtemp()) / "scaled"
-    export(ExportOptions(source, folder, skip_scale=(scale, 1.0)))
+def _changed(source: str, **options: Any) -> Sampler:
+    """The network of a source, exported with these options."""
+    folder = Path(mkdtemp()) / "bundle"
+    export(ExportOptions(source, folder, **options))
     return load(folder, backend=OnnxRuntime(threads=1))
 
 

@@ -35,9 +35,11 @@ from benchmarks.claims.claim_ways import (
     wide,
 )
 from benchmarks.claims.plan_ways import (
+    PAG,
     cfg_plus_plus,
     ddim_and_back,
     likeness,
+    perturbed,
     returned,
     si_sdr,
     there_and_back,
@@ -152,6 +154,8 @@ CLAIMS = [
           lambda s: there_and_back(s, 20), ddim_and_back, returned, GUIDED),
     beside("CFG++", "guidance that stays near the data", "guidance of the best weight", FD, evaluations=16,
            ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
+    beside("PAG", "guidance without a null condition", "twice the steps", FD, evaluations=10,
+           ours=perturbed, theirs=plan("dpmpp_2m:10"), models=tuple(PAG)),
     beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
            ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
     beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,

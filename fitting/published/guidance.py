@@ -3,7 +3,7 @@
 Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
 sampling, where it says what the conditional one says. The paper decides for each sample while it runs (`per_sample`);
 `adaptive` makes one decision for all. Full guidance in fewer steps is better at equal evaluations on the model that was
-measured: docs/measured/steering.md. The paper's LinearAG is in `benchmarks/steering/linear_ag.py`.
+measured, and better than the paper's LinearAG: docs/measured/steering.md.
 """
 
 from collections.abc import Iterator, Sequence
