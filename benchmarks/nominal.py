@@ -10,7 +10,7 @@ call goes on from there.
 
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import numpy as np
 from benchmarks import options
 from benchmarks.judged_plans import Judge, opened
 from benchmarks.markdown import table
-from benchmarks.solvers_on_model import affordable, solver_names
 from benchmarks.zoo.members import MEMBERS, Member
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
+from fewstep.plans.errors import UserError
+from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import parameters
+from fewstep.plans.plan import Plan
 
 PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
 SHIPPED = (Member("fashion_mnist", "dpmpp_2m:8", guidance=2.0), Member("cifar10", "dpmpp_2m:8"))
@@ -36,6 +38,7 @@ NAMED = (
     ("unipc_2", "arctan"),
     ("unipc_2", "ays_svd"),
 )  # plans with a column of their own, as (solver, grid)
+EVALUATIONS = {each.name: each.evaluations for each in solver_listings()}  # in an inner step
 SCOUTS = ("ddim", "dpmpp_2m", "unipc_2")  # the solvers that rank the grids
 GRIDS_KEPT, PLANS_KEPT, FINALISTS = 4, 12, 3
 SCHEME = (
@@ -103,6 +106,28 @@ def grid_names() -> list[str]:
         for name in grids.__all__
         if all(p.default is not p.empty for p in parameters(getattr(grids, name)).values())
     ]
+
+
+def solver_names() -> list[str]:
+    """Those that follow a denoiser's trajectory: deterministic, with an order, from noise alone, without a fit."""
+    return [
+        each.name
+        for each in solver_listings()
+        if each.order and not (each.is_stochastic or each.is_fitted or each.given)
+    ]
+
+
+def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluations: int) -> str | None:
+    """The plan with the most steps that so many evaluations pay for; None where the grid or the solver has none."""
+    inner = EVALUATIONS[solver]
+    for steps in range(min(evaluations, evaluations // inner + 2), 0, -1):  # the first and the last may take fewer
+        name = f"{solver}:{steps}@{grid}"
+        try:
+            if len(compiled(name).steps) <= evaluations:
+                return name
+        except UserError:
+            continue
+    return None
 
 
 def search(judge: Judge, count: int, seeds: int) -> Finalists:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation, solvers_on_model
+from benchmarks import ablation
 from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows, zoo_tools
 from benchmarks.quantization import compare
@@ -26,7 +26,6 @@ def test_only_what_stands_between_the_comments_is_replaced() -> None:
         (zoo_rows.PAGE, ablation.SCRIPT),
         (zoo_rows.PAGE, zoo_tools.SCRIPT),
         (compare.PAGE, compare.SCRIPT),
-        (solvers_on_model.PAGE, solvers_on_model.SCRIPT),
     ],
 )
 def test_pages_have_a_place_for_each_script(page: Path, script: str) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from benchmarks import nominal
-from benchmarks.solvers_on_model import solver_names
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -63,5 +62,5 @@ def test_a_plan_that_leaves_the_numbers_is_no_winner(oracle: Any, monkeypatch: p
 
 def test_a_solver_without_its_fit_is_no_candidate() -> None:
     """DC-Solver without ratios is UniPC, and stands in no table under its own name."""
-    names = solver_names()
+    names = nominal.solver_names()
     assert "unipc_2" in names and "dpmpp_2m" in names and "dc_solver" not in names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.races import choice, ddpm, lone_nodes
+from benchmarks.races import choice, ddpm
 from benchmarks.races.turns import Call, Times, in_turns
 
 
@@ -43,9 +43,3 @@ def test_peers_are_beside_float32_and_diffusers() -> None:
     slow, fast = Times((0.04,), (0.04,)), Times((0.01,), (0.02,))
     lines = list(ddpm.rows({ddpm.FIRST: slow, "int8": fast, ddpm.DIFFUSERS: slow}, 8))
     assert lines[3] == "| int8 | 8 | 10.0 | 20.0 | 4.00 | 2.00 | 4.00 | 2.00 |"
-
-
-def test_one_thread_shares_no_node(tiny_bundle: Path) -> None:
-    nodes = lone_nodes.profile(tiny_bundle, "float32", rows=2, threads=1, calls=3)
-    assert {node.op for node in nodes.values()} == {"Add", "Mul", "Reshape"}
-    assert {node.shared for node in nodes.values()} == {0.0}
