@@ -12,6 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.rollouts.metrics import psnr
 
 LEAST = {"float32": 70.0, "float16": 40.0, "int8": 30.0}  # dB: other kernels round to more, another body does not
+LEAST_SAME = 0.5  # of the tokens: one that differs by rounding changes some that follow
 
 
 class BakedIntegrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,15 +57,22 @@ def _tested(integrity: BakedIntegrity, file: Path, baked: Baked) -> BakedIntegri
     output = computed(file, baked)
     if digest(output) == baked.sample.sha256:
         return msgspec.structs.replace(integrity, sample="its test vector is bitwise the sample of where it was baked")
-    numbers = stored(output).astype("f4")[None]
-    near = float(psnr(numbers, np.array([baked.sample.values], "f4"))[0])
-    least = LEAST[baked.precision]
-    said = f"{near:.1f} dB from the sample of where it was baked, at {numbers.size} of its numbers"
+    numbers, values = stored(output), np.array(baked.sample.values, "f4")
+    of_it = f"the sample of where it was baked, at {numbers.size} of its numbers"
+    if baked.vocabulary is None:
+        near = float(psnr(numbers.astype("f4")[None], values[None])[0])
+        least, said, leaves = (
+            LEAST[baked.precision],
+            f"{near:.1f} dB from {of_it}",
+            f"{LEAST[baked.precision]:g} or more",
+        )
+        integrity = msgspec.structs.replace(integrity, psnr=near)
+    else:
+        near, least = float((numbers == values).mean()), LEAST_SAME
+        said, leaves = f"in {near:.0%} of its tokens {of_it}", f"{LEAST_SAME:.0%} or more"
     if near >= least:
         rounding = "kernels of this processor, or of this onnxruntime, round otherwise"
-        return msgspec.structs.replace(integrity, sample=f"its test vector is {said}: {rounding}", psnr=near)
+        return msgspec.structs.replace(integrity, sample=f"its test vector is {said}: {rounding}")
     fix = f"bake a body for this machine (--body; this one is {baked.precision} for {baked.target}), or try another "
-    damage = Damage(
-        f"{file} computes another sample here: {said}, and rounding leaves {least:g} or more", f"{fix}onnxruntime"
-    )
-    return msgspec.structs.replace(integrity, damages=(damage,), psnr=near)
+    damage = Damage(f"{file} computes another sample here: {said}, and rounding leaves {leaves}", f"{fix}onnxruntime")
+    return msgspec.structs.replace(integrity, damages=(damage,))

@@ -90,7 +90,8 @@ class BodyInputs(NamedTuple):
     direct: Mapping[str, str]
     groups: tuple[str, ...]
     rows: tuple[str, ...]
-    has_second_time: bool  # it, or the prologue, takes the time to go to
+    has_time: bool  # it, or the prologue, takes the time
+    has_second_time: bool  # and the time to go to
 
     @classmethod
     def of(cls, bundle: Bundle, body: Body) -> "BodyInputs":
@@ -100,8 +101,9 @@ class BodyInputs(NamedTuple):
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
         direct = {name: key for name, key in keys.items() if key is not None}
         groups, rows = (tuple(name for name, own in roles.items() if own == role) for role in ("group", "row"))
-        ahead = () if bundle.manifest.prologue is None else bundle.manifest.prologue.inputs
-        return cls(direct, groups, rows, TO in direct.values() or any(each.role == "to" for each in ahead))
+        prologue = bundle.manifest.prologue
+        told = {*direct.values(), *(TIMES.get(each.role) for each in (() if prologue is None else prologue.inputs))}
+        return cls(direct, groups, rows, TIME in told, TO in told)
 
 
 def feeds(

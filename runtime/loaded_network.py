@@ -21,7 +21,7 @@ from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.lora.adapted import AdaptedGraph, Adapters, Stamps, slot_inputs, stamps
 from fewstep.runtime.lora.file import lora_of
 from fewstep.runtime.lora.fill import MERGE
-from fewstep.runtime.prologues import TIME, Arrays, LastRows
+from fewstep.runtime.prologues import Arrays, LastRows
 from fewstep.runtime.request import Request, slots_of
 from fewstep.runtime.sizes import output_shape, x_dtype
 from fewstep.runtime.slots import Carrying, Slots
@@ -114,8 +114,7 @@ class LoadedNetwork:
     @property
     def reads_time(self) -> bool:
         """Whether the network, or what makes its rows, takes the time."""
-        ahead = () if self.bundle.manifest.prologue is None else self.bundle.manifest.prologue.inputs
-        return TIME in self.inputs.direct.values() or any(each.role == "time" for each in ahead)
+        return self.inputs.has_time
 
     def adapted(self: T, adapters: Adapters | None) -> T:
         """This network with LoRA files in its slots, at their strengths; what `sample` takes as `adapters`.

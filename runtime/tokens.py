@@ -20,6 +20,7 @@ Ids = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
 CHANCES = 3  # draws of a step: of tokens, of the order, of what becomes open again
+EVEN = 2.0**32  # scores are compared in parts of it: sums of another order, or of another processor, differ by less
 AT_ONCE = 2**21  # probabilities in memory
 
 
@@ -95,6 +96,13 @@ def all_revealed(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
     return last.ids
 
 
+def chances_of(index: int, step: TokenStep) -> tuple[int, ...]:
+    """The numbers of the draws that a step reads."""
+    has_order = step.chance is not None or step.noise > 0 or step.score == "random"
+    reads = (step.temperature > 0, has_order, step.again > 0)
+    return tuple(CHANCES * index + kind for kind, is_read in enumerate(reads) if is_read)
+
+
 def advance(
     plan: TokenPlan,
     index: int,
@@ -110,8 +118,9 @@ def advance(
     step = plan.steps[index]
     chances = noise.uniforms(seeds, CHANCES * index, some[0].size).reshape(some.shape)
     made = _candidates(step, logits.reshape(len(step.branches), *ids.shape, -1), some, chances[some], mask)
-    needs_order = step.chance is not None or step.noise or step.score == "random"
-    order = noise.uniforms(seeds, CHANCES * index + 1, some[0].size).reshape(some.shape) if needs_order else chances
+    order = chances
+    if CHANCES * index + 1 in chances_of(index, step):
+        order = noise.uniforms(seeds, CHANCES * index + 1, some[0].size).reshape(some.shape)
     score = np.full(some.shape, -np.inf)
     if step.score == "random":
         score[some] = order[some]
@@ -119,7 +128,7 @@ def advance(
         axes = len(plan.shape) - 1  # of one axis: it has one codebook
         books = np.broadcast_to(np.arange(plan.shape[0]).reshape(-1, *[1] * axes) if axes else 0, some.shape)
         gumbel = -np.log(-np.log(order[some])) if step.noise else 0.0
-        score[some] = made.score - step.penalty * books[some] + step.noise * gumbel
+        score[some] = np.rint(EVEN * (made.score - step.penalty * books[some] + step.noise * gumbel)) / EVEN
     probability = np.zeros(some.shape)
     probability[some] = made.probability
     shown = some & (order < step.chance) if step.chance is not None else _ranked(step, score, probability, some, count)

@@ -32,3 +32,13 @@ inline void normal(std::uint64_t seed, std::uint32_t draw, std::size_t count, fl
         values[element] = static_cast<float>(radius * (element % 2 ? std::sin(angle) : std::cos(angle)));
     }
 }
+
+// `count` chances in (0, 1) of a draw of a seed: fewstep.plans.noise.uniforms, 52 bits of each pair of words.
+inline void uniforms(std::uint64_t seed, std::uint32_t draw, std::size_t count, double* values) {
+    for (std::size_t element = 0; element < count; ++element) {
+        const std::uint64_t block = element / 2;
+        const Words words = philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), draw, 3}, seed);
+        const std::uint64_t bits = std::uint64_t{words[element % 2 * 2]} << 32 | words[element % 2 * 2 + 1];
+        values[element] = (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
+    }
+}

@@ -46,3 +46,13 @@ export function normal(seed, draw, count) {
   }
   return values;
 }
+
+// `count` chances in (0, 1) of a draw of a seed, as Float64Array: uniforms of fewstep.plans.noise.
+export function uniforms(seed, draw, count) {
+  const key = [seed >>> 0, Math.floor(seed / 2 ** 32)];
+  return Float64Array.from({ length: count }, (_, element) => {
+    const block = Math.floor(element / 2);
+    const words = philox([block >>> 0, Math.floor(block / 2 ** 32), draw, 3], key).slice((element % 2) * 2);
+    return (words[0] * 2 ** 20 + (words[1] >>> 12) + 0.5) * 2 ** -52; // the first 52 bits of two words
+  });
+}

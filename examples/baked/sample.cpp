@@ -1,7 +1,7 @@
-// Samples of a baked file in C++, written as raw float32: sample FILE OUTPUT CLASS SEED...
+// Samples of a baked file in C++, as raw float32 or int64 tokens: sample FILE OUTPUT CLASS SEED...
 // Whether it computes here what it computed where it was baked: sample --check FILE
 //
-// For a file with a condition `class` and without `draws`. Needs the headers and the library of onnxruntime's release
+// For a file with a condition `class`, of tokens or without `draws`. No token is known. Needs the headers and the library of onnxruntime's release
 // archive, and nothing else:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" sample.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o sample
@@ -27,61 +27,100 @@ namespace {
 
 struct Samples {
     std::vector<float> numbers;
+    std::vector<std::int64_t> ids;  // of a file of tokens, whose numbers are these
     double milliseconds;
 };
-
-Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, std::int64_t label) {
-    auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();  // noise is the first input
-    shape[0] = static_cast<std::int64_t>(seeds.size());
-    std::size_t size = 1;
-    for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
-
-    std::vector<float> noise(seeds.size() * size);
-    for (std::size_t place = 0; place < seeds.size(); ++place) normal(seeds[place], 0, size, noise.data() + place * size);
-    std::vector<std::int64_t> labels(seeds.size(), label);
-    const std::array<std::int64_t, 1> batch{shape[0]};
-
-    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    std::array<Ort::Value, 2> inputs{
-        Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(), shape.size()),
-        Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), batch.data(), batch.size())};
-    const std::array<const char*, 2> names{"noise", "class"};
-    const std::array<const char*, 1> results{"sample"};
-    const auto started = std::chrono::steady_clock::now();
-    const auto outputs = session.Run(Ort::RunOptions{}, names.data(), inputs.data(), inputs.size(), results.data(), 1);
-    const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - started;
-    const float* first = outputs[0].GetTensorData<float>();
-    return {{first, first + noise.size()}, taken.count()};
-}
 
 // The text behind a key of the file's description, from the place `from` on. The keys are those that docs/bake.md names.
 std::size_t behind(const std::string& about, const std::string& key, std::size_t from) {
     const auto at = about.find(key, from);
-    if (at == std::string::npos) throw std::runtime_error("the file has no test vector of a class: bake it again");
+    if (at == std::string::npos) throw std::runtime_error("the file has no " + key + ": bake it again, with a class");
     return at + key.size();
 }
 
-// The sample of the test vector against the 64 numbers that the file stores of it, by PSNR with peak 2. `fewstep verify`
-// compares the checksum of the bytes too.
-int check(Ort::Session& session) {
+std::vector<double> list(const std::string& about, const std::string& key, std::size_t from) {
+    std::vector<double> values;
+    for (const char* at = about.c_str() + behind(about, key, from); *at != ']' && at[-1] != ']'; ++at) {
+        char* end = nullptr;
+        values.push_back(std::strtod(at, &end));
+        at = end;
+    }
+    return values;
+}
+
+std::string described(Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions allocator;
     const auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated("fewstep", allocator);
-    const std::string about = text ? text.get() : "";
+    return text ? text.get() : "";
+}
+
+Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, std::int64_t label) {
+    Ort::AllocatorWithDefaultOptions allocator;
+    const bool is_tokens = std::string(session.GetInputNameAllocated(0, allocator).get()) == "ids";  // else noise is first
+    auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
+    const auto batch = shape[0] = static_cast<std::int64_t>(seeds.size());
+    std::size_t size = 1;
+    for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
+
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    std::vector<Ort::Value> inputs;
+    std::vector<const char*> names;
+    std::vector<float> noise(is_tokens ? 0 : seeds.size() * size);
+    std::vector<std::int64_t> ids(is_tokens ? seeds.size() * size : 0, -1);
+    std::vector<double> chances;
+    if (is_tokens) {
+        inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, ids.data(), ids.size(), shape.data(), shape.size()));
+        names.push_back("ids");
+        const auto draws = list(described(session), "\"draws\":[", 0);
+        chances.resize(draws.size() * ids.size());
+        for (std::size_t row = 0; row < draws.size() * seeds.size(); ++row)
+            uniforms(seeds[row % seeds.size()], static_cast<std::uint32_t>(draws[row / seeds.size()]), size, &chances[row * size]);
+        auto all = shape;
+        all.insert(all.begin(), static_cast<std::int64_t>(draws.size()));
+        if (!draws.empty()) {
+            inputs.push_back(Ort::Value::CreateTensor<double>(memory, chances.data(), chances.size(), all.data(), all.size()));
+            names.push_back("draws");
+        }
+    } else {
+        for (std::size_t place = 0; place < seeds.size(); ++place) normal(seeds[place], 0, size, noise.data() + place * size);
+        inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(), shape.size()));
+        names.push_back("noise");
+    }
+    std::vector<std::int64_t> labels(seeds.size(), label);
+    inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), &batch, 1));
+    names.push_back("class");
+    const std::array<const char*, 1> results{"sample"};
+    const auto started = std::chrono::steady_clock::now();
+    const auto outputs = session.Run(Ort::RunOptions{}, names.data(), inputs.data(), inputs.size(), results.data(), 1);
+    const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - started;
+    if (is_tokens) {
+        const auto* first = outputs[0].GetTensorData<std::int64_t>();
+        return {{first, first + ids.size()}, {first, first + ids.size()}, taken.count()};
+    }
+    const float* first = outputs[0].GetTensorData<float>();
+    return {{first, first + noise.size()}, {}, taken.count()};
+}
+
+// The sample of the test vector against the 64 numbers that the file stores of it, by PSNR with peak 2, or by the share
+// of equal tokens. `fewstep verify` compares the checksum of the bytes too.
+int check(Ort::Session& session) {
+    const std::string about = described(session);
     const auto sample = behind(about, "\"sample\":{", 0);
     const auto number = [&](const char* key) { return std::strtod(about.c_str() + behind(about, key, sample), nullptr); };
     const auto seed = static_cast<std::uint64_t>(number("\"seed\":"));
     const auto samples = sampled(session, {seed}, static_cast<std::int64_t>(number("\"class\":")));
 
-    std::vector<double> values;
-    for (const char* at = about.c_str() + behind(about, "\"values\":[", sample); at[-1] != ']'; ++at) {
-        char* end = nullptr;
-        values.push_back(std::strtod(at, &end));
-        at = end;
-    }
-    double squares = 0;
+    const auto values = list(about, "\"values\":[", sample);
+    double squares = 0, same = 0;
     for (std::size_t k = 0; k < values.size(); ++k) {
         const double off = samples.numbers[k * samples.numbers.size() / values.size()] - values[k];
         squares += off * off;
+        same += off == 0;
+    }
+    if (!samples.ids.empty()) {
+        const bool are_enough = 2 * same >= static_cast<double>(values.size());
+        std::printf("%s: %.0f of %zu tokens are equal\n", are_enough ? "the same" : "another sample", same, values.size());
+        return are_enough ? 0 : 1;
     }
     const double psnr = 10 * std::log10(4.0 * static_cast<double>(values.size()) / std::max(squares, 1e-18));
     const auto is_in = [&](const char* type) { return about.find("\"precision\":\"" + std::string(type)) != std::string::npos; };
@@ -101,8 +140,10 @@ int run(int count, char** arguments, bool checks) {
     for (int place = 4; place < count; ++place) seeds.push_back(std::strtoull(arguments[place], nullptr, 10));
     const auto samples = sampled(session, seeds, std::strtoll(arguments[3], nullptr, 10));
     std::ofstream file(arguments[2], std::ios::binary);
-    const auto bytes = static_cast<std::streamsize>(samples.numbers.size() * sizeof(float));
-    if (!file.write(reinterpret_cast<const char*>(samples.numbers.data()), bytes)) {
+    const bool is_tokens = !samples.ids.empty();
+    const auto* first = is_tokens ? static_cast<const void*>(samples.ids.data()) : samples.numbers.data();
+    const auto bytes = samples.numbers.size() * (is_tokens ? sizeof(std::int64_t) : sizeof(float));
+    if (!file.write(static_cast<const char*>(first), static_cast<std::streamsize>(bytes))) {
         std::fprintf(stderr, "%s cannot be written\n", arguments[2]);
         return 1;
     }

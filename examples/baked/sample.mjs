@@ -1,16 +1,17 @@
-// Samples of a baked file in Node, written as raw float32: node sample.mjs FILE OUTPUT CLASS SEED...
+// Samples of a baked file in Node, as raw float32 or int64 tokens: node sample.mjs FILE OUTPUT CLASS SEED...
 // Whether a baked file is whole, and computes here what it computed where it was baked: node sample.mjs --check FILE
 //
 // Needs noise.mjs beside it, and `npm install --ignore-scripts onnxruntime-node`. The first form is for a file with a
-// condition `class` and without `draws`. The batch is the number of seeds.
+// condition `class`, or with none. No token is known. The batch is the number of seeds.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { normal } from "./noise.mjs";
+import { normal, uniforms } from "./noise.mjs";
 
 const LEAST = { float32: 70, float16: 40, int8: 30 }; // dB: other kernels round to more
+const LEAST_SAME = 0.5; // of the tokens
 const [file, output, label, ...seeds] = process.argv.slice(2);
 const checks = file === "--check" && output;
 if (!seeds.length && !checks) {
@@ -22,23 +23,32 @@ const require = createRequire(join(process.cwd(), "package.json")); // the packa
 const { InferenceSession, Tensor } = require("onnxruntime-node");
 const product = (shape) => shape.reduce((all, each) => all * each, 1);
 
-function noiseOf(seeds, draw, shape) {
-  const size = product(shape), noise = new Float32Array(seeds.length * size);
-  seeds.forEach((seed, place) => noise.set(normal(Number(seed), draw, size), place * size));
-  return noise;
+// What the file reads at an input, for samples of seeds. `sizes` are of the free axes; `fills` are the numbers of which
+// inputs are full that no seed gives.
+function inputOf(port, about, seeds, sizes, fills) {
+  const shape = port.shape.map((size) => ({ ...sizes, batch: seeds.length })[size] ?? size); // "height/8" is left out here
+  const size = product(shape), Numbers = { float64: Float64Array, int64: BigInt64Array }[port.dtype] ?? Float32Array;
+  const data = new Numbers(size), numbers = port.meaning === "noise" ? [0] : about.draws;
+  if (port.name === "noise" || port.name === "draws") {
+    const own = size / seeds.length / numbers.length, random = port.meaning === "chances" ? uniforms : normal;
+    numbers.forEach((draw, k) => seeds.forEach((seed, row) => data.set(random(seed, draw, own), (k * seeds.length + row) * own)));
+  } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}, which this program does not give`);
+  else data.fill(port.dtype === "int64" ? BigInt(fills[port.name]) : fills[port.name]);
+  return new Tensor(port.dtype, data, shape);
+}
+
+async function run(file, about, seeds, sizes, fills) {
+  const session = await InferenceSession.create(file, { intraOpNumThreads: 1 });
+  const feeds = Object.fromEntries(about.inputs.map((port) => [port.name, inputOf(port, about, seeds, sizes, fills)]));
+  const started = performance.now(), { data } = (await session.run(feeds))[about.output.name];
+  return [data, performance.now() - started];
 }
 
 async function sample() {
-  const session = await InferenceSession.create(file, { intraOpNumThreads: 1 });
-  const shape = session.inputMetadata.find((each) => each.name === "noise").shape.slice(1);
-  const noise = noiseOf(seeds, 0, shape), labels = BigInt64Array.from(seeds, () => BigInt(label));
-  const started = performance.now();
-  const { sample } = await session.run({
-    noise: new Tensor("float32", noise, [seeds.length, ...shape]),
-    class: new Tensor("int64", labels, [seeds.length]),
-  });
-  writeFileSync(output, Buffer.from(sample.data.buffer, sample.data.byteOffset, sample.data.byteLength));
-  console.log(`${seeds.length} samples in ${Math.round(performance.now() - started)} ms`);
+  const [about] = described(readFileSync(file));
+  const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { class: Number(label), ids: -1 });
+  writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+  console.log(`${seeds.length} samples in ${Math.round(taken)} ms`);
 }
 
 // What the file says of itself, and where its checksum stands. onnxruntime-node shows no metadata, so it is found by
@@ -52,32 +62,22 @@ function described(bytes) {
   return [JSON.parse(bytes.subarray(start, start + length)), start + 16];
 }
 
-function inputOf(port, about) {
-  const { seed, sizes, inputs } = about.sample;
-  const shape = port.shape.map((size) => sizes[size] ?? size); // "height/8" is left out here
-  if (port.meaning === "noise" || port.meaning === "draws") {
-    const draws = port.meaning === "noise" ? [0] : about.draws;
-    const own = shape.slice(port.meaning === "noise" ? 1 : 2);
-    const seeds = Array.from({ length: sizes.batch }, (_, row) => seed + row);
-    return new Tensor("float32", Float32Array.from(draws.flatMap((draw) => [...noiseOf(seeds, draw, own)])), shape);
-  }
-  const size = product(shape), fill = inputs[port.name];
-  const data = port.dtype === "int64" ? new BigInt64Array(size).fill(BigInt(fill)) : new Float32Array(size).fill(fill);
-  return new Tensor(port.dtype, data, shape);
-}
-
 async function check(file) {
   const bytes = readFileSync(file), [about, digits] = described(bytes);
   const hash = createHash("sha256").update(bytes.subarray(0, digits)).update("0".repeat(64));
   if (hash.update(bytes.subarray(digits + 64)).digest("hex") !== about.file_sha256) throw new Error("its checksum differs");
   if (!about.sample) return "whole; it has no test vector";
-  const session = await InferenceSession.create(file, { intraOpNumThreads: 1 });
-  const feeds = Object.fromEntries(about.inputs.map((port) => [port.name, inputOf(port, about)]));
-  const { data } = (await session.run(feeds))[about.output.name];
-  const digest = createHash("sha256").update(Buffer.from(data.buffer, data.byteOffset, data.byteLength)).digest("hex");
+  const { seed, sizes, inputs, values } = about.sample;
+  const seeds = Array.from({ length: sizes.batch }, (_, row) => seed + row);
+  const data = Float32Array.from((await run(file, about, seeds, sizes, inputs))[0], Number); // ids too
+  const digest = createHash("sha256").update(Buffer.from(data.buffer)).digest("hex");
   if (digest === about.sample.sha256) return "whole, and its sample is bitwise that of where it was baked";
-  const { values } = about.sample;
   const errors = values.map((value, k) => (data[Math.floor((k * data.length) / values.length)] - value) ** 2);
+  if (about.vocabulary) {
+    const same = errors.filter((each) => each === 0).length / errors.length;
+    if (same < LEAST_SAME) throw new Error(`it computes another sample here: ${100 * same}% of the tokens are the same`);
+    return `whole, and ${100 * same}% of its tokens are those of where it was baked: kernels round otherwise here`;
+  }
   const psnr = 10 * Math.log10((4 * values.length) / errors.reduce((all, each) => all + each, 0));
   if (!(psnr >= LEAST[about.precision])) throw new Error(`it computes another sample here: ${psnr.toFixed(1)} dB`);
   return `whole, and its sample is ${psnr.toFixed(1)} dB from that of where it was baked: kernels round otherwise here`;

@@ -15,6 +15,7 @@ from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 from fewstep.runtime.conditions import has_null
 from fewstep.runtime.prologues import Arrays
@@ -37,7 +38,7 @@ class Ahead:
 
 
 def lay_conditions(
-    outer: Builder, manifest: Manifest, plan: Plan, own: Mapping[str, str], nulls: Arrays
+    outer: Builder, manifest: Manifest, plan: Plan | TokenPlan, own: Mapping[str, str], nulls: Arrays
 ) -> dict[str, str]:
     """Add the conditions [branches * B, ...] of all branches; returns them by the condition's name.
 
@@ -55,7 +56,7 @@ def lay_ahead(
     batch: RunBatch,
     manifest: Manifest,
     graphs: Mapping[str, Graph],
-    plan: Plan,
+    plan: Plan | TokenPlan,
     conditions: Mapping[str, str],
     network: str = DENOISER,
 ) -> Ahead:
@@ -81,7 +82,7 @@ def lay_ahead(
     return Ahead(branches, by_branch, by_pair, first_pair)
 
 
-def _branches(plan: Plan) -> tuple[str, ...]:
+def _branches(plan: Plan | TokenPlan) -> tuple[str, ...]:
     """The branches of the step that has most."""
     return max((step.branches for step in plan.steps), key=len)
 
@@ -110,7 +111,7 @@ def checked(outer: Builder, condition: Condition, own: str) -> str:
     return outer.node("Mul", (own, one), f"{condition.name}_checked")
 
 
-def check_branches(manifest: Manifest, plan: Plan) -> None:
+def check_branches(manifest: Manifest, plan: Plan | TokenPlan) -> None:
     """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
     everything = _branches(plan)
     for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):

@@ -1,5 +1,7 @@
 """The steps of a plan over the same columns, so that one body of a Loop runs them all by numbers that it looks up.
 
+Steps of a token plan have no columns: they read the same numbers.
+
 The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
 result of the shaping, and as many draws as any step takes. Where a step has no such column its coefficient is zero. The
 order of the columns is the same in every step, so sums are made in the same order.
@@ -8,12 +10,14 @@ order of the columns is the same in every step, so sums are made in the same ord
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.shaping import Clip, Shaping
+from fewstep.plans.tokens import TokenPlan, TokenStep
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -21,19 +25,29 @@ NO_TENSOR = -1
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """Consecutive steps of a plan. S steps, K rows, C columns in the order rows, outputs, shaping, draws.
+class Stretch:
+    """Consecutive steps of a plan, S of them, that one body of a Loop runs.
 
-    branches: of all steps; step s evaluates `count[s]` of them, from `first[s]` on.
+    branches: of all steps; step s evaluates `count[s]` of them, from `first[s]` on. heads: of the network's output.
+    """
+
+    steps: tuple[Any, ...]
+    branches: tuple[str, ...]
+    first: tuple[int, ...]
+    count: tuple[int, ...]
+    heads: int
+
+
+@dataclass(frozen=True)
+class Aligned(Stretch):
+    """Steps of a `Plan`: K rows, C columns in the order rows, outputs, shaping, draws.
+
     input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
     bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 where the step reads none.
     terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
     """
 
     steps: tuple[Step, ...]
-    branches: tuple[str, ...]
-    first: tuple[int, ...]
-    count: tuple[int, ...]
     input: Floats
     shaping: Shaping | None
     shaping_of: Floats
@@ -43,15 +57,16 @@ class Aligned:
     terms: tuple[tuple[int, int | None], ...]
     tensor_of: Whole
 
-    @property
-    def heads(self) -> int:
-        return self.steps[0].heads
 
-
-def align(plan: Plan, steps: Sequence[Step]) -> Aligned | None:
-    """The steps over the same columns; None where they have no columns, no order or no shaping in common."""
+def align(plan: Plan | TokenPlan, steps: Sequence[Any]) -> Stretch | None:
+    """The steps over the same columns; None where they have no columns, no order or no shaping in common. For steps of
+    tokens it is no rule in common."""
     branches = max((step.branches for step in steps), key=len)
-    first = [place_of(step.branches, branches) for step in steps]
+    first = tuple(place_of(step.branches, branches) for step in steps)
+    count = tuple(len(step.branches) for step in steps)
+    if isinstance(plan, TokenPlan):
+        is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
+        return Stretch(tuple(steps), branches, first, count, 1) if is_one else None
     shaped = next((step for step in steps if step.shaping is not None), None)
     if -1 in first or not all(_alike(step, steps[0], shaped) for step in steps):
         return None
@@ -77,8 +92,9 @@ def align(plan: Plan, steps: Sequence[Step]) -> Aligned | None:
     return Aligned(
         steps=tuple(steps),
         branches=branches,
-        first=tuple(first),
-        count=tuple(len(step.branches) for step in steps),
+        first=first,
+        count=count,
+        heads=steps[0].heads,
         input=np.array([step.input for step in steps]),
         shaping=None if shaped is None else shaped.shaping,
         shaping_of=np.array(shaping_of),
@@ -94,9 +110,9 @@ def align(plan: Plan, steps: Sequence[Step]) -> Aligned | None:
     )
 
 
-def stretches(plan: Plan, breaks: Sequence[bool]) -> list[Aligned]:
+def stretches(plan: Plan | TokenPlan, breaks: Sequence[bool]) -> list[Stretch]:
     """The plan's steps as few aligned stretches, a new one at each step that `breaks`."""
-    parts: list[list[Step]] = []
+    parts: list[list[Any]] = []
     for step, is_break in zip(plan.steps, breaks, strict=True):
         if is_break or not parts:
             parts.append([])
@@ -104,7 +120,7 @@ def stretches(plan: Plan, breaks: Sequence[bool]) -> list[Aligned]:
     return [stretch for part in parts for stretch in _aligned(plan, part)]
 
 
-def _aligned(plan: Plan, steps: list[Step]) -> list[Aligned]:
+def _aligned(plan: Plan | TokenPlan, steps: list[Any]) -> list[Stretch]:
     """One stretch, or the stretches of both halves. A step alone is aligned with itself."""
     whole = align(plan, steps)
     if whole is not None:
@@ -117,6 +133,12 @@ def place_of(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
     """Where a step's branches begin among all; -1 if they do not stand there one after the other."""
     places = range(len(branches) - len(own) + 1)
     return next((at for at in places if branches[at : at + len(own)] == own), -1)
+
+
+def _rule(step: TokenStep) -> tuple[object, ...]:
+    """What of a step of tokens is no number."""
+    rules = (step.chance, step.threshold, step.bound)
+    return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def _alike(step: Step, first: Step, shaped: Step | None) -> bool:

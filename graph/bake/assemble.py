@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,19 +11,22 @@ from fewstep.graph.bake.ahead import checked, lay_ahead, lay_conditions
 from fewstep.graph.bake.aligned import stretches
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
-from fewstep.graph.bake.draws import DRAWS, NOISE, Draws, draws_of
+from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import Network, lay_loop
-from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.bake.metadata import TOKENS, BakedPort
+from fewstep.graph.bake.reveal import all_revealed, begin_tokens
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, Step
+from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.prologues import Arrays
-from fewstep.runtime.sizes import free_shape
+from fewstep.runtime.sizes import free_shape, x_dtype
+from fewstep.runtime.token_planning import vocabulary_of
 
 SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans
 
@@ -36,7 +40,7 @@ class Parts:
     """
 
     networks: Sequence[Network]
-    network_of: Callable[[Step], int]
+    network_of: Callable[[Any], int]
     ahead: Mapping[str, Mapping[str, Graph]]
     text: Graph | None = None
     decoder: Graph | None = None
@@ -55,16 +59,16 @@ class BakedRun:
 
 
 def assemble(
-    manifest: Manifest, plan: Plan, parts: Parts, batch_size: int | None, unroll: bool, hold: Kind
+    manifest: Manifest, plan: Plan | TokenPlan, parts: Parts, batch_size: int | None, unroll: bool, hold: Kind
 ) -> BakedRun:
     """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
     held = held_along(plan, hold)
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
-    sample = (BATCH, *x.shape[1:])
-    banks = banks_of(plan, manifest.carried)
+    sample = (BATCH, *(plan.shape if isinstance(plan, TokenPlan) else x.shape[1:]))
+    banks = [] if isinstance(plan, TokenPlan) else banks_of(plan, manifest.carried)
     ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.taken for bank in banks))
-    output = BakedPort(SAMPLE, SAMPLE, sample, "float32")
+    output = BakedPort(SAMPLE, SAMPLE, sample, x_dtype(manifest))
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
     _check_names((*ports, output, *(bank.returned for bank in banks)))
@@ -75,7 +79,7 @@ def assemble(
         draws = replace(draws, noise=tensors.get(NOISE, ""), rest=tensors.get(DRAWS, ""))
     if held is not None:
         held = replace(held, value=tensors[HELD], mask=tensors[MASK])
-    source = tensors[next(port.name for port in ports if port.meaning != DRAWS)]
+    source = tensors[next(port.name for port in ports if port.name != DRAWS)]
     for bank in banks:
         bank.source = tensors[bank.taken.name]
     batch = RunBatch(outer, None if is_hidden else batch_size, source)
@@ -90,25 +94,29 @@ def assemble(
         name: lay_ahead(outer, batch, alone(manifest, name), graphs, plan, conditions, name)
         for name, graphs in parts.ahead.items()
     }
-    state = _start(outer, plan, draws, tensors)
-    if unroll:
+    state = _start(outer, manifest, plan, draws, tensors)
+    if unroll and isinstance(plan, Plan):
         state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state, banks)
     else:
-        at, networks = 0, [parts.network_of(step) for step in plan.steps]
+        vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
+        steps: tuple[Any, ...] = plan.steps
+        at, networks = 0, [parts.network_of(step) for step in steps]
         rows = [0] * len(networks) if held is None else held.rows
         own = [
-            (len(step.branches) if banks else 0, [bank.writes[at] for bank in banks])
-            for at, step in enumerate(plan.steps)
+            (len(step.branches) if banks else 0, [bank.writes[at] for bank in banks]) for at, step in enumerate(steps)
         ]
         kinds = [*zip(networks, rows, own, strict=True)]
         breaks = [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
         for stretch in stretches(plan, breaks):
             network, its = parts.networks[networks[at]], ahead[stretch.steps[0].network]
             state = lay_loop(
-                outer, batch, plan, stretch, at, network, its, draws, held, state, f"steps_from_{at}", banks
+                outer, batch, plan, stretch, at, network, its, draws, held, state, f"steps_from_{at}", banks, vocabulary
             )
             at += len(stretch.steps)
-    result = outer.combine(plan.output, state, "sample")
+    if isinstance(plan, TokenPlan):
+        result = all_revealed(outer, vocabulary_of(manifest), *state)
+    else:
+        result = outer.combine(plan.output, state, "sample")
     if held is not None:
         result = held.finish(outer, result)
     if parts.decoder is not None:
@@ -125,12 +133,22 @@ def assemble(
 
 
 def _ports(
-    manifest: Manifest, plan: Plan, parts: Parts, draws: Draws, held: Held | None, sample: tuple[int | str, ...]
+    manifest: Manifest,
+    plan: Plan | TokenPlan,
+    parts: Parts,
+    draws: Draws,
+    held: Held | None,
+    sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
     """The inputs of the file."""
-    ports = [BakedPort(NOISE, NOISE, sample, "float32")] if draws.has_noise else []
+    ports, is_tokens = list[BakedPort](), isinstance(plan, TokenPlan)
+    if is_tokens:
+        ports.append(BakedPort(IDS, TOKENS, sample, "int64"))
+    if draws.has_noise:
+        ports.append(BakedPort(NOISE, NOISE, sample, "float32"))
     if draws.later:
-        ports.append(BakedPort(DRAWS, DRAWS, (len(draws.later), *sample), "float32"))
+        meaning, dtype = (CHANCES, "float64") if is_tokens else (DRAWS, "float32")
+        ports.append(BakedPort(DRAWS, meaning, (len(draws.later), *sample), dtype))
     encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
     for each in manifest.conditions:
         if each.name not in encoded:
@@ -140,7 +158,8 @@ def _ports(
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
     conditions = {each.name for each in manifest.conditions} | encoded
-    ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in conditions]
+    given = () if isinstance(plan, TokenPlan) else plan.given
+    ports += [BakedPort(name, "given", sample, "float32") for name in given if name not in conditions]
     if held is not None:
         ports += [BakedPort(HELD, "held", sample, "float32"), BakedPort(MASK, "hold", sample, "float32")]
     return tuple(ports)
@@ -158,8 +177,12 @@ def _check_names(ports: Sequence[BakedPort]) -> None:
             )
 
 
-def _start(outer: Builder, plan: Plan, draws: Draws, tensors: Mapping[str, str]) -> list[str]:
+def _start(
+    outer: Builder, manifest: Manifest, plan: Plan | TokenPlan, draws: Draws, tensors: Mapping[str, str]
+) -> list[str]:
     """The state before the first step, as `runtime.execute.begin` has it."""
+    if isinstance(plan, TokenPlan):
+        return [begin_tokens(outer, vocabulary_of(manifest), tensors[IDS])]
     columns = [tensors[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
     state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
     for i, term in enumerate(plan.start_terms):

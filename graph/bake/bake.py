@@ -23,19 +23,22 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan, Step, regroup
 from fewstep.plans.shaping import clip_to
+from fewstep.plans.tokens import TokenPlan, TokenStep
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
+from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import edges_of, whole_bodies
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.feeds import BodyInputs
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sizes import defaults, free_x_shape
+from fewstep.runtime.token_planning import refuse_for_tokens
 
-Planned = tuple[Bundle, str, Plan]  # what options of baking name: the bundle, a body and a plan
+Planned = tuple[Bundle, str, Plan | TokenPlan]  # what options of baking name: the bundle, a body and a plan
 
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
@@ -97,7 +100,7 @@ def bake(
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
     """The run as a graph, and its description; nothing is written."""
     bundle, body, plan = planned or plan_of(options)
-    _check(options, bundle, plan)
+    _check(options, bundle, bundle.body(body), plan)
     run = assemble(
         bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
     )
@@ -107,7 +110,6 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
 def plan_of(options: BakeOptions) -> Planned:
     """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
     bundle = open_bundle(options.bundle)
-    bundle.check_continuous("bake")
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
     if name not in whole_bodies(bundle.manifest):
@@ -168,19 +170,24 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
     return 0 if in_loops > BESIDE_ABOVE else io.EXTERNAL_ABOVE
 
 
-def _check(options: BakeOptions, bundle: Bundle, plan: Plan) -> None:
+def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenPlan) -> None:
     """Raises UserError for what cannot be baked."""
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
-    for step in plan.steps:
-        check_shaping(step.shaping, free_x_shape(bundle.manifest))
+    if isinstance(plan, TokenPlan):
+        if options.unroll:
+            raise UserError(f"--unroll with {plan.name!r}, a plan of tokens", "leave it out: their steps are one Loop")
+        refuse_for_tokens({}, plan, BodyInputs.of(bundle, body).has_time)
+    else:
+        for step in plan.steps:
+            check_shaping(step.shaping, free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)
 
 
-def _parts(bundle: Bundle, name: str, plan: Plan, options: BakeOptions) -> Parts:
+def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptions) -> Parts:
     manifest = bundle.manifest
 
     def opened(entry: GraphEntry) -> Graph:
@@ -191,7 +198,7 @@ def _parts(bundle: Bundle, name: str, plan: Plan, options: BakeOptions) -> Parts
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
     first = {network: [own for own, _ in entries].index(network) for network in each}
 
-    def network_of(step: Step) -> int:
+    def network_of(step: Step | TokenStep) -> int:
         return first[step.network] + bodies[step.network].serving(step.group)
 
     def ahead(own: Manifest) -> dict[str, Graph]:

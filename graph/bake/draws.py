@@ -1,4 +1,8 @@
-"""The noise of a baked run: the input `noise` is draw 0, the input `draws` has all later ones in order."""
+"""The noise of a baked run: the input `noise` is draw 0, the input `draws` has all later ones in order.
+
+A run of tokens begins with no noise. Its `draws` are chances, float64 in (0, 1), with the numbers that the executor
+gives them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +12,10 @@ from numpy.typing import NDArray
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.tokens import chances_of
 
-NOISE, DRAWS = "noise", "draws"
+NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too
 START = 0  # the draw that most samples start from
 
 
@@ -47,8 +53,12 @@ class Draws:
         return np.array(order_places, np.int64).reshape(numbers.shape)
 
 
-def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
+def draws_of(plan: Plan | TokenPlan, held: Sequence[int] = ()) -> Draws:
     """The draws that a plan reads, and the draws of what is held."""
+    if isinstance(plan, TokenPlan):
+        return Draws(
+            False, tuple(number for at, step in enumerate(plan.steps) for number in chances_of(at, step)), False
+        )
     by_steps = {number for step in plan.steps for number in step.draws} | {*held}
     numbers = by_steps | set(plan.start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)

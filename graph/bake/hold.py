@@ -10,6 +10,7 @@ from typing import Literal
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, row_names
+from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, held_row
 
@@ -52,10 +53,12 @@ class Held:
         return table.node("Where", (is_held, self.value, sample), "sample_held")
 
 
-def held_along(plan: Plan, kind: Kind) -> Held | None:
+def held_along(plan: Plan | TokenPlan, kind: Kind) -> Held | None:
     """What a hold is along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
+    if isinstance(plan, TokenPlan):
+        raise UserError(f"a hold along {plan.name!r}, a plan of tokens", f"known tokens are the file's input {IDS!r}")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
     rows, alphas, sigmas = zip(*map(held_row, plan.steps), strict=True)

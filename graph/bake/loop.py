@@ -1,8 +1,9 @@
 """A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
 
-The body's update is Mul and Add in float32, as in `fewstep.graph.step`. Its coefficients are no constants of the body,
-so no engine folds them into the network's last or first layer, which would change bits. For the same reason a
-coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what is added behind it.
+For tokens the update is that of `reveal.py`. For others it is Mul and Add in float32, as in `fewstep.graph.step`. Its
+coefficients are no constants of the body, so no engine folds them into the network's last or first layer, which would
+change bits. For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a
+convolution what is added behind it.
 Shapes in the body follow from the state, whose batch is a symbol there even if it is fixed outside: a known batch lets
 engines fuse more than they do in the bundle's own graph.
 """
@@ -15,16 +16,20 @@ from numpy.typing import NDArray
 
 from fewstep.graph import weights
 from fewstep.graph.bake.ahead import Ahead
-from fewstep.graph.bake.aligned import NO_TENSOR, Aligned
+from fewstep.graph.bake.aligned import NO_TENSOR, Aligned, Stretch
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import PORT, CarriedBank
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import Held
+from fewstep.graph.bake.numbers import StepNumbers
+from fewstep.graph.bake.reveal import Reveal
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.shaping import lay_shaping
 from fewstep.plans.plan import Plan, array
 from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import Vocabulary
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import GraphEntry
 
 
@@ -40,8 +45,8 @@ class Network:
 def lay_loop(
     outer: Builder,
     batch: RunBatch,
-    plan: Plan,
-    stretch: Aligned,
+    plan: Plan | TokenPlan,
+    stretch: Stretch,
     at: int,
     network: Network,
     ahead: Ahead,
@@ -50,17 +55,24 @@ def lay_loop(
     state: Sequence[str],
     name: str,
     banks: Sequence[CarriedBank] = (),
+    vocabulary: Vocabulary | None = None,
 ) -> list[str]:
     """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it. All steps
     write the same banks, in as many branches.
 
-    state: K tensors [B, ...].
+    state: K tensors [B, ...]. vocabulary: of tokens.
     """
     inner = Builder(name)
-    rows = [f"{name}/state_{k}" for k in range(plan.rows)]
-    step = _Step(outer, inner, RunBatch(inner, None, rows[0]), plan, stretch, at, network, ahead, banks)
-    nexts = step.advance(rows, draws, held)
-    inner.nodes[:0] = step.look_up()
+    rows = [f"{name}/state_{k}" for k in range(len(state))]
+    numbers, inner_batch = StepNumbers(inner), RunBatch(inner, None, rows[0])
+    step = _Step(outer, inner, numbers, inner_batch, stretch, at, network, ahead, banks)
+    if isinstance(plan, TokenPlan):
+        assert vocabulary is not None
+        reveal = Reveal(outer, inner, numbers, plan, stretch, at, vocabulary, draws)
+        nexts = [reveal.advance(rows[0], step.outputs(rows[0]))]
+    else:
+        nexts = step.advance(plan, rows, draws, held)
+    inner.nodes[:0] = numbers.look_up()
     outer.constants |= _codes(inner)
     outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
     inner.optional = {}
@@ -72,7 +84,7 @@ def lay_loop(
     whole, flag = np.dtype(np.int64), np.dtype(bool)
     body = inner.graph(
         [
-            Value(step.number, whole, ()),
+            Value(numbers.number, whole, ()),
             Value(f"{name}/goes_on", flag, ()),
             *(replace(sample, name=row) for row in rows),
         ],
@@ -85,7 +97,7 @@ def lay_loop(
     )
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
     true = outer.constant(np.array(True), "goes_on")
-    behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(plan.rows))
+    behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(len(state)))
     kept = tuple(f"{outer.prefix}/{name}_{bank.returned.name}" for bank in written)
     outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *kept), {"body": body}, name))
     for bank, each in zip(written, kept, strict=True):  # of each step
@@ -115,34 +127,27 @@ def _codes(inner: Builder) -> dict[str, Array]:
 
 @dataclass
 class _Step:
-    """The body of the Loop in the making. `floats` and `wholes` are the columns of its two tables of numbers, `made` is
-    all that the network returns."""
+    """The body of the Loop in the making, with the numbers that it looks up. `made` is all that the network returns."""
 
     outer: Builder
     inner: Builder
+    numbers: StepNumbers
     batch: RunBatch
-    plan: Plan
-    stretch: Aligned
+    stretch: Stretch
     at: int
     network: Network
     ahead: Ahead
     banks: Sequence[CarriedBank] = ()
     made: dict[str, str] = field(default_factory=dict)
-    floats: list[NDArray[np.float32]] = field(default_factory=list)
-    wholes: list[NDArray[np.int64]] = field(default_factory=list)
 
-    @property
-    def number(self) -> str:
-        """int64 []: the number of the step in the stretch."""
-        return f"{self.inner.prefix}/number"
-
-    def advance(self, rows: Sequence[str], draws: Draws, held: Held | None) -> list[str]:
+    def advance(self, plan: Plan, rows: Sequence[str], draws: Draws, held: Held | None) -> list[str]:
         """The rows of the state behind the step. All steps of the stretch hold the same row."""
         stretch, inner = self.stretch, self.inner
+        assert isinstance(stretch, Aligned)
         if held is not None:
             rows = self._held(rows, draws, held)
         u = inner.combine(self._row(stretch.input), rows, "u")
-        outputs = self._outputs(u)
+        outputs = self.outputs(u)
         columns = [*rows, *outputs]
         if stretch.shaping is not None:
             seen = len(columns)
@@ -151,16 +156,19 @@ class _Step:
                 for i in range(stretch.shaping_of.shape[1])
             ]
             sample = next(t.shape for t in self.network.entry.inputs if t.role == "x")[1:]
-            bounds = [self._float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
+            bounds = (
+                [self.numbers.float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
+            )
             columns.append(lay_shaping(inner, stretch.shaping, values, bounds, sample))
         noise = draws.lay_all(self.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
-            columns.append(inner.node("Gather", (noise, self._scalar(numbers)), f"draw_{d}", axis=0))
+            columns.append(inner.node("Gather", (noise, self.numbers.scalar(numbers)), f"draw_{d}", axis=0))
         nexts = []
         for k in range(len(rows)):
             row = inner.combine(self._row(stretch.update[:, k], len(rows)), columns, f"row_{k}")
             for i, (_, column) in enumerate(term for term in stretch.terms if term[0] == k):
-                tensor = self._tensor([number for number, term in enumerate(stretch.terms) if term[0] == k][i])
+                number = [number for number, term in enumerate(stretch.terms) if term[0] == k][i]
+                tensor = self._tensor(plan, stretch.tensor_of[:, number], number)
                 if column is not None:
                     tensor = inner.node("Mul", (tensor, columns[column]), f"row_{k}_tensor_{i}")
                 row = inner.node("Add", (row, tensor), f"row_{k}_with_tensor_{i}")
@@ -172,25 +180,15 @@ class _Step:
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
         if held.draws:
-            scales = [self._float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
+            scales = [self.numbers.float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
             places = draws.places(np.array(held.draws[steps]))
-            noise = self.inner.node("Gather", (draws.lay_all(self.outer), self._scalar(places)), "hold_draw", axis=0)
+            noise = self.inner.node(
+                "Gather", (draws.lay_all(self.outer), self.numbers.scalar(places)), "hold_draw", axis=0
+            )
         row = held.rows[self.at]
         return [*rows[:row], held.lay(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
 
-    def look_up(self) -> list[Node]:
-        """The nodes that look the step's numbers up; they stand first in the body."""
-        nodes = []
-        for kind, columns in (("float", self.floats), ("whole", self.wholes)):
-            if columns:
-                table = self.inner.constant(np.stack(columns, axis=1), f"{kind}s")
-                line = f"{self.inner.prefix}/{kind}s_now"
-                nodes.append(Node("Gather", (table, self.number), (line,), {"axis": 0}))
-                names = tuple(f"{self.inner.prefix}/{kind}_{j}" for j in range(len(columns)))
-                nodes.append(Node("Split", (line,), names, {"axis": 0, "num_outputs": len(names)}))
-        return nodes
-
-    def _outputs(self, u: str) -> list[str]:
+    def outputs(self, u: str) -> list[str]:
         """The network on u, once for all branches; one output per branch and head."""
         inner, stretch = self.inner, self.stretch
         count = len(stretch.branches)
@@ -199,7 +197,7 @@ class _Step:
         stacked = u if count == 1 else inner.node("Concat", (u,) * count, "u_branches", axis=0)
         places = self.batch.places(count)
         if uneven:
-            here = inner.node("Mul", (self._whole(np.array(stretch.count)), self.batch.size), "places_here")
+            here = inner.node("Mul", (self.numbers.whole(np.array(stretch.count)), self.batch.size), "places_here")
             zero = inner.constant(np.array([0], np.int64), "zero")
             places = inner.node("Slice", (places, zero, here, zero), "places")
             stacked = inner.node("Gather", (stacked, places), "u_evaluated", axis=0)
@@ -228,7 +226,7 @@ class _Step:
         """The output of a branch; of another one in a step that leaves it out, where nothing is made of it."""
         ends = zip(self.stretch.first, self.stretch.count, strict=True)
         own = np.array([min(max(branch - first, 0), count - 1) for first, count in ends])
-        start = self.inner.node("Mul", (self._whole(own), self.batch.size), f"output_{branch}_start")
+        start = self.inner.node("Mul", (self.numbers.whole(own), self.batch.size), f"output_{branch}_start")
         places = self.inner.node("Add", (self.batch.places(1), start), f"output_{branch}_places")
         return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
 
@@ -238,15 +236,15 @@ class _Step:
         if role == "x":
             return stacked
         if role == "group":
-            return self._whole(np.array([step.group for step in steps]))
+            return self.numbers.whole(np.array([step.group for step in steps]))
         if role in ("time", "to"):
             times = [step.time if role == "time" else step.to or 0.0 for step in steps]
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
-            return self.inner.node("Expand", (self._float(np.array(times)), shape), f"{name}_now")
+            return self.inner.node("Expand", (self.numbers.float(np.array(times)), shape), f"{name}_now")
         if role == PORT:
             (bank,) = (each for each in self.banks if each.taken.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])
-            ends = (self._whole(begin), self._whole(begin + len(self.stretch.branches)))
+            ends = (self.numbers.whole(begin), self.numbers.whole(begin + len(self.stretch.branches)))
             return bank.read(self.inner, ends, name)
         if name in self.ahead.by_pair:
             source, first = self.ahead.by_pair[name], list(self.ahead.first_pair[self.at : self.at + len(steps)])
@@ -255,7 +253,7 @@ class _Step:
             first = [self.ahead.branches.index(step.branches[0]) for step in steps]
             if all(step.branches == self.ahead.branches for step in steps):
                 return source
-        start = self.inner.node("Mul", (self._whole(np.array(first)), self.batch.size), f"{name}_start")
+        start = self.inner.node("Mul", (self.numbers.whole(np.array(first)), self.batch.size), f"{name}_start")
         where = self.inner.node("Add", (places, start), f"{name}_places")
         return self.inner.node("Gather", (source, where), f"{name}_now", axis=0)
 
@@ -265,31 +263,15 @@ class _Step:
         row: list[Coefficient] = []
         for j, column in enumerate(values.T):
             is_plain = not column.any() or (j < kept and bool((column == 1).all()))
-            row.append(float(column[0]) if is_plain else self._float(column))
+            row.append(float(column[0]) if is_plain else self.numbers.float(column))
         return row
 
-    def _float(self, values: NDArray[np.float64]) -> str:
-        """float32 [1]: the number of this step."""
-        self.floats.append(values.astype(np.float32))
-        return f"{self.inner.prefix}/float_{len(self.floats) - 1}"
-
-    def _whole(self, values: NDArray[np.int64]) -> str:
-        """int64 [1]: the number of this step."""
-        self.wholes.append(values.astype(np.int64))
-        return f"{self.inner.prefix}/whole_{len(self.wholes) - 1}"
-
-    def _scalar(self, values: NDArray[np.int64]) -> str:
-        """int64 []: the number of this step."""
-        number = self._whole(values)
-        return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
-
-    def _tensor(self, term: int) -> str:
-        """A term's tensor in this step, zeros where it has none."""
-        numbers = self.stretch.tensor_of[:, term]
+    def _tensor(self, plan: Plan, numbers: NDArray[np.int64], term: int) -> str:
+        """A term's tensor in this step, of numbers [S], zeros where it has none."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
-        arrays: list[Array] = [array(self.plan.tensors[number]).astype(np.float32) for number in used]
+        arrays: list[Array] = [array(plan.tensors[number]).astype(np.float32) for number in used]
         shape = np.broadcast_shapes(*(each.shape for each in arrays))
         stack = np.stack([*(np.broadcast_to(each, shape) for each in arrays), np.zeros(shape, np.float32)])
         table = self.inner.constant(stack, f"tensors_{term}")
         places = np.array([used.index(number) if number in used else len(used) for number in numbers])
-        return self.inner.node("Gather", (table, self._scalar(places)), f"tensor_{term}", axis=0)
+        return self.inner.node("Gather", (table, self.numbers.scalar(places)), f"tensor_{term}", axis=0)

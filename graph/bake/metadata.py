@@ -9,16 +9,18 @@ import msgspec
 
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import Strict
+from fewstep.plans.spec import Strict, Vocabulary
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram
 
 KEY = "fewstep"
+TOKENS = "tokens"  # the meaning of an input: known tokens, -1 where a position is open
 NO_CHECKSUM = "0" * 64
 
 
 class BakedPort(Strict, frozen=True):
-    """An input or output. `meaning`: noise, draws, given, condition, ids, mask (of ids), held, hold (its mask), sample,
-    picture or carried."""
+    """An input or output. `meaning`: noise, draws, chances, given, tokens, condition, ids (of a text), mask (of ids),
+    held, hold (its mask), sample, picture or carried."""
 
     name: str
     meaning: str
@@ -48,6 +50,7 @@ class Baked(Strict, frozen=True, kw_only=True):
     plan: its name; guidance: in words. evaluations: of the network, each with all its branches.
     draws: the numbers of the plan's draws in the input `draws`, in its order; the input `noise` is draw 0.
     carried: outputs behind the sample, which the next run takes under the names that begin with carried_; zeros begin.
+    vocabulary: of tokens, whose sample has ids.
     range: the model range of a sample, or of the picture that the file returns. units: from there to a robot's units.
     """
 
@@ -72,12 +75,13 @@ class Baked(Strict, frozen=True, kw_only=True):
     source_sha256: str
     versions: dict[str, str]
     carried: tuple[BakedPort, ...] = ()
+    vocabulary: Vocabulary | None = None
 
 
 def described(
     manifest: Manifest,
     body: Body,
-    plan: Plan,
+    plan: Plan | TokenPlan,
     inputs: tuple[BakedPort, ...],
     output: BakedPort,
     draws: tuple[int, ...],
@@ -105,6 +109,7 @@ def described(
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,
         carried=carried,
+        vocabulary=manifest.vocabulary if isinstance(manifest.vocabulary, Vocabulary) else None,
     )
 
 

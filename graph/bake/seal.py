@@ -10,8 +10,8 @@ import numpy as np
 
 from fewstep.graph import io
 from fewstep.graph.bake.carried import PORT
-from fewstep.graph.bake.draws import DRAWS, NOISE
-from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample, encoded
+from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE
+from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encoded
 from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
 from fewstep.graph.needs import GB
 from fewstep.machine.memory import this_space
@@ -31,7 +31,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
     files: the file, then its weights. sizes: of one call, by the names of free axes.
     """
     file = files[0]
-    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS)}
+    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS, CHANCES)}
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
         _check_memory(files)
@@ -59,11 +59,12 @@ def _check_memory(files: Sequence[Path]) -> None:
 
 
 def _fill(port: BakedPort, baked: Baked) -> float:
-    """The number of which an input is full: the lowest of integers, else FILL, within the limits of a condition."""
+    """The number of which an input is full: the lowest of integers, else FILL, within the limits of a condition. No
+    token is known."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
-    if port.meaning == PORT:
-        return 0.0
+    if port.meaning in (PORT, TOKENS):
+        return 0.0 if port.meaning == PORT else -1.0
     if np.issubdtype(port.dtype, np.integer):
         return float(port.meaning == "mask") if low is None else low
     return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))

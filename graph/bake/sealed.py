@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fewstep.graph.bake.draws import DRAWS, NOISE, START
+from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, START
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
@@ -119,6 +119,10 @@ def _feed(port: BakedPort, baked: Baked, vector: BakedSample) -> NDArray[Any]:
         return _normal(START, shape, vector.seed)
     if port.meaning == DRAWS:
         return np.stack([_normal(number, shape[1:], vector.seed) for number in baked.draws])
+    if port.meaning == CHANCES:
+        seeds = range(vector.seed, vector.seed + shape[1])
+        chances = [noise.uniforms(seeds, number, math.prod(shape[2:])) for number in baked.draws]
+        return np.stack(chances).reshape(shape)
     return np.full(shape, vector.inputs[port.name], port.dtype)
 
 

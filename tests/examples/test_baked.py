@@ -18,9 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
+from tests.export.test_tokens import SOURCE
 from tests.graph.bake.run_baked import sampled
 
 pytestmark = pytest.mark.slow
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples/baked"
 PAGE_RUN = Path(__file__).with_name("page_in_chromium.mjs")
 PLAN, GUIDANCE, LABEL, SEEDS = "dpmpp_2m:8", 2.0, 3, (0, 1, 2, 2**40)
+TOKENS_LABEL = 1
 TOLERANCE = 1e-5  # in C++ and Node, whose engine may be of another version; bitwise with one of the same
 LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, and int8 codes follow
 
@@ -99,6 +104,38 @@ def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
     found = run(["node", EXAMPLES / "sample.mjs", baked, output, str(LABEL)], expected, output, cwd=packages)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     assert "whole, and its sample is " in checked(["node", EXAMPLES / "sample.mjs", "--check", baked], cwd=packages)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A baked file of a token denoiser in int8 with guidance, and its tokens of the seeds."""
+    folder = tmp_path_factory.mktemp("baked_tokens")
+    (folder / "coded.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
+    calibrate(CalibrateOptions(folder / "bundle", trajectories=4, target=("cpu-x86",)))
+    bake(BakeOptions(folder / "bundle", "remdm(cap=0.3):6", folder / "tokens.onnx", "int8", guidance=GUIDANCE))
+    condition = {"class": [TOKENS_LABEL] * len(SEEDS)}
+    return folder / "tokens.onnx", load(folder / "bundle", "int8").sample(
+        "remdm(cap=0.3):6", SEEDS, condition, GUIDANCE
+    )
+
+
+def test_tokens_in_cpp(tokens: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compiled("sample", tmp_path)
+    check_tokens([program], tokens, tmp_path / "x.i64", env=paths)
+
+
+def test_tokens_in_node(tokens: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    check_tokens(["node", EXAMPLES / "sample.mjs"], tokens, tmp_path / "x.i64", cwd=packages)
+
+
+def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
+    file, expected = tokens
+    subprocess.run([*map(str, [*program, file, output, TOKENS_LABEL]), *map(str, SEEDS)], check=True, **how)
+    np.testing.assert_array_equal(np.fromfile(output, np.int64).reshape(expected.shape), expected)
+    said = checked([*program, "--check", file], **how)
+    assert "the same: 24 of 24 tokens are equal" in said or "bitwise that of where it was baked" in said
 
 
 @pytest.fixture

@@ -1,0 +1,234 @@
+"""A step of a token plan in ONNX: candidates, their scores, and which of them become tokens.
+
+The same rule as `fewstep.runtime.tokens.advance`, in float64. Scores are whole parts of 2**-32 in both, so an inference
+engine whose sums differ in the last bit orders positions alike.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewstep.graph.bake.ahead import INT64, checked
+from fewstep.graph.bake.aligned import Stretch
+from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.numbers import StepNumbers
+from fewstep.graph.builder import Builder
+from fewstep.plans.spec import Vocabulary
+from fewstep.plans.tokens import IDS, TokenPlan, TokenStep
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.tokens import CHANCES, EVEN, chances_of
+
+DOUBLE = 11  # of ONNX
+BEGINS_OPEN = "begins_open"  # of the outer graph: where a run's ids are open at its start
+
+
+def begin_tokens(outer: Builder, vocabulary: Vocabulary, given: str) -> str:
+    """The ids [B, *shape] before the first step, from known tokens: -1 where a position is open."""
+    highest = vocabulary.size - (2 if vocabulary.mask == vocabulary.size - 1 else 1)
+    own = checked(outer, Condition(IDS, IDS, low=-1, high=highest), given)
+    mask, zero = (outer.constant(np.array(number, np.int64), f"id_{number}") for number in (vocabulary.mask, 0))
+    ids = outer.node("Where", (outer.node("Less", (own, zero), "is_unknown"), mask, own), "first_ids")
+    outer.node("Equal", (ids, mask), BEGINS_OPEN)
+    return ids
+
+
+def all_revealed(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
+    """The ids behind the last step; the file fails where a position is still open, as `checked` does for a value."""
+    mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
+    is_left = outer.node("Cast", (outer.node("Equal", (ids, mask), "is_left"),), "left", to=INT64)
+    one = outer.constant(np.ones(1, np.int64), "one_id")
+    return outer.node("Mul", (ids, outer.node("Gather", (one, is_left), "every_position_is_revealed")), "finished")
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """The rule of a stretch's steps in the making, whose first step is `at`. draws: all chances, a tensor around."""
+
+    outer: Builder
+    inner: Builder
+    numbers: StepNumbers
+    plan: TokenPlan
+    stretch: Stretch
+    at: int
+    vocabulary: Vocabulary
+    draws: Draws
+
+    def advance(self, ids: str, outputs: Sequence[str]) -> str:
+        """The ids [B, *shape] behind the step, from those before it and logits [B, *shape, V] of each branch."""
+        node, step, steps = self.inner.node, self.step, self.stretch.steps
+        mask = self._whole(self.vocabulary.mask)
+        is_open = node("Equal", (ids, mask), "is_open")
+        begins_open = f"{self.outer.prefix}/{BEGINS_OPEN}"
+        some, of_start = (self._here(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start")))
+        order = self._chance(1)
+        logs = self._guided(outputs)
+        token = self._token(logs)
+        own = ""
+        if step.threshold is not None or step.score == "drawn":
+            place = node("Unsqueeze", (token, self._whole([-1])), "token_place")
+            own = node("Squeeze", (node("GatherElements", (logs, place), "own_log", axis=-1), self._whole([-1])), "own")
+        if step.chance is not None:
+            shown = node("Less", (order, self.numbers.double([each.chance for each in steps])), "by_chance")
+        else:
+            shown = self._ranked(ids, self._score(logs, own, order), some, of_start)
+            if step.threshold is not None:
+                threshold = self.numbers.double([each.threshold for each in steps])
+                sure = node("Greater", (node("Exp", (own,), "own_share"), threshold), "is_sure")
+                shown = node("Or", (shown, sure), "ranked_or_sure")
+        after = node("Where", (node("And", (shown, some), "shown"), token, ids), "revealed")
+        if any(each.again for each in steps):
+            again = node("Less", (self._chance(2), self.numbers.double([each.again for each in steps])), "by_again")
+            was_drawn = node("And", (begins_open, node("Not", (is_open,), "is_token")), "was_drawn")
+            after = node("Where", (node("And", (again, was_drawn), "opens"), mask, after), "opened")
+        return after
+
+    @property
+    def step(self) -> TokenStep:
+        """One of the steps: all have its rule, with other numbers."""
+        first: TokenStep = self.stretch.steps[0]
+        return first
+
+    def _here(self, mask: str, name: str) -> str:
+        """Where a mask [B, *shape] is true among the positions that the step may change."""
+        length = self.plan.shape[-1]
+        ends = [each.positions or (0, length) for each in self.stretch.steps]
+        if all(each == (0, length) for each in ends):
+            return mask
+        places = self.inner.constant(np.arange(length), "positions")
+        first, last = (self.numbers.whole(column) for column in zip(*ends, strict=True))
+        tests = [
+            self.inner.node(op, (places, end), f"{name}_{op}")
+            for op, end in (("GreaterOrEqual", first), ("Less", last))
+        ]
+        return self.inner.node("And", (mask, self.inner.node("And", tests, f"{name}_block")), name)
+
+    def _chance(self, kind: int) -> str:
+        """The chances [B, *shape] of a kind in each step; "" where no step reads them."""
+        wanted = [CHANCES * (self.at + number) + kind for number in range(len(self.stretch.steps))]
+        if not any(each in chances_of(self.at + n, self.stretch.steps[n]) for n, each in enumerate(wanted)):
+            return ""
+        place = self.numbers.scalar(self.draws.places(np.array(wanted)))
+        return self.inner.node("Gather", (self.draws.lay_all(self.outer), place), f"chance_{kind}", axis=0)
+
+    def _guided(self, outputs: Sequence[str]) -> str:
+        """The logarithm of the guided probabilities, at the step's temperature."""
+        node, steps = self.inner.node, self.stretch.steps
+        logs = [
+            self._normalised(node("Cast", (each,), f"logits_{b}", to=DOUBLE), f"logs_{b}")
+            for b, each in enumerate(outputs)
+        ]
+        guided = logs[0]
+        if len(logs) > 1:
+            own = [dict(zip(each.branches, each.weights, strict=True)) for each in steps]
+            row = [self.numbers.double([each.get(branch, 0.0) for each in own]) for branch in self.stretch.branches]
+            guided = self._normalised(self.inner.combine(row, logs, "mixed"), "guided")
+        heats = [each.temperature for each in steps]
+        if {*heats} <= {0.0} or {*heats} == {1.0}:
+            return guided
+        return self._normalised(node("Div", (guided, self.numbers.double(heats)), "heated"), "heated_logs")
+
+    def _normalised(self, logits: str, name: str) -> str:
+        return self.inner.node("LogSoftmax", (self._without_mask(logits, -math.inf, name),), name, axis=-1)
+
+    def _without_mask(self, rows: str, value: float, name: str) -> str:
+        """Rows [B, *shape, V] with a value at the mask id, where there is a logit for it."""
+        if self.vocabulary.mask >= self.vocabulary.size:
+            return rows
+        is_mask = self.inner.constant(np.arange(self.vocabulary.size) == self.vocabulary.mask, "is_mask")
+        return self.inner.node("Where", (is_mask, self._double(value), rows), f"{name}_of_tokens")
+
+    def _token(self, logs: str) -> str:
+        """A token of each position by inverse CDF, or the likeliest."""
+        node = self.inner.node
+        if self.step.temperature == 0:
+            return node("ArgMax", (logs,), "token", axis=-1, keepdims=0)
+        last = self._whole([-1])
+        sums = node("CumSum", (node("Exp", (logs,), "share"), self._whole(-1)), "share_sums")
+        chance = node("Unsqueeze", (self._chance(0), last), "chance_of_token")
+        aim = node("Mul", (chance, node("Gather", (sums, last), "share_sum", axis=-1)), "aim")
+        passed = node("Cast", (node("LessOrEqual", (sums, aim), "is_passed"),), "passed", to=INT64)
+        return node("ReduceSum", (passed, last), "token", keepdims=0)
+
+    def _score(self, logs: str, own: str, order: str) -> str:
+        """What positions are ordered by [B, *shape]."""
+        node, steps, last = self.inner.node, self.stretch.steps, self._whole([-1])
+        if self.step.score == "random":
+            return order
+        if self.step.score == "drawn":
+            score = own
+        elif self.step.score == "probability":
+            score = node("ReduceMax", (logs, last), "score", keepdims=0)
+        elif self.step.score == "margin":
+            two, _ = self.inner.split("TopK", (logs, self._whole([2])), ("two", "two_ids"), axis=-1)
+            shares = node("Exp", (two,), "two_shares")
+            ends = [node("Gather", (shares, self._whole(k)), f"share_{k}", axis=-1) for k in (0, 1)]
+            score = node("Sub", ends, "score")
+        else:
+            finite = self._without_mask(logs, 0.0, "entropy")
+            score = node(
+                "ReduceSum",
+                (node("Mul", (node("Exp", (logs,), "share_of"), finite), "terms"), last),
+                "score",
+                keepdims=0,
+            )
+        if len(self.plan.shape) > 1 and any(each.penalty for each in steps):
+            books = np.arange(self.plan.shape[0], dtype=np.float64).reshape(-1, *[1] * (len(self.plan.shape) - 1))
+            penalty = self.numbers.double([each.penalty for each in steps])
+            off = node("Mul", (penalty, self.inner.constant(books, "codebooks")), "penalty")
+            score = node("Sub", (score, off), "score_of_codebook")
+        if any(each.noise for each in steps):
+            inner = node("Neg", (node("Log", (order,), "order_log"),), "order_exponential")
+            gumbel = node("Neg", (node("Log", (inner,), "order_double_log"),), "gumbel")
+            scale = self.numbers.double([each.noise for each in steps])
+            score = node("Add", (score, node("Mul", (scale, gumbel), "score_noise")), "score_with_noise")
+        parts = node("Round", (node("Mul", (score, self._double(EVEN)), "score_parts"),), "score_whole_parts")
+        return node("Div", (parts, self._double(EVEN)), "score_even")
+
+    def _ranked(self, ids: str, score: str, some: str, of_start: str) -> str:
+        """Where [B, *shape] the score is among the highest: as many as the step reveals."""
+        node, split, one = self.inner.node, self.inner.split, self._whole([1])
+        size = math.prod(self.plan.shape)
+        only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
+        flat = node("Reshape", (only, self._whole([0, -1])), "score_flat")
+        best, places = split("TopK", (flat, self._whole([size])), ("best", "best_places"), axis=1)
+        every = self.inner.constant(np.arange(size)[None], "every_rank")
+        ordered = node("Expand", (every, node("Shape", (places,), "places_shape")), "ranks_in_order")
+        ranks = node("ScatterElements", (places, places, ordered), "ranks", axis=1)
+        least = self._count(of_start)
+        if self.step.bound is not None:
+            bound = self.numbers.double([each.bound for each in self.stretch.steps])
+            sums = node("CumSum", (node("Neg", (best,), "entropies"), self._whole(1)), "entropy_sums")
+            within = node("Cast", (node("Less", (sums, bound), "is_within"),), "within", to=INT64)
+            enough = node("ReduceSum", (within, one), "enough", keepdims=1)
+            least = node("Max", (least, enough, one), "least")
+        shown = node("Less", (ranks, least), "shown_flat")
+        return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
+
+    def _count(self, of_start: str) -> str:
+        """How many positions of each sample the step reveals at least [B, 1], as `fewstep.runtime.tokens._counts`."""
+        node, steps = self.inner.node, self.plan.steps
+        totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
+        left = [
+            sum(each.reveal for each in steps[at:] if each.positions == step.positions) for at, step in enumerate(steps)
+        ]
+        rows = [(max(totals[at], 1), left[at], left[at] - step.reveal) for at, step in enumerate(steps)]
+        total, before, after = zip(*rows[self.at : self.at + len(self.stretch.steps)], strict=True)
+        flat = node(
+            "Reshape", (node("Cast", (of_start,), "opened_ones", to=INT64), self._whole([0, -1])), "opened_flat"
+        )
+        opened = node("ReduceSum", (flat, self._whole([1])), "opened", keepdims=1)
+        divisor = self.numbers.whole(total)
+        shares = [
+            node("Div", (node("Mul", (opened, self.numbers.whole(each)), f"{name}_times"), divisor), name)
+            for name, each in (("left_before", before), ("left_after", after))
+        ]
+        return node("Sub", shares, "count")
+
+    def _whole(self, value: int | list[int]) -> str:
+        kind, numbers = ("whole", [value]) if isinstance(value, int) else ("wholes", value)
+        return self.inner.constant(np.array(value, np.int64), f"{kind}_{'_'.join(map(str, numbers))}")
+
+    def _double(self, value: float) -> str:
+        return self.inner.constant(np.array(value), f"double_{value:g}")

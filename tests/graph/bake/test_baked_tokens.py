@@ -1,0 +1,157 @@
+"""A baked token plan gives the tokens of the executor, in one Loop that plain onnxruntime runs."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.main import main
+from fewstep.evaluation.baked import verify_baked
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph.bake.bake import BakeOptions, assembled, bake
+from fewstep.graph.bake.cut import cut
+from fewstep.graph.bake.sealed import is_whole
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.loading import load
+from tests.export.test_tokens import IDS, MASK, SOURCE, TIMED
+from tests.graph.bake.run_baked import open_baked
+
+COUNT, LABELS = 5, [0, 2, 1, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("baked_tokens")
+    (folder / "coded.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
+    calibrate(CalibrateOptions(folder / "bundle", trajectories=4, target=("cpu-x86",)))
+    return folder / "bundle"
+
+
+def known_tokens() -> np.ndarray:
+    """Of five samples one has no known token, one has all."""
+    ids = np.random.default_rng(0).integers(0, IDS, (COUNT, 2, 12))
+    shares = np.array([1.0, 0.4, 0.8, 0.0, 0.6])[:, None, None]
+    return np.where(np.random.default_rng(1).random(ids.shape) < shares, -1, ids)
+
+
+def tokens(file: Path, ids: np.ndarray, seeds: range = range(COUNT), labels: list[int] = LABELS) -> np.ndarray:
+    """What the file makes of known tokens, with chances that a program makes from seeds."""
+    session, baked = open_baked(file)
+    feeds = {"ids": ids, "class": np.array(labels[: len(seeds)])}
+    if baked.draws:
+        chances = [noise.uniforms(seeds, number, ids[0].size) for number in baked.draws]
+        feeds["draws"] = np.stack(chances).reshape(len(chances), *ids.shape)
+    (x,) = session.run(None, feeds)
+    return np.asarray(x)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "maskgit:4",
+        "llada:4",
+        "first_hitting:3",
+        "dream_margin:3",
+        "dream_entropy(temperature=1):4",
+        "omnivoice:3",
+        "mdlm:6",
+        "remdm(cap=0.3):6",
+        "block_dynamic(size=6, threshold=0.2):4",
+        "block_entropy(size=4, bound=3):6",
+    ],
+)
+def test_tokens_are_those_of_the_executor(bundle: Path, tmp_path: Path, plan: str, precision: str) -> None:
+    baked, _ = bake(BakeOptions(bundle, plan, tmp_path / "t.onnx", precision, guidance=2.0))
+    assert baked.vocabulary is not None and baked.sample is not None
+    sampler = load(bundle, precision)
+    ids = known_tokens()
+    expected = sampler.sample(plan, range(COUNT), {"class": LABELS}, 2.0, given={"ids": ids})
+    np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", ids), expected)
+    alone = tokens(tmp_path / "t.onnx", ids[:1], range(1))
+    np.testing.assert_array_equal(alone, sampler.sample(plan, [0], {"class": [0]}, 2.0, given={"ids": ids[:1]}))
+
+
+def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, tmp_path: Path) -> None:
+    sampler = load(bundle)
+    plan = sampler.compile("maskgit:4", Cfg(3.0, interval=(-1.0, 0.5)))
+    replace = msgspec.structs.replace
+    second = replace(plan.steps[1], temperature=0.0, score="margin")
+    mixed = replace(plan, name="own", steps=(plan.steps[0], second, *plan.steps[2:]))
+    assert isinstance(mixed, TokenPlan) and len({len(step.branches) for step in mixed.steps}) == 2
+    (tmp_path / "own.json").write_bytes(msgspec.json.encode(mixed))
+    baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", batch=COUNT))
+    assert baked.inputs[0].shape == (COUNT, 2, 12) and baked.draws == (0, 1, 4, 6, 7, 9)
+    expected = sampler.sample(mixed, range(COUNT), {"class": LABELS}, given={"ids": known_tokens()})
+    np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", known_tokens()), expected)
+
+
+def test_the_file_has_plain_operations_and_a_loop(bundle: Path, tmp_path: Path) -> None:
+    bake(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
+    (loop,) = (node for node in onnx.load(tmp_path / "t.onnx").graph.node if node.op_type == "Loop")
+    inner = {node.op_type for node in loop.attribute[0].g.node}
+    assert {"TopK", "Where", "ScatterElements"} <= inner
+    onnx.checker.check_model(onnx.load(tmp_path / "t.onnx"))
+    run, _ = assembled(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
+    (steps,) = cut(run).steps  # for a program that keeps the loop
+    assert steps.count == 4 and len(steps.state) == 1
+
+
+def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "t.onnx"
+    baked, _ = bake(BakeOptions(bundle, "maskgit:4", file, "int8", guidance=2.0))
+    assert is_whole(file) and verify_baked(file).sample.startswith("its test vector is bitwise")
+    assert baked.sample is not None and baked.sample.inputs == {"ids": -1.0, "class": 0.0}
+    assert main(["verify", str(file)]) == 0
+    other = msgspec.structs.replace(baked.sample, sha256="", values=tuple((v + 1) % IDS for v in baked.sample.values))
+    wrong = msgspec.structs.replace(verify_baked(file), holds=msgspec.structs.replace(baked, sample=other))
+    from fewstep.evaluation.baked import _tested
+
+    (damage,) = _tested(wrong, file, wrong.holds).damages
+    assert "in 0% of its tokens the sample" in damage.what and "50% or more" in damage.what
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unroll": True}, "--unroll with 'maskgit:4', a plan of tokens; leave it out"),
+        ({"hold": "clean"}, "a hold along 'maskgit:4', a plan of tokens; known tokens are the file's input 'ids'"),
+        ({"clip": 1.0}, "a plan of tokens takes no shaping"),
+        ({"plan": "dpmpp_2m:4"}, "is for continuous samples"),
+    ],
+)
+def test_what_cannot_be_is_one_line(bundle: Path, tmp_path: Path, change: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        bake(BakeOptions(**{"bundle": bundle, "plan": "maskgit:4", "output": tmp_path / "t.onnx", **change}))
+
+
+def test_ids_and_open_positions_are_checked_in_the_file(bundle: Path, tmp_path: Path) -> None:
+    bake(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
+    for wrong in (MASK, -2):
+        with pytest.raises(Exception, match="ids_is_from_-1_to_15"):
+            tokens(tmp_path / "t.onnx", np.full((1, 2, 12), wrong), range(1))
+    plan = load(bundle).compile("mdlm:3")
+    short = msgspec.structs.replace(plan, steps=plan.steps[:2])
+    (tmp_path / "short.json").write_bytes(msgspec.json.encode(short))
+    bake(BakeOptions(bundle, str(tmp_path / "short.json"), tmp_path / "s.onnx"))
+    with pytest.raises(Exception, match="every_position_is_revealed"):
+        tokens(tmp_path / "s.onnx", np.full((1, 2, 12), -1), range(1))
+
+
+def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "timed.py").write_text(TIMED)
+    export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))
+    options = BakeOptions(tmp_path / "timed", "likeliest:4", tmp_path / "t.onnx")
+    bake(options)
+    expected = load(tmp_path / "timed").sample("likeliest:4", range(COUNT), {"class": LABELS})
+    np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", np.full((COUNT, 2, 12), -1)), expected)
+    with pytest.raises(UserError, match="first_hitting:4.*told a time"):
+        bake(BakeOptions(tmp_path / "timed", "first_hitting:4", options.output))
