@@ -14,7 +14,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -140,13 +140,25 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argumen
             flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
         if "short" in field.metadata:
             flags.append(field.metadata["short"])
-        annotation = Annotated[hint, typer.Option(*flags, help=text, show_default=default not in (None, ""))]
+        text, metavar = _with_words(hint, text)
+        option = typer.Option(*flags, help=text, metavar=metavar, show_default=default not in (None, ""))
+        annotation = Annotated[hint, option]
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
         annotation=annotation,
     )
+
+
+def _with_words(hint: Any, text: str) -> tuple[str, str | None]:
+    """The help and the metavar of an option, short enough for --help: a text that does not have all words of a choice
+    ends with them."""
+    parts = (hint, *get_args(hint))
+    words = next((get_args(part) for part in parts if get_origin(part) is Literal), ())
+    if words:
+        return (text if all(word in text for word in words) else f"{text} One of {', '.join(words)}."), "<word>"
+    return text, "<list>" if any(get_origin(part) is list for part in parts) else None
 
 
 def _is_sequence(hint: Any) -> bool:

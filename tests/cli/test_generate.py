@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from fewstep.cli.generate import command, field_help, manner_parameters
+from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.output_flags import Manner
 from fewstep.plans.errors import UserError
@@ -114,3 +115,14 @@ def test_a_field_with_a_default_may_be_the_argument() -> None:
     app.command()(command(there, SILENT, seen.append))
     assert CliRunner().invoke(app, []).exit_code == 0 and CliRunner().invoke(app, ["x"]).exit_code == 0
     assert [each.value for each in seen] == [Optional(), Optional(Path("x"))]
+
+
+def test_help_fits_a_terminal_and_names_every_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words of a choice stand in the text, so that the columns of names and types stay narrow."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["calibrate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 90 and "channels|mse" not in shown
+    assert all(word in shown for word in ("channels", "minmax", "pooled", "openvino-bf16"))
