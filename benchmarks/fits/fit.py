@@ -2,7 +2,6 @@
 
     fewstep fit bundle --steps 6 --guidance 2
     python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
-    python -m benchmarks.fits.fit bundle --steps 5 --leave-out 0,4,8   # fits without a class, judged on this class
     python -m benchmarks.fits.fit                                      # writes the page from what was measured
 
 Each figure is kept in docs/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
@@ -15,7 +14,7 @@ best plans for each number of evaluations are judged too.
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +22,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.fits.fit_classes import Question, check_values, left_out
 from benchmarks.fits.fit_judgement import GATED, Gate, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
 from benchmarks.options import parser_of, refusing
@@ -37,7 +35,7 @@ from fewstep.fitting.teacher import taught
 from fewstep.lowering.bodies import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.rollouts.metrics import psnr
@@ -115,8 +113,6 @@ class Judge:
             octave=octaves[0] / octaves[1],
             noise_gain=noise_gain(plan),
             frechet=() if self.extractor is None else distances(self.extractor, made, self.exact),
-            told=tuple(step.time for step in plan.steps),
-            told_before=() if began is None else tuple(step.time for step in began.steps),
             gate=gate,
         )
 
@@ -152,7 +148,7 @@ def measure(
     asked += [("float32", each, each.name, None, None) for each in (reference.compile(n, guidance) for n in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
     found = Judgement(denoiser, used, judge.teacher.name, (), JUDGES.start)
-    if so_far is not None and msgspec.structs.replace(so_far, plans=(), left_out=()) == found:
+    if so_far is not None and msgspec.structs.replace(so_far, plans=()) == found:
         found = msgspec.structs.replace(so_far, plans=tuple(p for p in so_far.plans if len(p.psnr) == seeds))
     for body, asked_for, name, start, gate in asked:
         key = body, name, judge.digest(asked_for, body)
@@ -163,21 +159,6 @@ def measure(
             found = msgspec.structs.replace(found, plans=(*others, known))
         print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)
         yield found
-
-
-def measure_left_out(
-    path: Path, steps: int, values: Sequence[int], seeds: int, threads: int, so_far: Judgement
-) -> Iterator[Judgement]:
-    """What is known after each value that a fit did not see."""
-    bundle = open_bundle(path)
-    check_values(bundle, values)
-    plan = decode(bundle.read(bundle.manifest.fitted[0].file), "a fitted plan")
-    questions = [Question(path, steps, weight_of(plan.guidance), value, JUDGES[:seeds]) for value in values]
-    reference, known = open_body(bundle, "float32", threads), {each.digest for each in so_far.left_out}
-    for found in left_out([each for each in questions if each.digest(reference) not in known], threads):
-        others = (e for e in so_far.left_out if (e.value, e.evaluations) != (found.value, found.evaluations))
-        so_far = msgspec.structs.replace(so_far, left_out=(*others, found))
-        yield so_far
 
 
 def best_nominal(work: Path, denoiser: str) -> list[str]:
@@ -217,8 +198,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
     parser.add_argument("--nominal", default="", help="other plans to show beside them, with semicolons")
     parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/nominal.py")
-    parser.add_argument("--leave-out", default="", help="values of the condition, each of which a fit does not see")
-    parser.add_argument("--steps", type=int, default=5, help="evaluations of the fits that --leave-out makes")
     parser.add_argument("--threads", type=int, default=0, help="of one call")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     options = parser.parse_args()
@@ -228,7 +207,7 @@ def main() -> int:
             known[denoiser] = judgement
             if not options.only_print:
                 _keep(known.values())
-    text = page(list(known.values()))
+    text = page(PAGE.read_text(), known.values())
     print(text)
     if not options.only_print:
         PAGE.write_text(text)
@@ -239,20 +218,10 @@ def _measured(options: argparse.Namespace, known: Mapping[str, Judgement]) -> It
     """What is known of a denoiser after each figure that the options ask for."""
     for path in options.bundles:
         bundle, denoiser = open_bundle(path), path.resolve().name
-        if options.leave_out:
-            so_far = known.get(denoiser)
-            if so_far is None or not so_far.is_apart:
-                raise UserError(f"{denoiser} was not judged yet", "judge its plans first, without --leave-out")
-            words = options.leave_out.split(",")
-            if not all(word.isdecimal() for word in words):
-                raise UserError(f"--leave-out is {options.leave_out!r}", "give numbers of classes: 0,4,8")
-            values = [int(word) for word in words]
-            found = measure_left_out(path, options.steps, values, options.seeds, options.threads, so_far)
-        else:
-            nominal = [name for name in options.nominal.split(";") if name]
-            if options.nominal_work is not None:
-                nominal += best_nominal(options.nominal_work, denoiser)
-            found = measure(bundle, denoiser, options.seeds, nominal, options.threads, known.get(denoiser))
+        nominal = [name for name in options.nominal.split(";") if name]
+        if options.nominal_work is not None:
+            nominal += best_nominal(options.nominal_work, denoiser)
+        found = measure(bundle, denoiser, options.seeds, nominal, options.threads, known.get(denoiser))
         yield from ((denoiser, judgement) for judgement in found)
 
 

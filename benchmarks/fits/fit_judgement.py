@@ -3,8 +3,6 @@
 import msgspec
 import numpy as np
 
-from benchmarks.fits.fit_classes import LeftOut
-
 GATED = 10_000  # the first of the held-out seeds may be those of a gate
 
 
@@ -19,7 +17,7 @@ class Gate(msgspec.Struct, frozen=True):
 class Judged(msgspec.Struct, frozen=True):
     """One plan on one body. psnr: of each held-out seed, in dB. began: the plan that a fitted one began as; None for
     one without a fit. method: of the fit. frechet: FD, then that of each draw of the seeds; empty where no extractor
-    knows the data. told, told_before: the times that the network is told by both. gate: of a fitted plan."""
+    knows the data. gate: of a fitted plan."""
 
     plan: str
     body: str
@@ -32,8 +30,6 @@ class Judged(msgspec.Struct, frozen=True):
     octave: float
     noise_gain: float
     frechet: tuple[float, ...]
-    told: tuple[float, ...]
-    told_before: tuple[float, ...]
     gate: Gate | None = None
 
     @property
@@ -49,7 +45,6 @@ class Judgement(msgspec.Struct, frozen=True):
     teacher: str
     plans: tuple[Judged, ...]
     first: int
-    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def is_apart(self) -> bool:
