@@ -156,6 +156,8 @@ CLAIMS = [
            ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
     beside("PAG", "guidance without a null condition", "twice the steps", FD, evaluations=10,
            ours=perturbed, theirs=plan("dpmpp_2m:10"), models=tuple(PAG)),
+    beside("PAG", "guidance without a null condition", "guidance by two branches", FD, evaluations=10,
+           ours=perturbed, theirs=lambda s: weighed(s, "dpmpp_2m:5"), models=tuple(PAG)),
     beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
            ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
     beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,
