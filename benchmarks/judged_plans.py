@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.zoo.members import FOLDER, Member
+from benchmarks.zoo.members import Member
 from fewstep.evaluation.results import TeacherCheck
 from fewstep.evaluation.teacher import checked_teacher
 from fewstep.export.export import ExportOptions, export
@@ -134,10 +134,9 @@ def opened(member: Member, work: Path) -> Judge:
     """The judge of a shipped denoiser or a member of the zoo, which is exported at the first time."""
     work.mkdir(parents=True, exist_ok=True)
     bundle, conditions = work / "bundles" / member.name, work / f"{member.name}-conditions.npz"
-    is_shipped = not (FOLDER / f"{member.name}.py").exists()
     if not bundle.exists():
-        export(ExportOptions(member.name if is_shipped else member.source, bundle))
-        rows = None if is_shipped else member.rows(BLOCKS[-1], ROWS_SEED)
+        export(ExportOptions(member.source, bundle))
+        rows = member.rows(BLOCKS[-1], ROWS_SEED)
         if rows is not None:
             np.savez(conditions, **rows)  # type: ignore[arg-type]
     rows = dict(np.load(conditions)) if conditions.exists() else None

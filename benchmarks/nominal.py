@@ -4,7 +4,7 @@
     python -m benchmarks.nominal fashion_mnist dit_flow --print
 
 Quality is the PSNR of float32 samples to those of the teacher (`fewstep.evaluation.teacher`), which is checked. Not
-every plan gets all seeds: `SCHEME` eliminates most of them on few. What was measured is kept in --work, and a second
+every plan gets all seeds: `search` eliminates most of them on few. What was measured is kept in --work, and a second
 call goes on from there.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.judged_plans import Judge, opened
-from benchmarks.markdown import table
-from benchmarks.zoo.members import MEMBERS, Member
+from benchmarks.markdown import table, with_part
+from benchmarks.zoo.members import MEMBERS, SHIPPED
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
@@ -29,7 +29,7 @@ from fewstep.plans.name import parameters
 from fewstep.plans.plan import Plan
 
 PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
-SHIPPED = (Member("fashion_mnist", "dpmpp_2m:8", guidance=2.0), Member("cifar10", "dpmpp_2m:8"))
+SCRIPT = "benchmarks.nominal"
 MODELS = {member.name: member for member in (*SHIPPED, *MEMBERS)}
 COUNTS = (4, 5, 6, 8, 10)
 NAMED = (
@@ -40,12 +40,7 @@ NAMED = (
 )  # plans with a column of their own, as (solver, grid)
 EVALUATIONS = {each.name: each.evaluations for each in solver_listings()}  # in an inner step
 SCOUTS = ("ddim", "dpmpp_2m", "unipc_2")  # the solvers that rank the grids
-GRIDS_KEPT, PLANS_KEPT, FINALISTS = 4, 12, 3
-SCHEME = (
-    (f"each grid with {len(SCOUTS)} solvers", 1, f"the {GRIDS_KEPT} best grids stay"),
-    ("each solver on these grids", 1, f"the {PLANS_KEPT} best plans stay"),
-    ("these plans", 8, f"the {FINALISTS} best stay"),
-)
+GRIDS_KEPT, PLANS_KEPT, FINALISTS = 4, 12, 3  # who survives, as the page says
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -65,38 +60,7 @@ class Finalists(msgspec.Struct, frozen=True):
     named: tuple[Score | None, ...]
 
 
-INTRODUCTION = """# The best plans without a fit
-
-A nominal plan is a published solver on a grid: no number of it is fitted to a network. The tables
-have the best of them at equal [evaluations](../design.md#words), over all deterministic solvers and
-all grids. Figures are the mean PSNR in dB, and its standard error, of float32 samples to those of
-the [teacher](../design.md#words). `python -m benchmarks.nominal` writes this page.
-
-Not every plan gets all seeds. The search eliminates plans, for each denoiser and each number of
-evaluations:
-
-{scheme}
-
-The finalists, and the plans that have a column of their own, get the seeds that each table names.
-
-"""
-
 KEPT_APART = ("convnext_v_cosine", "speech_ncsn")  # nothing was chosen on them
-RULE = """## The default grid
-
-A plan's name without a grid means `arctan`, or `trailing` for predictions of the sample, restoration,
-few timesteps and distilled denoisers ([grids](../samplers.md#grids)). The two numbers of
-`arctan`, power 2.5 and centre 2, are one choice for all denoisers. Powers of 2, 2.5 and 3 were tried
-with centres of 1, 1.5, 2 and 3, on the four denoisers of the zoo that are not kept apart. This pair
-lost least to the best pair of each, with `dpmpp_2m`. The seeds of that choice are in no table here.
-
-Gain of `dpmpp_2m` on `arctan` over `trailing`, in dB, by evaluations:
-
-{table}
-
-Where the default is `trailing`, a name without a grid has none of this. No solver is the best
-everywhere. On `arctan`, `unipc_2` is {ahead:+.1f} dB from `dpmpp_2m` up to 8 evaluations and {behind:+.1f} dB at
-10, in the mean over the denoisers whose default it is."""
 
 
 def grid_names() -> list[str]:
@@ -131,7 +95,7 @@ def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluati
 
 
 def search(judge: Judge, count: int, seeds: int) -> Finalists:
-    """The best plans of `count` evaluations, by the elimination of `SCHEME`; the finalists have so many seeds."""
+    """The best plans of `count` evaluations, by elimination; the finalists have so many seeds."""
     over = [grid for grid in grid_names() if affordable(judge.compiled, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
@@ -176,31 +140,30 @@ def kept(judge: Judge) -> dict[int, Finalists]:
     return msgspec.json.decode(file.read_bytes(), type=dict[int, Finalists]) if file.exists() else {}
 
 
-def page(work: Path) -> str:
-    """docs/measured/nominal.md, of all denoisers that were searched so far."""
+def page(text: str, work: Path) -> str:
+    """The page with the tables of all denoisers that were searched so far; its prose stays as it is."""
     judges = [opened(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
     found = {judge.name: (judge, kept(judge)) for judge in judges if kept(judge)}
-    parts = [_rule(found), *(_part(judge, [each[count] for count in sorted(each)]) for judge, each in found.values())]
-    scheme = "\n".join(f"{i}. {who}, {n} seed{'s' * (n > 1)}: {then}." for i, (who, n, then) in enumerate(SCHEME, 1))
-    return INTRODUCTION.format(scheme=scheme) + "\n\n".join(parts) + "\n"
+    parts = [_part(judge, [each[count] for count in sorted(each)]) for judge, each in found.values()]
+    return with_part(with_part(text, f"{SCRIPT}, the default grid", _rule(found)), SCRIPT, "\n\n".join(parts))
 
 
 def _rule(found: Mapping[str, tuple[Judge, Mapping[int, Finalists]]]) -> str:
-    """What the default grid wins over trailing, by denoiser and number of evaluations."""
+    """What the default grid wins over trailing, by denoiser and number of evaluations, and unipc_2 over dpmpp_2m on
+    it."""
     counts = sorted({count for _, each in found.values() for count in each})
     rows = []
     for name, (judge, each) in found.items():
         cells = [_gain(each[count]) if count in each else "" for count in counts]
         rows.append([name, "yes" if name in KEPT_APART else "", f"`{_default(judge)}`", *cells])
-    lines = [
-        each for judge, all_counts in found.values() if _default(judge) == "arctan" for each in all_counts.values()
-    ]
-    few, many = (
-        float(np.mean([unipc.psnr - dpmpp.psnr for _, dpmpp, unipc, *_ in (each.named for each in some)]))
-        for some in ([each for each in lines if each.count < 10], [each for each in lines if each.count >= 10])
-    )
-    made = table(["denoiser", "kept apart", "default grid", *map(str, counts)], rows)
-    return RULE.format(table=made, ahead=few, behind=many)
+    on_arctan = [each for judge, each in found.values() if _default(judge) == "arctan"]
+    ahead = []
+    for count in counts:
+        both = [(each[count].named[1], each[count].named[2]) for each in on_arctan if count in each]
+        gains = [unipc.psnr - dpmpp.psnr for dpmpp, unipc in both if dpmpp is not None and unipc is not None]
+        ahead.append(f"{np.mean(gains):+.1f}" if gains else "")
+    rows.append(["`unipc_2` over `dpmpp_2m`", "", "`arctan`", *ahead])
+    return table(["denoiser", "kept apart", "default grid", *map(str, counts)], rows)
 
 
 def _default(judge: Judge) -> str:
@@ -258,7 +221,7 @@ def main() -> int:
             found = search(judge, count, arguments.seeds)
             (judge.folder / "found.json").write_bytes(msgspec.json.encode({**kept(judge), count: found}))
             print(f"{name}, {count} evaluations: {found.best[0]}", file=sys.stderr, flush=True)
-    text = page(arguments.work)
+    text = page(PAGE.read_text(), arguments.work)
     print(text)
     if not arguments.only_print:
         PAGE.write_text(text)

@@ -1,4 +1,4 @@
-"""Run every benchmark on a bundle and write docs/measured/shipped_models.md and its pictures.
+"""Measure a bundle, and write the tables of docs/measured/shipped_models.md and its pictures.
 
 No figure there is typed in by hand:
 
@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import options
-from benchmarks.markdown import table
+from benchmarks.markdown import table, with_part
 from benchmarks.quantization.outcome import Outcome, Row
 from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.plans.errors import UserError
@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 COMPARE = "quantization.compare"
 DOCS = ROOT / "docs"  # of the pictures
 PAGE = DOCS / "measured/shipped_models.md"
+SCRIPT = "benchmarks/page.py"
 WIDTH = 100  # of a line of text
 COLUMNS = 10
 
@@ -99,18 +100,18 @@ def speed(found: dict[str, Any]) -> str:
     return table(("model", "rows", "body", "median of a call", "times as fast (lowest, highest round)"), rows)
 
 
-def page(bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
+def page(text: str, bundle: Path, pythons: Sequence[str], work: Path | None) -> str:
     others = [argument for python in pythons for argument in ("--python", python)]
     kept = [] if work is None else ["--work", str(work)]
     (found,) = benchmark(COMPARE, str(bundle), "--no-speed", *kept, *others)["outcomes"]
     beside = outcome_of(found, COMPARE)
     speeds = [benchmark("speed", str(bundle)), benchmark("speed", "--arch", "ddpm-cifar10")]
     draw(bundle, beside.plan, beside.guidance)
-    return written(beside, speeds)
+    return written(text, beside, speeds)
 
 
-def written(beside: Outcome, speeds: Sequence[dict[str, Any]]) -> str:
-    """The page, from what compare.py and speed.py printed."""
+def written(text: str, beside: Outcome, speeds: Sequence[dict[str, Any]]) -> str:
+    """The page with what compare.py and speed.py printed between its markers."""
     machine = speeds[0]["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
     features = ", ".join(machine["int8_instructions"])
@@ -121,44 +122,9 @@ def written(beside: Outcome, speeds: Sequence[dict[str, Any]]) -> str:
         f" {beside.first}. All ranges come from the same {beside.trajectories} trajectories."
         " MACs are multiply-accumulates."
     )
-    return f"""# Shipped models
-
-`fewstep demo && python -m benchmarks.page fewstep-demo/bundle` writes this page.
-[quantization.md](../quantization.md) explains the words.
-
-{textwrap.fill(run_on, WIDTH)}
-
-## Quality of int8
-
-{textwrap.fill(compared, WIDTH)}
-
-[other_tools.md](other_tools.md) explains the settings. `benchmarks/quantization/compare.py` makes
-this table:
-
-{quality(beside)}
-
-Samples in float32, then samples of the same seeds in int8:
-
-![float32](../samples-float32.png)
-
-![int8](../samples-int8.png)
-
-## Speed of int8
-
-The tables time one call of the body in onnxruntime. Each contender runs in its own process, and the
-contenders take turns. `ddpm_cifar10` is the architecture of 35.7 M parameters with random weights.
-
-{speed(speeds[0])}
-
-{speed(speeds[1])}
-
-These commands print the tables:
-
-<!-- by hand: benchmarks take minutes on a machine that does nothing else -->
-
-    python -m benchmarks.speed bundle
-    python -m benchmarks.speed --arch ddpm-cifar10
-"""
+    text = with_part(text, f"{SCRIPT}, quality", f"{textwrap.fill(compared, WIDTH)}\n\n{quality(beside)}")
+    tables = "\n\n".join(map(speed, speeds))
+    return with_part(text, f"{SCRIPT}, speed", f"{textwrap.fill(run_on, WIDTH)}\n\n{tables}")
 
 
 def main() -> None:
@@ -168,7 +134,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="what compare.py keeps; by default its own folder")
     arguments = parser.parse_args()
     with options.refusing(parser):
-        PAGE.write_text(page(arguments.bundle, arguments.python, arguments.work))
+        PAGE.write_text(page(PAGE.read_text(), arguments.bundle, arguments.python, arguments.work))
 
 
 if __name__ == "__main__":

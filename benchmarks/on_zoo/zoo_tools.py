@@ -30,7 +30,7 @@ from benchmarks.quantization.contenders import TARGET_OF, contenders
 from benchmarks.quantization.material import OwnConditions
 from benchmarks.quantization.outcome import Outcome
 from benchmarks.zoo.bundles import CODE, exported
-from benchmarks.zoo.members import MEMBERS, Member
+from benchmarks.zoo.members import MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
@@ -39,24 +39,7 @@ from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
-
-@dataclasses.dataclass(frozen=True)
-class Shipped(Member):
-    """A denoiser that comes with fewstep, which `fewstep export` knows by name."""
-
-    @property
-    def source(self) -> str:
-        return self.name
-
-    @property
-    def weights(self) -> Path:
-        return Path(__file__).parents[2] / "models" / self.name / f"{self.name}.safetensors"
-
-    def rows(self, count: int, seed: int) -> None:
-        return None
-
-
-ALL = (*MEMBERS, Shipped("fashion_mnist", "dpmpp_2m:8", 2.0), Shipped("cifar10", "dpmpp_2m:8", 2.0))
+ALL = (*MEMBERS, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))
 BY_NAME = {member.name: member for member in ALL}
 SCRIPT = "benchmarks/on_zoo/zoo_tools.py"
 STEPS = (8, 4)

@@ -1,4 +1,4 @@
-"""The denoisers of the zoo, for benchmarks to loop over: `from zoo.members import MEMBERS`. No torch, until a recipe is
+"""The denoisers of the zoo, for benchmarks to loop over, and those that come with fewstep. No torch, until a recipe is
 asked for.
 """
 
@@ -58,3 +58,22 @@ MEMBERS = (
     Member("text_unet_flow", "dpmpp_2m:8", guidance=3.0),  # the only one that reads a text
 )
 BY_NAME = {member.name: member for member in MEMBERS}
+
+
+@dataclass(frozen=True)
+class Shipped(Member):
+    """A denoiser that comes with fewstep, which `fewstep export` knows by name."""
+
+    @property
+    def source(self) -> str:
+        return self.name
+
+    @property
+    def weights(self) -> Path:
+        return FOLDER.parents[1] / "models" / self.name / f"{self.name}.safetensors"
+
+    def rows(self, count: int, seed: int) -> None:
+        return None
+
+
+SHIPPED = (Shipped("fashion_mnist", "dpmpp_2m:8", guidance=2.0), Shipped("cifar10", "dpmpp_2m:8"))

@@ -7,7 +7,6 @@ import pytest
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from benchmarks.large.chain import Chain
-from benchmarks.large.companions import write_companions
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import write_pipeline
 from fewstep.export.export import load_source
@@ -15,7 +14,6 @@ from fewstep.runtime.conditions import drawn_range
 
 pytestmark = pytest.mark.slow
 
-WEIGHTS = {"text_encoder": "model.safetensors", "vae": "diffusion_pytorch_model.safetensors"}
 SMALL = {"sd15": (32, 8), "sdxl": (32, 8), "dit": (8, 8)}  # width, latent
 
 
@@ -29,19 +27,6 @@ def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Pat
     assert to_give == dict(network.conditions)
     weights = next((tmp_path / "pipeline").glob("*/*.safetensors")).stat().st_size
     assert 2 * count < weights < 2.1 * count  # float16
-
-
-def test_companions_make_a_source_that_takes_prompts(tmp_path: Path) -> None:
-    """And the smaller, the narrower the U-Net."""
-    pytest.importorskip("transformers", reason="transformers is not installed")
-    folder, (width, latent) = tmp_path / "pipeline", SMALL["sd15"]
-    write_pipeline(folder, NETWORKS["sd15"], width, latent)
-    assert load_source(str(folder)).beside is None
-    write_companions(folder, latent, width)
-    beside = load_source(str(folder)).beside
-    assert beside is not None
-    sizes = {part: (folder / part / name).stat().st_size for part, name in WEIGHTS.items()}
-    assert 175e6 < sizes["text_encoder"] < 185e6 and 10e6 < sizes["vae"] < 30e6
 
 
 def test_verbs_behind_an_export_of_free_sizes_use_the_largest() -> None:
