@@ -26,6 +26,7 @@ from fewstep.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.rollouts.row_by_row import sampler_by_rows
+from fewstep.rollouts.token_course import check_counts
 from fewstep.rollouts.trajectories import draw_condition, in_words, longest_turn
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
@@ -163,9 +164,7 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> Any:
     weight = default if options.guidance is None else options.guidance
     plan: Plan | TokenPlan = sampler.compile(name, weight, shaping=clip_to(options.clip))
     if isinstance(plan, TokenPlan):
-        if any(step.reveal == 0 or step.threshold is not None or step.bound is not None for step in plan.steps):
-            what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"
-            raise UserError(what, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
+        check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
         if options.quality or options.speed:
             raise UserError("a precision map of a token denoiser", "leave --quality and --speed out")
         return plan

@@ -1,10 +1,25 @@
-"""The samples that judged a body, as lines of text."""
+"""The samples that judged a body, as lines of text and as cells of a table."""
 
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
+from fewstep.evaluation.results import BodyEvaluation, Quality
 from fewstep.rollouts.direction import CONDITION, GUIDANCE, said
 from fewstep.runtime.bundle.manifest import Trial
+
+TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
+
+
+def quality_heads(of_tokens: bool) -> tuple[str, str]:
+    """What `quality_cells` stand under."""
+    return ("differ", "same") if of_tokens else ("PSNR", "p5")
+
+
+def quality_cells(body: Quality | BodyEvaluation) -> tuple[str, str]:
+    """How near a body is to float32 along the same plan, in short."""
+    if body.tokens is not None:
+        return f"{100 * body.tokens.disagreement:.2f} %", f"{100 * body.tokens.same:.1f} %"
+    return f"{body.against_float.mean:.1f}", f"{body.against_float.p5:.1f}"
 
 
 def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:

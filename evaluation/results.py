@@ -29,7 +29,8 @@ class Similarity(Strict, frozen=True):
 
 
 class EndQuality(Strict, frozen=True):
-    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping."""
+    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. Of tokens: the
+    variance of logarithms of probabilities over their error, at the states of float32's run."""
 
     reference: str  # what the samples were compared with, in words
     mean: float
@@ -37,7 +38,7 @@ class EndQuality(Strict, frozen=True):
     worst: float
     standard_error: float  # of the mean
     values: tuple[float, ...]  # per seed
-    drift: Drift
+    drift: Drift | None  # None: tokens
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
 
     @property
@@ -101,6 +102,27 @@ class StepQuality(Strict, frozen=True):
     network: str = DENOISER
 
 
+class TokenStepQuality(Strict, frozen=True):
+    """One step of a token plan, at the states of float32's run: the share of open positions whose likeliest token is
+    another, and the mean KL divergence from float32's probabilities in nats."""
+
+    index: int
+    lam: float | None  # None: all positions are open
+    group: int
+    disagreement: float
+    divergence: float
+    network: str = DENOISER
+
+
+class TokenQuality(Strict, frozen=True):
+    """How far a body's tokens agree with float32's: `disagreement` over all steps; `same` is the share of tokens that
+    are the same at the end of runs of their own."""
+
+    disagreement: float
+    same: float
+    steps: tuple[TokenStepQuality, ...]
+
+
 class Clipped(Strict, frozen=True):
     """An activation that leaves its range at a step, in words: the share of its energy that is lost, 0 to 1, along the
     worst sample and along the median one."""
@@ -145,17 +167,18 @@ class JointError(Strict, frozen=True):
 
 class Quality(Strict, frozen=True):
     """One int8 body: how it was run, and how far it is from float32. `worst` None: its ranges are not known. `joints`
-    are of policies."""
+    are of policies. Tokens have no teacher and no `steps`: their steps are in `tokens`."""
 
     body: str
     target: str
     engine: str  # that computed it, or in words which numerics of another one were simulated
     against_float: EndQuality
-    against_teacher: EndQuality
+    against_teacher: EndQuality | None
     steps: tuple[StepQuality, ...]
     forced_seeds: int
     worst: WorstSample | None = None
     joints: tuple[JointError, ...] = ()
+    tokens: TokenQuality | None = None
 
 
 class Operation(Strict, frozen=True):
@@ -199,9 +222,9 @@ class Results(Strict, frozen=True):
     bundle: str
     plan: str
     guidance: str | None  # the weight, or the form with its numbers
-    teacher: str  # the plan of the float32 teacher
+    teacher: str | None  # the plan of the float32 teacher; None: tokens
     batch: int
-    float_against_teacher: EndQuality
+    float_against_teacher: EndQuality | None
     qualities: tuple[Quality, ...]
     covered: tuple[BodyCoverage, ...]
     ranges: tuple[RangeOverGroups, ...]
@@ -249,8 +272,9 @@ class BodyEvaluation(Strict, frozen=True):
     graphs: tuple[str, ...]  # the files that were evaluated: others under that name make these figures stale
     engine: str
     against_float: EndQuality
-    against_teacher: EndQuality
+    against_teacher: EndQuality | None
     distances: tuple[Distance, ...] = ()
+    tokens: TokenQuality | None = None
 
 
 class Features(Strict, frozen=True):
@@ -269,8 +293,8 @@ class EvaluationResults(Strict, frozen=True):
     bundle: str
     plan: str
     guidance: str | None
-    teacher: str
-    float_against_teacher: EndQuality
+    teacher: str | None
+    float_against_teacher: EndQuality | None
     bodies: tuple[BodyEvaluation, ...]
     features: Features | None
     machine: Machine
@@ -280,9 +304,9 @@ class EvaluationResults(Strict, frozen=True):
 
 
 def end_quality(
-    values: NDArray[np.float64], drift: Drift, reference: str, ssim: NDArray[np.float64] | None = None
+    values: NDArray[np.float64], drift: Drift | None, reference: str, ssim: NDArray[np.float64] | None = None
 ) -> EndQuality:
-    """Summarize per-image PSNR values [seeds], and SSIM values where there are some."""
+    """Summarize PSNR values [seeds], one a sample, and SSIM values where there are some."""
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
         reference=reference,

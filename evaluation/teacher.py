@@ -65,6 +65,15 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     return plan
 
 
+def teacher_of(sampler: Sampler, asked: str | None, judged: Plan) -> Plan | None:
+    """`teacher_plan`, or None for tokens: more steps draw others, and no run is the exact one."""
+    if not sampler.bundle.manifest.vocabulary:
+        return teacher_plan(sampler, asked, judged)
+    if asked is not None:
+        raise UserError(f"--teacher {asked} for tokens, which have no exact trajectory", "leave it out")
+    return None
+
+
 def checked_teacher(
     sampler: Sampler,
     asked: str | None,

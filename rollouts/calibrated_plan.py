@@ -8,6 +8,7 @@ from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import described
+from fewstep.plans.tokens import USUAL
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
@@ -43,7 +44,8 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
             reference, body, plan, guidance if calibrated is None or guidance is not None else calibrated.guidance
         )
     if calibrated is None:
-        return reference.compile(plan or body.plan or PLAN, guidance)
+        usual = USUAL if reference.bundle.manifest.vocabulary else PLAN
+        return reference.compile(plan or body.plan or usual, guidance)
     asked = calibrated.guidance if guidance is None else as_guidance(guidance)
     name = with_grid(calibrated.name)
     own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)

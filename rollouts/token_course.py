@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.tokens import TokenPlan, TokenStep
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -24,7 +25,7 @@ from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.token_planning import vocabulary_of
-from fewstep.runtime.tokens import Ids, TokenState, all_revealed, execute_tokens, guided_logs
+from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, all_revealed, execute_tokens, guided_logs
 
 Feeds = Mapping[str, NDArray[Any]]
 Logits = NDArray[np.float32]
@@ -79,8 +80,12 @@ class TokenCourse:
         def evaluate(index: int, step: TokenStep, ids: Ids) -> Logits:
             return networks[step.group](self._fed(index, ids))[self.ports[1]]
 
-        logits = tuple(evaluate(state.index, state.step, state.u) for state in self.reference)
-        return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, evaluate, self.seeds, self.mask)))
+        return self.run_by(evaluate)
+
+    def run_by(self, network: TokenNetwork) -> TokenRun:
+        """The run of a network as the executor calls it, such as another body of the bundle."""
+        logits = tuple(network(state.index, state.step, state.u) for state in self.reference)
+        return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def quality(self, run: TokenRun) -> NDArray[np.float64]:
         """How large the differences of float32's logarithms of probabilities are beside their error, of each sample in
@@ -117,6 +122,13 @@ class TokenCourse:
         branches = logits.reshape(len(state.step.branches), *state.u.shape, -1).astype(np.float64)
         logs = guided_logs(state.step, branches[:, state.u == self.mask], self.mask)
         return np.delete(logs, self.mask, 1) if self.mask < logs.shape[1] else logs
+
+
+def check_counts(plan: TokenPlan, fix: str) -> None:
+    """UserError for a plan whose samples may differ in the evaluations that they need."""
+    if any(step.reveal == 0 or step.threshold is not None or step.bound is not None for step in plan.steps):
+        what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"
+        raise UserError(what, fix)
 
 
 def open_token_course(

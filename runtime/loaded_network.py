@@ -26,7 +26,7 @@ from fewstep.runtime.request import Request, slots_of
 from fewstep.runtime.sizes import output_shape, x_dtype
 from fewstep.runtime.slots import Carrying, Slots
 from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
-from fewstep.runtime.tokens import Ids, TokenState, execute_tokens
+from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, execute_tokens
 
 Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
@@ -104,12 +104,17 @@ class LoadedNetwork:
         refuse_for_tokens(request.settings, plan, self.reads_time)
         seeds, mask = request.seeds, vocabulary_of(request.takes).mask
         known = check_ids(request.settings.get("given"), plan, request.takes, len(seeds))
-        fed = self.own_feeds(plan, len(seeds), request.values)
+        network = self.token_network(plan, len(seeds), request.values)
+        return execute_tokens(plan, network, seeds, mask, known, self.reads_time)
+
+    def token_network(self, plan: TokenPlan, samples: int, values: BranchValues) -> TokenNetwork:
+        """The denoiser along a compiled token plan, as the executor calls it."""
+        fed = self.own_feeds(plan, samples, values)
 
         def evaluate(index: int, step: TokenStep, ids: Ids) -> Float32:
             return self.called(np.concatenate([ids] * len(step.branches)), fed(index), step.group)[0]
 
-        return execute_tokens(plan, evaluate, seeds, mask, known, self.reads_time)
+        return evaluate
 
     @property
     def reads_time(self) -> bool:

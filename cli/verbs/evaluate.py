@@ -4,6 +4,7 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
+from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, EvaluationTask, evaluate, needs, open_task
 from fewstep.evaluation.drawing.plan_view import headline
@@ -55,7 +56,7 @@ def dry_run(options: EvaluateOptions) -> Outcome:
         (
             headline(task.plan),
             f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
-            f"and {options.taught} of them with the teacher, {task.teacher.name}",
+            *([] if task.teacher is None else [f"and {options.taught} of them with the teacher, {task.teacher.name}"]),
             f"{count} evaluations of one sample, with both branches of guidance in one, take about "
             f"{duration(count * each)} at float32's speed here",
             f"would write {options.output or options.bundle / 'report'}",
@@ -67,32 +68,37 @@ def dry_run(options: EvaluateOptions) -> Outcome:
 def evaluations(task: EvaluationTask, options: EvaluateOptions) -> int:
     """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
     apart = options.samples if task.extractor else 0
+    if task.teacher is None:  # a body of tokens sees float32's states, and runs by itself
+        return (3 * options.seeds * len(task.bodies) + apart * (2 + len(task.bodies))) * len(task.plan.steps)
     paired = max(options.seeds, apart) * (1 + len(task.bodies))
     return (paired + apart) * len(task.plan.steps) + options.taught * len(task.teacher.steps)
 
 
 def timed_plan(task: EvaluationTask) -> Plan:
     """A plan of two steps or more, of which the second can be timed."""
-    return task.plan if len(task.plan.steps) > 1 else task.teacher
+    return task.plan if len(task.plan.steps) > 1 else task.teacher or task.plan
 
 
 def table(results: EvaluationResults, is_image: bool = True) -> Table:
     """A line for each body. SSIM is explained to those who have images."""
-    headings = ("PSNR", "p5", "SSIM", "p5", *(["FD", "FD of float32"] if results.features else []))
+    of_tokens = any(body.tokens for body in results.bodies)
+    similar = () if of_tokens else ("SSIM", "p5")
+    headings = (*quality_heads(of_tokens), *similar, *(["FD", "FD of float32"] if results.features else []))
     rows = []
     for body in results.bodies:
         end, first = body.against_float, next(iter(body.distances), None)
-        psnr = f"{end.mean:.1f}", f"{end.p5:.1f}"
-        ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)
+        ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)[: len(similar)]
         distances = (f"{first.frechet:.3g}", f"{first.frechet_float:.3g}") if first else (NONE, NONE)
-        rows.append((body.body, *psnr, *ssim, *(distances if results.features else ())))
+        rows.append((body.body, *quality_cells(body), *ssim, *(distances if results.features else ())))
     return figures(f"{results.bundle}, {results.plan}", headings, rows, _caption(results, is_image))
 
 
 def _caption(results: EvaluationResults, is_image: bool) -> str:
     seeds = results.bodies[0].against_float.seeds
     text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
-    if is_image and results.bodies[0].against_float.ssim is None:
+    if results.bodies[0].tokens is not None:
+        text = f"{TOKENS} ({seeds} seeds)."
+    elif is_image and results.bodies[0].against_float.ssim is None:
         text += f" {NO_SSIM}"
     if results.features and results.bodies[0].distances:
         text += (

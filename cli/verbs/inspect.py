@@ -120,8 +120,6 @@ def _add_bodies(branch: Tree, contents: Contents | NetworkContents, lists_operat
 
 def _without_report(contents: Contents) -> str:
     """How a bundle gets one."""
-    if contents.vocabulary is not None:
-        return "reports are of continuous samples; the lines of the int8 bodies say how they were judged"
     if "float32" not in contents.bodies:
         return "int8 is judged against float32, in the bundle that this was packed from"
     if all(body.precision != "int8" for body in contents.bodies.values()):

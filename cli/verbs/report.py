@@ -5,6 +5,7 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
+from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report import ReportOptions, check, report
@@ -13,7 +14,7 @@ from fewstep.evaluation.report.measure import candidates_of
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Quality, Results
 from fewstep.evaluation.sampling_job import FLOAT
-from fewstep.evaluation.teacher import teacher_plan
+from fewstep.evaluation.teacher import teacher_of
 from fewstep.graph.needs import check_memory, duration
 from fewstep.lowering.bodies import int8_bodies, is_native, open_body
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
@@ -32,13 +33,14 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 def dry_run(options: ReportOptions) -> Outcome:
     plan, bundle = check(options), open_bundle(options.bundle)
     bodies, reference = int8_bodies(bundle), open_body(bundle, FLOAT, options.threads)
-    teacher, candidates = teacher_plan(reference, options.teacher, plan), candidates_of(bundle, bodies, options)
+    teacher, candidates = teacher_of(reference, options.teacher, plan), candidates_of(bundle, bodies, options)
     judged = {each.name: each.seeds for each in candidates}
     raced = (1 + sum(map(is_native, bodies.values()))) * len({step.network for step in plan.steps})
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     count = evaluations(plan, teacher, candidates, options)
-    seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher, rows)
+    doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
+    seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher or plan, rows)
     needed = needs(bundle, bodies, plan, options)
     check_memory(needed, options.bundle)
     warn_of_workers(options.workers, options.threads)
@@ -55,9 +57,9 @@ def dry_run(options: ReportOptions) -> Outcome:
         (
             headline(plan),
             f"would judge {', '.join(f'{name} on {seeds} seeds' for name, seeds in judged.items())}, "
-            f"against float32 along the same plan and the teacher, {teacher.name}",
+            f"against float32 along the same plan{f' and the teacher, {teacher.name}' if teacher else ''}",
             f"{count} evaluations of one sample, with both branches of guidance in one, take about "
-            f"{duration(seconds)} at float32's speed here{'' if options.teacher else ', if this teacher suffices'}",
+            f"{duration(seconds)} at float32's speed here{doubt}",
             f"timing takes {duration(timing)} more, on a machine that should do nothing else",
             f"would write {options.output or options.bundle / 'report'}",
             needed.said(options.bundle),
@@ -73,19 +75,19 @@ def table(results: Results) -> Table:
         (body, *_quality(qualities.get(body)), _coverage(results, body), decimal(size), *_speeds(results, body))
         for body, size in results.sizes.items()
     ]
+    of_tokens = any(quality.tokens for quality in results.qualities)
+    quality = TOKENS if of_tokens else "PSNR in dB, mean and 5th percentile, against float32 along the same plan"
     return figures(
         f"{results.bundle}, {results.plan}",
-        ("PSNR", "p5", "int8", "size", *(f"batch {race.batch}" for race in results.races)),
+        (*quality_heads(of_tokens), "int8", "size", *(f"batch {race.batch}" for race in results.races)),
         rows,
-        f"PSNR in dB, mean and 5th percentile, against float32 along the same plan ({judged}). int8: share of MACs. "
-        f"Batch: one call of the body with so many rows, times faster than float32.",
+        f"{quality} ({judged}). int8: share of MACs. Batch: one call of the body with so many rows, times faster than "
+        "float32.",
     )
 
 
 def _quality(quality: Quality | None) -> tuple[str, str]:
-    if quality is None:
-        return "", ""
-    return f"{quality.against_float.mean:.1f}", f"{quality.against_float.p5:.1f}"
+    return ("", "") if quality is None else quality_cells(quality)
 
 
 def _coverage(results: Results, body: str) -> str:

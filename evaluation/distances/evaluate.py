@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
+from fewstep.evaluation.distances.judged_tokens import judge_tokens
 from fewstep.evaluation.distances.references import References, open_references
 from fewstep.evaluation.distances.sample_sets import (
     Floats,
@@ -28,25 +29,36 @@ from fewstep.evaluation.distances.sample_sets import (
     sample_pairs,
 )
 from fewstep.evaluation.output import check_writable, write_whole
-from fewstep.evaluation.results import SCHEMA, BodyEvaluation, Distance, EvaluationResults, Features, encode
+from fewstep.evaluation.results import (
+    SCHEMA,
+    BodyEvaluation,
+    Distance,
+    EndQuality,
+    EvaluationResults,
+    Features,
+    TokenQuality,
+    encode,
+)
 from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
 from fewstep.evaluation.speed.machine import this_machine
-from fewstep.evaluation.teacher import CHECKED, checked_teacher, teacher_plan
+from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, describe
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, regroup
 from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.rollouts.row_by_row import body_by_rows
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import x_dtype
 from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened
 from fewstep.workers.options import SamplingOptions
@@ -72,8 +84,8 @@ class EvaluateOptions(SamplingOptions):
     seeds: Number of held-out seeds that are compared one by one.
     samples: Samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
-        the data.
-    data: An array of real samples (.npy, uint8, or float in model range), for a comparison with them as well.
+        the data. An extractor of tokens takes int64 ids.
+    data: An array of real samples (.npy, uint8, or float in model range, or ids), for a comparison with them as well.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
@@ -143,7 +155,7 @@ class EvaluationTask:
     by_rows: bool  # whether bodies see one row at a time
     bodies: Mapping[str, Body]  # that are evaluated; who samples opens them
     plan: Plan
-    teacher: Plan  # to begin with
+    teacher: Plan | None  # to begin with; None: tokens
     extractor: Extractor | None
     data: References | None
     rows: ConditionRecords | None  # of own conditions
@@ -152,7 +164,6 @@ class EvaluationTask:
 def open_task(options: EvaluateOptions) -> EvaluationTask:
     """Check everything that needs no other body than float32. UserError if it cannot be done."""
     bundle = open_bundle(options.bundle)
-    bundle.check_continuous("evaluate")
     names = _chosen(bundle, options.body)
     reference = open_body(bundle, FLOAT, options.threads)
     extractor, data = _open_features(bundle, options)
@@ -179,7 +190,7 @@ def open_task(options: EvaluateOptions) -> EvaluationTask:
         by_rows=by_rows,
         bodies={name: bundle.body(name) for name in names},
         plan=plan,
-        teacher=teacher_plan(reference, options.teacher, plan),
+        teacher=teacher_of(reference, options.teacher, plan),
         extractor=extractor,
         data=data,
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
@@ -202,13 +213,15 @@ def measure(
     job = sampling_job(task.bundle, task.bodies, task.by_rows)
     sampling = Sampling(job, {FLOAT: task.reference, **here}, workers)
     plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
-    sample = sampling.few_by_few
-    checked_plan = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
-    teacher = checked_plan.plan
-    counts = SeedCounts(options.seeds, options.taught, options.samples if extractor else 0)
+    sample, teacher = sampling.few_by_few, None
+    counts = SeedCounts(0, 0, options.samples if extractor else 0)  # of tokens: no single sample is compared
+    if task.teacher is not None:
+        teacher = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
+        counts = SeedCounts(options.seeds, options.taught, counts.featured)
     conditions = partial(_held_out, task)
-    plans = plan, teacher
+    plans = plan, teacher.plan if teacher else plan
     floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
+    ends = _ends(task, options, sampling, tallies, teacher, progress)
     sets = {}
     if extractor is not None:
         apart = features_apart(sampling, plan, options.samples, extractor, conditions, progress)
@@ -221,25 +234,47 @@ def measure(
         bundle=task.bundle.manifest.name,
         plan=plan.name,
         guidance=None if plan.guidance is None else describe(plan.guidance),
-        teacher=teacher.name,
-        float_against_teacher=floats.against_teacher.quality(f"float32, {teacher.name}"),
+        teacher=teacher.plan.name if teacher else None,
+        float_against_teacher=floats.against_teacher.quality(f"float32, {teacher.plan.name}") if teacher else None,
         bodies=tuple(
             BodyEvaluation(
                 body=name,
                 graphs=graph_files(task.bodies[name]),
                 engine=engine_of(task.bodies[name]),
-                against_float=tally.against_float.quality(f"float32, {plan.name}"),
-                against_teacher=tally.against_teacher.quality(f"float32, {teacher.name}"),
+                against_float=end,
+                against_teacher=taught,
                 distances=distances[name],
+                tokens=tokens,
             )
-            for name, tally in tallies.items()
+            for name, (end, taught, tokens) in ends.items()
         ),
         features=_described(extractor, floats),
         machine=this_machine(),
         command=options.command("evaluate"),
         seconds=perf_counter() - start,
-        teacher_check=checked_plan.check,
+        teacher_check=teacher.check if teacher else None,
     )
+
+
+def _ends(
+    task: EvaluationTask,
+    options: EvaluateOptions,
+    sampling: Sampling,
+    tallies: Mapping[str, Tally],
+    teacher: Teacher | None,
+    progress: Progress,
+) -> dict[str, tuple[EndQuality, EndQuality | None, TokenQuality | None]]:
+    """By body: its quality against float32, against the teacher, and of tokens."""
+    if teacher is None:
+        edges = {name: edges_of(task.bundle.manifest, name) for name in task.bodies}
+        own: Any = {name: (regroup(task.plan, each), options.seeds) for name, each in edges.items()}
+        judged = judge_tokens(sampling, own, task.rows, progress)
+        return {name: (end, None, tokens) for name, (end, tokens) in judged.items()}
+    labels = f"float32, {task.plan.name}", f"float32, {teacher.plan.name}"
+    return {
+        name: (tally.against_float.quality(labels[0]), tally.against_teacher.quality(labels[1]), None)
+        for name, tally in tallies.items()
+    }
 
 
 def _held_out(task: EvaluationTask, seeds: range) -> Mapping[str, NDArray[Any]]:
@@ -262,15 +297,16 @@ def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
 
 def _open_features(bundle: Bundle, options: EvaluateOptions) -> tuple[Extractor | None, References | None]:
     """What distances are measured with, and the data to compare with, opened before anything is sampled."""
-    shape = bundle.manifest.x_shape
-    extractor = None
+    manifest, extractor = bundle.manifest, None
+    shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
     if options.samples:
-        extractor = open_extractor(options.features or default_features(bundle.manifest), shape, options.threads)
+        name = options.features or default_features(manifest)
+        extractor = open_extractor(name, shape, options.threads, x_dtype(manifest))
     if options.data is None:
         return extractor, None
     if extractor is None:
         raise UserError("data without features", "name an extractor with --features, and samples with --samples")
-    return extractor, open_references(options.data, shape)
+    return extractor, open_references(options.data, shape, ids)
 
 
 def _described(extractor: Extractor | None, floats: Tally) -> Features | None:

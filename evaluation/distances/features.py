@@ -1,13 +1,14 @@
 """What turns samples into the features between which distances are taken: a named extractor, or an ONNX of one's own.
 
 An extractor has one input, float32 [batch, *x_shape] in model range [-1, 1], and gives [batch, D] under the name
-"features", or as its only output.
+"features", or as its only output. An extractor of tokens takes int64 ids, and decodes them itself.
 """
 
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 
 NONE = "none"
 OUTPUT = "features"
-NEEDS = "an extractor takes float32 [batch, *x_shape] and gives `features` [batch, D]"
+NEEDS = "an extractor takes float32 [batch, *x_shape], of tokens int64, and gives `features` [batch, D]"
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class Extractor:
     input: str
     output: str
 
-    def extract(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Samples [B, *x_shape], clamped to model range as a viewer sees them, to features [B, D]."""
-        clamped = np.ascontiguousarray(np.clip(samples, -1, 1), np.float32)
-        features = self.network({self.input: clamped})[self.output]
+    def extract(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """Samples [B, *x_shape], clamped to model range as a viewer sees them, or ids, to features [B, D]."""
+        taken = samples if samples.dtype == np.int64 else np.clip(samples, -1, 1).astype(np.float32)
+        features = self.network({self.input: np.ascontiguousarray(taken)})[self.output]
         if features.ndim != 2 or len(features) != len(samples):
             raise UserError(f"extractor {self.name} gave features of shape {list(features.shape)}", NEEDS)
         if not np.isfinite(features).all():
@@ -66,24 +67,26 @@ def default_features(manifest: Manifest) -> str:
     return next((each.name for each in NAMED if each.source == manifest.provenance.source), NONE)
 
 
-def open_extractor(features: str, x_shape: tuple[int, ...], threads: int = 0) -> Extractor | None:
+def open_extractor(
+    features: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32"
+) -> Extractor | None:
     """The extractor of that name, or in that file; None for "none". UserError if it does not take such samples."""
     if features == NONE:
         return None
     named = next((each for each in NAMED if each.name == features), None)
     if named is not None:
         with as_file(files(__package__) / "extractors" / named.file) as path:
-            return _open(path, named.name, x_shape, threads)
+            return _open(path, named.name, x_shape, threads, dtype)
     if not features.endswith(".onnx"):
         names = ", ".join([*(each.name for each in NAMED), NONE])
         raise UserError(f"unknown features {features!r}", f"give one of {names}, or the path of an .onnx extractor")
     if not Path(features).is_file():
         raise UserError(f"there is no extractor {features}", "check the path")
-    return _open(Path(features), Path(features).stem, x_shape, threads)
+    return _open(Path(features), Path(features).stem, x_shape, threads, dtype)
 
 
-def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int) -> Extractor:
-    """Open a graph and try it on two grey samples."""
+def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: str) -> Extractor:
+    """Open a graph and try it on two grey samples, or on two of the first id."""
     import onnx
 
     try:
@@ -99,7 +102,7 @@ def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int) -> Extr
     output = OUTPUT if OUTPUT in outputs else outputs[0]
     extractor = Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), network, inputs[0], output)
     try:
-        extractor.extract(np.zeros((2, *x_shape), np.float32))
+        extractor.extract(np.zeros((2, *x_shape), dtype))
     except UserError as error:
         shape = "x".join(map(str, x_shape))
         raise UserError(f"{path.name} extracts no features of samples of {shape}: {error.what}", NEEDS) from error

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +15,30 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class References:
-    """Samples [N, *x_shape] of a file, uint8 or float in model range; `name` is the file's own."""
+    """Samples [N, *x_shape] of a file, uint8 or float in model range, or ids; `name` is the file's own."""
 
     name: str
     array: NDArray[np.generic]
+    vocabulary: int | None = None  # ids of tokens
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def batches(self) -> Iterator[NDArray[np.floating]]:
-        """The samples in model range [-1, 1], in order."""
+    def batches(self) -> Iterator[NDArray[Any]]:
+        """The samples in model range [-1, 1], or their ids, in order."""
         for start in range(0, len(self.array), BATCH):
             part = self.array[start : start + BATCH]
+            if self.vocabulary is not None:
+                yield part.astype(np.int64)
+                continue
             yield part.astype(np.float32) / 127.5 - 1 if part.dtype == np.uint8 else part.astype(np.float32)
 
 
-def open_references(path: Path, x_shape: tuple[int, ...]) -> References:
-    """Open a .npy file without reading it. [N, H, W] serves for grey images [N, 1, H, W]."""
-    wanted = f"give a .npy of uint8, or of floats in [-1, 1], [N, {', '.join(map(str, x_shape))}]"
+def open_references(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> References:
+    """Open a .npy file without reading it. [N, H, W] serves for grey images [N, 1, H, W]. Ids of tokens
+    are read."""
+    holds = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
+    wanted = f"give a .npy of {holds}, [N, {', '.join(map(str, x_shape))}]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -43,9 +50,12 @@ def open_references(path: Path, x_shape: tuple[int, ...]) -> References:
         array = array.reshape(len(array), *x_shape)
     if array.shape[1:] != x_shape or len(array) < 2:
         raise UserError(f"{path} has the shape {list(array.shape)}", wanted)
-    if array.dtype != np.uint8:
+    if vocabulary is not None:
+        if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= vocabulary:
+            raise UserError(f"{path} holds other than ids", wanted)
+    elif array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating):
             raise UserError(f"{path} holds {array.dtype}", wanted)
         if float(np.abs(array[: min(len(array), BATCH)]).max()) > 1.001:
             raise UserError(f"{path} holds values outside [-1, 1]", wanted)
-    return References(path.stem, array)
+    return References(path.stem, array, vocabulary)

@@ -13,9 +13,11 @@ from fewstep.runtime.bundle.reading import Bundle
 ROOM = 2**23  # bytes of a page with its pictures and figures, which are seldom more
 
 
-def evaluations(plan: Plan, teacher: Plan, candidates: Sequence[Candidate], options: ReportOptions) -> int:
+def evaluations(plan: Plan, teacher: Plan | None, candidates: Sequence[Candidate], options: ReportOptions) -> int:
     """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
-    the first teacher suffices."""
+    the first teacher suffices. Tokens have no teacher; a body sees float32's states, and runs by itself."""
+    if teacher is None:
+        return 3 * len(plan.steps) * sum(each.seeds for each in candidates)
     steps, long, taught = len(plan.steps), len(teacher.steps), min(options.teacher_seeds, options.seeds)
     # a forced seed also runs both bodies under another condition
     judged = options.seeds + sum(each.seeds + 3 * each.forced_seeds for each in candidates)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from fewstep.evaluation import results
 from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
 from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
+from fewstep.evaluation.distances.judged_tokens import judge_tokens
 from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
@@ -32,7 +34,7 @@ from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_nativ
 from fewstep.lowering.targets import targets_by_name
 from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, regroup
 from fewstep.ranges import table
 from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -77,25 +79,31 @@ class Judged:
 
 def measure(
     options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
-) -> tuple[Results, Samples]:
-    """All figures of a bundle's report, and the samples behind them.
+) -> tuple[Results, Samples | None]:
+    """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
 
     `workers` of the caller sample in the place of the options' own, which end before bodies are timed.
     """
     start = perf_counter()
     judged = _opened(options)
     candidates = candidates_of(judged.bundle, judged.bodies, options, judged.plans)
-    teacher, judgements = _judgements(judged, candidates, options, progress, workers)
+    with opened(options.workers, options.dask, workers, options.threads) as hands:
+        sampling = _sampling(judged.reference, judged.bodies, options.threads, hands, judged.by_rows)
+        if judged.bundle.manifest.vocabulary:
+            qualities, teacher, judgements = _of_tokens(judged, candidates, sampling, progress), None, None
+        else:
+            teacher, judgements = _judgements(judged, candidates, options, sampling, progress)
+            qualities = [_quality(judged, each, judgements.bodies[each.name], options.threads) for each in candidates]
     bundle, plan, first = judged.bundle, judged.plan, next(iter(judged.bodies))
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
         plan=plan.name,
         guidance=None if plan.guidance is None else describe(plan.guidance),
-        teacher=teacher.plan.name,
+        teacher=teacher.plan.name if teacher else None,
         batch=BATCH,
-        float_against_teacher=judgements.float_against_teacher,
-        qualities=tuple(_quality(judged, each, judgements.bodies[each.name], options.threads) for each in candidates),
+        float_against_teacher=judgements.float_against_teacher if judgements else None,
+        qualities=tuple(qualities),
         covered=tuple(chain.from_iterable(covered(bundle, judged.prepared, *each) for each in judged.plans.items())),
         ranges=tuple(
             msgspec.structs.replace(ranges, network=name)
@@ -109,9 +117,11 @@ def measure(
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
         notes=(*notes(judged.bodies.values(), this_machine()), *_own_plans(judged.plans), *judged.left_out),
-        teacher_check=teacher.check,
+        teacher_check=teacher.check if teacher else None,
         unlike=judged_unlike(bundle, plan),
     )
+    if teacher is None or judgements is None:
+        return measured, None
     samples = Samples(
         teacher=judgements.teacher,
         reference=judgements.reference,
@@ -157,26 +167,35 @@ def _judgements(
     judged: Judged,
     candidates: Sequence[Candidate],
     options: ReportOptions,
+    sampling: Sampling,
     progress: Progress,
-    workers: Workers | None,
 ) -> tuple[Teacher, Judgements]:
     """The checked teacher, and every candidate's samples with the teacher's and float32's."""
-    manifest, rows = judged.bundle.manifest, judged.rows
+    manifest, rows, plan = judged.bundle.manifest, judged.rows, judged.plan
     taught = min(options.teacher_seeds, options.seeds)
-    with opened(options.workers, options.dask, workers, options.threads) as hands:
-        sampling = _sampling(judged.reference, judged.bodies, options.threads, hands, judged.by_rows)
-        checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
-        plan = judged.plan
-        teacher = checked_teacher(judged.reference, options.teacher, plan, checked, rows, progress, sample)
-        setting = Setting(
-            plan=plan,
-            teacher=teacher.plan,
-            teacher_seeds=taught,
-            seeds=options.seeds,
-            x_shape=manifest.x_shape,
-            conditions=lambda seeds: held_out_conditions(manifest.conditions, seeds, rows),
-        )
-        return teacher, judge(setting, candidates, sampling.answers, progress)
+    checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
+    teacher = checked_teacher(judged.reference, options.teacher, plan, checked, rows, progress, sample)
+    setting = Setting(
+        plan=plan,
+        teacher=teacher.plan,
+        teacher_seeds=taught,
+        seeds=options.seeds,
+        x_shape=manifest.x_shape,
+        conditions=lambda seeds: held_out_conditions(manifest.conditions, seeds, rows),
+    )
+    return teacher, judge(setting, candidates, sampling.answers, progress)
+
+
+def _of_tokens(
+    judged: Judged, candidates: Sequence[Candidate], sampling: Sampling, progress: Progress
+) -> list[Quality]:
+    """The quality of each body of a token denoiser."""
+    plans: Any = {each.name: (regroup(judged.plans[each.name], each.groups), each.seeds) for each in candidates}
+    return [
+        Quality(name, body.target, engine_of(body), end, None, (), plans[name][1], tokens=tokens)
+        for name, (end, tokens) in judge_tokens(sampling, plans, judged.rows, progress).items()
+        for body in [judged.bodies[name]]
+    ]
 
 
 def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads: int) -> Quality:

@@ -31,6 +31,7 @@ from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
+from fewstep.evaluation.report.tokens import tokens_section
 from fewstep.evaluation.report.trials import Trials, trials_section
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.report.worst import worst_section
@@ -42,23 +43,22 @@ from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 def page(
     results: Results,
-    samples: Samples,
+    samples: Samples | None,
     evaluation: EvaluationResults | None = None,
     maps: Sequence[ShownMap] = (),
     trials: Trials | None = None,
 ) -> bytes:
     """The whole document, UTF-8.
 
-    `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that they come from,
-    `trials` the samples by which calibration judged them.
+    `samples` None: tokens. `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that
+    they come from, `trials` the samples by which calibration judged them.
     """
     sections = [
         headline(results),
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
-        samples_section(samples),
-        end_section(results, is_image=samples.reference.ndim == 4),
+        *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
         *([] if evaluation is None else [distribution_section(evaluation)]),
-        steps_section(results),
+        *([steps_section(results)] if samples else [tokens_section(results.qualities), *_ranges(results)]),
         *filter(None, [joints_section(results), direction_section(results), worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
@@ -89,13 +89,13 @@ def headline(results: Results) -> Html:
     first = results.qualities[0]
     end = first.against_float
     covered = [each for each in results.covered if each.body == first.body]
-    cards = [
-        card(
-            "End PSNR, int8 against float32",
-            decibel(end.mean),
-            join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), f", {end.seeds} held-out seeds"]),
-        )
-    ]
+    seeds = f", {end.seeds} held-out seeds"
+    if (tokens := first.tokens) is not None:
+        same = join([percent(tokens.same), " are the same at the end", seeds])
+        cards = [card("Likeliest tokens that int8 changes", percent(tokens.disagreement, 2), same)]
+    else:
+        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), seeds])
+        cards = [card("End PSNR, int8 against float32", decibel(end.mean), rest)]
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
@@ -126,9 +126,7 @@ def steps_section(results: Results) -> Html:
         )
     ]
     parts += [_steps(quality) for quality in results.qualities]
-    for network in dict.fromkeys(each.network for each in results.ranges):
-        parts.append(_ranges(results, network))
-    return section("Step by step", *parts)
+    return section("Step by step", *parts, *_ranges(results))
 
 
 def _steps(quality: Quality) -> Html:
@@ -159,10 +157,14 @@ def _steps(quality: Quality) -> Html:
     return join([figure(drawn, caption), details("The same as a table", table(head, rows, text_columns=0))])
 
 
-def _ranges(results: Results, network: str) -> Html:
-    """How wide each activation's range is along lambda."""
-    ranges = [each for each in results.ranges if each.network == network]
-    steps = [step for step in results.qualities[0].steps if step.network == network]  # of the body of the ranges
+def _ranges(results: Results) -> list[Html]:
+    """How wide each activation's range is along lambda, network by network."""
+    return [_ranges_of(results, network) for network in dict.fromkeys(each.network for each in results.ranges)]
+
+
+def _ranges_of(results: Results, network: str) -> Html:
+    ranges, first = [each for each in results.ranges if each.network == network], results.qualities[0]  # whose they are
+    steps = [step for step in (first.tokens or first).steps if step.network == network]
     drawn = plots.heat_map(
         [said(network, each.activation) for each in ranges],
         [each.widths for each in ranges],

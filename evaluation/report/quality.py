@@ -33,9 +33,10 @@ def end_section(results: Results, is_image: bool = True) -> Html:
         [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
         text_columns=2,
     )
-    has_ssim = results.float_against_teacher.ssim is not None
-    rows: list[Sequence[Content]] = [[f"float32, {results.plan}", *_cells(results.float_against_teacher)]]
-    rows += [[f"{q.body}, {results.plan}", *_cells(q.against_teacher)] for q in results.qualities]
+    ends = [("float32", results.float_against_teacher), *((q.body, q.against_teacher) for q in results.qualities)]
+    known = [(name, end) for name, end in ends if end is not None]
+    has_ssim = any(end.ssim is not None for _, end in known)
+    rows: list[Sequence[Content]] = [[f"{name}, {results.plan}", *_cells(end)] for name, end in known]
     groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
     distribution = figure(
         Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
@@ -60,15 +61,16 @@ def end_section(results: Results, is_image: bool = True) -> Html:
 
 def _statistics(qualities: Sequence[Quality]) -> list[Html]:
     """Moments and spectrum of int8 samples, compared with float32 samples."""
+    drifts = [(q.body, q.against_float.drift) for q in qualities if q.against_float.drift is not None]
     rows: list[Sequence[Content]] = [
         [
-            q.body,
-            plain(q.against_float.drift.mean, 4),
-            percent(q.against_float.drift.energy),
-            percent(q.against_float.drift.detail),
-            percent(q.against_float.drift.saturation, 2),
+            body,
+            plain(drift.mean, 4),
+            percent(drift.energy),
+            percent(drift.detail),
+            percent(drift.saturation, 2),
         ]
-        for q in qualities
+        for body, drift in drifts
     ]
     head = ["statistics of int8 against float32", "shift of the mean", "energy", "detail", "saturation"]
     parts = [
@@ -80,17 +82,17 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
         ),
     ]
     channels: list[Sequence[Content]] = [
-        [f"{q.body}, channel {number}", plain(channel.mean, 4), percent(channel.std)]
-        for q in qualities
-        for number, channel in enumerate(q.against_float.drift.channels)
+        [f"{body}, channel {number}", plain(channel.mean, 4), percent(channel.std)]
+        for body, drift in drifts
+        for number, channel in enumerate(drift.channels)
     ]
     if len(channels) > len(qualities):
         parts.append(details("Channel by channel", table(["", "shift of the mean", "standard deviation"], channels)))
     bands = [(number + 0.5) / BANDS for number in range(BANDS)]
     curves = [
-        Series(q.body, bands, [100 * ratio for ratio in q.against_float.drift.spectrum], index)
-        for index, q in enumerate(qualities)
-        if q.against_float.drift.spectrum
+        Series(body, bands, [100 * ratio for ratio in drift.spectrum], index)
+        for index, (body, drift) in enumerate(drifts)
+        if drift.spectrum
     ]
     if curves:
         drawn = plots.line_plot(curves, "frequency, 1 is Nyquist: from coarse to fine", "energy, % of float32")

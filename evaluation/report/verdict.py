@@ -38,7 +38,7 @@ def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:
     """One sentence for each body whose samples differ visibly from float32's."""
     for body in bodies:
         end = body.against_float
-        if not end.mean >= LEAST_PSNR:  # a NaN is no quality either
+        if body.tokens is None and not end.mean >= LEAST_PSNR:  # a NaN is no quality either
             yield only(body.body, end.mean)
 
 

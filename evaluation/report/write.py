@@ -20,7 +20,7 @@ from fewstep.evaluation.report.page import page
 from fewstep.evaluation.report.precision import ShownMap, shown_maps
 from fewstep.evaluation.report.trials import shown_trials
 from fewstep.evaluation.results import EvaluationResults, Results
-from fewstep.evaluation.teacher import teacher_plan
+from fewstep.evaluation.teacher import teacher_of
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.lowering.bodies import int8_bodies, open_body
@@ -46,7 +46,6 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     `workers` of the caller sample in the place of those that the options name.
     """
     bundle = open_bundle(options.bundle)
-    bundle.check_continuous("report")
     before = bundle.manifest
     check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
     kept = _kept(bundle, options)
@@ -147,7 +146,7 @@ def check(options: ReportOptions) -> Plan:
     body = next(iter(bodies.values()))
     reference = open_body(bundle, "float32", options.threads)
     plan = judged_plan(reference, body, options.plan, options.guidance)
-    teacher_plan(reference, options.teacher, plan)
+    teacher_of(reference, options.teacher, plan)
     if options.output is not None:
         check_writable(options.output)
         return plan

@@ -94,7 +94,6 @@ def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     if options.bundle is None:
         raise UserError("there is nothing to time", "export and calibrate a bundle first")
     bundle = open_bundle(options.bundle)
-    bundle.check_continuous("bench")
     names = contenders_here(bundle)
     samplers = {name: open_body(bundle, name, options.threads) for name in names}
     elsewhere = list(_elsewhere(bundle, options.backend))

@@ -27,7 +27,7 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
         bundle="policy",
         plan="ddim:4",
         features=None,
-        bodies=[SimpleNamespace(body="int8", against_float=end, distances=())],
+        bodies=[SimpleNamespace(body="int8", against_float=end, distances=(), tokens=None)],
     )
     shown = str(table(results).caption), str(table(results, is_image=False).caption)
     assert ["No SSIM" in caption for caption in shown] == [True, False]

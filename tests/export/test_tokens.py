@@ -243,7 +243,7 @@ def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
         trace(Coded(), spec(vocabulary=Vocabulary(20, 16)))
 
 
-@pytest.mark.parametrize("verb", ["report", "evaluate", "bench", "choose", "fit", "build"])
+@pytest.mark.parametrize("verb", ["choose", "fit", "build"])
 def test_verbs_of_continuous_samples_say_so(verb, bundle, capsys):
     more = {"fit": ["--steps", "4"]}
     assert main([verb, str(bundle), *more.get(verb, [])]) == 1
