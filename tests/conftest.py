@@ -1,7 +1,11 @@
 """A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
 
+import gc
 import hashlib
 import os
+import sys
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -23,16 +27,31 @@ from fewstep.runtime.bundle.manifest import (
     TensorEntry,
 )
 
+EXPORTED = {"exported_fashion_mnist", "layers_of_experts", "unet"}  # fixtures of the session
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
+
+
+def pytest_configure() -> None:
+    """The processes of all tests share compiled modules, in a folder apart, also where none may lie beside sources."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live to the end: the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n 2 --dist loadgroup` a file's tests share a process, and so what they prepare; those of one family
-    of denoisers do wherever they stand, since it is exported once."""
+    """With `pytest -n 2 --dist loadgroup` a file's tests share a process, and so what they prepare. What is exported
+    once for several files, or for the tests of one family of denoisers, brings all of these into one process."""
+    shared = {item.path: name for item in items for name in EXPORTED.intersection(getattr(item, "fixturenames", ()))}
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_family(item) or item.nodeid.partition("::")[0]))
+            file = shared.get(item.path) or item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(_family(item) or file))
 
 
 def _family(item: pytest.Item) -> str | None:
@@ -167,7 +186,23 @@ def exported_fashion_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `tests.bundle_of_experts`, exported once; copy it before changing it."""
+    pytest.importorskip("torch")
+    from tests.bundle_of_experts import export_layers
+
+    return export_layers(tmp_path_factory.mktemp("experts"))
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Cache folders that nobody has made yet, one a test: `mktemp` would read all that there are, at each test."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What fewstep keeps for its user goes to a folder of the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(next(caches)))

@@ -88,8 +88,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture
-def written() -> Iterator[list[str]]:
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What Python opened for writing, or changed, in a test. An audit hook stays, and then watches nothing."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     sys.addaudithook(_hook)
     _written.clear()
     _watching.append(Path())

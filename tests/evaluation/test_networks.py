@@ -1,5 +1,6 @@
 """Verbs that judge and time, on a bundle of two networks."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,14 +30,13 @@ from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit
 from fewstep.runtime.loading import load
-from tests.bundle_of_experts import export_layers
 
 BODIES = ("float32", "int8-cpu-x86")
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = export_layers(tmp_path_factory.mktemp("experts"))
+def bundle(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(layers_of_experts, tmp_path_factory.mktemp("experts") / "bundle")
     calibrate(CalibrateOptions(path, "ddim:6", target=("cpu-x86",), trajectories=8))
     return path
 

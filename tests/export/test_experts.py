@@ -1,6 +1,7 @@
 """Networks for an interval of lambda: exported, run and calibrated as one bundle."""
 
 import json
+import shutil
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -24,7 +25,7 @@ from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
-from tests.bundle_of_experts import EDGE, LAYERS, export_layers
+from tests.bundle_of_experts import EDGE, LAYERS
 
 GAUSSIANS = '''
 """Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
@@ -91,9 +92,9 @@ def _fails(*_: object) -> None:
 
 
 def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    layers_of_experts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bundle = export_layers(tmp_path)
+    bundle = shutil.copytree(layers_of_experts, tmp_path / "bundle")
     options, before = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8), open_bundle(bundle)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="the second fails"):
         answers = iter([calibrating.added])

@@ -147,28 +147,21 @@ def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
 
 
 def law_of_chances(chances):
-    """`law` where each step has a chance of its own: position by position, a state's mass spreads over all subsets."""
-    mass = np.zeros((V + 1) ** L)
-    mass[-1] = 1.0
+    """`law` where each step has a chance of its own. What comes of a state is a product over positions."""
     known = np.array(list(product(range(V + 1), repeat=L)))
-    powers = (V + 1) ** np.arange(L - 1, -1, -1)
+    is_open = known[..., None] == V
+    stays, reveals = np.eye(V + 1), np.insert(conditionals(), V, 0.0, axis=2)
+    mass = np.zeros(len(known))
+    mass[-1] = 1.0
     for chance in chances:
-        after = np.zeros_like(mass)
-        for place in np.flatnonzero(mass):
-            reached = {int(place): mass[place]}
-            for i in np.flatnonzero(known[place] == V):
-                spread: dict = {}
-                for state, weight in reached.items():
-                    spread[state] = spread.get(state, 0.0) + weight * (1 - chance)
-                    for token, share in enumerate(conditionals()[place, i]):
-                        to = state + (token - V) * int(powers[i])
-                        spread[to] = spread.get(to, 0.0) + weight * chance * share
-                reached = spread
-            for state, weight in reached.items():
-                after[state] += weight
-        mass = after
-    finished = {tuple(ids): mass[place] for place, ids in enumerate(known)}
-    return np.array([finished[tuple(state)] for state in STATES])
+        each = np.where(is_open, chance * reveals + (1 - chance) * stays[V], stays[known])
+        first, last = (np.einsum("sa,sb,sc->sabc", *half).reshape(len(known), -1) for half in halves(each))
+        mass = ((mass[:, None] * first).T @ last).ravel()
+    return mass[np.all(known < V, axis=1)]
+
+
+def halves(each):
+    return [each[:, i] for i in range(L // 2)], [each[:, i] for i in range(L // 2, L)]
 
 
 def calls(plan, seeds, **settings):

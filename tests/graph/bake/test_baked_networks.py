@@ -1,5 +1,6 @@
 """A bundle of several networks in one file: the samples of the runtime."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.runtime.loading import load
-from tests.bundle_of_experts import EDGE, export_layers
+from tests.bundle_of_experts import EDGE
 from tests.export.test_experts import GAUSSIANS
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = export_layers(tmp_path_factory.mktemp("experts"))
+def calibrated(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = shutil.copytree(layers_of_experts, tmp_path_factory.mktemp("experts") / "bundle")
     calibrate(CalibrateOptions(bundle, "dpmpp_2m:6", target=("cpu-x86",), trajectories=4))
     return bundle
 
