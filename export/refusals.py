@@ -22,7 +22,7 @@ NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
 IN_GENERAL = "make forward free of branches and loops on values, and of a fixed batch"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
-IN_PAIRS = "compute with real and imaginary part, as docs/speech.md does"
+IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 
 @dataclass

@@ -104,7 +104,7 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
     if not isinstance(output, torch.Tensor):
         raise UserError(f"{module_name(module)} returned {type(output).__name__}, not a tensor", fix)
     if output.is_complex():
-        fix = "return torch.view_as_real of it with both parts along the channels, as docs/speech.md does"
+        fix = "return torch.view_as_real of it with both parts along the channels, as docs/restoration.md does"
     if output.dtype != torch.float32:
         raise UserError(f"{module_name(module)} returned {output.dtype}, not torch.float32", fix)
     if output.shape != (len(output), *spec.output_shape):

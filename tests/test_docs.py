@@ -95,7 +95,7 @@ def test_every_mark_says_why() -> None:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md, of
-    docs/restoration.md, of docs/chunks.md, of docs/export/outputs.md and of docs/tokens.md; the policy of
+    docs/restoration.md, of docs/chunks.md, of docs/export/spec.md and of docs/tokens.md; the policy of
     docs/policies.md; a condition file.
 
     The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
@@ -108,7 +108,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "restore.py").write_text(restorer)
     causal = next(block.text for block in blocks(ROOT / "docs/chunks.md") if block.kind == "python")
     (folder / "causal.py").write_text(causal)
-    seeing = next(block.text for block in blocks(ROOT / "docs/export/outputs.md") if block.kind == "python")
+    seeing = next(block.text for block in blocks(ROOT / "docs/export/spec.md") if "class Seeing" in block.text)
     (folder / "seeing.py").write_text(seeing)
     speaker = next(block.text for block in blocks(ROOT / "docs/tokens.md") if block.kind == "python")
     (folder / "speaker.py").write_text(speaker)

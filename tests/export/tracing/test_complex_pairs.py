@@ -20,7 +20,7 @@ from tests.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verify
 
-SPEECH = Path(__file__).parents[3] / "docs/speech.md"
+SPEECH = Path(__file__).parents[3] / "docs/restoration.md"
 
 
 class Moving(Tiny):
@@ -83,7 +83,7 @@ def test_what_has_no_form_says_that_it_is_complex(network: Tiny, said: str) -> N
     with pytest.raises(UserError) as failure:
         made.trace()
     assert said in failure.value.what and "has no ONNX form (test_complex_pairs.py:" in failure.value.what
-    assert "docs/speech.md" in failure.value.fix
+    assert "docs/restoration.md" in failure.value.fix
 
 
 def test_a_complex_output_says_what_to_return() -> None:
