@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from simulator import RATE
-from table import markdown
+from table import PAGE, markdown, with_part
 
 from fewstep.control import PolicyRunner, SequenceRequest, sample_sequences
 from fewstep.control.statistics import quantiles
@@ -34,7 +34,6 @@ from rollouts import LIMITS
 ALIKE = "float32, Mish as in int8"
 # Calls before the next contender's: the first finds a cold cache.
 TURNS = {"int8": 500, "float32": 100, ALIKE: 100, "torch": 25}
-LATENCY = "latency.md"  # in WORK
 STEPS = (1, 2, 4)
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 over int8's")
@@ -172,6 +171,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--threads", type=int, default=1, help="of a call")
     parser.add_argument("--weights", type=Path, help="compare with torch; a device has none")
+    parser.add_argument("--page", action="store_true", help="put the result into docs/measured/policy.md")
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
@@ -189,7 +189,8 @@ def main() -> None:
         calls |= {("torch", steps): torch_call(given.weights, steps, given.threads) for steps in STEPS}
     table = markdown(race(calls, given.work, given.calls), HEAD)
     print(table)
-    (given.work / LATENCY).write_text(f"{said}\n\n{table}\n")
+    if given.page:
+        PAGE.write_text(with_part(PAGE.read_text(), "benchmarks/policy/latency.py", f"{said}\n\n{table}"))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
-each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md,
-and WORK/rows.json for policy_page.py: all whole blocks that there are, written again after each block of episodes.
+each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md:
+all whole blocks that there are, written again after each block of episodes. `--page` puts it into docs/measured.
 The verdicts that the repository has count from the start, and `--keep` adds those of WORK to them.
 """
 
@@ -19,12 +19,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import numpy as np
 from closed_loop import deviation, rows, watch
 from kept import keep, read
 from simulator import KNOCKED, RATE, TASKS
-from table import Verdicts, markdown, row
+from table import HEAD, PAGE, Verdicts, markdown, row, with_part
 from verdicts import Contender, Ledger
 
 from fewstep.calibration.calibrate import calibrate
@@ -42,14 +41,8 @@ FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
 WARM = 0.5  # strength
 BLOCK = 20  # episodes of each task that all contenders run before any runs more
-ROWS_FILE, DEVIATION, VERDICTS = "rows.json", ".deviation", "verdicts"
-
-
-class Rows(msgspec.Struct, frozen=True):
-    """The table's lines, as text, and the name of the bundle in WORK."""
-
-    bundle: str
-    lines: list[tuple[str, ...]]
+DEVIATION, VERDICTS = ".deviation", "verdicts"
+TICKS = HEAD.index("ticks")  # the first column that is no success
 
 
 def contenders(weights: str, quick: bool) -> list[Contender]:
@@ -139,6 +132,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
     parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
     parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/measured/policy.md")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
@@ -164,7 +158,9 @@ def main() -> None:
             else:
                 ledger = Ledger(given.work / VERDICTS, contender, bodies[contender.precision], known)
                 run(contender, samplers[contender.precision], episodes, ledger, print)
-        write(given.work, bundle, rivals, kept)
+        lines = write(given.work, bundle, rivals, kept)
+    if given.page:
+        PAGE.write_text(page(PAGE.read_text(), lines, far_apart(bundle)))
     if given.keep:
         keep((each, verdicts_of(given.work, each, kept)) for each in rivals)
 
@@ -196,8 +192,8 @@ def write(
     bundle: Path,
     rivals: Sequence[Contender],
     kept: Mapping[str, Verdicts] = MappingProxyType({}),
-) -> None:
-    """The table of all whole blocks so far. The first policy is the reference."""
+) -> list[tuple[str, ...]]:
+    """The table of all whole blocks so far, and its lines. The first policy is the reference."""
     reference, lines = None, []
     for contender in rivals:
         verdicts = in_whole_blocks(verdicts_of(work, contender, kept), tasks_of(contender))
@@ -206,10 +202,25 @@ def write(
             lines.append(row(contender, verdicts, reference if policy else None))
         if policy and reference is None:
             reference = verdicts
-    (work / ROWS_FILE).write_bytes(msgspec.json.encode(Rows(bundle.name, lines)))
+    (work / "table.md").write_text(f"{markdown(lines)}\n\n{far_apart(bundle)}\n")
+    return lines
+
+
+def far_apart(bundle: Path) -> str:
+    """How far int8's actions are from float32's, in words."""
     rms, p99 = bundle.with_suffix(DEVIATION).read_text().split()
-    note = f"Actions of int8 are {rms} from those of float32 (root mean square), {p99} in one of 100 sequences.\n"
-    (work / "table.md").write_text(f"{markdown(lines)}\n\n{note}")
+    return (
+        f"Asked alike, int8 and float32 give actions that differ by {rms} in the root mean square. In one of 100\n"
+        f"sequences an action differs by more than {p99}."
+    )
+
+
+def page(text: str, lines: Sequence[tuple[str, ...]], note: str) -> str:
+    """The page with successes and motion between its marks."""
+    success = markdown([line[:TICKS] for line in lines], HEAD[:TICKS])
+    motion = markdown([(line[0], *line[TICKS:]) for line in lines], (HEAD[0], *HEAD[TICKS:]))
+    text = with_part(text, "benchmarks/policy/run.py, success", f"{success}\n\n{note}")
+    return with_part(text, "benchmarks/policy/run.py, motion", motion)
 
 
 if __name__ == "__main__":

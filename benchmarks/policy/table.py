@@ -1,6 +1,8 @@
 """The table of contenders: success with intervals, differences on the same episodes, routes, and seams."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from experts import ROUTES, WALL
@@ -8,7 +10,12 @@ from intervals import Paired, wilson
 from simulator import TASKS
 from verdicts import Contender, Episode, Verdict
 
+sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`, where a script of this folder runs as a file
+from benchmarks.markdown import table
+from benchmarks.markdown import with_part as with_part
+
 Verdicts = Mapping[Episode, Verdict]
+PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
 HEAD = (
     "who",
     "episodes",
@@ -52,8 +59,7 @@ def paired(verdicts: Verdicts, reference: Verdicts) -> Paired:
 
 
 def markdown(rows: Sequence[Sequence[str]], head: Sequence[str] = HEAD) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(head, rows)
 
 
 def _task(task: str, verdicts: Sequence[Verdict]) -> str:

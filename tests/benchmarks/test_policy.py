@@ -314,26 +314,15 @@ def test_training_asks_for_the_actions_that_are_not_decided(recipe: ModuleType, 
     assert set(delays) == set(range(9)) and 0.4 < np.mean(np.array(delays) == 0) < 0.6
 
 
-def test_the_page_is_made_of_the_files_that_runs_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_page_has_each_figure_in_one_of_two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    import policy_page as page
+    import run
     import table
 
-    work, training = tmp_path / "work", tmp_path / "training"
-    work.mkdir()
-    training.mkdir()
     lines = [tuple(f"{who} {column}" for column in table.HEAD) for who in ("experts", "policy")]
-    (work / "rows.json").write_bytes(msgspec.json.encode(page.Rows("policy-1234", lines)))
-    (work / "policy-1234.deviation").write_text("0.0123 0.0456\n")
-    (training / "policy.safetensors").write_bytes(b"weights")
-    (training / "loss.csv").write_text("step,loss\n50,1.0\n9,0.0314\n")
-    text = page.page(work, training)
-    assert "took 9 of 3000 steps and ended at a loss of 0.0314" in " ".join(text.split())
-    assert "0.0123" in text and "0.0456" in text and "Latency" not in text
-    cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy") for cell in line.split("|")]
-    assert sorted({*cells} - {""}) == sorted(lines[1])  # each figure stands in one of the two tables
-    (work / "latency.md").write_text("- 48000 ticks\n")
-    assert page.page(work, training).rstrip().endswith("## Latency\n\n- 48000 ticks")
+    text = run.page(run.PAGE.read_text(), lines, "They differ by 0.0123.")
+    cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy ") for cell in line.split("|")]
+    assert sorted({*cells} - {""}) == sorted(lines[1]) and "They differ by 0.0123." in text
 
 
 def test_episodes_are_counted_from_the_first_seed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,8 +351,7 @@ def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
             ledger.add(verdicts.Verdict(task, seed, None if seed == unsolved else 9))
         ledger.add(verdicts.Verdict("push", 99, 9))  # of a block that was stopped
     (tmp_path / "policy-1234.deviation").write_text("0.0123 0.0456\n")
-    run.write(tmp_path, tmp_path / "policy-1234", rivals)
-    lines = msgspec.json.decode((tmp_path / run.ROWS_FILE).read_bytes(), type=run.Rows).lines
+    lines = run.write(tmp_path, tmp_path / "policy-1234", rivals)
     assert [line[:3] for line in lines] == [(policy.name, "20", "75.0"), (other.name, "25", "80.0")]
     pairs = [line[table.HEAD.index("less reference (pairs, differ, at least, p)")] for line in lines]
     assert pairs[0] == "" and pairs[1].startswith("+0.0 (20, 50.0 %,")
