@@ -84,12 +84,7 @@ def sample_of(plan: Plan, states: Sequence[StepState]) -> Array:
 
 def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
     """A plan's samples of a block."""
-    return sample_by(block.network(sampler, plan), plan, block)
-
-
-def sample_by(network: StepNetwork, plan: Plan, block: Block) -> Array:
-    """A plan's samples of a block, by a network that is open."""
-    return sample_of(plan, run(plan, block, network))
+    return sample_of(plan, run(plan, block, block.network(sampler, plan)))
 
 
 def with_other_times(plan: Plan, times: Iterable[float]) -> Plan:

@@ -9,7 +9,7 @@ from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.gate import former_fit
 from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.search import FIRST_BLOCKS, HISTORY, KINDS
+from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import SHARES, WEIGHTS
@@ -34,10 +34,8 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task, options)) // steps)
-    trade = 0
-    if options.method == "end":
-        trade = choices + seeds + choices + len(SHARES) * choices  # where it begins, and the energy
-    if options.method == "end" and task.extractor is not None:
+    trade = choices + seeds + choices + len(SHARES) * choices  # where it begins, and the energy
+    if task.extractor is not None:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
@@ -47,8 +45,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
     """The most free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
-    kinds = KINDS[options.method]
-    own = ("times" in kinds) + ("lean" in kinds and task.guidance is not None)
+    own = 1 + (task.guidance is not None)  # its time, and its guidance weight
     return [own + min(i + 2, HISTORY + 1) + given for i in range(options.steps)]
 
 

@@ -39,7 +39,7 @@ class FitResult:
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
     over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
-    trade: None for methods other than `end`, and where nothing gained.
+    trade: None where nothing gained.
     sets: FD on the judge seeds; None without an extractor.
     span_psnr: the PSNR in dB of the best combination of the fitted plan's predictions, chosen for each sample by itself
         (`judgement.span_psnr`). No coefficients reach more. It is taken on the first of the judge seeds.
@@ -103,7 +103,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     *_, best = search(task, options, progress)  # the last numbers are the best
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
-    fitted = Fitted(nominal.name, task.body, task.graph, provenance.source_sha256, options.method)
+    fitted = Fitted(nominal.name, task.body, task.graph, provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
     is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
     check = gate.check_against(plan_of(best.numbers)) if is_checked else gate.before

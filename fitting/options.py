@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.errors import UserError
@@ -18,7 +17,6 @@ class FitOptions(SamplingOptions):
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
     steps: Evaluations of the plan.
     plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
-    method: The numbers that are fitted: end, all of them; rows, the coefficients alone. See docs/fitting.md.
     precision: Precision of the body: float32, int8, or on a GPU float16.
     backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
         tensorrt-rtx, qnn.
@@ -37,7 +35,6 @@ class FitOptions(SamplingOptions):
     bundle: Path
     steps: int = 6
     plan: str = ""
-    method: Literal["end", "rows"] = "end"
     precision: str = "float32"
     backend: str = "onnxruntime"
     guidance: float | None = None
@@ -58,8 +55,7 @@ class FitOptions(SamplingOptions):
             if not BLOCK <= getattr(self, name) <= len(most):
                 fix = f"give {BLOCK} to {len(most)}"
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
-        least = 0 if self.method == "end" else 1
-        if self.iterations < least:
-            raise UserError(f"--iterations is {self.iterations}", f"give at least {least}")
+        if self.iterations < 0:
+            raise UserError(f"--iterations is {self.iterations}", "give at least 0")
         if self.output is not None and self.output.suffix != ".json":
             raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, sample, sample_by
+from fewstep.fitting.blocks import Block, sample
 from fewstep.fitting.free import Number
 from fewstep.fitting.jacobian import Jacobian
-from fewstep.fitting.memory import ArrayMemory, rollout_key, with_first_stored
+from fewstep.fitting.memory import ArrayMemory, rollout_key
 from fewstep.fitting.recurrence import Recurrence
 from fewstep.fitting.tangents import jacobian
 from fewstep.plans.errors import UserError
@@ -60,8 +60,8 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers, firsts = open_samplers(self.bundle.folder(), self.precision, self.backend, threads), ArrayMemory()
-        return lambda item: _rolled(*samplers, firsts, item)
+        samplers = open_samplers(self.bundle.folder(), self.precision, self.backend, threads)
+        return lambda item: _rolled(*samplers, item)
 
 
 def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tuple[Sampler, Sampler]:
@@ -74,14 +74,13 @@ def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tup
 @dataclass(frozen=True)
 class Rollouts:
     """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
-    their place, if there are some. `memory` holds samples of the body, `firsts` first evaluations of this process."""
+    their place, if there are some. `memory` holds samples of the body."""
 
     sampler: Sampler
     reference: Sampler
     job: RolloutJob | None = None
     workers: Workers | None = None
     memory: ArrayMemory = field(default_factory=ArrayMemory)
-    firsts: ArrayMemory = field(default_factory=ArrayMemory)
 
     def samples(self, plan: Plan, blocks: Sequence[Block], of_teacher: bool = False) -> Iterator[Array]:
         """Samples [seeds, *x_shape] of each block; UserError where they are not finite."""
@@ -112,17 +111,17 @@ class Rollouts:
         """The results of items, in their order. What the memory holds is not sampled again."""
         keyed = [(item, _key(item)) for item in items]
         stored = [None if key is None else self.memory.get(key) for _, key in keyed]
-        fresh = self._fresh([item for (item, _), arrays in zip(keyed, stored, strict=True) if arrays is None])
-        for (_, key), arrays in zip(keyed, stored, strict=True):
-            result = next(fresh) if arrays is None else arrays[0]
+        fresh = self._fresh([item for (item, _), array in zip(keyed, stored, strict=True) if array is None])
+        for (_, key), array in zip(keyed, stored, strict=True):
+            result = next(fresh) if array is None else array
             if key is not None and isinstance(result, np.ndarray):
-                self.memory.put(key, [result])
+                self.memory.put(key, result)
             yield result
 
     def _fresh(self, items: Sequence[Item]) -> Iterator[Result]:
         if self.workers is not None and self.job is not None:
             return in_order(self.job, items, self.workers)
-        return (_rolled(self.sampler, self.reference, self.firsts, item) for item in items)
+        return (_rolled(self.sampler, self.reference, item) for item in items)
 
 
 def _key(item: Item) -> bytes | None:
@@ -130,15 +129,12 @@ def _key(item: Item) -> bytes | None:
     return rollout_key(item.plan, item.block) if isinstance(item, RolloutItem) and not item.of_teacher else None
 
 
-def _rolled(sampler: Sampler, reference: Sampler, firsts: ArrayMemory, item: Item) -> Result:
+def _rolled(sampler: Sampler, reference: Sampler, item: Item) -> Result:
     """The result of an item. An error is a result, too: it must not end the other items."""
     try:
         if isinstance(item, JacobianItem):
-            return jacobian(sampler, item.numbers, item.free, item.block, firsts)
-        if item.of_teacher:
-            return sample(reference, item.plan, item.block)
-        network = with_first_stored(item.block.network(sampler, item.plan), item.block, firsts)
-        return sample_by(network, item.plan, item.block)
+            return jacobian(sampler, item.numbers, item.free, item.block)
+        return sample(reference if item.of_teacher else sampler, item.plan, item.block)
     except UserError as error:
         return error
 

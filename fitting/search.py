@@ -24,7 +24,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 HISTORY = 3  # predictions that a row reads
 FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
-KINDS: dict[str, tuple[Kind, ...]] = {"end": ("rows", "times", "lean"), "rows": ("rows",)}
+KINDS: tuple[Kind, ...] = ("rows", "times", "lean")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SearchedNumbers:
 
     nominal: the plan without fitted numbers that gains are over.
     done: how many steps gained, also before an interruption.
-    trade: the last step of the method `end`; None before it, and for other methods.
+    trade: the last step; None before it.
     """
 
     numbers: Recurrence
@@ -63,14 +63,13 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
     start = starts.fitted[0] if starts.is_asked else best_start(rolled, (nominal, *starts.fitted), blocks, progress)
     nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
     origin = recurrence_of(start, HISTORY)
-    kinds = KINDS[options.method]
-    if not is_continuous(task.sampler, origin.nominal, seeds.fit[0]):
-        kinds = tuple(kind for kind in kinds if kind != "times")
+    takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
+    kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
     free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
     first = SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
     for best in _refined(task, options, first, progress):
         yield best
-    if options.method == "end" and (best.done > 0 or options.iterations == 0):
+    if best.done > 0 or options.iterations == 0:
         work = Refinement(rolled, best.numbers, free, seeds, nominal_psnr, partial(_columns, rolled, free, progress))
         numbers, trade = Trader(work, task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
@@ -108,7 +107,7 @@ def checkpoint_of_search(task: FitTask, options: FitOptions, result: SearchedNum
         encode(result.origin.nominal),
         encode(result.nominal),
         encode(task.teacher),
-        repr((options.method, KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
+        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
         *(digest(block) for block in (*result.seeds.fit, *result.seeds.selection)),
     )
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fewstep.fitting.blocks import Block, flat, run, sample_of, with_other_times
 from fewstep.fitting.free import Number, moved
 from fewstep.fitting.jacobian import Jacobian
-from fewstep.fitting.memory import ArrayMemory, with_first_stored
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import StepNetwork, StepState, combine, see
@@ -31,10 +30,8 @@ NUDGE = 1e-2  # of x, in its root mean square: the length of a difference
 NOTHING = 1e-30  # a length that is none
 
 
-def jacobian(
-    sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block, firsts: ArrayMemory | None = None
-) -> Jacobian:
-    """The columns of all free numbers on one block. `firsts` holds first evaluations."""
+def jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Jacobian:
+    """The columns of all free numbers on one block."""
     plan, count = plan_of(numbers), numbers.steps
     nudged = numbers.times.copy()
     for number in free:
@@ -44,8 +41,6 @@ def jacobian(
     leaned = plan_of(moved(numbers, leans, np.array([number.size for number in leans])))
     both = with_other_times(plan, nudged)
     network = block.network(sampler, both)
-    if firsts is not None:
-        network = with_first_stored(network, block, firsts)
     states = run(plan, block, network)
     seeds, base = len(block.seeds), sample_of(plan, states)
     of_x = np.zeros((seeds, len(free), base[0].size))
