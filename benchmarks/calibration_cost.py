@@ -1,14 +1,13 @@
 """What calibrating costs beside onnxruntime's percentile calibration: `python -m benchmarks.calibration_cost`.
 
-    python -m benchmarks.calibration_cost [BUNDLE] [--trajectories 16 64 256] [--runs 3] [--memory GB] [--json]
+    python -m benchmarks.calibration_cost [BUNDLE] [--trajectories 16 32 64 256] [--runs 3] [--memory GB] [--json]
 
 Without BUNDLE, the DDPM CIFAR-10 architecture with random weights, 35.7 M parameters. Ours is the whole command
 `fewstep calibrate` for cpu-x86, with no counts kept from before. onnxruntime's is `quantize_static` of the same float
 graph to the same types, on the same operations; its inputs, those of the same trajectories, lie ready in files. It
 holds what every layer gave for every input, and chooses what it watches by kind of operation, so products inside
-attention count too. Its trajectories are doubled until it passes --memory (80 % of what is free) and is killed; the
-most that it finishes, found to within 8, is compared. Every figure is that of processes of its own; ours are medians of
---runs.
+attention count too. It gets the same numbers of trajectories, until it passes --memory (80 % of what is free) and is
+killed; the most that it finishes is compared. Every figure is that of processes of its own; ours are medians of --runs.
 
 Bars: resident at most 3 GB, and the same within 5 %, for any number of trajectories; half of onnxruntime's time.
 Returns 1 if one is missed. Linux only; run it on a machine that does nothing else.
@@ -17,7 +16,7 @@ Returns 1 if one is missed. Linux only; run it on a machine that does nothing el
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
@@ -34,8 +33,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
 PLAN = "dpmpp_2m:8"
-TRAJECTORIES = (16, 64, 256)
-WITHIN = 8  # trajectories, of the most that onnxruntime finishes
+TRAJECTORIES = (16, 32, 64, 256)
 RUNS = 3
 SHARE = 0.8  # of the free memory
 PEAK_BAR = 3.0  # GB
@@ -116,51 +114,20 @@ def typical(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def most_finished(run: Callable[[int], Cost], limit: int) -> dict[int, Cost | str]:
-    """What `run` costs by number of trajectories, or why it was killed: doubled from FEW up to `limit` or until it
-    is TooLarge; then halfway between the most that it finished and the fewest that it did not, to WITHIN of each
-    other."""
-    found: dict[int, Cost | str] = {}
-
-    def finishes(n: int) -> bool:
-        try:
-            found[n] = run(n)
-        except TooLarge as error:
-            found[n] = str(error)
-        return isinstance(found[n], Cost)
-
-    finished, n = 0, FEW
-    while finishes(n):
-        if n == limit:
-            return found
-        finished, n = n, min(2 * n, limit)
-    killed = n
-    while killed - finished > WITHIN:
-        middle = (finished + killed) // 2
-        finished, killed = (middle, killed) if finishes(middle) else (finished, middle)
-    return found
-
-
 def compare(bundle: Path, trajectories: Sequence[int], memory: float, runs: int) -> Measured:
-    """Both, the first figures first on stderr: onnxruntime's trajectories up to the largest number of ours."""
-
-    def told(name: str, n: int, cost: Cost | str) -> None:
-        print(f"{name}, {n} trajectories: {_cells(cost)}", file=sys.stderr, flush=True)
-
-    def other(n: int) -> Cost:
-        try:
-            cost = theirs(bundle, n, memory)
-        except TooLarge as error:
-            told("onnxruntime", n, str(error))
-            raise
-        told("onnxruntime", n, cost)
-        return cost
-
-    others = most_finished(other, max(trajectories))
+    """Both, each figure first on stderr. onnxruntime gets no more trajectories than those that it was killed at."""
     own: dict[int, Cost] = {}
-    for n in sorted({*trajectories, *(n for n, cost in others.items() if isinstance(cost, Cost))}):
+    others: dict[int, Cost | str] = {}
+    for n in sorted(trajectories):
         own[n] = typical([ours(bundle, n) for _ in range(runs)])
-        told("fewstep", n, own[n])
+        print(f"fewstep, {n} trajectories: {_cells(own[n])}", file=sys.stderr, flush=True)
+        if any(isinstance(cost, str) for cost in others.values()):
+            continue
+        try:
+            others[n] = theirs(bundle, n, memory)
+        except TooLarge as error:
+            others[n] = str(error)
+        print(f"onnxruntime, {n} trajectories: {_cells(others[n])}", file=sys.stderr, flush=True)
     return Measured(own, others)
 
 

@@ -6,17 +6,12 @@ WORK is the folder of run.py, with its bundle and the observations that were cal
 steps, units. The contenders take turns. float32 has a fifth of int8's calls, and torch (eager) a twentieth. torch takes
 part with `--weights`, and is loaded after the loop, so that the memory of the loop is that of a device. The calls of
 the loop have other work between them, those of the table have not.
-
-int8 bodies write Mish in another form, which is faster on onnxruntime. "float32, Mish as in int8" has that form too,
-and shows how much of the gain is that of the integers.
 """
 
 import argparse
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +26,8 @@ from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from rollouts import LIMITS
 
-ALIKE = "float32, Mish as in int8"
 # Calls before the next contender's: the first finds a cold cache.
-TURNS = {"int8": 500, "float32": 100, ALIKE: 100, "torch": 25}
+TURNS = {"int8": 500, "float32": 100, "torch": 25}
 STEPS = (1, 2, 4)
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 over int8's")
@@ -52,20 +46,6 @@ def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
 def call_of(sampler: Sampler, steps: int) -> Call:
     plan = sampler.compile(f"dpmpp_2m:{steps}", shaping=LIMITS)
     return lambda window: sample_sequences(sampler, plan, [SequenceRequest(window, 0)])
-
-
-def with_mish_of_int8(sampler: Sampler, backend: OnnxRuntime) -> Sampler:
-    """A float32 sampler whose graph has the form of Mish that int8 bodies have. onnx, which a device has not, is loaded
-    here, after the loop."""
-    from fewstep.graph import io
-    from fewstep.graph.passes.mish import expand_mish
-
-    bundle = sampler.bundle
-    graph = expand_mish(io.load(bundle.graph(sampler.body.graph), root=bundle.path))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "body.onnx"
-        io.save(graph, path)
-        return replace(sampler, denoiser=backend.open(path))
 
 
 def torch_call(weights: Path, steps: int, threads: int) -> Call:
@@ -183,8 +163,6 @@ def main() -> None:
         for precision in ("int8", "float32")
         for steps in STEPS
     }
-    alike = with_mish_of_int8(load(bundle, backend=backend), backend)
-    calls |= {(ALIKE, steps): call_of(alike, steps) for steps in STEPS}
     if given.weights is not None:
         calls |= {("torch", steps): torch_call(given.weights, steps, given.threads) for steps in STEPS}
     table = markdown(race(calls, given.work, given.calls), HEAD)

@@ -53,7 +53,7 @@ def held_out_loss(source: TorchSource, images: np.ndarray, labels: np.ndarray) -
 def samples(name: str, classes: int) -> Tensor:
     """COLUMNS pictures of each class, not selected: seeds from 0 on."""
     with TemporaryDirectory() as folder:
-        export(ExportOptions(name, Path(folder) / "bundle"))
+        export(ExportOptions(name, Path(folder) / "bundle", verify="quick"))
         with load(Path(folder) / "bundle") as sampler:
             labels = np.repeat(np.arange(classes), COLUMNS)
             return torch.from_numpy(sampler.sample(PLAN, range(len(labels)), {"class": labels}, GUIDANCE))

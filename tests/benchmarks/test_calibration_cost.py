@@ -12,7 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from benchmarks.calibration_cost import Measured, bars, main, most_finished, table, typical
+from benchmarks import calibration_cost
+from benchmarks.calibration_cost import Measured, bars, main, table, typical
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
@@ -55,41 +56,17 @@ def test_nothing_to_compare_with_is_missed() -> None:
     assert not seconds.holds and "no trajectories" in seconds.name
 
 
-def finishing(most: int) -> Callable[[int], Cost]:
-    """A command that finishes up to `most` trajectories."""
-
-    def run(n: int) -> Cost:
-        if n > most:
+def test_onnxruntime_gets_no_more_than_it_was_killed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs(bundle: Path, n: int, memory: float) -> Cost:
+        if n > 8:
             raise TooLarge(f"killed at {n}")
-        return replace(COST, seconds=float(n))
+        return COST
 
-    return run
-
-
-@pytest.mark.parametrize(
-    ("most", "tried", "found"),
-    [
-        (53, [4, 8, 16, 32, 64, 48, 56], 48),  # 56 was killed, and 48 is within 8 of it
-        (63, [4, 8, 16, 32, 64, 48, 56], 56),
-        (5, [4, 8], 4),
-        (99, [4, 8, 16, 32, 64, 100, 82, 91, 95], 95),
-        (100, [4, 8, 16, 32, 64, 100], 100),  # of 100 that ours is measured with
-        (3, [4], None),
-    ],
-)
-def test_the_most_that_finishes_is_found_to_within_eight(most: int, tried: list[int], found: int | None) -> None:
-    costs = most_finished(finishing(most), 100)
-    assert list(costs) == tried
-    assert max((n for n, cost in costs.items() if isinstance(cost, Cost)), default=None) == found
-    assert all(cost == f"killed at {n}" for n, cost in costs.items() if n > most)
-
-
-def test_what_fails_otherwise_does_not_end_the_search() -> None:
-    def broken(n: int) -> Cost:
-        raise Unfinished("no such file")
-
-    with pytest.raises(Unfinished, match="no such file"):
-        most_finished(broken, 64)
+    monkeypatch.setattr(calibration_cost, "ours", lambda bundle, n: COST)
+    monkeypatch.setattr(calibration_cost, "theirs", theirs)
+    found = calibration_cost.compare(Path("bundle"), (64, 4, 8, 16), 1.0, 1)
+    assert list(found.ours) == [4, 8, 16, 64] and found.theirs == {4: COST, 8: COST, 16: "killed at 16"}
+    assert found.compared == 8
 
 
 def test_one_run_out_of_line_does_not_count() -> None:
