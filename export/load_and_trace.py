@@ -104,7 +104,9 @@ def _taken(
     *kept, exported = io.unload(writer, *parts.values(), traced.graph)
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
     slots = None if traced.lora_slots is None else placed(traced.lora_slots, parts)
-    origin = Origin(source.spec, source.label, source.sha256, source.scheduler, source.beside, slots)
+    origin = Origin(
+        source.spec, source.label, source.sha256, source.scheduler or source.spec.scheduler, source.beside, slots
+    )
     again = partial(_loaded, load) if is_large else partial(_same, traced.reference)
     return LoadedDenoiser(origin, exported, prepared, expected, again, verified)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
+from fewstep.plans.configs import sampler_from_scheduler_config, schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.prediction import check
@@ -61,6 +62,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
     "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
     "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) of a denoiser that predicts logits"),
+    "scheduler": (dict[str, Any] | None, "give the fields of a scheduler_config.json, or leave it out"),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),
     "to": (str | None, "give the name of the input that is the second time, or leave it out"),
@@ -94,7 +96,8 @@ class Spec:
     With `steers` the second is a gradient by that (`gradient.with_gradient`). `sizes` are axes of x that a caller
     may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
-    executed; for sound, `spectrogram` says how it becomes x. `x`, `time`, `to` and `output` name those tensors in
+    executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
+    diffusers, for the plan "scheduler:STEPS". `x`, `time`, `to` and `output` name those tensors in
     an .onnx file; a torch module's have no names."""
 
     name: str
@@ -112,6 +115,7 @@ class Spec:
     carried: tuple[Carried, ...] = ()
     outputs: tuple[NamedOutput, ...] = ()
     vocabulary: Vocabulary | None = None
+    scheduler: dict[str, Any] | None = None
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -218,6 +222,13 @@ class Spec:
             raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
+        if self.scheduler is not None and self.vocabulary is not None:
+            sampler_from_scheduler_config(self.scheduler, 1)
+        elif self.scheduler is not None:
+            own, prediction = schedule_from_scheduler_config(self.scheduler)
+            if (NoiseSchedule(own).fingerprint, prediction) != (schedule.fingerprint, self.prediction):
+                what = f"spec {self.name!r} predicts {self.prediction} on another schedule than its scheduler's"
+                raise UserError(what, "leave the scheduler out, or give its schedule and prediction")
         if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
             raise UserError(
                 f"spec {self.name!r}: an epsilon prediction on schedule {self.schedule.kind}, where alpha starts at 0 "

@@ -8,7 +8,7 @@ import msgspec
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, weights
-from fewstep.plans.name import parse_token_plan_name
+from fewstep.plans.name import TokenPlanName, parse_token_plan_name
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
@@ -16,7 +16,7 @@ from fewstep.plans.tokens import SCHEMA, TokenPlan, token_plan_problem
 
 
 def compile_tokens(
-    name: str,
+    name: str | TokenPlanName,
     denoiser: DenoiserFacts,
     shape: Sequence[int],
     vocabulary: int,
@@ -26,13 +26,14 @@ def compile_tokens(
     """Compile a token plan by its name, SAMPLER:STEPS, for samples of a shape.
 
     Args:
+        name: parsed or not.
         guidance: a form that is a sum over branches, or the weight w of classifier-free guidance.
         groups: increasing edges of lambda, which give each step its range group.
     """
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):
-        raise UserError(f"guidance {form} along token plan {name!r}", "give a weight, Branches or Pag")
-    parsed = parse_token_plan_name(name)
+        raise UserError(f"guidance {form} along a token plan", "give a weight, Branches or Pag")
+    parsed = parse_token_plan_name(name) if isinstance(name, str) else name
     count, share, steps = math.prod(shape), 1.0, []
     for index, step in enumerate(parsed.sampler(tuple(shape), parsed.steps)):
         lam = None if share >= 1 else math.log1p(-share) - math.log(share)
@@ -45,5 +46,7 @@ def compile_tokens(
         share = max(share * (1 - shown) + (1 - share) * step.again, 1 / (2 * count))  # open ones, in the mean
     plan = TokenPlan(SCHEMA, parsed.text, schedule.fingerprint, vocabulary, tuple(shape), form, tuple(steps))
     if problem := token_plan_problem(plan):
-        raise UserError(f"plan {name!r} cannot be: {problem}", "change a number (`fewstep plan --list` has the usual)")
+        raise UserError(
+            f"plan {parsed.text!r} cannot be: {problem}", "change a number (`fewstep plan --list` has the usual)"
+        )
     return plan

@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import Score, TokenStep
@@ -17,7 +18,7 @@ from fewstep.plans.tokens import Score, TokenStep
 Shape = tuple[int, ...]
 
 
-def _even(count: int, steps: int) -> list[int]:
+def even(count: int, steps: int) -> list[int]:
     """The count over the steps, the first ones with one more where it does not divide."""
     each, more = divmod(count, steps)
     return [each + (number < more) for number in range(steps)]
@@ -26,11 +27,12 @@ def _even(count: int, steps: int) -> list[int]:
 def maskgit(shape: Shape, steps: int, *, noise: float = 2.0, linear: bool = False) -> tuple[TokenStep, ...]:
     """MaskGIT (Chang et al. 2022, arXiv 2202.04200) as aMUSEd runs it (Patil et al. 2024, arXiv 2401.01808; diffusers'
     `AmusedScheduler`): floor(n cos(pi/2 (i+1)/N)) stay open, at least one and fewer than before. The score is of the
-    candidate, its noise falls linearly to 0. `linear`: the share falls linearly."""
+    candidate, its noise falls linearly to 0. `linear`: the share falls linearly. Shares are float32, as theirs."""
     count, opened, plan = math.prod(shape), math.prod(shape), []
     for number in range(1, steps + 1):
-        share = 1 - number / steps if linear else math.cos(math.pi / 2 * number / steps)
-        left = 0 if number == steps else max(1, min(opened - 1, math.floor(count * share)))
+        ratio = np.float32(number) / np.float32(steps)
+        share = 1 - ratio if linear else np.float32(math.cos(ratio * np.float32(math.pi) / 2))
+        left = 0 if number == steps else max(1, min(opened - 1, math.floor(np.float32(count) * share)))
         own = noise * (steps - number) / (steps - 1) if steps > 1 else noise
         plan.append(TokenStep(reveal=max(opened - left, 0), score="drawn", noise=own))
         opened = min(left, opened)
@@ -156,7 +158,7 @@ def _in_blocks(
     for first in range(0, length, size):
         last = min(first + size, length)
         place = None if blocks == 1 else (first, last)
-        counts = _even(rows * (last - first), steps // blocks)
+        counts = even(rows * (last - first), steps // blocks)
         plan += [msgspec.structs.replace(step, reveal=count, positions=place) for count in counts]
     return _without_idle(plan)
 

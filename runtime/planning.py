@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.compile import check_guidance, compile_plan
+from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
@@ -24,6 +25,7 @@ from fewstep.runtime.request import (
     check_plan,
     denoiser_facts,
     read_plan,
+    scheduler_of,
     scheduler_plan,
 )
 from fewstep.runtime.sizes import sized
@@ -57,6 +59,11 @@ def plan_for(
     if isinstance(manifest.vocabulary, Vocabulary):
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
             raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
+        if isinstance(plan, str) and plan.startswith(SCHEDULER):
+            from fewstep.plans.configs import sampler_from_scheduler_config  # seldom needed, and much to load
+
+            named = replace(sampler_from_scheduler_config(*scheduler_of(plan, bundle)), text=plan)
+            plan = compile_tokens(named, facts, manifest.x_shape, manifest.vocabulary.size, guidance, body.groups)
         return token_plan_for(plan, facts, manifest, guidance, body.groups)
     if isinstance(plan, TokenPlan):
         raise UserError(

@@ -19,7 +19,7 @@ from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import DENOISER, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
-from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_float32, finite, in_model_range
@@ -108,6 +108,18 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
     )
 
 
+def scheduler_of(name: str, bundle: Bundle) -> tuple[dict[str, Any], int]:
+    """The config that came with a denoiser, and the steps of a plan "scheduler:STEPS"."""
+    steps = name.removeprefix(SCHEDULER)
+    if not steps.isdecimal() or len(steps) > 6 or not int(steps):
+        raise UserError(f"plan {name!r} has no number of steps", f"write {SCHEDULER}20")
+    if bundle.manifest.scheduler is None:
+        usual = USUAL if bundle.manifest.vocabulary else "dpmpp_2m:8"
+        fix = f"give SOLVER:STEPS such as {usual!r}, or export it with a scheduler in its spec"
+        raise UserError(f"{bundle.path} has no scheduler of its own: none came with its source", fix)
+    return msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any]), int(steps)
+
+
 def scheduler_plan(
     name: str,
     guidance: float | Guidance | None,
@@ -121,19 +133,11 @@ def scheduler_plan(
     from fewstep.plans.configs import plan_from_scheduler_config  # seldom needed, and much to load
     from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 
-    steps = name.removeprefix(SCHEDULER)
-    if not steps.isdecimal() or len(steps) > 6:
-        raise UserError(f"plan {name!r} has no number of steps", f"write {SCHEDULER}20")
-    if bundle.manifest.scheduler is None:
-        raise UserError(
-            f"{bundle.path} has no scheduler of its own: it was not exported from a diffusers folder",
-            "give SOLVER:STEPS such as 'dpmpp_2m:8'",
-        )
-    config = msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any])
+    config, steps = scheduler_of(name, bundle)
     pipeline = config.get(PIPELINE)
     plan = plan_from_scheduler_config(
         config,
-        steps=int(steps),
+        steps=steps,
         guidance=guidance,
         guided=guided,
         pipeline=pipeline if pipeline in PIPELINES else None,

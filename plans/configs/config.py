@@ -21,6 +21,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "sigma_schedule": ("karras", "exponential"),
     "time_shift_type": ("exponential", "linear"),
     "timestep_type": ("discrete", "continuous"),
+    "masking_schedule": ("cosine", "linear"),
     "interpolation_type": ("linear", "log_linear"),
     "variance_type": (
         None,

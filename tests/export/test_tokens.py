@@ -129,6 +129,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
         ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
         ({"given": np.zeros((1, 2, 12), int)}, "given is no mapping of names to arrays but ndarray"),
         ({"strength": 0.5}, "a plan of tokens takes no strength"),
+        ({"plan": "scheduler:4"}, "no scheduler of its own.*such as 'maskgit:8'"),
         ({"sizes": {"length": 99}}, "length 99 is outside its range"),
     ],
 )
@@ -188,9 +189,23 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
 
 
+def test_a_scheduler_of_a_spec_is_a_plan(tmp_path):
+    config = '{"_class_name": "AmusedScheduler", "mask_token_id": 16, "masking_schedule": "linear"}'
+    (tmp_path / "coded.py").write_text(SOURCE.replace("spec()", f"spec(scheduler={config})", 1))
+    export(ExportOptions(f"{tmp_path / 'coded.py'}:make", tmp_path / "own", verify="quick"))
+    own = load(tmp_path / "own")
+    plan = own.compile("scheduler:5", 2.0)
+    assert plan.name == "scheduler:5"
+    assert plan.steps == own.compile("maskgit(linear=True):5", 2.0).steps
+    x = own.sample("scheduler:5", [3], {"class": [1]}, sizes={"length": 20})
+    assert (x == own.sample("maskgit(linear=True):5", [3], {"class": [1]}, sizes={"length": 20})).all()
+    assert main(["plan", "--show", "scheduler:5", "--bundle", str(tmp_path / "own")]) == 0
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"scheduler": {"_class_name": "DDIMScheduler"}}, "DDIMScheduler is no scheduler of tokens"),
         ({"vocabulary": None}, "predicts logits without a vocabulary"),
         ({"prediction": "flow"}, "predicts flow with a vocabulary"),
         ({"schedule": ScheduleSpec("cosine")}, "a logits prediction on a schedule"),
@@ -270,6 +285,9 @@ def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
     asked = ["run", str(bundle), "-n", "2", "-o", str(file), "-c", "class=1", "--known"]
     assert main([*asked, str(tmp_path / "known.npy")]) == 0
     assert (np.load(file)[:, :, :4] == 5).all() and (np.load(file) >= 0).all()
+    np.save(tmp_path / "each.npy", np.stack([known, np.full((2, 12), 3)]))  # samples take them in turn
+    assert main([*asked, str(tmp_path / "each.npy")]) == 0
+    assert (np.load(file)[0, :, :4] == 5).all() and (np.load(file)[1] == 3).all()
     np.save(tmp_path / "short.npy", known[:, :5])
     for wrong, said in (("short.npy", "has the shape [2, 5]"), ("none.npy", "cannot be read (No such file")):
         assert main([*asked, str(tmp_path / wrong)]) == 1

@@ -8,6 +8,7 @@ import pytest
 
 from fewstep.plans import token_samplers
 from fewstep.plans.compile_tokens import compile_tokens
+from fewstep.plans.configs import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg, CfgPlusPlus
 from fewstep.plans.plan import group_of
@@ -30,13 +31,6 @@ def shown(opened):
 @pytest.mark.parametrize("count", LENGTHS)
 @pytest.mark.parametrize("steps", [1, 5, 8, 12])
 def test_counts_are_those_of_the_released_code(count, steps):
-    amused = [count]
-    for i in range(steps):
-        ratio = np.float64((i + 1) / steps)
-        length = math.floor(count * math.cos(ratio * math.pi / 2))
-        amused.append(0 if i == steps - 1 else max(1, min(amused[-1] - 1, length)))
-    assert counts(f"maskgit:{steps}", (count,)) == shown(amused)
-
     llada = np.full(steps, count // steps)
     llada[: count % steps] += 1
     assert counts(f"llada:{steps}", (count,)) == [each for each in llada if each]
@@ -57,6 +51,21 @@ def test_counts_are_those_of_the_released_code(count, steps):
     t = np.linspace(1, 0, steps + 1)
     np.testing.assert_allclose(chances, (t[:-1] - t[1:]) / t[:-1], rtol=1e-12)
     assert sum(counts(f"first_hitting:{steps}", (count,))) == count
+
+
+def test_schedulers_of_tokens_that_cannot_be_are_one_line():
+    block = {"_class_name": "BlockRefinementScheduler"}
+    for config, said in (
+        ({**block, "editing_threshold": 0.5}, "editing_threshold 0.5.*keeps the tokens.*set null"),
+        ({**block, "block_length": 0}, "a block of 0"),
+        (
+            {"_class_name": "AmusedScheduler", "masking_schedule": "square"},
+            "masking_schedule 'square' of AmusedScheduler is not one of cosine",
+        ),
+        ({"_class_name": "DDIMScheduler"}, "DDIMScheduler is no scheduler of tokens; choose one of AmusedScheduler"),
+    ):
+        with pytest.raises(UserError, match=said):
+            compile_tokens(sampler_from_scheduler_config(config, 4), FACTS, (8,), 8)
 
 
 def test_blocks_have_even_steps_and_their_own_positions():
@@ -90,7 +99,7 @@ def test_guidance_is_weights_of_branches():
         (("cond", "uncond"), (3.0, -2.0)),
         (("cond",), (1.0,)),
     ]
-    with pytest.raises(UserError, match="along token plan"):
+    with pytest.raises(UserError, match="along a token plan"):
         compile_tokens("maskgit:4", FACTS, (8,), 8, CfgPlusPlus(0.5))
 
 

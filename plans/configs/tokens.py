@@ -1,0 +1,73 @@
+"""Schedulers of token denoisers: which positions aMUSEd and LLaDA2 reveal at each step."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from fewstep.plans.configs.config import SchedulerConfig, read, resolve
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import TokenPlanName
+from fewstep.plans.token_samplers import Shape, even, maskgit
+from fewstep.plans.tokens import TokenStep
+
+Sampler = Callable[[SchedulerConfig, Shape, int], tuple[TokenStep, ...]]
+
+AMUSED = {"mask_token_id": 0, "masking_schedule": "cosine"}
+BLOCKS = {
+    "block_length": 32,
+    "num_inference_steps": 32,
+    "threshold": 0.95,
+    "editing_threshold": None,
+    "minimal_topk": 1,
+}
+
+
+def amused(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep, ...]:
+    """AmusedScheduler, at the temperatures 2 to 0 that its `set_timesteps` has by default."""
+    return maskgit(shape, steps, linear=config["masking_schedule"] == "linear")
+
+
+def blocks(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep, ...]:
+    """BlockRefinementScheduler as LLaDA2's pipeline runs it: so many steps a block, at temperature 0.
+
+    A last block that is shorter has the counts of a whole one, as far as positions are left.
+    """
+    size, threshold, least = (config[name] for name in ("block_length", "threshold", "minimal_topk"))
+    if (config["editing_threshold"] or 0) > 0:
+        raise config.refuse("editing_threshold", "a plan keeps the tokens that it has revealed", "set null")
+    if size < 1 or least < 1 or not 0 <= threshold <= 1:
+        fix = "give block_length and minimal_topk from 1 on, a threshold from 0 to 1"
+        raise UserError(f"{config.source}: a block of {size}, at least {least}, above {threshold:g}", fix)
+    rows, length, plan = prod(shape[:-1]), shape[-1], list[TokenStep]()
+    for first in range(0, length, size):
+        place = (first, min(first + size, length))
+        left = rows * (place[1] - first)
+        for count in even(rows * size, max(1, min(steps, prod(shape) // least))):
+            if shown := min(count, left):
+                rule = TokenStep(reveal=shown, score="drawn", temperature=0.0, threshold=threshold, positions=place)
+                plan.append(rule)
+            left -= shown
+    return tuple(plan)
+
+
+SAMPLERS: dict[str, tuple[dict[str, Any], Sampler]] = {  # classes of diffusers: defaults of fields, what they mean
+    "AmusedScheduler": (AMUSED, amused),
+    "BlockRefinementScheduler": (BLOCKS, blocks),
+}
+
+
+def sampler_from_scheduler_config(config: str | Path | Mapping[str, Any], steps: int) -> TokenPlanName:
+    """The sampler of tokens that a diffusers scheduler is, for `compile_tokens`.
+
+    Args:
+        config: a scheduler_config.json, the folder (or the pipeline's) that holds it, or its fields.
+        steps: what the pipeline calls num_inference_steps.
+    """
+    source, fields = read(config)
+    name = str(fields.get("_class_name"))
+    if name not in SAMPLERS:
+        raise UserError(f"{source}: {name} is no scheduler of tokens", f"choose one of {', '.join(SAMPLERS)}")
+    defaults, sampler = SAMPLERS[name]
+    return TokenPlanName(f"{name}:{steps}", partial(sampler, resolve(source, fields, name, defaults)), steps)
