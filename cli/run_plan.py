@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.conditions import arrays_of
@@ -47,15 +46,11 @@ def check_tokens(bundle: Bundle, options: Mapping[str, object], is_picture: bool
         raise UserError(f"the samples of {bundle.path} are tokens, and no pictures", "name a .npy")
 
 
-def known_tokens(path: Path, bundle: Bundle) -> NDArray[Any]:
-    """The tokens of a file, shaped as a sample, -1 where a position is open; the sampler checks its ids."""
-    shape = bundle.manifest.x_shape
+def known_tokens(path: Path, bundle: Bundle) -> list[NDArray[Any]]:
+    """The tokens of a file, those of one sample or of several, -1 where a position is open; the sampler checks ids."""
     if not bundle.manifest.vocabulary:
         raise UserError(f"--known {path} with a denoiser of continuous samples", "leave it out")
-    tokens, *others = arrays_of("--known", path, shape, of_any_size=False)
-    if others:
-        raise UserError(f"--known: {path} has {1 + len(others)} samples", f"give one, whole numbers {list(shape)}")
-    return np.asarray(tokens)
+    return arrays_of("--known", path, bundle.manifest.x_shape, of_any_size=False)
 
 
 def check_given_by_options(plan: Plan | TokenPlan, offered: Collection[str]) -> None:

@@ -55,17 +55,17 @@ def changed(
     refuse_changed(source)
     if source.spec.steers and slots:  # the backward pass would not know of them
         raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
-    for each in _with_weights(source.module):
-        setattr(each, CHANGED, True)
     beside = source.beside.with_loras(loras) if source.beside is not None else None
     encoders = source.beside.encoders if source.beside is not None else ()
     for lora in loras:
-        merge(source.module, lora)
+        merge(source.module, lora)  # one that does not fit changes nothing
+        _mark(source.module)
         for network, count in _beside(lora).items():
             if network not in encoders:
                 LOG.warning(
                     "%s also changes %d layers of %s, which the bundle does not hold", lora.name, count, network
                 )
+    _mark(source.module)
     if skip_scale or freeu:
         from fewstep.export.skips import FreeU, tune_skips
 
@@ -103,6 +103,11 @@ def refuse_changed(source: Source) -> None:
         raise UserError(
             f"{source.label} returns one module each time, which options have changed", "make a new one in each call"
         )
+
+
+def _mark(module: "nn.Module") -> None:
+    for each in _with_weights(module):
+        setattr(each, CHANGED, True)
 
 
 def _with_weights(module: "nn.Module") -> list["nn.Module"]:

@@ -92,7 +92,8 @@ class RunOptions(Options):
         it is the whole sample's, and a bundle of one size takes height and width too, or length.
     tiles: WINDOW:OVERLAP, as 256:64: the network runs on overlapping windows of a larger sample.
     image: A picture to start from, with --strength.
-    known: A .npy file of tokens that stay, shaped as a sample, -1 where one is open. For denoisers of tokens.
+    known: A .npy file of tokens that stay, -1 where one is open: of one sample, or of N that samples take in turn. For
+        denoisers of tokens.
     strength: Share of the plan's steps that are run, above 0 and up to 1: the picture is noised that far.
     seed: Seed of the first sample; the others count up from it.
     output: The file to write. A .png file has pictures; a .npy file has x as it is sampled, which may be latents. Named
@@ -191,9 +192,9 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     _check_picture(options, _drawn_shape(options, bundle, tiled))
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
     values, negative = _with_prompts(options, bundle, own)
-    given: dict[str, NDArray[Any]] = {} if options.known is None else {IDS: known_tokens(options.known, bundle)}
+    given: Values = {} if options.known is None else {IDS: known_tokens(options.known, bundle)}
     if options.image is not None:
-        given = {IMAGE: _start(options.image, bundle, options.threads)}
+        given = {IMAGE: [_start(options.image, bundle, options.threads)]}
     batch = _batch(options, bundle.manifest)
     branches = {UNCOND: negative} if negative else {}
     x, plan, beside = _sampled(options, choice, tiled or sizes, batch, values, branches, given, progress)
@@ -249,7 +250,7 @@ def _sampled(
     batch: int,
     values: Values,
     branches: Mapping[str, Values],
-    given: Mapping[str, NDArray[Any]],
+    given: Values,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], str, dict[str, NDArray[np.float32]]]:
     """The samples [N, *x_shape], `batch` at a time, the plan's name, and the named outputs of the last evaluations.
@@ -288,7 +289,7 @@ def _sampled(
                 "sizes": sizes,
                 "condition": _in_turn(values, places),
                 "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
-                "given": {name: np.broadcast_to(each, (len(places), *each.shape)) for name, each in given.items()},
+                "given": {name: np.stack(rows) for name, rows in _in_turn(given, places).items()},
             }
             states = (
                 tiled_steps(sampler, plan, shape.shape, shape.tiles, seeds, **asked)

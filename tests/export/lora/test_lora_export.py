@@ -79,6 +79,9 @@ def test_a_module_is_changed_once(tmp_path: Path) -> None:
     steered = replace(given, spec=replace(given.spec, heads=2, steers="x"))
     with pytest.raises(UserError, match="--lora-slots for a denoiser with a gradient"):  # which changes nothing
         changed(steered, (), (), (), slots=SlotRequest(("conv",)))
+    other = read_lora(str(write(tmp_path / "b.safetensors", updates(Wrapped(given.module), ["network.conv"]))))
+    with pytest.raises(UserError, match="b.safetensors"):  # of another network: it changes nothing
+        changed(given, [other], (), ())
     changed(given, [lora], (), ())
     with pytest.raises(UserError, match="tiny returns one module each time, which options have changed; make a new"):
         changed(given, [lora], (), ())
