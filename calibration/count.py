@@ -12,10 +12,12 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, trajectories_of
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
+from fewstep.graph.selection import selected_ops
+from fewstep.lowering.encoding import eight_of
 from fewstep.machine.threads import one_after_another, while_the_next_comes
 from fewstep.ranges.growth import LEAST, reaches, still_growing
 from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
-from fewstep.ranges.methods import tensor_ranges
+from fewstep.ranges.methods import narrow_ranges, tensor_ranges
 from fewstep.ranges.observe import Counts, batch_within, observed_tensors
 from fewstep.ranges.readers import readers_of
 from fewstep.ranges.table import Method, Ranges, RangesTable
@@ -116,7 +118,8 @@ def tabulate(
 ) -> RangesTable:
     """The best ranges of what was counted, by a method, and a warning for each activation that is one number.
 
-    everything: the whole of what each float tensor reached, for targets without floats. Others need fewer tensors.
+    everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
+    inner operations with weights read. Others need fewer tensors.
     """
     least = counts.tensors if everything else observed_tensors(prepared)
     counted = tuple(name for name in counts.tensors if name in least)
@@ -135,6 +138,9 @@ def tabulate(
     for done, (name, ranges) in enumerate(every, 1):
         tensors[name] = ranges
         progress("ranges", done, len(counted))
+    if everything:
+        read = {op.x for op in selected_ops(prepared)}.intersection(counted)
+        tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
 
 

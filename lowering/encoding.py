@@ -100,6 +100,11 @@ def integer_of(tensor: str) -> str:
     return f"int8({tensor})"
 
 
+def eight_of(tensor: str) -> str:
+    """A tensor of 16 bits as operations with weights read it, in 8 bits."""
+    return f"eight({tensor})"
+
+
 def factor_of(tensor: str) -> str:
     return f"factor({tensor})"
 

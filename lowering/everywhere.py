@@ -9,6 +9,9 @@ of the product's t is wider by AGAIN, else the two pairs would be joined. And it
 of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a shift of 16 bits: it is
 int32, in steps of the product of the scales of what they read and multiply. A constant that is added shifts the sum by
 two codes, unless it has the scale of what it is added to.
+
+Where operations with weights read 8 bits, a second pair makes them. QNN takes such an operation with one scale for its
+weight, and no scales of rows: each row's share of the largest scale is a factor of 16 bits behind the operation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +23,15 @@ from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.selection import CONTRIB, WeightedOp
 from fewstep.graph.types import Types
-from fewstep.lowering.encoding import Encoding, asymmetric_uint16, integer_of, scale_of, symmetric_int16, zero_point_of
+from fewstep.lowering.encoding import (
+    Encoding,
+    asymmetric_uint16,
+    eight_of,
+    integer_of,
+    scale_of,
+    symmetric_int16,
+    zero_point_of,
+)
 from fewstep.lowering.pairs import operation, rounded
 from fewstep.lowering.scheme import Form, Replacement
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight
@@ -31,6 +42,8 @@ FLOAT = np.dtype(np.float32)
 AGAIN = 1.01
 FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # scale and zero point that QNN takes for u16, and no others
 NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # the place of the shift among their inputs
+WEIGHTED = ("Conv", "MatMul", "Gemm")
+LEAST_ROW = 1 / 64  # of the largest scale of a weight: the output's 16 bits then leave 10 to every row
 SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are no tensors of the network
 
 
@@ -57,6 +70,7 @@ class _Pairs:
         self._codes = dict(codes)
         self._outputs = {value.name for value in graph.outputs}
         self.constants: dict[str, Array] = {}
+        self._rows: dict[str, Array] = {}  # by weight: what the scale of each row is of the largest
 
     def nodes(self) -> tuple[Node, ...]:
         return tuple(node for part in self._parts() for node in part)
@@ -67,7 +81,7 @@ class _Pairs:
                 yield self._pair(value.name, self._codes[value.name], value.name, rounded(value.name))
         for node in self._graph.nodes:
             if node.op == "DequantizeLinear":  # of a weight
-                yield (node,)
+                yield (self._weight(node),)
                 continue
             yield from self._constants(node)
             second = self._second(node)
@@ -80,11 +94,46 @@ class _Pairs:
             if second is not None:
                 inputs[second[0]] = second[1]
             outputs = tuple(names.get(name, name) for name in node.outputs)
-            yield (replace(node, inputs=tuple(inputs), outputs=outputs),)
+            changed = replace(node, inputs=tuple(inputs), outputs=outputs)
+            yield tuple(self._in_rows(changed, node.output)) if self._is_narrow(node) else (changed,)
             for name in made:
                 self._codes[name] = self._code(name, node)
                 result = name if name in names else rounded(name)
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
+
+    def _is_narrow(self, node: Node) -> bool:
+        """Whether a node is an operation with weights that reads 8 bits."""
+        second = self._second(node) if node.op in WEIGHTED else None
+        return second is not None and second[1] == eight_of(node.inputs[0])
+
+    def _weight(self, node: Node) -> Node:
+        """The way of a weight out of its integers: in one scale for operations that read 8 bits."""
+        if not all(self._is_narrow(reader) for reader in self._idx.consumers[node.output]):
+            return node
+        values, scale, zero = node.inputs
+        scales, axis = self._graph.constants[scale], node.attributes["axis"]
+        rows = np.maximum(scales / scales.max(), LEAST_ROW)
+        integers = np.moveaxis(self._graph.constants[values], axis, -1) * (scales / scales.max() / rows)
+        self._rows[node.output] = rows
+        self.constants |= {
+            values: np.moveaxis(np.rint(integers).astype(np.int8), -1, axis),
+            scale: np.asarray(scales.max()),
+            zero: np.asarray(np.int8(0)),
+        }
+        return replace(node, attributes={})
+
+    def _in_rows(self, node: Node, name: str) -> Iterator[Node]:
+        """An operation that reads 8 bits, and the factors of its rows behind it. `name` is the tensor that it made."""
+        rows, code = self._rows[node.inputs[1]], self._codes[name]
+        whole, factors = f"whole({name})", f"rows({name})"
+        axes = (self._types.rank(name) or 2) - 2 if node.op == "Conv" else 0  # behind the channels
+        of_rows = replace(code, scales=np.array([1 / (2**16 - 1)]), zero_point=np.uint16(0))
+        inputs = integer_of(factors), scale_of(factors), zero_point_of(factors)
+        self.constants |= zip(inputs, _integers(rows.reshape(-1, *(1,) * axes), of_rows), strict=True)
+        yield replace(node, outputs=(whole,))
+        yield from self._pair(whole, replace(code, scales=code.scales / rows.min()), whole, rounded(whole))
+        yield Node("DequantizeLinear", inputs, (rounded(factors),), domain=CONTRIB)
+        yield Node("Mul", (rounded(whole), rounded(factors)), node.outputs)
 
     def _code(self, name: str, node: Node) -> Encoding:
         """The code of what a node makes."""
@@ -155,6 +204,9 @@ class _Pairs:
     def _second(self, node: Node) -> tuple[int, str, Encoding] | None:
         """The input that a node reads through a second pair: its place, what the pair makes, and its code."""
         is_product = node.op == "MatMul" and all(self._is_activation(name) for name in node.inputs)
+        narrow = self._codes.get(eight_of(node.inputs[0])) if node.op in WEIGHTED and not is_product else None
+        if narrow is not None:
+            return 0, eight_of(node.inputs[0]), narrow
         place = 1 if is_product else self._ungated(node)
         if place is None:
             return None

@@ -16,7 +16,7 @@ from fewstep.graph.types import infer_types
 from fewstep.graph.weights import release_array
 from fewstep.lowering.centring import centre
 from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
-from fewstep.lowering.encoding import Encoding, scale_of, zero_point_of
+from fewstep.lowering.encoding import Encoding, asymmetric_uint8, eight_of, scale_of, zero_point_of
 from fewstep.lowering.factors import coarsening, factored
 from fewstep.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.lowering.gptq import corrected
@@ -209,7 +209,9 @@ def encodings_of(
     one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
     least = _least_gains(prepared, scheme)
-    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+    codes = {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+    narrow = {eight_of(op.x): table[eight_of(op.x)] for op in selected_ops(prepared)} if scheme.narrow else {}
+    return codes | {name: asymmetric_uint8(own, grouped=False) for name, own in narrow.items()}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:

@@ -55,6 +55,7 @@ class Scheme:
         negative gain is for engines that fuse the product, and is the same for all sizes.
     everything: True if engines take no float: every tensor has a code for all that it reached, and every weight is
         int8.
+    narrow: True if inner operations with weights (`selected_ops`) then read 8 bits, where all else has 16.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -65,6 +66,7 @@ class Scheme:
     centred: bool = False
     least_gain: float = 0.0
     everything: bool = False
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,13 @@ def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: By
     )
 
 
+def narrow_ranges(groups: Sequence[Histogram]) -> Ranges:
+    """One range of 8 bits for all groups, with the least expected squared error."""
+    whole = Density.of(groups)
+    pooled, amax = mse_range(whole), minmax_amax(whole)
+    return Ranges(pooled, (pooled,) * len(groups), amax, (amax,) * len(groups))
+
+
 @dataclass(frozen=True)
 class Density:
     """A distribution on dyadic bins as running moments: sums of p, p x, p x^2 over all bins below each bin edge.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.npu.steps BUNDLE [--body int8-qnn] [--at 0,4] [--seeds 2] [--whole 2] [--peers]
 
-BUNDLE was calibrated with `--target qnn`. The steps --at have the inputs that float32 has there, along
+BUNDLE was calibrated with `--target qnn`, or `qnn-8bit`. The steps --at have the inputs that float32 has there, along
 each seed. --whole makes samples of the first seeds in both arithmetics, which takes minutes each. --peers adds steps
 of the float graph quantized by onnxruntime's `get_qnn_qdq_config`, with int8 weights by channel. It is calibrated on
 float32's inputs along 16 seeds, every call of all steps; percentile on every eighth, since it holds all activations at

@@ -10,10 +10,10 @@ from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.openvino_bf16 import OPENVINO_BF16
-from fewstep.lowering.targets.qnn import QNN
+from fewstep.lowering.targets.qnn import QNN, QNN_8BIT
 from fewstep.lowering.targets.tensorrt import TENSORRT
 
-TARGETS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN)
+TARGETS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)
 USUAL = (CPU_X86.name, TENSORRT.name)  # what is lowered for unless others are asked for
 
 

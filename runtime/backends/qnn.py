@@ -31,12 +31,14 @@ from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Sessio
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
 from fewstep.runtime.bundle.manifest import GraphEntry
-from fewstep.runtime.bundle.platforms import QNN, body_name
+from fewstep.runtime.bundle.platforms import QNN, QNN_8BIT, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import read_sizes
 
 PROVIDER = "QNNExecutionProvider"
-BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"int8": (body_name("int8", QNN.name),)})
+BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"int8": tuple(body_name("int8", each.name) for each in (QNN, QNN_8BIT))}
+)
 CHIPS = {  # name: Qualcomm's number of the chip, and the version of its HTP (ExecuTorch's qc_schema.py has both)
     "sm8550": (43, 73),
     "sm8650": (57, 75),
@@ -73,7 +75,7 @@ class Qnn:
         if name in AHEAD:
             return OnnxRuntime().load(bundle, name)
         body = bundle.body(name.partition("/")[0])
-        if body.target != QNN.name:
+        if body.target not in (QNN.name, QNN_8BIT.name):
             raise UserError(
                 f"body {name!r} computes in float, and HTP runs integers alone",
                 f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",

@@ -38,8 +38,9 @@ TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT")
 OPENVINO = Platform("openvino", "openvino", "OpenVINO")
 OPENVINO_BF16 = Platform("openvino-bf16", "openvino-bf16", "OpenVINO in bf16")
 QNN = Platform("qnn", "qnn", "QNN")
+QNN_8BIT = replace(QNN, name="qnn-8bit")
 
-PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN)
+PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)
 
 
 def platform_of(target: str) -> Platform | None:

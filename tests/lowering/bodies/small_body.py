@@ -11,6 +11,7 @@ import onnxruntime as ort
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import GraphSession, run
+from fewstep.lowering.encoding import eight_of
 from fewstep.ranges.observe import observed_tensors, watch
 from fewstep.ranges.table import Range, Ranges, RangesTable
 
@@ -102,6 +103,7 @@ def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
         return Ranges(Range(low, high), groups, amax, tuple(amax * factor for factor in factors))
 
     tensors = {name: ranges(values[name]) for name in observed}
+    tensors |= {eight_of(name): tensors[name] for name in observed}
     return RangesTable("0" * 64, "ddim:3", edges, "minmax", tensors)
 
 

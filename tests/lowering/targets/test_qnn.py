@@ -10,10 +10,10 @@ from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.lowering.everywhere import AGAIN
 from fewstep.lowering.quantize import lower, lowered_ops
-from fewstep.lowering.targets.qnn import QNN, no_float
+from fewstep.lowering.targets.qnn import QNN, QNN_8BIT, no_float
 from fewstep.plans.errors import UserError
 from fewstep.ranges.observe import observed_tensors
-from tests.lowering.bodies.small_body import EDGES, body, feeds, sqnr, table
+from tests.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
 
 FLOAT = np.dtype(np.float32)
 
@@ -60,6 +60,33 @@ def test_a_bias_has_the_scale_of_what_it_is_added_to() -> None:
         assert constants[f"scale({shift})"] == constants[f"scale({name})"]
         kept = (constants[f"int8({shift})"].astype(float) - 2**15) * constants[f"scale({shift})"]
         np.testing.assert_allclose(kept, body().constants[f"{name}.bias"], atol=constants[f"scale({shift})"])
+
+
+def test_inner_operations_alone_read_eight_bits() -> None:
+    prepared, fed = body(), feeds(body())
+    whole, graph = (lower(prepared, table(prepared), each).graph for each in (QNN, QNN_8BIT))
+    idx = index(graph)
+    read = {idx.producers[f"whole({name})"].inputs[0] for name in SELECTED}
+    zeros = {name: graph.constants[f"zero_point({name})"].dtype for name in read}
+    assert set(zeros.values()) == {np.dtype(np.uint8)} and all(name.startswith("eight(") for name in read)
+    others = [array.dtype for name, array in graph.constants.items() if name.startswith("zero_point(")]
+    assert others.count(np.dtype(np.uint8)) == len(read) and others.count(np.dtype(np.uint16)) > 10
+    expected = run(prepared, fed)["output"]
+    assert idx.producers["h1"].inputs[0] == "rounded(x)"  # the first layer
+    sixteen, eight = (sqnr(expected, open_session(each, fuse_qdq=False)(fed)["output"]) for each in (whole, graph))
+    assert 34 < eight < sixteen
+
+
+def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_behind_them() -> None:
+    prepared = body()
+    whole, graph = (lower(prepared, table(prepared), each).graph for each in (QNN, QNN_8BIT))
+    idx = index(graph)
+    for name in SELECTED:
+        product = idx.producers[name]
+        scale = idx.producers[idx.producers[f"whole({name})"].inputs[1]].inputs[1]
+        rows = graph.constants[idx.producers[product.inputs[1]].inputs[0]].ravel() / (2**16 - 1)
+        assert product.op == "Mul" and graph.constants[scale] == whole.constants[scale].max()
+        np.testing.assert_allclose(graph.constants[scale] * rows, whole.constants[scale], rtol=1e-4)
 
 
 def test_what_moves_numbers_keeps_their_code() -> None:

@@ -97,6 +97,16 @@ def test_samples_are_those_of_onnx_arithmetic(bundle: Path) -> None:
 
 
 @needs_library
+def test_a_body_of_eight_bits_is_near_onnx_arithmetic(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    calibrate(replace(FIRST, bundle=bundle, target=("qnn-8bit",)))
+    expected = load(bundle, body="int8-qnn-8bit").sample("ddim:3", **SAMPLES)
+    with load(bundle, "int8", backend=Qnn()) as sampler:
+        assert sampler.body.target == "qnn-8bit"
+        assert sqnr(expected, sampler.sample("ddim:3", **SAMPLES)) > 30
+
+
+@needs_library
 def test_a_body_is_compiled_for_each_batch_and_few_are_kept(bundle: Path) -> None:
     network = Qnn().load(open_bundle(bundle), "int8-qnn")
     assert isinstance(network, CompiledBySize)

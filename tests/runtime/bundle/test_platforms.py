@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.platforms import (
 
 def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
     assert tuple(target.platform for target in TARGETS) == PLATFORMS
-    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 7
+    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 8
 
 
 @pytest.mark.parametrize(
