@@ -42,7 +42,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "measured" / "published_fits.md"
 KEPT = PAGE.with_suffix(".json")
 END = "end"  # the method of `fewstep fit`, whose plan the bundle has
 BASES = ("none", END)  # beside the methods of the literature
-HEAD = ("denoiser", "evaluations", "method", "plan", "PSNR", "gain", "FD")
+HEAD = ("denoiser", "evaluations", "method", "plan", "seeds", "PSNR", "gain", "FD")
 Array = NDArray[np.floating]
 Key = tuple[str, int, str, int, int]  # of a row: denoiser, evaluations, method, seeds, judges
 
@@ -152,11 +152,12 @@ def page_table(rows: Sequence[FittedRow]) -> str:
     for row in sorted(rows, key=lambda row: (row.denoiser, row.evaluations, -row.gain, row.method)):
         first = (row.denoiser, str(row.evaluations), "no fit" if row.method == BASES[0] else f"`{row.method}`")
         if row.problem:
-            lines.append((*first, row.problem, "", "", ""))
+            lines.append((*first, row.problem, "", "", "", ""))
             continue
         gain = "" if row.method == BASES[0] else f"{row.gain:+.1f} ± {row.error:.1f}"
         fd = "" if row.frechet is None else f"{row.frechet:.1f}"
-        lines.append((*first, f"`{row.plan}`", f"{row.psnr:.1f}", gain, fd))
+        seeds = "" if row.method in BASES else str(row.seeds)
+        lines.append((*first, f"`{row.plan}`", seeds, f"{row.psnr:.1f}", gain, fd))
     return table(HEAD, lines)
 
 
@@ -168,6 +169,7 @@ def main() -> int:
     parser.add_argument("--method", action="append", choices=[*BASES, *methods()], help="default: all")
     parser.add_argument("--seeds", type=int, default=48, help="that the plans are fitted on")
     parser.add_argument("--judge-seeds", type=int, default=128)
+    parser.add_argument("--features", default="", help="as `fewstep fit` takes it; the zoo's data have no name")
     parser.add_argument("--threads", type=int, default=0, help="of one call")
     options = parser.parse_args()
     rows = {row.key: row for row in _kept()}
@@ -188,6 +190,7 @@ def _measure(options: argparse.Namespace, rows: dict[Key, FittedRow]) -> None:
         seeds=options.seeds,
         selection_seeds=24,
         judge_seeds=options.judge_seeds,
+        features=options.features,
         threads=options.threads,
     )
     for row in measure(asked, options.method or [*BASES, *methods()], rows):

@@ -1,4 +1,5 @@
-"""The literature's fits, for programs: no verb calls them, since `fewstep fit` is nearer to the teacher.
+"""The literature's fits, for programs: no verb calls them. OLSS alone was nearer to the teacher than `fewstep
+fit`, on one denoiser of two (docs/measured/published_fits.md).
 
 A module with a function `fitted` takes a `setting.FitSetting` and returns a plan of as many evaluations as the nominal
 one. `benchmarks.fits.published` compares them all. The other functions take what was sampled, as arrays or through a
