@@ -1,25 +1,25 @@
 """What exporting a large network costs in memory, against a bar it must stay under: `python -m benchmarks.memory`.
 
 A network of random weights (3 GB by default; `python -m benchmarks.memory 0.5` for half a GB) goes through the whole
-command `fewstep export`, verification included. Every resident page of the process counts, those mapped from files too,
-which the system could drop at any time; beside it stands what is the process's own. Linux only. Exits with 1 if the bar
-is missed. It needs twice the weights on disk, and leaves nothing there.
+command `fewstep export`, verification included. Every resident page counts, those mapped from files too, which the
+system could drop at any time. Linux only. Exits with 1 if the bar is missed. It needs twice the weights on disk, and
+leaves nothing there.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks import command_cost
+from benchmarks.command_cost import Cost
 
 BAR = 1.3  # times the weights
 WIDTH = 2048  # of the linear layers
 CHANNELS = 512  # of the convolutions
 BLOCK = 4 * (8 * WIDTH * WIDTH + 2 * WIDTH * CHANNELS + 9 * CHANNELS**2 + 2 * (WIDTH + CHANNELS))  # bytes of one block
-INTERVAL = 0.01  # seconds between two looks at the process
 GB = 1e9
 
 DENOISER = """
@@ -71,63 +71,25 @@ def make():
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The most memory that a process had, in bytes: all that was resident, and how much of it was its own."""
-
-    resident: int
-    own: int
-
-
-@dataclass(frozen=True)
 class Export:
-    """One export: bytes of weights, the peak, seconds, and the bytes of the bundle."""
+    """One export: bytes of weights, what it cost, and the bytes of the bundle."""
 
     weights: int
-    peak: Peak
-    seconds: float
+    cost: Cost
     bundle: int
 
     @property
     def ratio(self) -> float:
-        return self.peak.resident / self.weights
+        return self.cost.peak / self.weights
 
 
 def measure(size: float, folder: Path, options: Sequence[str] = ()) -> Export:
     """Export a network of about `size` bytes of weights in a process of its own; `options` go to the command."""
-    blocks = max(1, round(size / BLOCK))
-    (folder / "large.py").write_text(DENOISER.format(width=WIDTH, channels=CHANNELS, blocks=blocks))
-    command = [sys.executable, "-m", "fewstep.cli", "export", "large.py:make", "-o", "bundle", "-q", *options]
-    started = time.perf_counter()
-    peak = watch(subprocess.Popen(command, cwd=folder))
-    seconds = time.perf_counter() - started
-    files = [path for path in (folder / "bundle").rglob("*") if path.is_file()]
-    return Export(blocks * BLOCK, peak, seconds, sum(path.stat().st_size for path in files))
-
-
-def watch(process: "subprocess.Popen[bytes]") -> Peak:
-    """Wait for a process to end, looking at its memory all the time. RuntimeError if it fails."""
-    status, peak = Path(f"/proc/{process.pid}/status"), Peak(0, 0)
-    while process.poll() is None:
-        found = dict(_kib(status))
-        if "VmRSS" in found:
-            resident = 1024 * max(found["VmRSS"], found["VmHWM"])  # the latter is the system's own record of it
-            peak = Peak(max(peak.resident, resident), max(peak.own, 1024 * found["RssAnon"]))
-        time.sleep(INTERVAL)
-    if process.returncode:
-        raise RuntimeError(f"the export failed with exit code {process.returncode}")
-    return peak
-
-
-def _kib(status: Path) -> Iterator[tuple[str, int]]:
-    """The lines of a process's status that count memory."""
-    try:
-        lines = status.read_text().splitlines()
-    except OSError:  # it has just ended
-        return
-    for line in lines:
-        if line.endswith(" kB"):
-            name, value, _ = line.split()
-            yield name.rstrip(":"), int(value)
+    blocks, source, bundle = max(1, round(size / BLOCK)), folder / "large.py", folder / "bundle"
+    source.write_text(DENOISER.format(width=WIDTH, channels=CHANNELS, blocks=blocks))
+    command = [sys.executable, "-m", "fewstep.cli", "export", f"{source}:make", "-o", str(bundle), "-q", *options]
+    cost = command_cost.measure(command)
+    return Export(blocks * BLOCK, cost, sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,12 +98,9 @@ def main(arguments: Sequence[str]) -> int:
         found = measure(size, Path(folder))
     verdict = "" if found.ratio <= BAR else "  MISSED"
     print(f"weights             {found.weights / GB:6.2f} GB")
-    print(f"bundle              {found.bundle / GB:6.2f} GB, written in {found.seconds:.0f} s")
-    own = found.peak.own / found.weights
-    print(
-        f"resident at most    {found.peak.resident / GB:6.2f} GB = {found.ratio:.2f} x the weights, of {BAR} x{verdict}"
-    )
-    print(f"of which not mapped {found.peak.own / GB:6.2f} GB = {own:.2f} x the weights at most")
+    print(f"bundle              {found.bundle / GB:6.2f} GB, written in {found.cost.seconds:.0f} s")
+    resident = f"{found.cost.peak / GB:6.2f} GB = {found.ratio:.2f} x the weights, of {BAR} x{verdict}"
+    print(f"resident at most    {resident}")
     return 1 if found.ratio > BAR else 0
 
 

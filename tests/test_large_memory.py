@@ -5,15 +5,15 @@ int8 bodies are large too.
 """
 
 import importlib.util
-import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benchmarks import memory
+from benchmarks.command_cost import measure
 from fewstep.graph import io
 from fewstep.graph.weights import weight_bytes
 from fewstep.runtime.bundle.reading import open_bundle
@@ -51,34 +51,26 @@ print(most() - before)
 
 
 @pytest.fixture(scope="module")
-def memory() -> dict[str, Any]:
-    return runpy.run_path(str(Path(__file__).parent.parent / "benchmarks/memory.py"), run_name="memory")
-
-
-@pytest.fixture(scope="module")
-def exported(memory: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """The bundle, and the bytes of its weights."""
     folder = tmp_path_factory.mktemp("exported")
-    return folder / "bundle", memory["measure"](300 * MB, folder).weights
+    return folder / "bundle", memory.measure(300 * MB, folder).weights
 
 
-def peak(memory: dict[str, Any], arguments: Sequence[str]) -> int:
+def peak(arguments: Sequence[str]) -> int:
     """The most that a command of fewstep has resident, mapped files among it."""
-    with open("/dev/null", "wb") as nowhere:
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stdout=nowhere)
-        found: int = memory["watch"](process).resident
-    return found
+    return measure([sys.executable, "-c", COMMAND, *arguments]).peak
 
 
 @pytest.fixture(scope="module")
-def calibrated(memory: dict[str, Any], exported: tuple[Path, int]) -> int:
+def calibrated(exported: tuple[Path, int]) -> int:
     """The peak of calibrating the bundle for ONNX Runtime and TensorRT."""
-    return calibrating(memory, exported[0], "cpu-x86,tensorrt")
+    return calibrating(exported[0], "cpu-x86,tensorrt")
 
 
-def calibrating(memory: dict[str, Any], bundle: Path, targets: str) -> int:
+def calibrating(bundle: Path, targets: str) -> int:
     plan = ("--plan", "ddim:2", "--trajectories", "4", "--target", targets, "-q")
-    return peak(memory, ["calibrate", str(bundle), *plan])
+    return peak(["calibrate", str(bundle), *plan])
 
 
 def test_calibrating_takes_half_of_the_weights_beside_them(calibrated: int, exported: tuple[Path, int]) -> None:
@@ -89,10 +81,10 @@ def test_calibrating_takes_half_of_the_weights_beside_them(calibrated: int, expo
 
 @pytest.mark.usefixtures("calibrated")  # the other bodies are made first: `calibrate` keeps those of its own targets
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_openvino_takes_no_more(memory: dict[str, Any], exported: tuple[Path, int]) -> None:
+def test_openvino_takes_no_more(exported: tuple[Path, int]) -> None:
     """Its float network is compared with ONNX Runtime's part by part: whole, OpenVINO alone would miss the bar."""
     bundle, weights = exported
-    assert weights < calibrating(memory, bundle, "cpu-x86,openvino") < 1.5 * weights + ALONE
+    assert weights < calibrating(bundle, "cpu-x86,openvino") < 1.5 * weights + ALONE
 
 
 @pytest.mark.usefixtures("calibrated")

@@ -1,25 +1,22 @@
 """A small network for high noise in front of the shipped one: distance to the teacher and cost at several switches.
 
-    python benchmarks/experts/measure.py --work FOLDER [--seeds 32] [--rounds 5] [--precision int8 --small 0 2 3]
+    python -m benchmarks.experts.measure --work FOLDER [--seeds 32] [--rounds 5] [--precision int8 --small 0 2 3]
 
 The bundle is exported once, and its switch moved. In int8 each plan and switch has a copy, calibrated along that plan;
 the teacher is the float32 one. MACs are of the networks' convolutions and products in a run of one
 sample. Processor time is of runs in separate processes that take turns, as a share of the large network's alone.
 """
 
-import argparse
-import json
 import shutil
-import subprocess
-import sys
-import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 import msgspec
 import numpy as np
 
+from benchmarks.options import add_seeds, parser_of, seeds_of
+from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
@@ -40,27 +37,22 @@ BATCH, CLASSES = 8, 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--seeds", type=int, default=32)
+    add_seeds(parser, 32)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each process that is timed")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 6, 8])
     parser.add_argument("--small", type=int, nargs="+", help="steps by the small network; default: each number")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
-    parser.add_argument("--timed", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    bundle, precision = given.work / "bundle", given.precision
-    if given.timed is not None:
-        plan, _, until = given.timed.partition("@")
-        print(json.dumps(processor_seconds(bundle, plan, float(until), precision)))
-        return
+    bundle, precision, seeds = given.work / "bundle", given.precision, seeds_of(given)
     if not bundle.exists():
         export(ExportOptions("fashion_mnist", bundle, verify="quick", expert=(f"small={SOURCE}:make@0",)))
     costs = {name: sum(macs(body_of(bundle, name)).values()) for name in ("small", "denoiser")}
     print({name: f"{cost / 1e6:.1f} million MACs" for name, cost in costs.items()}, flush=True)
-    lessons = given.work / f"teacher-{given.seeds}.npy"
+    lessons = given.work / f"teacher-{seeds.start}-{len(seeds)}.npy"
     if not lessons.exists():
-        np.save(lessons, samples(opened(bundle, ALONE), TEACHER, given.seeds))
+        np.save(lessons, samples(opened(bundle, ALONE), TEACHER, seeds))
     teacher = np.load(lessons)
     unit = ("dpmpp_2m:8", ALONE)
     for steps in given.steps:
@@ -72,8 +64,13 @@ def main() -> None:
             if given.small is not None and runs.count("small") not in given.small:
                 continue
             sampler = deployed(bundle, plan, until, precision)
-            own = psnr(samples(sampler, plan, given.seeds), teacher)
-            seconds = in_turns(given.work, unit, (plan, until), given.rounds, precision)
+            own = psnr(samples(sampler, plan, seeds), teacher)
+            pair = {
+                name: partial(one_run, bundle, *each, precision)
+                for name, each in (("unit", unit), ("own", (plan, until)))
+            }
+            times = in_turns(pair, given.rounds, 1.0)
+            seconds = 1 / times["own"].against(times["unit"])[1]
             share = sum(costs[name] for name in runs) / (8 * costs["denoiser"])
             print(
                 f"{plan}, {runs.count('small')} steps by the small network (lambda < {until:.2f}): "
@@ -114,35 +111,18 @@ def deployed(bundle: Path, plan: str, until: float, precision: str) -> Sampler:
     return load(own, "int8", backend=OnnxRuntime(threads=1))
 
 
-def samples(sampler: Sampler, plan: str, seeds: int) -> np.ndarray:
+def samples(sampler: Sampler, plan: str, seeds: range) -> np.ndarray:
     """Held-out samples [seeds, 1, 28, 28]; classes take turns."""
-    parts = [range(start, min(start + BATCH, seeds)) for start in range(0, seeds, BATCH)]
+    parts = [seeds[start : start + BATCH] for start in range(0, len(seeds), BATCH)]
     drawn = [sampler.sample(plan, part, {"class": [seed % CLASSES for seed in part]}, GUIDANCE) for part in parts]
     return np.concatenate(drawn)
 
 
-def processor_seconds(bundle: Path, plan: str, until: float, precision: str) -> float:
-    """Processor time of a run of one sample: the least of five, behind one that allocates."""
-    sampler, seconds = deployed(bundle, plan, until, precision), []
+def one_run(bundle: Path, plan: str, until: float, precision: str) -> Call:
+    """A run of one sample."""
+    sampler = deployed(bundle, plan, until, precision)
     compiled = sampler.compile(plan, GUIDANCE)
-    for _ in range(6):
-        start = time.process_time()
-        sampler.sample(compiled, [0], {"class": [0]}, GUIDANCE)
-        seconds.append(time.process_time() - start)
-    return min(seconds[1:])
-
-
-def in_turns(work: Path, unit: tuple[str, float], other: tuple[str, float], rounds: int, precision: str) -> float:
-    """The median ratio of processor times, other to unit, of processes that take turns."""
-    ratios = []
-    for _ in range(rounds if unit != other else 0):
-        took = []
-        for plan, until in (unit, other):
-            command = [sys.executable, __file__, "--work", str(work), f"--timed={plan}@{until!r}"]
-            command += ["--precision", precision]
-            took.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        ratios.append(took[1] / took[0])
-    return median(ratios) if ratios else 1.0
+    return lambda: sampler.sample(compiled, [0], {"class": [0]}, GUIDANCE)
 
 
 if __name__ == "__main__":
