@@ -134,7 +134,9 @@ def work_folder(given: Path | None) -> Iterator[Path]:
 def main(arguments: Sequence[str]) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
-    parser.add_argument("--channels", type=int, help="as pipeline.py has it")
+    parser.add_argument(
+        "--channels", type=int, help="of the first blocks of a U-Net, a multiple of 32; of a DiT's heads"
+    )
     parser.add_argument("--latent", type=int, help="height and width of x")
     parser.add_argument("--free", default="", metavar="LOW:HIGH:MULTIPLE", help="sizes that height and width may have")
     parser.add_argument("--verify", choices=("full", "quick"), default="full")

@@ -1,19 +1,15 @@
-"""A pipeline folder of a size that people have, with random weights: `python -m benchmarks.large.pipeline FOLDER`.
+"""A pipeline folder of a size that people have, with random weights (networks.py has all).
 
-    python -m benchmarks.large.pipeline FOLDER [--network sd15|sdxl|dit] [--channels N] [--latent N]
-        [--dtype float32|float16]
-
-By default the U-Net of Stable Diffusion 1.5 (networks.py has all). The weights are those that torch begins training
-with: every layer keeps its activations near the size of its inputs, and norms stand between them. The last layer is as
-the others, so that the output is not zero. There is no text encoder: texts are conditions.
+The weights are those that torch begins training with: every layer keeps its activations near the size of its inputs,
+and norms stand between them. The last layer is as the others, so that the output is not zero. There is no text encoder:
+texts are conditions.
 """
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from benchmarks import options
-from benchmarks.large.networks import NETWORKS, Network
+from benchmarks.large.networks import Network
 
 Dtype = Literal["float32", "float16"]
 SCHEDULER: dict[str, Any] = {
@@ -51,21 +47,3 @@ def write_pipeline(
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return int(count)
-
-
-def main() -> None:
-    parser = options.parser_of(__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
-    parser.add_argument(
-        "--channels", type=int, help="of the first blocks of a U-Net, a multiple of 32; of a DiT's heads"
-    )
-    parser.add_argument("--latent", type=int, help="height and width of x")
-    parser.add_argument("--dtype", choices=get_args(Dtype), default="float32")
-    given = parser.parse_args()
-    count = write_pipeline(given.folder, NETWORKS[given.network], given.channels, given.latent, given.dtype)
-    print(f"{given.folder}: {count / 1e6:.0f} M weights, {given.dtype}")
-
-
-if __name__ == "__main__":
-    main()
