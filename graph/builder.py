@@ -92,6 +92,13 @@ class Builder:
             self.nodes.append(replace(node, inputs=read, outputs=made, name=f"{under}/{node.name or node.output}"))
         return {value.name: names[value.name] for value in graph.outputs}
 
+    def add(self, other: "Builder") -> None:
+        """What another one made, under its own names."""
+        self.nodes += other.nodes
+        self.constants |= other.constants
+        self.described |= other.described
+        self.optional |= other.optional
+
     def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], extents: Mapping[str, Extent]) -> Graph:
         """What was made, between these ports."""
         ports = {value.name for value in (*inputs, *outputs)}

@@ -95,10 +95,11 @@ def assemble(
         for name, graphs in parts.ahead.items()
     }
     state = _start(outer, manifest, plan, draws, tensors)
-    if unroll and isinstance(plan, Plan):
-        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, state, banks)
+    vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
+    if unroll:
+        kept = (draws, held, state, banks, vocabulary)
+        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, *kept)
     else:
-        vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
         steps: tuple[Any, ...] = plan.steps
         at, networks = 0, [parts.network_of(step) for step in steps]
         rows = [0] * len(networks) if held is None else held.rows

@@ -178,8 +178,6 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenP
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     if isinstance(plan, TokenPlan):
-        if options.unroll:
-            raise UserError(f"--unroll with {plan.name!r}, a plan of tokens", "leave it out: their steps are one Loop")
         refuse_for_tokens({}, plan, BodyInputs.of(bundle, body).has_time)
     else:
         for step in plan.steps:

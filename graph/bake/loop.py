@@ -1,11 +1,11 @@
 """A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
 
-For tokens the update is that of `reveal.py`. For others it is Mul and Add in float32, as in `fewstep.graph.step`. Its
-coefficients are no constants of the body, so no engine folds them into the network's last or first layer, which would
-change bits. For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a
-convolution what is added behind it.
-Shapes in the body follow from the state, whose batch is a symbol there even if it is fixed outside: a known batch lets
-engines fuse more than they do in the bundle's own graph.
+For tokens the update is that of `reveal.py`. For others it is Mul and Add in float32, term by term, as in
+`fewstep.runtime.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its coefficients
+are no constants of the body, so no engine folds them into the network's last or first layer, which would change bits.
+For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what
+is added behind it. Shapes in the body follow from the state, whose batch is a symbol there even if it is fixed outside:
+a known batch lets engines fuse more than they do in the bundle's own graph.
 """
 
 from collections.abc import Sequence
@@ -65,20 +65,15 @@ def lay_loop(
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(len(state))]
     numbers, inner_batch = StepNumbers(inner), RunBatch(inner, None, rows[0])
-    step = _Step(outer, inner, numbers, inner_batch, stretch, at, network, ahead, banks)
-    if isinstance(plan, TokenPlan):
-        assert vocabulary is not None
-        reveal = Reveal(outer, inner, numbers, plan, stretch, at, vocabulary, draws)
-        nexts = [reveal.advance(rows[0], step.outputs(rows[0]))]
-    else:
-        nexts = step.advance(plan, rows, draws, held)
+    taken = (draws, held, rows, banks, vocabulary)
+    nexts, returned = lay_step(outer, inner, numbers, inner_batch, plan, stretch, at, network, ahead, *taken)
     inner.nodes[:0] = numbers.look_up()
     outer.constants |= _codes(inner)
     outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
     inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
     branches, written = len(stretch.branches), [bank for bank in banks if bank.writes[at]]
-    made = [bank.apart(inner, step.made[bank.returned.name], branches, bank.returned.name) for bank in written]
+    made = [bank.apart(inner, returned[bank.returned.name], branches, bank.returned.name) for bank in written]
     x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
     sample = next(value for value in network.graph.inputs if value.name == x.name)
     whole, flag = np.dtype(np.int64), np.dtype(bool)
@@ -107,6 +102,31 @@ def lay_loop(
         bank.parts.append(outer.node("Reshape", (each, shape), f"{name}_{bank.returned.name}_rows"))
     outer.described |= {row: replace(sample, name=row) for row in behind}
     return [*behind]
+
+
+def lay_step(
+    outer: Builder,
+    inner: Builder,
+    numbers: StepNumbers,
+    batch: RunBatch,
+    plan: Plan | TokenPlan,
+    stretch: Stretch,
+    at: int,
+    network: Network,
+    ahead: Ahead,
+    draws: Draws,
+    held: Held | None,
+    rows: Sequence[str],
+    banks: Sequence[CarriedBank],
+    vocabulary: Vocabulary | None,
+) -> tuple[list[str], dict[str, str]]:
+    """Add a step of a stretch to `inner`; returns the rows of the state behind it, and all that the network returns."""
+    step = _Step(outer, inner, numbers, batch, stretch, at, network, ahead, banks)
+    if isinstance(plan, TokenPlan):
+        assert vocabulary is not None
+        reveal = Reveal(outer, inner, numbers, plan, stretch, at, vocabulary, draws)
+        return [reveal.advance(rows[0], step.outputs(rows[0]))], step.made
+    return step.advance(plan, rows, draws, held), step.made
 
 
 def _codes(inner: Builder) -> dict[str, Array]:
@@ -193,7 +213,7 @@ class _Step:
         inner, stretch = self.inner, self.stretch
         count = len(stretch.branches)
         uneven = any(number != count for number in stretch.count)
-        evaluated = BATCH if count == 1 else "evaluated"  # the leading axis of what the network reads
+        evaluated = BATCH if count == 1 else "evaluated" if uneven else f"batch_{count}"  # what the network reads first
         stacked = u if count == 1 else inner.node("Concat", (u,) * count, "u_branches", axis=0)
         places = self.batch.places(count)
         if uneven:

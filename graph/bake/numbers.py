@@ -57,3 +57,12 @@ class StepNumbers:
         columns = self.columns.setdefault(dtype, [])
         columns.append(np.asarray(values, dtype))
         return f"{self.inner.prefix}/{dtype}_{len(columns) - 1}"
+
+
+class OwnNumbers(StepNumbers):
+    """The numbers of one step, as constants."""
+
+    def _column(self, values: Values, dtype: str) -> str:
+        columns = self.columns.setdefault(dtype, [])
+        columns.append(np.asarray(values, dtype))
+        return self.inner.constant(columns[-1], f"{dtype}_{len(columns) - 1}")

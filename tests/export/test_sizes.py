@@ -28,13 +28,11 @@ from fewstep.export.verification.verify import Verification
 from fewstep.graph import io
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent
-from fewstep.graph.step import fuse_step
 from fewstep.graph.types import infer_types
 from fewstep.rollouts.trajectories import batches, roll_out
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.execute import combine
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))
@@ -167,31 +165,6 @@ def test_an_engine_is_built_for_a_range_of_sizes(bundle: Path) -> None:
     assert keys["float16"].batches == (1, 4, 4)
     assert keys["float16"].sizes == {"height": (4, 8, 16), "width": (4, 12, 32)}
     assert keys["prologue"].sizes == keys["float16"].sizes, "the prologue is given the picture"
-
-
-def test_a_fused_step_holds_at_every_size(exported: Path) -> None:
-    sampler = load(exported)
-    plan = sampler.compile("ddim:2")
-    step = fuse_step(load_body(exported), plan.steps[0])
-    assert [value.shape for value in step.outputs] == [("batch", 1, "height", "width")] * len(plan.steps[0].update)
-    from fewstep.graph.session import open_session
-
-    session = open_session(step)
-    for height, width in ((4, 8), (16, 10)):
-        x = np.random.default_rng(1).standard_normal((1, 1, height, width), np.float32)
-        network = sampler.network(
-            plan, 1, asked(height, width, 1)["condition"], sizes={"height": height, "width": width}
-        )
-        (output,) = network(0, plan.steps[0], x)
-        expected = [combine(row, [x, output], np.float32) for row in plan.steps[0].update]
-        rows = rows_of(sampler, plan.steps[0].time, asked(height, width, 1)["condition"])
-        found = session({"state_0": x, **rows})
-        for number, value in enumerate(expected):
-            assert np.allclose(found[f"next_{number}"], value, atol=1e-5)
-
-
-def rows_of(sampler, time: float, condition: dict) -> dict:
-    return sampler.prologue({"time": np.array([time], np.float32), **condition})
 
 
 def load_body(bundle: Path):

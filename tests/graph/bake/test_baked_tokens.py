@@ -80,7 +80,8 @@ def test_tokens_are_those_of_the_executor(bundle: Path, tmp_path: Path, plan: st
     np.testing.assert_array_equal(alone, sampler.sample(plan, [0], {"class": [0]}, 2.0, given={"ids": ids[:1]}))
 
 
-def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, tmp_path: Path, unroll: bool) -> None:
     sampler = load(bundle)
     plan = sampler.compile("maskgit:4", Cfg(3.0, interval=(-1.0, 0.5)))
     replace = msgspec.structs.replace
@@ -88,7 +89,7 @@ def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, t
     mixed = replace(plan, name="own", steps=(plan.steps[0], second, *plan.steps[2:]))
     assert isinstance(mixed, TokenPlan) and len({len(step.branches) for step in mixed.steps}) == 2
     (tmp_path / "own.json").write_bytes(msgspec.json.encode(mixed))
-    baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", batch=COUNT))
+    baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", batch=COUNT, unroll=unroll))
     assert baked.inputs[0].shape == (COUNT, 2, 12) and baked.draws == (0, 1, 4, 6, 7, 9)
     expected = sampler.sample(mixed, range(COUNT), {"class": LABELS}, given={"ids": known_tokens()})
     np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", known_tokens()), expected)
@@ -122,7 +123,6 @@ def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"unroll": True}, "--unroll with 'maskgit:4', a plan of tokens; leave it out"),
         ({"hold": "clean"}, "a hold along 'maskgit:4', a plan of tokens; known tokens are the file's input 'ids'"),
         ({"clip": 1.0}, "a plan of tokens takes no shaping"),
         ({"plan": "dpmpp_2m:4"}, "is for continuous samples"),
