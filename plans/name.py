@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import ModuleType, UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -151,6 +151,12 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in after if name not in settled}
 
 
+@cache
+def _declared(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """What a name may set, and the types of all parameters."""
+    return parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
+
+
 def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
     """Refuse the name of a fitted plan, and a solver's name of another tool, for which the fix has the name here."""
     if what == FITTED and count.isdecimal():
@@ -188,7 +194,7 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
         which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
     function = getattr(there, called)
-    accepted, hints = parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
+    accepted, hints = _declared(function)
     for parameter in arguments:
         if parameter not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"

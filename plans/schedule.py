@@ -8,7 +8,7 @@ Kinds that restore a degraded sample y are schedules of x - y.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 import msgspec
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import PATHS, Path, eta_range, sigma_range
 from fewstep.plans.spec import ScheduleSpec
+
+_fields = cache(msgspec.structs.fields)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class NoiseSchedule:
         import hashlib  # OpenSSL: not for who only imports the runtime
 
         named: dict[str, object] = {name: getattr(self.spec, name) for name in ALWAYS}
-        for field in msgspec.structs.fields(self.spec):
+        for field in _fields(type(self.spec)):
             value = getattr(self.spec, field.name)
             if field.name not in ALWAYS and value != field.default:
                 named[field.name] = float(value) if type(value) is int else value

@@ -44,6 +44,7 @@ def _quadrature_in_lambda(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Ar
     return lams, _masses(lams, weights, t)
 
 
+@lru_cache(maxsize=256)
 def _quadrature_in_timestep(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
     """Over t(lambda), which has a corner at every whole timestep where the schedule is a table."""
     if schedule.timesteps is None:
