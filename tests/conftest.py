@@ -1,10 +1,14 @@
 """A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # ahead of numpy and torch: on tiny arrays their threads wait, and spin
+
 import gc
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -28,7 +32,6 @@ from fewstep.runtime.bundle.manifest import (
 )
 
 EXPORTED = {"exported_fashion_mnist", "layers_of_experts", "unet"}  # fixtures of the session
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, not imported yet: on tiny networks its threads wait, and spin
 
 
 def pytest_configure() -> None:
@@ -36,6 +39,16 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+    _wait_without_spinning()
+
+
+def _wait_without_spinning() -> None:
+    """Threads of onnxruntime that wait for the next call of a tiny graph would keep a core from the other worker."""
+    with suppress(ImportError):
+        from onnxruntime import SessionOptions
+
+        add, key = SessionOptions.add_session_config_entry, "session.intra_op.allow_spinning"
+        SessionOptions.add_session_config_entry = lambda own, name, value: add(own, name, "0" if name == key else value)
 
 
 def pytest_collection_finish() -> None:

@@ -34,10 +34,13 @@ def used(tree: ast.Module, known: Modules) -> Iterator[str]:
                 imported[alias.asname or alias.name] = full
         elif isinstance(node, ast.Import):
             imported |= {alias.asname or alias.name: alias.name.removeprefix("fewstep.") for alias in node.names}
+    modules = {name for name, full in imported.items() if full in known}
+    if not modules:
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
             owner = ast.unparse(node.value)
-            if imported.get(owner) in known:
+            if owner in modules:
                 yield f"{imported[owner]}.{node.attr}"
 
 
