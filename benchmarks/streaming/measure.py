@@ -25,7 +25,7 @@ from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.request import slots_of
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.slots import Carrying
+from fewstep.runtime.slots import Carrying, Slots
 
 PLAN, GUIDANCE = "ddim:8", 2.0
 STREAMS, CHUNKS = 32, 8  # samples at once, and chunks of each
@@ -42,10 +42,14 @@ def seeds(number: int, streams: int) -> list[int]:
     return [FIRST_SEED + stream + 1000 * number for stream in range(streams)]
 
 
-def streamed(sampler: Sampler, chunks: int, streams: int, carries: bool = True) -> Chunks:
-    """Samples [streams, BANDS, FRAMES] of each chunk; without `carries` each begins with zeros."""
-    carried, samples = None, []
+def streamed(
+    sampler: Sampler, chunks: int, streams: int, carries: bool = True, pasts: Sequence[Slots | None] | None = None
+) -> tuple[Chunks, list[Slots]]:
+    """Samples [streams, BANDS, FRAMES] of each chunk, and what each leaves; without `carries` each begins with zeros.
+    pasts: what chunks begin with instead."""
+    carried, samples, left = None, [], list[Slots]()
     for number in range(chunks):
+        carried = carried if pasts is None else pasts[number]
         x, after = sampler.carry_on(
             PLAN,
             seeds(number, streams),
@@ -55,7 +59,8 @@ def streamed(sampler: Sampler, chunks: int, streams: int, carries: bool = True) 
         )
         carried = after if carries else None
         samples.append(x)
-    return samples
+        left.append(after)
+    return samples, left
 
 
 def streamed_in_torch(sampler: Sampler, chunks: int, streams: int) -> Chunks:
@@ -86,8 +91,8 @@ def streamed_in_torch(sampler: Sampler, chunks: int, streams: int) -> Chunks:
 
 
 def whole(sampler: Sampler, chunks: int, streams: int) -> Chunks:
-    """The same samples as one run of torch over the whole series, by a mask: no chunk is apart."""
-    module, plan = speech.make()[0].eval(), sampler.compile(PLAN, GUIDANCE)
+    """The same samples as one run of torch in float64 over the whole series, by a mask: no chunk is apart."""
+    module, plan = speech.make()[0].eval().double(), sampler.compile(PLAN, GUIDANCE)
     labels = torch.from_numpy(np.stack([vowels(number, streams)["vowel"] for number in range(chunks)], axis=1))
     both = torch.cat([labels, torch.full_like(labels, speech.NULL)])
 
@@ -95,7 +100,7 @@ def whole(sampler: Sampler, chunks: int, streams: int) -> Chunks:
         with torch.no_grad():
             velocity = module.whole(
                 torch.from_numpy(np.concatenate([u, u])),
-                torch.full((2 * streams,), step.time),
+                torch.full((2 * streams,), step.time, dtype=torch.float64),
                 both,
             )
         return [*np.split(velocity.numpy(), 2)]
@@ -113,7 +118,7 @@ def whole(sampler: Sampler, chunks: int, streams: int) -> Chunks:
     facts = DenoiserFacts(speech.SPEC.schedule, "flow", grid=sampler.bundle.manifest.grid or "trailing")
     bare = compile_plan(PLAN, facts, GUIDANCE)
     assert [step.time for step in bare.steps] == [step.time for step in plan.steps]
-    return np.split(finish(bare, execute(bare, network, draws)), chunks, axis=2)
+    return np.split(finish(bare, execute(bare, network, draws, np.float64), np.float64), chunks, axis=2)
 
 
 def seam(chunks: Chunks) -> float:
@@ -178,22 +183,25 @@ def main() -> None:
         "OpenVINO, int8": load(bundle, body="int8-openvino", backend=OpenVino(threads=1, batch=2)),
     }
     exact = opened["onnxruntime, float32"]
-    samples = {name: streamed(sampler, CHUNKS, STREAMS) for name, sampler in opened.items()}
-    alone = {name: streamed(sampler, CHUNKS, STREAMS, carries=False) for name, sampler in opened.items()}
+    samples = {name: streamed(sampler, CHUNKS, STREAMS)[0] for name, sampler in opened.items()}
+    alone = {name: streamed(sampler, CHUNKS, STREAMS, carries=False)[0] for name, sampler in opened.items()}
+    pasts = [None, *streamed(exact, CHUNKS, STREAMS)[1][:-1]]
+    alike = {name: streamed(sampler, CHUNKS, STREAMS, pasts=pasts)[0] for name, sampler in opened.items()}
     at_once = whole(exact, CHUNKS, STREAMS)
     in_torch = streamed_in_torch(exact, CHUNKS, STREAMS)
     worst = max(float(np.abs(a - b).max()) for a, b in zip(in_torch, at_once, strict=True))
     data = speech.series(STREAMS, CHUNKS, torch.Generator().manual_seed(1))[0].numpy()
     lines = [
-        ["data", *["-"] * 4, f"{seam(np.split(data, CHUNKS, axis=2)):.2f}", "-"],
-        ["torch and numpy", f"{worst:.1e}", *["-"] * 3, f"{seam(in_torch):.2f}", "-"],
+        ["data", *["-"] * 5, f"{seam(np.split(data, CHUNKS, axis=2)):.2f}", "-"],
+        ["torch and numpy", f"{worst:.1e}", *["-"] * 4, f"{seam(in_torch):.2f}", "-"],
     ]
     for name, chunks in samples.items():
         worst = max(float(np.abs(a - b).max()) for a, b in zip(chunks, at_once, strict=True))
         quality = [psnr(a, b).mean() for a, b in zip(chunks, samples["onnxruntime, float32"], strict=True)]
         apart = np.mean([psnr(a, b).mean() for a, b in zip(alone[name], alone["onnxruntime, float32"], strict=True)])
+        fed = np.mean([psnr(a, b).mean() for a, b in zip(alike[name], samples["onnxruntime, float32"], strict=True)])
         is_exact = name == "onnxruntime, float32"
-        decibels = ["-"] * 3 if is_exact else [f"{apart:.2f}", f"{np.mean(quality):.2f}", f"{quality[-1]:.2f}"]
+        decibels = ["-"] * 4 if is_exact else [f"{each:.2f}" for each in (apart, fed, np.mean(quality), quality[-1])]
         lines.append(
             [
                 name,
@@ -207,6 +215,7 @@ def main() -> None:
         "",
         "largest difference from the whole run",
         "PSNR without carry",
+        "from float32's past",
         "with carry",
         "last chunk",
     ]

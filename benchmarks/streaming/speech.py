@@ -106,7 +106,7 @@ class Speech(nn.Module):
     def _run(
         self, x: Tensor, time: Tensor, vowel: Tensor, past: Tensor, distances: Tensor, hidden: Tensor
     ) -> tuple[Tensor, Tensor]:
-        timed = self.time_mlp(time_features(time, EMBEDDING))[:, None]
+        timed = self.time_mlp(time_features(time, EMBEDDING).to(x.dtype))[:, None]
         embedding = F.silu(timed + self.vowel_embedding(vowel))
         tokens, after = self.frame(x.transpose(1, 2)), []
         for number, block in enumerate(self.blocks):
