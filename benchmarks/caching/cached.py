@@ -1,7 +1,7 @@
-"""Plans whose shallow steps take tensors that the full network wrote before: schedules of caching, as tables.
+"""Plans whose steps take some tensors from former steps instead of computing them: schedules of caching, as tables.
 
-The full network returns its deep features beside its output; the shallow one takes them in place of computing them
-(DeepCache: Ma, Fang, Wang 2024, arXiv 2312.00858).
+A step returns what it computes of the tensors beside its output, and a later one takes it (DeepCache: Ma, Fang, Wang
+2024, arXiv 2312.00858).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,30 +14,36 @@ from fewstep.plans.carry import check_carry
 from fewstep.plans.plan import Bank, Carry, CarryIn, Plan, Tensor, Term
 
 SHALLOW = "shallow"
+Mask = NDArray[np.bool_]  # [steps, tensors]: those that a step takes
 
 
-def cached(plan: Plan, shallow: Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
-    """The plan with some steps on the shallow network. order 0: the features of the last full step are held. 1: they
-    go on linearly in lambda, once two full steps have written some. names: of the tensors that are carried.
+def cached(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
+    """The plan whose steps take tensors from before. order 0: they are as the last step that computed them left them.
+    1: they go on linearly in lambda, once two steps have computed some.
+
+    taken: for each step all tensors or none [steps], or each of `names` [steps, tensors].
 
     UserError for a schedule that reads what is not there.
     """
-    full: list[float | None] = []
+    mask = np.broadcast_to(np.reshape(taken, (len(plan.steps), -1)), (len(plan.steps), len(names)))
+    computed: list[list[float | None]] = [[] for _ in names]
     steps = []
-    for step, is_shallow in zip(plan.steps, shallow, strict=True):
-        if is_shallow:
-            row = (1.0, *[0.0] * order)
-            if order and len(full) > 1 and None not in (*full[-2:], step.lam):
-                ratio = (step.lam - full[-1]) / (full[-1] - full[-2])
-                row = (1 + ratio, -ratio)
-            reads = tuple(CarryIn(bank, row) for bank in range(len(names)))
-            steps.append(msgspec.structs.replace(step, network=SHALLOW, carry_in=reads))
-            continue
-        newest, shift = (*[0.0] * (1 + order), 1.0), (1.0, 0.0, 0.0)
-        writes = [Carry(bank, 0, newest) for bank in range(len(names))]
-        writes += [Carry(bank, 1, shift) for bank in range(len(names)) if order and full]
-        full.append(step.lam)
-        steps.append(msgspec.structs.replace(step, carry=tuple(writes)))
+    for step, own in zip(plan.steps, mask, strict=True):
+        reads, writes = list[CarryIn](), list[Carry]()
+        for bank, (is_taken, lams) in enumerate(zip(own, computed, strict=True)):
+            if is_taken:
+                row = (1.0, *[0.0] * order)
+                if order and len(lams) > 1 and None not in (*lams[-2:], step.lam):
+                    ratio = (step.lam - lams[-1]) / (lams[-1] - lams[-2])
+                    row = (1 + ratio, -ratio)
+                reads.append(CarryIn(bank, row))
+                continue
+            writes.append(Carry(bank, 0, (*[0.0] * (1 + order), 1.0)))
+            if order and lams:
+                writes.append(Carry(bank, 1, (1.0, 0.0, 0.0)))
+            lams.append(step.lam)
+        network = SHALLOW if reads else step.network
+        steps.append(msgspec.structs.replace(step, network=network, carry_in=tuple(reads), carry=tuple(writes)))
     banks = tuple(Bank(name, 1 + order, is_kept=False) for name in names)
     return check_carry(msgspec.structs.replace(plan, steps=tuple(steps), banks=banks))
 

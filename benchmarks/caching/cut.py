@@ -7,13 +7,12 @@ prepared float32 body, or an int8 body as it is deployed.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
 from fewstep.lowering.coverage import macs
-
-DIFFERENCE = "residual_of_the_middle"
-LARGEST = 0.75  # share of the multiplications: a cut that leaves more saves too little
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,6 @@ class Pair:
     full: Graph
     shallow: Graph
     tensors: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        """The share of the multiply-accumulates that the shallow graph has."""
-        return sum(macs(self.shallow).values()) / sum(macs(self.full).values())
 
 
 def cut(graph: Graph, tensors: Sequence[str], like: Graph | None = None) -> Pair:
@@ -42,43 +36,49 @@ def cut(graph: Graph, tensors: Sequence[str], like: Graph | None = None) -> Pair
     return Pair(replace(graph, outputs=(*graph.outputs, *ports)), drop_unused(shallow), tuple(tensors))
 
 
-def residual_cut(graph: Graph, early: str, late: str) -> Pair:
-    """A chain of residual blocks without those between two of its states of one shape. What they add is carried: the
-    shallow graph has the early state with the carried difference in the place of the late one."""
-    types = infer_types(graph).values
-    port = Value(DIFFERENCE, types[late].dtype, types[late].shape)
-    difference = Node("Sub", (late, early), (DIFFERENCE,))
-    full = replace(graph, nodes=(*graph.nodes, difference), outputs=(*graph.outputs, port))
-    added = Node("Add", (early, DIFFERENCE), (late,))
-    ahead = _behind(replace(graph, outputs=(types[early],)), ())
-    behind = tuple(node for node in _behind(graph, (late,)) if node not in ahead)
-    nodes = (*ahead, added, *behind)
-    read = {name for node in nodes for name in node.inputs}
-    inputs = (*(value for value in graph.inputs if value.name in read), port)
-    return Pair(full, drop_unused(replace(graph, inputs=inputs, nodes=nodes, described=())), (DIFFERENCE,))
+def switched(graph: Graph, tensors: Sequence[str], like: Graph | None = None) -> Graph:
+    """The graph with a switch at each of the tensors: where `taken(NAME)` is true, `carried(NAME)` goes on instead of
+    what the graph computes. It returns what went on. One session then serves every choice of tensors."""
+    types = infer_types(like or graph).values
+    nodes = list[Node]()
+    for node in graph.nodes:
+        own = {name: f"computed({name})" for name in node.outputs if name in tensors}
+        nodes.append(replace(node, outputs=tuple(own.get(name, name) for name in node.outputs)))
+        nodes += [Node("Where", (f"taken({name})", f"carried({name})", own[name]), (name,)) for name in own]
+    flags = [Value(f"taken({name})", np.dtype(bool), ()) for name in tensors]
+    ports = [replace(types[name], name=f"carried({name})", shape=_free(types[name])) for name in tensors]
+    outputs = (*graph.outputs, *(types[name] for name in tensors))
+    return replace(graph, inputs=(*graph.inputs, *flags, *ports), outputs=outputs, nodes=tuple(nodes), described=())
 
 
-def single_cuts(graph: Graph, x: str = "x") -> dict[str, float]:
-    """The tensors at which x still reaches the output around the cut, with the share of multiply-accumulates that is
-    left, where that is at most LARGEST. Of those with one share the smallest comes first."""
-    types, inputs = infer_types(graph).values, {value.name for value in graph.inputs}
-    whole, found = macs(graph), dict[str, tuple[float, int]]()
-    for name in dict.fromkeys(name for node in graph.nodes for name in node.outputs):
-        value = types.get(name)
-        if value is None or len(value.shape) < 2 or value.shape[0] != "batch" or name in inputs:
+def _free(value: Value) -> tuple[str, ...]:
+    """A shape that a single number has, too."""
+    return tuple(f"any_{axis}" for axis in range(len(value.shape)))
+
+
+def branches(graph: Graph, x: str = "x") -> tuple[str, ...]:
+    """What the residual blocks of a transformer add, in their order, before it is gated by a row (adaLN-zero).
+
+    A block's sum adds what products of matrices made of its other input. A step that takes what all blocks from one to
+    another add leaves these blocks out.
+    """
+    types, heavy = infer_types(graph).values, {name for name, count in macs(graph).items() if count}
+    behind: dict[str, frozenset[str]] = {x: frozenset([x])}
+    producers = {name: node for node in graph.nodes for name in node.outputs}
+    added = list[str]()
+    for node in graph.nodes:
+        sources = frozenset().union(*(behind.get(name, frozenset()) for name in node.inputs))
+        for name in node.outputs if sources else ():
+            behind[name] = sources | {name}
+        if node.op != "Add" or not all(name in behind and name in types for name in node.inputs):
             continue
-        if not all(isinstance(size, int) for size in value.shape[1:]) or value.dtype.kind != "f":
-            continue
-        nodes = _behind(graph, (name,))
-        if not any(x in node.inputs for node in nodes):
-            continue
-        share = sum(whole.get(output, 0) for node in nodes for output in node.outputs) / sum(whole.values())
-        if share <= LARGEST:
-            size = 1
-            for length in value.shape[1:]:
-                size *= int(length)
-            found[name] = share, size
-    return {name: found[name][0] for name in sorted(found, key=lambda name: found[name])}
+        for base, branch in (node.inputs, node.inputs[::-1]):
+            is_block = base in behind[branch] and heavy & (behind[branch] - behind[base])
+            if is_block and types[base].shape == types[branch].shape:
+                gate = producers[branch]
+                inner = [name for name in gate.inputs if name in behind] if gate.op == "Mul" else []
+                added.append(inner[0] if len(inner) == 1 else branch)
+    return tuple(added)
 
 
 def encoder_cut(graph: Graph) -> tuple[str, ...]:
