@@ -34,13 +34,13 @@ from fewstep.runtime.loading import choose_body
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.request import PlanSettings
-from fewstep.runtime.sizes import defaults, free_x_shape
+from fewstep.runtime.request import PlanSettings, read_plan
+from fewstep.runtime.sizes import defaults, free_x_shape, sizes_of
 from fewstep.runtime.token_planning import refuse_for_tokens
 
 Planned = tuple[Bundle, str, Plan | TokenPlan]  # what options of baking name: the bundle, a body and a plan
 
-SUFFIX = ".onnx"
+SUFFIX, PLAN_FILE = ".onnx", ".json"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
 BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a file beside, since onnxruntime holds others twice
 
@@ -92,7 +92,8 @@ def bake(
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
     beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
-    sizes = {BATCH: options.batch or 1, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    shape = plan.shape if isinstance(plan, TokenPlan) else bundle.manifest.x_shape
+    sizes = {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes)}
     baked, files = _write(run.graph, options, baked, sizes, progress)
     return baked, (*files, *beside)
 
@@ -119,7 +120,10 @@ def plan_of(options: BakeOptions) -> Planned:
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
-    planned = plan_for(bundle, body, options.plan, options.guidance, settings)
+    asked = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    if isinstance(asked, TokenPlan):
+        settings["sizes"] = sizes_of(asked.shape, bundle.manifest)
+    planned = plan_for(bundle, body, asked, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 

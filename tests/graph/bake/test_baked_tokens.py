@@ -95,6 +95,16 @@ def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, t
     np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", known_tokens()), expected)
 
 
+def test_a_plan_s_file_bakes_its_own_length(bundle: Path, tmp_path: Path) -> None:
+    sampler, ids = load(bundle, "int8"), np.full((COUNT, 2, 20), -1)
+    plan = sampler.compile("maskgit:3", 2.0, sizes={"length": 20})
+    (tmp_path / "own.json").write_bytes(msgspec.json.encode(plan))
+    baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", "int8"))
+    assert baked.inputs[0].shape == ("batch", 2, 20) and baked.sample is not None
+    expected = sampler.sample(plan, range(COUNT), {"class": LABELS}, sizes={"length": 20})
+    np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", ids), expected)
+
+
 def test_the_file_has_plain_operations_and_a_loop(bundle: Path, tmp_path: Path) -> None:
     bake(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
     (loop,) = (node for node in onnx.load(tmp_path / "t.onnx").graph.node if node.op_type == "Loop")
