@@ -59,11 +59,12 @@ def _draw(folder: Path | None, split: str) -> Draw:
 
 
 def _network(folder: Path | None = None) -> nn.Module:
-    seen = nn.Sequential(nn.Flatten(), nn.Linear(len(LOW), 192), nn.SiLU(), nn.Linear(192, 192))
-    return MaskedTransformer((2, HORIZON), BINS, seen, 192, blocks=4, heads=4)
+    width = 128
+    seen = nn.Sequential(nn.Flatten(), nn.Linear(len(LOW), width), nn.SiLU(), nn.Linear(width, width))
+    return MaskedTransformer((2, HORIZON), BINS, seen, width, blocks=2, heads=4)
 
 
-EXAMPLE = Example(SPEC, Recipe(steps=1_500, batch=64, rate=1e-3, seed=0), _network, _draw)
+EXAMPLE = Example(SPEC, Recipe(steps=600, batch=64, rate=2e-3, seed=0), _network, _draw)
 
 
 def make() -> tuple[nn.Module, Spec]:

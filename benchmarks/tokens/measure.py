@@ -1,0 +1,335 @@
+"""docs/measured/tokens.md, from the two trained denoisers of tokens: `python -m benchmarks.tokens.measure --work DIR`.
+
+Each part is kept in the work folder as JSON, and an interrupted run goes on. `--part NAME` measures one again.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.markdown import table, with_part
+from benchmarks.options import add_work, parser_of
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.evaluation.distances import distance
+from fewstep.evaluation.distances.features import open_extractor
+from fewstep.evaluation.distances.judged_tokens import judge_tokens
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
+from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.export.export import ExportOptions, export
+from fewstep.lowering.bodies import open_body
+from fewstep.plans.plan import regroup
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.tokens import advance
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER.parents[1] / "docs" / "measured" / "tokens.md"
+NAMES = ("fashion_tokens", "action_tokens")
+INT8 = "int8-cpu-x86"
+PLANS = {"fashion_tokens": "maskgit:8", "action_tokens": "likeliest:8"}  # calibrated along
+GUIDANCE = {"fashion_tokens": 2.0, "action_tokens": None}
+SAMPLES = 250
+JUDGES = 64  # seeds
+AT_ONCE = 50
+TRIED = ("maskgit:8", "maskgit:49", "likeliest:8", "first_hitting:8", "omnivoice:8")
+KNOWN = 6  # actions of the former chunk
+EPISODES = 500
+WIDTH = 100  # columns of the page
+WIDE = (8, 125, 1025)  # OmniVoice's codebooks, 5 s, ids
+
+sys.path.append(str(FOLDER))  # recipes import what lies beside them
+Values = dict[str, Any]
+
+
+def bundle_of(work: Path, name: str) -> Path:
+    """The exported and calibrated bundle, made once."""
+    bundle = work / name
+    if not (bundle / "manifest.json").exists():
+        export(ExportOptions(f"{FOLDER / name}.py:make", bundle))
+        calibrate(CalibrateOptions(bundle, plan=PLANS[name], guidance=GUIDANCE[name], target=("cpu-x86",)))
+    return bundle
+
+
+def sampled(sampler: Sampler, plan: str, count: int, first: int = 0) -> NDArray[np.int64]:
+    """Ids [count, *shape] of held-out seeds."""
+    parts = []
+    for start in range(first, first + count, AT_ONCE):
+        seeds = range(start, min(start + AT_ONCE, first + count))
+        values = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+        guidance = GUIDANCE[sampler.bundle.manifest.name]
+        parts.append(np.asarray(sampler.sample(plan, seeds, values, guidance), np.int64))
+    return np.concatenate(parts)
+
+
+class Judge:
+    """The distance of decoded tokens to the 10 000 test pictures, by the features of fashion-mnist-cnn."""
+
+    def __init__(self) -> None:
+        import codebooks
+        import fashion_tokens
+        import torch
+
+        extractor = open_extractor("fashion-mnist-cnn", (1, 28, 28), 1)
+        assert extractor is not None
+        self._extract, books = extractor.extract, fashion_tokens.trained().books
+        self._decode = lambda ids: codebooks.summed(torch.from_numpy(ids), books).numpy()
+        self._encode = lambda pictures: codebooks.encode(pictures, books).numpy()
+        self._real = fashion_tokens.pictures_of(None, "train")[0][:SAMPLES]
+        pictures = fashion_tokens.pictures_of(None, "t10k")[0].numpy()
+        self._reference = distance.fit(self._features(pictures))
+
+    def _features(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([self._extract(pictures[start : start + 500]) for start in range(0, len(pictures), 500)])
+
+    def __call__(self, ids: NDArray[np.int64]) -> float:
+        return distance.frechet(distance.fit(self._features(self._decode(ids))), self._reference)
+
+    @property
+    def floors(self) -> tuple[float, float]:
+        """Of as many training pictures as they are, and of what their tokens decode to."""
+        own = distance.frechet(distance.fit(self._features(self._real.numpy())), self._reference)
+        return own, self(self._encode(self._real))
+
+
+def quality(work: Path) -> Values:
+    """FD of samplers in float32, and of int8 along the calibrated plan."""
+    bundle, judge = bundle_of(work, "fashion_tokens"), Judge()
+    float32, int8 = (load(bundle, body=body) for body in (FLOAT, INT8))
+    plan = PLANS["fashion_tokens"]
+    pairs = [[judge(sampled(body, plan, SAMPLES, first)) for body in (float32, int8)] for first in (0, SAMPLES)]
+    rows = {each: judge(sampled(float32, each, SAMPLES)) for each in TRIED}
+    return {"floors": judge.floors, "float32": rows, "pairs": pairs, "plan": plan}
+
+
+def agreement(work: Path) -> Values:
+    """How far int8 agrees with float32 on each model."""
+    shares = {}
+    for name in NAMES:
+        bundle = open_bundle(bundle_of(work, name))
+        samplers = {body: open_body(bundle, body, 1) for body in (FLOAT, INT8)}
+        plan: Any = regroup(samplers[FLOAT].compile(PLANS[name], GUIDANCE[name]), samplers[INT8].body.groups)
+        sampling = Sampling(sampling_job(bundle, (INT8,)), samplers)
+        _, own = judge_tokens(sampling, {INT8: (plan, JUDGES)})[INT8]
+        size, whole = (sum(path.stat().st_size for path in FOLDER.glob(f"{name}.safetensors")), prod(plan.shape))
+        shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size, "tokens": whole, "plan": plan.name}
+    return shares
+
+
+def speed(work: Path) -> Values:
+    """Ratios of int8 to float32, each in its own process and in turns, on one thread."""
+    rows: Values = {}
+    for name in NAMES:
+        made = bench(BenchOptions(bundle_of(work, name), batches=(1, 8, 32), threads=1, rounds=15, turn_seconds=0.3))
+        rows[name] = [
+            {"rows": race.batch, "ratio": each.ratio, "low": each.ratio_low, "high": each.ratio_high}
+            | {"ms": 1e3 * each.median, "float_ms": 1e3 * race.timings[0].median}
+            | {"mib": each.peak_mib, "float_mib": race.timings[0].peak_mib}
+            for race in made.races
+            for each in race.timings[1:]
+        ]
+    return rows
+
+
+def calls(work: Path) -> Values:
+    """Evaluations of ancestral sampling and of First-Hitting, of one sample at a time."""
+    sampler, steps = load(bundle_of(work, "fashion_tokens")), 1_000
+    counts = []
+    for seed in range(8):
+        values = held_out_conditions(sampler.bundle.manifest.conditions, [seed])
+        run: Iterator[Any] = sampler.steps(f"mdlm:{steps}", [seed], values)
+        counts.append(sum(state.is_evaluated for state in run))
+    positions = prod(sampler.bundle.manifest.x_shape)
+    return {"ancestral": steps, "skipping": float(np.mean(counts)), "first_hitting": positions}
+
+
+def continued(work: Path) -> Values:
+    """Chunks of actions that continue a former one whose goal and obstacle were seen a little elsewhere: with its first
+    actions known, and without."""
+    import action_tokens
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    data, seen, _ = action_tokens.demonstrations(EPISODES, generator)
+    later = seen + 0.02 * torch.randn(seen.shape, generator=generator) * torch.tensor([0, 0, 1, 1, 1, 1])
+    ids = action_tokens.tokens(data).numpy()
+    outcome: Values = {"data": _seam(ids), "p95": _seam(ids, 95)}
+    for body in (FLOAT, INT8):
+        sampler, plan = load(bundle_of(work, "action_tokens"), body=body), PLANS["action_tokens"]
+        given = np.full(ids.shape, -1)
+        former = sampler.sample(plan, range(EPISODES), {"observation": seen.numpy()})
+        given[..., :KNOWN] = former[..., :KNOWN]
+        seeds, told = range(EPISODES, 2 * EPISODES), {"observation": later.numpy()}
+        kept = sampler.sample(plan, seeds, told, given={"ids": given})
+        fresh = sampler.sample(plan, seeds, told)
+        exact = bool((kept[..., :KNOWN] == former[..., :KNOWN]).all())
+        fresh[..., :KNOWN] = former[..., :KNOWN]  # what was sent already
+        outcome[body] = {"exact": exact, "known": _seam(kept), "fresh": _seam(fresh), "p95": _seam(kept, 95)}
+    return outcome
+
+
+def _seam(ids: NDArray[Any], percentile: float | None = None) -> float:
+    """The mean jump, or a percentile of the jumps, from the last known action to the first new one."""
+    import action_tokens
+    import torch
+
+    x = action_tokens.positions(torch.from_numpy(np.asarray(ids, np.int64))).numpy()
+    jumps = np.linalg.norm(x[:, KNOWN] - x[:, KNOWN - 1], axis=1)
+    return float(jumps.mean() if percentile is None else np.percentile(jumps, percentile))
+
+
+def host(work: Path) -> Values:
+    """The executor's part of a step at 8 x 125 tokens of 1025 ids, beside one block of OmniVoice's width."""
+    import torch
+    from masked_transformer import MaskedBlock
+
+    books, places, ids = WIDE
+    plan = _wide_plan(work)
+    rng, x = np.random.default_rng(0), np.full((1, books, places), ids - 1)
+    logits = rng.standard_normal((2, books, places, ids), np.float32)
+    unknown, block = x == ids - 1, MaskedBlock(1024, 16).eval()
+    torch.set_num_threads(1)
+    rows = torch.randn(2, places, 1024)
+    mine, theirs = [], []
+    for _ in range(10):
+        start = process_time()
+        advance(plan, 3, x, unknown, unknown, logits, np.array([100]), [0], ids - 1)
+        mine.append(process_time() - start)
+        start = process_time()
+        with torch.no_grad():
+            block(rows)
+        theirs.append(process_time() - start)
+    return {"host": 1e3 * median(mine), "block": 1e3 * median(theirs), "blocks": 28}
+
+
+def _wide_plan(work: Path) -> Any:
+    from fewstep.plans.compile_tokens import compile_tokens
+    from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+
+    facts = DenoiserFacts(ScheduleSpec("flow"), "logits")
+    return compile_tokens("omnivoice:32", facts, WIDE[:2], WIDE[2], 2.0, ())
+
+
+PARTS: dict[str, Callable[[Path], Values]] = {
+    each.__name__: each for each in (quality, agreement, speed, calls, continued, host)
+}
+
+
+def page(parts: dict[str, Values]) -> str:
+    """The measured part of the page."""
+    blocks = "\n\n".join(
+        [
+            "## Quality of pictures",
+            _quality(parts["quality"]),
+            "## int8",
+            _int8(parts["agreement"], parts["speed"], parts["quality"]),
+            "## Continued actions",
+            _continued(parts["continued"]),
+            "## Evaluations and the host",
+            _cost(parts["calls"], parts["host"]),
+        ]
+    ).split("\n\n")
+    return "\n\n".join(each if each[0] in "|#" else fill(" ".join(each.split()), WIDTH) for each in blocks)
+
+
+def _quality(of: Values) -> str:
+    rows = [[f"`{name}`", f"{far:.1f}"] for name, far in of["float32"].items()]
+    real, coded = of["floors"]
+    few, many = of["float32"]["maskgit:8"], of["float32"]["maskgit:49"]
+    lead = (
+        f"FD(fashion-mnist-cnn) of {SAMPLES} samples to the 10 000 test pictures, with guidance "
+        f"{GUIDANCE['fashion_tokens']:g}. So many\ntraining pictures are at {real:.1f}, and what their tokens decode "
+        f"to is at {coded:.1f}."
+    )
+    last = f"The distance of 8 steps of `maskgit` is {few / many:.2f} times the distance of 49 steps."
+    return f"{lead}\n\n{table(['plan, float32', 'FD'], rows)}\n\n{last}"
+
+
+def _int8(agreed: Values, timed: Values, of: Values) -> str:
+    head = ["denoiser", "plan", "weights", "likeliest differs", "same at the end"]
+    rows = [
+        [f"`{name}`", f"`{own['plan']}`", f"{own['bytes'] / 1e6:.1f} MB"]
+        + [f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %"]
+        for name, own in agreed.items()
+    ]
+    both = ", then ".join(f"{exact:.1f} in float32 and {int8:.1f} in int8" for exact, int8 in of["pairs"])
+    faster = ["denoiser", "rows", "float32", "int8", "times faster", "memory, float32", "int8"]
+    times = [
+        [f"`{name}`", f"{each['rows']}", f"{each['float_ms']:.2f} ms", f"{each['ms']:.2f} ms"]
+        + [f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"]
+        + [f"{each['float_mib']:.0f} MiB", f"{each['mib']:.0f} MiB"]
+        for name, own in timed.items()
+        for each in own
+    ]
+    return "\n\n".join(
+        [
+            f"{JUDGES} held-out seeds, at the states of float32's run.",
+            table(head, rows),
+            f"FD along `{of['plan']}`, of two sets of seeds: {both}.",
+            "One call of the body on one thread, each in its own process, in turns. The machine was loaded by other\n"
+            "programs: ratios hold better than times.",
+            table(faster, times),
+        ]
+    )
+
+
+def _continued(of: Values) -> str:
+    head = ["body", "known actions exact", "jump, known", "times the data's", "jump, without", "times the data's"]
+    rows = [
+        [body, "yes" if own["exact"] else "no", f"{own['known']:.3f}", f"{own['known'] / of['data']:.2f}"]
+        + [f"{own['fresh']:.3f}", f"{own['fresh'] / of['data']:.2f}"]
+        for body, own in ((body, of[body]) for body in (FLOAT, INT8))
+    ]
+    lead = (
+        f"{EPISODES} chunks continue a former one after {KNOWN} actions; goal and obstacle are seen a little\n"
+        f"elsewhere. The first {KNOWN} actions are known tokens (DiscreteRTC, arXiv 2604.25050), or the new\n"
+        f"chunk is drawn freely. The mean jump at the seam is {of['data']:.3f} in the data."
+    )
+    return f"{lead}\n\n{table(head, rows)}"
+
+
+def _cost(counted: Values, cost: Values) -> str:
+    plain, left, first = counted["ancestral"], counted["skipping"], counted["first_hitting"]
+    blocks, share = cost["block"] * cost["blocks"], cost["host"] / (cost["block"] * cost["blocks"])
+    return (
+        f"`mdlm:{plain}` asks for {plain} evaluations. {left:.0f} are left without those where the network would see\n"
+        f"the same tokens again. `first_hitting:{first}` has the law of ancestral sampling with {first}:\n"
+        f"{plain / first:.1f} times fewer than asked for, {left / first:.2f} of what is left. "
+        "Samples that share a batch leave out less.\n\n"
+        f"At {' x '.join(map(str, WIDE))} the executor takes {cost['host']:.0f} ms of a guided step. "
+        f"{cost['blocks']} blocks of OmniVoice's\nwidth take {blocks:.0f} ms in float32 on one thread. "
+        f"The executor's part is {100 * share / (1 + share):.1f} % of a step,\n"
+        f"and {100 * share / (0.5 + share):.1f} % beside a body of twice the speed."
+    )
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    add_work(parser, "tokens")
+    parser.add_argument("--part", action="append", choices=PARTS, default=[], help="measure this part again")
+    given = parser.parse_args()
+    parts = {}
+    for name, measured in PARTS.items():
+        kept = given.work / f"{name}.json"
+        if name in given.part or not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            start = perf_counter()
+            kept.write_text(json.dumps(measured(given.work)))
+            print(f"{name}: {perf_counter() - start:.0f} s", flush=True)
+        parts[name] = json.loads(kept.read_text())
+    PAGE.write_text(with_part(PAGE.read_text(), "benchmarks/tokens/measure.py", page(parts)))
+
+
+if __name__ == "__main__":
+    main()
