@@ -39,14 +39,14 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Two blocks over the pixels; the words attend to each other before."""
+    """Blocks over the pixels, two but in graphs; the words attend to each other before."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = 2) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.into, self.out = nn.Linear(2, WIDTH), nn.Linear(WIDTH, 2)
         self.encoder = Attention()
-        self.blocks = nn.ModuleList([Block(), Block()])
+        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
         self.requires_grad_(False)
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ def test_without_the_option_nothing_changes() -> None:
 
 
 def test_graphs_compute_what_the_module_does() -> None:
-    rewritten = changed(net_source(), (), (), (), AttentionRequest(("all",)))
+    rewritten = changed(net_source(Net(1)), (), (), (), AttentionRequest(("all",)))
     traced = rewritten.trace()
     assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
     assert verify(rewritten.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
@@ -180,7 +180,7 @@ NET = """
 from tests.export.attention.networks import Net, SPEC
 
 def make():
-    return Net(), SPEC
+    return Net(1), SPEC
 """
 
 
@@ -188,7 +188,7 @@ def make():
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.py").write_text(NET)
-    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", perturb=("blocks.1",)))
+    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", perturb=("blocks.0",)))
     return folder / "bundle"
 
 

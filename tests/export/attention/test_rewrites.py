@@ -30,8 +30,8 @@ from tests.export.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, 
 from tests.export.verifying import verify
 
 
-def rewritten(**asked: Any) -> TorchSource:
-    source = changed(TorchSource(Net(), SPEC, "net", "0" * 64), (), (), (), AttentionRequest(**asked))
+def rewritten(blocks: int = 2, **asked: Any) -> TorchSource:
+    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), (), (), AttentionRequest(**asked))
     assert isinstance(source, TorchSource)
     return source
 
@@ -73,9 +73,9 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
 def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
     """One pass in place of two: what the loop has more of is attention to k' and v', not another network."""
     asked = {"perturb": ("blocks.0",)}, {"negative": ("all",)}
-    plain, away = (prepare(rewritten(**each).trace().graph) for each in asked)
+    plain, away = (prepare(rewritten(1, **each).trace().graph) for each in asked)
     products = [Counter(node.op for node in graph.body.nodes)["MatMul"] for graph in (plain, away)]
-    assert products[1] - products[0] == 2 * 2  # blocks
+    assert products[1] - products[0] == 2  # of the block
     assert away.conditioner is not None or away.prologue is not None
 
 
@@ -110,14 +110,14 @@ def test_carried_tensors_stand_behind_the_conditions() -> None:
 
 
 def test_all_of_them_together_are_one_graph() -> None:
-    prepared = graphs(rewritten(perturb=("blocks.1",), negative=("all",), mutual=("blocks.1",)))
+    prepared = graphs(rewritten(1, perturb=("blocks.0",), negative=("all",), mutual=("blocks.0",)))
     assert prepared.body is not None
 
 
 def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     """MasaCtrl lets the target attend to the source from a step on: a branch whose weight begins there."""
     (tmp_path / "net.py").write_text(
-        "from tests.export.attention.networks import Net, SPEC\n\ndef make():\n    return Net(), SPEC\n"
+        "from tests.export.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
     )
     export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", mutual=("all",), verify="quick"))
     text = inputs()[2][:2].numpy()
