@@ -8,10 +8,9 @@ from fewstep.engines.built import built
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.backends.onnxruntime import first_line
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
 from fewstep.runtime.backends.tensorrt import TensorRt
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.tokens import LOGITS, TokenPlan
@@ -224,9 +224,8 @@ def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         yield Damage(
-            f"{name}: onnxruntime {onnxruntime.__version__} cannot load {graph.file}: {reason}",
+            f"{name}: onnxruntime {onnxruntime.__version__} cannot load {graph.file}: {first_line(error)}",
             "pip install --upgrade onnxruntime, or copy the bundle again",
         )
         return

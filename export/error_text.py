@@ -1,4 +1,4 @@
-"""Words for errors of modules: the class that failed, its line of code, the first line of the message."""
+"""Words for errors of modules: the class that failed, its line of code."""
 
 import traceback
 from pathlib import Path
@@ -19,10 +19,6 @@ def is_users(file: Path) -> bool:
     """Whether a file of Python is outside torch and fewstep.export."""
     folders = (Path(torch.__file__).parent, Path(__file__).parent)
     return file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in folders)
-
-
-def one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def module_name(module: torch.nn.Module) -> str:

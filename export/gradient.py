@@ -19,12 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from fewstep.export.error_text import is_users, module_name, one_line, place
+from fewstep.export.error_text import is_users, module_name, place
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.derivatives import DERIVATIVES
 from fewstep.export.tracing.products import named_as_torch, products
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.manifest import Condition
@@ -176,7 +176,7 @@ class GradientModule(nn.Module):
             return UserError(
                 f"the energy does not depend on {self.of}", "compute it from the x0 that it is called with"
             )
-        return UserError(f"{module_name(self.denoiser)} has no gradient: {one_line(error)}{place(error)}", DERIVATIVE)
+        return UserError(f"{module_name(self.denoiser)} has no gradient: {first_line(error)}{place(error)}", DERIVATIVE)
 
     def _at(self, time: Tensor, dim: int) -> tuple[Tensor, ...]:
         """`_coefficients` at times [B], each [B, 1, ...]."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from fewstep.export.error_text import module_name, one_line, place
+from fewstep.export.error_text import module_name, place
 from fewstep.export.tracing.complex_pairs import on_complex
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
 NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # behind the operation's name
@@ -94,7 +94,7 @@ def refusal(error: BaseException, watch: Watch, captured: torch.export.ExportedP
         return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
     if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
         return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
-    return UserError(f"{who}: {one_line(root)}{where}", IN_GENERAL)
+    return UserError(f"{who}: {first_line(root)}{where}", IN_GENERAL)
 
 
 def changed_inputs(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
 from fewstep.machine.memory import give_back
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
 
 FOLDER = "session.model_external_initializers_file_folder_path"
@@ -122,5 +122,4 @@ def explained(verb: str, fix: str = "write the operation it names differently, i
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"onnxruntime {ort.__version__} cannot {verb}: {reason}", fix) from error
+        raise UserError(f"onnxruntime {ort.__version__} cannot {verb}: {first_line(error)}", fix) from error

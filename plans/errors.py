@@ -1,4 +1,4 @@
-"""The two exceptions for callers, `UserError` and `Cancelled`, and the cleaning of text before it is printed."""
+"""The two exceptions for callers, `UserError` and `Cancelled`; text of other errors, cleaned before it is printed."""
 
 LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
 END = 400  # characters kept at the end of the text, where a message says what is wrong
@@ -28,6 +28,11 @@ def printable(text: str) -> str:
         left_out = f" [{len(text) - LONGEST} characters left out] "
         text = text[: LONGEST - END] + left_out + text[-END:]
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, without the pages that follow; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _one_line(text: str) -> str:

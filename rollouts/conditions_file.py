@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -68,6 +68,6 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
                 return {name: np.asarray(file[name]) for name in file.files}  # a member that is no array comes as bytes
         return dict(load_file(path))
     except Exception as error:  # numpy, zipfile and zlib answer damage with errors of a dozen unrelated classes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         reason = "it holds no arrays alone" if "pickle" in reason else reason  # numpy would tell how to run it
         raise UserError(f"{path.name} cannot be read ({reason})", fix) from error

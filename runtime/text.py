@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.arrays import as_float32
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
@@ -195,8 +195,7 @@ def readable(what: str, fix: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{what} is no tokenizer ({reason})", fix) from None
+        raise UserError(f"{what} is no tokenizer ({first_line(error)})", fix) from None
 
 
 def _sound(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.workers.job import Done, Order, Refusal, do_kept, is_kept, keep
 from fewstep.workers.sent_bundle import Piece, SentBundle, kept
 
@@ -169,4 +169,4 @@ def _reason(error: Exception) -> str:
     """The first line of an error's first cause."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -12,10 +12,9 @@ from fewstep.engines.resident.run import Stepper
 from fewstep.graph.bake.cut import Steps
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import save
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.backends.onnxruntime import first_line
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, open_session, provider_settings
 
 CPU = "CPUExecutionProvider"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +59,7 @@ def read(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
     except Exception as error:  # of damaged files Pillow makes errors of many unrelated classes
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"picture {path} cannot be read ({reason})", "give a .png or .jpg") from error
     pixels = np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels / 127.5 - 1, np.float32)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from fewstep.export.casts import own_dtype
-from fewstep.export.error_text import module_name, one_line, place
+from fewstep.export.error_text import module_name, place
 from fewstep.export.refusals import drawing
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 
 TOLERANCE = 1e-4  # of the largest absolute value: float32 through some hundred operations stays below 1e-5
 
@@ -90,7 +90,7 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
             raise UserError(
                 f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
             ) from error
-        what = f"{module_name(module)} failed{where}: {one_line(error)}{place(error)}"
+        what = f"{module_name(module)} failed{where}: {first_line(error)}{place(error)}"
         raise UserError(what, f"let {signature(spec)} take every value that its spec allows") from error
 
 

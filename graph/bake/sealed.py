@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, START
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample
 from fewstep.plans import noise
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.reading import file_sha256
@@ -93,8 +93,9 @@ def computed(file: Path, baked: Baked, longest: float = math.inf) -> NDArray[Any
     except Exception as error:  # its exceptions share no base class but Exception
         if call.terminate:
             raise UserError(f"a run of {file.name} takes longer than {longest:g} seconds", BAKE_AGAIN) from None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"onnxruntime {ort.__version__} cannot run the baked file: {reason}", BAKE_AGAIN) from error
+        raise UserError(
+            f"onnxruntime {ort.__version__} cannot run the baked file: {first_line(error)}", BAKE_AGAIN
+        ) from error
     finally:
         timer.cancel()
     if not np.isfinite(output).all():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text
 from fewstep.runtime.backends.interface import difference
@@ -97,9 +97,3 @@ class Session:
         except Exception as error:
             raise failed(self.graph, feeds, first_line(error)) from error
         return dict(zip(self.outputs, values, strict=True))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, without the pages that follow."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, failed, imported, path_text
 from fewstep.runtime.backends.interface import TYPES, difference
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, first_line
+from fewstep.runtime.backends.onnxruntime import FATAL_ONLY
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import dimension, read_sizes
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import imported, path_text
 from fewstep.runtime.backends.interface import difference
-from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session, first_line
+from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
 from fewstep.runtime.bundle.manifest import GraphEntry
