@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.claims.settings import BATCH, Setting, guided
+from benchmarks.claims.settings import BATCH, LAWFUL, PARTICLES, Setting, W, guided
 from fewstep.plans.guidance import Residual
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
 from fewstep.rollouts.metrics import Floats
-from fewstep.runs import Similar, Steering, Tiles, population, sample_tiles, stream, trajectory_variance
+from fewstep.runs import (
+    Similar,
+    Steering,
+    Tiles,
+    guidance_corrector,
+    population,
+    sample_tiles,
+    stream,
+    trajectory_variance,
+)
 from fewstep.runtime import Hold
 from fewstep.runtime.execute import Seen, begin, combine, see, update
 
@@ -104,6 +113,38 @@ def populated(s: Setting, **options: Any) -> Floats:
     plan = s.sampler.compile(f"ddpm:{STEPS}")
     made = population(s.sampler, plan, Steering(s.reward, 1.0, plan), s.seeds, N, s.who, batch=BATCH, **options)
     return made.samples.reshape(-1, *made.samples.shape[2:])
+
+
+CLASSES = 10
+
+
+def drawn(s: Setting, corrects: bool) -> Floats:
+    """Particles of each seed along guided steps, as rows, with their weights in the last column."""
+    plan = s.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", W)
+    if not corrects:
+        return s.drawn(plan, lambda state: np.zeros(len(state.u)), ())
+    return s.drawn(plan, guidance_corrector(plan), None)
+
+
+def lawful(s: Setting, rows: Floats) -> Floats:
+    """Minus the total variation between the classes of weighed rows and those of the law that guidance names, a figure
+    for each class asked for. The law is p(x | c)^W p(x)^(1 - W) = p(x | c) p(c | x)^(W - 1), up to a factor: samples
+    without guidance, weighed by the judge."""
+    plain = s.particles
+    law = _shares(s, plain, np.exp((W - 1) * s.reward(_samples(s, plain))))
+    return -np.abs(_shares(s, rows, rows[:, -1]) - law).sum(1) / 2
+
+
+def _shares(s: Setting, rows: Floats, weights: Floats) -> Floats:
+    """The shares of the judge's classes among the weighed samples of each class asked for, [asked, CLASSES]."""
+    asked, places = np.unique(np.repeat(s.labels, PARTICLES), return_inverse=True)
+    shares = np.zeros((len(asked), CLASSES))
+    np.add.at(shares, (places, s.logits(_samples(s, rows)).argmax(1)), weights)
+    return np.asarray(shares / shares.sum(1, keepdims=True))
+
+
+def _samples(s: Setting, rows: Floats) -> Floats:
+    return rows[:, :-1].reshape(-1, *s.sampler.bundle.manifest.x_shape)
 
 
 def rolled(s: Setting) -> Floats:

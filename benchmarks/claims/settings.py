@@ -1,7 +1,7 @@
 """What a claim is judged on: a model, its seeds, and who judges its samples."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,13 +14,17 @@ from fewstep.evaluation.distances.distance import Gaussian, fit
 from fewstep.evaluation.distances.features import Extractor, open_extractor
 from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist.data import read
+from fewstep.plans.plan import Plan
 from fewstep.rollouts.metrics import Floats
+from fewstep.runs import population
+from fewstep.runs.population import Weigh
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 W = 2.0
 BATCH = 64
 FIRST_SEED = 10_000
+LAWFUL, PARTICLES = 32, 16  # evaluations of each particle, and particles of a seed, where laws are compared
 FASHION, CIFAR = "fashion-mnist-cnn", "cifar10-cnn"
 JUDGES: Mapping[str, str] = {
     "fashion_mnist": FASHION,
@@ -95,6 +99,16 @@ class Setting:
     def picture(self) -> Floats:
         """A sample of another class for each seed: what edits start from."""
         return np.asarray(self.sampler.sample(guided(8), self.seeds, self.others, W))
+
+    @cached_property
+    def particles(self) -> Floats:
+        """Particles of each seed without guidance, as rows."""
+        return self.drawn(self.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}"), lambda state: np.zeros(len(state.u)), ())
+
+    def drawn(self, plan: Plan, weigh: Weigh, at: Sequence[int] | None) -> Floats:
+        """Particles of each seed, as rows, with their weights in the last column."""
+        ends = population(self.sampler, plan, weigh, self.seeds, PARTICLES, self.who, at=at, batch=BATCH)
+        return np.concatenate([ends.samples.reshape(ends.log_weights.size, -1), ends.weights().reshape(-1, 1)], 1)
 
     @property
     def others(self) -> dict[str, list[int]]:

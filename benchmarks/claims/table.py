@@ -11,10 +11,12 @@ from benchmarks.claims.claim_ways import (
     cfg,
     chain,
     cyclic,
+    drawn,
     filtered,
     from_phases,
     from_picture,
     inpainted,
+    lawful,
     layout,
     mean_reward,
     moved,
@@ -48,7 +50,7 @@ from benchmarks.claims.plan_ways import (
     untouched,
     weighed,
 )
-from benchmarks.claims.settings import Setting
+from benchmarks.claims.settings import LAWFUL, Setting
 from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.metrics import Floats
 from fewstep.runs import Similar
@@ -122,6 +124,9 @@ CLAIMS = [
     Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
           lambda s: still(s, Similar()), lambda s, n: still(s, None), value, unit="run", has_longer=False),
     Claim("FK steering", "more reward than the best of N", "best of N", LOG_P, SEARCH, populated, best_of, best_reward),
+    Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
+          lambda s: drawn(s, True), lambda s, n: drawn(s, False), lawful, GUIDED[:1],
+          unit="class", has_longer=False),
     Claim("SVDD", "more reward than the best of N", "best of N", LOG_P, SEARCH,
           lambda s: populated(s, choice="one"), best_of, best_reward),
     Claim("RBF", "more reward than the best of N", "best of N", LOG_P, SEARCH, rolled, best_of, best_reward),
