@@ -25,7 +25,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.loading import load
 
-PLAIN = ("ddpm:100", "ddpm:20", "ddpm:10", *(f"dpmpp_2m:{steps}" for steps in (1, 2, 3, 4, 6, 8, 10)))
+PLAIN = ("ddpm:100", "ddpm:50", "ddpm:20", "ddpm:10", *(f"dpmpp_2m:{steps}" for steps in (1, 2, 3, 4, 6, 8, 10)))
 KEPT = (("ddpm:100", (5, 10)), ("ddpm:50", (10,)), ("ddpm:20", (5,)), ("ddpm:10", (3,)), ("dpmpp_2m:10", (3, 5)))
 SEEN = range(2_000_000, 2_000_200)  # of episodes that ranges and similarities are from
 
