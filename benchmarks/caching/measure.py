@@ -32,6 +32,7 @@ SOLVER, GUIDANCE = "unipc_2:{}@arctan(power=1.5)", 2.0
 TEACHERS = {40: "dpmpp_2m:40@arctan", 100: "dpmpp_2m:100@arctan"}
 PLAIN, FITTED = (4, 5, 6, 8, 10, 14, 20), (4, 5, 6, 8, 10)
 LONG = (14, 20, 28, 40, 50)  # beside plans of 50 steps
+OTHERS = ("dpm_3m:28@ays_svd", "dpmpp_2m:28@arctan", "dpm_3m:34@ays_svd")  # of another solver, beside these
 SELECTION, CLASSES = range(1000, 1008), 10
 
 
@@ -67,6 +68,9 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
     for base in (*(SOLVER.format(n) for n in (LONG if is_long else PLAIN)), *(f"fitted:{n}" for n in FITTED)):
         count = len(int8.compile(base, GUIDANCE).steps)
         yield row("no caching", base, "", count, plain(int8, base, seeds), teacher)
+    for base in OTHERS if is_long else ():
+        count = len(int8.compile(base, GUIDANCE).steps)
+        yield row("another solver", base, "–", count, plain(int8, base, seeds), teacher)
     for count in steps:
         bases = [SOLVER.format(count), *([f"fitted:{count}"] if count in FITTED else [])]
         for base in bases:
