@@ -41,7 +41,7 @@ from fewstep.ranges.table import Range, Ranges
 FLOAT = np.dtype(np.float32)
 AGAIN = 1.01
 FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # scale and zero point that QNN takes for u16, and no others
-NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # the place of the shift among their inputs
+NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # the place of the shift, or bias, among inputs
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 LEAST_ROW = 1 / 64  # of the largest scale of a weight: the output's 16 bits then leave 10 to every row
 SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are no tensors of the network
@@ -102,9 +102,9 @@ class _Pairs:
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
-        """Whether a node is an operation with weights that reads 8 bits."""
-        second = self._second(node) if node.op in WEIGHTED else None
-        return second is not None and second[1] == eight_of(node.inputs[0])
+        """Whether a node is an operation that reads 8 bits: all that read its weight do, which then has one scale."""
+        readers = self._idx.consumers[node.inputs[1]] if node.op in WEIGHTED else ()
+        return bool(readers) and all(eight_of(reader.output) in self._codes for reader in readers)
 
     def _weight(self, node: Node) -> Node:
         """The way of a weight out of its integers: in one scale for operations that read 8 bits."""
@@ -180,6 +180,8 @@ class _Pairs:
                 values: tuple[Array, ...] = weight.values, weight.scales, np.zeros_like(weight.scales, np.int8)
                 way = Node("DequantizeLinear", inputs, (rounded(name),), {"axis": 1})
             else:
+                if place == SHIFT and self._is_narrow(node):  # the factors of rows multiply it too
+                    array = array / self._rows[node.inputs[1]]
                 values = _integers(array, self._code_of_constant(array, node, place))
                 is_int32 = values[2].dtype == np.int32  # which onnxruntime's own does not take
                 way = Node("DequantizeLinear", inputs, (rounded(name),), domain="" if is_int32 else CONTRIB)
@@ -203,10 +205,9 @@ class _Pairs:
 
     def _second(self, node: Node) -> tuple[int, str, Encoding] | None:
         """The input that a node reads through a second pair: its place, what the pair makes, and its code."""
+        if self._is_narrow(node):
+            return 0, eight_of(node.inputs[0]), self._codes[eight_of(node.output)]
         is_product = node.op == "MatMul" and all(self._is_activation(name) for name in node.inputs)
-        narrow = self._codes.get(eight_of(node.inputs[0])) if node.op in WEIGHTED and not is_product else None
-        if narrow is not None:
-            return 0, eight_of(node.inputs[0]), narrow
         place = 1 if is_product else self._ungated(node)
         if place is None:
             return None
@@ -234,7 +235,7 @@ class _Pairs:
 
 def _constant(node: Node, place: int) -> str:
     """The name of a constant. The code of what is added follows from what it is added to, so each sum has its own."""
-    is_added = node.op == "Add" or node.op in NORMS and place == SHIFT
+    is_added = node.op == "Add" or node.op in (*NORMS, *WEIGHTED) and place == SHIFT
     return f"shift({node.output})" if is_added else node.inputs[place]
 
 

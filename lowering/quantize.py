@@ -103,6 +103,7 @@ def lower_graph(
     lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
     if target.finish:
         types = infer_types(prepared)
+        codes = codes | (narrow_codes(prepared, table, ops) if scheme.narrow else {})
         lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types, codes), target.finish, lowered))
     return lowered, ops, encodings
 
@@ -209,9 +210,14 @@ def encodings_of(
     one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
     least = _least_gains(prepared, scheme)
-    codes = {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
-    narrow = {eight_of(op.x): table[eight_of(op.x)] for op in selected_ops(prepared)} if scheme.narrow else {}
-    return codes | {name: asymmetric_uint8(own, grouped=False) for name, own in narrow.items()}
+    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+
+
+def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
+    """By `eight_of` the name of each inner operation: the code of what it reads in 8 bits, for schemes that are
+    narrow."""
+    inner = {op.name for op in selected_ops(prepared)}
+    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in ops if op.name in inner}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:

@@ -9,7 +9,7 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.lowering.everywhere import AGAIN
-from fewstep.lowering.quantize import lower, lowered_ops
+from fewstep.lowering.quantize import encodings_of, lower, lowered_ops, measured_ops
 from fewstep.lowering.targets.qnn import QNN, QNN_8BIT, no_float
 from fewstep.plans.errors import UserError
 from fewstep.ranges.observe import observed_tensors
@@ -87,6 +87,41 @@ def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_behi
         rows = graph.constants[idx.producers[product.inputs[1]].inputs[0]].ravel() / (2**16 - 1)
         assert product.op == "Mul" and graph.constants[scale] == whole.constants[scale].max()
         np.testing.assert_allclose(graph.constants[scale] * rows, whole.constants[scale], rtol=1e-4)
+
+
+def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
+    """As of a Gemm: passes write only a convolution's behind it."""
+    plain, rng = body(), np.random.default_rng(3)
+    rows = np.geomspace(0.02, 1, 32, dtype=np.float32).reshape(-1, 1, 1, 1)
+    added = {"h2.weight": rows * plain.constants["h2.weight"], "inner": rng.standard_normal(32).astype(np.float32)}
+    nodes = [replace(node, inputs=(*node.inputs, "inner")) if node.output == "h2" else node for node in plain.nodes]
+    prepared = plain.with_nodes(nodes, added)
+    fed = feeds(prepared)
+    lowered = lower(prepared, table(prepared), QNN_8BIT).graph
+    assert sqnr(run(prepared, fed)["output"], open_session(lowered, fuse_qdq=False)(fed)["output"]) > 30
+
+
+def test_what_other_targets_leave_in_float_reads_sixteen_bits_beside_an_inner_operation() -> None:
+    plain = body()
+    few = np.random.default_rng(4).standard_normal((1, 16, 1, 1)).astype(np.float32)
+    gate = [Node("Conv", ("a1", "few"), ("gate",), {}, "gate"), Node("Mul", ("shortcut", "gate"), ("gated",))]
+    at = 1 + next(place for place, node in enumerate(plain.nodes) if node.output == "shortcut")
+    behind = [
+        replace(node, inputs=tuple("gated" if name == "shortcut" else name for name in node.inputs))
+        for node in plain.nodes[at:]
+    ]
+    prepared = plain.with_nodes([*plain.nodes[:at], *gate, *behind], {"few": few})
+    convolutions = {
+        node.inputs[0] for node in lower(prepared, table(prepared), QNN_8BIT).graph.nodes if node.op == "Conv"
+    }
+    assert {"eight(a1)", "rounded(a1)"} < convolutions
+
+
+def test_a_report_watches_the_tensors_of_codes() -> None:
+    prepared = body()
+    ops = measured_ops(prepared, table(prepared), QNN_8BIT.scheme)
+    codes = encodings_of(prepared, table(prepared), ops, QNN_8BIT.scheme)
+    assert set(codes) == set(observed_tensors(prepared, everything=True))
 
 
 def test_what_moves_numbers_keeps_their_code() -> None:
