@@ -16,9 +16,11 @@ from fewstep.plans.guidance import of_shares
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.tokens import TokenPlan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.token_course import check_counts
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -65,12 +67,14 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     return plan
 
 
-def teacher_of(sampler: Sampler, asked: str | None, judged: Plan) -> Plan | None:
-    """`teacher_plan`, or None for tokens: more steps draw others, and no run is the exact one."""
-    if not sampler.bundle.manifest.vocabulary:
+def teacher_of(sampler: Sampler, asked: str | None, judged: Plan | TokenPlan) -> Plan | None:
+    """`teacher_plan`, or None for tokens: more steps draw others, and no run is the exact one. UserError for a plan of
+    tokens that may leave evaluations out, along which no body is judged."""
+    if not isinstance(judged, TokenPlan):
         return teacher_plan(sampler, asked, judged)
     if asked is not None:
         raise UserError(f"--teacher {asked} for tokens, which have no exact trajectory", "leave it out")
+    check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
     return None
 
 

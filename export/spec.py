@@ -223,7 +223,9 @@ class Spec:
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
         if self.scheduler is not None and self.vocabulary is not None:
-            sampler_from_scheduler_config(self.scheduler, 1)
+            sampler_from_scheduler_config(self.scheduler, 1).sampler(
+                self.x_shape, 1
+            )  # refuses numbers that no plan has
         elif self.scheduler is not None:
             own, prediction = schedule_from_scheduler_config(self.scheduler)
             if (NoiseSchedule(own).fingerprint, prediction) != (schedule.fingerprint, self.prediction):

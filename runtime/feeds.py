@@ -102,8 +102,9 @@ class BodyInputs(NamedTuple):
         direct = {name: key for name, key in keys.items() if key is not None}
         groups, rows = (tuple(name for name, own in roles.items() if own == role) for role in ("group", "row"))
         prologue = bundle.manifest.prologue
-        told = {*direct.values(), *(TIMES.get(each.role) for each in (() if prologue is None else prologue.inputs))}
-        return cls(direct, groups, rows, TIME in told, TO in told)
+        ahead = () if prologue is None else prologue.inputs
+        read = {*direct.values(), *(TIMES.get(each.role) for each in ahead)}
+        return cls(direct, groups, rows, TIME in read, TO in read)
 
 
 def feeds(

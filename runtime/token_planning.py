@@ -93,7 +93,7 @@ def refuse_for_tokens(settings: RunSettings, plan: TokenPlan, reads_time: bool) 
         raise UserError(f"a run of tokens takes no {refused[0]}", f"give known tokens: given={{{IDS!r}: ...}}")
     if reads_time and plan.name.startswith("first_hitting"):
         what = f"plan {plan.name!r} evaluates at random times, and this denoiser is told a time"
-        raise UserError(what, "take mdlm, or export one that reads no time again")
+        raise UserError(what, "take mdlm, or export a network that reads no time")
 
 
 def vocabulary_of(manifest: Manifest) -> Vocabulary:

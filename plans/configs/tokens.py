@@ -63,8 +63,10 @@ def sampler_from_scheduler_config(config: str | Path | Mapping[str, Any], steps:
 
     Args:
         config: a scheduler_config.json, the folder (or the pipeline's) that holds it, or its fields.
-        steps: what the pipeline calls num_inference_steps.
+        steps: what the pipeline calls num_inference_steps, from 1 on.
     """
+    if steps < 1:
+        raise UserError(f"a scheduler of tokens in {steps} steps", "give 1 or more")
     source, fields = read(config)
     name = str(fields.get("_class_name"))
     if name not in SAMPLERS:

@@ -66,6 +66,8 @@ def test_schedulers_of_tokens_that_cannot_be_are_one_line():
     ):
         with pytest.raises(UserError, match=said):
             compile_tokens(sampler_from_scheduler_config(config, 4), FACTS, (8,), 8)
+    with pytest.raises(UserError, match="in 0 steps; give 1 or more"):
+        sampler_from_scheduler_config(block, 0)
 
 
 def test_blocks_have_even_steps_and_their_own_positions():
