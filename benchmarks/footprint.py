@@ -17,6 +17,7 @@ from statistics import median
 
 import fewstep.runtime
 from benchmarks.bar import Bar
+from benchmarks.options import parser_of
 from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -100,6 +101,7 @@ def _run(bytecode: str, code: str, *arguments: str) -> str:
 
 
 def main() -> int:
+    parser_of(__doc__).parse_args()
     missed = 0
     for figure in figures():
         print(figure)

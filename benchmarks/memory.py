@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import command_cost
 from benchmarks.command_cost import Cost
+from benchmarks.options import parser_of
 
 BAR = 1.3  # times the weights
 WIDTH = 2048  # of the linear layers
@@ -92,8 +93,10 @@ def measure(size: float, folder: Path, options: Sequence[str] = ()) -> Export:
     return Export(blocks * BLOCK, cost, sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()))
 
 
-def main(arguments: Sequence[str]) -> int:
-    size = float(arguments[0]) * GB if arguments else 3 * GB
+def main() -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("size", type=float, nargs="?", default=3.0, help="GB of weights (default %(default)s)")
+    size = parser.parse_args().size * GB
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as folder:
         found = measure(size, Path(folder))
     verdict = "" if found.ratio <= BAR else "  MISSED"
@@ -105,4 +108,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.command_cost import Cost, Unfinished, measure
+from benchmarks.options import parser_of
 from benchmarks.policy.call import counts
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -115,7 +116,10 @@ def line(name: str, cost: Cost, weights: int) -> str:
     return f"{name:<10} {cost.seconds / 60:8.1f} {cost.processor / 60:10.1f} {cost.peak / GB:9.2f} {ratio:9.2f}"
 
 
-def main(folder: Path) -> int:
+def main() -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("folder", type=Path, help="what is made stays here")
+    folder: Path = parser.parse_args().folder
     weights = write_policy(folder / "policy")
     print(f"{weights / GB:.2f} GB of weights, with the table of words")
     print(f"{'':<10} {'minutes':>8} {'processor':>10} {'peak, GB':>9} {'weights':>9}")
@@ -132,4 +136,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())
