@@ -1,4 +1,5 @@
-"""Fashion-MNIST as 49 x 2 tokens, with a class that may be null: `fewstep export FILE:make`, FILE being this one."""
+"""Fashion-MNIST as 2 x 49 tokens, with a class that may be null:
+`fewstep export benchmarks/tokens/fashion_tokens.py:make`."""
 
 from functools import cache
 from pathlib import Path

@@ -304,9 +304,9 @@ def _cost(counted: Values, cost: Values) -> str:
     blocks, share = cost["block"] * cost["blocks"], cost["host"] / (cost["block"] * cost["blocks"])
     return (
         f"`mdlm:{plain}` asks for {plain} evaluations. {left:.0f} are left without those where the network would see\n"
-        f"the same tokens again. `first_hitting:{first}` has the law of ancestral sampling with {first}:\n"
-        f"{plain / first:.1f} times fewer than asked for, {left / first:.2f} of what is left. "
-        "Samples that share a batch leave out less.\n\n"
+        f"the same tokens again. `first_hitting:{first}` has the law of ancestral sampling with {first}\n"
+        f"evaluations: {plain / first:.1f} times fewer than asked for, and {first / left:.2f} times as many as are "
+        "left. Samples that share a batch leave out less.\n\n"
         f"At {' x '.join(map(str, WIDE))} the executor takes {cost['host']:.0f} ms of a guided step. "
         f"{cost['blocks']} blocks of OmniVoice's\nwidth take {blocks:.0f} ms in float32 on one thread. "
         f"The executor's part is {100 * share / (1 + share):.1f} % of a step,\n"
