@@ -1,7 +1,7 @@
 """The page's section on tokens: how far each body agrees with float32, step by step and at the end."""
 
 from collections.abc import Sequence
-from math import exp
+from math import tanh
 
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
@@ -50,7 +50,7 @@ def _steps(body: str, tokens: TokenQuality) -> Html:
     rows = [
         (
             count(step.index + 1),
-            percent(1.0 if step.lam is None else 1 / (1 + exp(step.lam)), 0),
+            percent(1.0 if step.lam is None else (1 - tanh(step.lam / 2)) / 2, 0),
             count(step.group),
             percent(step.disagreement, 2),
             plain(step.divergence, 5),

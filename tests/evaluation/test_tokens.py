@@ -1,5 +1,6 @@
 """Token denoisers judged by the verbs: agreement of tokens, distances of what an extractor makes of ids, and time."""
 
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from fewstep.cli.main import main
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.distances.features import open_extractor
 from fewstep.evaluation.report import ReportOptions, report
+from fewstep.evaluation.report.tokens import _steps
+from fewstep.evaluation.results import TokenQuality, TokenStepQuality
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
@@ -52,6 +55,12 @@ def test_a_report_has_each_step_s_agreement(bundle, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "Likeliest tokens that int8 changes" in page and "KL divergence (nats)" in page and "PSNR" not in page
     assert [each.name for each in results.races[0].timings] == ["float32", "int8-cpu-x86"]
+
+
+def test_a_page_has_the_masked_share_of_any_lambda():
+    steps = tuple(TokenStepQuality(at, lam, 0, 0.0, 0.0) for at, lam in enumerate((None, -1000.0, log(3), 1000.0)))
+    page = str(_steps("int8", TokenQuality(0.0, 1.0, steps)))
+    assert [page.count(f">{share}<") for share in ("100 %", "25 %", "0 %")] == [2, 1, 1]
 
 
 def test_distances_are_of_what_an_extractor_makes_of_ids(bundle, means, tmp_path):
