@@ -51,8 +51,8 @@ class Judgement(msgspec.Struct, frozen=True):
         """Whether no gate has seen the seeds."""
         return self.first >= GATED
 
-    def fitted(self, method: str = "end") -> list[Judged]:
-        found = [each for each in self.plans if each.method == method]
+    def fitted(self) -> list[Judged]:
+        found = [each for each in self.plans if each.method is not None]
         return sorted(found, key=lambda each: (each.body != "float32", each.body, each.evaluations))
 
     def best(self, evaluations: int) -> Judged | None:
