@@ -100,7 +100,7 @@ class Speech(nn.Module):
         is_seen = (frames < chunk[:, None] + FRAMES) & (frames >= chunk[:, None] - RING)
         distances = _distances(frames, frames).masked_fill(~is_seen, 0)
         hidden = torch.zeros(is_seen.shape).masked_fill(~is_seen, -1e4)
-        past = x.new_zeros(len(x), DEPTH, 2, HEADS, 0, WIDTH // HEADS)
+        past = x.new_zeros(x.shape[0], DEPTH, 2, HEADS, 0, WIDTH // HEADS)
         return self._run(x, time, vowels.repeat_interleave(FRAMES, dim=1), past, distances, hidden)[0]
 
     def _run(
