@@ -17,6 +17,7 @@ from benchmarks.caching.cached import Mask, cached
 from benchmarks.caching.cut import branches
 from benchmarks.caching.judge import Floats, Switched, around, row, script
 from benchmarks.caching.measure import SELECTION, classes
+from benchmarks.options import parser_of
 from benchmarks.zoo.members import FOLDER
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
@@ -135,4 +136,4 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
 
 
 if __name__ == "__main__":
-    script(__doc__, rows, [8, 20, 50])
+    script(parser_of(__doc__), rows, [8, 20, 50])

@@ -2,6 +2,7 @@
 
 import json
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from benchmarks.caching.cut import cut, switched
 from benchmarks.markdown import table
-from benchmarks.options import parser_of
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
@@ -161,17 +161,16 @@ def page(made: Sequence[Mapping[str, Any]]) -> str:
 
 
 def script(
-    doc: str | None, rows: Callable[[Path, range, Sequence[int]], Iterable[Mapping[str, Any]]], steps: list[int]
+    parser: ArgumentParser, rows: Callable[[Path, range, Sequence[int]], Iterable[Mapping[str, Any]]], steps: list[int]
 ) -> None:
     """A benchmark that prints each row as it comes, and then the table."""
-    parser = parser_of(doc)
     parser.add_argument("--work", type=Path, required=True, help="folder of bundles and teachers")
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=steps, help="of the plans that take tensors")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    made = []
+    lines = []
     for each in rows(arguments.work, range(arguments.seeds), arguments.steps):
-        made.append(each)
+        lines.append(each)
         print(json.dumps(each), flush=True)
-    print(page(made))
+    print(page(lines))

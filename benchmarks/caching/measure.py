@@ -18,6 +18,7 @@ from benchmarks.caching.cached import Mask, cached, corrected
 from benchmarks.caching.cut import encoder_cut
 from benchmarks.caching.judge import Floats, Switched, around, row, script
 from benchmarks.caching.schedules import by_drift, corrections, every
+from benchmarks.options import parser_of
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.models.ready import fashion_mnist
@@ -100,4 +101,4 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
 
 
 if __name__ == "__main__":
-    script(__doc__, rows, [8, 20])
+    script(parser_of(__doc__), rows, [8, 20])
