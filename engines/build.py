@@ -223,7 +223,8 @@ def _flags(options: BuildOptions) -> Flags:
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
     """The name of the body to build and the body, with its files checked; None for a float16 body not made yet."""
-    name = builder.bodies[options.precision]
+    names = builder.bodies[options.precision]
+    name = next((each for each in names if each in bundle.manifest.bodies), names[0])
     body = bundle.manifest.bodies.get(name)
     if body is not None:
         for graph in body.graphs:

@@ -9,6 +9,7 @@ from typing import Any
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.qnn import BODIES as QNN_BODIES
 from fewstep.runtime.backends.qnn import CHIPS, EMULATED
 from fewstep.runtime.backends.tensorrt import INSTALL
 from fewstep.runtime.bundle import platforms
@@ -21,9 +22,9 @@ Flags = dict[str, bool | int]
 STRICT: Flags = {"strongly_typed": True, "tf32": False}  # every engine computes in the types of its graph
 COMPILED = MappingProxyType(
     {
-        "int8": body_name("int8", TENSORRT_PLATFORM.name),
-        "float16": body_name("float16"),
-        "float32": body_name("float32"),
+        "int8": (body_name("int8", TENSORRT_PLATFORM.name),),
+        "float16": (body_name("float16"),),
+        "float32": (body_name("float32"),),
     }
 )
 COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
@@ -36,7 +37,7 @@ class EngineBuilder:
     name: name of the backend that runs the engines.
     module: its Python module; None for a backend that compiles at run time.
     install: the command that installs the module.
-    bodies: the body to compile for each precision.
+    bodies: the bodies of each precision: the first that a bundle has is compiled.
     oldest: the first version with this API.
     devices: compute capabilities, or chips, that it compiles for without them; empty: for the GPU of this machine only.
     usual: the devices by default.
@@ -50,7 +51,7 @@ class EngineBuilder:
     name: str
     module: str | None
     install: str
-    bodies: Mapping[str, str]
+    bodies: Mapping[str, tuple[str, ...]]
     oldest: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
     usual: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ QNN = EngineBuilder(
     name=platforms.QNN.name,
     module="onnxruntime_qnn",
     install="pip install 'fewstep[qnn]'",
-    bodies=MappingProxyType({"int8": body_name("int8", platforms.QNN.name)}),
+    bodies=QNN_BODIES,
     worker="qnn_worker.py",
     has_one_size=True,
     devices=tuple(CHIPS),
@@ -128,7 +129,7 @@ ONNXRUNTIME_CUDA = EngineBuilder(
     name="onnxruntime-cuda",
     module=None,
     install="pip install 'fewstep[gpu]'",
-    bodies=MappingProxyType({"float16": "float16"}),
+    bodies=MappingProxyType({"float16": ("float16",)}),
 )
 BUILDERS = (TENSORRT_RTX, TENSORRT, QNN, ONNXRUNTIME_CUDA)
 

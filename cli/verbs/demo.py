@@ -122,7 +122,7 @@ def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]
     check_options(to_calibrate)
     to_build = BuildOptions(bundle=options.bundle, backend=TENSORRT_RTX.name, device=options.device)
     check_build(to_build)
-    compiled = (body_name("int8", target) in TENSORRT_RTX.bodies.values() for target in options.target)
+    compiled = (body_name("int8", target) in TENSORRT_RTX.bodies["int8"] for target in options.target)
     is_possible = any(compiled) and all(find_spec(module) for module in ENGINE_MODULES)
     return to_calibrate, to_build if is_possible else None
 

@@ -103,7 +103,12 @@ def test_a_body_of_eight_bits_is_near_onnx_arithmetic(tmp_path: Path) -> None:
     expected = load(bundle, body="int8-qnn-8bit").sample("ddim:3", **SAMPLES)
     with load(bundle, "int8", backend=Qnn()) as sampler:
         assert sampler.body.target == "qnn-8bit"
-        assert sqnr(expected, sampler.sample("ddim:3", **SAMPLES)) > 30
+        samples = sampler.sample("ddim:3", **SAMPLES)
+    assert sqnr(expected, samples) > 30
+    (built,) = build(BuildOptions(bundle, backend="qnn", device=("sm8650",), opt_batch="2")).built
+    assert built.body == "int8-qnn-8bit"
+    with load(bundle, "int8", backend=Qnn("sm8650")) as sampler:
+        np.testing.assert_array_equal(sampler.sample("ddim:3", **SAMPLES), samples)
 
 
 @needs_library
