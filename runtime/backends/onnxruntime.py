@@ -26,7 +26,8 @@ class OnnxRuntime:
     """The CPU provider, all graph optimizations on.
 
     threads: threads of one call; 0 means one per physical core.
-    spinning: waiting threads spin, which is fastest; False leaves the cores to the other threads of a host program.
+    spinning: waiting threads spin inside a call, which is fastest; False leaves the cores to the other threads of a
+        host program. They never spin on behind it: the next graph of the same sample has threads of its own.
     fuse_qdq: False keeps Q/DQ pairs in float around float kernels: that is how TensorRT's numerics are simulated.
     """
 
@@ -69,6 +70,7 @@ class OnnxRuntime:
         options.log_severity_level = FATAL_ONLY
         options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, outside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
         path = path_text(graph)
         try:

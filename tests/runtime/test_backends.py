@@ -38,6 +38,31 @@ def test_threads_share_a_network(tiny_bundle: Path) -> None:
         np.testing.assert_array_equal(result, value / 2 + 1)
 
 
+SPIN = """
+import sys
+from pathlib import Path
+from time import process_time, sleep
+import numpy as np
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+network = OnnxRuntime(threads=2).open(Path(sys.argv[1]))
+network({"x": np.ones((512, 512), np.float32)})
+began = process_time()
+sleep(0.1)
+print(process_time() - began)
+"""
+
+
+@pytest.mark.skipif(this_cpu().cores < 2, reason="no second thread")
+def test_no_thread_spins_on_behind_a_call(tmp_path: Path) -> None:
+    """The next graph of a sample has threads of its own, which need the cores."""
+    shape, f32 = ("batch", 512), np.dtype(np.float32)
+    product, weight = Node("MatMul", ("x", "w"), ("y",)), np.ones((512, 512), np.float32)
+    save(Graph("g", (Value("x", f32, shape),), (Value("y", f32, shape),), (product,), {"w": weight}), tmp_path / "g")
+    command = [sys.executable, "-c", SPIN, str(tmp_path / "g")]  # a process of its own: tests have no spinning threads
+    assert float(subprocess.run(command, capture_output=True, check=True, text=True).stdout) < 0.01
+
+
 def test_a_graph_that_does_not_load_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a graph")
     with pytest.raises(UserError, match=r"cannot load broken\.onnx"):
