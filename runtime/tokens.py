@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
 CHANCES = 3  # draws of a step: of tokens, of the order, of what becomes open again
 EVEN = 2.0**32  # scores are compared in parts of it: sums of another order, or of another processor, differ by less
-AT_ONCE = 2**21  # probabilities in memory
+AT_ONCE = 2**17  # probabilities in memory: those of a part stay in a core's cache
 
 
 class TokenState(msgspec.Struct, frozen=True):

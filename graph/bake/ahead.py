@@ -88,11 +88,8 @@ def _branches(plan: Plan | TokenPlan) -> tuple[str, ...]:
 
 
 def checked(outer: Builder, condition: Condition, own: str) -> str:
-    """The condition [B, ...], times a one that stands at place 0 of a table and is looked for at 1 for a wrong value.
-
-    ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node, which
-    says the limits. Without this, a class of -1 counts from the end of the network's table.
-    """
+    """The condition [B, ...], refused beyond its limits. A class of -1 would count from the end of the network's
+    table."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
         outer.node(op, (own, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
@@ -104,11 +101,19 @@ def checked(outer: Builder, condition: Condition, own: str) -> str:
         return own
     is_right = tests[0] if len(tests) == 1 else outer.node("And", tests, f"{condition.name}_is_within")
     is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
-    place = outer.node("Cast", (is_wrong,), f"{condition.name}_place", to=INT64)
-    table = outer.constant(np.ones(1, condition.dtype), f"{condition.name}_one")
     said = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
-    one = outer.node("Gather", (table, place), f"{condition.name}_is_from_{said}", axis=0)
-    return outer.node("Mul", (own, one), f"{condition.name}_checked")
+    return refused_where(outer, is_wrong, own, f"{condition.name}_is_from_{said}", condition.dtype)
+
+
+def refused_where(builder: Builder, is_wrong: str, own: str, name: str, dtype: str = "int64") -> str:
+    """A tensor, times a one that stands at place 0 of a table and is looked for at 1 where a value is wrong.
+
+    ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node.
+    """
+    place = builder.node("Cast", (is_wrong,), f"{name}_place", to=INT64)
+    table = builder.constant(np.ones(1, dtype), f"{name}_one")
+    one = builder.node("Gather", (table, place), name, axis=0)
+    return builder.node("Mul", (own, one), f"{name}_checked")
 
 
 def check_branches(manifest: Manifest, plan: Plan | TokenPlan) -> None:

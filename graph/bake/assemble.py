@@ -15,7 +15,7 @@ from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import Network, lay_loop
 from fewstep.graph.bake.metadata import TOKENS, BakedPort
-from fewstep.graph.bake.reveal import all_revealed, begin_tokens
+from fewstep.graph.bake.reveal import all_revealed, begin_tokens, checked_chances
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
@@ -94,6 +94,8 @@ def assemble(
         name: lay_ahead(outer, batch, alone(manifest, name), graphs, plan, conditions, name)
         for name, graphs in parts.ahead.items()
     }
+    if isinstance(plan, TokenPlan) and draws.later:
+        draws = replace(draws, rest=checked_chances(outer, draws.rest))
     state = _start(outer, manifest, plan, draws, tensors)
     vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
     if unroll:

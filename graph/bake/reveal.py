@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.graph.bake.ahead import INT64, checked
+from fewstep.graph.bake.ahead import INT64, checked, refused_where
 from fewstep.graph.bake.aligned import Stretch
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.numbers import StepNumbers
@@ -25,21 +25,28 @@ BEGINS_OPEN = "begins_open"  # of the outer graph: where a run's ids are open at
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, given: str) -> str:
-    """The ids [B, *shape] before the first step, from known tokens: -1 where a position is open."""
-    highest = vocabulary.size - (2 if vocabulary.mask == vocabulary.size - 1 else 1)
-    own = checked(outer, Condition(IDS, IDS, low=-1, high=highest), given)
-    mask, zero = (outer.constant(np.array(number, np.int64), f"id_{number}") for number in (vocabulary.mask, 0))
+    """The ids [B, *shape] before the first step, from known tokens: -1 where a position is open. The mask id is no
+    known token, and is refused as -2 is."""
+    mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
+    no_mask = outer.node("Where", (outer.node("Equal", (given, mask), "is_given_mask"), none, given), "known_or_none")
+    own = checked(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
     ids = outer.node("Where", (outer.node("Less", (own, zero), "is_unknown"), mask, own), "first_ids")
     outer.node("Equal", (ids, mask), BEGINS_OPEN)
     return ids
 
 
+def checked_chances(outer: Builder, draws: str) -> str:
+    """All chances [D, B, *shape], refused where one is not between 0 and 1: 1 would draw an id beyond all."""
+    ends = [outer.constant(np.array(float(end)), f"chance_of_{end}") for end in (0, 1)]
+    tests = [outer.node(op, (draws, end), op) for op, end in zip(("Greater", "Less"), ends, strict=True)]
+    is_wrong = outer.node("Not", (outer.node("And", tests, "are_chances"),), "are_no_chances")
+    return refused_where(outer, is_wrong, draws, "draws_are_between_0_and_1", "float64")
+
+
 def all_revealed(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
     """The ids behind the last step; the file fails where a position is still open, as `checked` does for a value."""
     mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
-    is_left = outer.node("Cast", (outer.node("Equal", (ids, mask), "is_left"),), "left", to=INT64)
-    one = outer.constant(np.ones(1, np.int64), "one_id")
-    return outer.node("Mul", (ids, outer.node("Gather", (one, is_left), "every_position_is_revealed")), "finished")
+    return refused_where(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,10 @@ class Reveal:
         some, of_start = (self._here(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start")))
         order = self._chance(1)
         logs = self._guided(outputs)
-        token = self._token(logs)
+        is_none = node("IsNaN", (node("Gather", (logs, self._whole(0)), "first_log", axis=-1),), "is_none")
+        token = refused_where(
+            self.inner, node("And", (some, is_none), "is_unlikely"), self._token(logs), "logits_are_finite"
+        )
         own = ""
         if step.threshold is not None or step.score == "drawn":
             place = node("Unsqueeze", (token, self._whole([-1])), "token_place")

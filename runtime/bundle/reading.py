@@ -103,7 +103,7 @@ class Bundle:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
         if self.manifest.vocabulary:
             what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
-            raise UserError(what, f"sample it with `fewstep run`; fewstep inspect {self.path} says how int8 was judged")
+            raise UserError(what, f"fewstep report {self.path} judges and times its bodies")
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)

@@ -264,7 +264,8 @@ def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
 def test_verbs_of_continuous_samples_say_so(verb, bundle, capsys):
     more = {"fit": ["--steps", "4"]}
     assert main([verb, str(bundle), *more.get(verb, [])]) == 1
-    assert f"is a denoiser of tokens, and {verb} takes continuous samples" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"is a denoiser of tokens, and {verb} takes continuous samples; fewstep report" in said
 
 
 def test_runs_that_compose_say_so(sampler):

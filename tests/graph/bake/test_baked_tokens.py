@@ -156,6 +156,45 @@ def test_ids_and_open_positions_are_checked_in_the_file(bundle: Path, tmp_path: 
         tokens(tmp_path / "s.onnx", np.full((1, 2, 12), -1), range(1))
 
 
+GAINED = """
+import torch
+from torch import nn
+from fewstep.export import Condition, Vocabulary
+from tests.export.test_tokens import Coded, spec
+
+class Gained(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.coded = Coded()
+
+    def forward(self, ids, time, gain):
+        return self.coded(ids, time, torch.zeros_like(gain).long()) * gain[:, None, None, None]
+
+def make():
+    gain = Condition("gain", "gain", dtype="float32", typical=(1.0, 1.0))
+    return Gained(), spec(conditions=(gain,), vocabulary=Vocabulary(16, 3))
+"""
+
+
+def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "gained.py").write_text(GAINED)
+    export(ExportOptions(f"{tmp_path / 'gained.py'}:make", tmp_path / "gained", verify="quick"))
+    bake(BakeOptions(tmp_path / "gained", "maskgit:3", tmp_path / "t.onnx"))
+    session, baked = open_baked(tmp_path / "t.onnx")
+    chances = np.stack([noise.uniforms([0], number, 24) for number in baked.draws]).reshape(-1, 1, 2, 12)
+    right = {"ids": np.full((1, 2, 12), -1), "draws": chances, "gain": np.ones(1, np.float32)}
+    expected = load(tmp_path / "gained").sample("maskgit:3", [0], {"gain": right["gain"]})
+    np.testing.assert_array_equal(session.run(None, right)[0], expected)
+    wrong = {
+        "ids_is_from_-1_to_15": {"ids": np.full((1, 2, 12), 3)},  # the mask id, inside the vocabulary
+        "draws_are_between_0_and_1": {"draws": np.where(chances == chances.max(), 1.0, chances)},
+        "logits_are_finite": {"gain": np.full(1, np.nan, np.float32)},
+    }
+    for said, change in wrong.items():
+        with pytest.raises(Exception, match=said):
+            session.run(None, right | change)
+
+
 def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "timed.py").write_text(TIMED)
     export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))
