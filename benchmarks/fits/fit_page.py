@@ -19,7 +19,9 @@ AIMS = {4: 4.0, 5: 4.0, 6: 4.0, 8: 3.0, 10: 3.0}  # shipped models in float32
 AIM_OF_INT8 = 3.0
 AIMS_ELSEWHERE = {5: 3.0, 8: 2.0}  # denoisers that no setting of the fit was chosen on
 SHIPPED = ("fashion_mnist", "cifar10")
-REACHED = {4: 5, 6: 7, 8: 10}  # evaluations of a fitted plan, and of the plans without a fit that it should reach
+# evaluations of a fitted plan, and of the plans without a fit that it should reach: 6 and 9 for 4 and 6, of which 9 was
+# not judged, and 8 and 10 stand around it
+REACHED = {4: (5, 6), 6: (7, 8, 10), 8: (10,)}
 
 RATIOS = {4: 0.18, 5: 0.27, 6: 0.36, 8: 0.61, 10: 0.79}  # fitted over unfitted FID, published, by evaluations
 
@@ -122,26 +124,26 @@ def _fewer(known: Sequence[Judgement]) -> str:
     rows = []
     for judgement in known:
         for plan in judgement.fitted() if judgement.denoiser in SHIPPED else ():
-            more = REACHED.get(plan.evaluations, 0)
-            best, nearest = judgement.best(more), judgement.nearest(more)
-            if best is None or nearest is None or not plan.frechet:
-                continue
-            apart = np.subtract(plan.frechet, nearest.frechet)
-            short = [("PSNR", best.mean - plan.mean, "1f"), ("FD", float(apart[0]), "2f")]
-            lacks = [f"{by:.{form}} short in {of}" for of, by, form in short if by > 0]
-            rows.append(
-                [
-                    *_who(judgement, plan),
-                    str(more),
-                    f"{best.mean:.1f} `{best.plan}`",
-                    over(plan, best),
-                    f"{nearest.frechet[0]:.2f} `{nearest.plan}`",
-                    f"{apart[0]:+.2f} ± {apart[1:].std(ddof=1):.2f}",
-                    ", ".join(lacks) or "met",
-                ]
-            )
+            for more in REACHED.get(plan.evaluations, ()):
+                best, nearest = judgement.best(more), judgement.nearest(more)
+                if best is not None and nearest is not None and plan.frechet:
+                    rows.append([*_who(judgement, plan), str(more), *_beside(plan, best, nearest)])
     head = ["denoiser", "body", "evaluations", "without a fit", "best PSNR", "gain", "lowest FD", "change", "aim"]
     return table(head, rows)
+
+
+def _beside(plan: Judged, best: Judged, nearest: Judged) -> list[str]:
+    """A fitted plan beside the best in PSNR and the nearest in FD of more evaluations, and what it lacks of both."""
+    apart = np.subtract(plan.frechet, nearest.frechet)
+    short = [("PSNR", best.mean - plan.mean, "1f"), ("FD", float(apart[0]), "2f")]
+    lacks = [f"{by:.{form}} short in {of}" for of, by, form in short if by > 0]
+    return [
+        f"{best.mean:.1f} `{best.plan}`",
+        over(plan, best),
+        f"{nearest.frechet[0]:.2f} `{nearest.plan}`",
+        f"{apart[0]:+.2f} ± {apart[1:].std(ddof=1):.2f}",
+        ", ".join(lacks) or "met",
+    ]
 
 
 def _quality(known: Sequence[Judgement]) -> str:
