@@ -29,13 +29,6 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def share(name: str, value: Any, fix: str, least: bool) -> float:
-    """A number above 0 and up to 1; `least` allows 0 too."""
-    if not is_number(value) or not 0 <= value <= 1 or (value == 0 and not least):
-        raise UserError(f"{name} {value!r} is not in {'[' if least else '('}0, 1]", fix)
-    return float(value)
-
-
 def idle_of(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
     """A copy of the idle action as an array."""
     fix = f"give one action {list(shape)} of finite numbers"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from fewstep.control.arguments import share
 from fewstep.control.latency import LatencyWindow, choose_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, shaping_of
@@ -69,29 +68,17 @@ class PlanChoice:
             self._windows[place].add(seconds)
 
 
-def plans_of(
-    sampler: Sampler,
-    names: Sequence[str] | str,
-    shaping: Shaping | None,
-    warm: float | None = None,
-    renoise: float | None = None,
-) -> list[Plan]:
-    """Plans compiled for a sampler; a string is one plan. With a strength `warm` each plan starts from the former
-    sequence, and keeps its number of evaluations."""
+def plans_of(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping | None) -> list[Plan]:
+    """Plans compiled for a sampler; a string is one plan."""
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, Iterable):
         raise UserError(f"plans {names!r}", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
     if not names:
         raise UserError("no plans", "give one or more, best first, such as ('dpmpp_2m:4', 'dpmpp_2m:2')")
-    if warm is None:
-        return [_cold(sampler, name, shaping) for name in names]
-    warm = share("warm", warm, "give the strength of starts from the former sequence", least=False)
-    if renoise is not None:
-        renoise = share("renoise", renoise, "give the share of the noise of a warm start", least=True)
-    return [sampler.compile(_longer(name, warm), shaping=shaping, strength=warm, renoise=renoise) for name in names]
+    return [_plan_of(sampler, name, shaping) for name in names]
 
 
-def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
+def _plan_of(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
     """The plan of that name. A scheduler's plan has the shaping of its configuration, which `shaping` may repeat."""
     if shaping is None or not isinstance(name, str) or not name.startswith(SCHEDULER):
         return sampler.compile(name, shaping=shaping)
@@ -101,15 +88,3 @@ def _cold(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
         does = "shapes nothing" if own is None else f"has {own} by itself"
         raise UserError(f"plan {name!r} {does}, not {shaping}", "leave shaping out, or give SOLVER:STEPS")
     return plan
-
-
-def _longer(name: str, strength: float) -> str:
-    """The name of a longer plan, whose last steps at this strength are as many as the named plan has."""
-    solver, _, rest = name.partition(":")
-    steps, at, grid = rest.partition("@")
-    if name.startswith(SCHEDULER) or not steps.strip().isdecimal():
-        raise UserError(f"plan {name!r} cannot start from the former sequence", "give SOLVER:STEPS, or leave warm out")
-    whole = round(int(steps) / strength)
-    if strength < 1 and whole == int(steps):
-        raise UserError(f"plan {name!r} has too few steps to start at {strength:g} of them", "give more, or less warm")
-    return f"{solver}:{whole}{at}{grid}"

@@ -73,10 +73,6 @@ class PolicyRunner:
         continuity: how a sequence continues the former one, as in `sample_actions`.
         fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a
             sequence, counted from its observation.
-        warm: strength in (0, 1] of plans that start from the former sequence; None starts from noise. A plan keeps its
-            number of evaluations.
-        renoise: share of the noise in those starts, as in `Sampler.sample`.
-        refresh: n starts every n-th sequence from noise in spite of `warm`; None is never.
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
         expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
             `warm_up` measures.
@@ -100,9 +96,6 @@ class PolicyRunner:
         execute: int | None = None,
         continuity: Continuity | None = None,
         fade: int = 0,
-        warm: float | None = None,
-        renoise: float | None = None,
-        refresh: int | None = None,
         shaping: Shaping | None = None,
         expected: float | None = None,
         idle: ArrayLike | None = None,
@@ -122,14 +115,11 @@ class PolicyRunner:
         if expected is None:
             expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
         expected = arguments.seconds("expected", expected)
-        self._sampler, self._refresh = sampler, None if refresh is None else whole("refresh", refresh, 1)
+        self._sampler = sampler
         self._continuity = continuity_of(continuity, policy)
         self._fade, self._discrete = whole("fade", fade, 0, self._length), policy.discrete
-        self._cold = plans_of(sampler, plans, shaping)
-        if warm is None and renoise is not None:
-            raise UserError(f"renoise {renoise!r} without warm", "give warm=STRENGTH, or leave renoise out")
-        self._warm = None if warm is None else plans_of(sampler, plans, shaping, warm, renoise)
-        self._choice = PlanChoice(len(self._cold), self._deadline, expected)
+        self._plans = plans_of(sampler, plans, shaping)
+        self._choice = PlanChoice(len(self._plans), self._deadline, expected)
         self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
         self._bounds = bounds_of(limits or Limits(), action_shape(manifest), self._rate, self._idle)
         self._most_held, self._stopped = None if most_held is None else whole("most_held", most_held, 0), stopped
@@ -180,9 +170,8 @@ class PolicyRunner:
         self.reset(0, conditions, prompt)
         self._history.add(observation)
         window = self._window()
-        for place, cold in enumerate(self._cold):
-            actions, _ = self._run(cold, SequenceRequest(window, 0))
-            plan = cold if self._warm is None else self._warm[place]
+        for place, plan in enumerate(self._plans):
+            actions, _ = self._run(plan, SequenceRequest(window, 0))
             request = SequenceRequest(window, 0, actions, min(1, len(actions)))
             self._run(plan, request)
             self._choice.begin(place, [self._run(plan, request)[1] for _ in range(WARM_UP_CALLS)])
@@ -318,15 +307,11 @@ class PolicyRunner:
             former = self._chunk.rest(self._tick)
             most = min(len(former), self._length - self._execute)
             decided = min(self._delay(place), most)
-        is_warm = self._warm is not None and self._chunk is not None and self._tick < self._chunk.end
-        if self._refresh is not None and self._calls % self._refresh == 0:
-            is_warm = False
-        plan = self._warm[place] if self._warm is not None and is_warm else self._cold[place]
-        name = self._cold[place].name + (" warm" if is_warm else "")
+        plan = self._plans[place]
         request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._foreseen = decided
-        self._record.plans[name] += 1
+        self._record.plans[plan.name] += 1
         running = self._clock.start(self._job(plan, request))
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
@@ -375,7 +360,7 @@ class PolicyRunner:
         self._record.sampling.append(result.seconds)
         self._record.steps[result.steps] += 1
         counts["missed"] += result.seconds > self._deadline
-        counts["cut"] += result.steps < len(self._cold[place].steps)
+        counts["cut"] += result.steps < len(self._plans[place].steps)
 
     def _job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
         return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)

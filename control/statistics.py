@@ -44,8 +44,7 @@ class LoopStatistics:
     failed: calls without a sequence.
     rejected: observations without usable values.
     jumps: times at which the clock ran backwards.
-    plans, steps: how often each plan and each number of steps was used. A plan that started from the former sequence is
-        named "PLAN warm".
+    plans, steps: how often each plan and each number of steps was used.
     seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 is no seam. NaN as long as
         either is missing.
     jerk_contrast: the second difference of the actions where sequences meet, minus the one elsewhere, in units.

@@ -34,7 +34,7 @@ KNOCKS = 0.6  # of the episodes in which a puck lies free
 REACTION = 40  # ticks behind a knock in which the hand-over comes
 EARLY, LATE, LATER = (0, 100), (100, 300), 0.3  # ticks of a hand-over, and the share of late ones
 SOURCE = Path(__file__).with_name("network.py")
-DRIVERS = [Contender("driver", "", "dpmpp_2m:2", warm, execute=ticks) for warm in (None, 0.5) for ticks in (8, 4)]
+DRIVERS = [Contender("driver", "", "dpmpp_2m:2", execute=ticks) for ticks in (8, 4)]
 
 
 @dataclass

@@ -119,7 +119,7 @@ def loop(sampler: Sampler, work: Path, seconds: float) -> str:
     """A loop of the runner beside the same loop without work, which shows the machine."""
     seen = windows(work)
     empty = machine(seconds / 10)
-    with PolicyRunner(sampler, RATE, ("dpmpp_2m:4", "dpmpp_2m:2"), warm=0.5, shaping=LIMITS) as runner:
+    with PolicyRunner(sampler, RATE, ("dpmpp_2m:4", "dpmpp_2m:2"), shaping=LIMITS) as runner:
         first = next(seen)
         task = {"task": first["task"]}
         runner.warm_up({"observation": first["observation"][0]}, task)

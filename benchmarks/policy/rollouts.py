@@ -132,7 +132,6 @@ def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None
         execute=contender.execute,
         continuity=contender.continuity,  # type: ignore[arg-type]
         fade=contender.fade,
-        warm=contender.warm,
         shaping=LIMITS if contender.clipped else None,
         expected=contender.delay / RATE,
         clock=clock,

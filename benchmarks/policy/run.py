@@ -34,12 +34,11 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from rollouts import episodes_of, run
 
 SOURCE = Path(__file__).with_name("network.py")
-CALIBRATED = "dpmpp_2m:4"  # its last two steps are those of two warm ones
+CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
 FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
-WARM = 0.5  # strength
 BLOCK = 20  # episodes of each task that all contenders run before any runs more
 DEVIATION, VERDICTS = ".deviation", "verdicts"
 TICKS = HEAD.index("ticks")  # the first column that is no success
@@ -48,34 +47,30 @@ TICKS = HEAD.index("ticks")  # the first column that is no success
 def contenders(weights: str, quick: bool) -> list[Contender]:
     """All rows of the table, for the hash of a checkpoint; the first policy is the reference."""
 
-    def of(precision: str, steps: int, warm: bool = False, **options: Any) -> Contender:
+    def of(precision: str, steps: int, **options: Any) -> Contender:
         delay, fade, continuity, execute = (options.get(each) for each in ("delay", "fade", "continuity", "execute"))
-        name = f"{precision}, {steps} steps" + ", warm" * warm
+        name = f"{precision}, {steps} steps"
         name += "" if execute is None else f", each {execute} ticks"
         name += "" if continuity is None else f", {continuity}"
         name += "" if fade is None else f", fade {fade}"
         name += "" if delay is None else f", {1e3 * delay / RATE:g} ms late"
         name += ", knocked" * options.get("knocked", False)
         plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
-        return Contender(name, weights, plan, WARM if warm else None, precision=precision, **options)
+        return Contender(name, weights, plan, precision=precision, **options)
 
     main = [
         Contender("experts"),
         of("float32", 10 if quick else 100),
-        of("int8", 2, warm=True),
         of("int8", 2),
-        of("float32", 2, warm=True),
-        of("int8", 2, warm=True, fade=FADE),
         of("int8", 2, fade=FADE),
-        *[of("int8", 2, warm, execute=OFTEN, fade=FADE) for warm in (False, True)],
+        of("int8", 2, execute=OFTEN, fade=FADE),
     ]
     if quick:
         return main
     main += [of("float32", steps) for steps in (1, 2, 4)]
-    main += [of("int8", steps, warm) for steps in (1, 4) for warm in (False, True)]
+    main += [of("int8", steps) for steps in (1, 4)]
     main.append(of("int8", 2, continuity="soft"))
-    for warm in (False, True):
-        main += [of("int8", 2, warm, continuity="trained", delay=delay) for delay in DELAYS]
+    main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
     main.append(of("int8", 2, execute=OFTEN))
@@ -83,10 +78,8 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
     main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE))
     main.append(Contender("rescuers", rescuers=True))
     main += [Contender("experts, knocked", knocked=True), Contender("rescuers, knocked", knocked=True, rescuers=True)]
-    main += [of("int8", 2, warm, knocked=True) for warm in (False, True)]
-    main += [of("int8", 2, warm, fade=FADE, knocked=True) for warm in (False, True)]
-    main.append(of("int8", 2, execute=OFTEN, knocked=True))
-    main += [of("int8", 2, warm, execute=OFTEN, fade=FADE, knocked=True) for warm in (False, True)]
+    main += [of("int8", 2, knocked=True), of("int8", 2, fade=FADE, knocked=True)]
+    main += [of("int8", 2, execute=OFTEN, knocked=True), of("int8", 2, execute=OFTEN, fade=FADE, knocked=True)]
     main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE, knocked=True))
     main += [of("float32", 4, knocked=True), of("int8", 2, execute=24, knocked=True)]
     return main
@@ -102,8 +95,8 @@ def prepare(work: Path, weights: Path) -> Path:
     os.environ["POLICY_WEIGHTS"] = str(weights)
     export(ExportOptions(f"{SOURCE}:make", bundle))
     with load(bundle) as sampler:
-        jobs = watch(Contender("watched", "", "dpmpp_2m:2", 0.5), sampler, WATCHED)
-        jobs += watch(Contender("watched", "", "dpmpp_2m:2", 0.5, "trained", 4), sampler, WATCHED)
+        jobs = watch(Contender("watched", "", "dpmpp_2m:2"), sampler, WATCHED)
+        jobs += watch(Contender("watched", "", "dpmpp_2m:2", "trained", 4), sampler, WATCHED)
         np.savez(work / "observations.npz", **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
     calibrate(CalibrateOptions(bundle, CALIBRATED, conditions=work / "observations.npz"))
     with load(bundle) as floating, load(bundle, precision="int8") as integer:

@@ -19,7 +19,6 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     weights: str | None = None
     plan: str | None = None
-    warm: float | None = None
     continuity: str = "hard"
     delay: int = 0
     execute: int = 8

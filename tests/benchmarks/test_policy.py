@@ -343,7 +343,7 @@ def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
 
     rivals = run.contenders("w", quick=False)
     assert len({contender.digest for contender in rivals}) == len(rivals)
-    policy, other = rivals[1], rivals[3]
+    policy, other = rivals[1], rivals[2]
     assert (policy.name, other.name) == ("float32, 100 steps", "int8, 2 steps")
     for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(5), 1)):
         ledger = verdicts.Ledger(tmp_path / run.VERDICTS, contender)

@@ -30,7 +30,6 @@ class Learned:
         ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
         ({"fade": 1.5}, "fade 1.5; give a whole number from 0 to 16"),
         ({"deadline": 0.0}, "deadline 0.0"),
-        ({"refresh": 0}, "refresh 0; give a whole number from 1 up"),
         ({"expected": float("nan")}, "expected nan; give seconds"),
         ({"expected": -0.1}, "expected -0.1; give seconds"),
         ({"expected": float("inf")}, "expected inf; give seconds"),
@@ -39,15 +38,9 @@ class Learned:
         ({"idle": [0.0]}, r"idle \[0.0\]; give one action \[2\]"),
         ({"idle": [0.0, float("nan")]}, "of finite numbers"),
         ({"idle": [0.0, [1.0]]}, "idle is no array of numbers"),
-        ({"warm": 1.5}, "warm 1.5 is not in"),
-        ({"warm": "x"}, "warm 'x' is not in"),
-        ({"warm": 0.5, "renoise": 2}, r"renoise 2 is not in \[0, 1\]; give the share"),
-        ({"warm": 0.5, "renoise": -1}, r"renoise -1 is not in \[0, 1\]"),
-        ({"renoise": 0.5}, "renoise 0.5 without warm; give warm=STRENGTH"),
         ({"deadline": "0.1"}, "deadline '0.1'; give a number above 0"),
         ({"expected": "x"}, "expected 'x'; give seconds"),
         ({"fade": 17}, "fade 17; give a whole number from 0 to 16"),
-        ({"plans": ("scheduler:4",), "warm": 0.5}, "starts? from the former sequence|no scheduler of its own"),
     ],
 )
 def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:

@@ -165,17 +165,6 @@ def test_a_run_goes_on_at_its_rate_when_the_clock_is_set_back(tiny_bundle: Path)
     assert statistics.jumps == 1 and statistics.overrun == 0
 
 
-def test_a_warm_plan_starts_from_the_former_sequence_with_as_many_evaluations(tiny_bundle: Path) -> None:
-    runner, network, clock = looping(tiny_bundle, plans=("ddim:2",), warm=0.5, refresh=3)
-    for _ in range(5 * EXECUTED):
-        act(runner, clock)
-    found = runner.statistics
-    assert dict(found.steps) == {2: 5}
-    assert dict(found.plans) == {"ddim:2": 2, "ddim:2 warm": 3}  # sequences 0 and 3 from noise
-    with pytest.raises(UserError, match="has too few steps to start at 0.8"):
-        looping(tiny_bundle, plans=("ddim:2",), warm=0.8)
-
-
 def test_runners_that_share_a_clock_are_sampled_together_and_act_as_alone(tiny_bundle: Path) -> None:
     noisy: list[int] = []
 
@@ -188,7 +177,7 @@ def test_runners_that_share_a_clock_are_sampled_together_and_act_as_alone(tiny_b
     def run(seeds: list[int], together: bool) -> list[list[np.ndarray]]:
         shared = VirtualClock(delay=2 * TICK)
         clocks = [shared if together else VirtualClock(delay=2 * TICK) for _ in seeds]
-        runners = [PolicyRunner(sampler, RATE, ("ddim:2",), warm=0.5, deadline=1.0, clock=clock) for clock in clocks]
+        runners = [PolicyRunner(sampler, RATE, ("ddim:2",), deadline=1.0, clock=clock) for clock in clocks]
         for runner, seed in zip(runners, seeds, strict=True):
             runner.reset(seed)
         made: list[list[np.ndarray]] = [[] for _ in seeds]
@@ -212,12 +201,12 @@ EVENTS = st.lists(st.sampled_from(["tick"] * 12 + RARE), max_size=80)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(EVENTS, st.sampled_from(["none", "hard", "soft"]), st.sampled_from([None, 0.5]))
+@given(EVENTS, st.sampled_from(["none", "hard", "soft"]))
 def test_no_action_is_ever_not_finite_or_stale_without_saying_so(
-    tiny_bundle: Path, events: list[str], continuity: str, warm: float | None
+    tiny_bundle: Path, events: list[str], continuity: str
 ) -> None:
     """Whatever happens, a value is finite or absent, and one that was not meant for its tick says so."""
-    runner, network, clock = looping(tiny_bundle, continuity=continuity, warm=warm, plans=("ddim:2",))
+    runner, network, clock = looping(tiny_bundle, continuity=continuity, plans=("ddim:2",))
     episode = 0
     for event in events:
         if event == "reset":
