@@ -31,7 +31,7 @@ from fewstep.calibration.options import FEW
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
-ARCHITECTURE = "ddpm_cifar10"  # the source that `fewstep export` knows
+ARCHITECTURE = Path(__file__).parent / "races/ddpm_cifar10.py"
 PLAN = "dpmpp_2m:8"
 TRAJECTORIES = (16, 32, 64, 256)
 RUNS = 3
@@ -171,9 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.bundle is not None:
             open_bundle(chosen.bundle)  # before minutes are spent on it
         with TemporaryDirectory() as folder:
-            bundle = chosen.bundle or Path(folder) / ARCHITECTURE
+            bundle = chosen.bundle or Path(folder) / ARCHITECTURE.stem
             if chosen.bundle is None:
-                measure([*CLI, "export", ARCHITECTURE, "-o", str(bundle), "-q"])
+                measure([*CLI, "export", f"{ARCHITECTURE}:make", "-o", str(bundle), "-q"])
             measured = compare(bundle.absolute(), chosen.trajectories, memory, chosen.runs)
     except (Unfinished, UserError) as error:
         parser.error(str(error))

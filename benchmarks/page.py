@@ -105,7 +105,7 @@ def page(text: str, bundle: Path, pythons: Sequence[str], work: Path | None) -> 
     kept = [] if work is None else ["--work", str(work)]
     (found,) = benchmark(COMPARE, str(bundle), "--no-speed", *kept, *others)["outcomes"]
     beside = outcome_of(found, COMPARE)
-    speeds = [benchmark("speed", str(bundle)), benchmark("speed", "--arch", "ddpm-cifar10")]
+    speeds = [benchmark("speed", str(bundle)), benchmark("speed", "--ddpm")]
     draw(bundle, beside.plan, beside.guidance)
     return written(text, beside, speeds)
 

@@ -116,12 +116,8 @@ def _summary(options_type: type) -> str:
 
 
 def is_argument(field: "dataclasses.Field[Any]") -> bool:
-    """A field without a default, or one that says so: `field(default=None, metadata={"argument": True})`."""
-    return field.metadata.get("argument", not _has_default(field))  # type: ignore[no-any-return]
-
-
-def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    """A field without a default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool) -> inspect.Parameter:

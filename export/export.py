@@ -53,7 +53,7 @@ PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 class ExportOptions(Options):
     """Export a denoiser to a bundle, verified against its source.
 
-    source: A shipped model's name (fashion_mnist, cifar10, or ddpm_cifar10 of random weights); FILE.py:FUNCTION, a
+    source: A shipped model's name (fashion_mnist or cifar10); FILE.py:FUNCTION, a
         function that returns (module, spec); an .onnx file with --spec; a folder of diffusers or LeRobot; or ORG/NAME,
         such a folder on a hub of models, at a commit with ORG/NAME@REVISION.
     output: The bundle's folder; an older bundle there is replaced.

@@ -38,6 +38,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 
 PLAN = "dpmpp_2m:4"
+SOURCE = Path(__file__).with_name("ddpm_cifar10.py")
 BODIES = {
     "onnxruntime": ("float32", "int8-cpu-x86"),
     "openvino": ("float32", "int8-openvino"),
@@ -62,7 +63,7 @@ UNET = {  # of google/ddpm-cifar10-32
 def made(folder: Path) -> Path:
     """The bundle in a folder, made there if it is not."""
     if not folder.exists():
-        export(ExportOptions("ddpm_cifar10", folder))
+        export(ExportOptions(f"{SOURCE}:make", folder))
     there, wanted = open_bundle(folder).manifest.bodies, {body for bodies in BODIES.values() for body in bodies}
     targets = tuple(sorted(target_of(body) for body in wanted - {"float32", *there}))
     if targets:

@@ -1,29 +1,16 @@
 """`fewstep bench`: milliseconds of a call, side by side."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 from rich.table import Table
 
-from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.evaluation.speed.race import Race
-from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import CPU_X86
-from fewstep.runtime.progress import Progress, under
-
-ARCHITECTURES = {"ddpm-cifar10": "ddpm_cifar10"}  # as users write them -> the source that export knows
+from fewstep.runtime.progress import Progress
 
 
 def verb(options: BenchOptions, progress: Progress) -> Outcome:
-    with _bundle(options, progress) as bundle:
-        measured = bench(replace(options, bundle=bundle, arch=None), progress)
+    measured = bench(options, progress)
     machine = measured.machine
     int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
     waiting = "spinning" if measured.spinning else "sleeping"
@@ -35,25 +22,6 @@ def verb(options: BenchOptions, progress: Progress) -> Outcome:
             *(f"note: {note}" for note in measured.notes),
         ),
     )
-
-
-@contextmanager
-def _bundle(options: BenchOptions, progress: Progress) -> Iterator[Path]:
-    """The bundle asked for, or one made of an architecture, for as long as the block runs."""
-    if options.bundle is not None:
-        yield options.bundle
-        return
-    if options.arch not in ARCHITECTURES:
-        raise UserError(f"unknown architecture {options.arch!r}", f"choose one of {', '.join(ARCHITECTURES)}")
-    from fewstep.export.export import ExportOptions, export
-
-    with TemporaryDirectory() as folder:
-        bundle = Path(folder) / options.arch
-        export(ExportOptions(ARCHITECTURES[options.arch], bundle), under(progress, "export"))
-        # few trajectories and no trials: random weights have no quality to keep
-        few = CalibrateOptions(bundle, "dpmpp_2m:4", (CPU_X86.name,), trajectories=4, ranges="channels")
-        calibrate(few, under(progress, "calibrate"))
-        yield bundle
 
 
 def _table(race: Race) -> Table:

@@ -5,7 +5,7 @@ several networks, it is a mean step of the plan. The loop around it costs the sa
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -37,8 +37,6 @@ class BenchOptions(Options):
     """Race the bodies of a bundle: one call of each, every contender in its own process, taking turns.
 
     bundle: The bundle's folder.
-    arch: Instead of a bundle, a known architecture with random weights: ddpm-cifar10. It is exported and calibrated
-        first, and not kept.
     backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, openvino-bf16,
         tensorrt, tensorrt-rtx, qnn.
     plan: SOLVER:STEPS; its middle step feeds the bodies. Default: the plan along which int8 was calibrated.
@@ -50,8 +48,7 @@ class BenchOptions(Options):
         that shares its cores.
     """
 
-    bundle: Path | None = field(default=None, metadata={"argument": True})
-    arch: str | None = None
+    bundle: Path
     backend: tuple[str, ...] = ()
     plan: str = ""
     batches: tuple[int, ...] = (1, 8)
@@ -62,8 +59,6 @@ class BenchOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.bundle is None) == (self.arch is None):
-            raise UserError("bench times one thing", "give a BUNDLE, or --arch ddpm-cifar10")
         if self.rounds < 1 or not 0 < self.turn_seconds <= LONGEST_TURN:
             what = f"{self.rounds} rounds of {self.turn_seconds:g} s cannot be timed"
             raise UserError(what, f"give at least 1 round, and turns of more than 0 and at most {LONGEST_TURN:g} s")
@@ -91,8 +86,6 @@ class Benchmark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def bench(options: BenchOptions, progress: Progress = SILENT) -> Benchmark:
     """Time every body of a bundle that runs here. The machine should do nothing else."""
-    if options.bundle is None:
-        raise UserError("there is nothing to time", "export and calibrate a bundle first")
     bundle = open_bundle(options.bundle)
     names = contenders_here(bundle)
     samplers = {name: open_body(bundle, name, options.threads) for name in names}

@@ -43,21 +43,11 @@ def _fingerprint(weights: Path) -> str:
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 
 
-def ddpm_cifar10() -> TorchSource:
-    """The architecture of DDPM on CIFAR-10 with random weights: for timing, its samples mean nothing."""
-    from fewstep.models import ddpm_cifar10 as model
-
-    spec = Spec("ddpm_cifar10", model.IMAGE_SHAPE, (), "epsilon", ScheduleSpec("linear"))
-    content = (files("fewstep.models") / "ddpm_cifar10.py").read_bytes()
-    return TorchSource(model.make(), spec, "ddpm_cifar10", hashlib.sha256(content).hexdigest())
-
-
-SHIPPED = (fashion_mnist, cifar10, ddpm_cifar10)
+SHIPPED = (fashion_mnist, cifar10)
 NAMES = tuple(source.__name__ for source in SHIPPED)
-KNOWN = f"{', '.join(NAMES)} (of random weights, for timing)"
 GIVE_SOURCE = (
-    "give ORG/NAME of a hub, a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, or one of "
-    + KNOWN
+    "give ORG/NAME of a hub, a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, "
+    f"{' or '.join(NAMES)}"
 )
 
 

@@ -96,27 +96,6 @@ def test_every_command_declares_the_flags_of_manner() -> None:
     assert names < set(inspect.signature(command(verb, SILENT, lambda outcome: None)).parameters)
 
 
-def test_a_field_with_a_default_may_be_the_argument() -> None:
-    @dataclass(frozen=True)
-    class Optional:
-        """Do it.
-
-        place: Where.
-        """
-
-        place: Path | None = field(default=None, metadata={"argument": True})
-
-    def there(options: Optional, progress: Progress) -> Outcome:
-        return Outcome(options)
-
-    there.__annotations__ = {"options": Optional, "progress": Progress}
-    seen: list[Outcome] = []
-    app = typer.Typer()
-    app.command()(command(there, SILENT, seen.append))
-    assert CliRunner().invoke(app, []).exit_code == 0 and CliRunner().invoke(app, ["x"]).exit_code == 0
-    assert [each.value for each in seen] == [Optional(), Optional(Path("x"))]
-
-
 def test_help_fits_a_terminal_and_names_every_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """The denoiser of DDPM on CIFAR-10 (Ho, Jain, Abbeel 2020, arXiv 2006.11239, appendix B), 35.7 M parameters, untrained.
 
-Speed depends on shapes, not on what the weights learnt, so they are random: its samples mean nothing. It is what
-`fewstep bench --arch ddpm-cifar10` times.
+Speed depends on shapes, not on what the weights learnt, so they are random: its samples mean nothing.
+`fewstep export benchmarks/races/ddpm_cifar10.py:make -o ddpm` makes its bundle.
 """
 
 import math
@@ -11,6 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fewstep.export.spec import Spec
+from fewstep.plans.spec import ScheduleSpec
 
 IMAGE_SHAPE = (3, 32, 32)
 CHANNELS = 128
@@ -137,8 +140,8 @@ def time_features(time: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def make() -> DDPM:
-    """The network with fixed random weights."""
+def make() -> tuple[DDPM, Spec]:
+    """The network with fixed random weights, as a source of export."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return DDPM()
+        return DDPM(), Spec("ddpm_cifar10", IMAGE_SHAPE, (), "epsilon", ScheduleSpec("linear"))
