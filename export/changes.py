@@ -34,14 +34,13 @@ def changed(
     skip_scale: Sequence[float],
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
-    bottleneck: str | None = None,
     slots: SlotRequest = NO_SLOTS,
 ) -> Source:
     """The source with these changes, which its hash covers. Its module is changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu or attention or bottleneck is not None or slots):
+    if not (loras or skip_scale or freeu or attention or slots):
         return source
     _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
     _check("--freeu", freeu, FREEU)
@@ -77,11 +76,6 @@ def changed(
     merged = [[lora.sha256, lora.strength] for lora in loras]
     content: list[Any] = [source.sha256, merged, list(skip_scale), list(freeu)]
     spec = source.spec
-    if bottleneck is not None:
-        from fewstep.export.skips import open_bottleneck
-
-        spec = open_bottleneck(source.module, spec, bottleneck)
-        content.append({"bottleneck": bottleneck})
     if attention:
         spec, changes = rewritten(source.module, spec, attention)
         content += changes
@@ -120,13 +114,11 @@ def flags(
     skip_scale: Sequence[float],
     freeu: Sequence[float],
     attention: AttentionRequest = NO_REWRITE,
-    bottleneck: str | None = None,
     slots: SlotRequest = NO_SLOTS,
 ) -> str:
     """The options that do this again, without anybody's paths."""
     words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
     words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
-    words += [] if bottleneck is None else [f" --bottleneck {bottleneck}"]
     return "".join(words) + attention.flags + slots.flags
 
 

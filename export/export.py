@@ -68,7 +68,6 @@ class ExportOptions(Options):
     rank: The most that the ranks of a layer's files add up to, with --lora-slots.
     skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
     freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
-    bottleneck: The name of a condition that is added where a U-Net is narrowest, 0 by default (BoundaryDiffusion).
     perturb: Layers of self-attention, or middle or all, that a condition perturbs, for guidance pag:SCALE.
     negative: Layers of cross-attention, or all, that lead away from a negative text in the same evaluation (NASA).
     mutual: Layers of self-attention, or all, whose keys and values a condition takes from another sample (MasaCtrl).
@@ -93,7 +92,6 @@ class ExportOptions(Options):
     rank: int = 64
     skip_scale: tuple[float, ...] = ()
     freeu: tuple[float, ...] = ()
-    bottleneck: str | None = None
     perturb: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     mutual: tuple[str, ...] = ()
@@ -263,7 +261,7 @@ def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched 
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
     loaded = loaded if fetched is None else fetched.named(loaded)
     attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
-    source = changed(loaded, loras, options.skip_scale, options.freeu, attention, options.bottleneck, slots)
+    source = changed(loaded, loras, options.skip_scale, options.freeu, attention, slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -363,7 +361,7 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
     sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
     spec = "" if options.spec is None else f" --spec {options.spec.name}"
     attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
-    changes = flags(loras, options.skip_scale, options.freeu, attention, options.bottleneck, slots)
+    changes = flags(loras, options.skip_scale, options.freeu, attention, slots)
     return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
 
 

@@ -23,17 +23,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fewstep.export.error_text import module_name
 from fewstep.export.gradient import GradientModule
-from fewstep.export.rewrite import Calls, Changes, Forward, Rewrite, rewrite
+from fewstep.export.rewrite import Calls, Rewrite, rewrite
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
 from fewstep.export.verification.reference import call
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
 
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 CHANNELS = 1  # the axis of what FreeU changes, [B, channels, height, width]
 FREEU_RESOLUTIONS = 2  # from the lowest on
-NO_SKIPS = "leave --skip-scale, --freeu and --bottleneck out"
+NO_SKIPS = "leave --skip-scale and --freeu out"
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,11 @@ class FreeU:
 @dataclass(frozen=True)
 class Skip:
     """A skip connection: the `number`-th concatenation that the module makes, of which operand `operand` is handed
-    over. Its shape, with a batch, is `shape`, and `backbone` of what it is joined with."""
+    over. Its shape, with a batch, is `shape`."""
 
     number: int
     operand: int
     shape: tuple[int, ...]
-    backbone: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,25 +95,6 @@ def tune_skips(
     applied = {change.skip.number: change.apply for change in changes}
     rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
     return changes
-
-
-def open_bottleneck(module: torch.nn.Module, spec: Spec, name: str) -> Spec:
-    """Add a condition to what the decoder of a U-Net begins with, where it is joined with the innermost skip
-    connection: the h-space in which BoundaryDiffusion edits (Zhu et al. 2023, arXiv 2302.08357).
-
-    The condition has its shape, and is 0 by default. Returns the spec with it. UserError as for `tune_skips`.
-    """
-    innermost = find_skips(module, spec)[0]
-
-    def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
-        def change(join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-            backbone = operands[1 - innermost.operand] + values[0]
-            return join(*(backbone if place != innermost.operand else each for place, each in enumerate(operands)))
-
-        return {innermost.number: change}
-
-    condition = Condition(name, name, innermost.backbone[1:], "float32", shared=True, default=(0.0,))
-    return rewrite(module, spec, Joining, [Rewrite((condition,), begin)])
 
 
 def _changes(skips: Sequence[Skip], scales: Sequence[float], freeu: FreeU | None, name: str) -> Iterator[Change]:
@@ -231,7 +210,7 @@ class _Watch(TorchFunctionMode):
         common = first.operations & second.operations
         if common and own[0] != own[1]:
             place = own.index(min(own))
-            skip = Skip(number, place, *(tuple(operands[each].shape) for each in (place, 1 - place)))
+            skip = Skip(number, place, tuple(operands[place].shape))
             self.bridges.append(_Bridge(common.bit_length() - 1, self.operations, skip))
 
 
