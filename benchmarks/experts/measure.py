@@ -126,4 +126,6 @@ def one_run(bundle: Path, plan: str, until: float, precision: str) -> Call:
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.experts import measure  # by this name the processes of contenders import its functions
+
+    measure.main()

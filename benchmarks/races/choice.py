@@ -105,4 +105,6 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from benchmarks.races import choice  # by this name the processes of contenders import its functions
+
+    sys.exit(choice.main())

@@ -6,7 +6,9 @@ from fewstep.evaluation.choosing.deployments import ROUNDS, Judging
 from fewstep.evaluation.choosing.engines import bodies_here, candidates
 from fewstep.evaluation.cost import sampling_needs
 from fewstep.evaluation.sampling_job import FEW
-from fewstep.evaluation.speed.duel import CALLS, QUIET, SECONDS
+from fewstep.evaluation.speed.duel import SECONDS
+from fewstep.evaluation.speed.turns import TURN
+from fewstep.evaluation.speed.worker import AHEAD
 from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import Needs
 from fewstep.plans.plan import Plan
@@ -24,9 +26,8 @@ def timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: f
     """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
     tried = [plan for own in plans.values() for plan in own.values()]
     pairs = len(plans) * (len(list(candidates(threads))) - 1)
-    steps = _steps(tried) + len(tried) * len(judging.plan.steps)  # a unit for each
-    calls = seconds * judging.batch * steps * (1 + ROUNDS * (1 + CALLS))
-    return pairs * SECONDS + calls + 2 * len(tried) * ROUNDS * QUIET / 1000
+    calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
+    return pairs * SECONDS + 2 * ROUNDS * (len(tried) * (AHEAD + TURN) + calls)
 
 
 def needs(judging: Judging) -> Needs:

@@ -1,17 +1,18 @@
 """A deployment is a plan on a body on its fastest engine: how long a call takes, and how near its samples are.
 
-A call goes from noise to finished samples, as a program makes it: prologue, steps and all. Times are taken in turns
-with one call of the float32 body, and are its median time multiplied by the median ratio to it: other programs delay
-both of a round alike. A body's plans run the same network, so a line through their times takes out most of what is left
-of other programs.
+A call goes from noise to finished samples, as a program makes it: prologue, steps and all. A body has a process of its
+own, and takes turns with calls of float32 in another one. Its time is the median of those calls multiplied by the
+median ratio to them: other programs delay both of a round alike. A body's plans run the same network, so a line through
+their times takes out most of what is left of other programs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from itertools import combinations
+from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.choosing.chosen import Deployment
-from fewstep.evaluation.choosing.engines import KIND, TimedEngine, backend_of, body_facts, kept_name
+from fewstep.evaluation.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, kept_name
 from fewstep.evaluation.cost import branches
-from fewstep.evaluation.sampling_job import FEW
-from fewstep.evaluation.speed.duel import milliseconds
+from fewstep.evaluation.sampling_job import FEW, FLOAT
+from fewstep.evaluation.speed.turns import TimedProcess
+from fewstep.evaluation.speed.worker import Call
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
@@ -40,7 +42,7 @@ from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sampler import Sampler
 
 STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # of the plans that are tried by default
-ROUNDS = 3
+ROUNDS = 5
 FAR = 2.0  # times the budget: a plan that is expected to take longer is not tried
 
 Floats = NDArray[np.floating]
@@ -48,9 +50,8 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Judging:
-    """What deployments are compared with. reference: the float32 body. plan: the one whose time is the unit, with the
-    guidance and the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a
-    call."""
+    """What deployments are compared with. reference: the float32 body. plan: the calibrated one, with the guidance and
+    the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a call."""
 
     reference: Sampler
     plan: Plan
@@ -151,8 +152,8 @@ def deployments(
     measured = {name: each for name, each in kept.items() if each is not None}
     if fresh:
         rows = judging.batch * branches(judging.plan)
+        times = _times(judging, body, engine, tried)  # of all together: kept times may be of another load
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
-            times = _times(judging, sampler, tried)  # all in one session: kept times may be of another load
             for name, plan in fresh.items():
                 own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons)
                 measured[name] = Deployment(
@@ -185,23 +186,48 @@ def front(rows: Sequence[Deployment]) -> list[Deployment]:
     return kept
 
 
-def _times(judging: Judging, sampler: Sampler, plans: Mapping[str, Plan]) -> dict[str, float]:
+def _times(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> dict[str, float]:
     """Milliseconds of a call along each plan."""
-    unit = _call(judging, judging.reference, judging.plan)
-    calls = {name: _call(judging, sampler, plan) for name, plan in plans.items()}
+    shortest = dict([min(plans.items(), key=lambda named: len(named[1].steps))])
+    unit = _process(judging, FLOAT, TimedEngine(REFERENCE, engine.threads, None), shortest)
     units: list[float] = []
-    ratios: dict[str, list[float]] = {name: [] for name in calls}
-    for call in (unit, *calls.values()):
-        call()  # the first allocates
-    for turn in range(ROUNDS):
-        judging.progress(f"timing {sampler.body.target}", turn, ROUNDS)
-        for name, call in calls.items():
-            units.append(milliseconds(unit))
-            ratios[name].append(milliseconds(call) / units[-1])
-    judging.progress(f"timing {sampler.body.target}", ROUNDS, ROUNDS)
+    ratios: dict[str, list[float]] = {name: [] for name in plans}
+    with unit, _process(judging, body, engine, plans) as process:
+        for turn in range(ROUNDS):
+            judging.progress(f"timing {body}", turn, ROUNDS)
+            for name in plans:
+                units.append(unit.milliseconds(*shortest))
+                ratios[name].append(process.milliseconds(name) / units[-1])
+    judging.progress(f"timing {body}", ROUNDS, ROUNDS)
     lengths = [len(plan.steps) for plan in plans.values()]
     times = on_a_line(lengths, [median(own) * median(units) for own in ratios.values()])
     return dict(zip(plans, times, strict=True))
+
+
+def _process(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
+    """A body on an engine, with a call for each plan."""
+    seeds, rows = range(judging.batch), judging.batch * branches(judging.plan)
+    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.conditions(seeds))
+    return TimedProcess(body, partial(sampler_calls, *given))
+
+
+def sampler_calls(
+    path: Path,
+    body: str,
+    engine: TimedEngine,
+    rows: int,
+    plans: Mapping[str, Plan],
+    seeds: Sequence[int],
+    conditions: Mapping[str, NDArray[np.generic]],
+) -> dict[str, Call]:
+    """A call along each plan, from noise to samples: for a process of its own."""
+    sampler = load(path, body=body, backend=backend_of(engine, rows))
+
+    def call(plan: Plan) -> Floats:
+        sampler.forget()  # a caller brings other conditions each time
+        return sampler.sample(plan, seeds, conditions)
+
+    return {name: partial(call, plan) for name, plan in plans.items()}
 
 
 def on_a_line(lengths: Sequence[int], times: Sequence[float]) -> list[float]:
@@ -218,17 +244,6 @@ def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
     bodies = [bundle.network(name).body(body) for name in networks(bundle.manifest)]
     gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
     return None if plan.guidance is None else min(gains, default=None)
-
-
-def _call(judging: Judging, sampler: Sampler, plan: Plan) -> Callable[[], object]:
-    seeds = range(judging.batch)
-    conditions = judging.conditions(seeds)
-
-    def call() -> object:
-        sampler.forget()  # a caller brings other conditions each time
-        return sampler.sample(plan, seeds, conditions)
-
-    return call
 
 
 def _read(key: str) -> Deployment | None:

@@ -1,17 +1,18 @@
 """The fastest engine of a body on this machine: measured once, then kept in the user's cache folder.
 
 Every backend that is installed is tried, those on the CPU also with one thread: beside other programs two threads may
-take longer than one. The best so far and the next run the network in turns (`duel.py`), and the slower one is closed.
-Before that, one call of each is compared with onnxruntime's of the same body: a wrong engine is never chosen. Without
-onnxruntime there is nothing to compare with, and a warning says so.
+take longer than one. Each has a process of its own. The best so far and the next run the network in turns (`duel.py`),
+and the slower one is closed. Before that, one call of each is compared with onnxruntime's of the same body: a wrong
+engine is never chosen. Without onnxruntime there is nothing to compare with, and a warning says so.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -19,7 +20,9 @@ import msgspec
 import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
-from fewstep.evaluation.speed.duel import duel, milliseconds
+from fewstep.evaluation.speed.duel import duel
+from fewstep.evaluation.speed.turns import ContenderDied, TimedProcess
+from fewstep.evaluation.speed.worker import Call
 from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import physical_cores, this_cpu
@@ -33,12 +36,12 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.bundle.networks import networks, whole_bodies
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.sizes import defaults
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 6  # of what is kept, and how it is measured
+SCHEMA = 7  # of what is kept, and how it is measured
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
@@ -52,8 +55,8 @@ class TimedEngine(Strict, frozen=True):
     be.
 
     threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
-    may_pass: it loaded and its call failed, its graph is damaged, or it lacked memory to load. The next time it may
-        not.
+    may_pass: it loaded and its call failed, its process died, its graph is damaged, or it lacked memory to load. The
+        next time it may not.
     """
 
     backend: str
@@ -66,13 +69,13 @@ class TimedEngine(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class _Ready:
-    """A backend that has loaded its body, and may be called."""
+    """A backend that has loaded its body in a process, and was called there."""
 
     timed: TimedEngine
-    call: Callable[[], object]
+    process: TimedProcess
 
     def taking(self, milliseconds: float) -> "_Ready":
-        return _Ready(msgspec.structs.replace(self.timed, milliseconds=milliseconds), self.call)
+        return replace(self, timed=msgspec.structs.replace(self.timed, milliseconds=milliseconds))
 
 
 class BodyEngines(Strict, frozen=True):
@@ -155,26 +158,30 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
     best: _Ready | None = None
-    for candidate in candidates(threads):
-        if candidate.backend in refused:
-            continue
-        rival = _opened(bundle, body, candidate, {"batch": batch, **sizes}, expected, is_compared)
-        if isinstance(rival, TimedEngine):
-            refused[rival.backend] = rival
-        elif best is None:
-            best = rival
-        else:
-            met = duel(best.call, rival.call)
-            best, rival = best.taking(met.first), rival.taking(met.second)
-            if met.ratio < 1:
-                best, rival = rival, best
-            slower.append(rival.timed)
-        del rival  # which closes what lost
-    if best is None:
-        reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
-        raise UserError(f"nothing here runs {body} of {bundle.path} ({reasons})", "see fewstep doctor")
-    if best.timed.milliseconds is None:
-        best = best.taking(milliseconds(best.call))
+    with ExitStack() as stack:  # ends what is open behind an error
+        for candidate in candidates(threads):
+            if candidate.backend in refused:
+                continue
+            rival = _opened(
+                bundle, body, candidate, {"batch": batch, **sizes}, expected if is_compared else None, stack
+            )
+            if isinstance(rival, TimedEngine):
+                refused[rival.backend] = rival
+                continue
+            if best is not None:
+                met = duel(best.process.milliseconds, rival.process.milliseconds)
+                best, rival = best.taking(met.first), rival.taking(met.second)
+                if met.ratio < 1:
+                    best, rival = rival, best
+                slower.append(rival.timed)
+                rival.process.close()
+            else:
+                best = rival
+        if best is None:
+            reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
+            raise UserError(f"nothing here runs {body} of {bundle.path} ({reasons})", "see fewstep doctor")
+        if best.timed.milliseconds is None:
+            best = best.taking(best.process.milliseconds())
     slower.sort(key=lambda each: each.milliseconds or 0.0)
     return BodyEngines(SCHEMA, body, (best.timed, *slower, *refused.values()))
 
@@ -184,35 +191,58 @@ def _opened(
     body: str,
     candidate: TimedEngine,
     sizes: dict[str, int],
-    expected: list[Arrays],
-    is_compared: bool,
+    expected: list[Arrays] | None,
+    stack: ExitStack,
 ) -> _Ready | TimedEngine:
-    """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs."""
-    backend = backend_of(candidate, sizes["batch"])
-    precision, loaded = bundle.body(body).precision, None
-    each = [bundle.network(name) for name in networks(bundle.manifest)]
+    """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs; None compares
+    nothing."""
+    precision, process = bundle.body(body).precision, None
+    name = engine_name(candidate.backend, candidate.threads, candidate.spinning)
     try:
-        if (preferred := choose_body(bundle, precision, backend)) != body:
+        if (preferred := choose_body(bundle, precision, backend_of(candidate, sizes["batch"]))) != body:
             raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
-        loaded = [backend.load(own, body) for own in each]
-        feeds = [drawn(graph_of(own, body), sizes, 0) for own in each]
-        outputs = _outputs(loaded, feeds)
+        process = stack.enter_context(TimedProcess(name, partial(calls, bundle.path, body, candidate, sizes)))
+        outputs = process.result()
     except UserError as error:
-        is_damaged = loaded is None and any(_is_damaged(own, body) for own in each)
+        is_damaged = process is None and any(
+            _is_damaged(bundle.network(own), body) for own in networks(bundle.manifest)
+        )
         if is_damaged:
             LOG.warning("%s is left out: %s", candidate.backend, error)
-        may_pass = loaded is not None or is_damaged or "memory" in str(error)
-        return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
+        may_pass = process is not None or is_damaged or isinstance(error, ContenderDied) or "memory" in str(error)
+        return _refused(candidate, error, process, may_pass)
     try:
-        if candidate.backend == REFERENCE:
-            expected.append(outputs)
-        elif is_compared:
-            if not expected:
-                expected.append(_outputs([OnnxRuntime().load(own, body) for own in each], feeds))
+        if expected is not None and not expected:
+            expected.append(outputs if candidate.backend == REFERENCE else _imitated(bundle, body, sizes))
+        if expected and candidate.backend != REFERENCE:
             _check(precision, expected[0], outputs)
     except UserError as error:
-        return msgspec.structs.replace(candidate, reason=str(error))
-    return _Ready(candidate, partial(_outputs, loaded, feeds))
+        return _refused(candidate, error, process)
+    return _Ready(candidate, process)
+
+
+def _refused(
+    candidate: TimedEngine, error: UserError, process: TimedProcess | None, may_pass: bool = False
+) -> TimedEngine:
+    if process is not None:
+        process.close()
+    return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
+
+
+def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
+    """The networks of a bundle on an engine, called one after the other: for a process of its own."""
+    bundle, backend = open_bundle(path), backend_of(engine, sizes["batch"])
+    each = [bundle.network(name) for name in networks(bundle.manifest)]
+    loaded = [backend.load(own, body) for own in each]
+    feeds = [drawn(graph_of(own, body), sizes, 0) for own in each]
+    return {"": partial(_outputs, loaded, feeds)}
+
+
+def _imitated(bundle: Bundle, body: str, sizes: dict[str, int]) -> Arrays:
+    """onnxruntime's outputs of a body that is for another engine."""
+    with TimedProcess(REFERENCE, partial(calls, bundle.path, body, TimedEngine(REFERENCE, 0, None), sizes)) as process:
+        outputs: Arrays = process.result()
+    return outputs
 
 
 def _is_damaged(bundle: Bundle, body: str) -> bool:

@@ -1,8 +1,8 @@
-"""Which of two calls is faster on a machine that may do other things too: they take turns until the answer is sure.
+"""Which of two contenders is faster on a machine that may do other things too: they take turns until it is sure.
 
-A turn is some calls in a row, whose median counts. Other programs delay both of a round alike, or one in this round and
-the other in the next: what decides is the median over rounds of the ratio of both. Rounds end when an interval of this
-median (binomial, so of any distribution) has one of them faster, or has both within a few percent.
+Other programs delay both of a round alike, or one in this round and the other in the next: what decides is the median
+over rounds of the ratio of both. Rounds end when an interval of this median (binomial, so of any distribution) has one
+of them faster, or has both within a few percent.
 """
 
 import math
@@ -11,10 +11,8 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
-Call = Callable[[], object]
+Turn = Callable[[], float]  # the milliseconds of a call, as one turn has them
 
-CALLS = 5  # of a turn that are counted
-QUIET = 150.0  # ms from the begin of a turn, in which threads of the other one may still spin
 CLEAR = 1.5  # times as slow: such a call is given up
 FEWEST = 2  # rounds before that
 EQUAL = 0.02  # of the logarithm of times: so near, it does not matter which is chosen
@@ -30,30 +28,17 @@ class Duel(NamedTuple):
     ratio: float
 
 
-def duel(first: Call, second: Call) -> Duel:
-    """Each ran once before, which is not counted."""
+def duel(first: Turn, second: Turn) -> Duel:
+    """Each has run before."""
     times: list[tuple[float, float]] = []
     until = perf_counter() + SECONDS
     while not times or (not _is_known([math.log(b / a) for a, b in times]) and perf_counter() < until):
         if len(times) % 2:  # neither is always behind the other
-            later = milliseconds(second)
-            times.append((milliseconds(first), later))
+            later = second()
+            times.append((first(), later))
         else:
-            times.append((milliseconds(first), milliseconds(second)))
+            times.append((first(), second()))
     return Duel(median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times))
-
-
-def milliseconds(call: Call) -> float:
-    """A turn: the median of its calls. Calls of its first moment are not counted, unless one fills it.
-
-    onnxruntime's threads spin for some 20 ms behind a call, and OpenVINO took twice its time meanwhile. Caches hold
-    other numbers, too.
-    """
-    passed = seconds = 0.0
-    while passed <= QUIET:
-        seconds = _of_one(call)
-        passed += seconds
-    return seconds if seconds > QUIET else median(_of_one(call) for _ in range(CALLS))
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:
@@ -78,9 +63,3 @@ def _left_out(count: int) -> int | None:
             break
         outside = place
     return outside
-
-
-def _of_one(call: Call) -> float:
-    started = perf_counter()
-    call()
-    return 1000 * (perf_counter() - started)

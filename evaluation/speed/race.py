@@ -1,31 +1,29 @@
 """Which graph is faster, fairly: each contender in its own process, taking turns, compared round by round.
 
-Separate processes, because sessions in one process share an allocator and a thread pool; turns, because a machine's
-clock, heat and neighbours drift over seconds; a ratio per round, because drift then cancels.
+A ratio per round, because the drift of a machine then cancels.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.evaluation.speed import worker
+from fewstep.evaluation.speed.turns import TimedProcess
+from fewstep.evaluation.speed.worker import Opener
 from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.progress import SILENT, Progress
 
-WORKER = Path(__file__).with_name("worker.py")
 LONGEST_TURN = 3600.0  # seconds
 LARGEST_BATCH = 4096  # samples in one timed call
 
@@ -95,8 +93,8 @@ def race(
 ) -> Race:
     """Time the contenders against the first of them. `seconds` is how long each runs in each round.
 
-    `threads` 0 means the cores this process may use. One round more than asked is run, and the first is thrown away.
-    Only one contender runs at a time, and its threads spin inside a call at most; without `spinning` not even there.
+    `threads` 0 means the cores this process may use. Threads spin inside a call at most; without `spinning` not even
+    there.
     """
     threads = threads or usable_cores()
     batches = {contender.batch for contender in contenders}
@@ -104,82 +102,38 @@ def race(
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        children = [
-            stack.enter_context(_Child(c, threads, spinning, folder / str(i))) for i, c in enumerate(contenders)
+        processes = [
+            stack.enter_context(TimedProcess(each.name, _opener(each, threads, spinning))) for each in contenders
         ]
+        for each in processes:
+            each.turn(0.0)
+        peaks = [each.peak_mib() for each in processes]
         times: list[list[list[float]]] = [[] for _ in contenders]  # contender, round, run
-        runs = [max(1, round(seconds / max(child.time(3)))) for child in children]
-        for turn in range(rounds + 1):
-            order = range(len(children)) if turn % 2 else reversed(range(len(children)))
+        for turn in range(rounds):
+            order = range(len(processes)) if turn % 2 else reversed(range(len(processes)))
             for index in order:
-                times[index].append(children[index].time(runs[index]))
-            progress(f"timing {stage}", turn + 1, rounds + 1)
-    kept = [contender_times[1:] for contender_times in times]
-    timings = tuple(_timing(child, mine, kept[0]) for child, mine in zip(children, kept, strict=True))
+                times[index].append([wall for wall, _ in processes[index].turn(seconds)])
+            progress(f"timing {stage}", turn + 1, rounds)
+    each_of = zip(processes, peaks, times, strict=True)
+    timings = tuple(_timing(process, peak, mine, times[0]) for process, peak, mine in each_of)
     return Race(batches.pop(), threads, rounds, timings)
 
 
-class _Child:
-    """A running worker process; ends with the block it was opened in."""
-
-    def __init__(self, contender: Contender, threads: int, spinning: bool, folder: Path) -> None:
-        self.name = contender.name
-        folder.mkdir()
-        arrays: dict[str, Any] = dict(contender.feeds)  # numpy 1.26 would take a flag beside them for an array
-        np.savez(folder / "feeds.npz", **arrays)
-        self.errors = (folder / "stderr").open("w+")  # a file, not a pipe: nobody reads it while the child runs
-        request = {"threads": threads, "spinning": spinning, **_what(contender.graph)}
-        command = [sys.executable, str(WORKER), json.dumps(request), str(folder / "feeds.npz")]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
-
-    def __enter__(self) -> "_Child":
-        try:
-            self.ready = self._answer()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.errors.close()
-
-    def time(self, runs: int) -> list[float]:
-        """Seconds of each of `runs` runs."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it died: `_answer` says so
-            self.process.stdin.write(f"{runs}\n")
-            self.process.stdin.flush()
-        seconds: list[float] = self._answer()
-        return seconds
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.errors.seek(0)
-            lines = self.errors.read().strip().splitlines()
-            reason = lines[-1] if lines else f"its process ended with {self.process.wait()}"
-            raise UserError(f"timing {self.name} failed: {reason}", "run it alone to see more: fewstep run BUNDLE")
-        return json.loads(line)
-
-
-def _what(graph: Path | OnBackend) -> dict[str, str]:
-    """What a worker is to open."""
+def _opener(contender: Contender, threads: int, spinning: bool) -> Opener:
+    graph, feeds = contender.graph, dict(contender.feeds)
     if isinstance(graph, Path):
-        return {"graph": path_text(graph)}
-    return {"backend": graph.backend, "bundle": str(graph.bundle), "body": graph.body, "network": graph.network}
+        return partial(worker.open_graph, path_text(graph), threads, spinning, feeds)
+    return partial(worker.open_body, graph.backend, threads, graph.bundle, graph.network, graph.body, feeds)
 
 
-def _timing(child: _Child, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]) -> Timing:
+def _timing(
+    process: TimedProcess, peak: float, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
+) -> Timing:
     seconds = [value for turn in mine for value in turn]
     ratios = [median(theirs) / median(ours) for ours, theirs in zip(mine, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
     return Timing(
-        name=child.name,
+        name=process.name,
         median=median(seconds),
         p10=float(p10),
         p90=float(p90),
@@ -188,6 +142,6 @@ def _timing(child: _Child, mine: Sequence[Sequence[float]], first: Sequence[Sequ
         ratio=median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
-        load=child.ready["load"],
-        peak_mib=child.ready["peak_mib"],
+        load=process.load,
+        peak_mib=peak,
     )

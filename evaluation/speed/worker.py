@@ -1,64 +1,46 @@
-"""The child process of race.py: opens one graph, then times as many runs as each line of stdin asks for.
+"""In the process of a contender: what it runs is opened here, and takes its turns.
 
-    python worker.py REQUEST FEEDS.npz
-
-REQUEST is JSON: threads, spinning, and either graph (onnxruntime opens it) or backend, bundle, network and body. It
-says one JSON line when it is ready, and one, a list of seconds, per line it is asked. For a graph it imports nothing
-but numpy and onnxruntime, so what it measures (memory too) is what a small program would pay.
+For a graph it imports nothing but numpy and onnxruntime, so what is measured (memory too) is what a small program would
+pay.
 """
 
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
-import numpy as np
+AHEAD = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
+LONG = 0.5  # seconds of a call that is counted although it is the first
 
-WARM_UP = 3  # runs: the first allocates, the second is the first without
+Call = Callable[[], Any]
+Opener = Callable[[], Mapping[str, Call]]  # it travels to the process that calls it
+Seconds = tuple[float, float]  # of a call: by the clock, and of the processor, of all threads
 
-Run = Callable[[dict[str, Any]], object]
+_CALLS: dict[str, Call] = {}
 
 
-def main(request: dict[str, Any], feeds_path: str) -> None:
+def opened(opener: Opener) -> float:
+    """Open what this process runs: seconds that it took."""
     start = perf_counter()
-    run = open_graph(request) if "graph" in request else open_body(request)
-    load = perf_counter() - start
-    with np.load(feeds_path) as archive:
-        feeds = dict(archive)
-    for _ in range(WARM_UP):
-        run(feeds)
-    say({"load": load, "peak_mib": peak_memory()})
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            start = perf_counter()
-            run(feeds)
-            seconds.append(perf_counter() - start)
-        say(seconds)
+    _CALLS.update(opener())
+    return perf_counter() - start
 
 
-def open_graph(request: dict[str, Any]) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = request["threads"]
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(request["spinning"])))
-    # Threads spin inside a run and stop with it: the other contender gets a quiet machine.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(request["graph"], options, providers=["CPUExecutionProvider"])
-    return lambda feeds: session.run(None, feeds)
+def result(name: str) -> Any:
+    """What a call returns."""
+    return _CALLS[name]()
 
 
-def open_body(request: dict[str, Any]) -> Run:
-    from fewstep.runtime.backends.named import named
-    from fewstep.runtime.bundle.reading import open_bundle
-
-    bundle = open_bundle(request["bundle"]).network(request["network"])
-    return named(request["backend"], request["threads"]).load(bundle, request["body"])
+def turn(name: str, seconds: float) -> list[Seconds]:
+    """The calls of a turn of so many seconds, at least one."""
+    call, ahead = _CALLS[name], 0.0
+    while ahead <= AHEAD:
+        last = _once(call)
+        ahead += last[0]
+    times = [last] if last[0] > LONG else []
+    while not times or sum(wall for wall, _ in times) < seconds:
+        times.append(_once(call))
+    return times
 
 
 def peak_memory() -> float:
@@ -71,11 +53,32 @@ def peak_memory() -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
-def say(answer: object) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Mapping[str, Call]:
+    """Calls of a graph that onnxruntime opens."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return {"": lambda: session.run(None, feeds)}
 
 
-if __name__ == "__main__":
-    del sys.path[0]  # the folder of this file, whose modules are no top-level modules
-    main(json.loads(sys.argv[1]), sys.argv[2])
+def open_body(
+    backend: str, threads: int, path: Path, network: str, body: str, feeds: Mapping[str, Any]
+) -> Mapping[str, Call]:
+    """Calls of a body of a bundle as a named backend loads it."""
+    from fewstep.runtime.backends.named import named
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    run = named(backend, threads).load(open_bundle(path).network(network), body)
+    return {"": lambda: run(feeds)}
+
+
+def _once(call: Call) -> Seconds:
+    wall, processor = perf_counter(), process_time()
+    call()
+    return perf_counter() - wall, process_time() - processor

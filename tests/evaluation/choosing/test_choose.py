@@ -1,9 +1,8 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,10 +15,11 @@ from fewstep.evaluation.choosing import choose as choosing
 from fewstep.evaluation.choosing import deployments
 from fewstep.evaluation.choosing.choose import choose, open_judging
 from fewstep.evaluation.choosing.chosen import Deployment, chosen, load_chosen
-from fewstep.evaluation.choosing.deployments import front, on_a_line
+from fewstep.evaluation.choosing.deployments import Judging, front, on_a_line
 from fewstep.evaluation.choosing.engines import BodyEngines, TimedEngine
 from fewstep.evaluation.choosing.options import ChooseOptions
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
 from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import Bundle
@@ -33,7 +33,8 @@ PLANS = ("ddim:2", "ddim:4", "ddim:8")
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The precision of each call of a network; a call takes CALL, and every body runs on onnxruntime."""
+    """The precision of each call of a network in this process; a call takes CALL, and every body runs on
+    onnxruntime."""
     made: list[str] = []
     call = Sampler.call
 
@@ -41,16 +42,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(sampler.body.precision)
         return call(sampler, x, *rest)
 
-    def milliseconds(run: Callable[[], object]) -> float:
-        before = len(made)
-        run()
-        return sum(CALL[each] for each in made[before:])
+    def times(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> dict[str, float]:
+        each = CALL[judging.bundle.body(body).precision]
+        return {name: each * len(plan.steps) for name, plan in plans.items()}
 
     def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
         return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),))
 
     monkeypatch.setattr(Sampler, "call", counted)
-    monkeypatch.setattr(deployments, "milliseconds", milliseconds)
+    monkeypatch.setattr(deployments, "_times", times)
     monkeypatch.setattr(choosing, "engines_of", engines_of)
     return made
 
@@ -93,8 +93,7 @@ def test_what_is_measured_already_is_not_measured_again(tiny_bundle: Path, calls
     assert choose(options(tiny_bundle, within="1s")) == first and calls == []
     longer = choose(options(tiny_bundle, within="1s", plan=(*PLANS, "ddim:3")))
     assert {row.plan for row in longer.deployments} == {*PLANS, "ddim:3"}
-    timed = sum(4 * steps for steps in (2, 3, 4, 8))  # a call that warms up and three turns, of every plan again
-    assert calls.count("int8") == timed + 3 * 3  # and three seeds along the new one
+    assert calls.count("int8") == 3 * 3  # three seeds along the new one
 
 
 def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Path, calls: list[str]) -> None:
@@ -213,15 +212,14 @@ def test_a_dry_run_counts_what_a_choice_evaluates(tiny_bundle: Path, monkeypatch
         return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, 1.0),))
 
     monkeypatch.setattr(Sampler, "call", counted)
-    monkeypatch.setattr(deployments, "milliseconds", lambda _: 1.0)  # turns call nothing
+    monkeypatch.setattr(deployments, "_times", lambda judging, body, engine, plans: dict.fromkeys(plans, 1.0))
     monkeypatch.setattr(choosing, "engines_of", engines_of)
     would = dry_run(asked).value
     assert isinstance(would, dict) and would["plans"] == list(PLANS) and would["bodies"] == ["float32", "int8-cpu-x86"]
     assert rows == [2, 2]  # both branches: the evaluation that is timed, and the one before it
     rows.clear()
     choose(asked)
-    warmed = 2 * (2 + 4 + 8) + 2 * len(open_judging(asked).plan.steps)  # a call along each plan, and the unit's
-    assert would["evaluations"] == sum(rows) / 2 - warmed
+    assert would["evaluations"] == sum(rows) / 2
 
 
 def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
@@ -261,11 +259,21 @@ def test_one_delayed_turn_moves_no_time() -> None:
     assert on_a_line((4,), [9.0]) == [9.0] and on_a_line((4, 4, 4), [9.0, 8.0, 20.0]) == [9.0, 9.0, 9.0]
 
 
-def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path) -> None:
-    split, judging = Split(tiny_bundle), SimpleNamespace(batch=1, conditions=lambda seeds: {"class": [2]})
-    call = deployments._call(judging, split.sampler, split.sampler.compile("ddim:2"))  # type: ignore[arg-type]
-    call(), call()
+def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
+    monkeypatch.setattr(deployments, "load", lambda path, **engine: split.sampler)
+    plans = {"ddim:2": split.sampler.compile("ddim:2")}
+    calls = deployments.sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    calls["ddim:2"](), calls["ddim:2"]()
     assert split.labels == [[2], [2]]
+
+
+def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployments, "ROUNDS", 2)
+    judging = open_judging(options(tiny_bundle))
+    plans = deployments.plans_of(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
+    times = deployments._times(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    assert 0 < 4 * times["ddim:2"] < times["ddim:64"] < 1000
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:

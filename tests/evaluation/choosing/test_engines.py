@@ -2,8 +2,10 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from fewstep.evaluation.choosing import engines as measured
 from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name, engines_of
 from fewstep.evaluation.speed.duel import Duel
+from fewstep.evaluation.speed.worker import Opener
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
@@ -59,6 +62,25 @@ class Engine:
         return call
 
 
+class InThisProcess(AbstractContextManager["InThisProcess"]):
+    """A contender whose engine a test has put here."""
+
+    def __init__(self, name: str, opener: Opener) -> None:
+        self.calls = opener()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.calls = {}
+
+    def result(self) -> Any:
+        return self.calls[""]()
+
+    def milliseconds(self) -> float:
+        return 5.0
+
+
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The engines "onnxruntime" (threads 0 and 1, and 0 without spinning), "fast", "wrong" and "missing"; the times of
@@ -89,7 +111,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return Duel(first, second, second / first)
 
     monkeypatch.setattr(measured, "duel", met)
-    monkeypatch.setattr(measured, "milliseconds", lambda call: found[0])
+    monkeypatch.setattr(measured, "TimedProcess", InThisProcess)
     return found
 
 
@@ -228,12 +250,9 @@ def test_a_second_onnxruntime_is_opened_for_another_body_alone(
             opened.append(name)
             return super().load(bundle, name)
 
-    monkeypatch.setattr(measured, "OnnxRuntime", Counted)
-    timed_of(tiny_bundle, "int8-cpu-x86")
-    assert opened == []
     engines = {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}
     monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name) or Counted())
     times[:] = [2.0, 3.0]
     timed = timed_of(tiny_bundle, "int8-cpu-x86", batch=3)
     assert opened == ["int8-cpu-x86"] and [each.backend for each in timed] == ["fast", "again", "wrong"]
@@ -279,3 +298,18 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
     timed = timed_of(tiny_bundle)
     assert alive == [[], [0], [0], [2]]
     assert [each.milliseconds for each in timed] == [4.0, 5.0, 6.0, 9.0]
+
+
+def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that dies there is left out with a line, and is tried again the next time."""
+    monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
+    monkeypatch.setattr("fewstep.evaluation.speed.duel.SECONDS", 0.5)
+    timed = timed_of(tiny_bundle)
+    assert {each.threads for each in timed} == {0, 1} and all(0 < (each.milliseconds or 0) < 1000 for each in timed)
+    assert kept_files() == 1
+    monkeypatch.setattr("fewstep.workers.child.PROCESS", tiny_bundle / "manifest.json")
+    with pytest.raises(
+        UserError, match=r"nothing here runs float32 .*\(onnxruntime: the process of onnxruntime ended "
+    ):
+        timed_of(tiny_bundle, batch=2)
+    assert kept_files() == 1

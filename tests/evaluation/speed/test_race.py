@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.evaluation.speed import race as speed
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, race
 from fewstep.machine.cpu import usable_cores
@@ -35,7 +34,7 @@ def test_a_body_races_on_a_named_backend(tiny_bundle: Path) -> None:
     ]
     first, second = race(contenders, threads=1, rounds=1, seconds=0.01, spinning=False).timings
     assert (first.name, second.name, first.ratio) == ("file", "body", 1.0) and second.median > 0
-    with pytest.raises(UserError, match="timing gone failed: .*no body 'int8-tensorrt'"):
+    with pytest.raises(UserError, match="no body 'int8-tensorrt'"):
         race([Contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), feeds)], threads=1, rounds=1)
 
 
@@ -54,17 +53,9 @@ def test_ten_times_the_work_is_several_times_slower(tmp_path):
 def test_a_child_that_dies_is_one_line(tmp_path):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a graph")
-    with pytest.raises(UserError, match="timing broken failed") as failure:
+    with pytest.raises(UserError, match="broken failed: ") as failure:
         race([Contender("broken", bad, {"x": np.zeros((1, 1), np.float32)})], threads=1)
     assert "\n" not in str(failure.value)
-
-
-def test_a_child_that_is_killed_between_two_runs_is_one_line(tmp_path, monkeypatch):
-    worker = tmp_path / "worker.py"
-    worker.write_text('import sys; print(\'{"load": 0, "peak_mib": 0}\', flush=True); sys.exit(3)')
-    monkeypatch.setattr(speed, "WORKER", worker)
-    with pytest.raises(UserError, match="timing matmuls failed: its process ended with 3"):
-        race([Contender("matmuls", matmuls(tmp_path, 1), {"x": np.zeros((1, 256), np.float32)})], threads=1)
 
 
 def test_contenders_run_the_same_batch(tmp_path):
