@@ -5,9 +5,9 @@ QLinearConv takes its scales at run time for nothing. A zero point of x or a bia
 kernel (11 %). Hence groups share zero points, and the bias is a float sum behind (2 %). Quantizing before a
 nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
 QuantizeLinear-DequantizeLinear pair would leave the convolution in float. QuantizeLinear takes the scales of channels
-in front of a convolution; in front of a product of matrices they are a product of their own. LEAST_GAIN leaves those
-that win enough: more of them lose quality on some denoisers. Behind convolutions they cost nothing. The rest between
-two convolutions goes over a picture as seldom as it can (`lowering/channel_forms.py`).
+in front of a convolution; in front of a product of matrices a layer norm does, or they are a product of their own.
+LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost
+nothing. The rest between two convolutions goes over a picture as seldom as it can (`lowering/channel_forms.py`).
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ from fewstep.lowering.agreement import as_deployed
 from fewstep.lowering.channel_forms import channel_forms
 from fewstep.lowering.coverage import complete, integer_kernels
 from fewstep.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
+from fewstep.lowering.norm_forms import norm_forms
 from fewstep.lowering.scheme import Form, Replacement, Scheme, Target
 from fewstep.lowering.weights import QuantizedWeight
 from fewstep.plans.errors import UserError
@@ -92,7 +93,7 @@ CPU_X86 = Target(
         least_gain=LEAST_GAIN,
     ),
     passes=(expand_mish, attention_in_parts),
-    finish=(channel_forms,),
+    finish=(channel_forms, norm_forms),
     check=integer_kernels_run,
     engine=as_deployed,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
