@@ -16,17 +16,17 @@ from fewstep.rollouts.metrics import Floats
 
 KEPT = Path(__file__).parents[2] / "docs/measured/claims.json"
 HOW = (
-    "Each system stands beside a plain way, its control, at equal evaluations of the network, and at equal"
-    " milliseconds: there the plain way gets more evaluations, or fewer. Milliseconds are of eight seeds, and the"
-    " processor's on one thread; lines with (wall) are of an idle machine's two cores. The larger figure is better:"
-    " distances have a minus. A gain has the deviation of its mean behind it, over the unit of the line. There are"
-    " 64 seeds, 256 for distances and PSNR to clean, and 24 for speech. Seeds are independent."
-    " Pictures that are compared with each other are not, and their deviation is too small. A system pays"
-    " if both gains are above twice their deviations, and if it has the factor that it claims. Cells are empty where"
-    " the plain way has one number of evaluations, or is one plan beside another; one gain decides there. log p(class)"
-    " is a classifier's. FD is of the features of fashion-mnist-cnn, to the 10 000 test pictures."
-    " Class shares are of the same network. They are compared with those of the law p^w q^(1 - w) that guidance names:"
-    " samples without guidance, weighed by p(class)^(w - 1) of the network."
+    "*ours* is a system, and its *control* a plain way: at as many evaluations of the network, and *as long*, with"
+    " more evaluations or fewer.",
+    "Milliseconds are of eight seeds: of the processor on one thread, or with (wall) of an idle machine's two cores.",
+    "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
+    " features of fashion-mnist-cnn, to the 10 000 test pictures. Class shares are of the same network. Guidance names"
+    " a law for them, p^w q^(1 - w): samples without guidance, weighed by p(class)^(w - 1) of the network.",
+    "*gain* has the deviation of its mean behind it, over the unit of *a figure for each*. There are 64 seeds, 256 for"
+    " distances and PSNR to clean, and 24 for speech. Seeds are independent. Pictures that are compared with each"
+    " other are not, and their deviation is too small.",
+    "*verdict*: a system pays if both gains are above twice their deviations, and if it has the factor that it claims."
+    " A cell is empty where the control has one number of evaluations, or is one plan; one gain decides there.",
 )
 
 
@@ -168,6 +168,7 @@ def written(of: Kept) -> str:
             for each in of.streams
         ],
     )
+    how = "\n".join(textwrap.fill(f"- {each}", WIDTH, subsequent_indent="  ") for each in HOW)
     return f"""# Claims of published systems
 
 `python -m benchmarks.claims --keep` writes this page. [systems.md](systems.md) has all systems of
@@ -175,7 +176,7 @@ the survey, and [compose.md](../compose.md) the code of those that are composed 
 
 {textwrap.fill(f"Machine: {of.machine}.", WIDTH)}
 
-{textwrap.fill(HOW, WIDTH)}
+{how}
 
 {tables}
 
