@@ -1,8 +1,8 @@
 // Samples of a baked file in C++, as raw float32 or int64 tokens: sample FILE OUTPUT CLASS SEED...
 // Whether it computes here what it computed where it was baked: sample --check FILE
 //
-// For a file with a condition `class`, of tokens or without `draws`. No token is known. Needs the headers and the library of onnxruntime's release
-// archive, and nothing else:
+// For a file with a condition `class`, of tokens or without `draws`. No token is known. Needs the headers and the
+// library of onnxruntime's release archive, and nothing else:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" sample.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o sample
 
@@ -31,7 +31,8 @@ struct Samples {
     double milliseconds;
 };
 
-// The text behind a key of the file's description, from the place `from` on. The keys are those that docs/bake.md names.
+// The text behind a key of the file's description, from the place `from` on. The keys are those that docs/bake.md
+// names.
 std::size_t behind(const std::string& about, const std::string& key, std::size_t from) {
     const auto at = about.find(key, from);
     if (at == std::string::npos) throw std::runtime_error("the file has no " + key + ": bake it again, with a class");
@@ -56,7 +57,8 @@ std::string described(Ort::Session& session) {
 
 Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, std::int64_t label) {
     Ort::AllocatorWithDefaultOptions allocator;
-    const bool is_tokens = std::string(session.GetInputNameAllocated(0, allocator).get()) == "ids";  // else noise is first
+    // the first input of other runs is noise
+    const bool is_tokens = std::string(session.GetInputNameAllocated(0, allocator).get()) == "ids";
     auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
     const auto batch = shape[0] = static_cast<std::int64_t>(seeds.size());
     std::size_t size = 1;
@@ -69,21 +71,27 @@ Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, 
     std::vector<std::int64_t> ids(is_tokens ? seeds.size() * size : 0, -1);
     std::vector<double> chances;
     if (is_tokens) {
-        inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, ids.data(), ids.size(), shape.data(), shape.size()));
+        inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, ids.data(), ids.size(), shape.data(),
+            shape.size()));
         names.push_back("ids");
         const auto draws = list(described(session), "\"draws\":[", 0);
         chances.resize(draws.size() * ids.size());
         for (std::size_t row = 0; row < draws.size() * seeds.size(); ++row)
-            uniforms(seeds[row % seeds.size()], static_cast<std::uint32_t>(draws[row / seeds.size()]), size, &chances[row * size]);
+            uniforms(seeds[row % seeds.size()], static_cast<std::uint32_t>(draws[row / seeds.size()]), size,
+                &chances[row * size]);
         auto all = shape;
         all.insert(all.begin(), static_cast<std::int64_t>(draws.size()));
         if (!draws.empty()) {
-            inputs.push_back(Ort::Value::CreateTensor<double>(memory, chances.data(), chances.size(), all.data(), all.size()));
+            inputs.push_back(Ort::Value::CreateTensor<double>(memory, chances.data(), chances.size(), all.data(),
+                all.size()));
             names.push_back("draws");
         }
     } else {
-        for (std::size_t place = 0; place < seeds.size(); ++place) normal(seeds[place], 0, size, noise.data() + place * size);
-        inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(), shape.size()));
+        for (std::size_t place = 0; place < seeds.size(); ++place) {
+            normal(seeds[place], 0, size, noise.data() + place * size);
+        }
+        inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
+            shape.size()));
         names.push_back("noise");
     }
     std::vector<std::int64_t> labels(seeds.size(), label);
@@ -106,7 +114,9 @@ Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, 
 int check(Ort::Session& session) {
     const std::string about = described(session);
     const auto sample = behind(about, "\"sample\":{", 0);
-    const auto number = [&](const char* key) { return std::strtod(about.c_str() + behind(about, key, sample), nullptr); };
+    const auto number = [&](const char* key) {
+        return std::strtod(about.c_str() + behind(about, key, sample), nullptr);
+    };
     const auto seed = static_cast<std::uint64_t>(number("\"seed\":"));
     const auto samples = sampled(session, {seed}, static_cast<std::int64_t>(number("\"class\":")));
 
@@ -119,12 +129,15 @@ int check(Ort::Session& session) {
     }
     if (!samples.ids.empty()) {
         const bool are_enough = 2 * same >= static_cast<double>(values.size());
-        std::printf("%s: %.0f of %zu tokens are equal\n", are_enough ? "the same" : "another sample", same, values.size());
+        std::printf("%s: %.0f of %zu tokens are equal\n", are_enough ? "the same" : "another sample", same,
+            values.size());
         return are_enough ? 0 : 1;
     }
     const double psnr = 10 * std::log10(4.0 * static_cast<double>(values.size()) / std::max(squares, 1e-18));
-    const auto is_in = [&](const char* type) { return about.find("\"precision\":\"" + std::string(type)) != std::string::npos; };
-    const bool is_same = psnr >= (is_in("int8") ? 30.0 : is_in("float16") ? 40.0 : 70.0);  // other kernels round to more
+    const auto is_in = [&](const char* type) {
+        return about.find("\"precision\":\"" + std::string(type)) != std::string::npos;
+    };
+    const bool is_same = psnr >= (is_in("int8") ? 30.0 : is_in("float16") ? 40.0 : 70.0);  // other kernels round more
     std::printf("%s: %.1f dB from the sample of where it was baked\n", is_same ? "the same" : "another sample", psnr);
     return is_same ? 0 : 1;
 }
@@ -156,7 +169,8 @@ int run(int count, char** arguments, bool checks) {
 int main(int count, char** arguments) {
     const bool checks = count == 3 && std::string(arguments[1]) == "--check";
     if (count < 5 && !checks) {
-        std::fprintf(stderr, "usage: %s FILE OUTPUT CLASS SEED...\n       %s --check FILE\n", arguments[0], arguments[0]);
+        std::fprintf(stderr, "usage: %s FILE OUTPUT CLASS SEED...\n       %s --check FILE\n", arguments[0],
+            arguments[0]);
         return 2;
     }
     try {

@@ -39,8 +39,12 @@ public:
     Part(Ort::Env& environment, const std::string& file, const Ort::SessionOptions& options)
         : session_(environment, file.c_str(), options) {
         Ort::AllocatorWithDefaultOptions allocator;
-        for (std::size_t i = 0; i < session_.GetInputCount(); ++i) inputs_.emplace_back(session_.GetInputNameAllocated(i, allocator).get());
-        for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) outputs_.emplace_back(session_.GetOutputNameAllocated(i, allocator).get());
+        for (std::size_t i = 0; i < session_.GetInputCount(); ++i) {
+            inputs_.emplace_back(session_.GetInputNameAllocated(i, allocator).get());
+        }
+        for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) {
+            outputs_.emplace_back(session_.GetOutputNameAllocated(i, allocator).get());
+        }
     }
 
     std::vector<std::int64_t> shape(const std::string& input) const {
@@ -55,13 +59,16 @@ public:
         std::vector<const OrtValue*> feeds;
         for (const auto& name : inputs_) {
             const auto value = values.find(name);
-            if (value == values.end()) throw std::runtime_error("the run takes " + name + ", which this program does not give");
+            if (value == values.end()) {
+                throw std::runtime_error("the run takes " + name + ", which this program does not give");
+            }
             read.push_back(name.c_str());
             feeds.push_back(*value->second);
         }
         for (const auto& name : outputs_) made.push_back(name.c_str());
         std::vector<OrtValue*> results(made.size(), nullptr);
-        Ort::ThrowOnError(Ort::GetApi().Run(session_, nullptr, read.data(), feeds.data(), feeds.size(), made.data(), made.size(), results.data()));
+        Ort::ThrowOnError(Ort::GetApi().Run(session_, nullptr, read.data(), feeds.data(), feeds.size(), made.data(),
+            made.size(), results.data()));
         for (std::size_t i = 0; i < results.size(); ++i) values[outputs_[i]] = std::make_shared<Ort::Value>(results[i]);
     }
 
@@ -93,7 +100,8 @@ Ort::SessionOptions on_npu(Ort::Env& environment) {
 #endif
 }
 
-void sample(const std::string& folder, const std::string& output, std::int64_t label, const std::vector<std::uint64_t>& seeds) {
+void sample(const std::string& folder, const std::string& output, std::int64_t label,
+    const std::vector<std::uint64_t>& seeds) {
     std::ifstream table(folder + "/steps.txt");
     std::int64_t count = 0;
     std::string number;
@@ -114,14 +122,18 @@ void sample(const std::string& folder, const std::string& output, std::int64_t l
     std::size_t size = 1;
     for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
     std::vector<float> noise(seeds.size() * size);
-    for (std::size_t place = 0; place < seeds.size(); ++place) normal(seeds[place], 0, size, noise.data() + place * size);
+    for (std::size_t place = 0; place < seeds.size(); ++place) {
+        normal(seeds[place], 0, size, noise.data() + place * size);
+    }
     std::vector<std::int64_t> labels(seeds.size(), label);
 
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     Values values;
     const auto kept = [](Ort::Value value) { return std::make_shared<Ort::Value>(std::move(value)); };
-    values["noise"] = kept(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(), shape.size()));
-    values["class"] = kept(Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), shape.data(), 1));
+    values["noise"] = kept(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
+        shape.size()));
+    values["class"] = kept(Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), shape.data(),
+        1));
     const auto started = std::chrono::steady_clock::now();
     ahead.run(values);
     for (const auto& row : rows) values[row.before] = values.at(row.ahead);
@@ -135,7 +147,9 @@ void sample(const std::string& folder, const std::string& output, std::int64_t l
     const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - started;
     std::ofstream file(output, std::ios::binary);
     const auto* samples = reinterpret_cast<const char*>(values.at("sample")->GetTensorData<float>());
-    if (!file.write(samples, static_cast<std::streamsize>(noise.size() * sizeof(float)))) throw std::runtime_error(output + " cannot be written");
+    if (!file.write(samples, static_cast<std::streamsize>(noise.size() * sizeof(float)))) {
+        throw std::runtime_error(output + " cannot be written");
+    }
     std::printf("%zu samples in %.0f ms\n", seeds.size(), taken.count());
 }
 
