@@ -32,7 +32,6 @@ from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.tokens import tokens_section
-from fewstep.evaluation.report.trials import Trials, trials_section
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.report.worst import worst_section
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
@@ -46,12 +45,11 @@ def page(
     samples: Samples | None,
     evaluation: EvaluationResults | None = None,
     maps: Sequence[ShownMap] = (),
-    trials: Trials | None = None,
 ) -> bytes:
     """The whole document, UTF-8.
 
     `samples` None: tokens. `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that
-    they come from, `trials` the samples by which calibration judged them.
+    they come from.
     """
     sections = [
         headline(results),
@@ -62,7 +60,6 @@ def page(
         *filter(None, [joints_section(results), direction_section(results), worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
-        *([trials_section(trials)] if trials else []),
         speed_section(results),
         provenance_section(results),
     ]

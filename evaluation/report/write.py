@@ -18,7 +18,6 @@ from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.page import page
 from fewstep.evaluation.report.precision import ShownMap, shown_maps
-from fewstep.evaluation.report.trials import shown_trials
 from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.evaluation.teacher import teacher_of
 from fewstep.graph.commit import open_for_update
@@ -53,9 +52,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     if options.output is not None:
         measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
-        write_whole(
-            options.output, page(measured, samples, kept.evaluation, kept.maps, shown_trials(bundle, measured.plan))
-        )
+        write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
     with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
         bundle = open_bundle(options.bundle)
@@ -65,7 +62,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
         if manifest != before:  # evaluated meanwhile, as it may be
             kept = _kept(bundle, options)
         measured = _with_notes(measured, kept)
-        content = page(measured, samples, kept.evaluation, kept.maps, shown_trials(bundle, measured.plan))
+        content = page(measured, samples, kept.evaluation, kept.maps)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))

@@ -1,4 +1,4 @@
-"""The report's section on trials, and the same in the text of `inspect`."""
+"""The samples by which calibration judged a body, in the text of `inspect`."""
 
 from pathlib import Path
 
@@ -9,8 +9,6 @@ from fewstep.cli.tables import show
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.inspect import verb as inspect_verb
 from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.report import ReportOptions, report
-from fewstep.evaluation.report.trials import shown_trials, trials_section
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
@@ -23,40 +21,19 @@ TRIALS = (
 )
 
 
-def test_each_body_is_a_row() -> None:
-    text = trials_section({"int8-<a>": TRIALS[1]}).markup
-    (row,) = text.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
-    assert "int8-&lt;a&gt;" in row and 'value="46.0"' in row and ">32<" in row
-
-
 def test_a_line_says_how_good_the_deployed_body_was() -> None:
     """Earlier versions tried several."""
     assert list(trial_lines(TRIALS)) == ["46.0 dB, 5th percentile 40.2 dB, 32 seeds"]
 
 
-def test_report_and_inspect_show_the_trials_of_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_shows_the_trials_of_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     run(bundle, target=("cpu-x86",))
     with open_for_update(bundle, must_exist=True) as writer:
         manifest = open_bundle(bundle).manifest
         body = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], trials=TRIALS)
         writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-x86": body}))
-    opened = open_bundle(bundle)
-    assert shown_trials(opened, "ddim:3") == {"int8-cpu-x86": TRIALS[1]} and shown_trials(opened, "ddim:2") == {}
     assert inspect(InspectOptions(bundle)).bodies["int8-cpu-x86"].trials == TRIALS
     show(inspect_verb(InspectOptions(bundle), lambda *seen: None).shown[0])
     shown = " ".join(capsys.readouterr().out.split())
     assert "judged by samples of calibration" in shown and "46.0 dB" in shown
-    report(
-        ReportOptions(
-            bundle,
-            seeds=4,
-            forced_seeds=2,
-            teacher_seeds=2,
-            batches=(1,),
-            rounds=1,
-            turn_seconds=0.01,
-            output=tmp_path / "page.html",
-        )
-    )
-    assert "<h2>Samples of calibration</h2>" in (tmp_path / "page.html").read_text()
