@@ -1,8 +1,7 @@
 """The version of TensorRT that first parses each operation of opset 20, for graphs that old engines have to take.
 
-Sources are docs/operators.md of onnx/onnx-tensorrt in its releases 8.0, 8.2, 8.4, 8.5, 8.6, 9.0 to 9.3, 10.0 and 10.1,
-and its docs/Changelog.md for 10.2 to 10.6. Control flow, recurrent layers and random draws are left out: no prepared
-graph has them.
+Sources are docs/operators.md of onnx/onnx-tensorrt in its releases 10.0 and 10.1, and its docs/Changelog.md for 10.2 to
+10.6. Control flow, recurrent layers and random draws are left out: no prepared graph has them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,24 +16,20 @@ OPSET_20: Version = (10, 0)  # the first whose parser reads it
 
 FIRST: Mapping[Version, str] = MappingProxyType(
     {
-        (8, 0): (
-            "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil "
-            "Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace "
-            "DequantizeLinear Div Dropout Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements "
-            "Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual HardSigmoid Identity "
-            "InstanceNormalization LRN LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul "
-            "Max MaxPool Mean Min Mul Neg Not Or PRelu Pad Pow QuantizeLinear Range ReduceL1 ReduceL2 "
-            "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare "
-            "Relu Reshape Resize Selu Shape Sigmoid Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth "
-            "Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where"
+        OPSET_20: (
+            "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast "
+            "CastLike Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum "
+            "DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor "
+            "Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater "
+            "GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Hardmax Identity "
+            "InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax "
+            "LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg "
+            "NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum "
+            "ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape "
+            "Resize RoiAlign Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice "
+            "Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK "
+            "Transpose Trilu Unsqueeze Where Xor"
         ),
-        (8, 2): "Einsum GatherND IsNaN Round ScatterElements ScatterND Sign",
-        (8, 4): "Shrink Xor",
-        (8, 5): "GridSample MeanVarianceNormalization NonZero Reciprocal RoiAlign Trilu",
-        (8, 6): "GroupNormalization HardSwish IsInf LayerNormalization Mod OneHot",
-        (9, 1): "CastLike",
-        (9, 2): "Hardmax",
-        (10, 0): "Gelu Mish",
         (10, 1): "DeformConv",
         (10, 4): "BlackmanWindow HammingWindow HannWindow",
         (10, 5): "STFT",
