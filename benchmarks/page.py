@@ -27,8 +27,8 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 ROOT = Path(__file__).parents[1]
 COMPARE = "quantization.compare"
-DOCS = ROOT / "docs"  # of the pictures
-PAGE = DOCS / "measured/shipped_models.md"
+PICTURES = ROOT / "docs/pictures"
+PAGE = ROOT / "docs/measured/shipped_models.md"
 SCRIPT = "benchmarks/page.py"
 WIDTH = 100  # of a line of text
 COLUMNS = 10
@@ -57,7 +57,7 @@ def draw(bundle: Path, plan: str, guidance: float | None) -> None:
                 samples=2 * COLUMNS,
                 condition=tuple(f"class={label}" for label in labels),
                 guidance=guidance,
-                output=DOCS / f"samples-{precision}.png",
+                output=PICTURES / f"samples-{precision}.png",
                 columns=COLUMNS,
                 scale=2,
             )
