@@ -11,7 +11,7 @@ one, from a window that does not change. `former` and `decided` of `sample_actio
 """
 
 from fewstep.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences
-from fewstep.control.chunk import Chunk, padded, snapped, soft_mask
+from fewstep.control.chunk import Chunk, padded, snapped
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.language import with_prompt
@@ -42,7 +42,6 @@ __all__ = [
     "sample_actions",
     "sample_sequences",
     "snapped",
-    "soft_mask",
     "ticks_between",
     "ticks_of_delay",
     "with_prompt",

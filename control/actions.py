@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.control.chunk import Float32, padded, snapped, soft_mask
+from fewstep.control.chunk import Float32, padded, snapped
 from fewstep.control.history import Window
 from fewstep.plans.arguments import check_compiled, refuse_options
 from fewstep.plans.errors import UserError
@@ -21,7 +21,7 @@ from fewstep.runtime.policies import action_shape, policy_of
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
-Continuity = Literal["none", "hard", "soft", "trained"]
+Continuity = Literal["none", "hard", "trained"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ def sample_actions(
         continuity: how the sequence continues the former one.
             "trained" gives the decided actions to a network that was trained to continue them, and holds them.
             "hard" holds the decided actions alone.
-            "soft" holds the decided actions, and mixes later ones with the former sequence, with falling weights.
             "none" holds nothing.
             None is "trained" for a network that was trained so, else "hard".
     """
@@ -89,8 +88,7 @@ def sample_sequences(
     continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
     check_compiled(compiled)
-    value, weights = _continued(sampler, policy, requests, continuity)
-    decided = np.floor(weights)
+    value, decided = _continued(sampler, policy, requests, continuity)
     hold = Hold(value, decided) if decided.any() else None
     seen: dict[str, NDArray[Any]] = {
         name: np.stack([np.asarray(each.window[name]) for each in requests]) for name in requests[0].window
@@ -116,20 +114,11 @@ def sample_sequences(
         if early:
             break
     assert last is not None
-    x = np.asarray(last.x0 if early else finish(compiled, [last]), np.float32)
-    x = x if hold is None and continuity != "soft" else blended(x, value, weights)
+    x = np.where(decided, value, np.asarray(last.x0 if early else finish(compiled, [last]), np.float32))
     check_finite(x, "the sample", last.index, last.step, compiled)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     sequences = sequences[..., : policy.width]
     return snapped(sequences, policy.discrete), last.index + 1
-
-
-def blended(x: NDArray[Any], former: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """The sample mixed with the former sequence at its weights. The mixture is made once, so that the weights mean the
-    same in any number of steps. A state that is mixed before each step keeps more of the former sequence the more
-    steps there are: the network takes up what it is shown."""
-    mixture: NDArray[Any] = weights * former + (1 - weights) * x
-    return mixture
 
 
 def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
@@ -149,7 +138,7 @@ def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
 def _continued(
     sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
-    """The former sequences [B, *x_shape] in model range, and the weights that hold them."""
+    """The former sequences [B, *x_shape] in model range, and a mask of 1 where they are held."""
     manifest = sampler.bundle.manifest
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
@@ -159,23 +148,11 @@ def _continued(
             continue
         value[row, policy.first :][own] = padded(each.former, places)
         value[row, : policy.first][own] = each.former[0]
-        weights = _weights(policy, each, continuity, places)
-        mask[row, policy.first :] = weights.reshape(-1, *[1] * (value.ndim - 2))
-        for place in policy.discrete:  # no value lies between two levels
-            mask[row, policy.first :, place] = np.floor(weights)
+        if continuity != "none":
+            mask[row, policy.first : policy.first + each.decided] = 1
     if manifest.units is not None:
         value = sampler.from_units(value)
     return value, mask
-
-
-def _weights(policy: Policy, request: SequenceRequest, continuity: Continuity, places: int) -> Float32:
-    """The weights [places] of the former sequence."""
-    assert request.former is not None
-    if continuity == "none":
-        return np.zeros(places, np.float32)
-    if continuity != "soft":
-        return soft_mask(request.decided, request.decided, places)
-    return soft_mask(request.decided, min(places - policy.actions, len(request.former)), places)
 
 
 def _former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:

@@ -1,14 +1,12 @@
-"""A sequence of actions in time, the weights that hold it in the next one, and the values of discrete actions."""
+"""A sequence of actions in time, and the values of discrete actions."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
-Fall = Literal["exponential", "linear"]
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,6 @@ def padded(actions: Float32, count: int) -> Float32:
     """Actions [count, ...]: the first ones, or all with the last one repeated."""
     missing = count - len(actions)
     return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])
-
-
-def soft_mask(decided: int, free: int, count: int, fall: Fall = "exponential") -> Float32:
-    """The weights [count] of a former sequence: 1 for the first `decided` actions, then falling, 0 from `free` on.
-
-    Real-time chunking (Black et al. 2025, arXiv 2506.07339, equation 5). With `free` at most `decided` nothing falls:
-    the mask is hard.
-    """
-    place = np.arange(count)
-    free = max(free, decided)
-    line = np.clip((decided - 1 - place) / (free - decided + 1) + 1, 0.0, 1.0)
-    weights = line * np.expm1(line) / np.expm1(1.0) if fall == "exponential" else line
-    return np.where(place < decided, 1.0, np.where(place < free, weights, 0.0)).astype(np.float32)
 
 
 def snapped(actions: Float32, discrete: Mapping[int, tuple[float, ...]]) -> Float32:

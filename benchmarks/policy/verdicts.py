@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-LOOP = 2  # raised when a delay, a fade or "soft" makes the loop act otherwise: older verdicts count no more then
+LOOP = 2  # raised when a delay or a fade makes the loop act otherwise: older verdicts count no more then
 
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,7 +40,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
         for each in msgspec.structs.fields(self)[1:]:
             if (value := getattr(self, each.name)) != each.default:
                 facts[each.name] = value
-        if self.delay or self.fade or self.continuity == "soft":
+        if self.delay or self.fade:
             facts["loop"] = LOOP
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]
 

@@ -103,7 +103,7 @@ def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
     other = msgspec.structs.replace(contender, delay=1)
     assert rollouts.Ledger(tmp_path / "verdicts", other).verdicts == {}
     renamed = msgspec.structs.replace(contender, name="same")
-    split = msgspec.structs.replace(contender, continuity=["hard", "or", "soft"][0])  # equal, and another object
+    split = msgspec.structs.replace(contender, continuity=["hard", "or", "none"][0])  # equal, and another object
     assert split == contender and split.key == contender.key
     keys = contender.key, other.key
     monkeypatch.setattr("verdicts.LOOP", 99)  # the loop's delays are other ones from now on

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences, soft_mask
+from fewstep.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, Policy, TensorEntry
 from fewstep.runtime.policies import policy_problem
@@ -151,7 +151,7 @@ def test_a_former_sequence_that_cannot_be_is_one_line(sampler: Sampler) -> None:
     ):
         with pytest.raises(UserError, match=said):
             sample_actions(policy, "ddim:2", window, former=wrong, decided=decided)
-    with pytest.raises(UserError, match="continuity 'glued' is none; choose one of none, hard, soft, trained"):
+    with pytest.raises(UserError, match="continuity 'glued' is none; choose one of none, hard, trained"):
         sample_actions(policy, "ddim:2", window, former=former, continuity="glued")
     with pytest.raises(UserError, match="'trained' for a policy that takes no decided actions"):
         sample_actions(policy, "ddim:2", window, former=former, continuity="trained")
@@ -165,13 +165,9 @@ def test_what_is_compiled_into_a_plan_is_no_option_of_a_sequence(sampler: Sample
         sample_actions(seeing(sampler), "ddim:2", {"state": np.zeros((2, 2))}, **{option: 0.5})  # type: ignore[arg-type]
 
 
-def test_the_former_sequence_is_held_less_and_less(sampler: Sampler) -> None:
+def test_decided_actions_of_the_former_sequence_are_held(sampler: Sampler) -> None:
     policy = rhythm(seeing(sampler), Policy(2, 0, 1))
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
-    soft = sample_actions(policy, "ddim:2", window, former=former, decided=1, continuity="soft")
-    made = (soft[:, 0] - SHIFT) / SCALE
-    weights = soft_mask(1, 3, 4)
-    np.testing.assert_allclose(made, weights + (1 - weights) * np.float32([0.0, 0.1, 0.2, 0.3]), atol=1e-5)
     hard = sample_actions(policy, "ddim:2", window, former=former, decided=1, continuity="hard")
     np.testing.assert_allclose((hard[:, 0] - SHIFT) / SCALE, [1.0, 0.1, 0.2, 0.3], atol=1e-5)
     default = sample_actions(policy, "ddim:2", window, former=former, decided=1)
@@ -217,9 +213,8 @@ def test_enough_is_a_sequence_of_fewer_steps(sampler: Sampler) -> None:
 def test_discrete_actions_have_their_values_and_nothing_between(sampler: Sampler) -> None:
     policy = rhythm(seeing(sampler), Policy(2, 0, 1, discrete={2: (0.0, 8.0, 30.0)}))
     former = np.full((4, 3), 30.0, np.float32)
-    made = sample_actions(policy, "ddim:2", {"state": np.zeros((2, 2))}, former=former, decided=1, continuity="soft")
+    made = sample_actions(policy, "ddim:2", {"state": np.zeros((2, 2))}, former=former, decided=1)
     np.testing.assert_allclose(made[:, 2], [30.0, 8.0, 8.0, 8.0])  # 5, 7, 9 and 11 without, and the first is decided
-    assert made[1, 0] > 7.5  # elsewhere the former sequence is felt
 
 
 def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_them(sampler: Sampler) -> None:
@@ -247,8 +242,8 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
         made = sample_actions(policy, "ddim:1", window, former=former, decided=decided, continuity="trained")
         assert seen[-1]["decided"].tolist() == [[told]] and np.allclose(seen[-1]["before"], 1.0)
         np.testing.assert_allclose(made[:decided, 0], SHIFT + SCALE, rtol=1e-5)
-    sample_actions(policy, "ddim:1", window, former=former, decided=2, continuity="soft")
-    assert seen[-1]["decided"].tolist() == [[0.0]]  # "soft" does not tell it
+    sample_actions(policy, "ddim:1", window, former=former, decided=2, continuity="hard")
+    assert seen[-1]["decided"].tolist() == [[0.0]]  # "hard" does not tell it
     sample_actions(policy, "ddim:1", window, former=former, decided=2)
     assert seen[-1]["decided"].tolist() == [[2.0]]  # the default of a network that was trained so
     assert list(History(policy)._takes) == ["state"]

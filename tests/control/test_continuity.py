@@ -7,8 +7,6 @@ one of the data too, and its first actions are decided.
 import numpy as np
 import pytest
 
-from fewstep.control import soft_mask
-from fewstep.control.actions import blended
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import Hold
@@ -63,8 +61,8 @@ def run(
 
     if mask is None:
         return sample(plan, network, draw, np.float64, {"image": former})
-    made = sample(plan, network, draw, np.float64, {"image": former}, Hold(former, np.floor(mask)[None]))
-    return blended(made, former, mask[None])
+    made = sample(plan, network, draw, np.float64, {"image": former}, Hold(former, mask[None]))
+    return np.where(mask, former, made)
 
 
 def seam(sequences: np.ndarray, former: np.ndarray) -> float:
@@ -72,68 +70,29 @@ def seam(sequences: np.ndarray, former: np.ndarray) -> float:
     return float(np.sqrt(np.square(sequences[:, DECIDED] - former[:, DECIDED - 1]).mean() / (2 * (1 - 0.97))))
 
 
-HARD, SOFT = soft_mask(DECIDED, DECIDED, HORIZON), soft_mask(DECIDED, FREE, HORIZON)
+HELD = (PLACES < DECIDED).astype(np.float32)
 
 
 @pytest.mark.parametrize("steps", [2, 4, 20])
-def test_a_hard_hold_leaves_a_seam_and_a_soft_one_does_not(steps: int) -> None:
+def test_a_hold_leaves_a_smaller_seam_than_none(steps: int) -> None:
     former = data(np.random.default_rng(7), CORRELATION)
     assert seam(former, former) == pytest.approx(1.0, abs=0.05)
-    hard, soft = run(steps, former, HARD), run(steps, former, SOFT)
-    assert 2.6 < seam(hard, former) < 3.3 and seam(soft, former) == pytest.approx(1.2, abs=0.05)
-    for made in (hard, soft):
-        np.testing.assert_allclose(made[:, :DECIDED], former[:, :DECIDED], atol=1e-12)
-    assert seam(run(steps, former, None), former) > 4
+    held = run(steps, former, HELD)
+    assert 2.6 < seam(held, former) < 3.3 and seam(run(steps, former, None), former) > 4
+    np.testing.assert_allclose(held[:, :DECIDED], former[:, :DECIDED], atol=1e-12)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 10, 100])
-def test_a_soft_hold_is_felt_the_same_in_any_number_of_steps(steps: int) -> None:
-    """How a new sequence changes with the former one is the mask, however the denoiser answers. A state that is held
-    in part before each step would be held wholly by a hundred."""
-    former = data(np.random.default_rng(7), CORRELATION)
-    mask = soft_mask(0, FREE, HORIZON)
-    moved = run(steps, former + 1, mask) - run(steps, former, mask)
-    np.testing.assert_allclose(moved, np.broadcast_to(mask, moved.shape), atol=1e-6)
-
-
-def test_a_state_that_is_held_in_part_is_held_wholly_by_a_hundred_steps() -> None:
-    former, mask = data(np.random.default_rng(7), CORRELATION), soft_mask(DECIDED, FREE, HORIZON)
-
-    def felt(steps: int) -> float:
-        plan = compile_plan(f"ddim:{steps}", FLOW)
-
-        def network(index: int, step: object, u: np.ndarray) -> list[np.ndarray]:
-            t = plan.steps[index].time
-            return [(u - exact_x0(u, t, CORRELATION, MIDDLE)) / t]
-
-        low, high = (sample(plan, network, draw, np.float64, {}, Hold(value, mask)) for value in (former, former + 1))
-        return float((high - low)[:, DECIDED].mean())
-
-    assert mask[DECIDED] == pytest.approx(0.71, abs=0.01)
-    assert felt(1) == pytest.approx(0.0, abs=1e-6) and felt(100) > 0.99
-
-
-def test_a_warm_start_with_a_soft_hold_keeps_the_route_and_a_cold_start_draws_it_anew() -> None:
+def test_a_warm_start_keeps_the_route_and_a_cold_start_draws_it_anew() -> None:
     generator, means = np.random.default_rng(7), np.stack([ROUTE, -ROUTE])
     side = np.sign(generator.standard_normal(COUNT))
     former = side[:, None] * ROUTE + data(generator, SPREAD * CORRELATION)
 
-    def switched_and_between(mask: np.ndarray, strength: float | None) -> tuple[float, float]:
-        made = run(2, former, mask, SPREAD * CORRELATION, means, strength)
+    def switched_and_between(strength: float | None) -> tuple[float, float]:
+        made = run(2, former, HELD, SPREAD * CORRELATION, means, strength)
         end = side * made[:, FREE:].mean(axis=1)
         return float((end < -0.5).mean()), float((np.abs(end) <= 0.5).mean())
 
-    switched, between = switched_and_between(HARD, None)
+    switched, between = switched_and_between(None)
     assert switched > 0.29 and between > 0.05
-    switched, between = switched_and_between(SOFT, 0.5)
+    switched, between = switched_and_between(0.5)
     assert switched <= 0.01 and between <= 0.01
-
-
-def test_the_soft_mask_is_the_one_of_real_time_chunking() -> None:
-    mask = soft_mask(2, 6, 8)
-    line = np.array([4, 3, 2, 1]) / 5  # equation 5: (free - place) / (free - decided + 1)
-    np.testing.assert_allclose(mask[2:6], line * np.expm1(line) / np.expm1(1), rtol=1e-6)
-    assert mask[:2].tolist() == [1, 1] and mask[6:].tolist() == [0, 0]
-    np.testing.assert_allclose(soft_mask(2, 6, 8, "linear")[2:6], line, rtol=1e-6)
-    assert soft_mask(3, 3, 5).tolist() == [1, 1, 1, 0, 0] and soft_mask(0, 0, 3).tolist() == [0, 0, 0]
-    assert soft_mask(5, 2, 5).tolist() == [1] * 5

@@ -201,7 +201,7 @@ EVENTS = st.lists(st.sampled_from(["tick"] * 12 + RARE), max_size=80)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(EVENTS, st.sampled_from(["none", "hard", "soft"]))
+@given(EVENTS, st.sampled_from(["none", "hard"]))
 def test_no_action_is_ever_not_finite_or_stale_without_saying_so(
     tiny_bundle: Path, events: list[str], continuity: str
 ) -> None:
