@@ -56,8 +56,11 @@ def second_moments(
         whole = {name: np.add(whole[name], own, out=whole[name]) for name, own in moments.items()} if whole else moments
         done += 1
         progress("second moments", done, count)
-        if kept is not None:
-            kept.save_moments(whole, done, is_last=done == count)
+        if kept is not None and done < count:
+            kept.save_moments(whole, done)
+    give_back()  # memory of the network that was followed: a file of moments is twice in memory while it is written
+    if kept is not None:
+        kept.save_moments(whole, done, is_last=True)
     return whole
 
 

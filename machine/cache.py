@@ -81,17 +81,19 @@ def read_intact(kind: Kind, name: str) -> bytes | None:
 
 def store_intact(kind: Kind, name: str, content: bytes) -> None:
     """`store` after the SHA-256 of the content."""
-    store(kind, name, sha256(content).digest() + content)
+    store(kind, name, sha256(content).digest(), content)
 
 
-def store(kind: Kind, name: str, content: bytes) -> None:
-    """Store, whole or not at all. A folder that cannot be written costs a warning, once: a cache is never needed."""
+def store(kind: Kind, name: str, *content: bytes) -> None:
+    """Store these bytes, one behind the other, whole or not at all. A folder that cannot be written costs a warning,
+    once: a cache is never needed."""
     try:
         target = path(kind, name)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = target.with_name(f".{name}.{os.getpid()}")
         try:
-            draft.write_bytes(content)
+            with draft.open("wb") as file:
+                file.writelines(content)
             os.replace(draft, target)
         finally:
             draft.unlink(missing_ok=True)  # nothing there, unless it was interrupted or the disk is full
