@@ -27,11 +27,16 @@ MB = 10**6
 ALONE = 200 * MB  # of the command, its engines and one evaluation of this network: some 130 measured
 ACTIVATIONS = 20 * MB  # of one evaluation, and what onnxruntime keeps beside weights
 COMMAND = """
-import runpy
+import os
+import sys
+from fewstep.cli.main import main
+
+main(["--version"])  # sets what it sets before numpy is there
+assert "numpy" not in sys.modules
 from fewstep.graph import io
 
 io.EXTERNAL_ABOVE = 10_000_000
-runpy.run_module("fewstep.cli", run_name="__main__")
+sys.exit(main())
 """
 SAMPLE = """
 import sys
