@@ -21,7 +21,7 @@ from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.report.verdict import LEAST_PSNR, only
+from fewstep.evaluation.report.verdict import far
 from fewstep.evaluation.speed.mean_step import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
@@ -45,8 +45,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.manifest.bodies[name].trials:
-                if trial.is_chosen and trial.tokens is None and not trial.psnr >= LEAST_PSNR:
-                    LOG.warning("%s", only(name, trial.psnr).rstrip("."))
+                if trial.is_chosen and (sentence := far(name, trial.psnr, trial.tokens)):
+                    LOG.warning("%s", sentence.rstrip("."))
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))
     value = {

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
-from fewstep.evaluation.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results
+from fewstep.evaluation.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results, TokenQuality
 from fewstep.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
 from fewstep.runtime.bundle.manifest import Difference
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
 
 LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
+MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
 
 
 def warnings(results: Results) -> Iterator[str]:
@@ -35,16 +37,19 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
 
 
 def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:
-    """One sentence for each body whose samples differ visibly from float32's."""
-    for body in bodies:
-        end = body.against_float
-        if body.tokens is None and not end.mean >= LEAST_PSNR:  # a NaN is no quality either
-            yield only(body.body, end.mean)
+    """One sentence for each body that is far from float32."""
+    yield from filter(None, (far(each.body, each.against_float.mean, each.tokens) for each in bodies))
 
 
-def only(body: str, psnr: float) -> str:
-    """The sentence for a body whose samples differ visibly from float32's; `psnr` in dB."""
-    return f"{body} is only {psnr:.1f} dB from float32: look at the samples before deploying it."
+def far(body: str, psnr: float, tokens: TokenQuality | TokenAgreement | None) -> str | None:
+    """The sentence for a body whose samples differ visibly from float32's, or whose tokens differ in many places; None
+    near it. `psnr` in dB."""
+    if tokens is None:  # a NaN is no quality either
+        where = "look at the samples before deploying it"
+        return None if psnr >= LEAST_PSNR else f"{body} is only {psnr:.1f} dB from float32: {where}."
+    share = 100 * tokens.disagreement
+    where = "compare its runs before deploying it"
+    return None if share <= MOST_CHANGED else f"{body} changes {share:.1f} % of the likeliest tokens: {where}."
 
 
 def verdicts(results: EvaluationResults) -> Iterator[str]:

@@ -17,8 +17,8 @@ from fewstep.evaluation.report.operations import layer
 from fewstep.evaluation.results import Clipped, Quality, WorstSample
 from fewstep.graph.graph import Graph
 from fewstep.lowering.bodies import ranges_file
-from fewstep.lowering.encoding import Encoding
-from fewstep.lowering.quantize import encodings_of, measured_ops
+from fewstep.lowering.encoding import Encoding, eight_of
+from fewstep.lowering.quantize import encodings_of, measured_ops, narrow_codes
 from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.plan import DENOISER, Plan, group_of
 from fewstep.ranges import table as ranges_table
@@ -58,20 +58,24 @@ def worst_sample(
     if file is None or target is None or body.graph.coverage is None:
         return None
     ranges = ranges_table.load(own.bundle.file(file))
-    if (ranges.plan, ranges.groups) != (body.plan, body.groups):
+    own_groups = () if target.scheme.everything else ranges.groups  # 16 bits hold the range of all steps
+    if (ranges.plan, own_groups) != (body.plan, body.groups):
         return None
-    groups = range(len(ranges.groups) + 1)
+    groups = range(len(body.groups) + 1)
     int8 = [_int8_ops(body, group) for group in groups]
     ops = tuple(op for op in measured_ops(prepared, ranges, target.scheme) if any(op.name in each for each in int8))
     if not ops:
         return None
     coded = [{tensor for op in ops if op.name in int8[group] for tensor in (op.name, op.x)} for group in groups]
     codes = encodings_of(prepared, ranges, ops, target.scheme)
+    if target.scheme.narrow:  # what is read in 8 bits has the tighter range
+        eights = narrow_codes(prepared, ranges, ops)
+        codes |= {op.x: eights[eight_of(op.name)] for op in ops if eight_of(op.name) in eights}
     order = np.argsort(psnr, kind="stable")
     worst, median = int(order[0]), int(order[len(order) // 2])
     watched = replace(own, denoiser=open_watched(prepared, tuple(codes), threads))
     whole = reference.with_network(network, watched)
-    axes, edges = channel_axes(prepared), ranges.groups
+    axes, edges = channel_axes(prepared), body.groups
     lost = [_lost(whole, axes, plan, codes, coded, edges, seed, rows, network) for seed in (worst, median)]
     words = {op.name: f"output of {layer(op.node)}" for op in ops} | {op.x: f"input of {layer(op.node)}" for op in ops}
     most = sorted((key for key in lost[0] if lost[0][key] >= LEAST), key=lambda key: -lost[0][key])[:SHOWN]

@@ -14,10 +14,11 @@ from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.report import ReportOptions, report, write
 from fewstep.evaluation.report.distribution import distribution_section, stored_evaluation
 from fewstep.evaluation.report.quality import end_section
-from fewstep.evaluation.report.verdict import distant, verdict, verdicts
-from fewstep.evaluation.results import Distance, Quality, TeacherCheck, decode, encode
+from fewstep.evaluation.report.verdict import distant, far, verdict, verdicts
+from fewstep.evaluation.results import Distance, Quality, TeacherCheck, TokenQuality, decode, encode
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.progress import SILENT
 from tests.evaluation.extractors import write_extractor
 from tests.evaluation.judged_bundle import make_bundle
@@ -202,3 +203,10 @@ def test_evaluate_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
     monkeypatch.setattr("fewstep.cli.verbs.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
     shown = verb(EvaluateOptions(bundle), SILENT).shown
     assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown
+
+
+def test_a_body_that_changes_many_tokens_is_named():
+    """The decibels of tokens are of other numbers, and have no limit here."""
+    assert far("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
+    said = "many changes 3.2 % of the likeliest tokens: compare its runs before deploying it."
+    assert far("many", 30.0, TokenAgreement(0.032, 0.6, ())) == said == far("many", 30.0, TokenQuality(0.032, 0.6, ()))

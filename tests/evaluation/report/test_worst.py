@@ -55,6 +55,24 @@ def test_a_sample_beyond_what_calibration_saw_is_clipped(tmp_path: Path) -> None
     assert later.clipped and not {each.step for each in later.clipped} & early
 
 
+def test_an_input_that_is_read_in_8_bits_loses_what_these_clip(tmp_path: Path) -> None:
+    """16 bits, which all other tensors have, reach a quarter beyond what was seen. Neither has range groups."""
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    made = calibrate(replace(FIRST, bundle=bundle, target=("qnn", "qnn-8bit"), ranges="mse"))
+    reference = load(bundle)
+    prepared = io.load(reference.bundle.graph(reference.body.graph), root=bundle)
+    loud = replace(prepared, constants=prepared.constants | {"w0": 4 * prepared.constants["w0"]})
+
+    def lost(target: str, activation: str) -> float:
+        body = made.manifest.bodies[f"int8-{target}"]
+        worst = worst_sample(reference, loud, body, made.plan, [40.0, 30.0, 50.0], None)
+        assert worst is not None
+        return max((each.worst for each in worst.clipped if each.activation == activation), default=0.0)
+
+    assert lost("qnn-8bit", "input of h1") > 1.2 * lost("qnn", "input of h1") > 0
+    assert lost("qnn-8bit", "output of h1") == lost("qnn", "output of h1")
+
+
 def test_the_page_says_what_is_clipped_or_that_nothing_is() -> None:
     def quality(body: str, worst: WorstSample | None) -> Quality:
         return Quality(body, "", "", None, None, (), 0, worst)  # type: ignore[arg-type]
