@@ -47,7 +47,7 @@ SHIPPED = (fashion_mnist, cifar10)
 NAMES = tuple(source.__name__ for source in SHIPPED)
 GIVE_SOURCE = (
     "give ORG/NAME of a hub, a folder of diffusers or LeRobot, FILE.py:FUNCTION, FILE.onnx with --spec, "
-    f"{' or '.join(NAMES)}"
+    f"or one of {', '.join(NAMES)}"
 )
 
 

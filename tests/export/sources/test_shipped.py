@@ -28,7 +28,7 @@ def test_each_has_its_classes_and_a_number_for_none() -> None:
 
 
 def test_an_unknown_one_names_those_that_there_are() -> None:
-    with pytest.raises(UserError, match="--spec, fashion_mnist or cifar10$"):
+    with pytest.raises(UserError, match="or one of fashion_mnist, cifar10$"):
         load_shipped("celeba")
 
 
