@@ -6,12 +6,14 @@ BUNDLE was calibrated with `--target qnn`, or `qnn-8bit`. The steps --at have th
 each seed. --whole makes samples of the first seeds in both arithmetics, which takes minutes each. --peers adds steps
 of the float graph quantized by onnxruntime's `get_qnn_qdq_config`, with int8 weights by channel. It is calibrated on
 float32's inputs along 16 seeds, every call of all steps; percentile on every eighth, since it holds all activations at
-once. Decibels are of the output, of its direction (the difference of the two branches of guidance) and, of samples,
-PSNR against float32.
+once. Where aimet-onnx is installed, AIMET is calibrated on the same calls, by its defaults, for 16 and for 8 bits.
+Decibels are of the output, of its direction (the difference of the two branches of guidance) and, of samples, PSNR
+against float32.
 """
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "the peer, percentile": {"calibrate_method": CalibrationMethod.Percentile},
     "the peer, uint8": {"activation_type": QuantType.QUInt8},
 }
+AIMET = {"AIMET": "int16", "AIMET, 8 bits": "int8"}
 HEAD = ("body", "seed", "step", "HTP", "ONNX's arithmetic", "HTP to ONNX's", "direction: HTP, ONNX's")
 
 
@@ -70,13 +73,18 @@ def print_step(name: str, seed: int, number: int, expected: np.ndarray, onnx_s: 
     print("|", " | ".join(cells), "|", flush=True)
 
 
-def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, settings: Mapping[str, Any]) -> Path:
+def fixed(sampler: Sampler, rows: int) -> onnx.ModelProto:
+    """The float graph for so many rows, with all shapes."""
     model = onnx.load(sampler.bundle.graph(sampler.body.graph))
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = len(fed[0]["x"])
+        value.type.tensor_type.shape.dim[0].dim_value = rows
     del model.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, settings: Mapping[str, Any]) -> Path:
     source, prepared, result = (folder / f"{name}.onnx" for name in ("float", "prepared", "quantized"))
-    onnx.save(onnx.shape_inference.infer_shapes(model), source)
+    onnx.save(fixed(sampler, len(fed[0]["x"])), source)
     source = prepared if qnn_preprocess_model(source, prepared) else source
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -89,6 +97,31 @@ def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, set
     types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
     quantize(source, result, get_qnn_qdq_config(source, Reader(), **types | settings))
     return result
+
+
+def quantized_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, activations: str) -> Path:
+    from aimet_onnx import QuantizationSimModel
+
+    simulation = QuantizationSimModel(
+        fixed(sampler, len(fed[0]["x"])), param_type="int8", activation_type=activations, config_file="default"
+    )
+    simulation.compute_encodings([taken(sampler.body.graph, each) for each in fed])
+    onnx.save(simulation.to_onnx_qdq(prequantize_constants=True), folder / "quantized.onnx")
+    return folder / "quantized.onnx"
+
+
+def peers(sampler: Sampler, plan: Plan, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Their names and graphs."""
+    fed = [call.feeds for call in calls(sampler, plan, PEER_SEEDS)]
+    aimet = AIMET if find_spec("aimet_onnx") else {}
+    for name in (*PEERS, *aimet):
+        own = folder / name
+        own.mkdir()
+        if name in aimet:
+            yield name, quantized_by_aimet(sampler, fed, own, aimet[name])
+        else:
+            part = fed[:: EIGHTH if "calibrate_method" in PEERS[name] else 1]
+            yield name, quantized_by_peer(sampler, part, own, PEERS[name])
 
 
 def print_steps(sampler: Sampler, plan: Plan, numbers: list[int], seeds: range, networks: dict[str, Any]) -> None:
@@ -122,11 +155,7 @@ def main() -> None:
     plan = judged_plan(reference, reference.bundle.body(body))
     networks: dict[str, Any] = {body: (here, htp)}
     with tempfile.TemporaryDirectory() as folder:
-        fed = [call.feeds for call in calls(reference, plan, PEER_SEEDS)] if arguments.peers else []
-        for name, settings in PEERS.items() if arguments.peers else ():
-            own = Path(folder) / name
-            own.mkdir()
-            file = quantized_by_peer(reference, fed[:: EIGHTH if "calibrate_method" in settings else 1], own, settings)
+        for name, file in peers(reference, plan, Path(folder)) if arguments.peers else ():
             networks[name] = ONNX.open(file), Qnn().open("it", str(file), {})
         print_steps(reference, plan, steps, seeds, networks)
     for seed in seeds[: arguments.whole]:
