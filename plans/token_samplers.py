@@ -24,17 +24,20 @@ def even(count: int, steps: int) -> list[int]:
     return [each + (number < more) for number in range(steps)]
 
 
-def maskgit(shape: Shape, steps: int, *, noise: float = 2.0, linear: bool = False) -> tuple[TokenStep, ...]:
+def maskgit(
+    shape: Shape, steps: int, *, noise: float = 2.0, temperature: float = 1.0, linear: bool = False
+) -> tuple[TokenStep, ...]:
     """MaskGIT (Chang et al. 2022, arXiv 2202.04200) as aMUSEd runs it (Patil et al. 2024, arXiv 2401.01808; diffusers'
     `AmusedScheduler`): floor(n cos(pi/2 (i+1)/N)) stay open, at least one and fewer than before. The score is of the
-    candidate, its noise falls linearly to 0. `linear`: the share falls linearly. Shares are float32, as theirs."""
+    candidate, its noise falls linearly to 0. `linear`: the share falls linearly. Shares are float32, as theirs.
+    Candidates of both have temperature 1."""
     count, opened, plan = math.prod(shape), math.prod(shape), []
     for number in range(1, steps + 1):
         ratio = np.float32(number) / np.float32(steps)
         share = 1 - ratio if linear else np.float32(math.cos(ratio * np.float32(math.pi) / 2))
         left = 0 if number == steps else max(1, min(opened - 1, math.floor(np.float32(count) * share)))
         own = noise * (steps - number) / (steps - 1) if steps > 1 else noise
-        plan.append(TokenStep(reveal=max(opened - left, 0), score="drawn", noise=own))
+        plan.append(TokenStep(reveal=max(opened - left, 0), score="drawn", noise=own, temperature=temperature))
         opened = min(left, opened)
     return _without_idle(plan)
 

@@ -70,6 +70,11 @@ def test_schedulers_of_tokens_that_cannot_be_are_one_line():
         sampler_from_scheduler_config(block, 0)
 
 
+def test_maskgit_has_a_temperature_of_tokens_and_noise_that_falls():
+    steps = compile_tokens("maskgit(noise=4, temperature=0.8):5", FACTS, (49,), 8).steps
+    assert [(step.noise, step.temperature) for step in steps] == [(noise, 0.8) for noise in (4, 3, 2, 1, 0)]
+
+
 def test_blocks_have_even_steps_and_their_own_positions():
     plan = compile_tokens("block_dynamic(size=32, threshold=0.8):24", FACTS, (2, 49), 8)
     assert [step.positions for step in plan.steps] == [(0, 32)] * 12 + [(32, 49)] * 12
@@ -131,7 +136,7 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         ("maskgi:8", "unknown sampler 'maskgi'.*maskgit"),
         ("maskgit:0", "has no steps"),
         ("maskgit", "how many steps"),
-        ("maskgit(heat=2):8", "no parameter 'heat'.*noise, linear"),
+        ("maskgit(heat=2):8", "no parameter 'heat'.*noise, temperature, linear"),
         ("maskgit:8@karras", "a plan of tokens has none; write it as maskgit:8"),
         ("omnivoice(shift=0):8", "omnivoice.shift=0.*above 0"),
         ("omnivoice(shift=-2):8", "omnivoice.shift=-2"),
