@@ -187,7 +187,7 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
     if called not in there.__all__:
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
-        all_names = [*there.__all__, *aliases, *([FITTED] if kind == "solver" else [])]
+        all_names = [*there.__all__, *aliases, *([FITTED, *token_samplers.__all__] if kind == "solver" else [])]
         near = get_close_matches(called, all_names)
         if kind == "solver" and not near:
             near = get_close_matches(called, all_names, cutoff=0.0)  # some sixty would fill the screen

@@ -102,7 +102,8 @@ def _token_steps(plan: TokenPlan) -> Table:
         lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
         shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"
         more = {name: getattr(step, name) for name in ("noise", "penalty", "threshold", "bound", "again", "positions")}
-        said = ", ".join(f"{name} {value}" for name, value in more.items() if value)
+        numbers = {name: value if isinstance(value, tuple) else f"{value:.4g}" for name, value in more.items() if value}
+        said = ", ".join(f"{name} {value}" for name, value in numbers.items())
         score = "" if step.chance is not None else step.score
         made.add_row(str(index + 1), lam, shown, score, f"{step.temperature:g}", escape(said))
     return made

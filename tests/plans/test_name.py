@@ -52,6 +52,7 @@ def test_parameters_reach_the_solver():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("maskgt:8", "unknown solver 'maskgt'.*choose one of maskgit"),
         ("dpmpp_9m:8", "unknown solver 'dpmpp_9m'.*choose one of dpmpp_.*plan --list"),
         ("euler_a:8", "unknown solver 'euler_a' .*; write euler_ancestral:8; `fewstep plan --list`"),
         ("DPM++ 2M Karras:12", "unknown solver 'DPM.*; write dpmpp_2m:12@karras;"),
