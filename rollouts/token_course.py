@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import DENOISER
 from fewstep.plans.tokens import TokenPlan, TokenStep
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import held_out_conditions
@@ -43,8 +42,8 @@ class TokenRun:
 class TokenCourse:
     """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
 
-    feeds: a body's inputs but x at each step. ports: names of the body's x and output. reference: float32's states, and
-    `own` what it made there.
+    feeds: a body's inputs but x at each step. ports: names of the body's x and output. own_states: float32's states,
+    and `own` what it made there.
     """
 
     plan: TokenPlan
@@ -52,15 +51,8 @@ class TokenCourse:
     mask: int
     feeds: tuple[Feeds, ...]
     ports: tuple[str, str]
-    reference: tuple[TokenState, ...]
+    own_states: tuple[TokenState, ...]
     own: TokenRun
-    differences: tuple[()] = ()
-    network: str = DENOISER
-
-    @property
-    def own_states(self) -> tuple[TokenState, ...]:
-        """Float32's states."""
-        return self.reference
 
     @property
     def groups(self) -> int:
@@ -84,7 +76,7 @@ class TokenCourse:
 
     def run_by(self, network: TokenNetwork) -> TokenRun:
         """The run of a network as the executor calls it, such as another body of the bundle."""
-        logits = tuple(network(state.index, state.step, state.u) for state in self.reference)
+        logits = tuple(network(state.index, state.step, state.u) for state in self.own_states)
         return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def quality(self, run: TokenRun) -> NDArray[np.float64]:
@@ -115,7 +107,7 @@ class TokenCourse:
         """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
-            for state, exact, other in zip(self.reference, self.own.logits, run.logits, strict=True)
+            for state, exact, other in zip(self.own_states, self.own.logits, run.logits, strict=True)
         ]
 
     def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:
