@@ -59,12 +59,12 @@ def _draw(folder: Path | None, split: str) -> Draw:
 
 
 def _network(folder: Path | None = None) -> nn.Module:
-    width = 128
+    width = 256
     seen = nn.Sequential(nn.Flatten(), nn.Linear(len(LOW), width), nn.SiLU(), nn.Linear(width, width))
     return MaskedTransformer((2, HORIZON), BINS, seen, width, blocks=2, heads=4)
 
 
-EXAMPLE = Example(SPEC, Recipe(steps=600, batch=64, rate=2e-3, seed=0), _network, _draw)
+EXAMPLE = Example(SPEC, Recipe(steps=4_200, batch=64, rate=1e-3, seed=0), _network, _draw)
 
 
 def make() -> tuple[nn.Module, Spec]:

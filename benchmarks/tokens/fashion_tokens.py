@@ -70,7 +70,7 @@ def _network(folder: Path | None) -> nn.Module:
     return network
 
 
-EXAMPLE = Example(SPEC, Recipe(steps=5_000, batch=64, rate=1e-3, seed=0), _network, _draw)
+EXAMPLE = Example(SPEC, Recipe(steps=4_400, batch=64, rate=1e-3, seed=0), _network, _draw)
 
 
 def trained() -> FashionTokens:

@@ -29,7 +29,9 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import open_body
 from fewstep.plans.plan import regroup
 from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.token_course import open_token_course
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.tokens import advance
@@ -40,14 +42,21 @@ NAMES = ("fashion_tokens", "action_tokens")
 INT8 = "int8-cpu-x86"
 PLANS = {"fashion_tokens": "maskgit:8", "action_tokens": "likeliest:8"}  # calibrated along
 GUIDANCE = {"fashion_tokens": 2.0, "action_tokens": None}
-SAMPLES = 250
-JUDGES = 64  # seeds
+SAMPLES, SETS = 1000, 3  # of an FD, and sets of them that int8 and float32 share
+JUDGES = 256  # seeds
 AT_ONCE = 50
 TRIED = ("maskgit:8", "maskgit:49", "likeliest:8", "first_hitting:8", "omnivoice:8")
 KNOWN = 6  # actions of the former chunk
 EPISODES = 500
 WIDTH = 100  # columns of the page
-WIDE = (8, 125, 1025)  # OmniVoice's codebooks, 5 s, ids
+LARGE = (  # plan, weight of guidance, shape and ids: OmniVoice's 5 s, and a block of LLaDA's text
+    ("omnivoice:32", 2.0, (8, 125), 1025),
+    ("llada:8", None, (64,), 126_464),
+    ("maskgit:8", None, (64,), 126_464),
+    ("maskgit:8", 2.0, (64,), 126_464),
+    ("dream_entropy:8", None, (64,), 126_464),
+)
+BLOCKS, ACROSS = 28, 1024  # of a body beside the executor, as OmniVoice and Qwen3-0.6B have them
 
 sys.path.append(str(FOLDER))  # recipes import what lies beside them
 Values = dict[str, Any]
@@ -107,9 +116,9 @@ def quality(work: Path) -> Values:
     """FD of samplers in float32, and of int8 along the calibrated plan."""
     bundle, judge = bundle_of(work, "fashion_tokens"), Judge()
     float32, int8 = (load(bundle, body=body) for body in (FLOAT, INT8))
-    plan = PLANS["fashion_tokens"]
-    pairs = [[judge(sampled(body, plan, SAMPLES, first)) for body in (float32, int8)] for first in (0, SAMPLES)]
-    rows = {each: judge(sampled(float32, each, SAMPLES)) for each in TRIED}
+    plan, starts = PLANS["fashion_tokens"], range(0, SETS * SAMPLES, SAMPLES)
+    pairs = [[judge(sampled(body, plan, SAMPLES, first)) for body in (float32, int8)] for first in starts]
+    rows = {plan: pairs[0][0]} | {each: judge(sampled(float32, each, SAMPLES)) for each in TRIED if each != plan}
     return {"floors": judge.floors, "float32": rows, "pairs": pairs, "plan": plan}
 
 
@@ -124,7 +133,23 @@ def agreement(work: Path) -> Values:
         _, own = judge_tokens(sampling, {INT8: (plan, JUDGES)})[INT8]
         size, whole = (sum(path.stat().st_size for path in FOLDER.glob(f"{name}.safetensors")), prod(plan.shape))
         shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size, "tokens": whole, "plan": plan.name}
+        shares[name]["next"] = _next_to(samplers, plan) if name == "action_tokens" else None
     return shares
+
+
+def _next_to(samplers: dict[str, Sampler], plan: Any) -> float:
+    """The share of likeliest bins that differ in int8 and are next to float32's."""
+    seeds = range(JUDGES)
+    course, body = open_token_course(samplers[FLOAT], plan, seeds), samplers[INT8]
+    values = branch_values(
+        body.bundle.manifest.conditions, held_out_conditions(body.bundle.manifest.conditions, seeds), None, JUDGES, {}
+    )
+    run, apart = course.run_by(body.token_network(plan, JUDGES, values)), []
+    for state, exact, other in zip(course.own_states, course.own.logits, run.logits, strict=True):
+        is_open = state.u == course.mask
+        apart.append(np.abs(exact[is_open].argmax(-1) - other[is_open].argmax(-1)))
+    bins = np.concatenate(apart)
+    return float((bins == 1).sum() / (bins > 0).sum())
 
 
 def speed(work: Path) -> Values:
@@ -190,35 +215,39 @@ def _seam(ids: NDArray[Any], percentile: float | None = None) -> float:
 
 
 def host(work: Path) -> Values:
-    """The executor's part of a step at 8 x 125 tokens of 1025 ids, beside one block of OmniVoice's width."""
+    """The executor's part of a step where all positions are open, beside a body of OmniVoice's size and its head."""
+    return {"rows": [_beside_a_body(*case) for case in LARGE]}
+
+
+def _beside_a_body(name: str, guidance: float | None, shape: tuple[int, ...], ids: int) -> Values:
+    """Milliseconds of processor time on one thread, medians."""
     import torch
     from masked_transformer import MaskedBlock
 
-    books, places, ids = WIDE
-    plan = _wide_plan(work)
-    rng, x = np.random.default_rng(0), np.full((1, books, places), ids - 1)
-    logits = rng.standard_normal((2, books, places, ids), np.float32)
-    unknown, block = x == ids - 1, MaskedBlock(1024, 16).eval()
-    torch.set_num_threads(1)
-    rows = torch.randn(2, places, 1024)
-    mine, theirs = [], []
-    for _ in range(10):
-        start = process_time()
-        advance(plan, 3, x, unknown, unknown, logits, np.array([100]), [0], ids - 1)
-        mine.append(process_time() - start)
-        start = process_time()
-        with torch.no_grad():
-            block(rows)
-        theirs.append(process_time() - start)
-    return {"host": 1e3 * median(mine), "block": 1e3 * median(theirs), "blocks": 28}
-
-
-def _wide_plan(work: Path) -> Any:
     from fewstep.plans.compile_tokens import compile_tokens
     from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
-    facts = DenoiserFacts(ScheduleSpec("flow"), "logits")
-    return compile_tokens("omnivoice:32", facts, WIDE[:2], WIDE[2], 2.0, ())
+    plan = compile_tokens(name, DenoiserFacts(ScheduleSpec("flow"), "logits"), shape, ids, guidance, ())
+    branches, rng, x = len(plan.steps[1].branches), np.random.default_rng(0), np.full((1, *shape), ids - 1)
+    logits = rng.standard_normal((branches, *shape, ids), np.float32)
+    block, head = MaskedBlock(ACROSS, 16).eval(), torch.nn.Linear(ACROSS, prod(shape[:-1]) * ids)
+    torch.set_num_threads(1)
+    rows, unknown = torch.randn(branches, shape[-1], ACROSS), x == ids - 1
+    parts: dict[str, Callable[[], object]] = {
+        "host": lambda: advance(plan, 1, x, unknown, unknown, logits, np.array([8]), [0], ids - 1),
+        "block": lambda: block(rows),
+        "head": lambda: head(rows),
+    }
+    times: dict[str, list[float]] = {part: [] for part in parts}
+    with torch.no_grad():
+        for _ in range(5):
+            for part, call in parts.items():
+                start = process_time()
+                call()
+                times[part].append(1e3 * (process_time() - start))
+    own = {part: median(each) for part, each in times.items()}
+    body = BLOCKS * own["block"] + own["head"]
+    return {"plan": name, "guidance": guidance, "shape": shape, "ids": ids, "host": own["host"], "body": body}
 
 
 PARTS: dict[str, Callable[[Path], Values]] = {
@@ -263,7 +292,8 @@ def _int8(agreed: Values, timed: Values, of: Values) -> str:
         + [f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %"]
         for name, own in agreed.items()
     ]
-    both = ", then ".join(f"{exact:.1f} in float32 and {int8:.1f} in int8" for exact, int8 in of["pairs"])
+    gains = np.array([int8 - exact for exact, int8 in of["pairs"]])
+    sets = [[f"{number}", f"{exact:.1f}", f"{int8:.1f}"] for number, (exact, int8) in enumerate(of["pairs"], 1)]
     faster = ["denoiser", "rows", "float32", "int8", "times faster", "memory, float32", "int8"]
     times = [
         [f"`{name}`", f"{each['rows']}", f"{each['float_ms']:.2f} ms", f"{each['ms']:.2f} ms"]
@@ -276,7 +306,10 @@ def _int8(agreed: Values, timed: Values, of: Values) -> str:
         [
             f"{JUDGES} held-out seeds, at the states of float32's run.",
             table(head, rows),
-            f"FD along `{of['plan']}`, of two sets of seeds: {both}.",
+            f"Of the actions' bins that differ, {100 * agreed['action_tokens']['next']:.0f} % are next to float32's.",
+            f"FD along `{of['plan']}`, of sets of {SAMPLES} seeds. int8 is {gains.mean():+.1f} from float32, with a\n"
+            f"standard error of {gains.std(ddof=1) / len(gains) ** 0.5:.1f}.",
+            table(["set", "float32", "int8"], sets),
             "One call of the body on one thread, each in its own process, in turns. The machine was loaded by other\n"
             "programs: ratios hold better than times.",
             table(faster, times),
@@ -301,16 +334,21 @@ def _continued(of: Values) -> str:
 
 def _cost(counted: Values, cost: Values) -> str:
     plain, left, first = counted["ancestral"], counted["skipping"], counted["first_hitting"]
-    blocks, share = cost["block"] * cost["blocks"], cost["host"] / (cost["block"] * cost["blocks"])
+    head = ["plan", "positions", "ids", "branches", "executor", "body, float32", "its part", "body twice as fast"]
+    rows = [
+        [f"`{own['plan']}`", " x ".join(map(str, own["shape"])), f"{own['ids']}", "2" if own["guidance"] else "1"]
+        + [f"{own['host']:.0f} ms", f"{own['body']:.0f} ms"]
+        + [f"{100 * own['host'] / (own['host'] + own['body'] / speed):.1f} %" for speed in (1, 2)]
+        for own in cost["rows"]
+    ]
     return (
         f"`mdlm:{plain}` asks for {plain} evaluations. {left:.0f} are left without those where the network would see\n"
         f"the same tokens again. `first_hitting:{first}` has the law of ancestral sampling with {first}\n"
         f"evaluations: {plain / first:.1f} times fewer than asked for, and {first / left:.2f} times as many as are "
         "left. Samples that share a batch leave out less.\n\n"
-        f"At {' x '.join(map(str, WIDE))} the executor takes {cost['host']:.0f} ms of a guided step. "
-        f"{cost['blocks']} blocks of OmniVoice's\nwidth take {blocks:.0f} ms in float32 on one thread. "
-        f"The executor's part is {100 * share / (1 + share):.1f} % of a step,\n"
-        f"and {100 * share / (0.5 + share):.1f} % beside a body of twice the speed."
+        f"The executor runs on one thread. Beside it are {BLOCKS} blocks of width {ACROSS} and a head, on one thread\n"
+        "too. All positions are open at that step. In the mean of a run half of them are.\n\n"
+        f"{table(head, rows)}"
     )
 
 
