@@ -10,6 +10,7 @@ from fewstep.fitting.gate import former_fit
 from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
+from fewstep.fitting.start import STARTS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import SHARES, WEIGHTS
@@ -20,12 +21,14 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
-    body = plans * FIRST_BLOCKS * BLOCK * steps + 2 * BLOCK  # where the fit begins; are times continuous?
+    on_path = 0 if task.starts.is_asked else min(FIRST_BLOCKS * BLOCK, seeds)  # seeds of the teacher's path
+    plans += 0 if task.starts.is_asked else 1 + len({solver for solver, _ in STARTS})
+    body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
     body += (seeds + choices + judged) * steps
     compared = 2 if former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
-    return body, (seeds + choices + judges) * long + CHECKED * (compared * steps + 3 * long)
+    return body, (seeds + choices + judges + on_path) * long + CHECKED * (compared * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask, options: FitOptions) -> int:
@@ -39,7 +42,8 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    return FIRST_BLOCKS * BLOCK + choices + options.iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
+    iterations = options.iterations + (0 if task.starts.is_asked else 2)  # of the choice between two starts
+    return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
 def numbers_of(task: FitTask, options: FitOptions) -> list[int]:

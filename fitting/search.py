@@ -7,13 +7,13 @@ from functools import partial
 from fewstep.fitting import teacher as teaching
 from fewstep.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
 from fewstep.fitting.checkpoint import FitCheckpoint, checkpoint_of
-from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, NominalPsnr, Refinement, refine
+from fewstep.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, Gain, NominalPsnr, Refinement, refine
 from fewstep.fitting.free import Kind, Number, free_numbers, is_continuous
 from fewstep.fitting.jacobian import Jacobian, join, norms
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.recurrence import Recurrence, recurrence_of
+from fewstep.fitting.recurrence import Recurrence, plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.start import best_start
+from fewstep.fitting.start import best_on_path, best_start
 from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import Trade, Trader
@@ -51,45 +51,67 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
 
     A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
     """
-    rolled, conditions = task.rolled, task.conditions
+    conditions = task.conditions
     seeds = FitSeeds(
         taught_blocks(task, FIT_SEEDS[: options.seeds], conditions.fit, "teacher of the fit", progress),
         taught_blocks(
             task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
-    starts, blocks = task.starts, seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
-    nominal = best_start(rolled, starts.nominal, blocks, progress)
-    start = starts.fitted[0] if starts.is_asked else best_start(rolled, (nominal, *starts.fitted), blocks, progress)
-    nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
-    origin = recurrence_of(start, HISTORY)
-    takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
-    kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
-    free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
-    first = SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
+    first = _first(task, seeds, progress)
     for best in _refined(task, options, first, progress):
         yield best
     if best.done > 0 or options.iterations == 0:
-        work = Refinement(rolled, best.numbers, free, seeds, nominal_psnr, partial(_columns, rolled, free, progress))
-        numbers, trade = Trader(work, task.extractor).trade()
+        numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
+
+
+def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> SearchedNumbers:
+    """The plan that was asked for. Else the best of the known ones, or the best over the times of the teacher's path:
+    the one with the higher gain after an iteration. Optima lie far apart, and plans do not rank as their optima do."""
+    rolled, starts = task.rolled, task.starts
+    blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
+    nominal = best_start(rolled, starts.nominal, blocks, progress)
+    nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
+
+    def begun(start: Plan) -> SearchedNumbers:
+        origin = recurrence_of(start, HISTORY)
+        takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
+        kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
+        free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
+        return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
+
+    def gain(first: SearchedNumbers) -> float:
+        steps = refine(_refinement(task, first, first.origin, progress), first.origin, 1, FIRST_BLOCKS)
+        before = Gain.of(rolled.qualities(plan_of(first.origin), seeds.selection), nominal_psnr.selection)
+        return max((each.on_selection.mean for each in steps), default=before.mean)
+
+    if starts.is_asked:
+        return begun(starts.fitted[0])
+    known = begun(best_start(rolled, (nominal, *starts.fitted), blocks, progress))
+    on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
+    return known if on_path is None else max((known, begun(on_path)), key=gain)
 
 
 def _refined(
     task: FitTask, options: FitOptions, first: SearchedNumbers, progress: Progress
 ) -> Iterator[SearchedNumbers]:
     """Damped least squares on the end, from the checkpoint's numbers if there are some."""
-    rolled, seeds, free = task.rolled, first.seeds, first.free
     checkpoint = checkpoint_of_search(task, options, first)
     numbers, done = checkpoint.load(first.origin)
     yield replace(first, numbers=numbers, done=done)
     most = done + options.iterations * (1 + SECANTS)
-    work = Refinement(rolled, first.origin, free, seeds, first.nominal_psnr, partial(_columns, rolled, free, progress))
-    for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(seeds.fit)):
+    work = _refinement(task, first, first.origin, progress)
+    for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
         done += 1
         checkpoint.save(iterate.numbers, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
         yield replace(first, numbers=iterate.numbers, done=done)
+
+
+def _refinement(task: FitTask, of: SearchedNumbers, origin: Recurrence, progress: Progress) -> Refinement:
+    measure = partial(_columns, task.rolled, of.free, progress)
+    return Refinement(task.rolled, origin, of.free, of.seeds, of.nominal_psnr, measure)
 
 
 def taught_blocks(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.fitting.blocks import Block
+from fewstep.fitting.path import CHOICES, path_through
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.errors import UserError
@@ -36,8 +37,9 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
 class Starts:
     """What a fit may begin as.
 
-    nominal: plans without fitted numbers; gains are over the best of them. fitted: plans of earlier fits. The fit
-    begins as the best of all, or as the first of `fitted` if that was asked for.
+    nominal: plans without fitted numbers; gains are over the best of them. fitted: plans of earlier fits, or the plan
+    that was asked for. The fit begins as the first of these if it was asked for, else as the best of all or as
+    `best_on_path`.
     """
 
     nominal: tuple[Plan, ...]
@@ -68,7 +70,7 @@ def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | Non
         what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"
         raise UserError(what, "give the same number of both")
     if plan.fitted is None:
-        return Starts((plan,))
+        return Starts((plan,), (plan,), is_asked=True)
     return Starts(candidates(sampler, steps, guidance), (_unmarked(sampler, plan),), is_asked=True)
 
 
@@ -91,8 +93,39 @@ def _unmarked(sampler: Sampler, plan: Plan) -> Plan:
 
 def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
     """The plans of STARTS that this schedule has, with so many evaluations, and that a fit can begin at."""
+    plans = _compiled(sampler, STARTS, steps, guidance)
+    if not plans:
+        raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
+    return plans
+
+
+def best_on_path(
+    rolled: Rollouts, teacher: Plan, nominal: Plan, seen: Sequence[Block], blocks: Sequence[Block]
+) -> Plan | None:
+    """The best on some blocks of the solvers of STARTS, over times of the teacher's path on the blocks that were seen.
+
+    The path goes through CHOICES times of the nominal plan's grid. None where it is unknown
+    (`fitting.path.teacher_states`), has no more times than the plan, or leads to no finite samples.
+    """
+    steps, solvers = len(nominal.steps), dict.fromkeys(solver for solver, _ in STARTS)
+    if steps >= CHOICES:
+        return None
+    try:
+        probe = rolled.sampler.compile(f"ddim:{CHOICES}{''.join(nominal.name.partition('@')[1:])}", nominal.guidance)
+        *places, _ = path_through(rolled.reference, teacher, seen, probe, steps)
+        grid = f"custom(times={tuple(probe.steps[place].time for place in places)})"
+        names = [(solver, grid) for solver in solvers]
+        return best_start(rolled, _compiled(rolled.sampler, names, steps, nominal.guidance), blocks)
+    except UserError:
+        return None
+
+
+def _compiled(
+    sampler: Sampler, names: Sequence[tuple[str, str]], steps: int, guidance: Guidance | None
+) -> tuple[Plan, ...]:
+    """The plans of these solvers and grids that a fit can begin at."""
     plans = []
-    for solver, grid in STARTS:
+    for solver, grid in names:
         try:
             plan = sampler.compile(f"{solver}:{steps}@{grid}", guidance)
             recurrence_of(plan)
@@ -100,8 +133,6 @@ def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple
             continue
         if len(plan.steps) == steps:
             plans.append(plan)
-    if not plans:
-        raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
     return tuple(plans)
 
 

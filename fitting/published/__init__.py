@@ -1,5 +1,6 @@
 """The literature's fits, for programs: no verb calls them. OLSS alone was nearer to the teacher than `fewstep
-fit`, on one denoiser of two (docs/measured/published_fits.md).
+fit`, on one denoiser of two (docs/measured/published_fits.md). Its path search, `fitting.path`, is a start of that fit
+since.
 
 A module with a function `fitted` takes a `setting.FitSetting` and returns a plan of as many evaluations as the nominal
 one. `benchmarks.fits.published` compares them all. The other functions take what was sampled, as arrays or through a

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.fitting.blocks import flat, sample_of
-from fewstep.fitting.published.olss import teacher_states
+from fewstep.fitting.path import teacher_states
 from fewstep.fitting.published.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.dc_solver import dc_solver

@@ -10,7 +10,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.published.olss import teacher_states
+from fewstep.fitting.path import teacher_states
 from fewstep.fitting.published.setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan

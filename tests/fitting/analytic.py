@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from fewstep.fitting.blocks import Block, sample
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -30,6 +32,9 @@ class Analytic:
     @property
     def bundle(self) -> SimpleNamespace:
         return SimpleNamespace(manifest=SimpleNamespace(x_shape=X_SHAPE, conditions=(), schedule=self.facts.schedule))
+
+    def compile(self, plan: str, guidance: Guidance | None = None) -> Plan:
+        return compile_plan(plan, self.facts, guidance)
 
     def network(self, plan: Plan, samples: int, conditions: object):
         schedule = NoiseSchedule(self.facts.schedule)

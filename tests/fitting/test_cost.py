@@ -12,10 +12,11 @@ from fewstep.runtime.sampler import Sampler
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:6"}
 
 
-@pytest.mark.parametrize("is_overfitted", [True, False])
-def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted):
-    """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first."""
-    options = FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **FEW)
+@pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, "")])
+def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
+    """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
+    plan is named, the teacher's path is sampled, too."""
+    options = FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **{**FEW, "plan": plan})
     body, teacher = evaluations(open_task(options), options)
     counted = {"int8": 0, "float32": 0}
     network, sample = Sampler.network, Sampler.sample

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.start import best_start
+from fewstep.fitting.start import best_on_path, best_start
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
@@ -46,3 +47,13 @@ def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count):
     sampler.of = {plan.name for plan in plans}
     with pytest.raises(UserError, match=f"no sample of {', '.join(NAMES[:count])} is finite; name another plan"):
         best_start(Rollouts(sampler, sampler), plans[:count], parts)
+
+
+def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it():
+    sampler = Analytic(facts("cosine", "v"), mixture)
+    nominal, teacher = (sampler.compile(name) for name in ("dpmpp_2m:4@karras", "dpmpp_2m:60@arctan"))
+    fit, judges = (taught(sampler, teacher, blocks(seeds)) for seeds in (range(16), range(16, 32)))
+    best = best_on_path(Rollouts(sampler, sampler), teacher, nominal, fit, fit)
+    assert best.name.partition("@")[2].startswith("custom(times=[999") and len(best.steps) == 4
+    assert mean_psnr(sampler, best, judges) > mean_psnr(sampler, nominal, judges) + 15
+    assert best_on_path(Rollouts(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None

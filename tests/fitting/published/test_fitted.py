@@ -2,7 +2,6 @@
 
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from fewstep.fitting.published import (
@@ -77,15 +76,3 @@ def test_no_plan_with_finite_samples_is_the_last_reason() -> None:
     assert known.best([fails, lambda: known.nominal]) == known.nominal
     with pytest.raises(UserError, match="does not compile"):
         known.best([fails])
-
-
-def test_a_path_has_its_times_where_predictions_bend() -> None:
-    """x0 bends at one time alone: a path of three steps has a place there."""
-    rng = np.random.default_rng(0)
-    before, after, start = rng.normal(size=(3, 1, 64))
-    shares = np.linspace(1, 0, 13)[:, None, None]
-    predictions = np.stack([before] * 6 + [after] * 6)
-    drift = np.cumsum(predictions / 12, axis=0)
-    states = np.concatenate([start[None], shares[1:] * start + drift])
-    path = olss.shortest_path(states, predictions, 2)
-    assert path == (0, 6, 12)

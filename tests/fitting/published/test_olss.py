@@ -1,16 +1,14 @@
-"""Rows by least squares on a teacher's states, which are the exact trajectory's between its own steps."""
+"""Rows by least squares on a teacher's states."""
 
 import numpy as np
 import pytest
 
 from fewstep.fitting.blocks import run, sample_of
-from fewstep.fitting.published.olss import fit_rows, teacher_states
+from fewstep.fitting.path import teacher_states
+from fewstep.fitting.published.olss import fit_rows
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
-from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
+from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
 
 FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
@@ -48,24 +46,3 @@ def test_a_strong_ridge_keeps_the_solver():
     sampler, teacher, plan = opened("cosine", "v")
     fitted = recurrence_of(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
     np.testing.assert_allclose(fitted.rows, recurrence_of(plan_of(recurrence_of(plan, 3)), 3).rows, atol=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
-def test_states_of_gaussian_data_are_the_closed_form(kind, prediction):
-    sampler = Analytic(facts(kind, prediction), gaussian())
-    (block,) = blocks(range(8))
-    steps = compile_plan("ddim:5@arctan", sampler.facts).steps[1:]
-    first = NoiseSchedule(sampler.facts.schedule).noisiest
-    *states, _ = teacher_states(sampler, compile_plan("dpmpp_2m:80@arctan", sampler.facts), block, steps)
-    for step, state in zip(steps, states, strict=True):
-        spread = np.sqrt((step.alpha**2 * 0.25**2 + step.sigma**2) / (first.alpha**2 * 0.25**2 + first.sigma**2))
-        wanted = step.alpha * 0.4 + spread * (first.sigma * block.draws(0) - first.alpha * 0.4)
-        wanted = wanted.reshape(8, -1)
-        np.testing.assert_allclose(state, wanted, atol=0.01 * np.sqrt(np.square(wanted).mean()))
-
-
-def test_a_state_with_more_than_signal_and_noise_is_refused():
-    sampler = Analytic(DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), mixture)
-    plan = compile_plan("dpmpp_2m:4", sampler.facts)
-    with pytest.raises(UserError, match="have other parts than x0 and noise"):
-        teacher_states(sampler, plan, blocks(range(8))[0], plan.steps)
