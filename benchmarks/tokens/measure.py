@@ -97,18 +97,22 @@ class Judge:
         self._encode = lambda pictures: codebooks.encode(pictures, books).numpy()
         self._real = fashion_tokens.pictures_of(None, "train")[0][:SAMPLES]
         pictures = fashion_tokens.pictures_of(None, "t10k")[0].numpy()
-        self._reference = distance.fit(self._features(pictures))
+        self.reference = distance.fit(self._of_pictures(pictures))
 
-    def _features(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _of_pictures(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([self._extract(pictures[start : start + 500]) for start in range(0, len(pictures), 500)])
 
+    def features(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of decoded tokens."""
+        return self._of_pictures(self._decode(ids))
+
     def __call__(self, ids: NDArray[np.int64]) -> float:
-        return distance.frechet(distance.fit(self._features(self._decode(ids))), self._reference)
+        return distance.frechet(distance.fit(self.features(ids)), self.reference)
 
     @property
     def floors(self) -> tuple[float, float]:
         """Of as many training pictures as they are, and of what their tokens decode to."""
-        own = distance.frechet(distance.fit(self._features(self._real.numpy())), self._reference)
+        own = distance.frechet(distance.fit(self._of_pictures(self._real.numpy())), self.reference)
         return own, self(self._encode(self._real))
 
 
