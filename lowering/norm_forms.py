@@ -33,8 +33,8 @@ def norm_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) ->
         factor = reader.inputs[1] if reader.op == "Mul" and reader.inputs[0] == node.output else ""
         names = [name for name in node.inputs[1:] if name]
         if node.op == NORM and len(node.outputs) == 1 and all(map(graph.is_constant, (factor, *names))):
-            m = graph.constants[factor].reshape(-1)
-            if graph.constants[names[0]].shape == m.shape:
+            m = graph.constants[factor]
+            if graph.constants[names[0]].shape == m.shape:  # along the axes of the norm: a convolution's are not
                 own = [new.constant(f"{name}({reader.output})", graph.constants[name] * m) for name in names]
                 joined = replace(node, inputs=(node.inputs[0], *own), outputs=reader.outputs)
                 changes |= {node.output: (), reader.output: (joined,)}

@@ -41,3 +41,15 @@ def test_a_sum_is_no_part_of_the_norm_and_multipliers_are(skip: str, is_read: bo
     feeds: dict[str, Array] = {each.name: rng.standard_normal((3, 5, 16)).astype(np.float32) for each in graph.inputs}
     for name, value in run(graph, feeds).items():
         np.testing.assert_allclose(run(formed, feeds)[name], value, atol=2e-6)
+
+
+def test_multipliers_of_another_axis_are_no_part_of_the_norm() -> None:
+    """A convolution reads channels at axis 1, here as many as there are numbers in a norm."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (16,), "b": (16,), "m": (1, 16, 1)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    norm, product = Node("LayerNormalization", ("x", "a", "b"), ("norm",)), Node("Mul", ("norm", "m"), ("scaled",))
+    x, scaled = (Value(name, F32, (BATCH, 16, 16)) for name in ("x", "scaled"))
+    graph = Graph("norm", (x,), (scaled,), (norm, product), constants)
+    formed, feeds = norm_forms(graph, infer_types(graph), {}), {"x": rng.standard_normal((3, 16, 16), np.float32)}
+    np.testing.assert_array_equal(run(formed, feeds)["scaled"], run(graph, feeds)["scaled"])
