@@ -209,8 +209,7 @@ def _opened(
         )
         if is_damaged:
             LOG.warning("%s is left out: %s", candidate.backend, error)
-        may_pass = process is not None or is_damaged or isinstance(error, ContenderDied) or "memory" in str(error)
-        return _refused(candidate, error, process, may_pass)
+        return _refused(candidate, error, process, process is not None or is_damaged)
     try:
         if expected is not None and not expected:
             expected.append(outputs if candidate.backend == REFERENCE else _imitated(bundle, body, sizes))
@@ -226,6 +225,7 @@ def _refused(
 ) -> TimedEngine:
     if process is not None:
         process.close()
+    may_pass = may_pass or isinstance(error, ContenderDied) or "memory" in str(error)
     return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
 
 

@@ -81,4 +81,6 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             return answer
         if isinstance(answer, UserError):
             raise answer
+        if isinstance(answer, MemoryError):
+            raise UserError(f"{self.name} lacks memory", "end other programs, or give smaller batches") from answer
         raise UserError(f"{self.name} failed: {first_line(answer)}", "run it alone to see more") from answer

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from fewstep.evaluation.choosing import engines as measured
 from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name, engines_of
 from fewstep.evaluation.speed.duel import Duel
+from fewstep.evaluation.speed.turns import ContenderDied
 from fewstep.evaluation.speed.worker import Opener
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
@@ -186,6 +187,18 @@ def test_a_failure_that_may_pass_is_not_kept(
     engines["fast"], times[:] = Engine(), [5.0, 6.0, 7.0, 2.0]
     assert timed_of(tiny_bundle)[0].backend == "fast"
     assert kept_files() == 1
+
+
+def test_a_reference_whose_process_died_refuses_for_once(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imitated(*asked: object) -> Arrays:
+        raise ContenderDied("the process of onnxruntime was killed", "run it alone")
+
+    monkeypatch.setattr(measured, "_imitated", imitated)
+    bundle, fast = open_bundle(tiny_bundle), TimedEngine("fast", 0, None)
+    refused = measured._opened(bundle, "float32", fast, {"batch": 1}, [], ExitStack())
+    assert isinstance(refused, TimedEngine) and "was killed" in refused.reason and refused.may_pass
 
 
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:

@@ -27,6 +27,10 @@ def refusing() -> Mapping[str, Call]:
     raise UserError("no such engine", "install it")
 
 
+def filling() -> Mapping[str, Call]:
+    raise MemoryError
+
+
 def test_a_contender_runs_in_another_process_and_sleeps_between_turns() -> None:
     with TimedProcess("ours", partial(calls, pid=os.getpid, work=partial(numbers, 10**5), spent=process_time)) as ours:
         assert ours.result("pid") != os.getpid()
@@ -49,6 +53,8 @@ def test_calls_ahead_are_not_counted_unless_one_is_long(monkeypatch: pytest.Monk
 def test_failures_of_a_contender_are_one_line() -> None:
     with pytest.raises(UserError, match="^no such engine; install it$"):
         TimedProcess("ours", refusing)
+    with pytest.raises(UserError, match="^ours lacks memory; end other programs"):
+        TimedProcess("ours", filling)
     with (
         TimedProcess("ours", partial(calls, die=partial(os._exit, 3), divide=partial(divmod, 1, 0))) as ours,
         pytest.raises(UserError, match=r"^the process of ours ended \(exit code 3\); run it alone"),
