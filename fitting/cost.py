@@ -9,6 +9,7 @@ from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.gate import former_fit
 from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.path import path_bytes
 from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.fitting.start import STARTS
 from fewstep.fitting.tangents import calls
@@ -53,9 +54,12 @@ def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
     return [own + min(i + 2, HISTORY + 1) + given for i in range(options.steps)]
 
 
-def column_bytes(task: FitTask, options: FitOptions) -> int:
-    """The memory of all columns, those that a step corrects and the corrected ones."""
-    return 2 * 4 * options.seeds * sum(numbers_of(task, options)) * prod(task.bundle.manifest.x_shape)
+def search_bytes(task: FitTask, options: FitOptions) -> int:
+    """The memory of all columns, those that a step corrects and the corrected ones; or of the teacher's path."""
+    elements = prod(task.bundle.manifest.x_shape)
+    columns = 2 * 4 * options.seeds * sum(numbers_of(task, options)) * elements
+    seen = min(FIRST_BLOCKS * BLOCK, options.seeds)
+    return columns if task.starts.is_asked else max(columns, path_bytes(seen, elements, len(task.teacher.steps)))
 
 
 def seconds(task: FitTask, options: FitOptions) -> float:

@@ -9,7 +9,7 @@ from math import exp, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, flat, run, sample_of
+from fewstep.fitting.blocks import BLOCK, Block, flat, run, sample_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.execute import StepState
@@ -25,11 +25,14 @@ def path_through(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe
 
     Raises UserError for a teacher as `teacher_states` does.
     """
-    runs = [_run(sampler, teacher, block) for block in blocks]
-    taught = [_states(teacher, own, probe.steps) for own in runs]
-    states = np.stack([np.concatenate(parts) for parts in zip(*taught, strict=True)])
-    predictions = np.stack([np.concatenate([_prediction(own, step) for own in runs]) for step in probe.steps])
+    parts = [_along(sampler, teacher, block, probe.steps) for block in blocks]
+    states, predictions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
     return shortest_path(states, predictions, steps)
+
+
+def path_bytes(seeds: int, elements: int, teacher_steps: int) -> int:
+    """The memory of `path_through` among CHOICES times: all states and predictions twice, and a block's trajectory."""
+    return elements * (2 * 8 * (2 * CHOICES + 1) * seeds + 3 * 4 * BLOCK * teacher_steps)
 
 
 def teacher_states(sampler: Sampler, teacher: Plan, block: Block, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
@@ -93,6 +96,15 @@ def _run(sampler: Sampler, teacher: Plan, block: Block) -> list[StepState]:
         what = f"the states of the teacher {teacher.name} have other parts than x0 and noise"
         raise UserError(what, "choose a teacher that samples from noise")
     return run(teacher, block, block.network(sampler, teacher))
+
+
+def _along(
+    sampler: Sampler, teacher: Plan, block: Block, steps: Sequence[Step]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The teacher's states and predictions at the steps. Its whole trajectory, which is larger, is not kept."""
+    trajectory = _run(sampler, teacher, block)
+    predictions = np.stack([_prediction(trajectory, step) for step in steps])
+    return np.stack(_states(teacher, trajectory, steps)), predictions
 
 
 def _states(teacher: Plan, trajectory: Sequence[StepState], steps: Sequence[Step]) -> list[NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
 from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS
-from fewstep.fitting.cost import column_bytes, evaluations, seconds
+from fewstep.fitting.cost import evaluations, search_bytes, seconds
 from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.judgement import SetDistances
 from fewstep.fitting.options import FitOptions
@@ -48,7 +48,7 @@ def dry_run(options: FitOptions) -> Outcome:
     body, teacher = evaluations(task, options)
     time = seconds(task, options)
     needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,), options.workers, options.dask)
-    needed = replace(needed, memory=needed.memory + column_bytes(task, options))
+    needed = replace(needed, memory=needed.memory + search_bytes(task, options))
     warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"

@@ -1,13 +1,17 @@
 """A teacher's states are the exact trajectory's between its own steps, and its path has times where it bends."""
 
+import tracemalloc
+from math import prod
+
 import numpy as np
 import pytest
 
-from fewstep.fitting.path import shortest_path, teacher_states
+from fewstep.fitting.path import CHOICES, path_bytes, path_through, shortest_path, teacher_states
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.fitting import analytic
 from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mixture
 
 FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
@@ -44,3 +48,16 @@ def test_a_path_has_its_times_where_predictions_bend():
     states = np.concatenate([start[None], shares[1:] * start + drift])
     path = shortest_path(states, predictions, 2)
     assert path == (0, 6, 12)
+
+
+def test_a_path_takes_the_memory_that_is_announced(monkeypatch):
+    shape = (1, 64, 64)
+    monkeypatch.setattr(analytic, "X_SHAPE", shape)
+    sampler = Analytic(facts("cosine", "v"), gaussian())
+    teacher, probe = (sampler.compile(name) for name in ("dpmpp_2m:80@arctan", f"ddim:{CHOICES}@arctan"))
+    tracemalloc.start()
+    path_through(sampler, teacher, blocks(range(16)), probe, 4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    announced = path_bytes(16, prod(shape), len(teacher.steps))
+    assert 0.6 * announced < peak < announced
