@@ -58,7 +58,8 @@ def second_moments(
         progress("second moments", done, count)
         if kept is not None and done < count:
             kept.save_moments(whole, done)
-    give_back()  # memory of the network that was followed: a file of moments is twice in memory while it is written
+    del moments  # the last trajectory's own sums: a file of moments is twice in memory while it is written
+    give_back()  # memory of the network that was followed
     if kept is not None:
         kept.save_moments(whole, done, is_last=True)
     return whole

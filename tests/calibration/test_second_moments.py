@@ -1,5 +1,7 @@
 """Second moments along a plan: the same bits whoever follows the trajectories, and after an interruption."""
 
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from fewstep.calibration.second_moments import second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import selected_ops
 from fewstep.machine import cache
-from fewstep.ranges.moments import drawn_patches
+from fewstep.ranges.moments import Moments, drawn_patches
 from fewstep.ranges.observe import open_watched
 from fewstep.workers.executor import ExecutorWorkers
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
@@ -77,3 +79,20 @@ def test_weights_are_rounded_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyP
     moved = np.abs(own["int8(w1)"].astype(int) - nearest["int8(w1)"])
     assert 0.05 < (moved > 0).mean() < 0.6 and moved.max() <= 2
     assert contents(tmp_path / "own") != contents(tmp_path / "nearest")
+
+
+def test_one_sum_is_in_memory_while_they_are_written(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    live: list[weakref.ref[np.ndarray]] = []
+
+    def each(*_: object) -> Iterator[Moments]:
+        for _ in range(2):
+            sums = {"w1": np.ones((1, 2, 2), np.float32)}
+            live.append(weakref.ref(sums["w1"]))
+            yield sums
+
+    class Written(Checkpoint):
+        def save_moments(self, moments: Moments, done: int, is_last: bool = False) -> None:
+            assert not is_last or [own() is None for own in live] == [False, True]
+
+    monkeypatch.setattr(second_moments, "_each", each)
+    moments_of(replace(task, seeds=task.seeds[:2]), kept=Written("0" * 32))
