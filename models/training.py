@@ -71,7 +71,8 @@ class Run:
             "arguments": asdict(recipe),
         }
         write_atomically(work / "checkpoint.pt", lambda path: torch.save(content, path))
-        write_atomically(work / weights, lambda path: write_weights(self.average, path))
+        buffers = dict(self.network.named_buffers())
+        write_atomically(work / weights, lambda path: write_weights(self.average, path, buffers))
         with (work / "loss.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *self.losses])
 

@@ -1,6 +1,6 @@
-"""Trained weights on disk: float16 safetensors, next to the network they belong to."""
+"""Trained weights on disk: safetensors, parameters in float16, next to the network they belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Store tensors as float16."""
+def write_weights(tensors: Mapping[str, Tensor], path: Path, buffers: Collection[str] = ()) -> None:
+    """Store tensors as float16, and those named by `buffers` as they are."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.half().contiguous().cpu() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    stored = {name: tensor if name in buffers else tensor.half() for name, tensor in tensors.items()}
+    save_file({name: tensor.contiguous().cpu() for name, tensor in stored.items()}, path, {"format": "pt"})
 
 
 def load_weights(network: Network, path: "Path | Traversable") -> Network:

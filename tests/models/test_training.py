@@ -40,6 +40,14 @@ def test_one_label_in_ten_is_dropped():
     assert set(labels.tolist()) == {0, 10}
 
 
+def test_weights_are_rounded_and_buffers_are_not(tmp_path):
+    network = line()
+    network.register_buffer("books", torch.tensor([1 / 3]))
+    train(network, loss, arguments(tmp_path, steps=1), "w.safetensors")
+    stored = load_file(tmp_path / "w.safetensors")
+    assert stored["weight"].dtype == torch.float16 and torch.equal(stored["books"], torch.tensor([1 / 3]))
+
+
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, monkeypatch, capsys):
     train(line(), loss, arguments(tmp_path / "whole"), "w.safetensors")
 
