@@ -75,7 +75,8 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
     carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
-    x = torch.zeros(batch, *spec.x_shape, dtype=getattr(torch, x_dtype(spec)))
+    fill = 0 if spec.vocabulary is None else spec.vocabulary.mask
+    x = torch.full((batch, *spec.x_shape), fill, dtype=getattr(torch, x_dtype(spec)))
     return (x, *(torch.ones(batch) for _ in spec.times), *conditions, *carried)
 
 

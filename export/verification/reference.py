@@ -91,7 +91,9 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
                 f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
             ) from error
         what = f"{module_name(module)} failed{where}: {first_line(error)}{place(error)}"
-        raise UserError(what, f"let {signature(spec)} take every value that its spec allows") from error
+        ids = spec.vocabulary
+        values = "every value" if ids is None else f"ids to {ids.size - 1}, the mask {ids.mask} and each condition"
+        raise UserError(what, f"let {signature(spec)} take {values} that its spec allows") from error
 
 
 def predicted(spec: Spec, returned: Any) -> Any:

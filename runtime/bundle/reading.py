@@ -103,7 +103,8 @@ class Bundle:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
         if self.manifest.vocabulary:
             what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
-            raise UserError(what, f"fewstep report {self.path} judges and times its bodies")
+            fix = f"compare plans by fewstep evaluate {self.path} --plan maskgit:8, and bodies by fewstep report"
+            raise UserError(what, fix)
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)

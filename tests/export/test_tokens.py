@@ -260,12 +260,19 @@ def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
         trace(Coded(), spec(vocabulary=Vocabulary(20, 16)))
 
 
+def test_a_mask_beyond_the_embedding_is_refused_before_the_export():
+    from fewstep.export.trace import trace
+
+    with pytest.raises(UserError, match="index out of range.* ids to 15, the mask 200 and each condition"):
+        trace(Coded(), spec(vocabulary=Vocabulary(IDS, 200)))
+
+
 @pytest.mark.parametrize("verb", ["choose", "fit", "build"])
 def test_verbs_of_continuous_samples_say_so(verb, bundle, capsys):
     more = {"fit": ["--steps", "4"]}
     assert main([verb, str(bundle), *more.get(verb, [])]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert f"is a denoiser of tokens, and {verb} takes continuous samples; fewstep report" in said
+    assert f"is a denoiser of tokens, and {verb} takes continuous samples; compare plans by fewstep evaluate" in said
 
 
 def test_runs_that_compose_say_so(sampler):
