@@ -43,7 +43,7 @@ def card(example: Example, work: Path, held_out: float) -> str:
         "arithmetic, time": f"bfloat16 autocast on one core of a loaded CPU, {run['seconds']:.0f} s of it",
         "first, last training loss": f"{losses[0][1]:.3f}, {losses[-1][1]:.3f} nats an open token",
         "held-out loss": f"{held_out:.3f} (averaged weights as stored)",
-        "weights": f"`{weights.name}`, averaged, float16, {weights.stat().st_size / 1e6:.2f} MB",
+        "weights": f"`{weights.name}`, averaged, parameters in float16, {weights.stat().st_size / 1e6:.2f} MB",
     }
     lines = [f"# {name}", "", *_about(name), "", "| | |", "|---|---|", *(f"| {key} | {rows[key]} |" for key in rows)]
     return "\n".join([*lines, "", f"`python benchmarks/tokens/card.py {name} --work FOLDER` wrote this page.", ""])

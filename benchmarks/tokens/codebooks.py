@@ -38,7 +38,8 @@ def nearest(rows: Tensor, entries: Tensor) -> Tensor:
 
 
 def fit(images: Tensor, seed: int = 0) -> Tensor:
-    """Codebooks [2, 256, 16] of pictures, by k-means on some of their patches."""
+    """Codebooks [2, 256, 16] of pictures, by k-means on some of their patches. An entry that no patch has is put out of
+    their reach."""
     generator = torch.Generator().manual_seed(seed)
     rows = patches(images).flatten(0, 1)
     left = rows[torch.randperm(len(rows), generator=generator)[:FITTED_ON]]
@@ -50,7 +51,9 @@ def fit(images: Tensor, seed: int = 0) -> Tensor:
             counts = torch.bincount(places, minlength=ENTRIES)[:, None]
             sums = torch.zeros_like(entries).index_add_(0, places, left)
             entries = torch.where(counts > 0, sums / counts.clamp(min=1), entries)
-        left = left - entries[nearest(left, entries)]
+        places = nearest(left, entries)
+        entries[torch.bincount(places, minlength=ENTRIES) == 0] = left.min() - 1  # a twin, which rounding could choose
+        left = left - entries[places]
         books.append(entries)
     return torch.stack(books)
 
