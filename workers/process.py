@@ -29,6 +29,15 @@ def received(stream: IO[bytes]) -> bytes:
     return content
 
 
+def travelling(error: Exception) -> Exception:
+    """The error, or its text where the other process could not make it again: some classes take other arguments."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # prints of libraries are no answers
@@ -41,7 +50,7 @@ def main() -> None:
             function, arguments = pickle.loads(call)
             answer = (True, function(*arguments))
         except Exception as error:
-            answer = (False, error)
+            answer = (False, travelling(error))
         send(answers, answer)
 
 

@@ -27,6 +27,15 @@ def refusing() -> Mapping[str, Call]:
     raise UserError("no such engine", "install it")
 
 
+class Refused(Exception):
+    def __init__(self, code: int, *, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+
+
+def far_away() -> Mapping[str, Call]:
+    raise Refused(404, reason="not here")
+
+
 def filling() -> Mapping[str, Call]:
     raise MemoryError
 
@@ -55,6 +64,8 @@ def test_failures_of_a_contender_are_one_line() -> None:
         TimedProcess("ours", refusing)
     with pytest.raises(UserError, match="^ours lacks memory; end other programs"):
         TimedProcess("ours", filling)
+    with pytest.raises(UserError, match="^ours failed: Refused: 404: not here; run it alone"):
+        TimedProcess("ours", far_away)  # pickle does not make this error again
     with (
         TimedProcess("ours", partial(calls, die=partial(os._exit, 3), divide=partial(divmod, 1, 0))) as ours,
         pytest.raises(UserError, match=r"^the process of ours ended \(exit code 3\); run it alone"),
