@@ -103,7 +103,7 @@ class Bundle:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
         if self.manifest.vocabulary:
             what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
-            fix = f"compare plans by fewstep evaluate {self.path} --plan maskgit:8, and bodies by fewstep report"
+            fix = f"fewstep report {self.path} compares bodies, fewstep evaluate --plan maskgit:8 -o FILE.json plans"
             raise UserError(what, fix)
 
     def body(self, name: str) -> Body:
