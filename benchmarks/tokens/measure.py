@@ -40,7 +40,7 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parents[1] / "docs" / "measured" / "tokens.md"
 NAMES = ("fashion_tokens", "action_tokens")
 INT8 = "int8-cpu-x86"
-PLANS = {"fashion_tokens": "maskgit:8", "action_tokens": "likeliest:8"}  # calibrated along
+PLAN = "maskgit:8"  # calibrated along, and measured
 GUIDANCE = {"fashion_tokens": 2.0, "action_tokens": None}
 SAMPLES, SETS = 1000, 3  # of an FD, and sets of them that int8 and float32 share
 JUDGES = 256  # seeds
@@ -67,7 +67,7 @@ def bundle_of(work: Path, name: str) -> Path:
     bundle = work / name
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(f"{FOLDER / name}.py:make", bundle))
-        calibrate(CalibrateOptions(bundle, plan=PLANS[name], guidance=GUIDANCE[name], target=("cpu-x86",)))
+        calibrate(CalibrateOptions(bundle, plan=PLAN, guidance=GUIDANCE[name], target=("cpu-x86",)))
     return bundle
 
 
@@ -120,10 +120,10 @@ def quality(work: Path) -> Values:
     """FD of samplers in float32, and of int8 along the calibrated plan."""
     bundle, judge = bundle_of(work, "fashion_tokens"), Judge()
     float32, int8 = (load(bundle, body=body) for body in (FLOAT, INT8))
-    plan, starts = PLANS["fashion_tokens"], range(0, SETS * SAMPLES, SAMPLES)
-    pairs = [[judge(sampled(body, plan, SAMPLES, first)) for body in (float32, int8)] for first in starts]
-    rows = {plan: pairs[0][0]} | {each: judge(sampled(float32, each, SAMPLES)) for each in TRIED if each != plan}
-    return {"floors": judge.floors, "float32": rows, "pairs": pairs, "plan": plan}
+    starts = range(0, SETS * SAMPLES, SAMPLES)
+    pairs = [[judge(sampled(body, PLAN, SAMPLES, first)) for body in (float32, int8)] for first in starts]
+    rows = {PLAN: pairs[0][0]} | {each: judge(sampled(float32, each, SAMPLES)) for each in TRIED if each != PLAN}
+    return {"floors": judge.floors, "float32": rows, "pairs": pairs}
 
 
 def agreement(work: Path) -> Values:
@@ -132,11 +132,11 @@ def agreement(work: Path) -> Values:
     for name in NAMES:
         bundle = open_bundle(bundle_of(work, name))
         samplers = {body: open_body(bundle, body, 1) for body in (FLOAT, INT8)}
-        plan: Any = regroup(samplers[FLOAT].compile(PLANS[name], GUIDANCE[name]), samplers[INT8].body.groups)
+        plan: Any = regroup(samplers[FLOAT].compile(PLAN, GUIDANCE[name]), samplers[INT8].body.groups)
         sampling = Sampling(sampling_job(bundle, (INT8,)), samplers)
         _, own = judge_tokens(sampling, {INT8: (plan, JUDGES)})[INT8]
-        size, whole = (sum(path.stat().st_size for path in FOLDER.glob(f"{name}.safetensors")), prod(plan.shape))
-        shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size, "tokens": whole, "plan": plan.name}
+        size = (FOLDER / f"{name}.safetensors").stat().st_size
+        shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size}
         shares[name]["next"] = _next_to(samplers, plan) if name == "action_tokens" else None
     return shares
 
@@ -195,13 +195,13 @@ def continued(work: Path) -> Values:
     ids = action_tokens.tokens(data).numpy()
     outcome: Values = {"data": _seam(ids), "p95": _seam(ids, 95)}
     for body in (FLOAT, INT8):
-        sampler, plan = load(bundle_of(work, "action_tokens"), body=body), PLANS["action_tokens"]
+        sampler = load(bundle_of(work, "action_tokens"), body=body)
         given = np.full(ids.shape, -1)
-        former = sampler.sample(plan, range(EPISODES), {"observation": seen.numpy()})
+        former = sampler.sample(PLAN, range(EPISODES), {"observation": seen.numpy()})
         given[..., :KNOWN] = former[..., :KNOWN]
         seeds, told = range(EPISODES, 2 * EPISODES), {"observation": later.numpy()}
-        kept = sampler.sample(plan, seeds, told, given={"ids": given})
-        fresh = sampler.sample(plan, seeds, told)
+        kept = sampler.sample(PLAN, seeds, told, given={"ids": given})
+        fresh = sampler.sample(PLAN, seeds, told)
         exact = bool((kept[..., :KNOWN] == former[..., :KNOWN]).all())
         fresh[..., :KNOWN] = former[..., :KNOWN]  # what was sent already
         outcome[body] = {"exact": exact, "known": _seam(kept), "fresh": _seam(fresh), "p95": _seam(kept, 95)}
@@ -279,7 +279,7 @@ def page(parts: dict[str, Values]) -> str:
 def _quality(of: Values) -> str:
     rows = [[f"`{name}`", f"{far:.1f}"] for name, far in of["float32"].items()]
     real, coded = of["floors"]
-    few, many = of["float32"]["maskgit:8"], of["float32"]["maskgit:49"]
+    few, many = of["float32"][PLAN], of["float32"]["maskgit:49"]
     lead = (
         f"FD(fashion-mnist-cnn) of {SAMPLES} samples to the 10 000 test pictures, with guidance "
         f"{GUIDANCE['fashion_tokens']:g}. So many\ntraining pictures are at {real:.1f}, and what their tokens decode "
@@ -290,10 +290,9 @@ def _quality(of: Values) -> str:
 
 
 def _int8(agreed: Values, timed: Values, of: Values) -> str:
-    head = ["denoiser", "plan", "weights", "likeliest differs", "same at the end"]
+    head = ["denoiser", "weights", "likeliest differs", "same at the end"]
     rows = [
-        [f"`{name}`", f"`{own['plan']}`", f"{own['bytes'] / 1e6:.1f} MB"]
-        + [f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %"]
+        [f"`{name}`", f"{own['bytes'] / 1e6:.1f} MB"] + [f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %"]
         for name, own in agreed.items()
     ]
     gains = np.array([int8 - exact for exact, int8 in of["pairs"]])
@@ -308,10 +307,10 @@ def _int8(agreed: Values, timed: Values, of: Values) -> str:
     ]
     return "\n\n".join(
         [
-            f"{JUDGES} held-out seeds, at the states of float32's run.",
+            f"{JUDGES} held-out seeds of `{PLAN}`, at the states of float32's run.",
             table(head, rows),
             f"Of the actions' bins that differ, {100 * agreed['action_tokens']['next']:.0f} % are next to float32's.",
-            f"FD along `{of['plan']}`, of sets of {SAMPLES} seeds. int8 is {gains.mean():+.1f} from float32, with a\n"
+            f"FD of sets of {SAMPLES} seeds. int8 is {gains.mean():+.1f} from float32, with a "
             f"standard error of {gains.std(ddof=1) / len(gains) ** 0.5:.1f}.",
             table(["set", "float32", "int8"], sets),
             "One call of the body on one thread, each in its own process, in turns. The machine was loaded by other\n"
