@@ -1,10 +1,10 @@
-"""Success of the pushing policy in few steps, int8 and with its prefix kept.
+"""Success of the pushing policy in few steps, int8 and with its prefix kept: docs/measured/pushing.md.
 
-    python benchmarks/pushing/measure.py WORK [--episodes 1000]
+    python benchmarks/pushing/measure.py WORK [--episodes 1000] [--page]
 
 WORK gets the bundle with its fitted plans, and the verdict of every episode. The same command goes on where the last
 one stopped, and more episodes add to those that are there. All contenders begin with the same tables and the same
-seeds of noise.
+seeds of noise. `--page` puts the tables into the page.
 """
 
 import argparse
@@ -32,10 +32,11 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 
 sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`
-from benchmarks.markdown import table
+from benchmarks.markdown import table, with_part
 from benchmarks.policy.call import counts
 from benchmarks.policy.intervals import TWO_SIDED, Paired, wilson
 
+PAGE = Path(__file__).parents[2] / "docs/measured/pushing.md"
 REFERENCE, TEACHER, CALIBRATED = "euler:10@trailing", "dpmpp_2m:80@arctan", "dpmpp_2m:4"
 RECORDED, WINDOWS = range(500_000, 500_064), 288  # episodes that calibration and fits see, and their windows
 COMPARED, PAIRS = range(700_000, 700_064), 256  # episodes whose windows the distances are taken on
@@ -173,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--episodes", type=int, default=1000, help="of each contender, from seed 0 on")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/measured/pushing.md")
     given = parser.parse_args()
     weights = Path(os.environ.get("PUSHER_WEIGHTS", WEIGHTS))
     work = given.work / hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
@@ -187,8 +189,11 @@ def main() -> None:
     head = ("executed", "calls of a picture", *HEAD)
     prefix = table(head, [(str(each.executed), str(each.kept), *row(each, own[each], own[kept[0]])) for each in kept])
     near = table(("plan", "evaluations", "dB", "5th percentile", "executed, rms"), list(distances(samplers, rivals)))
-    for part in (success, prefix, near, counts(samplers["int8"].bundle, 2)):
+    parts = {"success": success, "prefix": prefix, "distances": near, "products": counts(samplers["int8"].bundle, 2)}
+    for name, part in parts.items():
         print(f"\n{part}")
+        if given.page:
+            PAGE.write_text(with_part(PAGE.read_text(), f"benchmarks/pushing/measure.py, {name}", part))
 
 
 if __name__ == "__main__":
