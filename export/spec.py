@@ -61,7 +61,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     ),
     "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
     "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
-    "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) of a denoiser that predicts logits"),
+    "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) and prediction='logits', or neither"),
     "scheduler": (dict[str, Any] | None, "give the fields of a scheduler_config.json, or leave it out"),
     "x": (str, "give the name of the input that is x"),
     "time": (str, "give the name of the input that is the time"),

@@ -209,7 +209,7 @@ def test_a_scheduler_of_a_spec_is_a_plan(tmp_path):
         ({"scheduler": {"_class_name": "DDIMScheduler"}}, "DDIMScheduler is no scheduler of tokens"),
         ({"scheduler": {"_class_name": "BlockRefinementScheduler", "block_length": 0}}, "a block of 0, at least 1"),
         ({"vocabulary": None}, "predicts logits without a vocabulary"),
-        ({"prediction": "flow"}, "predicts flow with a vocabulary"),
+        ({"prediction": "flow"}, "predicts flow with a vocabulary; .*, or neither"),
         ({"schedule": ScheduleSpec("cosine")}, "a logits prediction on a schedule"),
         ({"vocabulary": Vocabulary(1, 0)}, "a vocabulary of 1 ids"),
         ({"carried": (Carried("keys", (4,)),)}, "a denoiser of tokens with carried tensors"),
