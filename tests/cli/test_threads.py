@@ -16,7 +16,7 @@ main(["--version"])
 import numpy
 
 if not any("openblas" in str(own).lower() for own in numpy.show_config(mode="dicts")["Build Dependencies"].values()):
-    sys.exit()
+    sys.exit("no OpenBLAS")
 numpy.ones((500, 500)) @ numpy.ones((500, 500))
 print(len(list(Path("/proc/self/task").iterdir())))
 """
@@ -27,8 +27,7 @@ print(len(list(Path("/proc/self/task").iterdir())))
 def test_a_product_takes_one_thread(asked: dict[str, str], threads: str) -> None:
     others = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", PRODUCT]
-    done = subprocess.run(command, env=others | asked, capture_output=True, text=True, check=True)
-    printed = done.stdout.split()
-    if printed[-1] == "0.1.0":
+    done = subprocess.run(command, env=others | asked, capture_output=True, text=True)
+    if done.stderr == "no OpenBLAS\n":
         pytest.skip("numpy has no OpenBLAS")
-    assert printed[-1] == threads
+    assert done.stdout.split()[-1:] == [threads], done.stderr

@@ -149,6 +149,7 @@ def test_maps_of_several_networks_open_no_workers(
     assert "precision maps of several networks are searched by this process alone" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
     asked = ChooseOptions(bundle, plan=("ddim:2", "ddim:6"), at_least="10dB", teacher="ddim:12", seeds=4, threads=1)
     choice = choose(asked)
