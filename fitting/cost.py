@@ -43,7 +43,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = options.iterations + (0 if task.starts.is_asked else 2)  # of the choice between two starts
+    iterations = options.iterations + (0 if task.starts.is_asked else 1)  # of the start that is not chosen
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 

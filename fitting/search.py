@@ -58,17 +58,18 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
             task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
-    first = _first(task, seeds, progress)
-    for best in _refined(task, options, first, progress):
+    first, work = _first(task, seeds, progress)
+    for best in _refined(task, options, first, work, progress):
         yield best
     if best.done > 0 or options.iterations == 0:
         numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
 
 
-def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> SearchedNumbers:
-    """The plan that was asked for. Else the best of the known ones, or the best over the times of the teacher's path:
-    the one with the higher gain after an iteration. Optima lie far apart, and plans do not rank as their optima do."""
+def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
+    """The plan that was asked for, and its refinement. Else the best of the known ones, or the best over the times of
+    the teacher's path: the one with the higher gain after an iteration. Optima lie far apart, and plans do not rank as
+    their optima do."""
     rolled, starts = task.rolled, task.starts
     blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
     nominal = best_start(rolled, starts.nominal, blocks, progress)
@@ -81,27 +82,46 @@ def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> SearchedNumber
         free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
         return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
 
-    def gain(first: SearchedNumbers) -> float:
-        steps = refine(_refinement(task, first, first.origin, progress), first.origin, 1, FIRST_BLOCKS)
-        before = Gain.of(rolled.qualities(plan_of(first.origin), seeds.selection), nominal_psnr.selection)
+    def gain(start: tuple[SearchedNumbers, Refinement]) -> float:
+        origin = start[0].origin
+        before = Gain.of(rolled.qualities(plan_of(origin), seeds.selection), nominal_psnr.selection)
+        steps = refine(start[1], origin, 1, FIRST_BLOCKS)
         return max((each.on_selection.mean for each in steps), default=before.mean)
 
     if starts.is_asked:
-        return begun(starts.fitted[0])
-    known = begun(best_start(rolled, (nominal, *starts.fitted), blocks, progress))
-    on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
-    return known if on_path is None else max((known, begun(on_path)), key=gain)
+        known, on_path = begun(starts.fitted[0]), None
+    else:
+        known = begun(best_start(rolled, (nominal, *starts.fitted), blocks, progress))
+        on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
+    if on_path is None:
+        return known, _refinement(task, known, known.origin, progress)
+    both = (known, begun(on_path))
+    return max(((each, _serving_twice(_refinement(task, each, each.origin, progress))) for each in both), key=gain)
+
+
+def _serving_twice(work: Refinement) -> Refinement:
+    """The refinement, whose first columns serve the choice of the start and the fit that begins there."""
+    columns: list[Jacobian] = []
+
+    def measure(numbers: Recurrence, blocks: tuple[Block, ...]) -> Jacobian:
+        if numbers is work.origin and len(blocks) <= FIRST_BLOCKS:
+            if columns:
+                return columns.pop()
+            columns.append(work.measure(numbers, blocks))
+            return columns[0]
+        return work.measure(numbers, blocks)
+
+    return replace(work, measure=measure)
 
 
 def _refined(
-    task: FitTask, options: FitOptions, first: SearchedNumbers, progress: Progress
+    task: FitTask, options: FitOptions, first: SearchedNumbers, work: Refinement, progress: Progress
 ) -> Iterator[SearchedNumbers]:
     """Damped least squares on the end, from the checkpoint's numbers if there are some."""
     checkpoint = checkpoint_of_search(task, options, first)
     numbers, done = checkpoint.load(first.origin)
     yield replace(first, numbers=numbers, done=done)
     most = done + options.iterations * (1 + SECANTS)
-    work = _refinement(task, first, first.origin, progress)
     for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
         done += 1
         checkpoint.save(iterate.numbers, done)

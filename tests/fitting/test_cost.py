@@ -6,6 +6,7 @@ from fewstep.fitting import endpoint
 from fewstep.fitting.cost import evaluations
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.task import open_task
 from fewstep.runtime.sampler import Sampler
 
@@ -47,3 +48,17 @@ def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
     before = evaluations(open_task(options), options)
     assert fit(options).is_kept
     assert evaluations(open_task(options), options) == (before[0], before[1] + 4 * 2)
+
+
+def test_columns_at_the_start_serve_its_choice_and_the_fit(tiny_bundle, monkeypatch):
+    asked, columns = [], Rollouts.columns
+
+    def counting(self, numbers, free, blocks):
+        asked.append((numbers, len(blocks)))
+        return columns(self, numbers, free, blocks)
+
+    monkeypatch.setattr(Rollouts, "columns", counting)
+    fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **{**FEW, "plan": ""}))
+    starts = asked[:2]
+    assert starts[0][0] is not starts[1][0]
+    assert not any(numbers is start for numbers, _ in asked[2:] for start, _ in starts)
