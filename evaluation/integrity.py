@@ -37,8 +37,8 @@ class VerifyOptions(Options):
 
     bundle: The bundle's folder, or a file of `fewstep bake`, of which checksum and test vector are checked.
     graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
-    engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs,
-        through Polygraphy. Where one differs, the first layer that does is named.
+    engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs.
+        Where one differs, the first layer that does is named.
     """
 
     bundle: Path
@@ -117,7 +117,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
 
 def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
     """Each engine compared with onnxruntime. What could not be compared is a note."""
-    from fewstep.evaluation.engines.beside import beside  # Polygraphy and onnx are for who asks
+    from fewstep.evaluation.engines.beside import beside  # onnx is for who asks
 
     for each in beside(bundle, progress):
         if isinstance(each, NotCompared):

@@ -1,12 +1,9 @@
-"""Each engine of this machine compared with onnxruntime, on equal inputs, through Polygraphy's runners and comparator.
+"""Each engine of this machine compared with onnxruntime, on equal inputs.
 
-Polygraphy is the tool in which TensorRT's users compare engines. The engines run here as the runtime loads them, so
-that what is compared is what a product calls.
+The engines run here as the runtime loads them, so that what is compared is what a product calls.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -24,11 +21,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_names, graph_of
-from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.backends.openvino_agreement import drawn
+from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.backends.qnn import Qnn
 from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, LoadedEngine
 from fewstep.runtime.bundle.manifest import GraphEntry
@@ -37,7 +33,6 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import defaults
 
-INSTALL = "pip install polygraphy; 'fewstep[tensorrt]' brings it too"
 CUDA = "onnxruntime-cuda"
 CALLS = 2  # of different inputs, and range groups from the first to the last
 HTP = 1e-3  # 60 dB: the standard deviation of the difference, of the output's
@@ -46,8 +41,7 @@ ROWS = 2  # of a call, where the engine prefers no other number
 
 
 def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[EngineComparison | NotCompared]:
-    """Every graph of the bundle in every other engine that this machine has. UserError without Polygraphy."""
-    compare = _comparison()
+    """Every graph of the bundle in every other engine that this machine has."""
     others = [name for name in NAMED if name != REFERENCE]
     for done, name in enumerate(others, 1):
         backend = named(name)
@@ -58,7 +52,7 @@ def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[EngineCompar
                 if isinstance(backend, Qnn) and graph not in AHEAD:
                     yield _in_htp(bundle, graph, network)
                 elif not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
-                    yield _compared(bundle, name, backend, graph, network, compare)
+                    yield _compared(bundle, name, backend, graph, network)
             except UserError as error:
                 reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
                 if reason not in reasons:  # what a backend lacks is said once, not for each graph
@@ -85,9 +79,7 @@ def _opened(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
     return backend.open(bundle, name) if isinstance(backend, OpenVino) else backend.load(bundle, name)
 
 
-def _compared(
-    bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph, compare: "Comparison"
-) -> EngineComparison:
+def _compared(bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph) -> EngineComparison:
     entry = graph_of(bundle, graph)
     precision, simulated = "float32", False
     if graph not in AHEAD:
@@ -97,7 +89,7 @@ def _compared(
     reference = OnnxRuntime(fuse_qdq=not simulated).load_graph(bundle, entry)
     is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
     limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
-    difference = compare(entry, reference.session, network, name, calls, limit)
+    difference = max(largest(reference(feeds), network(feeds)) for feeds in calls)
     comparison = EngineComparison(name, graph, len(calls), difference, limit)
     if comparison.agrees:
         return comparison
@@ -142,71 +134,3 @@ def _feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -
         if tensor.role == "group":
             feeds[tensor.name][...] = max(groups, default=0) if seed else 0
     return feeds
-
-
-Comparison = Callable[[GraphEntry, Any, LoadedGraph, str, Sequence[Arrays], float], float]
-
-
-def _comparison() -> Comparison:
-    """Polygraphy's comparison of an onnxruntime session and a network: the largest difference, of the largest output.
-
-    Imported where it is asked for. UserError where it is not installed or too old.
-    """
-    said = "engines are compared through Polygraphy, which"
-    comparator = imported("polygraphy.comparator", said, INSTALL)
-    if not hasattr(comparator, "SimpleCompareFunc"):
-        raise UserError("this Polygraphy has no SimpleCompareFunc: it is older than 0.53", "pip install -U polygraphy")
-    base = imported("polygraphy.backend.base", said, INSTALL)
-    onnxrt = imported("polygraphy.backend.onnxrt", said, INSTALL)
-    common = imported("polygraphy.common", said, INSTALL)
-    log = imported("polygraphy.logger", said, INSTALL).G_LOGGER
-
-    class Engine(base.BaseRunner):  # type: ignore[misc, name-defined]
-        """A loaded network as a runner."""
-
-        def __init__(self, name: str, entry: GraphEntry, network: LoadedGraph) -> None:
-            super().__init__(name=name)
-            self.entry, self.network = entry, network
-
-        def activate_impl(self) -> None:
-            """It is loaded already."""
-
-        def deactivate_impl(self) -> None:
-            """Whoever loaded it keeps it."""
-
-        def get_input_metadata_impl(self) -> Any:
-            metadata = common.TensorMetadata()
-            for each in self.entry.inputs:
-                free = tuple(None if isinstance(size, str) else size for size in each.shape)
-                metadata.add(each.name, np.dtype(each.dtype), free)
-            return metadata
-
-        def infer_impl(self, feed_dict: Arrays) -> Arrays:
-            started = time.perf_counter()
-            outputs = self.network(feed_dict)
-            self.inference_time = time.perf_counter() - started
-            return outputs
-
-    def compared(
-        entry: GraphEntry, session: Any, network: LoadedGraph, name: str, calls: Sequence[Arrays], limit: float
-    ) -> float:
-        runners = [onnxrt.OnnxrtRunner(session, name=REFERENCE), Engine(name, entry, network)]
-        with log.verbosity(log.CRITICAL):  # what it finds is said by who asks
-            try:
-                results = comparator.Comparator.run(runners, data_loader=[dict(call) for call in calls])
-            except UserError:
-                raise
-            except Exception as error:  # its own, and errors of engines
-                raise UserError(f"{name} fails: {str(error).strip().splitlines()[-1]}", "see fewstep doctor") from error
-            (_, expected), _ = results.items()
-            scales = {
-                out: max(float(np.abs(each[out]).max(initial=0)) for each in expected) or 1.0 for out in expected[0]
-            }
-            limits = {out: limit * scale for out, scale in scales.items()}
-            judge = comparator.SimpleCompareFunc(atol=limits, rtol=0.0, check_error_stat="max")
-            (judged,) = comparator.Comparator.compare_accuracy(results, compare_func=judge)
-        (iterations,) = judged.values()
-        differences = [float(each[out].max_absdiff) / scales[out] for each in iterations for out in scales]
-        return max((each if isfinite(each) else float("inf") for each in differences), default=0.0)
-
-    return compared

@@ -1,4 +1,4 @@
-"""Engines beside onnxruntime, through Polygraphy: OpenVINO as it is, TensorRT as a double."""
+"""Engines beside onnxruntime: OpenVINO as it is, TensorRT as a double."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-pytest.importorskip("polygraphy", reason="polygraphy is not installed")
 from fewstep.cli.main import main
 from fewstep.engines import built, watched
 from fewstep.evaluation.engines.beside import beside
@@ -119,7 +118,7 @@ def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest
     pytest.importorskip("openvino")
     only(monkeypatch, "openvino-bf16")
     for off, agrees in ((0.0058, True), (0.2, False)):
-        monkeypatch.setattr("fewstep.evaluation.engines.beside._comparison", lambda off=off: lambda *_: off)
+        monkeypatch.setattr("fewstep.evaluation.engines.beside.largest", lambda *_, off=off: off)
         graphs = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, EngineComparison)]
         assert graphs and all(each.agrees is agrees and each.limit == 0.1 for each in graphs)
 
@@ -166,12 +165,9 @@ def test_packages_for_gpus_are_advised_where_there_is_one(
     assert note.reason.endswith("and nvidia-smi lists no GPU") is not bool(gpus)
 
 
-def test_what_is_missing_is_a_note_and_polygraphy_one_line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_a_note(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "tensorrt")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     (note,) = beside(open_bundle(tiny_bundle))
     assert isinstance(note, NotCompared) and ("python3-libnvinfer" in note.reason or "CUDA" in note.reason)
     assert verify(VerifyOptions(tiny_bundle, engines=True)).is_whole
-    monkeypatch.setitem(sys.modules, "polygraphy.comparator", None)
-    with pytest.raises(UserError, match="through Polygraphy, which cannot be imported .*; pip install polygraphy"):
-        verify(VerifyOptions(tiny_bundle, engines=True))

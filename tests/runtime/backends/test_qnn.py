@@ -180,7 +180,6 @@ def test_a_context_binary_is_built_ahead_and_loaded_for_its_chip_alone(
 def test_verify_compares_a_true_step_and_bench_says_that_times_mean_nothing(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("polygraphy", reason="polygraphy is not installed")
     kept = {name: made for name, made in NAMED.items() if name in ("onnxruntime", "qnn")}
     monkeypatch.setattr("fewstep.evaluation.engines.beside.NAMED", kept)
     (compared,) = beside(open_bundle(bundle))
