@@ -4,9 +4,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import BATCH, Array, Graph, Node
@@ -15,6 +16,7 @@ from fewstep.graph.io import save
 from fewstep.lowering.coverage import MULTIPLY
 from fewstep.plans.errors import UserError
 from fewstep.ranges.observe import watch
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read, version
 from fewstep.runtime.bundle.platforms import OPENVINO
 
@@ -22,8 +24,6 @@ MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers
 FUSED = "Subgraph"  # a kernel of several operations, products among them where OpenVINO has one thread
 INTEGER = ("u8", "i8")
 FILE = "graph.onnx"  # in a temporary folder
-
-Answer = TypeVar("Answer")
 
 
 def integer_operations(graph: Graph) -> frozenset[str]:
@@ -36,34 +36,27 @@ def integer_operations(graph: Graph) -> frozenset[str]:
     operations = weighted | _by_weight(graph)
     labelled = tuple(replace(node, name=labels.get(node.output, node.name)) for node in graph.nodes)
     shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in at_sizes(graph).inputs}
-
-    def integer_layers(compiled: Any) -> list[str]:
-        layers = compiled.get_runtime_model().get_ops()
-        integer = [layer for layer in layers if _is_integer(layer)]
-        own = [label for layer in integer for each in (layer, *_turned(layer)) for label in _sources(each)]
-        return own + [name for layer in layers if _kind(layer)[0] == FUSED for name in _integer_constants(layer)]
-
-    ran = _compiled(replace(graph, nodes=labelled), shapes, integer_layers)
+    compiled = _compiler(replace(graph, nodes=labelled), OpenVino(cached=False))
+    layers = compiled(shapes).get_runtime_model().get_ops()
+    integer = [layer for layer in layers if _is_integer(layer)]
+    ran = [label for layer in integer for each in (layer, *_turned(layer)) for label in _sources(each)]
+    ran += [name for layer in layers if _kind(layer)[0] == FUSED for name in _integer_constants(layer)]
     return frozenset(operations[label] for label in ran if label in operations)
 
 
-def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """A graph that returns inner `tensors` too: an `agreement.Opener`. It is compiled once for all evaluations of the
-    same shapes; a compilation for others goes first. UserError if the plugin fails on them."""
-    shown = watched(graph, tensors)
-    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # read by what is compiled, until both go
-    save(shown, Path(folder.name) / FILE)
-    backend = OpenVino(cached=False)
-    core = backend.core()
+def as_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
+    """A graph that returns inner `tensors` too: an `agreement.Opener`. It is compiled once for each set of shapes, by
+    OpenVINO in float32 unless `backend` is another one, and takes no notice of feeds that it has no input for.
+    UserError if the plugin fails."""
+    shown = watched(graph, tensors) if tensors else graph
+    compiled = _compiler(shown, replace(backend or OpenVino(), cached=False))
     held: dict[tuple[tuple[int, ...], ...], Any] = {}
 
-    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
         inputs = {value.name: feeds[value.name] for value in graph.inputs}
         key = tuple(value.shape for value in inputs.values())
         if key not in held:
-            held.clear()
-            shapes = {name: list(value.shape) for name, value in inputs.items()}
-            held[key] = backend.compile(core, read(core, Path(folder.name) / FILE), graph.name, shapes)
+            held[key] = compiled({name: list(value.shape) for name, value in inputs.items()})
         try:
             results = held[key](inputs)
         except Exception as error:  # its errors share no base class but Exception
@@ -77,15 +70,13 @@ def as_compiled(graph: Graph, tensors: Sequence[str]) -> Callable[[Mapping[str, 
     return run
 
 
-def _compiled(graph: Graph, shapes: Mapping[str, list[int]], ask: Callable[[Any], Answer]) -> Answer:
-    """The answer of `ask` to the `openvino.CompiledModel` of a graph, for these shapes of its inputs. `ask` must keep
-    nothing of the model: it reads a file that is then removed."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FILE
-        save(graph, path)
-        backend = OpenVino(cached=False)
-        core = backend.core()
-        return ask(backend.compile(core, read(core, path), graph.name, shapes))
+def _compiler(graph: Graph, backend: OpenVino) -> Callable[[Mapping[str, list[int]]], Any]:
+    """A function that gives the `openvino.CompiledModel` of a graph for shapes of its inputs. The model reads a file
+    that goes with the function."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    save(graph, Path(folder.name) / FILE)
+    core = backend.core()
+    return lambda shapes: backend.compile(core, read(core, Path(folder.name) / FILE), graph.name, shapes)
 
 
 def watched(graph: Graph, tensors: Sequence[str]) -> Graph:

@@ -30,7 +30,7 @@ Inner = Callable[[Graph, Sequence[str]], Callable[[Arrays], Arrays]]  # opens a 
 def inner_of(backend: Backend) -> Inner | None:
     """How a backend opens a graph whose inner tensors are outputs. None where it cannot."""
     if isinstance(backend, OpenVino):
-        return as_compiled
+        return lambda graph, tensors: as_compiled(graph, tensors, backend)
     if isinstance(backend, OnnxRuntimeCuda):
         return lambda graph, tensors: on_cuda(backend, watch(graph, tensors))
     if isinstance(backend, TensorRt):
