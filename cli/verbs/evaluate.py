@@ -6,13 +6,12 @@ from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.evaluation.cost import seconds_of_one
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, EvaluationTask, evaluate, needs, open_task
+from fewstep.evaluation.distances.evaluate import ROOM, EvaluateOptions, EvaluationTask, evaluate, open_task
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.quality import NO_SSIM, NONE
 from fewstep.evaluation.report.verdict import distant, verdicts
 from fewstep.evaluation.results import EvaluationResults
 from fewstep.graph.needs import check_memory, duration
-from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from fewstep.workers.opening import warn_of_workers
@@ -36,8 +35,8 @@ def dry_run(options: EvaluateOptions) -> Outcome:
     task = open_task(options)
     sampled = max(options.seeds, options.samples if task.extractor else 0)
     also = f", and {options.samples} others in float32, for FD({task.extractor.name})" if task.extractor else ""
-    count, each = evaluations(task, options), seconds_of_one(task.reference, timed_plan(task), task.rows)
-    needed = needs(task, options)
+    count, each = evaluations(task, options), seconds_of_one(task.reference, task.timed_plan(), task.rows)
+    needed = task.needs(ROOM)
     check_memory(needed, options.bundle)
     warn_of_workers(options.workers, options.threads)
     value = {
@@ -72,11 +71,6 @@ def evaluations(task: EvaluationTask, options: EvaluateOptions) -> int:
         return (3 * options.seeds * len(task.bodies) + apart * (2 + len(task.bodies))) * len(task.plan.steps)
     paired = max(options.seeds, apart) * (1 + len(task.bodies))
     return (paired + apart) * len(task.plan.steps) + options.taught * len(task.teacher.steps)
-
-
-def timed_plan(task: EvaluationTask) -> Plan:
-    """A plan of two steps or more, of which the second can be timed."""
-    return task.plan if len(task.plan.steps) > 1 else task.teacher or task.plan
 
 
 def table(results: EvaluationResults, is_image: bool = True) -> Table:

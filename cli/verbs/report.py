@@ -1,5 +1,7 @@
 """`fewstep report`: the figures of the page as a table."""
 
+from collections.abc import Sequence
+
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -7,18 +9,17 @@ from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.evaluation.cost import seconds_of_one
+from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.report import ReportOptions, check, report
-from fewstep.evaluation.report.cost import evaluations, needs
+from fewstep.evaluation.judged_task import JudgedTask
+from fewstep.evaluation.report import ReportOptions, open_report, report
 from fewstep.evaluation.report.measure import candidates_of
 from fewstep.evaluation.report.verdict import warnings
+from fewstep.evaluation.report.write import WRITTEN
 from fewstep.evaluation.results import Quality, Results
-from fewstep.evaluation.sampling_job import FLOAT
-from fewstep.evaluation.teacher import teacher_of
+from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import check_memory, duration
-from fewstep.lowering.bodies import int8_bodies, is_native, open_body
-from fewstep.rollouts.prompts import HELD_OUT, given_rows
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.lowering.bodies import is_native
 from fewstep.runtime.progress import Progress
 from fewstep.workers.opening import warn_of_workers
 
@@ -31,17 +32,15 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ReportOptions) -> Outcome:
-    plan, bundle = check(options), open_bundle(options.bundle)
-    bodies, reference = int8_bodies(bundle), open_body(bundle, FLOAT, options.threads)
-    teacher, candidates = teacher_of(reference, options.teacher, plan), candidates_of(bundle, bodies, options)
+    task = open_report(options)
+    plan, teacher, candidates = task.plan, task.teacher, candidates_of(task, options)
     judged = {each.name: each.seeds for each in candidates}
-    raced = (1 + sum(map(is_native, bodies.values()))) * len({step.network for step in plan.steps})
+    raced = (1 + sum(map(is_native, task.bodies.values()))) * len({step.network for step in plan.steps})
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
-    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    count = evaluations(plan, teacher, candidates, options)
+    count = evaluations(task, candidates, options)
     doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
-    seconds = count * seconds_of_one(reference, plan if len(plan.steps) > 1 else teacher or plan, rows)
-    needed = needs(bundle, bodies, plan, options)
+    seconds = count * seconds_of_one(task.reference, task.timed_plan(), task.rows)
+    needed = task.needs(*WRITTEN)
     check_memory(needed, options.bundle)
     warn_of_workers(options.workers, options.threads)
     return Outcome(
@@ -65,6 +64,19 @@ def dry_run(options: ReportOptions) -> Outcome:
             needed.said(options.bundle),
         ),
     )
+
+
+def evaluations(task: JudgedTask, candidates: Sequence[Candidate], options: ReportOptions) -> int:
+    """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
+    the first teacher suffices. Tokens have no teacher; a body sees float32's states, and runs by itself."""
+    steps = len(task.plan.steps)
+    if task.teacher is None:
+        return 3 * steps * sum(each.seeds for each in candidates)
+    long, taught = len(task.teacher.steps), min(options.teacher_seeds, options.seeds)
+    # a forced seed also runs both bodies under another condition
+    judged = options.seeds + sum(each.seeds + 3 * each.forced_seeds for each in candidates)
+    check = min(CHECKED, taught) * (steps + 3 * long)
+    return judged * steps + taught * long + check
 
 
 def table(results: Results) -> Table:

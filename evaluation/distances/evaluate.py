@@ -6,16 +6,13 @@ of many steps; the distributions of both against other float32 samples, and agai
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
 from fewstep.evaluation.distances.judged_tokens import judge_tokens
@@ -28,7 +25,8 @@ from fewstep.evaluation.distances.sample_sets import (
     features_of,
     sample_pairs,
 )
-from fewstep.evaluation.output import check_writable, write_whole
+from fewstep.evaluation.judged_task import JudgedTask, JudgementOptions, check_output, open_judged_task
+from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.results import (
     SCHEMA,
     BodyEvaluation,
@@ -39,29 +37,22 @@ from fewstep.evaluation.results import (
     TokenQuality,
     encode,
 )
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
+from fewstep.evaluation.sampling_job import Sampling
 from fewstep.evaluation.speed.machine import this_machine
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_of
+from fewstep.evaluation.teacher import Teacher
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.needs import Needs, check_memory
-from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
+from fewstep.graph.needs import check_memory
+from fewstep.lowering.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, describe
-from fewstep.plans.plan import Plan, regroup
-from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import APART, PAIRED, held_out_conditions
-from fewstep.rollouts.prompts import HELD_OUT, given_rows
-from fewstep.rollouts.row_by_row import body_by_rows
-from fewstep.runtime.bundle.manifest import Body
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import regroup
+from fewstep.rollouts.held_out import APART, PAIRED
 from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import x_dtype
 from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened
-from fewstep.workers.options import SamplingOptions
 
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
 
@@ -70,23 +61,18 @@ TAUGHT = 32  # seeds that the teacher samples, unless others are asked for
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SamplingOptions):
+class EvaluateOptions(JudgementOptions):
     """Compare int8 samples with float32 ones: seed by seed, and as a distribution.
 
     bundle: The bundle; the figures are stored in it, and the next report shows them.
     output: A JSON file for the figures instead; the bundle stays unchanged. A plan or a guidance other than the
         calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
     body: Names of int8 bodies. Default: those that run here natively; others are simulated, slowly.
-    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the body was
-        calibrated.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds that are compared one by one.
     samples: Samples in each set of a distribution; 0 for none.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data. An extractor of tokens takes int64 ids.
     data: An array of real samples (.npy, uint8, or float in model range, or ids), for a comparison with them as well.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, or all seeds if there are fewer.
     resamples: Number of resamples of the bootstrap for each interval.
     """
@@ -94,13 +80,10 @@ class EvaluateOptions(SamplingOptions):
     bundle: Path
     output: Path | None = field(default=None, metadata={"short": "-o"})
     body: tuple[str, ...] = ()
-    plan: str = ""
-    guidance: float | Guidance | None = None
     seeds: int = 256
     samples: int = 2000
     features: str = ""
     data: Path | None = None
-    teacher: str | None = None
     teacher_seeds: int | None = None
     resamples: int = distance.RESAMPLES
 
@@ -130,7 +113,7 @@ def evaluate(
     Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
     """
     task = open_task(options)
-    check_memory(needs(task, options), options.bundle)
+    check_memory(task.needs(ROOM), options.bundle)
     with opened(options.workers, options.dask, workers, options.threads) as hands:
         measured = measure(task, options, progress, hands)
     if options.output is not None:
@@ -147,60 +130,25 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class EvaluationTask:
-    """What options ask of a bundle: all that is checked before the first sample."""
+class EvaluationTask(JudgedTask):
+    """What is evaluated, with the extractor and the data of distances."""
 
-    bundle: Bundle
-    reference: Sampler  # of the float32 body
-    by_rows: bool  # whether bodies see one row at a time
-    bodies: Mapping[str, Body]  # that are evaluated; who samples opens them
-    plan: Plan
-    teacher: Plan | None  # to begin with; None: tokens
     extractor: Extractor | None
     data: References | None
-    rows: ConditionRecords | None  # of own conditions
 
 
 def open_task(options: EvaluateOptions) -> EvaluationTask:
     """Check everything that needs no other body than float32. UserError if it cannot be done."""
     bundle = open_bundle(options.bundle)
     names = _chosen(bundle, options.body)
-    reference = open_body(bundle, FLOAT, options.threads)
     extractor, data = _open_features(bundle, options)
-    body = bundle.body(names[0])
-    plan = judged_plan(reference, body, options.plan, options.guidance)
-    if options.output is None:
-        if plan != judged_plan(reference, body):
-            raise UserError(
-                f"{options.bundle} was calibrated along {body.plan}, and keeps the figures of that alone",
-                "give --output FILE.json for another plan or guidance",
-            )
-        with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.json") as writer:
-            writer.reserve(ROOM)  # and we may write, and nobody else is writing
-    else:
-        check_writable(options.output)
-    plans = judged_plans(reference, {name: bundle.body(name) for name in names}, options.plan, options.guidance)
-    if own := [name for name, each in plans.items() if each != plan]:
+    task = EvaluationTask(**vars(open_judged_task(bundle, names, options)), extractor=extractor, data=data)
+    check_output(task, options.output, ROOM, "figures", ".json")
+    if own := [name for name, each in task.plans.items() if each != task.plan]:
         others = ", ".join(own)
-        raise UserError(f"plan {plan.name} is another one for {others}", f"evaluate bodies one by one: --body {own[0]}")
-    by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
-    return EvaluationTask(
-        bundle=bundle,
-        reference=body_by_rows(reference) if by_rows else reference,
-        by_rows=by_rows,
-        bodies={name: bundle.body(name) for name in names},
-        plan=plan,
-        teacher=teacher_of(reference, options.teacher, plan),
-        extractor=extractor,
-        data=data,
-        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
-    )
-
-
-def needs(task: EvaluationTask, options: EvaluateOptions) -> Needs:
-    """Memory and disk space of an evaluation."""
-    workers = options.workers, options.dask
-    return sampling_needs(task.bundle, task.bodies, task.plan, BATCH, (ROOM,), *workers, by_rows=task.by_rows)
+        what = f"plan {task.plan.name} is another one for {others}"
+        raise UserError(what, f"evaluate bodies one by one: --body {own[0]}")
+    return task
 
 
 def measure(
@@ -208,23 +156,17 @@ def measure(
 ) -> EvaluationResults:
     """All figures of an evaluation."""
     start = perf_counter()
-    held = () if workers else task.bodies  # by workers otherwise
-    here = {name: open_judged(task.bundle, name, options.threads, task.by_rows) for name in held}
-    job = sampling_job(task.bundle, task.bodies, task.by_rows)
-    sampling = Sampling(job, {FLOAT: task.reference, **here}, workers)
-    plan, extractor, checked = task.plan, task.extractor, PAIRED[: min(CHECKED, options.taught)]
-    sample, teacher = sampling.few_by_few, None
+    sampling, plan, extractor, teacher = task.sampling(workers), task.plan, task.extractor, None
     counts = SeedCounts(0, 0, options.samples if extractor else 0)  # of tokens: no single sample is compared
     if task.teacher is not None:
-        teacher = checked_teacher(task.reference, options.teacher, plan, checked, task.rows, progress, sample)
+        teacher = task.checked_teacher(sampling, options.taught, progress)
         counts = SeedCounts(options.seeds, options.taught, counts.featured)
-    conditions = partial(_held_out, task)
     plans = plan, teacher.plan if teacher else plan
-    floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, conditions, progress)
+    floats, tallies = sample_pairs(sampling, plans, tuple(task.bodies), counts, extractor, task.conditions, progress)
     ends = _ends(task, options, sampling, tallies, teacher, progress)
     sets = {}
     if extractor is not None:
-        apart = features_apart(sampling, plan, options.samples, extractor, conditions, progress)
+        apart = features_apart(sampling, plan, options.samples, extractor, task.conditions, progress)
         sets = {f"float32, {plan.name}, other seeds": apart}
         if task.data is not None:
             sets[task.data.name] = features_of(task.data, extractor, progress)
@@ -275,10 +217,6 @@ def _ends(
         name: (tally.against_float.quality(labels[0]), tally.against_teacher.quality(labels[1]), None)
         for name, tally in tallies.items()
     }
-
-
-def _held_out(task: EvaluationTask, seeds: range) -> Mapping[str, NDArray[Any]]:
-    return held_out_conditions(task.bundle.manifest.conditions, seeds, task.rows)
 
 
 def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:

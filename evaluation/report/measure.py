@@ -2,31 +2,30 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.evaluation import results
-from fewstep.evaluation.cost import BATCH, body_bytes, sees_rows
+from fewstep.evaluation.cost import BATCH, body_bytes
 from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
 from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.distances.judged_tokens import judge_tokens
+from fewstep.evaluation.judged_task import JudgedTask
 from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
 from fewstep.evaluation.speed.race import Race
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher
+from fewstep.evaluation.teacher import Teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
@@ -36,17 +35,13 @@ from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, regroup
 from fewstep.ranges import table
-from fewstep.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import held_out_conditions, label
-from fewstep.rollouts.prompts import HELD_OUT, given_rows
-from fewstep.rollouts.row_by_row import body_by_rows
+from fewstep.rollouts.held_out import label
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened
 
@@ -54,47 +49,27 @@ LOG = logging.getLogger("fewstep")
 RANGES_SHOWN = 48  # activations in the heat map
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The bodies of a report, and all that judges them.
-
-    reference: float32, which sees one row at a time where `by_rows`. prepared: its graphs by network. plan: the judged
-    one. plans: of the bodies, by name, as calibration's marks leave them. rows: conditions of one's own. left_out:
-    sentences on the bodies that are not judged.
-    """
-
-    reference: Sampler
-    prepared: Mapping[str, Graph]
-    by_rows: bool
-    bodies: Mapping[str, Body]
-    plan: Plan
-    plans: Mapping[str, Plan]
-    rows: ConditionRecords | None
-    left_out: tuple[str, ...]
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.reference.bundle
-
-
 def measure(
-    options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
+    task: JudgedTask, options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
 ) -> tuple[Results, Samples | None]:
     """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
 
     `workers` of the caller sample in the place of the options' own, which end before bodies are timed.
     """
-    start = perf_counter()
-    judged = _opened(options)
-    candidates = candidates_of(judged.bundle, judged.bodies, options, judged.plans)
+    start, bundle, plan = perf_counter(), task.bundle, task.plan
+    prepared = {
+        name: io.load(bundle.graph(task.reference.of(name).body.graph), root=bundle.path)
+        for name in networks(bundle.manifest)
+    }
+    candidates, left_out = candidates_of(task, options), tuple(_left_out(bundle))
     with opened(options.workers, options.dask, workers, options.threads) as hands:
-        sampling = _sampling(judged.reference, judged.bodies, options.threads, hands, judged.by_rows)
-        if judged.bundle.manifest.vocabulary:
-            qualities, teacher, judgements = _of_tokens(judged, candidates, sampling, progress), None, None
+        sampling = task.sampling(hands)
+        if task.teacher is None:
+            qualities, teacher, judgements = _of_tokens(task, candidates, sampling, progress), None, None
         else:
-            teacher, judgements = _judgements(judged, candidates, options, sampling, progress)
-            qualities = [_quality(judged, each, judgements.bodies[each.name], options.threads) for each in candidates]
-    bundle, plan, first = judged.bundle, judged.plan, next(iter(judged.bodies))
+            teacher, judgements = _judgements(task, candidates, options, sampling, progress)
+            qualities = [_quality(task, prepared, each, judgements.bodies[each.name]) for each in candidates]
+    first = next(iter(task.bodies))
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -104,19 +79,19 @@ def measure(
         batch=BATCH,
         float_against_teacher=judgements.float_against_teacher if judgements else None,
         qualities=tuple(qualities),
-        covered=tuple(chain.from_iterable(covered(bundle, judged.prepared, *each) for each in judged.plans.items())),
+        covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in task.plans.items())),
         ranges=tuple(
             msgspec.structs.replace(ranges, network=name)
-            for name, graph in judged.prepared.items()
+            for name, graph in prepared.items()
             for ranges in ranges_over_groups(bundle.network(name), graph, bundle.network(name).body(first))
         ),
-        races=tuple(races(bundle, {FLOAT: plan, **judged.plans}, options, judged.rows, progress)),
+        races=tuple(races(bundle, {FLOAT: plan, **task.plans}, options, task.rows, progress)),
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         machine=this_machine(),
         command=options.command("report"),
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
-        notes=(*notes(judged.bodies.values(), this_machine()), *_own_plans(judged.plans), *judged.left_out),
+        notes=(*notes(task.bodies.values(), this_machine()), *_own_plans(task.plans), *left_out),
         teacher_check=teacher.check if teacher else None,
         unlike=judged_unlike(bundle, plan),
     )
@@ -127,83 +102,61 @@ def measure(
         reference=judgements.reference,
         bodies={name: body.samples for name, body in judgements.bodies.items()},
         references={name: body.reference for name, body in judgements.bodies.items()},
-        labels=[label(bundle.manifest.conditions, seed, judged.rows) for seed in range(options.seeds)],
+        labels=[label(bundle.manifest.conditions, seed, task.rows) for seed in range(options.seeds)],
         teacher_name=teacher.plan.name,
         plan_name=plan.name,
     )
     return measured, samples
 
 
-def _opened(options: ReportOptions) -> Judged:
-    """The bundle's int8 bodies with their plans, and float32. UserError where there is nothing to judge."""
-    bundle = open_bundle(options.bundle)
-    bodies = int8_bodies(bundle)
-    left_out = tuple(
-        f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown to others
-        for name, error in not_judged(bundle).items()
-    )
-    for sentence in left_out:
+def _left_out(bundle: Bundle) -> Iterator[str]:
+    """A sentence, and a warning, for each body that is not judged."""
+    for name, error in not_judged(bundle).items():
+        sentence = f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown
         LOG.warning("%s", sentence)
-    reference = open_body(bundle, FLOAT, options.threads)
-    plan = judged_plan(reference, next(iter(bodies.values())), options.plan, options.guidance)
-    plans = judged_plans(reference, bodies, options.plan, options.guidance)
-    by_rows = sees_rows(bundle, bodies, plan, options.workers, options.dask)
-    return Judged(
-        reference=body_by_rows(reference) if by_rows else reference,
-        prepared={
-            name: io.load(bundle.graph(reference.of(name).body.graph), root=bundle.path)
-            for name in networks(bundle.manifest)
-        },
-        by_rows=by_rows,
-        bodies=bodies,
-        plan=plan,
-        plans=plans,
-        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
-        left_out=left_out,
-    )
+        yield sentence
 
 
 def _judgements(
-    judged: Judged,
+    task: JudgedTask,
     candidates: Sequence[Candidate],
     options: ReportOptions,
     sampling: Sampling,
     progress: Progress,
 ) -> tuple[Teacher, Judgements]:
     """The checked teacher, and every candidate's samples with the teacher's and float32's."""
-    manifest, rows, plan = judged.bundle.manifest, judged.rows, judged.plan
     taught = min(options.teacher_seeds, options.seeds)
-    checked, sample = range(min(CHECKED, taught)), sampling.few_by_few
-    teacher = checked_teacher(judged.reference, options.teacher, plan, checked, rows, progress, sample)
+    teacher = task.checked_teacher(sampling, taught, progress)
     setting = Setting(
-        plan=plan,
+        plan=task.plan,
         teacher=teacher.plan,
         teacher_seeds=taught,
         seeds=options.seeds,
-        x_shape=manifest.x_shape,
-        conditions=lambda seeds: held_out_conditions(manifest.conditions, seeds, rows),
+        x_shape=task.bundle.manifest.x_shape,
+        conditions=task.conditions,
     )
     return teacher, judge(setting, candidates, sampling.answers, progress)
 
 
 def _of_tokens(
-    judged: Judged, candidates: Sequence[Candidate], sampling: Sampling, progress: Progress
+    task: JudgedTask, candidates: Sequence[Candidate], sampling: Sampling, progress: Progress
 ) -> list[Quality]:
     """The quality of each body of a token denoiser."""
-    plans: Any = {each.name: (regroup(judged.plans[each.name], each.groups), each.seeds) for each in candidates}
+    plans: Any = {each.name: (regroup(task.plans[each.name], each.groups), each.seeds) for each in candidates}
     return [
         Quality(name, body.target, engine_of(body), end, None, (), plans[name][1], tokens=tokens)
-        for name, (end, tokens) in judge_tokens(sampling, plans, judged.rows, progress).items()
-        for body in [judged.bodies[name]]
+        for name, (end, tokens) in judge_tokens(sampling, plans, task.rows, progress).items()
+        for body in [task.bodies[name]]
     ]
 
 
-def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads: int) -> Quality:
-    body, psnr = judged.bodies[candidate.name], judgement.against_float.values
-    rest = (judged.plans[candidate.name], psnr, judged.rows, threads)
+def _quality(task: JudgedTask, prepared: Mapping[str, Graph], candidate: Candidate, judgement: Judgement) -> Quality:
+    """`prepared` are float32's graphs by network."""
+    body, psnr = task.bodies[candidate.name], judgement.against_float.values
+    rest = (task.plans[candidate.name], psnr, task.rows, task.options.threads)
     clipped = [
-        worst_sample(judged.reference, graph, judged.bundle.network(network).body(candidate.name), *rest, network)
-        for network, graph in judged.prepared.items()
+        worst_sample(task.reference, graph, task.bundle.network(network).body(candidate.name), *rest, network)
+        for network, graph in prepared.items()
     ]
     known = [each for each in clipped if each is not None]
     together = tuple(chain.from_iterable(each.clipped for each in known))
@@ -216,17 +169,8 @@ def _quality(judged: Judged, candidate: Candidate, judgement: Judgement, threads
         steps=judgement.steps,
         forced_seeds=candidate.forced_seeds,
         worst=msgspec.structs.replace(known[0], clipped=together) if known else None,
-        joints=joint_errors(judged.reference.bundle.manifest, judgement.samples, judgement.reference),
+        joints=joint_errors(task.bundle.manifest, judgement.samples, judgement.reference),
     )
-
-
-def _sampling(
-    reference: Sampler, bodies: Iterable[str], threads: int, workers: Workers | None, by_rows: bool
-) -> Sampling:
-    """Who samples with float32 and some bodies, which this process opens only where no worker does."""
-    bundle = reference.bundle
-    here = {} if workers else {name: open_judged(bundle, name, threads, by_rows) for name in bodies}
-    return Sampling(sampling_job(bundle, bodies, by_rows), {FLOAT: reference, **here}, workers)
 
 
 def races(
@@ -314,18 +258,14 @@ def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
         yield f"{others}: {first.name} is the plan that was fitted to each, and float32 runs it beside the body."
 
 
-def candidates_of(
-    bundle: Bundle, bodies: Mapping[str, Body], options: ReportOptions, plans: Mapping[str, Plan] = MappingProxyType({})
-) -> list[Candidate]:
-    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. `plans` are the
-    bodies' own: all run the first plan but a body that has another."""
-    candidates, first = [], next(iter(plans.values()), None)
-    for name, body in bodies.items():
-        native = is_native(body)
+def candidates_of(task: JudgedTask, options: ReportOptions) -> list[Candidate]:
+    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. All run the first
+    plan but a body that has another."""
+    candidates = []
+    for name, body in task.bodies.items():
+        native, own = is_native(body), task.plans[name]
         seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
         forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-        own = plans.get(name)
-        candidates.append(
-            Candidate(name, edges_of(bundle.manifest, name), seeds, forced, None if own == first else own)
-        )
+        edges = edges_of(task.bundle.manifest, name)
+        candidates.append(Candidate(name, edges, seeds, forced, None if own == task.plan else own))
     return candidates

@@ -3,28 +3,22 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fewstep.evaluation.judged_task import JudgementOptions
 from fewstep.evaluation.speed.race import LONGEST_TURN, check_batches
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.held_out import PAIRED
-from fewstep.workers.options import SamplingOptions
 
 
 @dataclass(frozen=True)
-class ReportOptions(SamplingOptions):
+class ReportOptions(JudgementOptions):
     """Judge a bundle: what int8 costs in quality, step by step, what it wins in time, and which operations it covers.
 
     bundle: The bundle; the report is written into it.
     output: An HTML file to write instead, with its figures as JSON beside it; the bundle stays unchanged. A plan or a
         guidance other than the calibrated one needs this option, because the bundle keeps one report, of the calibrated
         plan.
-    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
-        calibrated.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     seeds: Number of held-out seeds, from 0 on, for the end PSNR.
     forced_seeds: Number of these seeds that are also judged step by step, on the float trajectory.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
     teacher_seeds: Number of seeds that the teacher samples; the page shows the same seeds.
     simulated_seeds: Number of seeds for bodies of other engines, whose numerics are simulated slowly.
     batches: Samples in one timed call of the body; a guided plan doubles its rows.
@@ -34,11 +28,8 @@ class ReportOptions(SamplingOptions):
 
     bundle: Path
     output: Path | None = field(default=None, metadata={"short": "-o"})
-    plan: str = ""
-    guidance: float | Guidance | None = None
     seeds: int = 256
     forced_seeds: int = 32
-    teacher: str | None = None
     teacher_seeds: int = 10
     simulated_seeds: int = 32
     batches: tuple[int, ...] = (1, 8)

@@ -11,18 +11,17 @@ from typing import TypeVar
 import msgspec
 
 from fewstep.evaluation import results
-from fewstep.evaluation.output import check_writable, write_whole
-from fewstep.evaluation.report.cost import ROOM, needs
+from fewstep.evaluation.judged_task import JudgedTask, check_output, open_judged_task
+from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.report.distribution import stored_evaluation
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.page import page
 from fewstep.evaluation.report.precision import ShownMap, shown_maps
 from fewstep.evaluation.results import EvaluationResults, Results
-from fewstep.evaluation.teacher import teacher_of
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
-from fewstep.lowering.bodies import int8_bodies, open_body
+from fewstep.lowering.bodies import int8_bodies
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -33,7 +32,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers
 
 ADDRESS = "report/index.html"
-ELSEWHERE = "give --output FILE.html"
+WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and its address, which are seldom more
 
 T = TypeVar("T")
 
@@ -44,23 +43,23 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
     `workers` of the caller sample in the place of those that the options name.
     """
-    bundle = open_bundle(options.bundle)
-    before = bundle.manifest
-    check_memory(needs(bundle, int8_bodies(bundle), check(options), options), options.bundle)
-    kept = _kept(bundle, options)
-    measured, samples = measure(options, progress, workers)
+    task = open_report(options)
+    before = task.bundle.manifest
+    check_memory(task.needs(*WRITTEN), options.bundle)
+    kept = _kept(task.bundle, task)
+    measured, samples = measure(task, options, progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
         write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
-    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:
+    with open_for_update(options.bundle, must_exist=True) as writer:
         bundle = open_bundle(options.bundle)
         manifest = bundle.manifest
         if any(getattr(manifest, field) != getattr(before, field) for field in ("bodies", "prologue", "networks")):
             raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
         if manifest != before:  # evaluated meanwhile, as it may be
-            kept = _kept(bundle, options)
+            kept = _kept(bundle, task)
         measured = _with_notes(measured, kept)
         content = page(measured, samples, kept.evaluation, kept.maps)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
@@ -84,17 +83,14 @@ def _with_notes(measured: Results, kept: StoredFigures) -> Results:
     return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out))
 
 
-def _kept(bundle: Bundle, options: ReportOptions) -> StoredFigures:
-    """What can be read and is of the plan that is judged: the evaluation, and the precision maps of bodies that were
-    calibrated along it."""
+def _kept(bundle: Bundle, task: JudgedTask) -> StoredFigures:
+    """What a bundle, as it is now, has of the plan that is judged, as far as it can be read: the evaluation, and the
+    precision maps of bodies that were calibrated along it."""
     left_out: list[str] = []
     evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
     maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
-    if evaluation is None and not maps:
-        return StoredFigures(left_out=tuple(left_out))
-    body = next(iter(int8_bodies(bundle).values()))
-    reference = open_body(bundle, "float32", options.threads)
-    own, judged = judged_plan(reference, body), judged_plan(reference, body, options.plan, options.guidance)
+    reference, judged = task.reference, task.plan
+    own = judged_plan(reference, next(iter(task.bodies.values())))
     if evaluation is not None:
         of = (evaluation.plan, evaluation.guidance)
         if of != _named(judged) or (of == _named(own) and own != judged):  # of that name are two plans, then
@@ -130,8 +126,8 @@ def _said(plan: str, guidance: str | None) -> str:
     return f"{plan}, no guidance" if guidance is None else f"{plan}, guidance {guidance}"
 
 
-def check(options: ReportOptions) -> Plan:
-    """The plan to judge, once all that can be refused before measuring is not. UserError names the rest."""
+def open_report(options: ReportOptions) -> JudgedTask:
+    """What is judged, once all that can be refused before measuring is not. UserError names the rest."""
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
     for own in map(bundle.network, networks(bundle.manifest)):
@@ -140,21 +136,9 @@ def check(options: ReportOptions) -> Plan:
                 bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
         for name in filter(None, (own.manifest.ranges, *own.manifest.plans.values())):
             bundle.file(name)
-    body = next(iter(bodies.values()))
-    reference = open_body(bundle, "float32", options.threads)
-    plan = judged_plan(reference, body, options.plan, options.guidance)
-    teacher_of(reference, options.teacher, plan)
-    if options.output is not None:
-        check_writable(options.output)
-        return plan
-    if plan != judged_plan(reference, body):
-        raise UserError(
-            f"{options.bundle} was calibrated along {body.plan}, and keeps the report of that alone",
-            "give --output FILE.html for a report of another plan or guidance",
-        )
-    with open_for_update(options.bundle, must_exist=True, instead=ELSEWHERE) as writer:  # and is nobody else writing?
-        writer.reserve(ROOM)
-        return plan
+    task = open_judged_task(bundle, list(bodies), options)
+    check_output(task, options.output, WRITTEN[0], "report", ".html")
+    return task
 
 
 def _address(bundle: Path, drawn: str) -> None:

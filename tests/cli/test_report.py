@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fewstep.cli.verbs.report import dry_run
-from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure
 from fewstep.runtime.sampler import Sampler
@@ -32,7 +32,7 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Sampler, "_network", counting)
     monkeypatch.setattr(module, "races", lambda *_: [])
-    measure(options)
+    measure(open_report(options), options)
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3
     assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

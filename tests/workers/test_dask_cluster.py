@@ -15,6 +15,7 @@ import pytest
 
 from fewstep.calibration import counting_job
 from fewstep.calibration.calibrate import calibrate
+from fewstep.evaluation.report import open_report
 from fewstep.evaluation.report.measure import measure
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -81,7 +82,7 @@ def test_a_worker_that_is_killed_changes_nothing(cluster: Any, tmp_path: Path) -
 @pytest.mark.slow
 def test_batches_of_a_report_survive_their_worker_too(cluster: Any, tmp_path: Path) -> None:
     asked = report_options(tmp_path / "tiny")
-    alone, samples = measure(asked)
+    alone, samples = measure(open_report(asked), asked)
     killed: list[int] = []
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -90,7 +91,8 @@ def test_batches_of_a_report_survive_their_worker_too(cluster: Any, tmp_path: Pa
                 killed.extend(sorted(client.run(os.getpid).values())[:1])
             os.kill(killed[0], signal.SIGKILL)
 
-    spread, others = measure(replace(asked, dask=cluster.scheduler_address), progress)
+    asked = replace(asked, dask=cluster.scheduler_address)
+    spread, others = measure(open_report(asked), asked, progress)
     assert killed and (figures(spread), arrays(others)) == (figures(alone), arrays(samples))
     wait_for_both(cluster)
 

@@ -7,9 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation import cost
+from fewstep.evaluation import cost, judged_task
 from fewstep.evaluation import results as forms
-from fewstep.evaluation.distances import evaluate as module
 from fewstep.evaluation.distances.distance import fit, frechet, kernel_distance
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.graph import commit
@@ -163,7 +162,7 @@ def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = evaluate(asked)
-    monkeypatch.setattr(module, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
+    monkeypatch.setattr(judged_task, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
     monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
     with Processes(2) as workers:
         spread = evaluate(asked, workers=workers)

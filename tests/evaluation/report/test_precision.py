@@ -165,7 +165,7 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(tmp_path):
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
     page, told = tmp_path / "page.html", "Not shown: the precision map of int8-cpu-x86, which is of ddim:3"
     for plan, shown in (("", True), ("ddim:4", False)):
-        report(ReportOptions(bundle, page, plan, teacher="ddim:6", turn_seconds=0.01, **few))
+        report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **few))
         text = page.read_text()
         assert ('id="precision-map"' in text) == shown == (told not in text)
 
@@ -192,7 +192,7 @@ def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
         ("ddim:2", "int8-cpu-x86-7bit", "int8-cpu-x86", "ddim:3"),
     ):
         page = tmp_path / "page.html"
-        measured = report(ReportOptions(bundle, page, plan, teacher="ddim:6", turn_seconds=0.01, **FEW))
+        measured = report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **FEW))
         text = page.read_text()
         assert f"<b>{shown}</b> along {plan}" in text and f"<b>{hidden}</b> along" not in text
         assert [each for each in measured.notes if "Not shown" in each] == [told.format(hidden, of)]

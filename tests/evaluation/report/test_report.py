@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from fewstep.evaluation import results as forms
-from fewstep.evaluation.report import ReportOptions, report, write
+from fewstep.evaluation.report import ReportOptions, open_report, report, write
 from fewstep.evaluation.report.measure import notes, ranges_over_groups
 from fewstep.evaluation.report.page import headline, page, steps_section
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.report.write import check
 from fewstep.evaluation.results import RangeOverGroups
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import commit
@@ -297,11 +296,11 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
     content = graph.read_bytes()
     graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=graph.name):
-        check(options(bundle))
+        open_report(options(bundle))
 
 
 def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
-    def measure_and_change(asked, progress, workers):
+    def measure_and_change(*_):
         with open_for_update(bundle, must_exist=True) as writer:
             bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
             writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))

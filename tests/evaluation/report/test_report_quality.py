@@ -104,7 +104,7 @@ def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_n
     page = tmp_path / "page.html"
     told = "Not shown: the bundle's evaluation, which is of dpmpp_2m:4, guidance 2."
     for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
-        asked = ReportOptions(bundle, page, plan, guidance, teacher="ddim:6", turn_seconds=0.01, **few)
+        asked = ReportOptions(bundle, page, plan=plan, guidance=guidance, teacher="ddim:6", turn_seconds=0.01, **few)
         measured, text = report(asked), page.read_text().replace("&#x27;", "'")
         assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
 

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation import judged_task
+from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.samples import Samples
@@ -41,11 +42,11 @@ def arrays(samples: Samples) -> Mapping[str, bytes]:
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_figures_of_none(tmp_path: Path, count: int) -> None:
     options = asked(tmp_path / "tiny")
-    alone, sampled = measure(options)
+    alone, sampled = measure(open_report(options), options)
     assert [quality.against_float.seeds for quality in alone.qualities] == [20, 5]
     assert np.isfinite([step.forced for step in alone.qualities[0].steps]).all()
     with Processes(count) as workers:
-        spread, others = measure(options, workers=workers)
+        spread, others = measure(open_report(options), options, workers=workers)
     assert (figures(spread), arrays(others)) == (figures(alone), arrays(sampled))
 
 
@@ -61,8 +62,9 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
 
     monkeypatch.setattr(Processes, "__exit__", ending)
     monkeypatch.setattr(module, "races", lambda *_: [] if ended == [0] else pytest.fail("workers are there"))
-    measured, _ = measure(asked(tmp_path / "tiny", workers=1))
-    assert ended == [0] and measured.command.endswith("--turn-seconds 0.01")
+    options = asked(tmp_path / "tiny", workers=1)
+    measured, _ = measure(open_report(options), options)
+    assert ended == [0] and "--turn-seconds 0.01" in measured.command
 
 
 def test_workers_and_a_cluster_are_one_too_many() -> None:
@@ -73,17 +75,17 @@ def test_workers_and_a_cluster_are_one_too_many() -> None:
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")
-    whole, sampled = measure(options)
+    whole, sampled = measure(open_report(options), options)
     monkeypatch.setattr("fewstep.evaluation.cost.LARGEST", 10**4)
-    real = module.sampling_job
+    real = judged_task.sampling_job
     jobs: list[SamplingJob] = []
 
     def recorded(*given: Any) -> SamplingJob:
         jobs.append(real(*given))
         return jobs[-1]
 
-    monkeypatch.setattr(module, "sampling_job", recorded)
+    monkeypatch.setattr(judged_task, "sampling_job", recorded)
     with Processes(1) as workers:
-        by_rows, others = measure(options, workers=workers)
+        by_rows, others = measure(open_report(options), options, workers=workers)
     assert [job.by_rows for job in jobs] == [True]
     assert (figures(by_rows), arrays(others)) == (figures(whole), arrays(sampled))

@@ -11,7 +11,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.report import ReportOptions
+from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.page import page
 from fewstep.lowering import targets
@@ -54,7 +54,8 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
     shown = inspect(InspectOptions(bundle)).bodies[BODY]
     assert shown.target == "fake" and (shown.graph.optimized or {})["QLinearConv"] == 1 and shown.graph.engine is None
     few = {"seeds": 2, "forced_seeds": 2, "teacher_seeds": 1, "batches": (1,), "rounds": 1, "turn_seconds": 0.01}
-    results, samples = measure(ReportOptions(bundle, teacher="ddim:4", **few))  # type: ignore[arg-type]
+    asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
+    results, samples = measure(open_report(asked), asked)
     (quality,) = results.qualities
     assert (quality.body, quality.target, quality.engine) == (BODY, "fake", "onnxruntime")
     assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]
