@@ -17,14 +17,12 @@ HEADROOM = 1.25  # of codes of 16 bits over the range that was seen: 2 dB of 80,
 class Encoding:
     """The code of one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
 
-    `widening` [groups]: how much coarser each scale is than it would be with a zero point of its own. `multipliers`
-    [channels]: the graph multiplies each channel by its number before it is written, if channels have scales of their
-    own.
+    `multipliers` [channels]: the graph multiplies each channel by its number before it is written, if channels have
+    scales of their own.
     """
 
     scales: NDArray[np.float64]
     zero_point: np.integer[Any]
-    widening: NDArray[np.float64]
     multipliers: NDArray[np.float64] | None = None
 
 
@@ -41,7 +39,7 @@ def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
         above = np.where(high > 0, high / (LEVELS - candidates), 0.0)
     needed = np.maximum(below, above)  # [256, groups]
     best = int(np.argmin(np.log(needed).sum(axis=1)))
-    return Encoding(needed[best], np.uint8(best), needed[best] / needed.min(axis=0))
+    return Encoding(needed[best], np.uint8(best))
 
 
 def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
@@ -54,7 +52,7 @@ def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM)
     """A uint16 code for the range of all groups, and beyond it by `headroom`: 16 bits do not need scales of groups."""
     low, high, levels = headroom * ranges.pooled.low, headroom * ranges.pooled.high, 2**16 - 1
     scale = (high - low) / levels
-    return Encoding(np.array([scale]), np.uint16(round(-low / scale)), np.ones(1))
+    return Encoding(np.array([scale]), np.uint16(round(-low / scale)))
 
 
 def symmetric_int16(code: Encoding) -> Encoding:
@@ -67,7 +65,7 @@ def symmetric_int16(code: Encoding) -> Encoding:
 def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
     """int8 around zero: [-amax, amax] to [-127, 127]."""
     amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
-    return Encoding(amax / 127, np.int8(0), np.ones(len(amax)))
+    return Encoding(amax / 127, np.int8(0))
 
 
 def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:

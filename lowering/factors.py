@@ -4,9 +4,8 @@
 
 The input then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. A factor is never
 below 1: nothing overflows in float16 that did not without it. The product becomes small instead: it loses float16's
-digits below factor / 16384 only. A group more than a thousand times finer than another takes a coarser scale, as a note
-says. The graph divides by a factor and multiplies by that factor, not by its reciprocal: rounding their last digits
-leaves no gain.
+digits below factor / 16384 only. A group more than a thousand times finer than another takes a coarser scale. The graph
+divides by a factor and multiplies by that factor, not by its reciprocal: rounding their last digits leaves no gain.
 
 Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
 convolutions for a kernel whose inputs differ in their number of axes. Leaving it takes two reorders of the picture.
@@ -71,29 +70,11 @@ def factored(
 
 def _split(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[float, NDArray[np.float32]]:
     """The finest scale, within what `dtype` can hold, and the factors [groups]."""
-    held = _clipped(scales, dtype)
+    numbers = np.finfo(dtype)
+    held = scales.clip(float(numbers.tiny), float(numbers.max))
     held = np.maximum(held, held.max() / GREATEST)
     finest = held.min()
     return float(finest), (held / finest).astype(np.float32)
-
-
-def _clipped(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
-    numbers = np.finfo(dtype)
-    return scales.clip(float(numbers.tiny), float(numbers.max))
-
-
-def coarsening(codes: Mapping[str, Encoding], dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """A note of what GREATEST costs, which names the tensor with the group that loses most; none where it costs
-    nothing. `factored` says what `codes` and `dtype` are."""
-    held = {x: _clipped(code.scales, dtype) for x, code in codes.items()}
-    lost = {x: float(scales.max() / GREATEST / scales.min()) for x, scales in held.items()}
-    worst = max(lost, key=lost.__getitem__)
-    if lost[worst] < 1.01:
-        return ()
-    return (
-        f"a group more than {GREATEST:.0f} times finer than another takes a coarser scale:"
-        f" {lost[worst]:.3g} times at most ({worst})",
-    )
 
 
 def _inner(op: WeightedOp, x: str) -> WeightedOp:

@@ -17,7 +17,7 @@ from fewstep.graph.weights import release_array
 from fewstep.lowering.centring import centre
 from fewstep.lowering.channels import encoded, even_scales, even_weight, evened
 from fewstep.lowering.encoding import Encoding, asymmetric_uint8, eight_of, scale_of, zero_point_of
-from fewstep.lowering.factors import coarsening, factored
+from fewstep.lowering.factors import factored
 from fewstep.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.lowering.gptq import corrected
 from fewstep.lowering.scheme import Replacement, Scheme, Target
@@ -70,10 +70,7 @@ def lower(
     graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
-    notes = target.notes + _by_channel(encodings) + _widening(encodings)
-    if target.scheme.constant_scales:
-        notes += coarsening(encodings, target.scheme.scale_dtype)
-    return LoweredBody(graph, target.check(prepared, graph, ops), groups, notes)
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.notes + _by_channel(encodings))
 
 
 def lower_graph(
@@ -321,15 +318,3 @@ def _quantized(
 def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
     count = sum(code.multipliers is not None for code in encodings.values())
     return (f"{count} of {len(encodings)} activations have a scale for each channel",) if count else ()
-
-
-def _widening(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
-    """A note of what one zero point for all groups costs; none below 1 %."""
-    worst = max(encodings, key=lambda name: float(encodings[name].widening.max()))
-    typical = float(np.median(np.concatenate([code.widening for code in encodings.values()])))
-    if encodings[worst].widening.max() < 1.01:
-        return ()
-    return (
-        f"one zero point for all groups makes scales {100 * (typical - 1):.1f} % coarser at the median,"
-        f" {100 * (float(encodings[worst].widening.max()) - 1):.0f} % at most ({worst})",
-    )

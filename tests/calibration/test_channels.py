@@ -73,7 +73,7 @@ def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> 
     values = run(prepared, feeds(prepared), list(encoded_tensors(ops, scheme)))
     for name in encoded_tensors(ops, scheme):
         multipliers = rng.uniform(1, 8, values[name].shape[axes[name]]).astype(np.float32).astype(np.float64)
-        codes[name] = Encoding(np.ones(1), np.uint8(0), np.ones(1), multipliers)
+        codes[name] = Encoding(np.ones(1), np.uint8(0), multipliers)
     return codes
 
 

@@ -73,7 +73,7 @@ def test_it_takes_half_the_step_and_loses_half_the_noise() -> None:
 def test_an_activation_around_zero_stays_where_it_is() -> None:
     prepared, weights = rounded(body())
     ops = selected_ops(prepared)
-    even = {op.x: Encoding(np.array([0.01]), np.int8(0), np.ones(1)) for op in ops}
+    even = {op.x: Encoding(np.array([0.01]), np.int8(0)) for op in ops}
     graph, same, codes = centre(prepared, ops, even, weights, HALF)
     assert graph.nodes == prepared.nodes and same == ops and codes == even
 
@@ -157,7 +157,7 @@ def test_a_shift_that_overflows_leaves_other_readers_centred() -> None:
         replace(prepared.nodes[2], inputs=("sum", "last")),
     )
     both, weights = rounded(prepared.with_nodes(nodes, {"small": np.full((512, 32), 1 / 128, np.float32)}))
-    code = Encoding(np.array([1000 / 255]), np.int8(-128), np.ones(1))
+    code = Encoding(np.array([1000 / 255]), np.int8(-128))
     graph, ops, codes = centre(both, selected_ops(both), {"a": code}, weights, HALF)
     assert {op.name: op.x for op in ops} == {"b": "a", "c": "a_centred"}
     assert {x: (each.zero_point, *(127 * each.scales)) for x, each in codes.items()} == {

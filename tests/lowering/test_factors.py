@@ -11,7 +11,7 @@ from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.lowering.encoding import Encoding, asymmetric_uint8, factor_of, product_of
-from fewstep.lowering.factors import GREATEST, coarsening, factored
+from fewstep.lowering.factors import GREATEST, factored
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.ranges.table import Range, Ranges, RangesTable
@@ -22,7 +22,7 @@ HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 
 def codes(prepared: Graph, scales: tuple[float, ...] = (0.1, 2.0, 0.5)) -> dict[str, Encoding]:
     """Of what the selected operations read."""
-    code = Encoding(np.array(scales), np.uint8(3), np.ones(len(scales)))
+    code = Encoding(np.array(scales), np.uint8(3))
     return {op.x: code for op in selected_ops(prepared)}
 
 
@@ -112,18 +112,6 @@ def test_factors_neither_overflow_nor_vanish(
     assert single["a1_scaled"].scales[0] == pytest.approx(finest)
     np.testing.assert_allclose(table, factors, rtol=1e-6)
     assert (table >= 1).all() and table.max() <= GREATEST * (1 + 1e-6)  # what is divided only becomes smaller
-
-
-def test_what_a_group_of_far_finer_values_loses_is_told() -> None:
-    """Of two tensors, the one that loses more, in the words of a note."""
-    fine = Encoding(np.array([1e-3, 1.0]), np.int8(0), np.ones(2))
-    worse, worst = (replace(fine, scales=np.array([1 / (GREATEST * times), 1.0])) for times in (2, 5))
-    assert coarsening({"a": fine}, FLOAT) == ()
-    (note,) = coarsening({"a": fine, "b": worst, "c": worse}, FLOAT)
-    assert "more than 1024 times finer" in note and "5 times at most (b)" in note
-    of_a = reaching(1.0, 1e5 / 2)
-    ranges = RangesTable("0" * 64, "ddim:2", (0.0,), "minmax", {"a": of_a})
-    assert f"{1e5 / 2 / GREATEST:.3g} times at most (a)" in lower(linear(), ranges, TENSORRT).notes[-1]
 
 
 def linear() -> Graph:

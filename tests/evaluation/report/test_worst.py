@@ -17,7 +17,7 @@ from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 
-ONE = Encoding(np.array([1.0, 2.0]), np.uint8(0), np.ones(2))  # 0 to 255, then 0 to 510
+ONE = Encoding(np.array([1.0, 2.0]), np.uint8(0))  # 0 to 255, then 0 to 510
 
 
 def test_the_share_is_that_of_the_energy_beyond_the_limits() -> None:

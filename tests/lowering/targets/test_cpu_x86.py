@@ -21,9 +21,7 @@ def one_group(prepared: Graph, group: int) -> Graph:
     ops, ranges = selected_ops(prepared), table(prepared, EDGES)
     weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis, "minmax") for op in ops}
     codes = {name: SCHEME.encode(ranges[name], True) for name in encoded_tensors(ops, SCHEME)}
-    single = {
-        name: type(code)(code.scales[[group]], code.zero_point, code.widening[[group]]) for name, code in codes.items()
-    }
+    single = {name: type(code)(code.scales[[group]], code.zero_point) for name, code in codes.items()}
     return emit(prepared, ops, single, weights, SCHEME)
 
 
