@@ -1,12 +1,8 @@
 """Measure a task: histograms of its activations, and the ranges that follow. Memory depends on the batch."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, trajectories_of
@@ -15,7 +11,6 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
 from fewstep.lowering.encoding import eight_of
 from fewstep.machine.threads import one_after_another, while_the_next_comes
-from fewstep.ranges.growth import LEAST, reaches, still_growing
 from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
 from fewstep.ranges.methods import narrow_ranges, tensor_ranges
 from fewstep.ranges.observe import Counts, batch_within, observed_tensors
@@ -40,51 +35,21 @@ def count_activations(
     Evaluations of a caller's own are counted by `Counts.empty`, `add` and `completed`.
     """
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.everything), 0
-    half = Half(len(task.seeds) // 2)
     if kept is not None:
         counts, done = kept.load(counts)
     if workers is None:
-        _count_here(task, counts, done, progress, kept, half)
+        _count_here(task, counts, done, progress, kept)
     else:
         for histograms in in_order(CountingJob.of(task), trajectories_of(task.after(done)), workers):
             counts.include(histograms)
             done += 1
-            half.see(counts, done)
             progress("trajectories", done, len(task.seeds))
             if kept is not None:
                 kept.save(counts, done, is_last=done == len(task.seeds))
-    half.warn(counts)
     return counts.completed()
 
 
-@dataclass
-class Half:
-    """The reach of activations in the first `number` trajectories, for a warning of activations that still grew.
-
-    A calibration that goes on behind them takes the reach a little later, and warns less.
-    """
-
-    number: int
-    reached: Mapping[tuple[str, int], NDArray[np.float32]] | None = None
-
-    def see(self, counts: Counts, done: int) -> None:
-        if self.reached is None and done >= self.number:
-            self.reached = reaches(counts.histograms)
-
-    def warn(self, counts: Counts) -> None:
-        if self.reached is None or counts.samples < LEAST:
-            return
-        grown = still_growing(self.reached, counts.histograms)
-        if grown:
-            LOG.warning(
-                "%d of %d activations still grew in the last half of the trajectories, %r most (channel %d, by %.0f %%"
-                " of its reach): samples to come may be clipped; follow more (--trajectories %d)",
-                *(len(grown), len(counts.tensors), grown[0].tensor, grown[0].channel, 100 * grown[0].share),
-                2 * counts.samples,
-            )
-
-
-def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept: Checkpoint | None, half: Half) -> None:
+def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept: Checkpoint | None) -> None:
     """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated, unless that is
     large."""
     watched = open_counted(task.prepared, counts, task.threads)
@@ -94,7 +59,6 @@ def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept:
         counts.add(evaluation, taken(watched))
         if evaluation.is_last:
             done += len(evaluation.seeds)
-            half.see(counts, done)
             if kept is not None:
                 kept.save(counts, done, is_last=done == len(task.seeds))
 
