@@ -20,7 +20,7 @@ SENDING = 3  # times that the bundle is sent for one item: workers may come and 
 
 
 class Workers(Protocol):
-    """The doers of items: processes of this machine, a cluster of Dask, or any executor."""
+    """The doers of items: processes of this machine, or a cluster of Dask."""
 
     @property
     def count(self) -> int:

@@ -19,8 +19,8 @@ from fewstep.graph.selection import selected_ops
 from fewstep.machine import cache
 from fewstep.ranges.moments import Moments, drawn_patches
 from fewstep.ranges.observe import open_watched
-from fewstep.workers.executor import ExecutorWorkers
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
+from tests.workers.executor import ExecutorWorkers
 
 
 @pytest.fixture

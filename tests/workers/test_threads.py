@@ -15,10 +15,10 @@ from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.plans.errors import UserError
 from fewstep.workers import opening
-from fewstep.workers.executor import ExecutorWorkers
 from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened, threads_of
 from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, write_bundle
+from tests.workers.executor import ExecutorWorkers
 
 WIDTH = 64
 

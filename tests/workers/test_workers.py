@@ -21,13 +21,13 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.plans.errors import UserError
 from fewstep.workers import in_order as in_order_module
 from fewstep.workers import job as jobs
-from fewstep.workers.executor import ExecutorWorkers
 from fewstep.workers.in_order import in_order
 from fewstep.workers.job import Done, Order, Refusal, do, order
 from fewstep.workers.kind import this_kind
 from fewstep.workers.processes import TRIES, Processes
 from fewstep.workers.sent_bundle import SentBundle
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
+from tests.workers.executor import ExecutorWorkers
 
 NOWHERE = SentBundle(Path("/nowhere"), "0" * 64)
 
