@@ -86,7 +86,7 @@ def test_references_are_named_and_each_has_its_own_row(made):
     assert own.against_teacher.reference == results.float_against_teacher.reference == "float32, dpmpp_2m:12"
     assert (results.features.name, results.features.size) == ("mine", 3) and results.features.bias > 0
     assert results.command.endswith(
-        "--features mine.onnx --data real.npy --teacher dpmpp_2m:12 --teacher-seeds 5 --resamples 20 --threads 1"
+        "--features mine.onnx --data real.npy --teacher-seeds 5 --resamples 20 --threads 1 --teacher dpmpp_2m:12"
     )
 
 

@@ -263,7 +263,7 @@ def test_names_are_escaped(made):
 
 def test_the_command_is_printed_back_without_a_path(made):
     bundle, measured, text = made
-    assert measured.command.startswith("fewstep report BUNDLE --seeds 6 --forced-seeds 3 --teacher dpmpp_2m:12")
+    assert measured.command.startswith("fewstep report BUNDLE --seeds 6 --forced-seeds 3 --teacher-seeds 4")
     assert measured.command in text and str(bundle.parent) not in text
 
 
