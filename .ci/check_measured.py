@@ -1,7 +1,8 @@
 """Which measured pages are older than the code that they judge: `python .ci/check_measured.py`. Needs git's history.
 
 A page has the age of its oldest figure in a table: a line that no later commit made again. Its script is the one that
-the table of docs/measured/README.md names, and what the script imports of JUDGED is the code that the page judges.
+the table of docs/measured/README.md names. What the script imports of JUDGED, by itself or by other modules, is the
+code that the page judges.
 """
 
 import re
@@ -28,32 +29,35 @@ def scripts() -> Iterator[tuple[str, Path]]:
 
 
 def rooms(script: Path, seen: set[Path]) -> set[str]:
-    """The rooms of JUDGED that a script imports, by itself or by modules of benchmarks."""
+    """The rooms of JUDGED that a script imports, by itself or by other modules."""
     seen.add(script)
-    text = script.read_text()
-    found = {room for room in JUDGED if re.search(rf"\bfewstep\.{room}\b", text)}
-    for name in re.findall(r"^from (benchmarks[\w.]*) import", text, re.M):
-        file = ROOT / f"{name.replace('.', '/')}.py"
-        if file.is_file() and file not in seen:
-            found |= rooms(file, seen)
-    return found
+    modules = re.findall(r"^ *from (?:fewstep\.)?([\w.]+) import", script.read_text(), re.M)
+    files = [ROOT / f"{name.replace('.', '/')}.py" for name in modules]
+    found = {name.partition(".")[0] for name in modules}.intersection(JUDGED)
+    return found.union(*(rooms(file, seen) for file in files if file.is_file() and file not in seen))
 
 
-def oldest(page: str) -> tuple[str, str]:
-    """The commit that made the oldest figure of a page, and its day."""
+def oldest(page: str) -> tuple[str, str] | None:
+    """The commit that made the oldest figure of a page, and its day; None of a page without figures."""
     blame = git("blame", "-w", "--line-porcelain", f"docs/measured/{page}")
     lines = re.findall(r"^([0-9a-f]{40}) .*?^committer-time (\d+)\n.*?^\t([^\n]*)$", blame, re.M | re.S)
     times = [(int(time), commit) for commit, time, line in lines if FIGURE.fullmatch(line)]
+    if not times:
+        return None
     commit = min(times)[1]
     return commit, git("show", "-s", "--format=%cs", commit).strip()
 
 
 def main() -> None:
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise SystemExit("the age of figures is in history that this clone lacks: git fetch --unshallow")
     judged: dict[str, set[str]] = {}
     for page, script in scripts():
         judged.setdefault(page, set()).update(rooms(script, set()))
     for page, names in judged.items():
-        commit, day = oldest(page)
+        if (made := oldest(page)) is None:
+            continue
+        commit, day = made
         paths = [f"{name}/*.py" for name in names or JUDGED]
         later = int(git("rev-list", "--count", f"{commit}..HEAD", "--", *paths))
         if later:
