@@ -25,8 +25,8 @@ class Child:
 
     if_ended = ""  # what follows if a user ends it, behind the line that names it
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, patience: float = PATIENCE, name: str = "worker") -> None:
+        self._patience, self._name = patience, name
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
         # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
@@ -54,8 +54,8 @@ class Child:
         ready.register(stream, select.POLLIN)
         while not ready.poll(1000 * patience):
             LOG.warning(
-                "worker %d is at one item for %.0f seconds; if it hangs, end it (kill -9 %d)%s",
-                *(self._process.pid, patience, self._process.pid, self.if_ended),
+                "%s, process %d, is at one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
+                *(self._name, self._process.pid, patience, self._process.pid, self.if_ended),
             )
             patience *= 2
 

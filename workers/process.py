@@ -15,7 +15,11 @@ LENGTH = 8  # bytes of a message's length
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    content = pickle.dumps(message, protocol=5)
+    write(stream, pickle.dumps(message, protocol=5))
+
+
+def write(stream: IO[bytes], content: bytes) -> None:
+    """Send a message that is pickled already."""
     stream.write(len(content).to_bytes(LENGTH, "little") + content)
     stream.flush()
 
@@ -48,10 +52,10 @@ def main() -> None:
             return
         try:
             function, arguments = pickle.loads(call)
-            answer = (True, function(*arguments))
-        except Exception as error:
-            answer = (False, travelling(error))
-        send(answers, answer)
+            answer = pickle.dumps((True, function(*arguments)), protocol=5)
+        except Exception as error:  # of the call, or of a result that cannot be pickled
+            answer = pickle.dumps((False, travelling(error)), protocol=5)
+        write(answers, answer)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,12 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
                 refused[rival.backend] = rival
                 continue
             if best is not None:
-                met = duel(best.process.milliseconds, rival.process.milliseconds)
+                try:
+                    met = duel(best.process.milliseconds, rival.process.milliseconds)
+                except UserError as error:
+                    failed, best = (best, rival) if best.process.has_failed else (rival, best)
+                    refused[failed.timed.backend] = _refused(failed.timed, error, failed.process, may_pass=True)
+                    continue
                 best, rival = best.taking(met.first), rival.taking(met.second)
                 if met.ratio < 1:
                     best, rival = rival, best

@@ -28,13 +28,14 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
     opener: a function of a module, with its arguments (`functools.partial`), that returns calls by name. It is called
         in that process; `load` is the seconds that it takes.
 
-    UserError where the contender cannot be opened or a call of it fails, ContenderDied where its process does.
+    UserError where the contender cannot be opened or a call of it fails, ContenderDied where its process does;
+    `has_failed` says which of two it was.
     """
 
     def __init__(self, name: str, opener: Opener) -> None:
-        self.name, self._is_open = name, True
+        self.name, self._is_open, self.has_failed = name, True, False
         try:
-            self._child = Child()
+            self._child = Child(name=name)
         except OSError as error:
             fix = "check the room for temporary files and the limit of processes"
             raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
@@ -75,10 +76,11 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         try:
             is_done, answer = self._child.ask(function, *arguments)
         except (EOFError, OSError):
-            self._is_open = False
+            self._is_open, self.has_failed = False, True
             raise ContenderDied(f"the process of {self.name} {self._child.end()}", "run it alone to see more") from None
         if is_done:
             return answer
+        self.has_failed = True
         if isinstance(answer, UserError):
             raise answer
         if isinstance(answer, MemoryError):

@@ -66,6 +66,8 @@ class Square:
                 os.kill(os.getpid(), signal.SIGKILL)
             if item == "sleep":
                 time.sleep(0.5)
+            if item == "lock":
+                return threading.Lock()  # which no pickle holds
             if item == "raise":
                 raise TwoArguments("of two", "arguments")
             os.write(1, b"what libraries print is no answer")
@@ -164,6 +166,8 @@ def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Pa
     with Processes(1) as workers:
         with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
             workers.submit(told, lambda: None).result(timeout=60)
+        with pytest.raises((TypeError, pickle.PicklingError), match="lock"):
+            workers.submit(told, "lock").result(timeout=60)
         with pytest.raises(RuntimeError, match="TwoArguments: of two"):  # whose class takes others: its text travels
             workers.submit(told, "raise").result(timeout=60)
         answer = workers.submit(told, 3).result(timeout=60)
@@ -200,7 +204,7 @@ def test_more_workers_than_the_machine_has_threads_are_fewer(
 def test_a_worker_that_hangs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Processes(1, patience=0.2) as workers:
         ((_, _, pid),) = in_order(Square(str(tmp_path)), ("sleep",), workers)
-    assert f"worker {pid} is at one item for 0 seconds; if it hangs, end it" in caplog.text
+    assert f"worker, process {pid}, is at one call for 0 seconds: it is slow, or hangs" in caplog.text
 
 
 def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:

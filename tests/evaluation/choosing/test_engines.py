@@ -66,8 +66,10 @@ class Engine:
 class InThisProcess(AbstractContextManager["InThisProcess"]):
     """A contender whose engine a test has put here."""
 
+    has_failed = False
+
     def __init__(self, name: str, opener: Opener) -> None:
-        self.calls = opener()
+        self.name, self.calls = name, opener()
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -286,6 +288,26 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
         best = timed_of(tiny_bundle)[0]
         assert backend_of(best, 1) == chosen and best.milliseconds == min(found)
         assert engine_name(best.backend, best.threads, best.spinning) == said
+
+
+@pytest.mark.parametrize("dies", ["onnxruntime", "fast"])
+def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    met = measured.duel
+
+    def dying(*calls: Any) -> Duel:
+        failed = next((call.__self__ for call in calls if call.__self__.name.startswith(dies)), None)
+        if failed is None or len({call.__self__.name[:4] for call in calls}) == 1:
+            return met(*calls)
+        failed.has_failed = True
+        raise ContenderDied(f"the process of {dies} was killed", "run it alone")
+
+    monkeypatch.setattr(measured, "duel", dying)
+    timed = timed_of(tiny_bundle)
+    assert timed[0].backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
+    (refused,) = [each for each in timed if "was killed" in each.reason]
+    assert refused.backend == dies and refused.may_pass and kept_files() == 0
 
 
 def test_what_is_slower_is_closed_before_the_next_is_loaded(
