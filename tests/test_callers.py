@@ -38,10 +38,16 @@ def used(tree: ast.Module, known: Modules) -> Iterator[str]:
     if not modules:
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
-            owner = ast.unparse(node.value)
-            if owner in modules:
-                yield f"{imported[owner]}.{node.attr}"
+        if isinstance(node, ast.Attribute) and (owner := dotted(node.value)) in modules:
+            yield f"{imported[owner]}.{node.attr}"
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b` of names alone, and nothing of other expressions."""
+    if isinstance(node, ast.Attribute):
+        owner = dotted(node.value)
+        return owner and f"{owner}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def uncalled(known: Modules) -> set[str]:

@@ -72,6 +72,7 @@ def test_workers_and_a_cluster_are_one_too_many() -> None:
         ReportOptions(Path("bundle"), workers=2, dask="tcp://here:8786")
 
 
+@pytest.mark.slow
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,13 @@ FETCH = """
 import json, sys
 from fewstep.export.sources.hub import fetch
 from fewstep.plans.errors import UserError
-try:
-    found = fetch(sys.argv[1])
-    files = sorted(path.relative_to(found.folder).as_posix() for path in found.folder.rglob("*") if path.is_file())
-    print(json.dumps([found.label, files]))
-except UserError as error:
-    print(json.dumps(str(error)))
+for text in sys.argv[1:]:
+    try:
+        found = fetch(text)
+        files = sorted(path.relative_to(found.folder).as_posix() for path in found.folder.rglob("*") if path.is_file())
+        print(json.dumps([found.label, files]))
+    except UserError as error:
+        print(json.dumps(str(error)))
 """
 
 
@@ -77,12 +78,17 @@ def hub(pipeline: Path) -> Iterator[tuple[str, list[str]]]:
         yield server
 
 
-def fetched(text: str, address: str, cache: Path, **environment: str) -> object:
-    """The label and files of a model, or what is said of it: in another process, since the library reads its settings
-    once."""
+def each_fetched(texts: Sequence[str], address: str, cache: Path, **environment: str) -> list[object]:
+    """The label and files of each model, or what is said of it: in another process, since the library reads its
+    settings once."""
     settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), **environment}
-    done = subprocess.run([sys.executable, "-c", FETCH, text], env=settings, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    command = [sys.executable, "-c", FETCH, *texts]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def fetched(text: str, address: str, cache: Path, **environment: str) -> object:
+    return each_fetched([text], address, cache, **environment)[0]
 
 
 def cached(text: str, patterns: list[str], address: str, cache: Path) -> None:
@@ -94,7 +100,8 @@ def cached(text: str, patterns: list[str], address: str, cache: Path) -> None:
 
 def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     address, requests = hub
-    label, files = fetched("org/model", address, tmp_path / "cache")  # type: ignore[misc]
+    first, again = each_fetched(["org/model", f"org/model@{COMMIT}"], address, tmp_path / "cache")
+    label, files = first  # type: ignore[misc]
     assert label == f"org/model@{COMMIT}"
     assert files == [
         "README.md",
@@ -108,9 +115,7 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
-    assert sorted(requests) == files
-    again = fetched(f"org/model@{COMMIT}", address, tmp_path / "cache")
-    assert again == [label, files] and len(requests) == len(files)
+    assert sorted(requests) == files and again == [label, files]
     offline = fetched("org/model", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
     assert offline == [label, files]
 
@@ -203,12 +208,11 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert str(fetched("org/other", hub[0], cache)).startswith(
+    other, revision = each_fetched(["org/other", "org/model@v9"], hub[0], cache)
+    assert str(other).startswith(
         "there is no folder org/other, and the hub has no model of that name, or a private one; check the name"
     )
-    assert str(fetched("org/model@v9", hub[0], cache)) == (
-        "org/model has no revision 'v9'; check the text after @, or leave it out"
-    )
+    assert revision == "org/model has no revision 'v9'; check the text after @, or leave it out"
     offline = str(fetched("org/model", hub[0], cache, HF_HUB_OFFLINE="1"))
     assert "is not in the cache" in offline and "unset HF_HUB_OFFLINE" in offline and "\n" not in offline
     down = str(fetched("org/model", "http://127.0.0.1:9", cache))
