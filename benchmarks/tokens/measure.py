@@ -102,12 +102,8 @@ class Judge:
     def _of_pictures(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([self._extract(pictures[start : start + 500]) for start in range(0, len(pictures), 500)])
 
-    def features(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Of decoded tokens."""
-        return self._of_pictures(self._decode(ids))
-
     def __call__(self, ids: NDArray[np.int64]) -> float:
-        return distance.frechet(distance.fit(self.features(ids)), self.reference)
+        return distance.frechet(distance.fit(self._of_pictures(self._decode(ids))), self.reference)
 
     @property
     def floors(self) -> tuple[float, float]:
