@@ -13,7 +13,7 @@ def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
     scripts = dict(CHECK["scripts"]())
     assert {"zoo.md", "policy.md", "fitting.md"} < scripts.keys() and all(map(Path.is_file, scripts.values()))
     assert {"calibration", "lowering"} < CHECK["rooms"](ROOT / "evaluation/report/write.py", set())  # by others
-    assert CHECK["rooms"](ROOT / "benchmarks/ablation.py", set()) == {"calibration", "lowering", "ranges"}
+    assert CHECK["rooms"](ROOT / "benchmarks/choices/measure.py", set()) == {"calibration", "lowering", "ranges"}
     assert CHECK["FIGURE"].fullmatch("| `dit_flow` | 46.6 |") and not CHECK["FIGURE"].fullmatch("| model | dB |")
 
 

@@ -1,4 +1,4 @@
-"""The rows of the ablation: each takes one calibration and gives an int8 body with one choice changed."""
+"""Choices of calibration: each takes one calibration and gives an int8 body with one choice changed."""
 
 from collections.abc import Callable
 from dataclasses import replace

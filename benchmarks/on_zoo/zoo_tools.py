@@ -24,13 +24,12 @@ from msgspec.structs import replace
 from benchmarks import options
 from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows
-from benchmarks.on_zoo.zoo_choices import CALIBRATION, HELD_OUT, plan_of
 from benchmarks.quantization.compare import compare, environments
 from benchmarks.quantization.contenders import TARGET_OF, contenders
 from benchmarks.quantization.material import OwnConditions
 from benchmarks.quantization.outcome import Outcome
 from benchmarks.zoo.bundles import CODE, exported
-from benchmarks.zoo.members import MEMBERS, SHIPPED, Member
+from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import ProgressDisplay
@@ -66,7 +65,7 @@ def calibrated(
     own: OwnConditions | None = None,
 ) -> Path:
     """The member's bundle, calibrated along its plan for these targets; kept if it is there."""
-    plan = plan_of(member, steps, None)
+    plan = member.along(steps)
     bundle = exported(member, work / "bundles", plan, member.guidance)
     if not {body_name("int8", target) for target in targets} <= open_bundle(bundle).manifest.bodies.keys():
         settings = CalibrateOptions(bundle, plan, tuple(targets), guidance=member.guidance)

@@ -3,6 +3,7 @@ asked for.
 """
 
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent
+CALIBRATION, HELD_OUT = 0, 1  # seeds of a member's own conditions
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Member:
     def weights(self) -> Path:
         """The file of its trained weights."""
         return FOLDER / f"{self.name}.safetensors"
+
+    def along(self, steps: int, grid: str | None = None) -> str:
+        """Its plan with so many steps, on this grid if it names none."""
+        plan = re.sub(r":\d+", f":{steps}", self.plan, count=1)
+        return plan if grid is None or "@" in plan else f"{plan}@{grid}"
 
     def recipe(self) -> ModuleType:
         """Its file as a module: SPEC, RECIPE, DATA, network, make. Torch comes with it."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation
+from benchmarks.choices import measure
 from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows, zoo_tools
 from benchmarks.quantization import compare
@@ -22,8 +22,7 @@ def test_only_what_stands_between_the_comments_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("page", "script"),
     [
-        (ablation.PAGE, ablation.SCRIPT),
-        (zoo_rows.PAGE, ablation.SCRIPT),
+        *((page, measure.SCRIPT) for page in measure.PAGES.values()),
         (zoo_rows.PAGE, zoo_tools.SCRIPT),
         (compare.PAGE, compare.SCRIPT),
     ],

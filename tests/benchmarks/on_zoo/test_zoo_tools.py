@@ -25,6 +25,9 @@ class Small:
     def __init__(self, folder: Path, own: bool) -> None:
         self.folder, self.own = folder, own
 
+    def along(self, steps: int) -> str:
+        return f"ddim:{steps}"
+
     def exported(self, *settings: object) -> Path:
         folder = self.folder / sha256(repr(settings).encode()).hexdigest()[:12]
         return folder if folder.exists() else write_bundle(folder, denoiser())

@@ -1,0 +1,209 @@
+"""What each choice of calibration wins or costs: every one of them changed alone, on trained denoisers.
+
+    python -m benchmarks.choices.measure [--model NAME ...] [--only ROW ...] [--steps 8 ...] [--calibrations 1]
+
+Each row is PSNR against float32 along the same plan, on held-out seeds, as its body is deployed. Denoisers are exported
+into the work folder. Each result is a file there, and one that is there is not measured again, unless the code of
+calibration has changed: an interrupted run goes on where it was. The table of all members of the zoo goes into
+docs/measured/zoo.md, that of `fashion_mnist` alone into choices.md; others are printed. The rows are in `rows.py`. Some
+take minutes for a denoiser: `--only` leaves others out, in the table too.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks import markdown, options
+from benchmarks.choices.rows import BASE, ROWS
+from benchmarks.choices.seen import Body, Seen
+from benchmarks.zoo.bundles import exported
+from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.task import Task
+from fewstep.cli.progress import ProgressDisplay
+from fewstep.graph.graph import GROUP
+from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import group_of
+from fewstep.rollouts.conditions_file import ConditionRecords
+from fewstep.rollouts.held_out import held_out_conditions
+from fewstep.rollouts.metrics import psnr
+from fewstep.rollouts.trajectories import FIRST_SEED, roll_out
+from fewstep.runtime.backends import LoadedGraph, openvino
+from fewstep.runtime.execute import finish
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.workers import code_digest
+
+DOCS = Path(__file__).parents[2] / "docs/measured"
+PAGES = {tuple(each.name for each in MEMBERS): DOCS / "zoo.md", ("fashion_mnist",): DOCS / "choices.md"}
+SCRIPT = "benchmarks/choices/measure.py"
+STEPS = (8, 4)
+APART = 1000  # from the first seed of one calibration to that of the next
+BATCH = 16
+SURE = 2.0  # standard errors of the difference: what is further away is a win or a loss
+
+Array = NDArray[np.float64]
+Result = Mapping[str, Any]  # `psnr` of each seed and calibration in dB, and `image`
+Results = dict[str, Result]  # by row
+
+
+def samples(
+    task: Task, seeds: range, networks: Sequence[LoadedGraph] | None = None, given: ConditionRecords | None = None
+) -> Array:
+    """Held-out seeds along the task's plan [len(seeds), *x_shape]; `networks` in float32's place. Conditions are
+    drawn, or `given` as a file would have them."""
+    conditions = held_out_conditions(task.sampler.bundle.manifest.conditions, seeds, given)
+    parts = []
+    for start in range(0, len(seeds), BATCH):
+        rows = {name: value[start : start + BATCH] for name, value in conditions.items()}
+        *_, last = roll_out(task.sampler, task.plan, seeds[start : start + BATCH], SILENT, BATCH, rows, networks)
+        parts.append(finish(task.plan, [last.state]))
+    return np.concatenate(parts).astype(np.float64)
+
+
+def judge(task: Task, body: Body, seeds: range, reference: Array, given: ConditionRecords | None = None) -> Result:
+    """PSNR of each seed, in dB, and the share of the errors' energy that is one image, the same for all seeds."""
+    network = body.open(body.graph)
+    networks = [in_group(network, group_of(step.lam, body.edges)) for step in task.plan.steps]
+    drawn = samples(task, seeds, networks, given)
+    errors = drawn - reference
+    energy = float(np.square(errors).mean())
+    return {
+        "image": float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0,
+        "psnr": [round(float(each), 3) for each in psnr(drawn, reference)],
+    }
+
+
+def in_group(network: LoadedGraph, group: int) -> LoadedGraph:
+    """A lowered body at one of its range groups; one without groups takes no notice."""
+    number = np.array([group], np.int64)
+    return lambda feeds: network({**feeds, GROUP: number})
+
+
+def chosen(only: Sequence[str]) -> tuple[str, ...]:
+    """Names of the rows to measure. UserError if there are none of that name, or an engine that one of them needs is
+    not installed."""
+    if unknown := [part for part in only if not any(part in name for name in ROWS)]:
+        raise UserError(f"--only {unknown[0]}: no row has it in its name", f"choose from {'; '.join(ROWS)}")
+    names = tuple(name for name in ROWS if name == BASE or not only or any(part in name for part in only))
+    if any("openvino" in name for name in names):
+        openvino.module()
+    return names
+
+
+def code() -> str:
+    """A digest of the code that results follow from: a row of the same name may mean something else after a change."""
+    choices = sorted(Path(__file__).parent.rglob("*.py"))
+    return sha256(b"".join((code_digest.code(), *(path.read_bytes() for path in choices)))).hexdigest()
+
+
+def measured(
+    member: Member, names: Sequence[str], plan: str, arguments: argparse.Namespace, progress: Progress
+) -> Results:
+    """The rows of one denoiser along a plan."""
+    seeds, count = options.seeds_of(arguments), arguments.trajectories
+    settings = CalibrateOptions(exported(member, arguments.work), plan, (CPU_X86.name,), count, member.guidance)
+    followed, given = member.rows(count, CALIBRATION), None
+    if followed is not None:
+        conditions = arguments.work / f"{member.name}.npz"
+        np.savez(conditions, **followed)  # type: ignore[arg-type]
+        settings, given = replace(settings, conditions=conditions), member.rows(len(seeds), HELD_OUT + seeds.start)
+    task = open_task(settings)
+    content = task.sampler.bundle.manifest.files[task.sampler.body.graph.file]
+    facts = (content, task.plan.name, task.plan.guidance, count, seeds, code(), onnxruntime.__version__)
+    folder = arguments.work / sha256(repr(facts).encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    reference: Array | None = None
+    for calibration in range(arguments.calibrations):
+        seed = FIRST_SEED + APART * calibration
+        seen = Seen(open_task(replace(settings, seed=seed)), progress)
+        for done, name in enumerate(names, 1):
+            path = folder / f"{sha256(name.encode()).hexdigest()[:12]}-{seed}.json"
+            if not path.exists():
+                if reference is None:
+                    reference = samples(task, seeds, None, given)
+                partial_path = path.with_suffix(".partial")
+                partial_path.write_text(json.dumps(judge(task, ROWS[name](seen), seeds, reference, given)))
+                partial_path.replace(path)
+            results[name].append(json.loads(path.read_text()))
+            progress(f"{member.name}, calibration {calibration + 1} of {arguments.calibrations}", done, len(names))
+    return {name: joined(each) for name, each in results.items()}
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """All calibrations of a row."""
+    return {
+        "psnr": [each for result in results for each in result["psnr"]],
+        "image": float(np.mean([result["image"] for result in results])),
+    }
+
+
+def table(results: Mapping[str, Results]) -> str:
+    """Markdown: a line a choice, a column a denoiser. The first line has its own figures; the others the difference to
+    it, in bold where it is sure."""
+    default = [BASE, *(_figures(rows[BASE]) for rows in results.values())]
+    others = [name for name in next(iter(results.values())) if name != BASE]
+    lines = [[name, *(_difference(rows[name], rows[BASE]) for rows in results.values())] for name in others]
+    return markdown.table(["choice", *results], [default, *lines])
+
+
+def _figures(result: Result) -> str:
+    mean, tail = np.mean(result["psnr"]), np.quantile(result["psnr"], 0.05)
+    return f"{mean:.1f} / {tail:.1f} ({100 * result['image']:.0f} %)"
+
+
+def _difference(result: Result, base: Result) -> str:
+    """The difference of the means over the same seeds, then of the 5th percentiles."""
+    gains = np.array(result["psnr"]) - np.array(base["psnr"])
+    tail = float(np.quantile(result["psnr"], 0.05) - np.quantile(base["psnr"], 0.05))
+    error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.inf
+    text = f"{gains.mean():+.1f}"
+    return f"{f'**{text}**' if abs(gains.mean()) > SURE * error else text} / {tail:+.1f}"
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = options.parser_of(__doc__)
+    denoisers = (*MEMBERS, *SHIPPED)
+    options.add_denoisers(parser, [each.name for each in denoisers])
+    parser.add_argument("--grid", help="of plans that name none; default: that of the exported bundle")
+    options.add_seeds(parser, 64)
+    parser.add_argument("--calibrations", type=options.positive, default=1, help="how often each row is calibrated")
+    parser.add_argument("--trajectories", type=options.positive, default=CalibrateOptions.trajectories)
+    options.add_work(parser, "choices")
+    options.add_only(parser, "rows")
+    arguments = parser.parse_args(given)
+    members = [each for each in denoisers if each.name in arguments.model] if arguments.model else MEMBERS
+    tables = []
+    with options.refusing(parser), ProgressDisplay() as progress:
+        names, _ = chosen(arguments.only), options.seeds_of(arguments)
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        for steps in arguments.steps or STEPS:
+            results = {
+                each.name: measured(each, names, each.along(steps, arguments.grid), arguments, progress)
+                for each in members
+            }
+            tables.append(
+                f"`{steps} steps{f' on the grid {arguments.grid}' if arguments.grid else ''}`:"
+                f" {arguments.trajectories} trajectories, {arguments.calibrations} calibrations,"
+                f" {arguments.seeds} held-out seeds from {arguments.first_seed}.\n\n{table(results)}"
+            )
+        page = PAGES.get(tuple(each.name for each in members))
+        if page is not None:
+            page.write_text(markdown.with_part(page.read_text(), SCRIPT, "\n\n".join(tables)))
+    print("\n\n".join(tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
