@@ -1,16 +1,31 @@
 """ONNX models of other opsets, brought to the one that fewstep works with."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 from onnx import inliner, version_converter
 
-from fewstep.graph.io import OPSET
+from fewstep.graph.io import OPSET, WRITE_AGAIN
 from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 DEFAULT_DOMAIN = "ai.onnx"
+
+
+@contextmanager
+def foreign(name: str) -> Iterator[None]:
+    """What is said of a bundle's graphs, about a file that is in none."""
+    try:
+        yield
+    except UserError as error:
+        if error.fix != WRITE_AGAIN:
+            raise
+        raise UserError(error.what, f"write {name} again, with its weights beside it") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
+        raise UserError(f"{name} is damaged ({type(error).__name__}: {error})", "write it again") from error
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -1,7 +1,6 @@
 """A denoiser that is an ONNX file already: `MODEL.onnx` with a spec in JSON. Works without torch."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import is_half, to_float32
 from fewstep.graph.selection import is_quantized
 from fewstep.graph.session import FOLDER, explained
-from fewstep.graph.upgrade import to_opset
+from fewstep.graph.upgrade import foreign, to_opset
 from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32
@@ -34,7 +33,7 @@ def load_onnx_file(path: Path, spec: Path | None) -> "OnnxSource":
         raise UserError(f"there is no file {path}", "check the path")
     if spec is None:
         raise UserError(f"{path.name} does not say what it predicts, nor its schedule", "describe it: --spec SPEC.json")
-    with _foreign(path.name):
+    with foreign(path.name):
         return OnnxSource(path, read_spec(spec), path.name, io.sha256(path))
 
 
@@ -164,7 +163,7 @@ def _as(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def _read(path: Path) -> Graph:
     """The graph of a file that fewstep did not write: it may have another opset, functions, and external weights."""
-    with _foreign(path.name):
+    with foreign(path.name):
         model = io.parse(path)
         _refuse_quantized(model, path.name)
         return io.from_model(to_opset(model, path.name), path, path.parent)
@@ -178,19 +177,6 @@ def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
                 f"{name} is quantized already: node {node.name or ', '.join(node.output)!r} is a {node.op_type}",
                 "export the float ONNX that it was made from; `fewstep calibrate` quantizes that",
             )
-
-
-@contextmanager
-def _foreign(name: str) -> Iterator[None]:
-    """What is said of a bundle's graphs, about a file that is in none."""
-    try:
-        yield
-    except UserError as error:
-        if error.fix != io.WRITE_AGAIN:
-            raise
-        raise UserError(error.what, f"write {name} again, with its weights beside it") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
-        raise UserError(f"{name} is damaged ({type(error).__name__}: {error})", "write it again") from error
 
 
 def _fixed_batch(graph: Graph, spec: Spec) -> int | None:

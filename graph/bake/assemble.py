@@ -71,11 +71,11 @@ def assemble(
     output = BakedPort(SAMPLE, SAMPLE, sample, x_dtype(manifest))
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
-    _check_names((*ports, output, *(bank.returned for bank in banks)))
+    check_names((*ports, output, *(bank.returned for bank in banks)))
     tensors = {port.name: port.name for port in ports}
     is_hidden = batch_size is not None and not unroll
     if is_hidden:
-        tensors = _hide(outer, [_value(port) for port in ports])
+        tensors = _hide(outer, [value_of(port) for port in ports])
         draws = replace(draws, noise=tensors.get(NOISE, ""), rest=tensors.get(DRAWS, ""))
     if held is not None:
         held = replace(held, value=tensors[HELD], mask=tensors[MASK])
@@ -131,7 +131,7 @@ def assemble(
     inputs = tuple(_with_batch(port, batch_size) for port in ports)
     output = _with_batch(output, batch_size)
     extents = {name: extent for network in parts.networks for name, extent in network.graph.extents.items()}
-    graph = outer.graph([*map(_value, inputs)], [*map(_value, (output, *carried))], extents)
+    graph = outer.graph([*map(value_of, inputs)], [*map(value_of, (output, *carried))], extents)
     return BakedRun(graph, inputs, output, draws.later, carried)
 
 
@@ -168,7 +168,7 @@ def _ports(
     return tuple(ports)
 
 
-def _check_names(ports: Sequence[BakedPort]) -> None:
+def check_names(ports: Sequence[BakedPort]) -> None:
     """Each name may stand once in a file. UserError names what shares one."""
     by_name: dict[str, BakedPort] = {}
     for port in ports:
@@ -226,5 +226,5 @@ def _with_batch(port: BakedPort, batch: int | None) -> BakedPort:
     return msgspec.structs.replace(port, shape=shape)
 
 
-def _value(port: BakedPort) -> Value:
+def value_of(port: BakedPort) -> Value:
     return Value(port.name, np.dtype(port.dtype), port.shape)

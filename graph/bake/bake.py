@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
+from fewstep.graph.bake.autoregression import ROUNDS, autoregression, read_backbone
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
@@ -66,6 +67,8 @@ class BakeOptions(Options):
     latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
     unroll: Write every step out, for inference engines that have no Loop.
     one_file: Keep all weights in the file, up to 2 GB. A float network then takes some 70 % more memory.
+    backbone: An .onnx file that makes conditions of each sample from the sample before. The file then runs backbone and
+        plan once for each round of noise.
     """
 
     bundle: Path
@@ -82,6 +85,7 @@ class BakeOptions(Options):
     latents: bool = False
     unroll: bool = False
     one_file: bool = False
+    backbone: Path | None = None
 
 
 def bake(
@@ -94,6 +98,8 @@ def bake(
     beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape if isinstance(plan, TokenPlan) else bundle.manifest.x_shape
     sizes = {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes)}
+    if options.backbone is not None:  # its own free sizes are 1
+        sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)} | sizes | {ROUNDS: 2}
     baked, files = _write(run.graph, options, baked, sizes, progress)
     return baked, (*files, *beside)
 
@@ -105,6 +111,8 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
     run = assemble(
         bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
     )
+    if options.backbone is not None:
+        run = autoregression(run, read_backbone(options.backbone))
     return run, described(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
 
 

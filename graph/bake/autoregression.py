@@ -1,0 +1,153 @@
+"""Autoregression with a diffusion head in one file: each round runs a backbone, then the head's whole plan, in a Loop.
+
+The backbone is any graph that makes conditions of the head (MAR: Li et al. 2024, arXiv 2406.11838; VibeVoice: Peng et
+al. 2025, arXiv 2508.19205). It may take the sample of the round before as `x`, zeros or the file's input at first, and
+the number of the round as `number`. What it takes as carried_NAME and returns as next_NAME goes from round to round.
+All else that it takes is an input of the file, the same in each round.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fewstep.graph import io
+from fewstep.graph.bake.assemble import PICTURE, SAMPLE, BakedRun, check_names, value_of
+from fewstep.graph.bake.carried import PORT
+from fewstep.graph.bake.draws import DRAWS, NOISE
+from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Graph, Node, Value, X
+from fewstep.graph.upgrade import foreign, to_opset
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+
+ROUNDS, NUMBER = "rounds", "number"
+Shape = tuple[int | str, ...]
+
+
+def read_backbone(path: Path) -> Graph:
+    """The graph of an .onnx file, in fewstep's opset."""
+    with foreign(path.name):
+        return io.from_model(to_opset(io.parse(path), path.name), path)
+
+
+def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
+    """A run of a head in rounds behind a backbone. `noise` becomes [rounds, B, ...], `draws` [D, rounds, B, ...], and
+    the sample [rounds, B, ...]. UserError where the two do not fit."""
+    _check(run, backbone)
+    conditions = {value.name for value in backbone.outputs}
+    read = [_port(value, run.output.shape) for value in backbone.inputs if value.name != NUMBER]
+    state = [port for port in read if port.meaning in (PORT, X)]
+    kept = [_in_rounds(port) for port in run.inputs if port.name not in conditions]
+    sample, left = _in_rounds(run.output), [_returned(port) for port in state if port.name != X]
+    check_names((*kept, *read, sample, *left))
+    outer = Builder("rounds", optional={value.name: value for value in run.graph.optional})
+    body = _round(outer, run, backbone, [value_of(port) for port in state])
+    shape = outer.node("Shape", (NOISE,), "shape", start=0, end=1)
+    count = outer.node("Squeeze", (shape,), "count")
+    true = outer.constant(np.array(True), "goes_on")
+    behind = (f"{outer.prefix}/{X}" if port.name == X else _next(port.name) for port in state)
+    names = tuple(port.name for port in state)
+    outer.nodes.append(Node("Loop", (count, true, *names), (*behind, sample.name), {"body": body}, "rounds"))
+    inputs, outputs = (*kept, *read), (sample, *left)
+    graph = outer.graph([*map(value_of, inputs)], [*map(value_of, outputs)], run.graph.extents)
+    return BakedRun(graph, inputs, sample, run.draws, tuple(left))
+
+
+def _round(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
+    """The body of the Loop: the backbone, then the run at this round's noise. It returns the state and the sample."""
+    inner = Builder("round")
+    number, goes_on = (f"{inner.prefix}/{name}" for name in (NUMBER, "goes_on"))
+    fed = {value.name: value.name for value in backbone.inputs} | {NUMBER: number}
+    fed |= {value.name: f"{inner.prefix}/{value.name}" for value in state}
+    names = inner.place(backbone, fed, "backbone")
+    for port in run.inputs:
+        if port.name in (NOISE, DRAWS):
+            names[port.name] = inner.node("Gather", (port.name, number), port.name, axis=_axis(port))
+    sample = names[run.output.name] = f"{inner.prefix}/{run.output.name}"
+    head = renamed(run.graph, names)
+    inner.nodes += head.nodes
+    inner.constants |= head.constants
+    inner.described |= {value.name: value for value in head.described}
+    outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
+    inner.optional = {}
+    sources = [sample if value.name == X else names[_next(value.name)] for value in state]
+    nexts = [inner.node("Identity", (source,), f"{v.name}_next") for source, v in zip(sources, state, strict=True)]
+    still, stacked = (inner.node("Identity", (each,), to) for each, to in ((goes_on, "still"), (sample, "stacked")))
+    whole, flag = np.dtype(np.int64), np.dtype(bool)
+    return inner.graph(
+        [
+            Value(number, whole, ()),
+            Value(goes_on, flag, ()),
+            *(replace(value, name=fed[value.name]) for value in state),
+        ],
+        [
+            Value(still, flag, ()),
+            *(replace(value, name=name) for value, name in zip(state, nexts, strict=True)),
+            replace(value_of(run.output), name=stacked),
+        ],
+        {},
+    )
+
+
+def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The nodes of a graph under other names of some tensors, in the bodies of its loops too."""
+
+    def of_node(node: Node) -> Node:
+        inputs, outputs = (tuple(names.get(each, each) for each in tensors) for tensors in (node.inputs, node.outputs))
+        bodies = {key: renamed(value, names) for key, value in node.attributes.items() if isinstance(value, Graph)}
+        return replace(node, inputs=inputs, outputs=outputs, attributes={**node.attributes, **bodies})
+
+    return replace(graph, nodes=tuple(map(of_node, graph.nodes)))
+
+
+def _check(run: BakedRun, backbone: Graph) -> None:
+    """UserError where a backbone does not fit a head."""
+    if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
+        raise UserError("a backbone for a run that carries tensors or begins without noise", "leave --backbone out")
+    taken = {_next(value.name) for value in backbone.inputs if value.name.startswith(CARRIED)}
+    for name in sorted(taken ^ {value.name for value in backbone.outputs if value.name.startswith(NEXT)}):
+        raise UserError(
+            f"the backbone has {name!r} without its other end", f"let it take {CARRIED}* and return {NEXT}*"
+        )
+    conditions = {port.name: port for port in run.inputs if port.meaning == "condition"}
+    made = [value for value in backbone.outputs if not value.name.startswith(NEXT)]
+    if not made or not {value.name for value in made} <= {*conditions}:
+        what = f"the backbone returns {', '.join(value.name for value in made) or 'no condition'}"
+        raise UserError(what, f"name its outputs after conditions of the denoiser: {', '.join(conditions)}")
+    for value in made:
+        port = conditions[value.name]
+        fits = all(a == b for a, b in zip(value.shape[1:], port.shape[1:], strict=False) if isinstance(a, int))
+        if not fits or len(value.shape) != len(port.shape) or value.dtype != port.dtype:
+            what = f"the backbone's {value.name!r} is {value.dtype} {list(value.shape)}"
+            raise UserError(what, f"return {port.dtype} {list(port.shape)}")
+
+
+def _port(value: Value, sample: Shape) -> BakedPort:
+    """An input of the file that the backbone reads."""
+    meaning = X if value.name == X else PORT if value.name.startswith(CARRIED) else "condition"
+    shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(value.shape))
+    return BakedPort(value.name, meaning, sample if meaning == X else shape, value.dtype.name)
+
+
+def _axis(port: BakedPort) -> int:
+    """Where the rounds stand in an input: in front of the batch."""
+    return int(port.name == DRAWS)
+
+
+def _in_rounds(port: BakedPort) -> BakedPort:
+    """The port of all rounds, of noise and samples; any other is the same in each."""
+    if port.meaning not in (NOISE, DRAWS, SAMPLE, PICTURE):
+        return port
+    at = _axis(port)
+    return BakedPort(port.name, port.meaning, (*port.shape[:at], ROUNDS, *port.shape[at:]), port.dtype)
+
+
+def _returned(port: BakedPort) -> BakedPort:
+    return BakedPort(_next(port.name), port.meaning, port.shape, port.dtype)
+
+
+def _next(name: str) -> str:
+    return NEXT + name.removeprefix(CARRIED)

@@ -1,0 +1,129 @@
+"""A backbone and a head's whole plan in one file give the samples of a loop by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+import fewstep.runtime
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.sealed import computed
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import normal
+from tests.graph.bake.run_baked import open_baked
+
+ROUNDS, SHAPE = 4, (1, 4, 4)
+
+
+def backbone(file: Path, outputs: tuple[str, ...] = ("class", "next_total"), opset: int = 18) -> Path:
+    """The class of a round: a whole number that follows from the sample before, from a sum that is carried, from the
+    number of the round and from a `voice` that stays."""
+    floats, whole = TensorProto.FLOAT, TensorProto.INT64
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["number"], ["round"], to=floats),
+        helper.make_node("Sum", ["sum", "carried_total", "voice", "round"], ["next_total"]),
+        helper.make_node("Abs", ["next_total"], ["size"]),
+        helper.make_node("Cast", ["size"], ["steps"], to=whole),
+        helper.make_node("Mod", ["steps", "labels"], ["class"]),
+    ]
+    rows = {"x": (floats, ["batch", *SHAPE]), "carried_total": (floats, ["batch"]), "voice": (floats, ["batch"])}
+    rows |= {"number": (whole, []), "class": (whole, ["batch"]), "next_total": (floats, ["batch"])}
+    ports = {name: helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in rows.items()}
+    constants = [helper.make_tensor("axes", whole, [3], [1, 2, 3]), helper.make_tensor("labels", whole, [], [3])]
+    inputs = [ports[name] for name in ("x", "number", "carried_total", "voice")]
+    graph = helper.make_graph(nodes, "backbone", inputs, [ports[name] for name in outputs], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), file)
+    return file
+
+
+def by_hand(bundle: Path, file: Path, plan: str, seeds: np.ndarray, voice: np.ndarray, options: BakeOptions):
+    """Samples [rounds, B, ...] of seeds [rounds, B], their classes, and the sum that is carried on."""
+    session, samples, classes = ort.InferenceSession(file), [], []
+    x, total = np.zeros((len(voice), *SHAPE), np.float32), np.zeros(len(voice), np.float32)
+    with fewstep.runtime.load(bundle, options.precision or "float32") as sampler:
+        for number, row in enumerate(seeds.tolist()):
+            fed = {"x": x, "number": np.array(number), "carried_total": total, "voice": voice}
+            label, total = session.run(["class", "next_total"], fed)
+            x = sampler.sample(plan, row, {"class": label}, options.guidance)
+            samples.append(x)
+            classes.append(label)
+    return np.stack(samples), np.stack(classes), total
+
+
+@pytest.mark.parametrize(("plan", "guidance"), [("dpmpp_2m:3", None), ("ddim(eta=1):3", 2.0)])
+@pytest.mark.parametrize(
+    ("precision", "batch", "unroll"), [("float32", None, False), ("int8", 2, False), ("int8", None, True)]
+)
+def test_rounds_are_those_of_a_loop_by_hand(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    plan: str,
+    guidance: float | None,
+    precision: str,
+    batch: int | None,
+    unroll: bool,
+) -> None:
+    file = backbone(tmp_path / "backbone.onnx")
+    options = BakeOptions(
+        tiny_bundle, plan, tmp_path / "s.onnx", precision, guidance=guidance, batch=batch, unroll=unroll
+    )
+    baked, _ = bake(replace(options, backbone=file))
+    seeds, voice = np.arange(2 * ROUNDS).reshape(ROUNDS, 2), np.array([0.3, 7.0], np.float32)
+    expected, classes, total = by_hand(tiny_bundle, file, plan, seeds, voice, options)
+    assert len({*classes.ravel()}) > 1
+    drawn = lambda number: np.array([[normal(each, number, SHAPE) for each in row] for row in seeds.tolist()])  # noqa: E731
+    fed = {"noise": drawn(0), "voice": voice, "x": np.zeros_like(expected[0]), "carried_total": np.zeros_like(voice)}
+    fed |= {"draws": np.stack([drawn(number) for number in baked.draws])} if baked.draws else {}
+    session, _ = open_baked(options.output)
+    sample, left = session.run(["sample", "next_total"], fed)
+    np.testing.assert_array_equal(sample, expected)
+    np.testing.assert_array_equal(left, total)
+    assert computed(options.output, baked).shape == (2, batch or 1, *SHAPE)  # of the test vector
+
+
+def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Path) -> None:
+    file, output = backbone(tmp_path / "backbone.onnx"), tmp_path / "s.onnx"
+    bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+    session, _ = open_baked(output)
+    noise, voice = np.random.default_rng(0).standard_normal((5, 1, *SHAPE), np.float32), np.ones(1, np.float32)
+    begin = {"x": np.zeros((1, *SHAPE), np.float32), "carried_total": np.zeros(1, np.float32)}
+    whole, end = session.run(["sample", "next_total"], begin | {"voice": voice, "noise": noise})
+    first, total = session.run(["sample", "next_total"], begin | {"voice": voice, "noise": noise[:2]})
+    left = {"x": first[-1], "carried_total": total, "voice": voice + 2}  # `number` begins again
+    second, last = session.run(["sample", "next_total"], left | {"noise": noise[2:]})
+    np.testing.assert_array_equal(np.concatenate([first, second]), whole)
+    np.testing.assert_allclose(last, end, rtol=1e-5)
+    assert np.abs(np.diff(whole, axis=0)).max((1, 2, 3, 4)).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [(("class",), "'next_total' without its other end"), (("size", "next_total"), "the backbone returns size")],
+)
+def test_a_backbone_that_does_not_fit_is_refused(
+    tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], words: str
+) -> None:
+    file = tmp_path / "backbone.onnx"
+    onnx.save(with_outputs(backbone(file), outputs), file)
+    with pytest.raises(UserError, match=words):
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
+    assert not (tmp_path / "s.onnx").exists()
+
+
+def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
+    """The model with other tensors as its outputs."""
+    model = onnx.load(file)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in names)
+    return model
+
+
+def test_a_file_that_is_no_backbone_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backbone.onnx"
+    with pytest.raises(UserError, match="backbone.onnx is missing; write backbone.onnx again"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
