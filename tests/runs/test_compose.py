@@ -223,6 +223,28 @@ def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler) -> 
     np.testing.assert_array_equal(third[-1][..., :2], second[-1][..., 2:])
 
 
+def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None:
+    """The recurrence of its code: a step of each window from one state, and the states joined where windows overlap."""
+    labels, seeds = (1, 2, 0), [0, 1]
+    x = page.fused_windows(sampler, "ddim:4", 2, seeds, [{"class": [label] * 2} for label in labels])
+    plan, latents = sampler.compile("ddim:4"), np.stack([normal(seed, 0, (1, 4, 8)) for seed in seeds])
+    ramp = np.log1p(np.linspace(0, 1, 2) * (np.e - 1))
+    ends = [*((step.alpha, step.sigma) for step in plan.steps[1:]), (1.0, 0.0)]
+    for i, (step, (alpha, sigma)) in enumerate(zip(plan.steps, ends, strict=True)):
+        fused = np.zeros_like(latents)
+        for number, label in enumerate(labels):
+            window = latents[..., 2 * number : 2 * number + 4]
+            v = sampler.evaluate(window.astype(np.float32), step.time, {"class": [label] * 2})
+            new = alpha * (step.alpha * window - step.sigma * v) + sigma * (step.sigma * window + step.alpha * v)
+            if number and i:
+                new[..., :2] = new[..., :2] * ramp + fused[..., 2 * number : 2 * number + 2] * (1 - ramp)
+            fused[..., 2 * number : 2 * number + 4] = new
+        latents = fused
+    np.testing.assert_allclose(x, latents, atol=1e-5)
+    alone = page.fused_windows(sampler, "ddim:4", 2, seeds, [{"class": [1] * 2}])
+    np.testing.assert_array_equal(alone, sampler.sample("ddim:4", seeds, {"class": [1] * 2}))
+
+
 def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
     small = sampler.sample("dpmpp_2m:6", [0], WHO)
     weak, strong = (page.cascade(sampler, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.2, 1.0))
