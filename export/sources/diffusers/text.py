@@ -36,6 +36,8 @@ TRIED = (
     "naïve",
 )
 
+Make = Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
+
 
 @dataclass(frozen=True)
 class TextRecipe:
@@ -50,7 +52,7 @@ class TextRecipe:
     encoders: Mapping[Component, str]
     makes: tuple[str, ...]
     lengths: tuple[int | None, ...]
-    make: Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
+    make: Make
     masked: bool = False
     lower: bool = False  # prompts in lower case
 
@@ -134,56 +136,41 @@ def ids_of(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Id
     return fed
 
 
-def _last_hidden(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.LastHidden(*loaded)
+def _named(encode: modules.Encode, *names: str) -> Make:
+    """Makes one module of loaded encoders, under these names."""
+    return lambda loaded, text: modules.TextEncoders(encode, text, **dict(zip(names, loaded, strict=False)))
 
 
 def _penultimate(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.PenultimateHidden(*loaded)
-
-
-def _three(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    first, second, *rest = loaded
-    tokens, width = text
-    return modules.ThreeEncoders(first, second, rest[0] if rest else None, tokens - CLIP_LENGTH, width)
-
-
-def _pooled_and_tokens(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.PooledAndTokens(*loaded)
-
-
-def _masked(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.MaskedHidden(loaded[0], gives_mask=True)
-
-
-def _unpadded(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.MaskedHidden(loaded[0], gives_mask=False)
-
-
-def _zeroed(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.ZeroedHidden(*loaded)
+    return modules.TextEncoders(modules.penultimate_hidden, text, encoders=nn.ModuleList(loaded))
 
 
 UNET, SD3, FLUX = "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"
 FIRST: Component = "text_encoder"
 SECOND: Component = "text_encoder_2"
 THIRD: Component = "text_encoder_3"
+LAST, UNPADDED, MASKED, ZEROED = (
+    _named(encode, "encoder")
+    for encode in (modules.last_hidden, modules.unpadded_hidden, modules.masked_hidden, modules.zeroed_hidden)
+)
+POOLED_AND_TOKENS = _named(modules.pooled_and_tokens, "clip", "t5")
+THREE = _named(modules.three_encoders, "first", "second", "t5")
 RECIPES = (
-    TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), _last_hidden),  # Stable Diffusion 1 and 2, LCM
+    TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), LAST),  # Stable Diffusion 1 and 2, LCM
     TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _penultimate),  # XL
     TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _penultimate),  # its refiner
-    TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), _unpadded, masked=True, lower=True),  # DeepFloyd IF
+    TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), UNPADDED, masked=True, lower=True),  # DeepFloyd IF
     TextRecipe(
         SD3,
         {FIRST: PROJECTED, SECOND: PROJECTED, THIRD: T5},
         (TEXT, POOLED),
         (CLIP_LENGTH, CLIP_LENGTH, -CLIP_LENGTH),
-        _three,
+        THREE,
     ),
-    TextRecipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), _three),
-    TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), _pooled_and_tokens),
-    TextRecipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), _masked, masked=True, lower=True),
-    TextRecipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), _zeroed, masked=True),
+    TextRecipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), THREE),
+    TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), POOLED_AND_TOKENS),
+    TextRecipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), MASKED, masked=True, lower=True),
+    TextRecipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), ZEROED, masked=True),
 )
 
 

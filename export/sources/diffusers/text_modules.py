@@ -4,91 +4,74 @@ The text encoders of a pipeline are one module: token ids in, the denoiser's con
 `encode_prompt` makes them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+Encode = Callable[..., tuple[Tensor, ...]]
 
-class LastHidden(nn.Module):
-    """Stable Diffusion 1 and 2: the last hidden state of CLIP."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+class TextEncoders(nn.Module):
+    """Loaded encoders under names, and what `encode(module, *inputs)` makes of the module's inputs. `text` is the shape
+    of the condition that the tokens become."""
+
+    def __init__(self, encode: Encode, text: tuple[int, ...], **encoders: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encode, self.text = encode, text
+        for name, encoder in encoders.items():
+            self.add_module(name, encoder)
 
-    def forward(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        return (self.encoder(ids[0]).last_hidden_state,)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.encode(self, *inputs)
 
 
-class PenultimateHidden(nn.Module):
+def last_hidden(own: Any, ids: Tensor) -> tuple[Tensor, ...]:
+    """Stable Diffusion 1 and 2: the last hidden state of CLIP."""
+    return (own.encoder(ids).last_hidden_state,)
+
+
+def penultimate_hidden(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     """Stable Diffusion XL: the layer before the last of one CLIP or two, side by side, and the projected text of the
     last."""
-
-    def __init__(self, *encoders: nn.Module) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleList(encoders)
-
-    def forward(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        encoded = [penultimate(encoder, each) for encoder, each in zip(self.encoders, ids, strict=True)]
-        return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
+    encoded = [penultimate(encoder, each) for encoder, each in zip(own.encoders, ids, strict=True)]
+    return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
 
-class ThreeEncoders(nn.Module):
+def three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     """Stable Diffusion 3: two CLIPs side by side, zeros up to the width of T5, then its tokens, or zeros without it."""
-
-    def __init__(self, first: nn.Module, second: nn.Module, t5: nn.Module | None, tokens: int, width: int) -> None:
-        super().__init__()
-        self.first, self.second, self.t5 = first, second, t5
-        self.tokens, self.width = tokens, width
-
-    def forward(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        a, pooled_a = penultimate(self.first, ids[0])
-        b, pooled_b = penultimate(self.second, ids[1])
-        clip = torch.cat([a, b], dim=-1)
-        clip = nn.functional.pad(clip, (0, self.width - clip.shape[-1]))
-        if self.t5 is None:
-            rest = clip.new_zeros(len(clip), self.tokens, self.width)
-        else:
-            rest = self.t5(ids[2]).last_hidden_state
-        return torch.cat([clip, rest], dim=1), torch.cat([pooled_a, pooled_b], dim=-1)
+    a, pooled_a = penultimate(own.first, ids[0])
+    b, pooled_b = penultimate(own.second, ids[1])
+    tokens, width = own.text
+    clip = torch.cat([a, b], dim=-1)
+    clip = nn.functional.pad(clip, (0, width - clip.shape[-1]))
+    if len(ids) == 2:
+        rest = clip.new_zeros(len(clip), tokens - ids[0].shape[1], width)
+    else:
+        rest = own.t5(ids[2]).last_hidden_state
+    return torch.cat([clip, rest], dim=1), torch.cat([pooled_a, pooled_b], dim=-1)
 
 
-class PooledAndTokens(nn.Module):
+def pooled_and_tokens(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
     """FLUX.1: the tokens of T5, and the pooled text of CLIP."""
-
-    def __init__(self, clip: nn.Module, t5: nn.Module) -> None:
-        super().__init__()
-        self.clip, self.t5 = clip, t5
-
-    def forward(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        return self.t5(ids[1]).last_hidden_state, self.clip(ids[0]).pooler_output
+    return own.t5(t5).last_hidden_state, own.clip(clip).pooler_output
 
 
-class MaskedHidden(nn.Module):
-    """The last hidden state of T5, which sees no padding; for PixArt also the mask that says where that is."""
-
-    def __init__(self, encoder: nn.Module, gives_mask: bool) -> None:
-        super().__init__()
-        self.encoder, self.gives_mask = encoder, gives_mask
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        ids, mask = given
-        hidden = self.encoder(ids, attention_mask=mask).last_hidden_state
-        return (hidden, mask.clone()) if self.gives_mask else (hidden,)
+def unpadded_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """DeepFloyd IF: the last hidden state of T5, which sees no padding."""
+    return (own.encoder(ids, attention_mask=mask).last_hidden_state,)
 
 
-class ZeroedHidden(nn.Module):
+def masked_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """PixArt: the same, and the mask that says where padding is."""
+    return (*unpadded_hidden(own, ids, mask), mask.clone())
+
+
+def zeroed_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """AuraFlow: the last hidden state of T5, and zeros in place of padding."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        ids, mask = given
-        hidden = self.encoder(ids, attention_mask=mask).last_hidden_state
-        return (hidden * mask[..., None].to(hidden.dtype),)
+    (hidden,) = unpadded_hidden(own, ids, mask)
+    return (hidden * mask[..., None].to(hidden.dtype),)
 
 
 class Decoder(nn.Module):
