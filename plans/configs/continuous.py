@@ -105,14 +105,14 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
     place: Any = karras if config["sigma_schedule"] == "karras" else exponential
     rho = (_rho(config),) if place is karras else ()
     sigmas, least = place(high, low, request.steps, *rho), low
-    if request.as_diffusers and request.steps == 1:
+    if request.steps == 1:
         if place is exponential:
             sigmas = [low]  # its exponential grid is laid from sigma_min up
         if config.scheduler == "EDMEulerScheduler":
             least = float(sigmas[0])  # where it ends at sigma_min, that is the last sigma of its grid
     times = [exploding(log(sigma) / 4, float(sigma)) for sigma in sigmas]
     end = least if config["final_sigmas_type"] == "sigma_min" else 0.0
-    times = ended([*times, exploding(0.0, end)], request)
+    times = ended([*times, exploding(0.0, end)])
     # the deviation of data of deviation 1 with the noise of sigma_max
     return SchedulerRecipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
 
@@ -138,7 +138,7 @@ def consistency(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerR
         raise config.refuse("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
     sigmas = karras(high, low, T, _rho(config))[:: T // request.steps][: request.steps]
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
-    times = ended([*times, exploding(0.0, low)], request)
+    times = ended([*times, exploding(0.0, low)])
     shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
     return SchedulerRecipe(spec, prediction, times, named("consistency"), shaping=shaping)
 
@@ -156,7 +156,7 @@ def flow_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
 
 
 def flow_euler(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
-    """FlowMatchEulerDiscreteScheduler, called with a number of steps: diffusers then shifts twice, correct is once.
+    """FlowMatchEulerDiscreteScheduler, called with a number of steps: it then shifts twice.
 
     With use_dynamic_shifting `mu` is an argument, or `tokens`, the image's sequence length, from which it follows.
     """
@@ -186,7 +186,7 @@ def _shifted(config: SchedulerConfig, request: ScheduleRequest, *, dynamic: bool
         first = shift
     if request.sigmas is not None:
         even = np.array(request.sigmas)
-    elif request.as_diffusers and not request.even:
+    elif not request.even:
         least = first / T / (1 + (first - 1) / T)
         even = np.linspace(1.0, least, steps)
     return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1

@@ -3,8 +3,7 @@
     plan = plan_from_scheduler_config("model/scheduler", steps=20)
     spec, prediction = schedule_from_scheduler_config("model/scheduler")
 
-`compat="diffusers"` gives the samples of its schedulers with their mistakes; `compat="correct"` mends those.
-docs/samplers.md lists the differences.
+They give the samples of its schedulers with their mistakes, which docs/samplers.md lists.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -21,7 +20,7 @@ from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffus
 from fewstep.plans.configs.config import SchedulerConfig, read, resolve
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, PipelineRules, tokens
-from fewstep.plans.configs.recipe import MOST, Compat, ScheduleRequest, SchedulerRecipe, check_numbers
+from fewstep.plans.configs.recipe import MOST, ScheduleRequest, SchedulerRecipe, check_numbers
 from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
@@ -116,7 +115,6 @@ def plan_from_scheduler_config(
     steps: int | None = None,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
-    compat: Compat = "diffusers",
     guidance: float | Guidance | None = None,
     arguments: Mapping[str, float] | None = None,
     pipeline: str | None = None,
@@ -131,7 +129,6 @@ def plan_from_scheduler_config(
         steps: what the pipeline calls num_inference_steps. In its place `timesteps` or `sigmas`, as a pipeline passes
             them to set_timesteps, from noisy to clean: sigmas of EulerDiscreteScheduler with the last one, those of a
             flow before their shift and without it.
-        compat: "diffusers" for its samples, "correct" without its known mistakes.
         guidance: as for `compile_plan`.
         arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `tokens` (flows
             with a dynamic shift).
@@ -144,8 +141,6 @@ def plan_from_scheduler_config(
             "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
     """
     scheduler, read_config = _open(config, pipeline)
-    if compat not in get_args(Compat):
-        raise UserError(f"compat {compat!r}", f"choose one of {', '.join(get_args(Compat))}")
     brought = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
     if len(brought) + (steps is not None) > 1:
         raise UserError(f"{read_config.source}: steps, timesteps and sigmas", "give one of them")
@@ -157,7 +152,7 @@ def plan_from_scheduler_config(
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
     numbers = check_numbers(read_config.source, arguments)
-    request = _request(read_config, int(steps), compat, numbers, pipeline, x_shape)
+    request = _request(read_config, int(steps), numbers, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     if strength is not None:
         request = _from_image(read_config, request, strength, pipeline)
@@ -193,19 +188,18 @@ def _open(config: str | Path | Mapping[str, Any], pipeline: str | None) -> tuple
 def _request(
     config: SchedulerConfig,
     steps: int,
-    compat: Compat,
     arguments: Mapping[str, float],
     pipeline: str | None,
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
     """The pipeline's request to its scheduler."""
     if pipeline is None or config.scheduler != FLOW:
-        return ScheduleRequest(steps, compat, arguments)
+        return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
     if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
         count = tokens(rules, x_shape)
         arguments = {**arguments, **({} if count is None else {"tokens": count})}
-    return ScheduleRequest(steps, compat, arguments, rules.even)
+    return ScheduleRequest(steps, arguments, rules.even)
 
 
 def _own_numbers(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:

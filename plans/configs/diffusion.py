@@ -56,25 +56,22 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_share("eta", eta)
     spec, _ = schedule(config)
     timesteps = spaced(config, request.steps, whole=True)
-    points = _points(config, request, spec, timesteps)
-    end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
-    if request.as_diffusers:
-        stride = config["num_train_timesteps"] // request.steps
-        reached = [*_points(config, request, spec, np.maximum(timesteps - stride, 0.0))]
-        reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
-        targets = [t if t.lam > s.lam else ended([s, t], request)[-1] for s, t in zip(points, reached)]
-        return _recipe(config, request, [*points, targets[-1]], _unchained(targets, eta))
-    return _recipe(config, request, ended([*points, end], request), _unchained(None, eta))
+    points = _points(config, spec, timesteps)
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, spec, np.zeros(1))[0]
+    stride = config["num_train_timesteps"] // request.steps
+    reached = _points(config, spec, np.maximum(timesteps - stride, 0.0))
+    reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
+    targets = [t if t.lam > s.lam else ended([s, t])[-1] for s, t in zip(points, reached)]
+    return _recipe(config, [*points, targets[-1]], _unchained(targets, eta))
 
 
-def _unchained(targets: Sequence[Time] | None, eta: float) -> Solver:
-    """DDIM from each time to its target, which need not be the next time (None: it is), and with the network's noise
-    where x0 is clipped. `targets` has one for each time of the whole grid."""
+def _unchained(targets: Sequence[Time], eta: float) -> Solver:
+    """DDIM from each time to its target, which need not be the next time, and with the network's noise where x0 is
+    clipped. `targets` has one for each time of the whole grid."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = trace.start()
-        reached = times[1:] if targets is None else targets[len(targets) + 1 - len(times) :]  # an image starts later
-        for s, t in zip(times, reached):
+        for s, t in zip(times, targets[len(targets) + 1 - len(times) :]):  # an image starts later
             x, x0 = trace.denoise(x, s, keep_noise=True)
             # equation 12, with the variance of equation 16
             variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)
@@ -96,11 +93,11 @@ def ddpm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
         why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
         raise config.refuse("variance_type", why, "set fixed_small or fixed_large")
     spec, _ = schedule(config)
-    points = _points(config, request, spec, _own(request, lambda: spaced(config, request.steps, whole=True)))
+    points = _points(config, spec, _own(request, lambda: spaced(config, request.steps, whole=True)))
     solver = call("ddpm", large_variance=(variance == "fixed_large") or None)
-    if variance == "fixed_large" and request.as_diffusers and points[-1].network > 0:
+    if variance == "fixed_large" and points[-1].network > 0:
         solver = _noisy_to_the_end(solver)
-    return _recipe(config, request, [*points, CLEAN], solver)
+    return _recipe(config, [*points, CLEAN], solver)
 
 
 def _noisy_to_the_end(solver: Solver) -> Solver:
@@ -116,23 +113,23 @@ def pndm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_arguments(config, request)
     if config["prediction_type"] not in ("epsilon", "v_prediction"):
         raise config.refuse("prediction_type", "the class does not have it", "use DDIMScheduler")
-    if request.as_diffusers and config["timestep_spacing"] != "leading":
+    if config["timestep_spacing"] != "leading":
         why = "diffusers steps to timesteps that it does not evaluate at"
-        raise config.refuse("timestep_spacing", why, 'use compat="correct"')
+        raise config.refuse("timestep_spacing", why, "set leading, or use the plan pndm:N")
     stride = config["num_train_timesteps"] // request.steps
-    if request.as_diffusers and not config["skip_prk_steps"] and (request.steps < 4 or stride % 2):
+    if not config["skip_prk_steps"] and (request.steps < 4 or stride % 2):
         why = f"{request.steps} steps have no whole timesteps halfway, or are fewer than 4"
-        raise config.refuse("skip_prk_steps", why, 'set it, ask for other steps, or use compat="correct"')
+        raise config.refuse("skip_prk_steps", why, "set it, ask for other steps, or use the plan f_pndm:N")
     spec, _ = schedule(config)
-    points = _points(config, request, spec, spaced(config, request.steps, whole=True))
-    end = CLEAN if config["set_alpha_to_one"] else _points(config, request, spec, np.zeros(1))[0]
-    if request.as_diffusers and points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
-        end = _points(config, request, spec, np.array([points[-1].network - stride]))[0]
-    on_v = request.as_diffusers and config["prediction_type"] == "v_prediction"  # it adds up v of different times
+    points = _points(config, spec, spaced(config, request.steps, whole=True))
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, spec, np.zeros(1))[0]
+    if points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
+        end = _points(config, spec, np.array([points[-1].network - stride]))[0]
+    on_v = config["prediction_type"] == "v_prediction"  # it adds up v of different times
     solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
-    if request.as_diffusers and request.steps == 1:
+    if request.steps == 1:
         solver = named("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
-    return _recipe(config, request, ended([*points, end], request), solver)
+    return _recipe(config, ended([*points, end]), solver)
 
 
 def lcm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
@@ -140,8 +137,8 @@ def lcm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_arguments(config, request)
     spec, _ = schedule(config)
     solver = call("lcm", timestep_scaling=float(config["timestep_scaling"]))
-    points = _points(config, request, spec, _own(request, lambda: _distilled(config, request)))
-    return _recipe(config, request, [*points, CLEAN], solver)
+    points = _points(config, spec, _own(request, lambda: _distilled(config, request)))
+    return _recipe(config, [*points, CLEAN], solver)
 
 
 def tcd(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
@@ -149,8 +146,8 @@ def tcd(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_arguments(config, request, "eta")
     spec, _ = schedule(config)
     gamma = request.argument("eta", 0.3)
-    points = _points(config, request, spec, np.append(_own(request, lambda: _distilled(config, request)), 0.0))
-    return _recipe(config, request, points, call("tcd", gamma=float(gamma)))
+    points = _points(config, spec, np.append(_own(request, lambda: _distilled(config, request)), 0.0))
+    return _recipe(config, points, call("tcd", gamma=float(gamma)))
 
 
 def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
@@ -174,17 +171,15 @@ def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
-def _points(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, timesteps: Any) -> list[Time]:
-    bars = tables.alpha_bars(spec, request.as_diffusers)
+def _points(config: SchedulerConfig, spec: ScheduleSpec, timesteps: Any) -> list[Time]:
+    bars = tables.alpha_bars(spec)
     if timesteps.min() < 0 or timesteps.max() >= len(bars):
         why = f"timesteps {timesteps.min():g} .. {timesteps.max():g} are beyond the table of {len(bars)}"
         raise config.refuse("steps_offset", why, "ask for fewer steps")
     return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in timesteps]
 
 
-def _recipe(
-    config: SchedulerConfig, request: ScheduleRequest, times: Sequence[Time], solver: Solver
-) -> SchedulerRecipe:
+def _recipe(config: SchedulerConfig, times: Sequence[Time], solver: Solver) -> SchedulerRecipe:
     spec, prediction = schedule(config)
     return SchedulerRecipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config))
 
@@ -199,8 +194,7 @@ def ipndm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]
     path = NoiseSchedule(spec)
     times = [path.noisiest, *(path.at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
-    solver = _ipndm if request.as_diffusers else named("ipndm")
-    return SchedulerRecipe(spec, "v", times, solver, start=1.0)
+    return SchedulerRecipe(spec, "v", times, _ipndm, start=1.0)
 
 
 def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:

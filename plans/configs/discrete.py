@@ -5,7 +5,6 @@ from math import inf, log
 
 import numpy as np
 
-from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.recipe import ScheduleRequest, checked, checked_shift, dynamic_shift
 from fewstep.plans.configs.tables import Array
@@ -60,15 +59,9 @@ def schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
 
 @dataclass(frozen=True)
 class SigmaTable:
-    """sigma / alpha at t = 0 .. T - 1, and their logarithms; `single` rounds those to float32, as diffusers does."""
+    """sigma / alpha at t = 0 .. T - 1, and their logarithms, which are rounded to float32, as diffusers does."""
 
     rhos: Array
-    single: bool
-
-    @classmethod
-    def of(cls, spec: ScheduleSpec, request: ScheduleRequest) -> "SigmaTable":
-        """The table of a schedule, as diffusers has it or exactly."""
-        return cls(tables.rhos(spec, request.as_diffusers), request.as_diffusers)
 
     def at(self, timesteps: Array) -> Array:
         """Linear in sigma / alpha between timesteps."""
@@ -77,7 +70,7 @@ class SigmaTable:
 
     @property
     def logs(self) -> Array:
-        return np.log(self.rhos.astype(np.float32)).astype(np.float64) if self.single else np.log(self.rhos)
+        return np.asarray(np.log(self.rhos.astype(np.float32)).astype(np.float64))
 
     def timesteps(self, rhos: Array) -> Array:
         """The way back, linear in the logarithm, within the table.
@@ -88,8 +81,7 @@ class SigmaTable:
         logs, wanted = self.logs, np.log(rhos)
         least = np.minimum.accumulate(logs[::-1])[::-1]  # of this timestep and noisier ones: float32 tables may fall
         below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, max(len(logs) - 2, 0))
-        span = logs[below] - logs[np.minimum(below + 1, len(logs) - 1)]
-        span = span.astype(np.float32).astype(np.float64) if self.single else span
+        span = (logs[below] - logs[np.minimum(below + 1, len(logs) - 1)]).astype(np.float32).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.nan_to_num(((logs[below] - wanted) / span).clip(0, 1))
         timesteps: Array = (1 - share) * below + share * (below + 1)

@@ -8,6 +8,7 @@ from math import inf
 
 import numpy as np
 
+from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import (
     BETAS,
@@ -82,8 +83,7 @@ def multistep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRec
     """DPMSolverMultistepScheduler."""
     _check_mu(config, request)
     _check_algorithm(config, "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis")
-    last = _last_timestep(config, request)
-    return _recipe(config, request, multistep_solver(config, request), last=last)
+    return _recipe(config, request, multistep_solver(config, request), last=_last_timestep(config))
 
 
 def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solver:
@@ -106,7 +106,7 @@ def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solve
     name = f"{family}_{order}m" + ("_sde" if is_stochastic else "")
     midpoint = config["solver_type"] != "heun"
     # the sign of its second difference is wrong in diffusers
-    wrong = order == 3 and is_stochastic and request.as_diffusers and config.scheduler == "DPMSolverMultistepScheduler"
+    wrong = order == 3 and is_stochastic and config.scheduler == "DPMSolverMultistepScheduler"
     return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
 
 
@@ -126,13 +126,13 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRe
         lower = config["lower_order_final"] or request.steps % order != 0 or ends_clean
         family = "dpm_singlestep" if on_noise else "dpmpp_singlestep"
         midpoint = config["solver_type"] != "heun"
-        wrong = order == 3 and is_stochastic and not midpoint and request.as_diffusers  # diffusers' sign, as above
+        wrong = order == 3 and is_stochastic and not midpoint  # diffusers' sign, as above
         eta = 1.0 if is_stochastic else None
         solver = call(
             family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
         )
     even = SchedulerConfig(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
-    return _recipe(even, request, solver, last=_last_timestep(config, request), karras_whole=True)
+    return _recipe(even, request, solver, last=_last_timestep(config), karras_whole=True)
 
 
 def deis(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
@@ -197,7 +197,7 @@ def sa_solver(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRec
         tau_to=800.0,
         lower_order_final=bool(config["lower_order_final"]),
     )
-    return _recipe(config, request, solver, ends="last", karras_whole=True, last=_last_timestep(config, request))
+    return _recipe(config, request, solver, ends="last", karras_whole=True, last=_last_timestep(config))
 
 
 def _recipe(
@@ -219,11 +219,10 @@ def _recipe(
             raise config.refuse("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:
-        table = SigmaTable.of(spec, request)
+        table = SigmaTable(tables.rhos(spec))
         timesteps, rhos, end = _grid(config, request, table, ends, karras_whole, last)
-        timesteps = np.trunc(timesteps) if request.as_diffusers else timesteps
-        times = [preserving(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
-        times = ended([*times, preserving(0.0, 0.0 if to_clean else end)], request)
+        times = [preserving(float(t), float(rho)) for t, rho in zip(np.trunc(timesteps), rhos, strict=True)]
+        times = ended([*times, preserving(0.0, 0.0 if to_clean else end)])
     heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
     return SchedulerRecipe(spec, prediction, times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
 
@@ -274,12 +273,10 @@ def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: boo
         sigmas = flow_sigmas(config, request)
     if ends == "table" and not to_clean:
         raise config.refuse("final_sigmas_type", "a flow has no least sigma", "set zero")
-    timesteps = sigmas * T
-    if request.as_diffusers:
-        timesteps = np.trunc(timesteps)
-        sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
+    timesteps = np.trunc(sigmas * T)
+    sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
     times = [straight(float(t), float(sigma)) for t, sigma in zip(timesteps, sigmas, strict=True)]
-    return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))], request)
+    return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))])
 
 
 def _check_algorithm(config: SchedulerConfig, *algorithms: str) -> None:
@@ -298,12 +295,12 @@ def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
         raise config.refuse("time_shift_type", "the class shifts by e^mu", "set exponential")
 
 
-def _last_timestep(config: SchedulerConfig, request: ScheduleRequest) -> int:
+def _last_timestep(config: SchedulerConfig) -> int:
     """One more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
     spec, _ = schedule(config)
     if spec.kind == "flow":
         return int(config["num_train_timesteps"])
-    lams = -np.log(SigmaTable.of(spec, request).rhos)
+    lams = -np.log(tables.rhos(spec))
     return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
 
 

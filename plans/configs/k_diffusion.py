@@ -6,6 +6,7 @@ Their x is x / alpha of ours, and the network sees our x. They start at the firs
 
 import numpy as np
 
+from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import BETAS, OTHER_SIGMAS, SigmaTable, respaced, schedule, spaced
 from fewstep.plans.configs.recipe import (
@@ -95,7 +96,7 @@ def _recipe(
     eta: float | None = None,
 ) -> SchedulerRecipe:
     spec, prediction = schedule(config)
-    times = _times(config, request, SigmaTable.of(spec, request), whole_karras)
+    times = _times(config, request, SigmaTable(tables.rhos(spec)), whole_karras)
     return SchedulerRecipe(
         spec=spec,
         prediction=prediction,
@@ -113,7 +114,7 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
         *sigmas, last = request.sigmas
         timesteps = np.log(sigmas) / 4 if has_edm_times(config) else table.timesteps(np.array(sigmas))
         pairs = zip(timesteps, sigmas, strict=True)
-        return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)], request)
+        return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)])
     timesteps = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
     rhos = table.at(timesteps)
     if fields.get("interpolation_type") == "log_linear":
@@ -133,7 +134,7 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
         timesteps = np.log(rhos) / 4
     end = float(table.rhos[0]) if fields.get("final_sigmas_type") == "sigma_min" else 0.0
     times = [preserving(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
-    return ended([*times, preserving(0.0, end)], request)
+    return ended([*times, preserving(0.0, end)])
 
 
 def has_edm_times(config: SchedulerConfig) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, sqrt
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.errors import UserError
@@ -14,7 +14,6 @@ from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.tracer import Solver
 
-Compat = Literal["diffusers", "correct"]
 MOST = 1e300  # an argument's size, so that arithmetic with it stays finite
 NOWHERE = 1e-14  # how far, in log sigma, a step goes whose two ends are one point
 LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final unheeded
@@ -32,17 +31,12 @@ class ScheduleRequest:
     """
 
     steps: int
-    compat: Compat
     arguments: Mapping[str, float] = field(default_factory=dict)
     even: bool = False
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None
     strength: float = 1.0
     skipped: int = 0
-
-    @property
-    def as_diffusers(self) -> bool:
-        return self.compat == "diffusers"
 
     def argument(self, name: str, default: float) -> float:
         return self.arguments.get(name, default)
@@ -127,15 +121,12 @@ def exploding(network: float, sigma: float) -> Time:
     return CLEAN if sigma == 0 else Time(network, 1.0, sigma)
 
 
-def ended(times: list[Time], request: ScheduleRequest) -> list[Time]:
-    """The times with a correct end. Some schedulers end with a step to where they are: it costs an evaluation and
-    changes nothing, but counts where the order falls in the last steps. As in diffusers it goes a hair's breadth;
-    "correct" drops it."""
+def ended(times: list[Time]) -> list[Time]:
+    """The times with an end that a step can reach. Some schedulers end with a step to where they are: it costs an
+    evaluation and changes nothing, but counts where the order falls in the last steps. It goes a hair's breadth."""
     s, t = times[-2:]
     if abs(t.lam - s.lam) > 1e-5:
         return times
-    if not request.as_diffusers:
-        return times[:-1]
     return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
 
 
@@ -159,7 +150,7 @@ def shaping_of(config: SchedulerConfig) -> ScaledShaping:
 
 def lowers(config: SchedulerConfig, request: ScheduleRequest) -> bool:
     """diffusers heeds lower_order_final only where steps are few."""
-    return bool(config["lower_order_final"]) and (request.steps < LOWERED_BELOW or not request.as_diffusers)
+    return bool(config["lower_order_final"]) and request.steps < LOWERED_BELOW
 
 
 def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping[str, float]:

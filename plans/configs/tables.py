@@ -1,7 +1,7 @@
-"""Tables of alpha_bar = alpha^2 and sigma / alpha over the training timesteps, as diffusers computes them or exactly.
+"""Tables of alpha_bar = alpha^2 and sigma / alpha over the training timesteps, as diffusers computes them.
 
 diffusers keeps betas and their products in float32, which moves its sigma at timestep 0 by a few parts in 10 000 and
-decides, where it truncates timesteps to whole numbers, which one is taken. `single` repeats that arithmetic.
+decides, where it truncates timesteps to whole numbers, which one is taken.
 """
 
 import numpy as np
@@ -15,38 +15,25 @@ Float32 = NDArray[np.float32]
 NEARLY_ZERO = 2.0**-24  # what its k-diffusion and DPM classes put in the place of a terminal alpha_bar rescaled to 0
 
 
-def alpha_bars(spec: ScheduleSpec, single: bool) -> Array:
+def rhos(spec: ScheduleSpec) -> Array:
+    """sigma / alpha, t = 0 .. T - 1; the last is 2^12 with zero terminal SNR."""
+    bars = alpha_bars(spec).astype(np.float32)
+    if spec.zero_terminal_snr:
+        bars = np.append(bars[:-1], np.float32(NEARLY_ZERO))
+    with np.errstate(divide="ignore", over="ignore"):
+        rounded: Array = _root((1 - bars) / bars).astype(np.float64)
+    return rounded
+
+
+def alpha_bars(spec: ScheduleSpec) -> Array:
     """alpha_bar_t, t = 0 .. T - 1."""
-    if single:
-        bars: Array = _single(spec).astype(np.float64)
-        return bars
-    lams = paths.table(spec)
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-2 * lams)))
-
-
-def rhos(spec: ScheduleSpec, single: bool) -> Array:
-    """sigma / alpha, t = 0 .. T - 1; the last is infinite with zero terminal SNR, 2^12 in `single`."""
-    bars = alpha_bars(spec, single)
-    if single:
-        if spec.zero_terminal_snr:
-            bars = np.append(bars[:-1], NEARLY_ZERO)
-        short = bars.astype(np.float32)
-        with np.errstate(divide="ignore", over="ignore"):
-            rounded: Array = _root((1 - short) / short).astype(np.float64)
-        return rounded
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.sqrt((1 - bars) / bars))
-
-
-def _single(spec: ScheduleSpec) -> Float32:
     betas = _betas(spec)
     if spec.zero_terminal_snr:
         root = _root(_products(1 - betas))
         first, last = root[0], root[-1]
         bar = ((root - last) * (first / (first - last))) ** 2
         betas = 1 - np.concatenate([bar[:1], bar[1:] / bar[:-1]])
-    return _products(1 - betas)
+    return np.asarray(_products(1 - betas).astype(np.float64))
 
 
 def _root(values: Float32) -> Float32:

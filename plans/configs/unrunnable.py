@@ -1,6 +1,6 @@
 """Configs that diffusers 0.42 gives no sample for, by an exception or NaN, though their method has one.
 
-They are refused where diffusers is followed. Values that no class or method has are refused where they are read.
+They are refused. Values that no class or method has are refused where they are read.
 """
 
 from fewstep.plans.configs.config import SchedulerConfig
@@ -11,11 +11,10 @@ Problem = tuple[str, str, str]  # field, why, fix
 
 
 def check_runs(config: SchedulerConfig, request: ScheduleRequest) -> None:
-    """Raises UserError where diffusers is to be followed and has no sample."""
-    problem = _problem(config, request) if request.as_diffusers else None
+    """Raises UserError where diffusers has no sample."""
+    problem = _problem(config, request)
     if problem is not None:
-        field, why, fix = problem
-        raise config.refuse(field, why, f'{fix}, or use compat="correct"')
+        raise config.refuse(*problem)
 
 
 def _problem(config: SchedulerConfig, request: ScheduleRequest) -> Problem | None:

@@ -25,7 +25,6 @@ from fewstep.plans.errors import UserError
         ({"steps_offset": -1}, {"steps": 4}, "timesteps -1 .. 749 are beyond the table"),
         ({}, {"steps": 0}, "0 steps make no sample; ask for 1 .. 10000"),
         ({}, {"steps": 1001}, "1001 steps of 1000 timesteps"),
-        ({}, {"compat": "both"}, "compat 'both'; choose one of diffusers, correct"),
         ({}, {"arguments": {"mu": 1.0}}, "DDIMScheduler has no argument 'mu'; it takes eta"),
         ({}, {"arguments": {"eta": 2.0}}, "eta"),
         ({}, {"arguments": {"eta": "a"}}, "argument 'eta' is 'a', not a finite number; give eta a number"),
@@ -67,7 +66,7 @@ from fewstep.plans.errors import UserError
             "it is the network's; set fixed_small",
         ),
         ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}, {}, "of a logarithm; set fixed_small"),
-        ({"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"}, {}, 'use compat="correct"'),
+        ({"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"}, {}, "set leading, or use the plan pndm:N"),
         (
             {"_class_name": "PNDMScheduler"},
             {"steps": 3},
@@ -134,11 +133,6 @@ from fewstep.plans.errors import UserError
         ({"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True}, {}, "it needs mu; give arguments"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 2.0}, {}, "shift_terminal 2.0"),
         ({"_class_name": "EDMEulerScheduler", "rho": 1e-9}, {}, "rho 1e-09 .* give a number in 0.01 .. 100"),
-        (
-            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "rescale_betas_zero_snr": True},
-            {"compat": "correct"},
-            "it has no sigmas between inf and",
-        ),
         ({"thresholding": True, "sample_max_value": 0.0}, {}, "sample_max_value 0.0 .*: x0 is divided by it"),
         ({"_class_name": "KDPM2DiscreteScheduler", "prediction_type": "sample"}, {}, "the class does not have it"),
         (

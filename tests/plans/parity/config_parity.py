@@ -89,7 +89,7 @@ def made(name, config):
         single = bars.numpy().copy()
         if config.get("rescale_betas_zero_snr") and not name.startswith(("DDIM", "DDPM", "LCM")):
             single[-1] = 0.0  # these classes put 2^-24 there themselves
-        tables._single = lambda spec: single
+        tables.alpha_bars = lambda spec: single.astype(np.float64)
         tables._root = lambda values: (torch.from_numpy(values) ** 0.5).numpy()
     return scheduler, {**scheduler.config, "_class_name": name}
 

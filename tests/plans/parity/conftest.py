@@ -20,9 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def the_libraries_table() -> Any:
-    before = tables._single, tables._root
+    before = tables.alpha_bars, tables._root
     yield
-    tables._single, tables._root = before
+    tables.alpha_bars, tables._root = before
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.plan import Plan
 from tests.plans.parity.config_parity import compare
-from tests.plans.parity.extract import assert_same_rows, extract, run_plan, unroll
+from tests.plans.parity.extract import run_plan
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
@@ -221,22 +221,12 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
     sweep()
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_correct_flows_are_shifted_once_as_pipelines_do(shift):
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift}
-    plan = plan_from_scheduler_config(config, steps=6, compat="correct")
-    rows = extract(scheduler, None, sigmas=np.linspace(1, 1 / 6, 6))
-    assert_same_rows(unroll(plan), rows)
-
-
 @pytest.mark.parametrize("spacing", ["linspace", "trailing"])
-def test_ddim_of_diffusers_takes_x_for_another_time_and_correct_does_not(spacing):
+def test_ddim_of_diffusers_takes_x_for_another_time(spacing):
     config = {"_class_name": "DDIMScheduler", "timestep_spacing": spacing, "clip_sample": False}
-    theirs, ours = (plan_from_scheduler_config(config, steps=7, compat=c) for c in ("diffusers", "correct"))
-    assert [step.time for step in ours.steps] == [step.time for step in theirs.steps]
-    assert distance_from_the_marginal(ours) < 1e-12
-    assert distance_from_the_marginal(theirs) > 1e-3
+    assert distance_from_the_marginal(plan_from_scheduler_config(config, steps=7)) > 1e-3
+    leading = plan_from_scheduler_config({**config, "timestep_spacing": "leading"}, steps=8)
+    assert distance_from_the_marginal(leading) < 1e-6  # but for float32 tables
 
 
 def distance_from_the_marginal(plan: Plan) -> float:
