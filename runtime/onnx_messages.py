@@ -1,16 +1,12 @@
 """Read and write the protobuf fields of ONNX files one by one, without the library onnx.
 
-A message is a sequence of fields, each a number, a kind and a value (the encoding that protobuf documents). onnx.proto
-gives the numbers of fields.
+onnx.proto gives the numbers of fields.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fewstep.runtime.bundle.onnx_references import BYTES, FIXED32, FIXED64, VARINT, varint
-
-WIDTH = {FIXED64: 8, FIXED32: 4}
-Value = int | bytes
+from fewstep.runtime.bundle.protobuf import BYTES, VARINT, Value, fields, last_values, varint
 
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_CONSTANT = 1, 5
@@ -36,28 +32,7 @@ class NodeMessage:
         return self.name or next(iter(self.outputs), "")
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int, Value]]:
-    """(number, kind, value) of each field. ValueError if it is no message."""
-    place = 0
-    while place < len(message):
-        tag, place = varint(message, place, len(message))
-        kind = tag & 7
-        value: Value
-        if kind == VARINT:
-            value, place = varint(message, place, len(message))
-        elif kind in (*WIDTH, BYTES):
-            size = WIDTH.get(kind, 0)
-            if kind == BYTES:
-                size, place = varint(message, place, len(message))
-            value, place = message[place : place + size], place + size
-            if place > len(message):
-                raise ValueError("it is cut off")
-        else:
-            raise ValueError(f"it has a field of type {kind}")
-        yield tag >> 3, kind, value
-
-
-def field(number: int, value: int | bytes | str, kind: int | None = None) -> bytes:
+def field(number: int, value: Value | str, kind: int | None = None) -> bytes:
     """A field as bytes; `kind` follows from the value by default."""
     if isinstance(value, int):
         return _encoded(number << 3 | VARINT) + _encoded(value)
@@ -84,7 +59,7 @@ def node(message: bytes) -> NodeMessage | None:
     }
     attributes: dict[str, int] = {}
     for attribute in inside(message, NODE_ATTRIBUTE):
-        held = {number: value for number, _, value in fields(attribute)}
+        held = last_values(attribute)
         called, value = held.get(ATTRIBUTE_NAME), held.get(ATTRIBUTE_INT)
         if isinstance(called, bytes) and isinstance(value, int):
             attributes[called.decode(errors="replace")] = value
@@ -98,7 +73,7 @@ def scalars(graph: bytes) -> dict[str, int]:
     for tensor in inside(graph, GRAPH_CONSTANT):
         if len(tensor) > 4096:  # no single number, whatever it is called
             continue
-        held = {number: value for number, _, value in fields(tensor)}
+        held = last_values(tensor)
         name, raw, ints = held.get(TENSOR_NAME), held.get(TENSOR_RAW), held.get(TENSOR_INTS)
         if held.get(TENSOR_TYPE) != INT64 or not isinstance(name, bytes):
             continue

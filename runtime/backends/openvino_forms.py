@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewstep.runtime.bundle.onnx_references import BYTES
+from fewstep.runtime.bundle.protobuf import BYTES, Value, fields
 from fewstep.runtime.onnx_messages import (
     GRAPH_CONSTANT,
     GRAPH_NODE,
@@ -23,9 +23,7 @@ from fewstep.runtime.onnx_messages import (
     NODE_OP,
     NODE_OUTPUT,
     NodeMessage,
-    Value,
     field,
-    fields,
     inside,
     int_attribute,
     int_tensor,

@@ -1,13 +1,14 @@
 """List the files that an ONNX file refers to, read from its bytes without loading it.
 
-onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So the bundle asks first. The
-format is protobuf's: fields of a number and a type, one after the other. Only the messages that can hold a tensor are
-entered.
+onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So the bundle asks first.
+Only the messages that can hold a tensor are entered.
 """
 
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+
+from fewstep.runtime.bundle.protobuf import BYTES, spans
 
 KEY = b"location"  # of the entry that names a file
 DEPTH = 100  # of messages in messages; protobuf itself reads no deeper
@@ -21,7 +22,6 @@ ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (on
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def referred_files(path: Path) -> frozenset[str]:
@@ -38,45 +38,11 @@ def referred_files(path: Path) -> frozenset[str]:
 def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> Iterator[str]:
     if depth == 0:
         raise ValueError("it is nested too deep")
-    for number, first, last in _messages(data, start, end):
-        inner = ENTERED[message].get(number)
+    for number, kind, first, last in spans(data, start, end):
+        inner = ENTERED[message].get(number) if kind == BYTES else None
         if inner == "entry":
-            strings = [data[a:b] for field, a, b in _messages(data, first, last) if field in (1, 2)]
+            strings = [data[a:b] for field, kind, a, b in spans(data, first, last) if kind == BYTES and field in (1, 2)]
             if KEY in strings:
                 yield from (each.decode(errors="surrogateescape") for each in strings if each != KEY)
         elif inner is not None:
             yield from _locations(data, first, last, inner, depth - 1)
-
-
-def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of each field that is bytes, text or a message."""
-    place = start
-    while place < end:
-        tag, place = varint(data, place, end)
-        kind = tag & 7
-        if kind == VARINT:
-            _, place = varint(data, place, end)
-        elif kind in (FIXED64, FIXED32):
-            place += 8 if kind == FIXED64 else 4
-        elif kind == BYTES:
-            size, place = varint(data, place, end)
-            if size > end - place:
-                raise ValueError("it is cut off")
-            yield tag >> 3, place, place + size
-            place += size
-        else:
-            raise ValueError(f"it has a field of type {kind}")
-
-
-def varint(data: mmap.mmap | bytes, place: int, end: int) -> tuple[int, int]:
-    """A number in base 128, least significant first, and the place behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= end:
-            raise ValueError("it is cut off")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("it has a number of more than 64 bits")
