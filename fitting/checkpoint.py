@@ -28,6 +28,11 @@ class FitCheckpoint:
 
     name: str
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether an earlier fit left numbers."""
+        return cache.read_intact("fitting", self.name) is not None
+
     def save(self, numbers: Recurrence, done: int) -> None:
         times, lean = tuple(numbers.times.tolist()), tuple(numbers.lean.tolist())
         best = BestNumbers(done, times, lean, tuple(map(tuple, numbers.rows.tolist())))

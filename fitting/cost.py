@@ -11,7 +11,6 @@ from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.path import path_bytes
 from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
-from fewstep.fitting.start import STARTS
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import SHARES, WEIGHTS
@@ -22,8 +21,9 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
     long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
-    on_path = 0 if task.starts.is_asked else min(FIRST_BLOCKS * BLOCK, seeds)  # seeds of the teacher's path
-    plans += 0 if task.starts.is_asked else 1 + len({solver for solver, _ in STARTS})
+    solvers = len(task.starts.on_path)
+    on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
+    plans += solvers + (0 if task.starts.is_asked else 1)
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
@@ -43,7 +43,7 @@ def _of_the_search(task: FitTask, options: FitOptions) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = options.iterations + (0 if task.starts.is_asked else 1)  # of the start that is not chosen
+    iterations = options.iterations + (1 if task.starts.on_path else 0)  # of the start that is not chosen
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
@@ -59,7 +59,7 @@ def search_bytes(task: FitTask, options: FitOptions) -> int:
     elements = prod(task.bundle.manifest.x_shape)
     columns = 2 * 4 * options.seeds * sum(numbers_of(task, options)) * elements
     seen = min(FIRST_BLOCKS * BLOCK, options.seeds)
-    return columns if task.starts.is_asked else max(columns, path_bytes(seen, elements, len(task.teacher.steps)))
+    return max(columns, path_bytes(seen, elements, len(task.teacher.steps))) if task.starts.on_path else columns
 
 
 def seconds(task: FitTask, options: FitOptions) -> float:

@@ -142,7 +142,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
         _commit(task, options, result)
     if result.plan is not None and options.output is not None:
         write_whole(options.output, encode(result.plan))
-    checkpoint_of_search(task, options, best).drop()
+    checkpoint_of_search(task, best).drop()
     return result
 
 

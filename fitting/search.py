@@ -68,8 +68,8 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
 
 def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
     """The plan that was asked for, and its refinement. Else the best of the known ones, or the best over the times of
-    the teacher's path: the one with the higher gain after an iteration. Optima lie far apart, and plans do not rank as
-    their optima do."""
+    the teacher's path: the one with the higher gain after an iteration, or the one whose fit was interrupted. Optima
+    lie far apart, and plans do not rank as their optima do."""
     rolled, starts = task.rolled, task.starts
     blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
     nominal = best_start(rolled, starts.nominal, blocks, progress)
@@ -88,15 +88,14 @@ def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Searched
         steps = refine(start[1], origin, 1, FIRST_BLOCKS)
         return max((each.on_selection.mean for each in steps), default=before.mean)
 
-    if starts.is_asked:
-        known, on_path = begun(starts.fitted[0]), None
-    else:
-        known = begun(best_start(rolled, (nominal, *starts.fitted), blocks, progress))
+    plans = starts.fitted[:1] if starts.is_asked else (nominal, *starts.fitted)
+    known, on_path = begun(best_start(rolled, plans, blocks, progress)), None
+    if starts.on_path and not checkpoint_of_search(task, known).is_saved:
         on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
     if on_path is None:
         return known, _refinement(task, known, known.origin, progress)
-    both = (known, begun(on_path))
-    return max(((each, _serving_twice(_refinement(task, each, each.origin, progress))) for each in both), key=gain)
+    both = [(each, _serving_twice(_refinement(task, each, each.origin, progress))) for each in (known, begun(on_path))]
+    return both[1] if checkpoint_of_search(task, both[1][0]).is_saved else max(both, key=gain)
 
 
 def _serving_twice(work: Refinement) -> Refinement:
@@ -118,7 +117,7 @@ def _refined(
     task: FitTask, options: FitOptions, first: SearchedNumbers, work: Refinement, progress: Progress
 ) -> Iterator[SearchedNumbers]:
     """Damped least squares on the end, from the checkpoint's numbers if there are some."""
-    checkpoint = checkpoint_of_search(task, options, first)
+    checkpoint = checkpoint_of_search(task, first)
     numbers, done = checkpoint.load(first.origin)
     yield replace(first, numbers=numbers, done=done)
     most = done + options.iterations * (1 + SECANTS)
@@ -141,7 +140,7 @@ def taught_blocks(
     return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
 
 
-def checkpoint_of_search(task: FitTask, options: FitOptions, result: SearchedNumbers) -> FitCheckpoint:
+def checkpoint_of_search(task: FitTask, result: SearchedNumbers) -> FitCheckpoint:
     """The checkpoint of this search's best numbers."""
     return checkpoint_of(
         teaching.identity(task.sampler),
@@ -149,7 +148,7 @@ def checkpoint_of_search(task: FitTask, options: FitOptions, result: SearchedNum
         encode(result.origin.nominal),
         encode(result.nominal),
         encode(task.teacher),
-        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS)).encode(),
+        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS, task.starts.on_path)).encode(),
         *(digest(block) for block in (*result.seeds.fit, *result.seeds.selection)),
     )
 

@@ -1,5 +1,6 @@
 """The plan that a fit begins as: the one that is named, or the best of some known ones on a few seeds of the fit."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
+LOG = logging.getLogger("fewstep")
 STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all (docs/measured/nominal.md)
     ("dpmpp_2m", "ays_svd"),
     ("dpmpp_2m", "arctan"),
@@ -31,6 +33,7 @@ STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all 
     ("unipc_2", "arctan"),
     ("unipc_2", "arctan(centre=2, power=1.5)"),
 )
+SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Starts:
     @property
     def plans(self) -> tuple[Plan, ...]:
         return self.fitted if self.is_asked else (*self.nominal, *self.fitted)
+
+    @property
+    def on_path(self) -> tuple[str, ...]:
+        """The solvers that compete over times of the teacher's path; none where a plan was asked for, or has as many
+        steps as the path has choices."""
+        return () if self.is_asked or len(self.nominal[0].steps) >= CHOICES else SOLVERS
 
 
 def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
@@ -102,21 +111,20 @@ def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple
 def best_on_path(
     rolled: Rollouts, teacher: Plan, nominal: Plan, seen: Sequence[Block], blocks: Sequence[Block]
 ) -> Plan | None:
-    """The best on some blocks of the solvers of STARTS, over times of the teacher's path on the blocks that were seen.
+    """The best on some blocks of SOLVERS, over times of the teacher's path on the blocks that were seen.
 
-    The path goes through CHOICES times of the nominal plan's grid. None where it is unknown
-    (`fitting.path.teacher_states`), has no more times than the plan, or leads to no finite samples.
+    The path goes through CHOICES times of the nominal plan's grid, more than its steps. None where it is unknown
+    (`fitting.path.teacher_states`), or leads to no finite samples; a line of the log says why.
     """
-    steps, solvers = len(nominal.steps), dict.fromkeys(solver for solver, _ in STARTS)
-    if steps >= CHOICES:
-        return None
+    steps = len(nominal.steps)
     try:
         probe = rolled.sampler.compile(f"ddim:{CHOICES}{''.join(nominal.name.partition('@')[1:])}", nominal.guidance)
         *places, _ = path_through(rolled.reference, teacher, seen, probe, steps)
         grid = f"custom(times={tuple(probe.steps[place].time for place in places)})"
-        names = [(solver, grid) for solver in solvers]
+        names = [(solver, grid) for solver in SOLVERS]
         return best_start(rolled, _compiled(rolled.sampler, names, steps, nominal.guidance), blocks)
-    except UserError:
+    except UserError as error:
+        LOG.info("the fit does not begin on the teacher's path: %s", error.what)
         return None
 
 

@@ -52,11 +52,14 @@ def dry_run(options: FitOptions) -> Outcome:
     warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
+    if solvers := task.starts.on_path:
+        begin += f", or of {counted(len(solvers), 'solver')} over times of the teacher's path,"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {
         "bundle": options.bundle,
         "body": task.body,
         "plans": names,
+        "solvers_on_path": solvers,
         "teacher": task.teacher.name,
         "evaluations": body,
         "teacher_evaluations": teacher,

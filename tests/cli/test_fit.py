@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.main import main
-from fewstep.cli.verbs.fit import verb
+from fewstep.cli.verbs.fit import dry_run, verb
 from fewstep.fitting.blocks import CHOICE_SEEDS
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.fit import fit
@@ -30,6 +30,15 @@ def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> No
     assert words == ["fewstep", "run", str(tiny_bundle), *["--plan", "fitted:2", "--guidance", "2", "-c", "class=0"]]
     assert main([*words[1:], "-o", str(tmp_path / "x.npy")]) == 0
     assert (tmp_path / "x.npy").is_file()
+
+
+def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> None:
+    options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
+    on_path = "plans, or of 4 solvers over times of the teacher's path, in 2 evaluations to float32"
+    assert str(dry_run(options).shown[0]).endswith(on_path)
+    named = dry_run(replace(options, plan="dpmpp_2m:2"))
+    assert named.shown[0] == "would fit dpmpp_2m:2 in 2 evaluations to float32"
+    assert named.value["solvers_on_path"] == ()
 
 
 def test_a_former_plan_that_is_better_is_named(tiny_bundle: Path) -> None:

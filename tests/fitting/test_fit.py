@@ -18,6 +18,7 @@ from fewstep.fitting import task as tasks
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
+from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.fitting.trade import COST, ENERGY_PART, Trade, Trader
@@ -150,13 +151,15 @@ def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
         open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan}))
 
 
-def test_an_interrupted_fit_goes_on_from_its_best(tiny_bundle, caplog):
-    options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
+@pytest.mark.parametrize("plan", ["dpmpp_2m:2", ""])
+def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tiny_bundle, caplog, monkeypatch, plan):
+    options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})
     task = open_task(options)
     states = search(task, options)
     next(states)
     first = next(states)
     states.close()
+    monkeypatch.setattr(Rollouts, "columns", lambda *_: pytest.fail("a start is measured again"))
     with caplog.at_level(logging.WARNING, "fewstep"):
         again = next(search(task, options))
     assert "going on after 1 steps" in caplog.text

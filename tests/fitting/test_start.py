@@ -49,11 +49,13 @@ def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count):
         best_start(Rollouts(sampler, sampler), plans[:count], parts)
 
 
-def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it():
+def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it(caplog):
     sampler = Analytic(facts("cosine", "v"), mixture)
     nominal, teacher = (sampler.compile(name) for name in ("dpmpp_2m:4@karras", "dpmpp_2m:60@arctan"))
     fit, judges = (taught(sampler, teacher, blocks(seeds)) for seeds in (range(16), range(16, 32)))
     best = best_on_path(Rollouts(sampler, sampler), teacher, nominal, fit, fit)
     assert best.name.partition("@")[2].startswith("custom(times=[999") and len(best.steps) == 4
     assert mean_psnr(sampler, best, judges) > mean_psnr(sampler, nominal, judges) + 15
-    assert best_on_path(Rollouts(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None
+    with caplog.at_level("INFO", "fewstep"):
+        assert best_on_path(Rollouts(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None
+    assert "not begin on the teacher's path: the states of the teacher dpmpp_2m:60@arctan have other" in caplog.text
