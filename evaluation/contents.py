@@ -145,7 +145,7 @@ def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in readable(bundle, [each])[0]:
-            command = fit_again(bundle.path, manifest, each.evaluations, each.body, weight_of(plan.guidance))
+            command = fit_again(bundle.path, manifest, each.evaluations, weight_of(plan.guidance))
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
             entries.append(FittedContents(**entry, guidance=said, command=command))
     return tuple(entries)

@@ -156,7 +156,7 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
-        again[each.file] = fit_again(bundle.path, manifest, each.evaluations, each.body, weight)
+        again[each.file] = fit_again(bundle.path, manifest, each.evaluations, weight)
     for file, command in again.items():
         if file not in sound:
             continue

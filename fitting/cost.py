@@ -20,10 +20,9 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
     steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
-    long, plans = len(task.teacher.steps), len(task.starts.nominal) + len(task.starts.fitted) + 1
-    solvers = len(task.starts.on_path)
+    long, solvers = len(task.teacher.steps), len(task.starts.on_path)
     on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
-    plans += solvers + (0 if task.starts.is_asked else 1)
+    plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # and each start has norms
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
     judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan

@@ -17,7 +17,7 @@ from fewstep.fitting.judgement import SetDistances, judge
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import plan_of
 from fewstep.fitting.search import checkpoint_of_search, search, taught_blocks
-from fewstep.fitting.task import FitTask, open_task
+from fewstep.fitting.task import BODY, FitTask, open_task
 from fewstep.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
@@ -103,7 +103,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     *_, best = search(task, options, progress)  # the last numbers are the best
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
-    fitted = Fitted(nominal.name, task.body, task.graph, provenance.source_sha256)
+    fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
     plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
     is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
     check = gate.check_against(plan_of(best.numbers)) if is_checked else gate.before
@@ -116,7 +116,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     is_better = judged.gain.counts and on_selection.counts and not judged.is_behind_former
     result = FitResult(
         bundle=task.bundle.manifest.name,
-        body=task.body,
+        body=BODY,
         nominal=nominal.name,
         teacher=task.teacher.name,
         check=check,
@@ -151,8 +151,8 @@ def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
     assert result.plan is not None
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         bundle = open_bundle(options.bundle)
-        if graph_of_fit(bundle.manifest, task.body) != task.graph:
-            raise UserError(f"{task.body} of {options.bundle} was changed while a plan was fitted", "fit it again")
+        if graph_of_fit(bundle.manifest, BODY) != task.graph:
+            raise UserError(f"{BODY} of {options.bundle} was changed while a plan was fitted", "fit it again")
         keep(writer, bundle, result, result.plan, options.command("fit"))
 
 

@@ -11,7 +11,7 @@ from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.task import FitTask
+from fewstep.fitting.task import BODY, FitTask
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
@@ -89,7 +89,7 @@ def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> Tea
 def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
     """The entry in the manifest and the plan that was fitted to this very graph for the same use as `plan`."""
     for entry in task.bundle.manifest.fitted:
-        plans, _ = readable(task.bundle, [entry] if entry.body == task.body else [])
+        plans, _ = readable(task.bundle, [entry] if entry.body == BODY else [])
         for former in plans:
             if former.fitted is not None and former.fitted.graph == task.graph and use_of(former) == use_of(plan):
                 return entry, former

@@ -12,14 +12,13 @@ from fewstep.workers.options import SamplingOptions
 
 @dataclass(frozen=True)
 class FitOptions(SamplingOptions):
-    """Fit the numbers of a plan to a body of a bundle, so that few evaluations come nearest to many.
+    """Fit the numbers of a plan to a bundle's denoiser, so that few evaluations come nearest to many.
 
     bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
     steps: Evaluations of the plan.
     plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
-    precision: Precision of the body: float32, int8, or on a GPU float16.
-    backend: The engine that runs the body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
-        tensorrt-rtx, qnn.
+    backend: The engine that runs the float32 body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
+        tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
     output: A JSON file for the plan as well.
     seeds: Number of seeds that the numbers are fitted on.
@@ -35,7 +34,6 @@ class FitOptions(SamplingOptions):
     bundle: Path
     steps: int = 6
     plan: str = ""
-    precision: str = "float32"
     backend: str = "onnxruntime"
     guidance: float | None = None
     output: Path | None = field(default=None, metadata={"short": "-o"})

@@ -53,22 +53,20 @@ Result = Array | Jacobian | UserError
 
 @dataclass(frozen=True)
 class RolloutJob:
-    """The body of a bundle that a plan is fitted to, and its engine, as options name them."""
+    """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
 
     bundle: SentBundle
-    precision: str
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:
-        samplers = open_samplers(self.bundle.folder(), self.precision, self.backend, threads)
+        samplers = open_samplers(self.bundle.folder(), self.backend, threads)
         return lambda item: _rolled(*samplers, item)
 
 
-def open_samplers(path: Path, precision: str, backend: str, threads: int) -> tuple[Sampler, Sampler]:
-    """The samplers of the body that is fitted to, and of the teacher; one where they are the same."""
-    sampler = load(path, precision, backend=named(backend, threads))
-    is_teacher = sampler.body == sampler.bundle.manifest.bodies["float32"] and backend == CPU
-    return sampler, sampler if is_teacher else load(path, backend=named(CPU, threads))
+def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
+    """The samplers of the plan that is fitted, and of the teacher; one where their engines are the same."""
+    sampler = load(path, backend=named(backend, threads))
+    return sampler, sampler if backend == CPU else load(path, backend=named(CPU, threads))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
 
 
 def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
-    """The plan that was asked for, and its refinement. Else the best of the known ones, or the best over the times of
+    """The plan that was asked for, and its refinement. Else the best nominal one, or the best over the times of
     the teacher's path: the one with the higher gain after an iteration, or the one whose fit was interrupted. Optima
     lie far apart, and plans do not rank as their optima do."""
     rolled, starts = task.rolled, task.starts
@@ -88,8 +88,7 @@ def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Searched
         steps = refine(start[1], origin, 1, FIRST_BLOCKS)
         return max((each.on_selection.mean for each in steps), default=before.mean)
 
-    plans = starts.fitted[:1] if starts.is_asked else (nominal, *starts.fitted)
-    known, on_path = begun(best_start(rolled, plans, blocks, progress)), None
+    known, on_path = begun(nominal if starts.asked is None else starts.asked), None
     if starts.on_path and not checkpoint_of_search(task, known).is_saved:
         on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
     if on_path is None:

@@ -11,9 +11,8 @@ from fewstep.fitting.path import CHOICES, path_through
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, describe
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
-from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -40,64 +39,37 @@ SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 class Starts:
     """What a fit may begin as.
 
-    nominal: plans without fitted numbers; gains are over the best of them. fitted: plans of earlier fits, or the plan
-    that was asked for. The fit begins as the first of these if it was asked for, else as the best of all or as
-    `best_on_path`.
+    nominal: plans without fitted numbers; gains are over the best of them. asked: the plan that was asked for. The fit
+    begins as this one, or else as the best of the nominal ones or as `best_on_path`.
     """
 
     nominal: tuple[Plan, ...]
-    fitted: tuple[Plan, ...] = ()
-    is_asked: bool = False
+    asked: Plan | None = None
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        return self.fitted if self.is_asked else (*self.nominal, *self.fitted)
+        return self.nominal if self.asked is None else (self.asked,)
 
     @property
     def on_path(self) -> tuple[str, ...]:
         """The solvers that compete over times of the teacher's path; none where a plan was asked for, or has as many
         steps as the path has choices."""
-        return () if self.is_asked or len(self.nominal[0].steps) >= CHOICES else SOLVERS
+        return SOLVERS if self.asked is None and len(self.nominal[0].steps) < CHOICES else ()
 
 
 def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
-    """The plan of a name or of a file; without one, the known plans and the plans that were fitted to other bodies.
-
-    `fitted:N` is this body's plan, else another body's. Raises UserError for a plan that no fit can begin as.
-    """
+    """The plan of a name or of a file; without one, the known plans. Raises UserError for a plan that no fit can begin
+    as."""
     if not asked:
-        return Starts(candidates(sampler, steps, guidance), fitted_plans(sampler, steps, guidance, is_own=False))
-    if asked.startswith(FITTED):
-        own, others = (fitted_plans(sampler, steps, guidance, is_own) for is_own in (True, False))
-        if asked != f"{FITTED}{steps}" or not (own or others):
-            where, of = sampler.bundle.path, f"{steps} evaluations for guidance {describe(guidance)}"
-            raise UserError(f"{where} has no plan {asked!r} of {of}", "name SOLVER:STEPS@GRID, or leave --plan out")
-        return Starts(candidates(sampler, steps, guidance), (*own, *others)[:1], is_asked=True)
+        return Starts(candidates(sampler, steps, guidance))
     plan = sampler.compile(asked, guidance)
     recurrence_of(plan)  # refuses what cannot be fitted
     if len(plan.steps) != steps:
         what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"
         raise UserError(what, "give the same number of both")
     if plan.fitted is None:
-        return Starts((plan,), (plan,), is_asked=True)
-    return Starts(candidates(sampler, steps, guidance), (_unmarked(sampler, plan),), is_asked=True)
-
-
-def fitted_plans(sampler: Sampler, steps: int, guidance: Guidance | None, is_own: bool) -> tuple[Plan, ...]:
-    """The plans that were fitted to this body of the bundle, or to the other ones, for the same use."""
-    bundle = sampler.bundle
-    bodies, fitted = bundle.manifest.bodies, [each for each in bundle.manifest.fitted if each.evaluations == steps]
-    entries = [each for each in fitted if (bodies.get(each.body) == sampler.body) == is_own]
-    return tuple(
-        _unmarked(sampler, plan)
-        for plan in readable(bundle, entries)[0]
-        if plan.guidance == guidance and plan.strength is None and {each.shaping for each in plan.steps} == {None}
-    )
-
-
-def _unmarked(sampler: Sampler, plan: Plan) -> Plan:
-    """A fitted plan that another body may run."""
-    return sampler.compile(msgspec.structs.replace(plan, fitted=None))
+        return Starts((plan,), plan)
+    return Starts(candidates(sampler, steps, guidance), sampler.compile(msgspec.structs.replace(plan, fitted=None)))
 
 
 def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:

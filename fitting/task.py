@@ -13,12 +13,10 @@ from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import MISFIT, calibrated_plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.fit_command import weight_of_fit
-from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
@@ -27,6 +25,7 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
+BODY = "float32"  # that is fitted to: fits to int8 gained 0.1 dB (docs/measured/trials.md)
 ROOM = 2**20  # bytes of a plan, which is seldom more
 
 
@@ -35,7 +34,6 @@ class FitTask:
     """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data."""
 
     bundle: Bundle
-    body: str
     rolled: Rollouts
     starts: Starts
     teacher: Plan
@@ -56,7 +54,7 @@ class FitTask:
     @property
     def graph(self) -> str:
         """What is fitted to, as `graph_of_fit` says it."""
-        graph = graph_of_fit(self.bundle.manifest, self.body)
+        graph = graph_of_fit(self.bundle.manifest, BODY)
         assert graph is not None, "it is opened"
         return graph
 
@@ -68,14 +66,14 @@ def open_task(options: FitOptions) -> FitTask:
     if bundle.manifest.carried:
         what = f"{options.bundle} carries {bundle.manifest.carried[0].name!r} from run to run"
         raise UserError(what, "fit takes denoisers without: run a plan by its name")
-    body = choose_body(bundle, options.precision, named(options.backend, options.threads))
-    if "float32" not in bundle.manifest.bodies:
-        what = f"{options.bundle} has no float32 body for the teacher"
+    if BODY not in bundle.manifest.bodies:
+        what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    sampler, reference = open_samplers(options.bundle, options.precision, options.backend, options.threads)
-    job = RolloutJob(sent(options.bundle, (body,)), options.precision, options.backend)
+    choose_body(bundle, BODY, named(options.backend, options.threads))
+    sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
+    job = RolloutJob(sent(options.bundle, (BODY,)), options.backend)
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
-    _warn_of_lost(bundle, body, options.steps, guidance)
+    _warn_of_lost(bundle, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)
     conditions = fit_conditions(bundle, options.conditions, options.prompts)
     features = options.features or default_features(bundle.manifest)
@@ -86,17 +84,7 @@ def open_task(options: FitOptions) -> FitTask:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
-    _warn_of_guidance(bundle, bundle.manifest.bodies[body], guidance)
-    return FitTask(bundle, body, Rollouts(sampler, reference, job), starts, teacher, conditions, guidance, extractor)
-
-
-def _warn_of_guidance(bundle: Bundle, body: Body, guidance: Guidance | None) -> None:
-    """Warn where int8 was calibrated with other guidance: calibration has a default weight, and a fit has none."""
-    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
-        return
-    if calibrated.guidance != guidance:
-        own, asked = describe(calibrated.guidance), describe(guidance)
-        LOG.warning("int8 was calibrated with guidance %s, and the fit has guidance %s: its %s", own, asked, MISFIT)
+    return FitTask(bundle, Rollouts(sampler, reference, job), starts, teacher, conditions, guidance, extractor)
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:
@@ -112,11 +100,11 @@ def _check_teacher(teacher: Plan, steps: int) -> None:
         raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
 
 
-def _warn_of_lost(bundle: Bundle, body: str, steps: int, guidance: Guidance | None) -> None:
+def _warn_of_lost(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
     """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
     for entry in bundle.manifest.fitted:
         for error in readable(bundle, [entry])[1]:
             weight = weight_of_fit(bundle.path, bundle.manifest, entry)
-            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (body, steps, guidance)
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
             ending = "this fit makes it again" if is_same else f"this fit leaves it; {error.fix}"
             LOG.warning("%s; %s", error.what, ending)

@@ -1,8 +1,8 @@
 """Find the plans that were fitted to a body, and keep them from running where they do not belong.
 
-`fitted:6` is the plan of 6 evaluations that `fewstep fit` made for this body, at this guidance, or else for another
-body of the bundle. Its numbers follow from the denoiser and, for a small part, from the rounding of the body. For
-another denoiser or guidance other plans are nearer to the teacher.
+`fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It fits float32, and all bodies run
+it; a bundle of before may have one of the body's own. For another denoiser or guidance other plans are nearer to the
+teacher.
 """
 
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ def find_fitted(
             return plan if weight is None or asked == plan.guidance else reguided(plan, weight)
     if lost:
         raise lost[0]
-    fit = fit_again(bundle.path, bundle.manifest, int(count), body_name, weight_of(asked), "fit it: ")
+    fit = fit_again(bundle.path, bundle.manifest, int(count), weight_of(asked), "fit it: ")
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
@@ -87,14 +87,13 @@ def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan],
     return plans, lost
 
 
-def check_fitted(plan: Plan, bundle: Bundle, body: Body, guidance: float | Guidance | None = None) -> None:
+def check_fitted(plan: Plan, bundle: Bundle, guidance: float | Guidance | None = None) -> None:
     """Refuse a plan that was fitted to another denoiser or for another guidance."""
     if plan.fitted is None:
         return
     manifest = bundle.manifest
-    here = next((name for name, each in manifest.bodies.items() if each == body), "")
     asked = plan.guidance if guidance is None else as_guidance(guidance)
-    fit = fit_again(bundle.path, manifest, len(plan.steps), here, weight_of(asked), "fit one: ")
+    fit = fit_again(bundle.path, manifest, len(plan.steps), weight_of(asked), "fit one: ")
     fault = f"for guidance {describe(plan.guidance)}, not for {describe(asked)}" if asked != plan.guidance else ""
     if plan.fitted.source != manifest.provenance.source_sha256:
         fault = f"to another denoiser than {bundle.path} holds"

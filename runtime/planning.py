@@ -80,7 +80,7 @@ def plan_for(
         plan = _in_networks(plan, bundle) if manifest.networks else plan
     if isinstance(plan, str):
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
-    check_fitted(plan, bundle, body, guidance)  # ahead of `check_plan`, whose fix is to compile the name
+    check_fitted(plan, bundle, guidance)  # ahead of `check_plan`, whose fix is to compile the name
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))

@@ -67,7 +67,7 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
         calibrate(CalibrateOptions(bundle, "dpmpp_2m:8", guidance=GUIDANCE, target=("cpu-x86",)))
         for count in FITTED:
             few = {"seeds": 24, "selection_seeds": 16, "judge_seeds": 16, "iterations": 2, "features": "none"}
-            fit(FitOptions(bundle, count, guidance=GUIDANCE, precision="int8", **few))
+            fit(FitOptions(bundle, count, guidance=GUIDANCE, **few))
     exact, int8 = (load(bundle, each, backend=OnnxRuntime(threads=1)) for each in ("float32", "int8"))
 
     def plain(sampler: Sampler, name: str, own: Sequence[int]) -> Floats:

@@ -28,7 +28,7 @@ from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.blocks import FIT_SEEDS, Block, blocks_of, sample
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.published.setting import FitSetting
-from fewstep.fitting.start import best_start, fitted_plans
+from fewstep.fitting.start import best_start
 from fewstep.fitting.task import FitTask, open_task
 from fewstep.fitting.teacher import taught
 from fewstep.plans.errors import UserError
@@ -36,6 +36,7 @@ from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.rollouts.metrics import psnr
+from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import denoiser_facts
 
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "published_fits.md"
@@ -91,10 +92,7 @@ def setting_of(task: FitTask, blocks: Sequence[Block]) -> FitSetting:
 
 def fitted_plan(method: str, task: FitTask, setting: FitSetting) -> Plan:
     if method == END:
-        own = fitted_plans(task.sampler, setting.evaluations, task.guidance, is_own=True)
-        if not own:
-            raise UserError("no fitted plan in the bundle", "make one: fewstep fit")
-        return own[0]
+        return task.sampler.compile(f"{FITTED}{setting.evaluations}", task.guidance)
     if method == "none":
         return setting.nominal
     plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fitted(setting)

@@ -93,7 +93,7 @@ def windows(sampler: Sampler, seeds: range, count: int) -> dict[str, NDArray]:
 
 
 def prepare(work: Path) -> Path:
-    """The bundle: calibrated, and plans of 2 and 3 evaluations fitted to both bodies, on recorded windows."""
+    """The bundle: calibrated, and plans of 2 and 3 evaluations, fitted on recorded windows."""
     bundle, recorded = work / "bundle", work / "recorded.npz"
     if not recorded.exists():
         export(ExportOptions(f"{Path(__file__).with_name('pusher.py')}:make", bundle, verify="quick"))
@@ -101,17 +101,15 @@ def prepare(work: Path) -> Path:
             np.savez(recorded, **windows(sampler, RECORDED, WINDOWS))
     if all(body.precision != "int8" for body in open_bundle(bundle).manifest.bodies.values()):
         calibrate(CalibrateOptions(bundle, CALIBRATED, ("cpu-x86",), conditions=recorded))
-    for precision in ("float32", "int8"):
-        for steps in {2, 3} - fits(bundle, precision).keys():
-            fit(FitOptions(bundle, steps, precision=precision, conditions=recorded, threads=1))
-            print(fits(bundle, precision)[steps], flush=True)
+    for steps in {2, 3} - fits(bundle).keys():
+        fit(FitOptions(bundle, steps, conditions=recorded, threads=1))
+        print(fits(bundle)[steps], flush=True)
     return bundle
 
 
-def fits(bundle: Path, precision: str) -> dict[int, FittedPlan]:
-    """The plans that were fitted to the bodies of a precision, by evaluations."""
-    manifest = open_bundle(bundle).manifest
-    return {each.evaluations: each for each in manifest.fitted if manifest.bodies[each.body].precision == precision}
+def fits(bundle: Path) -> dict[int, FittedPlan]:
+    """The fitted plans by evaluations."""
+    return {each.evaluations: each for each in open_bundle(bundle).manifest.fitted}
 
 
 def entrants(bundle: Path) -> list[Entrant]:
@@ -119,7 +117,7 @@ def entrants(bundle: Path) -> list[Entrant]:
     rivals = [Entrant("float32", REFERENCE), Entrant("int8", REFERENCE)]
     for steps in (2, 3):
         for precision in ("float32", "int8"):
-            best = fits(bundle, precision)[steps].nominal
+            best = fits(bundle)[steps].nominal
             rivals += [Entrant(precision, each) for each in (best, f"fitted:{steps}")]
         rivals += [Entrant("float32", f"{each}:{steps}@trailing") for each in ("euler", "dpm_singlestep_2")]
     rivals.append(Entrant("float32", "heun:2@trailing"))  # 3 evaluations

@@ -13,7 +13,7 @@ from fewstep.fitting.cost import evaluations, search_bytes, seconds
 from fewstep.fitting.fit import FitResult, fit
 from fewstep.fitting.judgement import SetDistances
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.task import ROOM, open_task
+from fewstep.fitting.task import BODY, ROOM, open_task
 from fewstep.fitting.trade import Trade
 from fewstep.graph.needs import duration
 from fewstep.plans.guidance import weight_of
@@ -47,7 +47,7 @@ def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     body, teacher = evaluations(task, options)
     time = seconds(task, options)
-    needed = sampling_needs(task.bundle, (task.body,), task.teacher, BLOCK, (ROOM,), options.workers, options.dask)
+    needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers, options.dask)
     needed = replace(needed, memory=needed.memory + search_bytes(task, options))
     warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]
@@ -57,7 +57,7 @@ def dry_run(options: FitOptions) -> Outcome:
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {
         "bundle": options.bundle,
-        "body": task.body,
+        "body": BODY,
         "plans": names,
         "solvers_on_path": solvers,
         "teacher": task.teacher.name,
@@ -69,7 +69,7 @@ def dry_run(options: FitOptions) -> Outcome:
     return Outcome(
         value,
         (
-            f"would fit {begin} in {counted(options.steps, 'evaluation')} to {task.body}",
+            f"would fit {begin} in {counted(options.steps, 'evaluation')} to {BODY}",
             f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
             f"at most {duration(time)} at the speed of this moment{if_it_suffices}",
             needed.said(options.bundle),
@@ -139,7 +139,6 @@ def _sets(sets: SetDistances) -> str:
 def command_of(options: FitOptions, result: FitResult) -> str:
     """The command that samples along the plan, with an example of each condition that the bundle needs."""
     words = [f"fewstep run {options.bundle} --plan {FITTED}{options.steps}"]
-    words += [f"--precision {options.precision}"] * (options.precision != "float32")
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     weight = None if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]

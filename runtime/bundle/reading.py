@@ -242,7 +242,7 @@ def _make_again(manifest: Manifest, name: str, path: Path) -> str:
     ways = [f"{lead}fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
         weight = weight_of_fit(path, manifest, entry)
-        ways = [fit_again(path, manifest, entry.evaluations, entry.body, weight, lead)]
+        ways = [fit_again(path, manifest, entry.evaluations, weight, lead)]
     return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
 
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from fewstep.fitting import endpoint
+from fewstep.fitting import endpoint, task
 from fewstep.fitting.cost import evaluations
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.task import open_task
+from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:6"}
@@ -17,7 +18,8 @@ FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judg
 def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
     """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
     plan is named, the teacher's path is sampled, too."""
-    options = FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **{**FEW, "plan": plan})
+    monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
     body, teacher = evaluations(open_task(options), options)
     counted = {"int8": 0, "float32": 0}
     network, sample = Sampler.network, Sampler.sample
@@ -58,7 +60,7 @@ def test_columns_at_the_start_serve_its_choice_and_the_fit(tiny_bundle, monkeypa
         return columns(self, numbers, free, blocks)
 
     monkeypatch.setattr(Rollouts, "columns", counting)
-    fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **{**FEW, "plan": ""}))
+    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": ""}))
     starts = asked[:2]
     assert starts[0][0] is not starts[1][0]
     assert not any(numbers is start for numbers, _ in asked[2:] for start, _ in starts)

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from hashlib import sha256
 from types import SimpleNamespace
 
 import msgspec
@@ -25,9 +24,11 @@ from fewstep.fitting.trade import COST, ENERGY_PART, Trade, Trader
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.runtime.test_fitted_plans import give
 
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8}
 HALVES = SimpleNamespace(name="halves", extract=lambda samples: samples.reshape(len(samples), 2, -1).mean(axis=2))
@@ -96,49 +97,35 @@ def test_a_second_fit_for_the_same_use_takes_the_place_of_the_first(tiny_bundle)
     assert len(open_bundle(tiny_bundle).manifest.fitted) == 2
 
 
-def test_the_body_that_is_deployed_is_the_one_that_is_fitted_to(tiny_bundle):
-    result = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **FEW))
-    assert result.body == "int8-cpu-x86"
-    assert result.plan is not None
-    assert result.plan.fitted.body == "int8-cpu-x86"
-    with load(tiny_bundle) as sampler:
-        assert sampler.compile("fitted:2", 2.0).fitted.body == "int8-cpu-x86"  # float32 has none
-
-
-def test_a_fit_begins_at_the_plan_of_another_body(tiny_bundle):
-    of_float = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
-    for plan in ("", "fitted:2"):
-        starts = open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan})).starts
-        assert starts.fitted[0].steps == of_float.plan.steps and starts.fitted[0].fitted is None
-        assert len(starts.nominal) > 1 and starts.is_asked == bool(plan)
-    with pytest.raises(UserError, match="no plan 'fitted:2' of 2 evaluations for guidance none"):
-        open_task(FitOptions(tiny_bundle, precision="int8", **{**FEW, "plan": "fitted:2"}))
-    found = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": "fitted:2"}))
-    assert found.plan.fitted.body == "int8-cpu-x86"
-    assert found.on_judge.mean > 3
+def test_int8_runs_the_plan_that_was_fitted_to_float32(tiny_bundle):
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
+    assert result.body == result.plan.fitted.body == "float32"
     with load(tiny_bundle, "int8") as sampler:
-        assert sampler.compile("fitted:2", 2.0) == found.plan
+        assert sampler.compile("fitted:2", 2.0).steps == regroup(result.plan, sampler.body.groups).steps
 
 
-def test_a_fit_to_float32_also_tries_the_plan_of_int8(tiny_bundle):
-    of_int8 = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **FEW))
-    (start,) = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": ""})).starts.fitted
-    assert start.steps == of_int8.plan.steps and start.fitted is None
+def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bundle):
+    former = give(tiny_bundle, body="int8-cpu-x86")
+    starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "steps": 3, "plan": "fitted:3"})).starts
+    assert starts.asked.steps == former.steps and starts.asked.fitted is None and len(starts.nominal) > 1
+    with pytest.raises(UserError, match="plan 'fitted:3' of float32 is fitted for guidance 2, not for guidance none"):
+        open_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
+    with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, and --steps is 2"):
+        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:3"}))
 
 
 def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_bundle):
     given = {**FEW, "plan": ""}
-    fresh = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **given))
-    fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "ddim:2@linspace"}))  # a weak beginning
-    found = fit(FitOptions(tiny_bundle, precision="int8", guidance=2.0, iterations=1, **given))
+    fresh = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **given))
+    found = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": "fitted:2"}))
     assert (found.nominal, found.nominal_psnr) == (fresh.nominal, fresh.nominal_psnr)
 
 
-def test_a_fit_goes_on_from_the_plan_of_its_own_body(tiny_bundle, tmp_path):
+def test_a_fit_goes_on_from_a_former_one(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
     for plan in ("fitted:2", str(tmp_path / "plan.json")):
         starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
-        assert starts.is_asked and starts.plans[0].steps == first.plan.steps
+        assert starts.plans == (starts.asked,) and starts.asked.steps == first.plan.steps
 
 
 def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
@@ -148,7 +135,7 @@ def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": str(tmp_path / "mine.json")}))
     assert first.nominal == "mine" and first.plan is not None
     for plan in ("", "fitted:2"):
-        open_task(FitOptions(tiny_bundle, precision="int8", guidance=2.0, **{**FEW, "plan": plan}))
+        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 
 
 @pytest.mark.parametrize("plan", ["dpmpp_2m:2", ""])
@@ -251,7 +238,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"output": "plan.txt"}, "a plan is JSON"),
         ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
         ({"plan": "ddim(eta=1):2"}, "draws noise on the way"),
-        ({"guidance": 2.0, "precision": "float16"}, "has no float16"),
+        ({"backend": "qnn"}, "has no float32; choose one of int8"),
         ({"teacher": "dpmpp_2m:2"}, "no teacher: it has 2 evaluations, and the plan has 2; name one of many more"),
         ({"teacher": "dpmpp_2m:1"}, "no teacher: it has 1 evaluation, and the plan has 2"),
         ({"teacher": "ddpm:20"}, "the teacher ddpm:20 is no teacher: it draws noise on the way; leave --teacher out"),
@@ -271,28 +258,6 @@ def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
-
-
-@pytest.mark.parametrize(
-    ("precision", "guidance", "is_told"), [("int8", None, True), ("int8", 2.0, False), ("float32", None, False)]
-)
-def test_a_fit_at_another_guidance_than_the_calibrations_is_told(tiny_bundle, caplog, precision, guidance, is_told):
-    with load(tiny_bundle) as sampler:
-        content = encode(sampler.compile("ddim:3", 2.0))
-        manifest = sampler.bundle.manifest
-    (tiny_bundle / "plan.json").write_bytes(content)
-    int8 = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], plan="ddim:3")
-    manifest = msgspec.structs.replace(
-        manifest,
-        bodies={**manifest.bodies, "int8-cpu-x86": int8},
-        plans={"ddim:3": "plan.json"},
-        files={**manifest.files, "plan.json": sha256(content).hexdigest()},
-    )
-    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        open_task(FitOptions(tiny_bundle, precision=precision, guidance=guidance, **FEW))
-    line = "int8 was calibrated with guidance 2, and the fit has guidance none: its ranges may not fit"
-    assert [each.getMessage() for each in caplog.records] == [line] * is_told
 
 
 def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):

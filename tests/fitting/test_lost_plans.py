@@ -47,7 +47,7 @@ def test_another_fit_says_so_before_work_and_leaves_it(
     give(tiny_bundle, body="int8-cpu-x86", guidance=2.0)
     lost, _ = open_bundle(tiny_bundle).manifest.fitted
     (tiny_bundle / lost.file).unlink()
-    given = ["fit", str(tiny_bundle), "--steps", "3", "--precision", "int8", "--guidance", "2", *SHORT.split()]
+    given = ["fit", str(tiny_bundle), "--steps", "2", "--guidance", "2", *SHORT.split()]
     assert main([*given, "--dry-run"]) == 0
     words = f"{lost.file} is missing; this fit leaves it; copy the bundle again, or make that file again: fewstep fit"
     assert words in capsys.readouterr().err

@@ -226,6 +226,6 @@ def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_pat
 def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path):
     give(bundle)
     assert evaluate(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
-    command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --precision int8 --guidance 2$"
+    command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --guidance 2$"
     with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, as {command}"):
         evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))
