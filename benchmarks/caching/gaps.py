@@ -1,13 +1,11 @@
 """A transformer policy, and its task in two dimensions: a point passes two walls, each by one of two gaps, to a goal.
 
-    python benchmarks/caching/gaps.py --work FOLDER [--minutes 15]
+    python -m benchmarks.train caching/gaps --work FOLDER
 
-trains the policy on demonstrations that code makes, or goes on where it stopped, and leaves the weights in FOLDER. The
-expert takes either gap, the nearer one more often, so that a mean of actions runs into the wall.
+trains the policy on demonstrations that code makes. The expert takes either gap, the nearer one more often, so that a
+mean of actions runs into the wall.
 """
 
-import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch.nn import functional as F
 
 from fewstep.export import Condition, Policy, ScheduleSpec, Spec
 from fewstep.models.policies.transformer import PolicyTransformer
-from fewstep.models.training import Loss, Recipe, train
+from fewstep.models.training import Loss, Recipe
 from fewstep.models.weights import load_weights
 from fewstep.plans.schedule import NoiseSchedule
 
@@ -117,19 +115,10 @@ def denoising_loss(count: int) -> Loss:
     return loss
 
 
+def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """Of demonstrations that code makes, whatever the split."""
+    return network(), denoising_loss(RECIPE.batch)
+
+
 def make() -> tuple[nn.Module, Spec]:
     return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
-    parser.add_argument("--minutes", type=float, default=15, help="stop then, to go on another time")
-    given = parser.parse_args()
-    torch.manual_seed(RECIPE.seed)
-    arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=2, **asdict(RECIPE))
-    train(network(), denoising_loss(RECIPE.batch), arguments, "gaps.safetensors", given.minutes)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """A third-size U-Net for the noisy side of the shipped Fashion-MNIST denoiser, which taught it.
 
+    python -m benchmarks.train experts/small --work DIR --minutes 40
     fewstep export fashion_mnist -o bundle --expert small=benchmarks/experts/small.py:make@-0.5
 
 Networks for high noise may be smaller, since little detail is decided there (A-SDM, Yang et al. 2023, eDiff-I,
@@ -49,6 +50,11 @@ def teaching(folder: Path = data.DEBIAN_FOLDER) -> Loss:
         return (student(x, times, label).float() - answer).square().mean()
 
     return loss
+
+
+def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """Of training images alone."""
+    return network(), teaching(folder or data.DEBIAN_FOLDER)
 
 
 def make() -> tuple[nn.Module, Spec]:

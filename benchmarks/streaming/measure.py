@@ -1,9 +1,8 @@
 """Chunks that carry on: equality with the whole run, int8, memory and latency, as docs/measured/streaming.md has them.
 
-python benchmarks/streaming/measure.py --work FOLDER [--chunks 10000]
+python -m benchmarks.streaming.measure --work FOLDER [--chunks 10000]
 """
 
-import argparse
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import speech
 import torch
 
+from benchmarks.markdown import table
+from benchmarks.options import parser_of
+from benchmarks.streaming import speech
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import stacked
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
@@ -50,13 +53,7 @@ def streamed(
     carried, samples, left = None, [], list[Slots]()
     for number in range(chunks):
         carried = carried if pasts is None else pasts[number]
-        x, after = sampler.carry_on(
-            PLAN,
-            seeds(number, streams),
-            vowels(number, streams),
-            GUIDANCE,
-            carried=carried,
-        )
+        x, after = sampler.carry_on(PLAN, seeds(number, streams), vowels(number, streams), GUIDANCE, carried=carried)
         carried = after if carries else None
         samples.append(x)
         left.append(after)
@@ -74,15 +71,9 @@ def streamed_in_torch(sampler: Sampler, chunks: int, streams: int) -> Chunks:
 
         def network(index: int, step: Any, u: np.ndarray, fed: Any, both: torch.Tensor = both) -> tuple[Any, Any]:
             with torch.no_grad():
-                x, time = (
-                    torch.from_numpy(np.concatenate([u, u])),
-                    torch.full((2 * streams,), step.time),
-                )
+                x, time = torch.from_numpy(np.concatenate([u, u])), torch.full((2 * streams,), step.time)
                 velocity, past, heard = module(x, time, both, *map(torch.from_numpy, (fed["past"], fed["heard"])))
-            return np.split(velocity.numpy(), 2), {
-                "past": past.numpy(),
-                "heard": heard.numpy(),
-            }
+            return np.split(velocity.numpy(), 2), {"past": past.numpy(), "heard": heard.numpy()}
 
         *_, last = execute(plan, Carrying(network, slots), sampler.draws(seeds(number, streams)))
         slots = last.slots
@@ -98,22 +89,13 @@ def whole(sampler: Sampler, chunks: int, streams: int) -> Chunks:
 
     def network(index: int, step: Any, u: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            velocity = module.whole(
-                torch.from_numpy(np.concatenate([u, u])),
-                torch.full((2 * streams,), step.time, dtype=torch.float64),
-                both,
-            )
+            time = torch.full((2 * streams,), step.time, dtype=torch.float64)
+            velocity = module.whole(torch.from_numpy(np.concatenate([u, u])), time, both)
         return [*np.split(velocity.numpy(), 2)]
 
     def draws(number: int) -> np.ndarray:
         shape = (speech.BANDS, speech.FRAMES)
-        return np.concatenate(
-            [stacked(seeds(chunk, streams), number, shape) for chunk in range(chunks)],
-            axis=2,
-        )
-
-    from fewstep.plans.compile import compile_plan
-    from fewstep.plans.spec import DenoiserFacts
+        return np.concatenate([stacked(seeds(chunk, streams), number, shape) for chunk in range(chunks)], axis=2)
 
     facts = DenoiserFacts(speech.SPEC.schedule, "flow", grid=sampler.bundle.manifest.grid or "trailing")
     bare = compile_plan(PLAN, facts, GUIDANCE)
@@ -157,17 +139,8 @@ def megabytes() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def rows(title: str, names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    table = [
-        f"| {' | '.join(names)} |",
-        "|" + "---|" * len(names),
-        *(f"| {' | '.join(line)} |" for line in lines),
-    ]
-    return f"## {title}\n\n" + "\n".join(table) + "\n"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--chunks", type=int, default=10_000, help="of the test of memory")
     parser.add_argument("--rounds", type=int, default=200, help="of timing")
@@ -202,40 +175,22 @@ def main() -> None:
         fed = np.mean([psnr(a, b).mean() for a, b in zip(alike[name], samples["onnxruntime, float32"], strict=True)])
         is_exact = name == "onnxruntime, float32"
         decibels = ["-"] * 4 if is_exact else [f"{each:.2f}" for each in (apart, fed, np.mean(quality), quality[-1])]
-        lines.append(
-            [
-                name,
-                f"{worst:.1e}",
-                *decibels,
-                f"{seam(chunks):.2f}",
-                f"{seam(alone[name]):.2f}",
-            ]
-        )
-    names = [
-        "",
-        "largest difference from the whole run",
-        "PSNR without carry",
-        "from float32's past",
-        "with carry",
-        "last chunk",
-    ]
-    print(rows("Samples", [*names, "seam with carry", "without"], lines), flush=True)
+        lines.append([name, f"{worst:.1e}", *decibels, f"{seam(chunks):.2f}", f"{seam(alone[name]):.2f}"])
+    decibels = ["PSNR without carry", "from float32's past", "with carry", "last chunk"]
+    names = ["", "largest difference from the whole run", *decibels]
+    print(f"## Samples\n\n{table([*names, 'seam with carry', 'without'], lines)}\n", flush=True)
     runs = {(name, carries): one(sampler, carries) for name, sampler in opened.items() for carries in (True, False)}
-    times = milliseconds(
-        {f"{name}/{carries}": run for (name, carries), run in runs.items()},
-        given.rounds,
-    )
+    times = milliseconds({f"{name}/{carries}": run for (name, carries), run in runs.items()}, given.rounds)
     timed = [[name, f"{times[f'{name}/True']:.2f}", f"{times[f'{name}/False']:.2f}"] for name in opened]
     print(
-        rows("Milliseconds of a processor for a chunk", ["", "carries on", "begins each time"], timed),
-        flush=True,
+        f"## Processor time of a chunk\n\n{table(['', 'carries on, ms', 'begins each time, ms'], timed)}\n", flush=True
     )
     run, marks = one(opened["onnxruntime, int8"], carries=True), []
     for number in range(given.chunks):
         run()
         if number + 1 in (given.chunks // 10, given.chunks // 2, given.chunks):
             marks.append([str(number + 1), f"{megabytes():.1f}"])
-    print(rows("Resident memory", ["chunks", "MB"], marks), flush=True)
+    print(f"## Resident memory\n\n{table(['chunks', 'MB'], marks)}", flush=True)
 
 
 if __name__ == "__main__":

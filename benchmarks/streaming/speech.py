@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fewstep.export import Carried, Condition, ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
-from fewstep.models.training import Recipe, drop_labels
+from fewstep.models.training import Loss, Recipe, drop_labels
 from fewstep.models.weights import load_weights
 
 BANDS, FRAMES, RING = 24, 8, 16  # of a chunk; frames of the past that attention reaches
@@ -148,6 +148,11 @@ def loss(network: Speech, generator: torch.Generator) -> Tensor:
         (1 - t) * x0 + t * noise, 1000 * time, drop_labels(vowels.flatten(), NULL, generator).view(vowels.shape)
     )
     return (velocity.float() - (noise - x0)).square().mean()
+
+
+def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """Both splits are made alike, and no folder is read."""
+    return Speech(), loss
 
 
 def make() -> tuple[nn.Module, Spec]:

@@ -65,6 +65,7 @@ def _network(folder: Path | None = None) -> nn.Module:
 
 
 EXAMPLE = Example(SPEC, Recipe(steps=4_200, batch=64, rate=1e-3, seed=0), _network, _draw)
+RECIPE, training = EXAMPLE.recipe, EXAMPLE.training
 
 
 def make() -> tuple[nn.Module, Spec]:

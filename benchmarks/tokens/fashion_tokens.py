@@ -54,7 +54,7 @@ def books(folder: Path | None) -> Tensor:
 
 
 def _draw(folder: Path | None, split: str) -> Draw:
-    images, labels = pictures_of(folder, split)
+    images, labels = pictures_of(folder, "t10k" if split == "test" else split)
     tokens = codebooks.encode(images, books(folder))
 
     def drawn(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -71,6 +71,7 @@ def _network(folder: Path | None) -> nn.Module:
 
 
 EXAMPLE = Example(SPEC, Recipe(steps=4_400, batch=64, rate=1e-3, seed=0), _network, _draw)
+RECIPE, training = EXAMPLE.recipe, EXAMPLE.training
 
 
 def trained() -> FashionTokens:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import Spec
-from fewstep.models.training import Recipe
+from fewstep.models.training import Loss, Recipe
 
 SPREAD = 0.1  # of embeddings before the training: ids, places and conditions weigh the same
 
@@ -76,6 +76,10 @@ class Example:
         assert self.spec.vocabulary is not None
         return self.spec.vocabulary.mask
 
+    def training(self, folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+        """The network before its training, and its loss on a split of the data."""
+        return self.network(folder), training_loss(self, self.draw(folder, split))
+
 
 def opened(ids: Tensor, generator: torch.Generator) -> Tensor:
     """Which tokens [B, C, T] of a batch are open: the share cos(pi/2 u) of each sample, for an even u of its own, and
@@ -85,7 +89,7 @@ def opened(ids: Tensor, generator: torch.Generator) -> Tensor:
     return (chances < share[:, None, None]) | (chances == chances.amin((1, 2), keepdim=True))
 
 
-def training_loss(example: Example, draw: Draw) -> Callable[[nn.Module, torch.Generator], Tensor]:
+def training_loss(example: Example, draw: Draw) -> Loss:
     """Cross entropy of the open tokens of a batch, in nats a token."""
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
