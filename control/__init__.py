@@ -15,7 +15,7 @@ from fewstep.control.chunk import Chunk, padded, snapped
 from fewstep.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.control.history import History, Unusable, Window
 from fewstep.control.language import with_prompt
-from fewstep.control.latency import LatencyWindow, choose_plan, ticks_between, ticks_of_delay
+from fewstep.control.latency import ticks_between, ticks_of_delay
 from fewstep.control.limits import Limits
 from fewstep.control.runner import PolicyRunner
 from fewstep.control.statistics import LoopStatistics, Quantiles
@@ -27,7 +27,6 @@ __all__ = [
     "Clock",
     "Continuity",
     "History",
-    "LatencyWindow",
     "Limits",
     "LoopStatistics",
     "PolicyRunner",
@@ -37,7 +36,6 @@ __all__ = [
     "VirtualClock",
     "WallClock",
     "Window",
-    "choose_plan",
     "padded",
     "sample_actions",
     "sample_sequences",

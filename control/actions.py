@@ -15,10 +15,9 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.bundle.manifest import Policy
-from fewstep.runtime.execute import Hold, StepState, execute, finish
-from fewstep.runtime.finite import check_finite, finite_states
+from fewstep.runtime.execute import Hold, StepState, finish
+from fewstep.runtime.finite import check_finite
 from fewstep.runtime.policies import action_shape, policy_of
-from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
 
 Continuity = Literal["none", "hard", "trained"]
@@ -103,13 +102,10 @@ def sample_sequences(
             f"plan {compiled.name!r} starts from the former sequence, and there is none",
             "give former=, or a plan that was compiled without a strength",
         )
-    network, draws = sampler.network(compiled, len(requests), seen), sampler.draws([each.seed for each in requests])
     former = {IMAGE: value} if IMAGE in compiled.given else None
-    tensors = check_given(compiled.given, former, seen, manifest.x_shape, len(requests))
-    states = execute(compiled, network, draws, given=tensors, hold=hold)
     last: StepState | None = None
     early = False
-    for last in finite_states(states, compiled):
+    for last in sampler.steps(compiled, [each.seed for each in requests], seen, given=former, hold=hold):
         early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
         if early:
             break

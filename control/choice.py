@@ -1,16 +1,17 @@
 """Choose the plan of the next sequence by the measured time of each plan."""
 
-import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from fewstep.control.latency import LatencyWindow, choose_plan
+from fewstep.control.latency import quantile
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 
+WINDOW = 200  # calls that a quantile looks back on
 PATIENCE = 200  # calls after which a plan that was too slow is taken to be as fast as when it began
 
 
@@ -27,7 +28,8 @@ class PlanChoice:
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline = deadline
-        self._windows = [LatencyWindow() for _ in range(count)]
+        self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
+        self._seconds = [expected] * count  # computed once a call: ticks that read it are more
         self._usual = [expected] * count
         self._warm, self._failed = [False] * count, [False] * count
         self._idle = [0] * count
@@ -40,8 +42,9 @@ class PlanChoice:
         self._renew(place, seconds)
 
     def measured(self, place: int, seconds: float) -> None:
+        """Seconds of a call, finite and 0 or more."""
         if self._warm[place]:
-            self._windows[place].add(seconds)
+            self._add(place, [seconds])
         self._warm[place], self._failed[place] = True, False
 
     def failed(self, place: int) -> None:
@@ -50,11 +53,14 @@ class PlanChoice:
 
     def seconds(self, place: int) -> float:
         """Seconds of a plan's call, the quantile of its window."""
-        return self._windows[place].seconds
+        return self._seconds[place]
 
     def choose(self) -> int:
-        seconds = [math.inf if fails else self.seconds(place) for place, fails in enumerate(self._failed)]
-        chosen = choose_plan(seconds, self._deadline)
+        """The first plan that keeps the deadline. If none does, it is the last, which is the cheapest: calls that are
+        cut at the deadline all measure alike."""
+        kept = zip(self._seconds, self._failed, strict=True)
+        places = [place for place, (seconds, fails) in enumerate(kept) if seconds <= self._deadline and not fails]
+        chosen = min(places, default=len(self._seconds) - 1)
         for place in range(len(self._windows)):
             self._idle[place] = 0 if place == chosen else self._idle[place] + 1
             if self._idle[place] >= PATIENCE:
@@ -63,9 +69,13 @@ class PlanChoice:
         return chosen
 
     def _renew(self, place: int, beginning: Sequence[float]) -> None:
-        self._windows[place], self._failed[place] = LatencyWindow(), False
-        for seconds in beginning:
-            self._windows[place].add(seconds)
+        self._windows[place].clear()
+        self._failed[place] = False
+        self._add(place, beginning)
+
+    def _add(self, place: int, seconds: Sequence[float]) -> None:
+        self._windows[place].extend(seconds)
+        self._seconds[place] = quantile(self._windows[place])
 
 
 def plans_of(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping | None) -> list[Plan]:

@@ -18,7 +18,6 @@ class Quantiles:
 
     count: int
     p50: float
-    p90: float
     p99: float
     p999: float
     most: float
@@ -128,9 +127,9 @@ class Record:
 
 def quantiles(seconds: Collection[float]) -> Quantiles:
     if not seconds:
-        return Quantiles(0, *[float("nan")] * 5)
+        return Quantiles(0, *[float("nan")] * 4)
     array = np.fromiter(seconds, float)
-    return Quantiles(len(array), *np.quantile(array, [0.5, 0.9, 0.99, 0.999, 1.0]).tolist())
+    return Quantiles(len(array), *np.quantile(array, [0.5, 0.99, 0.999, 1.0]).tolist())
 
 
 def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:

@@ -151,24 +151,28 @@ def _wanted(condition: Condition) -> str:
 
 
 def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
-    name, fix = condition.name, f"give {_wanted(condition)}"
+    name = condition.name
+
+    def refusal(what: str, each: str = "") -> UserError:
+        return UserError(f"condition {name!r}{what}", f"give {_wanted(condition)}{each}")
+
     if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise UserError(f"condition {name!r} is {values!r}, not one value per sample", f"{fix} for each sample")
+        raise refusal(f" is {values!r}, not one value per sample", " for each sample")
     if len(values) != samples:
         raise UserError(f"condition {name!r} has {len(values)} values for {samples} samples", "give one per sample")
     if any(map(np.ma.is_masked, values)):
-        raise UserError(f"condition {name!r} has masked values", fix)
+        raise refusal(" has masked values")
     numbers = [_number(condition, value) if isinstance(value, str) else value for value in values]
     try:
         array = np.asarray(numbers)
     except ValueError as error:
-        raise UserError(f"condition {name!r} has values of different shapes", fix) from error
+        raise refusal(" has values of different shapes") from error
     if array.shape != (samples, *condition.shape):
-        raise UserError(f"condition {name!r}: one value has the shape {list(array.shape[1:])}", fix)
-    bad = ~_held(array, np.dtype(condition.dtype))
-    if bad.any():
+        raise refusal(f": one value has the shape {list(array.shape[1:])}")
+    held = _held(array, np.dtype(condition.dtype))
+    if not held.all():
         kind = {"f": "finite", "b": "truth value of type"}.get(condition.dtype[0], "whole number of type")
-        raise UserError(f"condition {name!r}: {array[bad].tolist()[0]!r} is no {kind} {condition.dtype}", fix)
+        raise refusal(f": {array[~held].tolist()[0]!r} is no {kind} {condition.dtype}")
     outside = np.zeros(array.shape, bool)
     if condition.low is not None:
         outside |= array < condition.low
@@ -177,7 +181,7 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
     if condition.null is not None:
         outside &= array != condition.null  # asking for an unconditional sample is fine
     if outside.any():
-        raise UserError(f"condition {name!r}: {array[outside][0]} is out of range", fix)
+        raise refusal(f": {array[outside][0]} is out of range")
     return array.astype(condition.dtype)
 
 

@@ -229,8 +229,8 @@ def execute(
         given: the plan's given tensors [B, ...].
         hold: a part of the sample that is known.
     """
-    state: Sequence[Array] = begin(plan, draws, dtype, given or {})
-    drawn = draws if hold is None or hold.fresh else cache(draws)  # one draw is held at all steps
+    drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
+    state: Sequence[Array] = begin(plan, drawn, dtype, given or {})
     slots = network.slots if isinstance(network, Carrying) else None
     for index, step in enumerate(plan.steps):
         if hold is not None:

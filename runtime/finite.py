@@ -51,7 +51,7 @@ def finite_sample(plan: Plan | TokenPlan, states: Iterable[Any], hold: Hold | No
 def check_finite_state(state: StepState, plan: Plan) -> None:
     """Raises UserError if the state after a step holds a number that is not finite, and says whether the denoiser made
     it. An output may be read by no row, as rk4 leaves one with CFG++."""
-    if state.shaped is None and all(map(_has_finite_sum, (*state.after, *state.outputs))):
+    if all(map(_has_finite_sum, (*state.after, *state.outputs))):
         return
     for output in state.outputs:
         check_finite(output, OUTPUT, state.index, state.step, plan)

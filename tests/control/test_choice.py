@@ -60,6 +60,22 @@ def test_a_plan_that_was_not_measured_is_hoped_for_and_its_first_call_is_not_cou
     assert choice.choose() == 1
 
 
+def test_the_first_plan_that_keeps_the_deadline_is_chosen_or_the_cheapest() -> None:
+    for seconds, chosen in (((12, 6, 3), 1), ((8, 6, 3), 0), ((11, 11, 25), 2)):
+        choice = PlanChoice(3, deadline=0.010)
+        for place, each in enumerate(seconds):
+            choice.begin(place, [each / 1000])
+        assert choice.choose() == chosen
+
+
+def test_a_window_slides() -> None:
+    choice = PlanChoice(1, deadline=0.010)
+    choice.begin(0, [0.5] * 200)
+    for _ in range(200):
+        choice.measured(0, 0.003)
+    assert choice.seconds(0) == 0.003
+
+
 def test_what_warming_up_measured_is_believed_and_comes_back_after_a_while() -> None:
     choice = PlanChoice(2, deadline=0.010, expected=0.02)
     choice.begin(0, [0.008] * 20)

@@ -1,33 +1,12 @@
-"""Measured seconds, and the plan and the delay that follow from them."""
+"""Measured seconds, and the delay that follows from them."""
 
-import math
-
-from fewstep.control import LatencyWindow, choose_plan, ticks_of_delay
-
-
-def test_the_window_slides_and_gives_the_quantile() -> None:
-    window = LatencyWindow(size=100)
-    assert window.seconds == math.inf
-    for _ in range(99):
-        window.add(0.002)
-    window.add(0.5)  # one in a hundred
-    assert window.seconds == 0.5 and len(window) == 100
-    for _ in range(100):
-        window.add(0.003)
-    assert window.seconds == 0.003
+from fewstep.control import ticks_of_delay
+from fewstep.control.latency import quantile
 
 
-def test_a_clock_that_jumped_is_no_latency() -> None:
-    window = LatencyWindow()
-    for seconds in (0.002, -5.0, math.nan, math.inf):
-        window.add(seconds)
-    assert len(window) == 1 and window.seconds == 0.002
-
-
-def test_the_first_plan_that_keeps_the_deadline_is_chosen() -> None:
-    assert choose_plan([0.012, 0.006, 0.003], 0.010) == 1
-    assert choose_plan([0.008, 0.006, 0.003], 0.010) == 0
-    assert choose_plan([0.011, 0.011, 0.025], 0.010) == 2  # none does: the cheapest, though others were cut short
+def test_one_slow_call_in_a_hundred_is_the_quantile() -> None:
+    assert quantile([*[0.002] * 99, 0.5]) == 0.5
+    assert quantile([*[0.003] * 199, 0.5]) == 0.003
 
 
 def test_a_tick_that_is_begun_goes_by() -> None:
