@@ -1,7 +1,8 @@
 """Success of the pushing policy in few steps, int8 and with its prefix kept: docs/measured/pushing.md.
 
-    python benchmarks/pushing/measure.py WORK [--episodes 1000] [--page]
+    python benchmarks/pushing/measure.py WORK [--episodes 1000] [--pairs fitted:3 0 30000] [--page]
 
+`--pairs PLAN FIRST END` bounds the difference between a plan in int8 and the reference on the episodes of these seeds.
 WORK gets the bundle with its fitted plans, and the verdict of every episode. The same command goes on where the last
 one stopped, and more episodes add to those that are there. All contenders begin with the same tables and the same
 seeds of noise. `--page` puts the tables into the page.
@@ -138,8 +139,8 @@ def verdicts(work: Path, sampler: Sampler, entrant: Entrant, episodes: int) -> N
     return own[:episodes]
 
 
-def row(entrant: Entrant, own: NDArray, other: NDArray) -> tuple[str, ...]:
-    """The cells of an entrant, beside another one on the same episodes."""
+def row(own: NDArray, other: NDArray) -> tuple[str, ...]:
+    """The cells of an entrant's verdicts, beside those of another one on the same episodes."""
     won, theirs = own >= 0, other >= 0
     low, high = wilson(int(won.sum()), len(won))
     gained, lost = int((won & ~theirs).sum()), int((theirs & ~won).sum())
@@ -172,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--episodes", type=int, default=1000, help="of each contender, from seed 0 on")
+    parser.add_argument("--pairs", nargs=3, action="append", default=[], metavar=("PLAN", "FIRST", "END"))
     parser.add_argument("--page", action="store_true", help="put the tables into docs/measured/pushing.md")
     given = parser.parse_args()
     weights = Path(os.environ.get("PUSHER_WEIGHTS", WEIGHTS))
@@ -183,11 +185,18 @@ def main() -> None:
     own = {each: verdicts(work, samplers[each.precision], each, given.episodes) for each in rivals}
     usual = [each for each in rivals if (each.kept, each.executed) == (1, EXECUTED)]
     kept = [each for each in rivals if each.precision == "int8" and each.plan == "fitted:2"]
-    success = table(("plan", *HEAD), [(each.name, *row(each, own[each], own[rivals[0]])) for each in usual])
+    success = table(("plan", *HEAD), [(each.name, *row(own[each], own[rivals[0]])) for each in usual])
     head = ("executed", "calls of a picture", *HEAD)
-    prefix = table(head, [(str(each.executed), str(each.kept), *row(each, own[each], own[kept[0]])) for each in kept])
+    prefix = table(head, [(str(each.executed), str(each.kept), *row(own[each], own[kept[0]])) for each in kept])
     near = table(("plan", "evaluations", "dB", "5th percentile", "executed, rms"), list(distances(samplers, rivals)))
     parts = {"success": success, "prefix": prefix, "distances": near, "products": counts(samplers["int8"].bundle, 2)}
+    pairs = []
+    for plan, first, end in given.pairs:
+        one, seeds = Entrant("int8", plan), slice(int(first), int(end))
+        both = [verdicts(work, samplers[each.precision], each, seeds.stop)[seeds] for each in (one, rivals[0])]
+        pairs.append((one.name, f"{seeds.start} to {seeds.stop - 1}", *row(*both)))
+    if pairs:
+        parts["pairs"] = table(("plan", "seeds", *HEAD), pairs)
     for name, part in parts.items():
         print(f"\n{part}")
         if given.page:
