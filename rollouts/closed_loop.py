@@ -147,24 +147,11 @@ def open_courses(
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course to search a map on, and the courses to judge it on. The arguments are those of `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
-    search, *judges = open_each(sampler, plan, parts, rows, progress, network, beside)
-    return search, tuple(judges)
-
-
-def open_each(
-    sampler: Sampler,
-    plan: Plan,
-    parts: Sequence[Sequence[int]],
-    rows: ConditionRecords | None = None,
-    progress: Progress = SILENT,
-    network: str = DENOISER,
-    beside: Sampler | None = None,
-) -> tuple[Course, ...]:
-    """A course of each part of some seeds."""
-    return tuple(
+    search, *judges = (
         open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, beside)
         for number, seeds in enumerate(parts)
     )
+    return search, tuple(judges)
 
 
 def without_network(sampler: Sampler) -> Sampler:

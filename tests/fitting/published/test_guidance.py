@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from fewstep.fitting.published.guidance import (
-    Outputs,
-    adaptive,
-    collect,
     per_sample,
     similarities,
-    similarity,
 )
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -21,7 +17,6 @@ from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
-from tests.plans.execution import sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:6", DENOISING, 3.0)
@@ -32,23 +27,16 @@ def run(plan, network, x):
     return execute(plan, network, lambda draw: x, np.float64)
 
 
-def test_guidance_ends_after_the_step_where_the_branches_agree():
+def test_noises_of_branches_are_alike_where_the_branches_agree():
     apart = np.random.default_rng(1).standard_normal((6, 4, 16))
 
     def network(index, step, u):
         return [np.tanh(u), np.tanh(u) + (8.0 if index < 3 else 0.0) * apart[index]][: len(step.branches)]
 
-    outputs = collect(PLAN, [run(PLAN, network, x) for x in X])
-    assert outputs.cond.shape == (6, 8, 16)
-    assert similarity(outputs)[3:] == pytest.approx([1, 1, 1]) and (similarity(outputs)[1:3] < 0.95).all()
-    assert similarity(outputs)[0] == pytest.approx(1, abs=1e-3)  # x is nearly all noise there, whatever v says
-    frozen = adaptive(3.0, outputs)
-    assert frozen == Cfg((3.0, 3.0, 3.0, 3.0, 1.0))
-    plan = compile_plan("dpmpp_2m:6", DENOISING, frozen)
-    assert sum(len(step.branches) for step in plan.steps) == 10  # of 12
-    full, short = (sample(p, network, lambda draw: X[0], np.float64) for p in (PLAN, plan))
-    assert short == pytest.approx(full, abs=1e-12)
-    assert adaptive(3.0, outputs, threshold=2.0) == Cfg((3.0,) * 6)
+    cosines = similarities(PLAN, [run(PLAN, network, x) for x in X])
+    assert cosines.shape == (6, 8)
+    assert cosines[3:] == pytest.approx(np.ones((3, 8))) and (cosines[1:3].mean(1) < 0.95).all()
+    assert cosines[0] == pytest.approx(np.ones(8), abs=2e-3)  # x is nearly all noise there, whatever v says
 
 
 MEANS = np.random.default_rng(2).standard_normal((2, 16)) / 2
@@ -84,7 +72,7 @@ def test_the_decision_does_not_depend_on_the_prediction(spec, predictions, shape
         denoiser = DenoiserFacts(spec, prediction)
         plan = compile_plan("ddim:8", denoiser, 1.5, shape)
         states = [state for x in X for state in run(plan, gaussian(denoiser), x)]
-        outputs = collect(plan, [iter(states[:8]), iter(states[8:])])
+        means = similarities(plan, [iter(states[:8]), iter(states[8:])]).mean(1)
         expected = []
         for index, step in enumerate(plan.steps):
             cosines = []
@@ -94,51 +82,35 @@ def test_the_decision_does_not_depend_on_the_prediction(spec, predictions, shape
                 cond, uncond = ((x - step.alpha * x0) / step.sigma for x0 in x0s)
                 cosines += [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(cond, uncond, strict=True)]
             expected.append(np.mean(cosines))
-        assert similarity(outputs) == pytest.approx(expected, abs=1e-9)
-        found.append(similarity(outputs))
+        assert means == pytest.approx(expected, abs=1e-9)
+        found.append(means)
     assert min(found[0]) < 0.9 < max(found[0])
     for first, second in pairwise(found if not isinstance(shape, Rescale) else ()):  # it acts on outputs as they are
         assert first == pytest.approx(second, abs=1e-6)
 
 
-def test_early_steps_that_are_all_noise_end_no_guidance():
-    """The cosine falls below the threshold after the first steps: guidance goes on until it stays above."""
-    rng = np.random.default_rng(3)
-    first, other = rng.standard_normal((2, 1, 4, 16))
-    noises = [(first, first + apart * other) for apart in (0.0, 1.0, 0.01, 1.0, 0.01, 0.0)]
-    cond, uncond = (np.concatenate(each) for each in zip(*noises, strict=True))
-    outputs = Outputs(cond, uncond, (cond, uncond))
-    assert adaptive(2.0, outputs) == Cfg((2.0, 2.0, 2.0, 2.0, 2.0, 1.0))
-    assert adaptive(2.0, Outputs(cond[:1], uncond[:1], (cond[:1], uncond[:1]))) == Cfg((2.0,))
-    assert adaptive(2.0, Outputs(cond[:4], uncond[:4], (cond[:4], uncond[:4]))) == Cfg((2.0,) * 4)
-
-
 def test_what_cannot_be_measured_is_named():
     with pytest.raises(UserError, match="does not evaluate cond and uncond at each step"):
-        collect(compile_plan("ddim:4", DENOISING), [])
+        similarities(compile_plan("ddim:4", DENOISING), [])
     with pytest.raises(UserError, match="no trajectories to measure"):
-        collect(PLAN, [])
+        similarities(PLAN, [])
     restoring = compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), 2.0)
     states = execute(restoring, lambda i, step, u: [u, u], lambda draw: X[0], np.float64, {"y": X[1]})
     with pytest.raises(UserError, match="the plan restores, or is of an older version"):
-        similarity(collect(restoring, [states]))
+        similarities(restoring, [states])
 
 
 def test_an_output_of_zeros_is_like_nothing():
-    cond, uncond = np.array([[[1.0, 0.0], [0.0, 2.0]]]), np.array([[[0.0, 0.0], [0.0, 1.0]]])
-    outputs = Outputs(cond, uncond, (cond, uncond))
-    assert similarity(outputs) == pytest.approx([0.5])
+    plan = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("linear"), "epsilon"), 2.0)
+    states = run(plan, lambda i, step, u: [np.ones_like(u), np.zeros_like(u)], np.zeros_like(X[0]))
+    assert similarities(plan, [states])[0].tolist() == [0, 0, 0, 0]
 
 
 def test_each_sample_ends_its_guidance_where_its_own_branches_agree():
     """Algorithm 1 of the paper, and one batch of the plans that it chooses."""
     cosines = np.array([[0.2, 0.5], [0.6, 0.7], [0.95, 0.8], [0.3, 0.99], [0.5, 0.2], [0.5, 0.2]])
-    cond = np.broadcast_to([1.0, 0.0], (6, 2, 2))
-    noises = cond, np.stack([cosines, np.sqrt(1 - cosines**2)], axis=-1)
-    outputs = Outputs(np.zeros((6, 2, 2)), np.zeros((6, 2, 2)), noises)
-    assert similarities(outputs) == pytest.approx(cosines)
-    chosen = per_sample(3.0, outputs, threshold=0.9)
+    chosen = per_sample(3.0, cosines, threshold=0.9)
     assert chosen == [Cfg((3.0,) * 3 + (1.0,)), Cfg((3.0,) * 4 + (1.0,))]
     plans = [compile_plan("dpmpp_2m:6", DENOISING, each) for each in chosen]
     assert [sum(len(step.branches) for step in plan.steps) for plan in plans] == [9, 10]
-    assert per_sample(3.0, outputs, threshold=1.1) == [Cfg((3.0,) * 6)] * 2
+    assert per_sample(3.0, cosines, threshold=1.1) == [Cfg((3.0,) * 6)] * 2
