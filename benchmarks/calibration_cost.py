@@ -1,6 +1,6 @@
 """What calibrating costs beside onnxruntime's percentile calibration: `python -m benchmarks.calibration_cost`.
 
-    python -m benchmarks.calibration_cost [BUNDLE] [--trajectories 16 32 64 256] [--runs 3] [--memory GB] [--json]
+    python -m benchmarks.calibration_cost [BUNDLE] [--trajectories 16 32 64 256] [--runs 3] [--memory GB]
 
 Without BUNDLE, the DDPM CIFAR-10 architecture with random weights, 35.7 M parameters. Ours is the whole command
 `fewstep calibrate` for cpu-x86, with no counts kept from before. onnxruntime's is `quantize_static` of the same float
@@ -13,16 +13,14 @@ Bars: resident at most 3 GB, and the same within 5 %, for any number of trajecto
 Returns 1 if one is missed. Linux only; run it on a machine that does nothing else.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from benchmarks import options
 from benchmarks.bar import Bar
@@ -137,35 +135,16 @@ def free_memory() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
 
-def encoded(measured: Measured, held: Sequence[Bar], memory: float) -> dict[str, Any]:
-    """All of it for a JSON file; what onnxruntime did not finish is the reason."""
-
-    def costs(found: Mapping[int, Cost | str]) -> dict[str, Any]:
-        return {str(n): asdict(cost) if isinstance(cost, Cost) else cost for n, cost in sorted(found.items())}
-
-    return {
-        "plan": PLAN,
-        "memory": memory,
-        "fewstep": costs(measured.ours),
-        "onnxruntime": costs(measured.theirs),
-        "bars": [{**asdict(bar), "found": None if bar.found != bar.found else bar.found} for bar in held],
-        "met": all(bar.holds for bar in held),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all bars are met, 1 if not."""
     parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", help="not calibrated yet; by default an untrained network")
     parser.add_argument("--trajectories", type=int, nargs="+", default=TRAJECTORIES, help="for the bars of memory")
-    parser.add_argument("--runs", type=int, default=RUNS, help="of ours for each number of them")
+    parser.add_argument("--runs", type=options.positive, default=RUNS, help="of ours for each number of them")
     parser.add_argument("--memory", type=float, help="GB at most for onnxruntime")
-    options.add_json(parser)
     chosen = parser.parse_args(arguments)
     if min(chosen.trajectories) < FEW:
         parser.error(f"at least {FEW} trajectories")
-    if chosen.runs < 1:
-        parser.error("at least one run")
     memory = SHARE * free_memory() if chosen.memory is None else chosen.memory * GB
     try:
         if chosen.bundle is not None:
@@ -178,10 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Unfinished, UserError) as error:
         parser.error(str(error))
     held = bars(measured, chosen.trajectories)
-    if chosen.json:
-        print(json.dumps(encoded(measured, held, memory)))
-    else:
-        print(table(measured), *held, sep="\n")
+    print(table(measured), *held, sep="\n")
     return 0 if all(bar.holds for bar in held) else 1
 
 

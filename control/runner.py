@@ -48,8 +48,8 @@ EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs: the tick of its observation, its episode, the index of its plan, and the number of decided
-    actions."""
+    """A job that runs: the tick of its observation (`origin`), the number of its episode (`epoch`), the index of its
+    plan (`place`), and how many actions of the former sequence are sent until it ends (`decided`)."""
 
     running: Running
     origin: int
@@ -206,7 +206,7 @@ class PolicyRunner:
             self._begin_sequence()
 
     def action(self) -> Action:
-        """The second half of `act`."""
+        """The second half of `act`: the action of the present sequence at this tick, within the limits."""
         self._collect()
         problem, self._problem = self._problem, None
         chunk, value = self._chunk, self._idle
@@ -290,7 +290,8 @@ class PolicyRunner:
         return now
 
     def _source(self) -> Source:
-        """Where this tick's action comes from. The next sequence is due when its call, begun in time, has ended."""
+        """Where this tick's action comes from. It is late where the next sequence would be there, had its call begun in
+        time and taken no longer than foreseen."""
         chunk = self._chunk
         if chunk is None:
             return "waiting"

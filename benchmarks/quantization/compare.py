@@ -1,6 +1,6 @@
 """What fewstep's int8 is worth beside other tools': the same float graph, trajectories, seeds, engines and machine.
 
-    python -m benchmarks.quantization.compare BUNDLE ... [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH] [--write]
+    python -m benchmarks.quantization.compare BUNDLE ... [--python nncf_ptq=PATH] [--python modelopt_ptq=PATH]
 
 BUNDLE is calibrated for cpu-x86, and for openvino and tensorrt where NNCF and ModelOpt are compared. onnxruntime's
 `quantize_static` runs in this Python, the two others where --python says; README.md beside this file says how to make
@@ -25,12 +25,11 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from benchmarks import options
-from benchmarks.markdown import with_part
 from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
 from benchmarks.quantization.judging import Judge, versions
 from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
-from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met, save, saved
+from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met
 from fewstep.cli.progress import ProgressDisplay
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.mean_step import middle_feeds, taken
@@ -48,8 +47,6 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
-PAGE = Path(__file__).parents[2] / "docs/measured/other_tools.md"
-SCRIPT = "benchmarks/quantization/compare.py"
 TIMED = ("onnxruntime", "openvino")  # engines that run on the CPU
 THIS = "ort_static"  # the tool that this Python has
 
@@ -196,13 +193,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="conditions that judge (default: --conditions)")
     options.add_work(parser, "quantization")
     parser.add_argument("--no-speed", action="store_true", help="judge only")
-    parser.add_argument("--write", action="store_true", help="keep the outcomes, and put all kept ones into the page")
     options.add_json(parser)
     arguments = parser.parse_args(given)
     logging.getLogger().setLevel(logging.ERROR)
     with options.refusing(parser):
-        if arguments.write and arguments.only:
-            raise UserError("--write with --only", "the page shows all settings: leave one of them out")
         options.seeds_of(arguments)
         pythons = environments(arguments.python)
         outcomes = []
@@ -210,10 +204,6 @@ def main(given: Sequence[str] | None = None) -> int:
         with ProgressDisplay() as progress:
             for path, own in zip(arguments.bundle, conditions, strict=True):
                 outcomes.append(compare(path, pythons, arguments, progress, own))
-                if arguments.write:
-                    save(outcomes[-1], arguments.work)  # now: what comes after it may fail
-        if arguments.write:
-            PAGE.write_text(with_part(PAGE.read_text(), SCRIPT, "\n\n".join(map(described, saved(arguments.work)))))
     if arguments.json:
         found = [
             {**msgspec.to_builtins(each), "bars": [asdict(bar) | {"met": bar.met} for bar in bars(each.rows)]}

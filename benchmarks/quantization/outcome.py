@@ -1,21 +1,14 @@
-"""One comparison's result: a row for each contender, the bars it is held to, and how both are shown.
+"""One comparison's result: a row for each contender, the bars it is held to, and how both are shown."""
 
-The outcome of each model and plan is a file of the work folder, and the page is made of all that are there.
-"""
-
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from benchmarks.quantization.contenders import DEFAULTS
-from fewstep.plans.errors import UserError
 
 EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB of the mean
 LEAST_COVERAGE = 0.95  # of multiply-accumulates in int8
-OUTCOMES = "outcomes"
 HEADER = (
     "| engine | quantized by | mean dB | 5th percentile | MACs in int8 | times as fast as float32 |",
     "|---|---|---|---|---|---|",
@@ -143,26 +136,6 @@ def described(outcome: Outcome) -> str:
         *(f"- {bar}" for bar in bars(outcome.rows)),
     ]
     return "\n".join(lines).rstrip()
-
-
-def save(outcome: Outcome, work: Path) -> None:
-    """Keep an outcome, in the place of an earlier one of the same model and plan."""
-    path = work / OUTCOMES / (re.sub(r"\W+", "-", f"{outcome.model}-{outcome.plan}") + ".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
-    partial.replace(path)
-
-
-def saved(work: Path) -> tuple[Outcome, ...]:
-    """All outcomes of a work folder: by model, plans of more steps first. UserError for one of another form."""
-    found = []
-    for path in (work / OUTCOMES).glob("*.json"):
-        try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=Outcome))
-        except msgspec.DecodeError as error:
-            raise UserError(f"{path}: {error}", "remove it, and compare again") from None
-    return tuple(sorted(found, key=lambda each: (each.model, -each.steps, each.plan)))
 
 
 def _is_equal(quality: Quality, ours: Quality) -> bool:

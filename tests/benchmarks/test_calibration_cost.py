@@ -1,6 +1,5 @@
 """benchmarks/calibration_cost.py: its bars, its table, what watches memory, and all of it on a tiny network."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from benchmarks import calibration_cost
-from benchmarks.calibration_cost import Measured, bars, main, table, typical
+from benchmarks.calibration_cost import Measured, bars, main
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from tests.calibration.test_calibrate import denoiser, write_bundle
 
@@ -67,19 +66,6 @@ def test_onnxruntime_gets_no_more_than_it_was_killed_at(monkeypatch: pytest.Monk
     found = calibration_cost.compare(Path("bundle"), (64, 4, 8, 16), 1.0, 1)
     assert list(found.ours) == [4, 8, 16, 64] and found.theirs == {4: COST, 8: COST, 16: "killed at 16"}
     assert found.compared == 8
-
-
-def test_one_run_out_of_line_does_not_count() -> None:
-    runs = [replace(COST, peak=900 * MB), replace(COST, seconds=90.0, peak=2000 * MB), replace(COST, seconds=9.0)]
-    assert typical(runs) == Cost(10.0, 20.0, 1000 * MB)
-
-
-def test_the_table_has_a_line_for_each_number_of_trajectories() -> None:
-    _, _, four, eight, sixteen, most = table(MEASURED).splitlines()
-    assert " ".join(four.split()) == "4 10.0 s 20.0 s 1.00 GB 15.0 s 20.0 s 1.00 GB"
-    assert " ".join(eight.split()) == "8 12.0 s 20.0 s 1.00 GB 30.0 s 20.0 s 1.00 GB"
-    assert " ".join(sixteen.split()) == "16 killed above 9.0 GB"
-    assert " ".join(most.split()) == "64 40.0 s 20.0 s 1.04 GB"
 
 
 @needs_proc
@@ -154,11 +140,9 @@ def test_a_command_that_fails_says_why() -> None:
 def test_both_calibrate_a_tiny_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     before = {path.name for path in bundle.rglob("*")}
-    assert main([str(bundle), "--trajectories", "4", "--runs", "1", "--json"]) in (0, 1)
-    found = json.loads(capsys.readouterr().out)
-    assert list(found["fewstep"]) == list(found["onnxruntime"]) == ["4"]
-    assert 0 < found["fewstep"]["4"]["seconds"] < 60 and found["onnxruntime"]["4"]["peak"] > 50 * MB
-    assert [bar["found"] is not None for bar in found["bars"]] == [True] * 3
+    assert main([str(bundle), "--trajectories", "4", "--runs", "1"]) in (0, 1)
+    _, _, line, *held = capsys.readouterr().out.splitlines()
+    assert line.split()[0] == "4" and line.count(" GB") == 2 and len(held) == 3 and "nan" not in str(held)
     assert {path.name for path in bundle.rglob("*")} == before  # a copy was calibrated
 
 

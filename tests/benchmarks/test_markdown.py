@@ -7,7 +7,6 @@ import pytest
 from benchmarks.choices import measure
 from benchmarks.markdown import part_of, with_part
 from benchmarks.on_zoo import zoo_rows, zoo_tools
-from benchmarks.quantization import compare
 from fewstep.plans.errors import UserError
 
 
@@ -24,7 +23,6 @@ def test_only_what_stands_between_the_comments_is_replaced() -> None:
     [
         *((page, measure.SCRIPT) for page in measure.PAGES.values()),
         (zoo_rows.PAGE, zoo_tools.SCRIPT),
-        (compare.PAGE, compare.SCRIPT),
     ],
 )
 def test_pages_have_a_place_for_each_script(page: Path, script: str) -> None:

@@ -14,7 +14,7 @@ from benchmarks.quantization import compare, judging
 from benchmarks.quantization.contenders import TOOLS, Contender, contenders
 from benchmarks.quantization.judging import Judge, constant_image
 from benchmarks.quantization.material import Material
-from benchmarks.quantization.outcome import Outcome, Quality, Row, bars, is_met, save, saved, table
+from benchmarks.quantization.outcome import Outcome, Quality, Row, bars, is_met, table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -102,32 +102,6 @@ def test_the_table_has_a_line_for_each_and_says_why_one_failed() -> None:
     assert second == "| openvino | NNCF, tuned | failed: a / b | | | |"
 
 
-def test_the_latest_outcome_of_each_model_and_plan_is_kept(tmp_path: Path) -> None:
-    row = Row("openvino", "fewstep", quality=quality(47.04), speed=1.5)
-    old, new, four, other = outcome(), outcome(row), outcome(row, steps=4), outcome(model="another")
-    for each in (old, four, new, other):
-        save(each, tmp_path)
-    assert saved(tmp_path) == (other, new, four)
-
-
-def test_written_outcomes_stand_in_the_page_beside_earlier_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "page.md"
-    path.write_text(f"# Title\n<!-- made by {compare.SCRIPT} -->\n<!-- end of what {compare.SCRIPT} makes -->")
-    row = Row("openvino", "fewstep", quality=quality(47.04))
-    monkeypatch.setattr(compare, "PAGE", path)
-    save(outcome(row, steps=4), tmp_path)
-    monkeypatch.setattr(compare, "compare", lambda *given: outcome(row, Row("openvino", "b, tuned", "tuned")))
-    assert compare.main(["bundle", "--work", str(tmp_path), "--write"]) == 1
-    text = path.read_text()
-    assert text.index("`ddim:8`") < text.index("| openvino | b, tuned | failed") < text.index("`ddim:4`")
-    assert capsys.readouterr().out.count("| openvino | fewstep | 47.0 |") == 1
-    with pytest.raises(SystemExit):
-        compare.main(["bundle", "--work", str(tmp_path), "--write", "--only", "tuned"])
-    assert path.read_text() == text
-
-
 def test_the_constant_image_of_errors_is_counted_beyond_chance() -> None:
     unlike = np.random.default_rng(0).normal(size=(16, 1, 64, 64))
     image = np.resize([1.0, -1.0], (1, 64, 64))
@@ -158,18 +132,6 @@ def test_seeds_that_others_are_calibrated_on_judge_nobody() -> None:
     given.first_seed = 99_937
     with pytest.raises(UserError, match="seeds 99937 to 100000 are not held out"):
         seeds_of(given)  # type: ignore[arg-type]
-
-
-def test_what_was_made_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(path: Path, *given: object) -> Outcome:
-        if path.name == "second":
-            raise UserError("it broke", "mend it")
-        return outcome()
-
-    monkeypatch.setattr(compare, "compare", made)
-    with pytest.raises(SystemExit):
-        compare.main(["first", "second", "--work", str(tmp_path), "--write"])
-    assert saved(tmp_path) == (outcome(),)
 
 
 @pytest.fixture
