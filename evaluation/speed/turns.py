@@ -12,6 +12,7 @@ from typing import Any
 
 from fewstep.evaluation.speed import worker
 from fewstep.evaluation.speed.worker import Opener, Seconds
+from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError, first_line
 from fewstep.workers.child import Child
 
@@ -69,8 +70,8 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
 
     def peak_mib(self) -> float:
         """The most memory that its process has had so far; 0: unknown."""
-        peak: float = self._asked(worker.peak_memory)
-        return peak
+        most: int | None = self._asked(peak)
+        return (most or 0) / 2**20
 
     def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -43,16 +43,6 @@ def turn(name: str, seconds: float) -> list[Seconds]:
     return times
 
 
-def peak_memory() -> float:
-    """The most memory this process has had resident, in MiB; 0 where the system does not say.
-
-    Not getrusage: on Linux its figure survives exec, and starts at what the parent process had.
-    """
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
-
-
 def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Mapping[str, Call]:
     """Calls of a graph that onnxruntime opens."""
     import onnxruntime
