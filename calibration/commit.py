@@ -54,7 +54,7 @@ def added(
         bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=own)
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
-    _warn_of_kept(bundle, bodies, plan, command, table)
+    _warn_of_kept(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
@@ -79,10 +79,10 @@ def added(
     return with_network(whole, task.network, changed_manifest)
 
 
-def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str, table: RangesTable) -> None:
+def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str) -> None:
     """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
     try:
-        for said in kept_unlike(bundle, new, plan, command, table.groups):
+        for said in kept_unlike(bundle, new, plan, command):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
     except UserError as error:
         LOG.warning("bodies of other targets stay, and how they were calibrated cannot be told: %s", error.what)

@@ -1,11 +1,8 @@
 """Say which int8 bodies were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
 
 A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
-calibrated. A bound is a matter of each body alone. So are the other targets, unless an earlier version merged groups by
-the codes of all: then the groups differ.
-
-Plans are compared by name and by the weight of guidance. A later plan that has both and other steps takes the place of
-the first in the bundle. Only other groups of ranges show it then.
+calibrated. A bound is a matter of each body alone, and so are the other targets. Plans are compared by name and by the
+weight of guidance.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,18 +25,14 @@ class CalibrationRecord:
 
     plan: str
     options: Mapping[str, str] | None
-    groups: tuple[float, ...] | None = None  # None: not to be compared
 
     def differences(self, other: "CalibrationRecord") -> str:
-        """The options or groups that differ from another record, in words; empty if none differ. Plans do not count."""
-        changed = []
-        if self.options is not None and other.options is not None:
-            own, others = self.options, other.options
-            names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
-            changed = [f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names]
-        if not changed and self.groups is not None and other.groups is not None and self.groups != other.groups:
-            changed = ["other groups of ranges"]
-        return ", ".join(changed)
+        """The options that differ from another record, in words; empty if none differ. Plans do not count."""
+        if self.options is None or other.options is None:
+            return ""
+        own, others = self.options, other.options
+        names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
+        return ", ".join(f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names)
 
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
@@ -55,13 +48,7 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     recorded = (named,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
     if options is not None and options.get("guidance") not in recorded:
         said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return CalibrationRecord(said, options, _groups(body))
-
-
-def _groups(body: Body) -> tuple[float, ...] | None:
-    """The edges of its range groups; None where nothing is in int8, so that there are none whatever the ranges."""
-    coverages = [graph.coverage for graph in body.graphs]
-    return body.groups if any(each is None or each.int8_ops for each in coverages) else None
+    return CalibrationRecord(said, options)
 
 
 def options_of(command: str) -> dict[str, str]:
@@ -92,15 +79,13 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
     if not bodies:
         return ()
     first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
-    expected = CalibrationRecord(along(plan), bodies[first].options, bodies[first].groups)
+    expected = CalibrationRecord(along(plan), bodies[first].options)
     return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
 
 
-def kept_unlike(
-    bundle: Bundle, new: Collection[str], plan: Plan, command: str, groups: tuple[float, ...]
-) -> tuple[str, ...]:
-    """What a calibration along `plan`, with ranges in these groups, must say of the int8 bodies that are in the bundle
-    and not among those `new`. UserError if the plan of one cannot be read."""
+def kept_unlike(bundle: Bundle, new: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
+    """What a calibration along `plan`, by this command, must say of the int8 bodies that are in the bundle and not
+    among those `new`. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
-    return unlike(kept, CalibrationRecord(along(plan), options_of(command), groups), "this time")
+    return unlike(kept, CalibrationRecord(along(plan), options_of(command)), "this time")

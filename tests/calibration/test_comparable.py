@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.comparable import calibrated as how
 from fewstep.calibration.comparable import judged_unlike
 from fewstep.cli.verbs.report import verb
 from fewstep.evaluation.report import ReportOptions
@@ -84,17 +83,6 @@ def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:
     made = calibrate(replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=1.23456789))
     assert "--guidance 1.23456789" in made.manifest.provenance.commands[-1]
     assert judged_unlike(open_bundle(tmp_path / "bundle"), made.plan) == ()
-
-
-def test_a_body_that_runs_nothing_in_int8_has_no_groups_to_compare(calibrated: Path) -> None:
-    bundle = open_bundle(calibrated)
-    body = bundle.body("int8-tensorrt")
-    assert body.groups and body.graph.coverage is not None
-    first, none = how(bundle, bundle.body("int8-cpu-x86")), msgspec.structs.replace(body.graph.coverage, int8_ops=())
-    other = msgspec.structs.replace(body, groups=())
-    assert how(bundle, other).differences(first) == "other groups of ranges"
-    graph = msgspec.structs.replace(body.graph, coverage=none)
-    assert how(bundle, msgspec.structs.replace(other, graphs=(graph,))).differences(first) == ""
 
 
 def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:
