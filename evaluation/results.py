@@ -207,14 +207,6 @@ class BodyCoverage(Strict, frozen=True):
     work: int = 1  # multiply-accumulates of the network's steps of the plan
 
 
-class RangeOverGroups(Strict, frozen=True):
-    """Width of one activation's range in each lambda group, from noise to clean, relative to the pooled range."""
-
-    activation: str  # in words: "input of middle.conv1/Conv"
-    widths: tuple[float, ...]
-    network: str = DENOISER
-
-
 class Results(Strict, frozen=True):
     """All figures of one report."""
 
@@ -227,7 +219,6 @@ class Results(Strict, frozen=True):
     float_against_teacher: EndQuality | None
     qualities: tuple[Quality, ...]
     covered: tuple[BodyCoverage, ...]
-    ranges: tuple[RangeOverGroups, ...]
     races: tuple[Race, ...]
     sizes: dict[str, int]  # body -> bytes of its graph and weights
     machine: Machine

@@ -16,11 +16,11 @@ from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.distances.judged_tokens import judge_tokens
 from fewstep.evaluation.judged_task import JudgedTask
 from fewstep.evaluation.report.joints import joint_errors
-from fewstep.evaluation.report.operations import layer, operations, unseen_tensors
+from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.worst import worst_sample
-from fewstep.evaluation.results import BodyCoverage, Quality, RangeOverGroups, Results
+from fewstep.evaluation.results import BodyCoverage, Quality, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling
 from fewstep.evaluation.speed.machine import Machine, this_machine
 from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
@@ -28,13 +28,11 @@ from fewstep.evaluation.speed.race import Race
 from fewstep.evaluation.teacher import Teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import selected_ops
-from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body, ranges_file
+from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
 from fewstep.lowering.targets import targets_by_name
 from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, regroup
-from fewstep.ranges import table
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.held_out import label
 from fewstep.runtime.bundle.manifest import Body
@@ -46,7 +44,6 @@ from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened
 
 LOG = logging.getLogger("fewstep")
-RANGES_SHOWN = 48  # activations in the heat map
 
 
 def measure(
@@ -69,7 +66,6 @@ def measure(
         else:
             teacher, judgements = _judgements(task, candidates, options, sampling, progress)
             qualities = [_quality(task, prepared, each, judgements.bodies[each.name]) for each in candidates]
-    first = next(iter(task.bodies))
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -80,11 +76,6 @@ def measure(
         float_against_teacher=judgements.float_against_teacher if judgements else None,
         qualities=tuple(qualities),
         covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in task.plans.items())),
-        ranges=tuple(
-            msgspec.structs.replace(ranges, network=name)
-            for name, graph in prepared.items()
-            for ranges in ranges_over_groups(bundle.network(name), graph, bundle.network(name).body(first))
-        ),
         races=tuple(races(bundle, {FLOAT: plan, **task.plans}, options, task.rows, progress)),
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         machine=this_machine(),
@@ -197,31 +188,6 @@ def races(
             parts += parts_of(bundle, name, plans[name], fed[name], *on)
         timed.append(race_bodies(parts, options.threads, options.rounds, options.turn_seconds, progress))
     return timed
-
-
-def ranges_over_groups(bundle: Bundle, prepared: Graph, body: Body) -> tuple[RangeOverGroups, ...]:
-    """The quantized activations whose range changes most between lambda groups, in the graph's order.
-
-    None if there is one group only, or if the table is not the body's: in bundles of earlier versions, a later
-    calibration for another target may have replaced it.
-    """
-    file = ranges_file(bundle, body)
-    if file is None:
-        return ()
-    ranges = table.load(bundle.file(file))
-    if (ranges.plan, ranges.groups) != (body.plan, body.groups):
-        return ()
-    names: dict[str, str] = {}
-    for op in selected_ops(prepared):
-        names.setdefault(op.x, f"input of {layer(op.node)}")
-        names.setdefault(op.name, f"output of {layer(op.node)}")
-    widths = {
-        name: tuple((each.high - each.low) / (own.pooled.high - own.pooled.low) for each in own.per_group)
-        for name, own in ranges.tensors.items()
-        if name in names and len(own.per_group) > 1
-    }
-    most = sorted(widths, key=lambda name: min(widths[name]))[:RANGES_SHOWN]
-    return tuple(RangeOverGroups(said, widths[name]) for name, said in names.items() if name in most)
 
 
 def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:

@@ -25,7 +25,6 @@ from fewstep.evaluation.report.elements import (
     table,
     times,
 )
-from fewstep.evaluation.report.groups import AXIS, heads
 from fewstep.evaluation.report.joints import joints_section
 from fewstep.evaluation.report.precision import ShownMap, precision_section
 from fewstep.evaluation.report.quality import end_section
@@ -56,7 +55,7 @@ def page(
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
         *([] if evaluation is None else [distribution_section(evaluation)]),
-        *([steps_section(results)] if samples else [tokens_section(results.qualities), *_ranges(results)]),
+        *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
         *filter(None, [joints_section(results), direction_section(results), worst_section(results.qualities)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
@@ -123,7 +122,7 @@ def steps_section(results: Results) -> Html:
         )
     ]
     parts += [_steps(quality) for quality in results.qualities]
-    return section("Step by step", *parts, *_ranges(results))
+    return section("Step by step", *parts)
 
 
 def _steps(quality: Quality) -> Html:
@@ -152,30 +151,6 @@ def _steps(quality: Quality) -> Html:
         for step in quality.steps
     ]
     return join([figure(drawn, caption), details("The same as a table", table(head, rows, text_columns=0))])
-
-
-def _ranges(results: Results) -> list[Html]:
-    """How wide each activation's range is along lambda, network by network."""
-    return [_ranges_of(results, network) for network in dict.fromkeys(each.network for each in results.ranges)]
-
-
-def _ranges_of(results: Results, network: str) -> Html:
-    ranges, first = [each for each in results.ranges if each.network == network], results.qualities[0]  # whose they are
-    steps = [step for step in (first.tokens or first).steps if step.network == network]
-    drawn = plots.heat_map(
-        [said(network, each.activation) for each in ranges],
-        [each.widths for each in ranges],
-        [()] * len(ranges),
-        AXIS,
-        "of the pooled range",
-        heads(steps, len(ranges[0].widths)),
-    )
-    widest = max(max(each.widths) for each in ranges)
-    caption = (
-        f"Width of the ranges of what is int8, relative to one range for all steps: the darkest cell is {widest:.2f}. "
-        "Where a cell is light, one range for all would give levels away."
-    )
-    return figure(Html(drawn), f"{caption} Shown are the {len(ranges)} that change most, in the graph's order.")
 
 
 def coverage_section(results: Results) -> Html:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
 from fewstep.evaluation.drawing import plots
@@ -18,7 +19,6 @@ from fewstep.evaluation.report.elements import (
     table,
     times,
 )
-from fewstep.evaluation.report.groups import AXIS, heads
 from fewstep.evaluation.report.operations import layer
 from fewstep.graph import io
 from fewstep.graph.selection import selected_ops
@@ -28,6 +28,7 @@ from fewstep.rollouts.metrics import CEILING
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations in the heat map: those that matter most
+AXIS = "lambda = log(alpha / sigma) of the steps in a range group, from noise to clean"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,19 @@ def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
 
 
 def _heads(bundle: Bundle, precision_map: PrecisionMap) -> tuple[str, ...]:
-    """Lambda of each range group; their numbers where the plan has other groups, from a later calibration."""
+    """The median lambda of each range group's steps; the numbers of the groups where the plan has other ones, from a
+    later calibration."""
     groups, file = len(precision_map.gains[0]), bundle.manifest.plans.get(precision_map.plan)
     steps = () if file is None else decode_plan(bundle.read(file), file).steps
-    fits = {step.group for step in steps} == {*range(groups)}
-    return tuple(heads(steps if fits else (), groups))
+    lams = [[step.lam for step in steps if step.group == group] for group in range(groups)]
+    if not all(lams) or groups != len({step.group for step in steps}):
+        return tuple(f"group {group}" for group in range(groups))
+    return tuple(map(_head, lams))
+
+
+def _head(lams: Sequence[float | None]) -> str:
+    finite = [lam for lam in lams if lam is not None]
+    return f"{median(finite):.2f}" if len(finite) == len(lams) else "noise"
 
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:

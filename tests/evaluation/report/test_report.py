@@ -14,17 +14,15 @@ import pytest
 
 from fewstep.evaluation import results as forms
 from fewstep.evaluation.report import ReportOptions, open_report, report, write
-from fewstep.evaluation.report.measure import notes, ranges_over_groups
-from fewstep.evaluation.report.page import headline, page, steps_section
+from fewstep.evaluation.report.measure import notes
+from fewstep.evaluation.report.page import headline, page
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.results import RangeOverGroups
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.errors import UserError
-from fewstep.ranges.table import Range, Ranges, RangesTable
 from fewstep.rollouts.metrics import CEILING, psnr
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
@@ -202,37 +200,6 @@ def test_what_a_target_must_tell_is_on_the_page(made):
     assert not [note for note in notes([body], arm) if "no VNNI was seen" in note]
     vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
     assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
-
-
-def test_ranges_of_another_plan_or_other_groups_are_not_shown_beside_a_body(bundle):
-    ranges = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
-    with open_for_update(bundle, must_exist=True) as writer:
-        stored = writer.add(
-            RangesTable("0" * 64, "ddim:2", (0.1,), "mse", {"active": ranges}).encode(), "ranges", "r", ".safetensors"
-        )
-        writer.commit(msgspec.structs.replace(writer.manifest, ranges=stored))
-    opened, prepared = open_bundle(bundle), wide_body()
-    of_plan = msgspec.structs.replace(opened.body("int8-cpu-x86"), plan="ddim:2", groups=(0.1,))
-    assert [each.widths for each in ranges_over_groups(opened, prepared, of_plan)] == [(0.4 / 3, 1.0)]
-    for groups in ((), (0.2,), (0.1, 0.2)):
-        other = msgspec.structs.replace(of_plan, groups=groups)
-        assert ranges_over_groups(opened, prepared, other) == ()
-    assert ranges_over_groups(opened, prepared, msgspec.structs.replace(of_plan, plan="dpmpp_2m:4")) == ()
-
-
-def test_ranges_are_a_heat_map_over_lambda(made):
-    results = made[1]
-    wide = (RangeOverGroups("input of a", (1.0, 0.5)), RangeOverGroups("output of <b>", (0.25, 0.75)))
-    step = msgspec.structs.replace(results.qualities[0].steps[0], group=0, lam=-0.125)
-    later = [msgspec.structs.replace(step, lam=lam) for lam in (-2.0, 7.0)]  # of the same group: the median is told
-    judged = msgspec.structs.replace(results.qualities[0], steps=(step, *later))
-    pooled = msgspec.structs.replace(judged, body="int8-pooled", steps=(msgspec.structs.replace(step, lam=9.0),))
-    text = steps_section(msgspec.structs.replace(results, ranges=wide, qualities=(judged, pooled))).markup
-    drawn = text[text.index("heat map over lambda") :]
-    shades = re.findall(r'fill-opacity="([0-9.]+)"', drawn)
-    assert [float(shade) for shade in shades] == [1.0, 0.5, 0.25, 0.75]
-    assert ">-0.12</text>" in drawn and ">group 1</text>" in drawn and "output of &lt;b&gt;" in drawn
-    assert "the darkest cell is 1.00" in drawn
 
 
 def test_a_body_far_from_float_or_slower_than_it_is_named(made):
