@@ -17,8 +17,9 @@ from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
+from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
-from fewstep.lowering.files import kept_in_files
+from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import LoweredBody, as_it_is
 from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
@@ -108,6 +109,15 @@ def make_each(
     if not bodies:
         raise next(iter(failed.values()))
     return bodies
+
+
+def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
+    """A lowered graph in the bundle already, whose weights are mapped from there: in memory lies only what is at work,
+    and the next graph finds the weights that it shares."""
+    (kept,) = io.keep(writer, graph)
+    io.store(writer, kept, name)
+    weights.release(kept)
+    return kept
 
 
 def judged(
