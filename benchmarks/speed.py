@@ -17,7 +17,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.cli.verbs.bench import verb
 from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
 from fewstep.export.export import ExportOptions, export
@@ -58,7 +58,7 @@ def main(given: Sequence[str] | None = None) -> int:
             raise UserError("speed times one thing", "give a BUNDLE, or --ddpm")
         if arguments.bundle is not None:
             check(arguments.bundle)
-        with ProgressDisplay() as progress, untrained() if arguments.ddpm else nullcontext(arguments.bundle) as bundle:
+        with progress_display() as progress, untrained() if arguments.ddpm else nullcontext(arguments.bundle) as bundle:
             outcome = verb(BenchOptions(bundle), progress)
     except UserError as error:
         parser.error(str(error))

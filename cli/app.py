@@ -14,7 +14,7 @@ import typer
 from fewstep.cli.generate import command, flag, manner_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
 
@@ -39,7 +39,7 @@ def run(arguments: list[str], manner: Manner) -> int:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     outcomes: list[Outcome] = []
-    with _heard(manner), ProgressDisplay(manner.quiet) as progress:
+    with _heard(manner), progress_display(manner.quiet) as progress:
         app = typer.Typer(
             name="fewstep",
             help="Diffusion denoisers from PyTorch to verified ONNX, int8 and engines.",

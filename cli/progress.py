@@ -2,10 +2,12 @@
 
 import sys
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from fewstep.plans.errors import printable
+from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -59,30 +61,14 @@ class Lines:
         self._file.flush()
 
 
-class Silent:
-    """Nothing at all."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class ProgressDisplay:
-    """`with ProgressDisplay() as progress:` picks what suits stderr, and leaves the terminal as it was."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
-
-    def __enter__(self) -> Bars | Lines | Silent:
-        self._progress = self._pick()
-        return self._progress
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.close()
-
-    def _pick(self) -> Bars | Lines | Silent:
-        if self._quiet:
-            return Silent()
-        return Bars() if sys.stderr.isatty() else Lines(sys.stderr)
+@contextmanager
+def progress_display(quiet: bool = False) -> Iterator[Progress]:
+    """`with progress_display() as progress:` picks what suits stderr, and leaves the terminal as it was."""
+    if quiet:
+        yield SILENT
+        return
+    shown = Bars() if sys.stderr.isatty() else Lines(sys.stderr)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -30,7 +30,7 @@ from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Memb
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.graph.graph import GROUP
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.plans.errors import UserError
@@ -185,7 +185,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     members = [each for each in denoisers if each.name in arguments.model] if arguments.model else MEMBERS
     tables = []
-    with options.refusing(parser), ProgressDisplay() as progress:
+    with options.refusing(parser), progress_display() as progress:
         names, _ = chosen(arguments.only), options.seeds_of(arguments)
         arguments.work.mkdir(parents=True, exist_ok=True)
         for steps in arguments.steps or STEPS:

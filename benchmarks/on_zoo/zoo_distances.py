@@ -16,10 +16,11 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.on_zoo.zoo_tools import ALL, Member, calibrated, own_conditions
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.results import Distance
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
+from fewstep.runtime.progress import Progress
 
 BODY = body_name("int8", CPU_X86.name)
 TEACHER = "dpmpp_2m:7"  # of one seed, since nothing here is told by it; some tables have 15 timesteps
@@ -39,7 +40,7 @@ HEADER = (
 )
 
 
-def measured(member: Member, steps: int, arguments: argparse.Namespace, show: ProgressDisplay) -> Distance:
+def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Progress) -> Distance:
     """FD of int8, and of float32, to float32 samples of other seeds."""
     own = own_conditions(member, range(ROWS))
     bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show, own=own)
@@ -72,7 +73,7 @@ def line(name: str, steps: int, found: Distance) -> str:
 def lines(arguments: argparse.Namespace) -> Iterator[str]:
     """The line of each denoiser along each plan, as soon as it is known."""
     members = [each for each in ALL if each.name in EXTRACTORS and each.name in (arguments.model or EXTRACTORS)]
-    with ProgressDisplay() as show:
+    with progress_display() as show:
         for member in members:
             for steps in arguments.steps or (8,):
                 yield line(member.name, steps, measured(member, steps, arguments, show))

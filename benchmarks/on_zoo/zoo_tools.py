@@ -32,7 +32,7 @@ from benchmarks.zoo.bundles import CODE, exported
 from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.machine.code_digest import code_of
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -83,7 +83,7 @@ def run(
     """Each member along each plan, kept as soon as it is judged."""
     engines = [line.engine for line in contenders(pythons, arguments.only) if line.tool is None]
     targets = [TARGET_OF[engine] for engine in engines]
-    with ProgressDisplay() as progress:
+    with progress_display() as progress:
         for member in members:
             own = own_conditions(member, options.seeds_of(arguments))
             for count in steps:

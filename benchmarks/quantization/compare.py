@@ -30,7 +30,7 @@ from benchmarks.quantization.judging import Judge, versions
 from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
 from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met
-from fewstep.cli.progress import ProgressDisplay
+from fewstep.cli.progress import progress_display
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.mean_step import middle_feeds, taken
 from fewstep.evaluation.speed.race import Contender as Timed
@@ -201,7 +201,7 @@ def main(given: Sequence[str] | None = None) -> int:
         pythons = environments(arguments.python)
         outcomes = []
         conditions = [own_conditions(path, arguments) for path in arguments.bundle]
-        with ProgressDisplay() as progress:
+        with progress_display() as progress:
             for path, own in zip(arguments.bundle, conditions, strict=True):
                 outcomes.append(compare(path, pythons, arguments, progress, own))
     if arguments.json:
