@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fewstep.ranges.channels import by_channel
 from fewstep.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.ranges.readers import Reader
-from fewstep.ranges.table import LEVELS, ByChannel, Method, Range, Ranges
+from fewstep.ranges.table import LEVELS, Method, Range, Ranges
 
 COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarely gain from clipping at all
 REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
@@ -69,12 +69,6 @@ def tensor_ranges(
     would coarsen their scales where groups share a zero point or a grid.
     """
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
-    own = by_channel(groups, samples, readers) if method == "channels" else None
-    return _ranges(each, whole, method, own)
-
-
-def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: ByChannel | None) -> Ranges:
-    """The ranges of one tensor, from the density of each group and the density of all."""
     find, find_symmetric = METHODS[method]
     is_zero = [density.low == density.high == 0 for density in each]
     pooled, pooled_symmetric = find(whole), find_symmetric(whole)
@@ -85,7 +79,7 @@ def _ranges(each: Sequence["Density"], whole: "Density", method: Method, own: By
         per_group_symmetric=tuple(
             pooled_symmetric if zero else find_symmetric(density) for density, zero in zip(each, is_zero, strict=True)
         ),
-        by_channel=own,
+        by_channel=by_channel(groups, samples, readers) if method == "channels" else None,
     )
 
 

@@ -1,6 +1,6 @@
 """`fewstep choose`: the deployments in a table, the front marked, and the winner as a command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -8,10 +8,10 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.choosing.choose import Choice, choose, open_judging, plans_by_body
+from fewstep.evaluation.choosing.choose import Choice, choose, needs, open_judging, plans_by_body
 from fewstep.evaluation.choosing.chosen import Deployment, described
-from fewstep.evaluation.choosing.cost import evaluations, needs, timing
-from fewstep.evaluation.choosing.engines import engine_name
+from fewstep.evaluation.choosing.deployments import ROUNDS, Judging
+from fewstep.evaluation.choosing.engines import candidates, engine_name
 from fewstep.evaluation.choosing.options import ChooseOptions
 from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.drawing import plots
@@ -19,7 +19,12 @@ from fewstep.evaluation.drawing.plan_plot import stacked
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.report.quality import NONE
+from fewstep.evaluation.speed.duel import SECONDS
+from fewstep.evaluation.speed.turns import TURN
+from fewstep.evaluation.speed.worker import AHEAD
+from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import check_memory, duration
+from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import Progress
 
 FRONT, CHOSEN = "front", "chosen"
@@ -60,6 +65,26 @@ def dry_run(options: ChooseOptions) -> Outcome:
             needed.said(options.bundle),
         ),
     )
+
+
+def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> int:
+    """How often a network runs for one sample to judge the plans of all bodies, and for the teacher and its check, if
+    the first teacher suffices."""
+    tried = [plan for own in plans.values() for plan in own.values()]
+    long, checked = len(judging.teacher.steps), min(CHECKED, judging.seeds)
+    return judging.seeds * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
+
+
+def timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int) -> float:
+    """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
+    tried = [plan for own in plans.values() for plan in own.values()]
+    pairs = len(plans) * (len(list(candidates(threads))) - 1)
+    calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
+    return pairs * SECONDS + 2 * ROUNDS * (len(tried) * (AHEAD + TURN) + calls)
+
+
+def _steps(plans: Iterable[Plan]) -> int:
+    return sum(len(plan.steps) for plan in plans)
 
 
 def table(choice: Choice, batch: int) -> Table:

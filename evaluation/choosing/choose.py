@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 
 from fewstep.evaluation.choosing.chosen import Chosen, Deployment, described, keep
-from fewstep.evaluation.choosing.cost import needs
 from fewstep.evaluation.choosing.deployments import Judging, deployments, front, plans_of
 from fewstep.evaluation.choosing.engines import (
     KIND,
@@ -20,10 +19,10 @@ from fewstep.evaluation.choosing.engines import (
     kept_name,
 )
 from fewstep.evaluation.choosing.options import ChooseOptions
-from fewstep.evaluation.cost import branches
-from fewstep.evaluation.sampling_job import FLOAT
+from fewstep.evaluation.cost import branches, sampling_needs
+from fewstep.evaluation.sampling_job import FEW, FLOAT
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
-from fewstep.graph.needs import check_memory
+from fewstep.graph.needs import Needs, check_memory
 from fewstep.lowering.bodies import open_body
 from fewstep.machine import cache
 from fewstep.plans.errors import UserError
@@ -90,6 +89,15 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     teacher = teacher_plan(reference, options.teacher, plan)
     return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress)
+
+
+def needs(judging: Judging) -> Needs:
+    """Memory of float32 beside two engines of the largest body."""
+    bundle = judging.bundle
+    each = [
+        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ()) for name in bodies_here(bundle)
+    ]
+    return max(each, key=lambda need: need.memory)
 
 
 def _teacher(judging: Judging, asked: str | None) -> Teacher:
