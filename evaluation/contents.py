@@ -33,7 +33,6 @@ from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.plans.spec import PURE_NOISE
 from fewstep.plans.tokens import TokenPlan
 from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
@@ -71,16 +70,8 @@ def inspect(options: InspectOptions) -> Contents:
     files, unreadable = _files(bundle)
     return Contents(
         path=str(options.bundle),
-        name=manifest.name,
         bytes=sum(files.values()) + (bundle.path / MANIFEST).stat().st_size,
-        x_shape=manifest.x_shape,
-        sizes=manifest.sizes,
-        prediction=manifest.prediction,
-        vocabulary=manifest.vocabulary or None,
-        schedule=manifest.schedule,
-        conditions=manifest.conditions,
-        carried=manifest.carried,
-        outputs=manifest.outputs,
+        manifest=manifest,
         conditioner=_ahead(bundle, manifest.conditioner),
         prologue=_ahead(bundle, manifest.prologue),
         verified=() if manifest.verification in unreadable else verified_stages(bundle),
@@ -88,14 +79,8 @@ def inspect(options: InspectOptions) -> Contents:
         plans={name: _plan(bundle, file) for name, file in manifest.plans.items() if file not in unreadable},
         fitted=fitted_contents(bundle),
         ranges=_ranges(bundle, unreadable),
-        engines=manifest.engines,
         files=files,
-        report=manifest.report,
-        provenance=manifest.provenance,
         companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
-        prompts=() if manifest.text is None else manifest.text.tokens,
-        policy=manifest.policy,
-        units=manifest.units,
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
         networks={name: _network(bundle, name, unreadable) for name in manifest.networks},
@@ -104,15 +89,7 @@ def inspect(options: InspectOptions) -> Contents:
 
 def _network(bundle: Bundle, name: str, unreadable: Collection[str]) -> NetworkContents:
     entry, own = bundle.manifest.networks[name], bundle.network(name)
-    return NetworkContents(
-        until=None if entry.until == PURE_NOISE else entry.until,
-        prediction=entry.prediction,
-        source=entry.source,
-        conditions=tuple(entry.inputs),
-        conditioner=_ahead(own, entry.conditioner),
-        prologue=_ahead(own, entry.prologue),
-        bodies=_bodies(own, unreadable),
-    )
+    return NetworkContents(_ahead(own, entry.conditioner), _ahead(own, entry.prologue), _bodies(own, unreadable))
 
 
 def _bodies(bundle: Bundle, unreadable: Collection[str]) -> dict[str, BodyContents]:

@@ -4,20 +4,7 @@ import msgspec
 
 from fewstep.evaluation.results import Operation
 from fewstep.evaluation.verified import VerifiedStage
-from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec, Vocabulary
-from fewstep.runtime.bundle.manifest import (
-    Affine,
-    Condition,
-    Coverage,
-    EngineEntry,
-    FittedPlan,
-    Policy,
-    Provenance,
-    Size,
-    TensorEntry,
-    Tokens,
-    Trial,
-)
+from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry, Trial
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,31 +95,19 @@ class FittedContents(FittedPlan, frozen=True):
 
 
 class NetworkContents(Struct, frozen=True):
-    """A network beside the denoiser, as a manifest's `NetworkEntry` has it. `until` is None at pure noise."""
+    """The graphs of a network beside the denoiser. The manifest has the rest."""
 
-    until: float | None
-    prediction: str
-    source: str
-    conditions: tuple[str, ...]
     conditioner: GraphContents | None
     prologue: GraphContents | None
     bodies: dict[str, BodyContents]
 
 
 class Contents(Struct, frozen=True):
-    """A bundle. Sizes in bytes."""
+    """A bundle: its manifest, and what its files hold. Sizes in bytes."""
 
     path: str
-    name: str
     bytes: int
-    x_shape: tuple[int, ...]
-    sizes: tuple[Size, ...]
-    prediction: str
-    vocabulary: Vocabulary | None
-    schedule: ScheduleSpec
-    conditions: tuple[Condition, ...]
-    carried: tuple[Carried, ...]
-    outputs: tuple[NamedOutput, ...]
+    manifest: Manifest
     conditioner: GraphContents | None
     prologue: GraphContents | None
     verified: tuple[VerifiedStage, ...]
@@ -140,14 +115,8 @@ class Contents(Struct, frozen=True):
     plans: dict[str, PlanContents]
     fitted: tuple[FittedContents, ...]
     ranges: tuple[RangesContents, ...]
-    engines: tuple[EngineEntry, ...]
     files: dict[str, int]
-    report: str | None
-    provenance: Provenance
     companions: dict[str, GraphContents]
-    prompts: tuple[Tokens, ...]  # how a prompt becomes inputs of the text encoder
-    policy: Policy | None
-    units: Affine | None
     scheduler: str | None  # the class of diffusers that came with the denoiser
     unreadable: dict[str, str]  # of files that are missing or damaged, what to do
     networks: dict[str, NetworkContents]  # beside the denoiser

@@ -14,7 +14,7 @@ from fewstep.evaluation.contents_form import BodyContents, Contents, GraphConten
 from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Carried
+from fewstep.plans.spec import PURE_NOISE, Carried
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
@@ -41,25 +41,26 @@ def verb(options: InspectOptions, progress: Progress) -> Outcome:
 
 def tree(contents: Contents, lists_operations: bool) -> Tree:
     """Everything of a bundle, a line a thing."""
-    root = Tree(escape(f"{contents.path}: {contents.name}, {decimal(contents.bytes)}"), highlight=False)
-    schedule = contents.schedule
-    root.add(escape(f"x {list(contents.x_shape)}, predicts {contents.prediction}, schedule {schedule.kind}"))
-    if contents.vocabulary is not None:
-        ids, mask = contents.vocabulary.size, contents.vocabulary.mask
+    manifest = contents.manifest
+    root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
+    x, kind = list(manifest.x_shape), manifest.schedule.kind
+    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {kind}"))
+    if manifest.vocabulary:
+        ids, mask = manifest.vocabulary.size, manifest.vocabulary.mask
         root.add(f"tokens of {ids} ids, {mask} where a position is open")
-    if contents.policy is not None:
-        root.add(escape(f"policy: {_rhythm(contents.policy, contents.x_shape[0])}"))
-    if contents.units is not None:
-        root.add(escape(f"units: {_units(contents.units)}"))
+    if manifest.policy is not None:
+        root.add(escape(f"policy: {_rhythm(manifest.policy, manifest.x_shape[0])}"))
+    if manifest.units is not None:
+        root.add(escape(f"units: {_units(manifest.units)}"))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
-    if contents.sizes:
-        root.add(escape(f"free sizes: {described(contents.sizes)}"))
-    for condition in contents.conditions:
+    if manifest.sizes:
+        root.add(escape(f"free sizes: {described(manifest.sizes)}"))
+    for condition in manifest.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
-    for carried in contents.carried:
+    for carried in manifest.carried:
         root.add(escape(f"carries {_carried(carried)}"))
-    for output in contents.outputs:
+    for output in manifest.outputs:
         root.add(escape(f"returns {output.name} {list(output.shape)} beside the prediction"))
     _add_ahead(root, contents)
     for field, graph in contents.companions.items():
@@ -73,8 +74,9 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
             verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
     _add_bodies(root, contents, lists_operations)
     for name, network in contents.networks.items():
-        steps = "at pure noise" if network.until is None else f"of lambda below {network.until:.4g}"
-        said = f"network {name}, for the steps {steps}: predicts {network.prediction}, from {network.source}"
+        entry = manifest.networks[name]
+        steps = "at pure noise" if entry.until == PURE_NOISE else f"of lambda below {entry.until:.4g}"
+        said = f"network {name}, for the steps {steps}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
         _add_ahead(branch, network)
         _add_bodies(branch, network, lists_operations)
@@ -93,17 +95,17 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
         how = f"along {ranges.plan}, {ranges.method}, {groups}"
         root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
-    for engine in contents.engines:
+    for engine in manifest.engines:
         size = decimal(contents.files.get(engine.file, 0))
         root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
     for said in contents.unreadable.values():
         root.add(escape(said))
-    root.add(escape(f"report: {contents.report or 'none; ' + _without_report(contents)}"))
-    made = root.add(escape(f"from {contents.provenance.source} {contents.provenance.source_sha256[:12]}"))
-    made.add(escape(f"licence: {contents.provenance.licence or 'none that the source names'}"))
-    for command in contents.provenance.commands:
+    root.add(escape(f"report: {manifest.report or 'none; ' + _without_report(contents)}"))
+    made = root.add(escape(f"from {manifest.provenance.source} {manifest.provenance.source_sha256[:12]}"))
+    made.add(escape(f"licence: {manifest.provenance.licence or 'none that the source names'}"))
+    for command in manifest.provenance.commands:
         made.add(escape(command))
-    made.add(escape(", ".join(f"{name} {version}" for name, version in contents.provenance.versions.items())))
+    made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
     return root
 
 

@@ -33,11 +33,12 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
         "scheduler: DDIMScheduler, of the plan scheduler:STEPS",
     ]
     found = json.loads("".join(lines(capsys, monkeypatch, "inspect", str(tiny_bundle), "--json")))
-    assert found["policy"]["observations"] == 2 and found["units"]["scale"] == [2.0] * width
+    assert found["manifest"]["policy"]["observations"] == 2 and found["manifest"]["units"]["scale"] == [2.0] * width
     assert found["scheduler"] == "DDIMScheduler"
     known = inspect(InspectOptions(tiny_bundle))
     policy = Policy(1, 1, 8, "former", "delay", 4, {2: (-1.0, 1.0)})
-    shown = tree(msgspec.structs.replace(known, policy=policy, x_shape=(16, 3)), lists_operations=False)
+    manifest = msgspec.structs.replace(known.manifest, policy=policy, x_shape=(16, 3))
+    shown = tree(msgspec.structs.replace(known, manifest=manifest), lists_operations=False)
     assert (
         "policy: sees 1 observation, executes 8 of 16 actions from place 1, counted from 0; continues up to 4 decided "
         "actions (former, delay); action[2] is one of -1, 1"

@@ -53,7 +53,7 @@ def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(
 ) -> None:
     assert main(["inspect", str(evil_bundle(tiny_bundle, EVIL + LONG)), "--json"]) == 0
     printed = capsys.readouterr().out
-    assert harmless(printed) and json.loads(printed)["name"] == EVIL + LONG
+    assert harmless(printed) and json.loads(printed)["manifest"]["name"] == EVIL + LONG
 
 
 def test_lines_tables_trees_notes_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
 
     shown = NAME.encode(encoding, "backslashreplace").decode(encoding)
     assert f"{shown}: whole" in printed("verify") and f"{shown}, " in printed("inspect")
-    assert json.loads(printed("inspect", "--json"))["name"] == NAME
+    assert json.loads(printed("inspect", "--json"))["manifest"]["name"] == NAME
 
 
 def test_a_path_that_is_no_text_is_printed() -> None:
