@@ -252,8 +252,6 @@ class Distance(Strict, frozen=True):
     high: float
     floor: float
     detectable: bool  # whether the difference is more than chance alone makes
-    kernel: float  # KD, an unbiased estimate: around 0 between sets of one distribution
-    kernel_float: float
 
 
 class BodyEvaluation(Strict, frozen=True):

@@ -1,6 +1,6 @@
-"""Distances between two sets of samples, taken between their features [N, D]: Frechet and kernel distance.
+"""The Frechet distance between two sets of samples, taken between their features [N, D].
 
-Both depend on the extractor of the features, so a figure carries its name, as FD(fashion-mnist-cnn), and is comparable
+It depends on the extractor of the features, so a figure carries its name, as FD(fashion-mnist-cnn), and is comparable
 only with figures of the same extractor and the same N.
 """
 
@@ -15,7 +15,6 @@ Float64 = NDArray[np.float64]
 
 RESAMPLES = 200
 CONFIDENCE = 0.95
-BLOCK = 1024  # rows of a kernel matrix held at once
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,6 @@ def bias(gaussian: Gaussian, count: int, other: int) -> float:
     return float((eigenvalues.sum() + spread) * (1 / count + 1 / other))
 
 
-def kernel_distance(a: Floats, b: Floats) -> float:
-    """Squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, its unbiased estimate: it may be negative.
-
-    Binkowski et al. 2018 (arXiv 1801.01401), on these features.
-    """
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    within = [(_kernel_sum(v, v) - _diagonal_sum(v)) / (len(v) * (len(v) - 1)) for v in (x, y)]
-    return within[0] + within[1] - 2 * _kernel_sum(x, y) / (len(x) * len(y))
-
-
 def difference_interval(
     candidate: Floats, paired: Floats, reference: Floats, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
@@ -109,16 +98,3 @@ def _root(matrix: Float64) -> Float64:
     values, vectors = np.linalg.eigh(matrix)
     root: Float64 = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     return root
-
-
-def _kernel_sum(x: Float64, y: Float64) -> float:
-    """Sum of the kernel over all pairs, a block of rows at a time."""
-    total = 0.0
-    for start in range(0, len(x), BLOCK):
-        base = x[start : start + BLOCK] @ y.T / y.shape[1] + 1
-        total += float((base * base * base).sum())  # a tenth of the time of ** 3
-    return total
-
-
-def _diagonal_sum(x: Float64) -> float:
-    return float(((np.square(x).sum(axis=1) / x.shape[1] + 1) ** 3).sum())

@@ -265,7 +265,7 @@ def _distances(
     for label, reference in sets.items():
         own = np.concatenate(floats.features)
         fitted = distance.fit(reference)
-        nearest, kernel = distance.frechet(distance.fit(own), fitted), distance.kernel_distance(own, reference)
+        nearest = distance.frechet(distance.fit(own), fitted)
         floor = nearest if floor is None else floor
         for name, tally in tallies.items():
             features = np.concatenate(tally.features)
@@ -283,8 +283,6 @@ def _distances(
                     high=high,
                     floor=floor,
                     detectable=distance.is_detectable(far - nearest, (low, high), floor),
-                    kernel=distance.kernel_distance(features, reference),
-                    kernel_float=kernel,
                 )
             )
             progress("distances", sum(map(len, distances.values())), len(sets) * len(tallies))

@@ -52,9 +52,8 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
             "Noise floor: ",
             plain(first.floor),
             f"; theory expects {features.bias:.3g} for two sets of {first.samples} independent samples of a "
-            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold the "
-            "95\u00a0% bootstrap interval over the paired seeds. KD is the kernel distance, around 0 for independent "
-            "sets of one distribution and below it for sets balanced by class. Measured before this report, by: "
+            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold "
+            "the 95\u00a0% bootstrap interval over the paired seeds. Measured before this report, by: "
             f"{evaluation.command}",
             kind="note",
         )
@@ -67,7 +66,7 @@ def _against(evaluation: EvaluationResults, index: int, reference: str) -> Html:
     distances = [(each.body, each.distances[index]) for each in evaluation.bodies]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
-    head = [f"against {reference}", "FD", "int8 minus float32", "KD", "samples", "references"]
+    head = [f"against {reference}", "FD", "int8 minus float32", "samples", "references"]
     sentences = [paragraph(Html("<b>"), body, Html("</b>: "), f"{verdict(distance)}.") for body, distance in distances]
     return join([table(head, rows), *sentences])
 
@@ -75,6 +74,6 @@ def _against(evaluation: EvaluationResults, index: int, reference: str) -> Html:
 def _cells(distance: Distance, is_float: bool) -> list[Content]:
     sizes = [count(distance.samples), count(distance.references)]
     if is_float:
-        return [plain(distance.frechet_float), "", plain(distance.kernel_float, 5), *sizes]
+        return [plain(distance.frechet_float), "", *sizes]
     interval: list[Content] = [plain(distance.difference), " [", plain(distance.low), ", ", plain(distance.high), "]"]
-    return [plain(distance.frechet), join(interval), plain(distance.kernel, 5), *sizes]
+    return [plain(distance.frechet), join(interval), *sizes]

@@ -312,5 +312,5 @@ def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
     assert main(["plan", "--show", "maskgit:4"]) == 1
     assert "depends on the number of tokens; name a bundle" in capsys.readouterr().err
     assert main(["inspect", str(bundle), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["vocabulary"] == {"size": 16, "mask": 16}
+    assert json.loads(capsys.readouterr().out)["manifest"]["vocabulary"] == {"size": 16, "mask": 16}
     assert main(["verify", str(bundle)]) == 0

@@ -10,7 +10,6 @@ from fewstep.evaluation.distances.distance import (
     fit,
     frechet,
     is_detectable,
-    kernel_distance,
 )
 
 
@@ -45,20 +44,6 @@ def test_bias_is_what_two_sets_of_one_gaussian_show():
     for n, m in ((300, 300), (200, 800)):
         found = [frechet(*(fit(rng.normal(size=(size, 8)) @ factor) for size in (n, m))) for _ in range(60)]
         assert np.mean(found) == pytest.approx(bias(known, n, m), rel=0.1)
-
-
-def test_kernel_distance_is_unbiased_and_equals_the_plain_sums():
-    rng = np.random.default_rng(2)
-    found = [kernel_distance(rng.normal(size=(40, 4)), rng.normal(size=(50, 4))) for _ in range(300)]
-    assert abs(np.mean(found)) < 3 * np.std(found) / 300**0.5 and min(found) < 0
-    x, y = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)) + 1
-
-    def kernel(a, b):
-        return (a @ b / 3 + 1) ** 3
-
-    within = [np.mean([kernel(a, b) for a in v for b in v if a is not b]) for v in (list(x), list(y))]
-    across = np.mean([kernel(a, b) for a in x for b in y])
-    assert kernel_distance(x, y) == pytest.approx(sum(within) - 2 * across)
 
 
 def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
