@@ -2,18 +2,18 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
+from typing import Any
 
 from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, loses_guidance, make_each
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
-from fewstep.calibration.first_inputs import FirstInputs, first_inputs
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
@@ -37,7 +37,9 @@ from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
 from fewstep.rollouts.closed_loop import Course, open_courses
 from fewstep.rollouts.on_demand import close
+from fewstep.rollouts.row_by_row import rows
 from fewstep.rollouts.token_course import TokenCourse
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
@@ -50,6 +52,7 @@ from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
 
+FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each row
 OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
 
@@ -149,6 +152,18 @@ def _refuse_lost(
             failed[name] = error
     if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
+
+
+def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
+    """What integer kernels are checked on: the inputs of a body at the first step of each range group, for a course's
+    first sample. A branch has the rows of all samples in turn."""
+    inputs: dict[int, list[Arrays]] = {}
+    states: Sequence[Any] = course.own_states
+    for state in states:
+        if state.step.group not in inputs:
+            feeds = course.fed(state)
+            inputs[state.step.group] = list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]
+    return inputs
 
 
 def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:

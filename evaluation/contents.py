@@ -19,10 +19,10 @@ from fewstep.evaluation.contents_form import (
     RangesContents,
     Share,
     StepGraphContents,
+    VerifiedStage,
 )
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.results import Operation
-from fewstep.evaluation.verified import verified_stages
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
@@ -61,6 +61,19 @@ class InspectOptions(Options):
 
     bundle: Path
     operations: bool = False
+
+
+class _Comparison(msgspec.Struct, frozen=True):
+    stage: str
+    time: float
+    batch: int
+    relative: float
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """The part of the table of `export` that is shown; a stage that it did not name is not there."""
+
+    comparisons: tuple[_Comparison, ...]
 
 
 def inspect(options: InspectOptions) -> Contents:
@@ -259,3 +272,19 @@ def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents
         own = table.load(bundle.file(file))
         tables.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
     return tuple(tables)
+
+
+def verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
+    """The bundle's table, a line a stage."""
+    file = bundle.manifest.verification
+    if file is None:
+        return ()
+    table = msgspec.json.decode(bundle.read(file), type=_Table)
+    by_stage: dict[str, list[_Comparison]] = {}
+    for each in table.comparisons:
+        by_stage.setdefault(each.stage, []).append(each)
+    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
+    return tuple(
+        VerifiedStage(stage, len(by_stage[stage]), each.relative, each.time, each.batch)
+        for stage, each in worst.items()
+    )

@@ -3,7 +3,6 @@
 import msgspec
 
 from fewstep.evaluation.results import Operation
-from fewstep.evaluation.verified import VerifiedStage
 from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry, Trial
 
 
@@ -92,6 +91,16 @@ class FittedContents(FittedPlan, frozen=True):
 
     guidance: str
     command: str
+
+
+class VerifiedStage(Struct, frozen=True):
+    """What was compared with the denoiser as it was given, at one stage: the largest difference of all points."""
+
+    stage: str
+    points: int
+    relative: float
+    time: float
+    batch: int
 
 
 class NetworkContents(Struct, frozen=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.calibration.first_inputs import first_inputs
+from fewstep.calibration.calibrate import first_inputs
 from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import GROUP
 from fewstep.plans.plan import regroup
