@@ -25,7 +25,7 @@ from tests.evaluation.judged_bundle import make_bundle
 
 BODY = "int8-cpu-x86"
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 16, 16)) / 3
-DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 0.6, 1.25, False, 1e-3, 2e-3)
+DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 0.6, 1.25, False)
 replace = msgspec.structs.replace
 
 
