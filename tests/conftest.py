@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import cache_from_source
 from itertools import count
 from pathlib import Path
 
@@ -35,10 +36,13 @@ EXPORTED = {"exported_fashion_mnist", "layers_of_experts", "unet"}  # fixtures o
 
 
 def pytest_configure() -> None:
-    """The processes of all tests share compiled modules, in a folder apart, also where none may lie beside sources."""
+    """The processes of all tests share compiled modules. These lie in a folder apart, unless packages were installed
+    with theirs: those would be hidden, and compiled again."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+    if not Path(cache_from_source(np.__file__)).is_file():
+        folder = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = folder
     _wait_without_spinning()
 
 
