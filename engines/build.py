@@ -9,7 +9,7 @@ one runtime. Turing gets none: TensorRT-RTX multiplies no float32 matrices there
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +76,7 @@ class BuildOptions(Options):
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
-    timeout: float = 3600.0
+    timeout: float = field(default=3600.0, metadata={"unrecorded": True})
     script: Path | None = None
 
 
@@ -321,15 +321,5 @@ def _added(manifest: Manifest, part: NetworkBuild, engines: list[EngineEntry]) -
 
 def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
     """The command that repeats this build, without paths."""
-    parts = [f"fewstep build BUNDLE --backend {options.backend}"]
-    if devices:
-        parts.append(f"--device {','.join(devices)}")
-    parts.append(f"--precision {options.precision}")
-    if devices:
-        for option in ("min_batch", "opt_batch", "max_batch"):
-            if (value := getattr(options, option)) is not None:
-                parts.append(f"--{option.replace('_', '-')} {value}")
-    for flag, value in _flags(options).items():
-        if flag not in STRICT:
-            parts.append(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}"))
-    return " ".join(parts)
+    always = ("backend", "precision", *(("device", "min_batch", "max_batch") if devices else ()))
+    return replace(options, device=devices).command("build", always)

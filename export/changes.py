@@ -80,7 +80,7 @@ def changed(
         spec, changes = rewritten(source.module, spec, attention)
         content += changes
     if slots:
-        content.append({"lora_slots": slots.flags})
+        content.append({"lora_slots": [*slots.layers, slots.rank]})
     return replace(
         source,
         spec=spec,
@@ -107,23 +107,6 @@ def _mark(module: "nn.Module") -> None:
 def _with_weights(module: "nn.Module") -> list["nn.Module"]:
     """The modules inside with weights of their own. Networks may share those without, such as an activation."""
     return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
-
-
-def flags(
-    loras: Sequence[Lora],
-    skip_scale: Sequence[float],
-    freeu: Sequence[float],
-    attention: AttentionRequest = NO_REWRITE,
-    slots: SlotRequest = NO_SLOTS,
-) -> str:
-    """The options that do this again, without anybody's paths."""
-    words = [f" --lora {lora.name}:{lora.strength:g}" for lora in loras]
-    words += [f" {name} {','.join(f'{v:g}' for v in values)}" for name, values in _numbers(skip_scale, freeu) if values]
-    return "".join(words) + attention.flags + slots.flags
-
-
-def _numbers(skip_scale: Sequence[float], freeu: Sequence[float]) -> tuple[tuple[str, Sequence[float]], ...]:
-    return ("--skip-scale", skip_scale), ("--freeu", freeu)
 
 
 def _beside(lora: Lora) -> Counter[str]:

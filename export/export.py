@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 from msgspec import UNSET
 
 from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.changes import changed, flags
+from fewstep.export.changes import changed
 from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.slots import SlotRequest
@@ -83,7 +84,7 @@ class ExportOptions(Options):
     """
 
     source: str
-    output: Path = field(metadata={"short": "-o"})
+    output: Path = field(metadata={"short": "-o", "unrecorded": True})
     spec: Path | None = None
     dtype: DType = "float32"
     size: tuple[str, ...] = ()
@@ -354,15 +355,14 @@ def _manifest(
 
 def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
     """The command that does this again, without anybody's paths."""
-    dtype = "" if options.dtype == "float32" else f" --dtype {options.dtype}"
-    dtype += "" if options.verify == "full" else f" --verify {options.verify}"
-    sizes = "".join(f" --size {text}" for text in options.size)
-    sizes += "".join(f" --expert {_without_folder_of_source(text)}" for text in options.expert)
-    sizes += "".join(f" --null {without_folder(text)}" for text in options.null)
-    spec = "" if options.spec is None else f" --spec {options.spec.name}"
-    attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
-    changes = flags(loras, options.skip_scale, options.freeu, attention, slots)
-    return f"fewstep export {origin.label} -o BUNDLE{spec}{dtype}{sizes}{changes}"
+    recorded = replace(
+        options,
+        lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
+        lora_slots=tuple(map(quote, options.lora_slots)),
+        null=tuple(map(without_folder, options.null)),
+        expert=tuple(map(_without_folder_of_source, options.expert)),
+    )
+    return recorded.command("export", of=f"{origin.label} -o BUNDLE")
 
 
 def _without_folder_of_source(text: str) -> str:

@@ -18,17 +18,18 @@ class Options:
         for name, hint in get_type_hints(type(self)).items():
             object.__setattr__(self, name, _as(getattr(self, name), hint))
 
-    def command(self, verb: str, always: Collection[str] = ()) -> str:
-        """The command line of these options: those in `always`, and those that differ from their defaults.
+    def command(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
+        """The command line of these options for what the first names: those in `always`, and those that differ from
+        their defaults.
 
         A path becomes its last name, since folders are private. An option with `metadata={"unrecorded": True}` changes
         no result, and is left out.
         """
-        words = [f"fewstep {verb} BUNDLE"]
+        words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
             value = getattr(self, field.name)
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
-                words += [f"--{field.name.replace('_', '-')}", _text(value)]
+                words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [_text(value)])]
         return " ".join(words)
 
 
@@ -39,7 +40,7 @@ def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(each if isinstance(each, str) else _text(each) for each in value)
     if isinstance(value, Guidance):
         return to_text(value) or str(value)
     if isinstance(value, float):

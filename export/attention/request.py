@@ -27,13 +27,6 @@ class AttentionRequest:
     def __bool__(self) -> bool:
         return bool(self.perturb or self.negative or self.mutual or self.ip_adapter)
 
-    @property
-    def flags(self) -> str:
-        """The options that ask for this again, without anybody's paths."""
-        named = (("perturb", self.perturb), ("negative", self.negative), ("mutual", self.mutual))
-        adapter = "" if self.ip_adapter is None else f" --ip-adapter {self.ip_adapter.name}"
-        return "".join(f" --{name} {','.join(layers)}" for name, layers in named if layers) + adapter
-
 
 def rewritten(module: "torch.nn.Module", spec: Spec, asked: AttentionRequest) -> tuple[Spec, list[Any]]:
     """The spec of the module, whose attention is rewritten in place, and what the rewritten one follows from.

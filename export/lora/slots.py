@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,11 +35,6 @@ class SlotRequest:
 
     def __bool__(self) -> bool:
         return bool(self.layers)
-
-    @property
-    def flags(self) -> str:
-        """The options that ask for this again."""
-        return f" --lora-slots {quote(','.join(self.layers))} --rank {self.rank}" if self else ""
 
 
 def slots_of(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:

@@ -274,7 +274,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
     assert timings.name == "tensorrt-11.0-sm87-16.cache" and timings.read_bytes() == b"measured measured "
     assert made.manifest.provenance.commands[-1] == (
         "fewstep build BUNDLE --backend tensorrt --device sm87 --precision int8 --min-batch 1"
-        " --max-batch 16 --workspace 512 --dla 0 --version-compatible"
+        " --max-batch 16 --workspace 512 --version-compatible --dla 0"
     )
 
 

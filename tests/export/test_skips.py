@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.changes import changed, flags
+from fewstep.export.changes import changed
+from fewstep.export.export import ExportOptions
 from fewstep.export.gradient import Noisy, with_gradient, written_out
 from fewstep.export.skips import FreeU, Skip, find_skips, scale_low_frequencies, tune_skips
 from fewstep.export.sources.torch_module import TorchSource
@@ -277,7 +278,9 @@ def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
         for scales, freeu in (((), ()), ((0.8,), ()), ((0.9,), ()), ((), (1.2, 1.1, 0.9, 0.8)))
     }
     assert len(hashes) == 4
-    assert flags([], (0.8, 1.0), (1.2, 1.1, 0.9, 0.8)) == " --skip-scale 0.8,1 --freeu 1.2,1.1,0.9,0.8"
+    options = ExportOptions("own", "out", skip_scale=(0.8, 1.0), freeu=(1.2, 1.1, 0.9, 0.8), perturb=("middle", "a.0"))
+    shown = "fewstep export BUNDLE --skip-scale 0.8,1 --freeu 1.2,1.1,0.9,0.8 --perturb middle,a.0"
+    assert options.command("export") == shown
 
 
 @pytest.mark.slow
