@@ -1,24 +1,29 @@
 """Words for errors of modules: the class that failed, its line of code."""
 
+import re
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # as Python writes it
+OWN = (Path(torch.__file__).parent, Path(__file__).parent)
+
 
 def place(error: BaseException) -> str:
     """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if is_users(file):
-            return f" ({file.name}:{frame.lineno})"
+    return users_line(traceback.format_tb(error.__traceback__))
+
+
+def users_line(frames: Sequence[str]) -> str:
+    """The same of a traceback's lines."""
+    for frame in reversed(frames):
+        at = FRAME.match(frame)
+        file = Path(at[1]) if at is not None else Path()
+        if at is not None and file.suffix == ".py" and not any(map(file.is_relative_to, OWN)):
+            return f" ({file.name}:{at[2]})"
     return ""
-
-
-def is_users(file: Path) -> bool:
-    """Whether a file of Python is outside torch and fewstep.export."""
-    folders = (Path(torch.__file__).parent, Path(__file__).parent)
-    return file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in folders)
 
 
 def module_name(module: torch.nn.Module) -> str:

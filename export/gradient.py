@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -19,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from fewstep.export.error_text import is_users, module_name, place
+from fewstep.export.error_text import module_name, place, users_line
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.derivatives import DERIVATIVES
@@ -202,18 +201,9 @@ def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation:
         seen.add(node)
         waiting += [before for before, _ in node.next_functions]
         if operation.replace("_", "") in node.name().lower():
-            line = _users_line(node.metadata.get("traceback_", ()))
+            line = users_line(node.metadata.get("traceback_", ()))
     what = f"operation aten::{operation} has no derivative that can be exported{line}"
     return UserError(what, "write it with other operations")
-
-
-def _users_line(frames: Sequence[str]) -> str:
-    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
-    for frame in reversed(frames):
-        at = re.match(r'\s*File "(.+)", line (\d+)', frame)
-        if at is not None and is_users(Path(at[1])):
-            return f" ({Path(at[1]).name}:{at[2]})"
-    return ""
 
 
 def _coefficients(spec: Spec) -> Tensor:

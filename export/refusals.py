@@ -3,14 +3,14 @@
 torch says it in pages, and names neither the module nor a way out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from fewstep.export.error_text import module_name, place
+from fewstep.export.error_text import module_name, place, users_line
 from fewstep.export.tracing.complex_pairs import on_complex
 from fewstep.plans.errors import UserError, first_line
 
@@ -49,25 +49,32 @@ class Watch:
 def watched(root: torch.nn.Module) -> Iterator[Watch]:
     """Follow the forward calls of a module and all its modules."""
     watch = Watch(root)
-    handles: list[Any] = []
 
-    def follow(module: torch.nn.Module, name: str) -> None:
-        def enter(module: torch.nn.Module, inputs: Any) -> None:
-            if watch.batch is None and not name:
-                watch.batch = next((each.shape[0] for each in inputs if isinstance(each, torch.Tensor)), None)
-            watch.inside.append(name)
+    def enter(name: str, inputs: Sequence[Any]) -> None:
+        if watch.batch is None and not name:
+            watch.batch = next((each.shape[0] for each in inputs if isinstance(each, torch.Tensor)), None)
+        watch.inside.append(name)
 
-        def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            del watch.inside[len(watch.inside) - 1 - watch.inside[::-1].index(name) :]
-            if watch.fixed_by is None and _is_number(watch.batch):
-                watch.fixed_by = name
+    def leave(name: str) -> None:
+        del watch.inside[len(watch.inside) - 1 - watch.inside[::-1].index(name) :]
+        if watch.fixed_by is None and _is_number(watch.batch):
+            watch.fixed_by = name
 
-        handles.extend((module.register_forward_pre_hook(enter), module.register_forward_hook(leave)))
-
-    for name, module in root.named_modules():
-        follow(module, name)
-    try:
+    with _followed(root, enter, leave):
         yield watch
+
+
+@contextmanager
+def _followed(
+    root: torch.nn.Module, enter: Callable[[str, Sequence[Any]], None], leave: Callable[[str], None]
+) -> Iterator[None]:
+    """Call `enter` with a module's name and inputs before each forward call inside, and `leave` behind it."""
+    handles: list[Any] = []
+    for name, module in root.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _, inputs, name=name: enter(name, inputs)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -109,25 +116,17 @@ def changed_inputs(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str
         if not changed and [each._version for each in arguments] != versions:
             changed.append(inside[-1])
 
-    def follow(module: torch.nn.Module, name: str) -> tuple[Any, Any]:
-        def enter(*_: Any) -> None:
-            if inside:
-                look()
-            inside.append(name)
-
-        def leave(*_: Any) -> None:
+    def enter(name: str, _: Sequence[Any]) -> None:
+        if inside:
             look()
-            inside.pop()
+        inside.append(name)
 
-        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
+    def leave(_: str) -> None:
+        look()
+        inside.pop()
 
-    handles = [handle for name, module in root.named_modules() for handle in follow(module, name)]
-    try:
-        with torch.no_grad():
-            root(*arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _followed(root, enter, leave), torch.no_grad():
+        root(*arguments)
     return Watch(root).named(changed[0]) if changed else None
 
 
@@ -162,12 +161,7 @@ def _module_of(node: torch.fx.Node) -> str:
 
 def _line(node: torch.fx.Node) -> str:
     """' (FILE:LINE)' of the code that made a node, or nothing."""
-    frames = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
-    for frame in reversed(frames):
-        file, _, rest = frame.strip().removeprefix('File "').partition('", line ')
-        if "/torch/" not in file and "\\torch\\" not in file:
-            return f" ({file.replace(chr(92), '/').rpartition('/')[2]}:{rest.split(',')[0]})"
-    return ""
+    return users_line((node.meta.get("stack_trace") or "").splitlines())
 
 
 def _is_number(size: Any) -> bool:
