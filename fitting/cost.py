@@ -7,7 +7,6 @@ from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.gate import former_fit
-from fewstep.fitting.judgement import SPANNED
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.path import path_bytes
 from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
@@ -25,8 +24,7 @@ def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
     plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # and each start has norms
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
     body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
-    judged = 3 * judges + SPANNED * BLOCK  # of the nominal, fitted and a former plan
-    body += (seeds + choices + judged) * steps
+    body += (seeds + choices + 3 * judges) * steps  # of the nominal, fitted and a former plan
     compared = 2 if former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECKED * (compared * steps + 3 * long)
 

@@ -41,9 +41,6 @@ class FitResult:
     over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
     trade: None where nothing gained.
     sets: FD on the judge seeds; None without an extractor.
-    span_psnr: the PSNR in dB of the best combination of the fitted plan's predictions, chosen for each sample by itself
-        (`judgement.span_psnr`). No coefficients reach more. It is taken on the first of the judge seeds.
-    span_fitted: the PSNR of the fitted plan on the seeds of span_psnr.
     iterations: steps of the search that gained, also before an interruption.
     numbers: how many numbers were free.
     times, nominal_times: the times that the network sees.
@@ -62,8 +59,6 @@ class FitResult:
     over_former: Gain | None
     trade: Trade | None
     sets: SetDistances | None
-    span_fitted: float
-    span_psnr: float
     judge_seeds: int
     iterations: int
     numbers: int
@@ -127,8 +122,6 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
         over_former=judged.over_former,
         trade=best.trade,
         sets=judged.sets,
-        span_fitted=judged.span_fitted,
-        span_psnr=judged.span_psnr,
         judge_seeds=options.judge_seeds,
         iterations=best.done,
         numbers=len(best.free),

@@ -8,17 +8,15 @@ from numpy.typing import NDArray
 
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor
-from fewstep.fitting.blocks import BLOCK, Block, flat, run
+from fewstep.fitting.blocks import Block
 from fewstep.fitting.endpoint import ERRORS, Gain
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.trade import feature_distances
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import Array
-from fewstep.runtime.sampler import Sampler
 
 RESAMPLES = 100  # draws of the seeds
-SPANNED = 2  # blocks of the judge seeds that the limit of all coefficients is taken on
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,6 @@ class FitJudgement:
     is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
         are nearer.
     sets: None without an extractor.
-    span_psnr, span_fitted: the limit of all coefficients (`span_psnr`), and the fitted plan on the same seeds, in dB.
     """
 
     nominal_psnr: float
@@ -57,8 +54,6 @@ class FitJudgement:
     over_former: Gain | None
     is_behind_former: bool
     sets: SetDistances | None
-    span_psnr: float
-    span_fitted: float
 
 
 def judge(
@@ -86,8 +81,6 @@ def judge(
         over_former=over_former,
         is_behind_former=is_behind,
         sets=None if extractor is None else set_distances(extractor, plain, samples, targets),
-        span_psnr=span_psnr(rolled.sampler, fitted, blocks[:SPANNED]),
-        span_fitted=float(after[: SPANNED * BLOCK].mean()),
     )
 
 
@@ -111,25 +104,6 @@ def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: 
     distances = np.array([_distances(features, rows) for rows in draws])
     error = float(np.std(distances[1:, 1] - distances[1:, 0], ddof=1))
     return SetDistances(extractor.name, float(distances[0, 0]), float(distances[0, 1]), error)
-
-
-def span_psnr(sampler: Sampler, plan: Plan, blocks: Sequence[Block]) -> float:
-    """Mean PSNR in dB of the points nearest to the targets: further, only other predictions lead.
-
-    The points are all combinations of the first x, of the given tensors and of all predictions. Each sample has its
-    own combination, so that no plan reaches it: a plan has one for all samples. It is a limit for these predictions
-    alone, since other times, guidance weights and earlier rows make others.
-    """
-    qualities = []
-    for block in blocks:
-        states = run(plan, block, block.network(sampler, plan))
-        given = block.given(plan).values()
-        parts = [flat(each) for each in (states[0].before[0], *given, *(state.x0 for state in states))]
-        for seed, target in enumerate(flat(block.taught)):
-            basis = np.stack([part[seed] for part in parts], axis=1)
-            nearest = basis @ np.linalg.lstsq(basis, target, rcond=None)[0]
-            qualities.append(psnr(nearest[None], target[None]))
-    return float(np.concatenate(qualities).mean())
 
 
 def _distances(features: list[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[float, float]:

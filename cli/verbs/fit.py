@@ -40,7 +40,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
             )
     trade = [] if result.trade is None else [_trade(result.trade)]
     sets = [] if result.sets is None else [_sets(result.sets)]
-    return Outcome(result, (table(result), str(result.check), _span(result), *trade, *sets, *end))
+    return Outcome(result, (table(result), str(result.check), *trade, *sets, *end))
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -111,14 +111,6 @@ def _rejection(options: FitOptions, result: FitResult) -> str:
 
 def _gain(result: FitResult) -> str:
     return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
-
-
-def _span(result: FitResult) -> str:
-    """How much of the error no coefficient can take away."""
-    return (
-        f"coefficients alone: at most {result.span_psnr:.1f} dB with these predictions, where the plan has "
-        f"{result.span_fitted:.1f} dB (the first judge seeds, with coefficients of each sample's own)"
-    )
 
 
 def _trade(trade: Trade) -> str:
