@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 from statistics import median
-from textwrap import fill
 from time import perf_counter, process_time
 from typing import Any
 
@@ -48,7 +47,6 @@ AT_ONCE = 50
 TRIED = ("maskgit:8", "maskgit:49", "likeliest:8", "first_hitting:8", "omnivoice:8")
 KNOWN = 6  # actions of the former chunk
 EPISODES = 500
-WIDTH = 100  # columns of the page
 LARGE = (  # plan, weight of guidance, shape and ids: OmniVoice's 5 s, and a block of LLaDA's text
     ("omnivoice:32", 2.0, (8, 125), 1025),
     ("llada:8", None, (64,), 126_464),
@@ -255,100 +253,58 @@ PARTS: dict[str, Callable[[Path], Values]] = {
 }
 
 
-def page(parts: dict[str, Values]) -> str:
-    """The measured part of the page."""
-    blocks = "\n\n".join(
-        [
-            "## Quality of pictures",
-            _quality(parts["quality"]),
-            "## int8",
-            _int8(parts["agreement"], parts["speed"], parts["quality"]),
-            "## Continued actions",
-            _continued(parts["continued"]),
-            "## Evaluations and the host",
-            _cost(parts["calls"], parts["host"]),
-        ]
-    ).split("\n\n")
-    return "\n\n".join(each if each[0] in "|#" else fill(" ".join(each.split()), WIDTH) for each in blocks)
-
-
-def _quality(of: Values) -> str:
-    rows = [[f"`{name}`", f"{far:.1f}"] for name, far in of["float32"].items()]
-    real, coded = of["floors"]
-    few, many = of["float32"][PLAN], of["float32"]["maskgit:49"]
-    lead = (
-        f"FD(fashion-mnist-cnn) of {SAMPLES} samples to the 10 000 test pictures, with guidance "
-        f"{GUIDANCE['fashion_tokens']:g}. So many\ntraining pictures are at {real:.1f}, and what their tokens decode "
-        f"to is at {coded:.1f}."
+def tables(parts: dict[str, Values]) -> Iterator[tuple[str, str]]:
+    """Each table of the page, by its name there."""
+    of = parts["quality"]
+    names = ("training pictures", "what their tokens decode to")
+    ours = [(f"`{name}`", f"{far:.1f}") for name, far in of["float32"].items()]
+    yield (
+        "quality",
+        table(("plan, float32", "FD"), [*ours, *zip(names, map("{:.1f}".format, of["floors"]), strict=True)]),
     )
-    last = f"The distance of 8 steps of `maskgit` is {few / many:.2f} times the distance of 49 steps."
-    return f"{lead}\n\n{table(['plan, float32', 'FD'], rows)}\n\n{last}"
-
-
-def _int8(agreed: Values, timed: Values, of: Values) -> str:
-    head = ["denoiser", "weights", "likeliest differs", "same at the end"]
-    rows = [
-        [f"`{name}`", f"{own['bytes'] / 1e6:.1f} MB"] + [f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %"]
-        for name, own in agreed.items()
+    agreed = [
+        (f"`{name}`", f"{own['bytes'] / 1e6:.1f} MB", f"{100 * own['differ']:.2f} %", f"{100 * own['same']:.1f} %")
+        + (("" if own["next"] is None else f"{100 * own['next']:.0f} %"),)
+        for name, own in parts["agreement"].items()
     ]
+    head = ("denoiser", "weights", "likeliest differs", "same at the end", "of what differs, next to float32's")
+    yield "agreement", table(head, agreed)
     gains = np.array([int8 - exact for exact, int8 in of["pairs"]])
-    sets = [[f"{number}", f"{exact:.1f}", f"{int8:.1f}"] for number, (exact, int8) in enumerate(of["pairs"], 1)]
-    faster = ["denoiser", "rows", "float32", "int8", "times faster", "memory, float32", "int8"]
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    sets = [(str(number), f"{exact:.1f}", f"{int8:.1f}") for number, (exact, int8) in enumerate(of["pairs"], 1)]
+    mean = ("mean difference", "", f"{gains.mean():+.1f} ± {error:.1f}")
+    yield "sets", table(("set", "float32", "int8"), [*sets, mean])
     times = [
-        [f"`{name}`", f"{each['rows']}", f"{each['float_ms']:.2f} ms", f"{each['ms']:.2f} ms"]
-        + [f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"]
-        + [f"{each['float_mib']:.0f} MiB", f"{each['mib']:.0f} MiB"]
-        for name, own in timed.items()
+        (f"`{name}`", str(each["rows"]), f"{each['float_ms']:.2f} ms", f"{each['ms']:.2f} ms")
+        + (f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})",)
+        + (f"{each['float_mib']:.0f} MiB", f"{each['mib']:.0f} MiB")
+        for name, own in parts["speed"].items()
         for each in own
     ]
-    return "\n\n".join(
-        [
-            f"{JUDGES} held-out seeds of `{PLAN}`, at the states of float32's run.",
-            table(head, rows),
-            f"Of the actions' bins that differ, {100 * agreed['action_tokens']['next']:.0f} % are next to float32's.",
-            f"FD of sets of {SAMPLES} seeds. int8 is {gains.mean():+.1f} from float32, with a "
-            f"standard error of {gains.std(ddof=1) / len(gains) ** 0.5:.1f}.",
-            table(["set", "float32", "int8"], sets),
-            "One call of the body on one thread, each in its own process, in turns. The machine was loaded by other\n"
-            "programs: ratios hold better than times.",
-            table(faster, times),
-        ]
-    )
-
-
-def _continued(of: Values) -> str:
-    head = ["body", "known actions exact", "jump, known", "times the data's", "jump, without", "times the data's"]
-    rows = [
-        [body, "yes" if own["exact"] else "no", f"{own['known']:.3f}", f"{own['known'] / of['data']:.2f}"]
-        + [f"{own['fresh']:.3f}", f"{own['fresh'] / of['data']:.2f}"]
+    head = ("denoiser", "rows", "float32", "int8", "times faster", "memory, float32", "int8")
+    yield "speed", table(head, times)
+    of = parts["continued"]
+    bodies = [
+        (body, "yes" if own["exact"] else "no", f"{own['known']:.3f}", f"{own['known'] / of['data']:.2f}")
+        + (f"{own['fresh']:.3f}", f"{own['fresh'] / of['data']:.2f}")
         for body, own in ((body, of[body]) for body in (FLOAT, INT8))
     ]
-    lead = (
-        f"{EPISODES} chunks continue a former one after {KNOWN} actions; goal and obstacle are seen a little\n"
-        f"elsewhere. The first {KNOWN} actions are known tokens (DiscreteRTC, arXiv 2604.25050), or the new\n"
-        f"chunk is drawn freely. The mean jump at the seam is {of['data']:.3f} in the data."
-    )
-    return f"{lead}\n\n{table(head, rows)}"
-
-
-def _cost(counted: Values, cost: Values) -> str:
-    plain, left, first = counted["ancestral"], counted["skipping"], counted["first_hitting"]
-    head = ["plan", "positions", "ids", "branches", "executor", "body, float32", "its part", "body twice as fast"]
-    rows = [
-        [f"`{own['plan']}`", " x ".join(map(str, own["shape"])), f"{own['ids']}", "2" if own["guidance"] else "1"]
-        + [f"{own['host']:.0f} ms", f"{own['body']:.0f} ms"]
-        + [f"{100 * own['host'] / (own['host'] + own['body'] / speed):.1f} %" for speed in (1, 2)]
-        for own in cost["rows"]
+    head = ("body", "known actions exact", "jump, known", "times the data's", "jump, without", "times the data's")
+    yield "continued", table(head, [*bodies, ("the data", "", f"{of['data']:.3f}", "1.00", "", "")])
+    of = parts["calls"]
+    plain, first = of["ancestral"], of["first_hitting"]
+    counts = (plain, f"{of['skipping']:.0f}"), (first, first)
+    names = (f"`mdlm:{plain}`", f"`first_hitting:{first}`")
+    asked = [(name, *map(str, each)) for name, each in zip(names, counts, strict=True)]
+    yield "calls", table(("plan", "evaluations", "of new tokens"), asked)
+    host = [
+        (f"`{own['plan']}`", " x ".join(map(str, own["shape"])), str(own["ids"]), "2" if own["guidance"] else "1")
+        + (f"{own['host']:.0f} ms", f"{own['body']:.0f} ms")
+        + tuple(f"{100 * own['host'] / (own['host'] + own['body'] / faster):.1f} %" for faster in (1, 2))
+        for own in parts["host"]["rows"]
     ]
-    return (
-        f"`mdlm:{plain}` asks for {plain} evaluations. {left:.0f} are left without those where the network would see\n"
-        f"the same tokens again. `first_hitting:{first}` has the law of ancestral sampling with {first}\n"
-        f"evaluations: {plain / first:.1f} times fewer than asked for, and {first / left:.2f} times as many as are "
-        "left. Samples that share a batch leave out less.\n\n"
-        f"The executor runs on one thread. Beside it are {BLOCKS} blocks of width {ACROSS} and a head, on one thread\n"
-        "too. All positions are open at that step. In the mean of a run half of them are.\n\n"
-        f"{table(head, rows)}"
-    )
+    head = ("plan", "positions", "ids", "branches", "executor", "body, float32", "its part", "body twice as fast")
+    yield "host", table(head, host)
 
 
 def main() -> None:
@@ -365,7 +321,8 @@ def main() -> None:
             kept.write_text(json.dumps(measured(given.work)))
             print(f"{name}: {perf_counter() - start:.0f} s", flush=True)
         parts[name] = json.loads(kept.read_text())
-    PAGE.write_text(with_part(PAGE.read_text(), "benchmarks/tokens/measure.py", page(parts)))
+    for name, rows in tables(parts):
+        PAGE.write_text(with_part(PAGE.read_text(), f"benchmarks/tokens/measure.py, {name}", rows))
 
 
 if __name__ == "__main__":
