@@ -27,6 +27,7 @@ from benchmarks.choices.rows import BASE, ROWS
 from benchmarks.choices.seen import Body, Seen
 from benchmarks.zoo.bundles import exported
 from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
+from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
@@ -73,7 +74,7 @@ def samples(
 
 def judge(task: Task, body: Body, seeds: range, reference: Array, given: ConditionRecords | None = None) -> Result:
     """PSNR of each seed, in dB, and the share of the errors' energy that is one image, the same for all seeds."""
-    network = body.open(body.graph)
+    network = open_lowered(body.graph, body.target)
     networks = [in_group(network, group_of(step.lam, body.edges)) for step in task.plan.steps]
     drawn = samples(task, seeds, networks, given)
     errors = drawn - reference

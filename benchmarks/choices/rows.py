@@ -8,10 +8,8 @@ from typing import get_args
 import numpy as np
 
 from benchmarks.choices.normal_times import count_at_normal_times
-from benchmarks.choices.opening import on_openvino, simulated
 from benchmarks.choices.seen import Body, Seen
 from fewstep.calibration.count import count_activations
-from fewstep.graph.graph import Graph
 from fewstep.lowering.encoding import symmetric_int8
 from fewstep.lowering.pairs import pairs
 from fewstep.lowering.scheme import Target
@@ -20,12 +18,11 @@ from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.lowering.targets.openvino import OPENVINO
 from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.ranges.table import Method
-from fewstep.runtime.backends import LoadedGraph
 
 Row = Callable[[Seen], Body]
 
-# pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast
-UNROUNDED = replace(CPU_X86, scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))))
+# pairs on what operations read, none on what they make: what no kernel of onnxruntime does as fast, so it is simulated
+UNROUNDED = replace(CPU_X86, scheme=replace(CPU_X86.scheme, form=pairs(np.dtype(np.float32))), engine=None)
 ALL_CHANNELS = replace(CPU_X86, scheme=replace(CPU_X86.scheme, least_gain=-np.inf))
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 
@@ -62,10 +59,6 @@ def fewer(seen: Seen) -> Body:
     return seen.lowered(seen.table(count_activations(few)))
 
 
-def _run_by(opened: Callable[[Graph], LoadedGraph], row: Row) -> Row:
-    return lambda seen: replace(row(seen), open=opened)
-
-
 ROWS: dict[str, Row] = {
     "channels, no error taken out": partial(lowered_for, CPU_X86),
     **{f"ranges: {name}, not channels": partial(ranges, name) for name in get_args(Method) if name != "channels"},
@@ -73,15 +66,15 @@ ROWS: dict[str, Row] = {
     "groups: pooled, not step": pooled,
     "inputs: normal, not deployed": normal_times,
     "trajectories: a quarter of them": fewer,
-    "outputs: not rounded (simulated)": _run_by(simulated, partial(lowered_for, UNROUNDED)),
+    "outputs: not rounded (simulated)": partial(lowered_for, UNROUNDED),
     "weights: nearest, not GPTQ": nearest_weights,
     "weights: 7 bits (cpu-x86-7bit)": partial(lowered_for, CPU_X86_7BIT),
-    "target: openvino": _run_by(on_openvino, partial(lowered_for, OPENVINO)),
-    "target: openvino, ranges mse": _run_by(on_openvino, partial(one_scale, OPENVINO)),
-    "target: openvino, groups pooled": _run_by(on_openvino, partial(pooled, target=OPENVINO)),
-    "target: tensorrt (simulated)": _run_by(simulated, partial(lowered_for, TENSORRT)),
-    "target: tensorrt, ranges mse (simulated)": _run_by(simulated, partial(one_scale, TENSORRT)),
-    "target: tensorrt, groups pooled (simulated)": _run_by(simulated, partial(pooled, target=TENSORRT)),
-    "target: tensorrt, activations not centred (simulated)": _run_by(simulated, partial(lowered_for, UNCENTRED)),
+    "target: openvino": partial(lowered_for, OPENVINO),
+    "target: openvino, ranges mse": partial(one_scale, OPENVINO),
+    "target: openvino, groups pooled": partial(pooled, target=OPENVINO),
+    "target: tensorrt (simulated)": partial(lowered_for, TENSORRT),
+    "target: tensorrt, ranges mse (simulated)": partial(one_scale, TENSORRT),
+    "target: tensorrt, groups pooled (simulated)": partial(pooled, target=TENSORRT),
+    "target: tensorrt, activations not centred (simulated)": partial(lowered_for, UNCENTRED),
 }
 BASE = next(iter(ROWS))

@@ -1,10 +1,8 @@
 """What all rows of a calibration share: its trajectories, counted once, and the int8 body that a row makes of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
-from benchmarks.choices.opening import deployed
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
@@ -16,17 +14,16 @@ from fewstep.ranges.histogram import merge
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.observe import Counts
 from fewstep.ranges.table import Method, RangesTable
-from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
 class Body:
-    """An int8 graph, the edges of its lambda groups, and what runs it."""
+    """An int8 graph, the edges of its lambda groups, and what it was lowered for."""
 
     graph: Graph
     edges: tuple[float, ...]
-    open: Callable[[Graph], LoadedGraph] = deployed
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -60,4 +57,4 @@ class Seen:
     def lowered(self, table: RangesTable, target: Target = CPU_X86, moments: Moments | None = None) -> Body:
         quantize = rounding(table, target, self.moments if moments is None else moments)
         graph, _, _ = lower_graph(self.task.prepared, table, target, (), quantize)
-        return Body(graph, table.groups)
+        return Body(graph, table.groups, target)

@@ -187,7 +187,7 @@ def test_a_sample_has_the_same_bits_alone_and_in_a_batch(name):
 
 
 def test_remasking_comes_to_the_data_s_law():
-    plan = compile_tokens("remdm(cap=0.05):96", FACTS, (L,), V)
+    plan = compile_tokens("remdm(cap=0.05):32", FACTS, (L,), V)
     ids = all_revealed(plan, execute_tokens(plan, network, range(20_000), V))
     counted = np.bincount(ids @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES)) / 20_000
     few = compile_tokens("remdm(cap=0.05):2", FACTS, (L,), V)
