@@ -196,16 +196,11 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
     types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in multiplying)
     return BodyContents(
-        precision=body.precision,
-        target=body.target,
-        plan=body.plan,
-        groups=body.groups,
         graph=contents,
         shares=tuple(_shares(multiplying, types)),
         multiplying=multiplying,
         types=types,
         earlier=earlier,
-        trials=body.trials,
     )
 
 
@@ -236,9 +231,7 @@ def _uncounted_body(
             Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
             Share("float", len(counted.float_ops), in_float, {}),
         )
-    return BodyContents(
-        body.precision, body.target, body.plan, body.groups, contents, shares, (), (), earlier, uncounted, body.trials
-    )
+    return BodyContents(contents, shares, (), (), earlier, uncounted)
 
 
 def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:

@@ -3,7 +3,7 @@
 import msgspec
 
 from fewstep.evaluation.results import Operation
-from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry, Trial
+from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,20 +46,15 @@ class StepGraphContents(Struct, frozen=True):
 
 
 class BodyContents(Struct, frozen=True):
-    """One deployable form of the denoiser. `multiplying` are its operations that multiply, in order; `uncounted` says
-    why they are not there."""
+    """The graphs of one deployable form of the denoiser, beside what the manifest says of it. `multiplying` are its
+    operations that multiply, in order; `uncounted` says why they are not there."""
 
-    precision: str
-    target: str
-    plan: str | None
-    groups: tuple[float, ...]
     graph: GraphContents
     shares: tuple[Share, ...]
     multiplying: tuple[Operation, ...]
     types: tuple[str, ...]  # of the operations of `multiplying`
     earlier: tuple[StepGraphContents, ...] = ()
     uncounted: str = ""
-    trials: tuple[Trial, ...] = ()
 
 
 class PlanContents(Struct, frozen=True):

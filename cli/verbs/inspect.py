@@ -15,7 +15,7 @@ from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE, Carried
-from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
+from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sizes import described, free_shape
@@ -72,14 +72,14 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         for each in contents.verified:
             at = f"time {each.time:g}, batch {each.batch}"
             verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
-    _add_bodies(root, contents, lists_operations)
+    _add_bodies(root, manifest.bodies, contents, lists_operations)
     for name, network in contents.networks.items():
         entry = manifest.networks[name]
         steps = "at pure noise" if entry.until == PURE_NOISE else f"of lambda below {entry.until:.4g}"
         said = f"network {name}, for the steps {steps}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
         _add_ahead(branch, network)
-        _add_bodies(branch, network, lists_operations)
+        _add_bodies(branch, entry.bodies, network, lists_operations)
     for name, plan in contents.plans.items():
         guidance = "" if plan.guidance is None else f", guidance {plan.guidance}"
         noise = ", stochastic" if plan.is_stochastic else ""
@@ -115,16 +115,18 @@ def _add_ahead(branch: Tree, contents: Contents | NetworkContents) -> None:
             _add_graph(branch.add(escape(f"{name}: {_stored(ahead)}")), ahead)
 
 
-def _add_bodies(branch: Tree, contents: Contents | NetworkContents, lists_operations: bool) -> None:
+def _add_bodies(
+    branch: Tree, entries: Mapping[str, Body], contents: Contents | NetworkContents, lists_operations: bool
+) -> None:
     for name, body in contents.bodies.items():
-        _add_body(branch.add(escape(f"body {name}: {_stored(body.graph)}")), body, lists_operations)
+        _add_body(branch.add(escape(f"body {name}: {_stored(body.graph)}")), entries[name], body, lists_operations)
 
 
 def _without_report(contents: Contents) -> str:
     """How a bundle gets one."""
     if "float32" not in contents.bodies:
         return "int8 is judged against float32, in the bundle that this was packed from"
-    if all(body.precision != "int8" for body in contents.bodies.values()):
+    if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
         return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
     return f"fewstep report {contents.path}"
 
@@ -186,13 +188,13 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
         branch.add(escape(f"parsed by: {graph.engine}"))
 
 
-def _add_body(branch: Tree, body: BodyContents, lists_operations: bool) -> None:
-    calibrated = f", calibrated along {body.plan}" if body.plan else ""
-    groups = f", {len(body.groups) + 1} lambda groups" if body.groups else ""
-    branch.add(escape(f"{body.precision} for {body.target}{calibrated}{groups}"))
-    if body.trials:
+def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool) -> None:
+    calibrated = f", calibrated along {entry.plan}" if entry.plan else ""
+    groups = f", {len(entry.groups) + 1} lambda groups" if entry.groups else ""
+    branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
+    if entry.trials:
         tried = branch.add("judged by samples of calibration")
-        for line in trial_lines(body.trials):
+        for line in trial_lines(entry.trials):
             tried.add(escape(line))
     if body.earlier:
         branch.add(f"its own graph runs the steps of lambda from {body.earlier[-1].until:.4g} on")

@@ -33,7 +33,7 @@ def test_inspect_shows_the_trials_of_the_bundle(tmp_path: Path, capsys: pytest.C
         manifest = open_bundle(bundle).manifest
         body = msgspec.structs.replace(manifest.bodies["int8-cpu-x86"], trials=TRIALS)
         writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-x86": body}))
-    assert inspect(InspectOptions(bundle)).bodies["int8-cpu-x86"].trials == TRIALS
+    assert inspect(InspectOptions(bundle)).manifest.bodies["int8-cpu-x86"].trials == TRIALS
     show(inspect_verb(InspectOptions(bundle), lambda *seen: None).shown[0])
     shown = " ".join(capsys.readouterr().out.split())
     assert "judged by samples of calibration" in shown and "46.0 dB" in shown
