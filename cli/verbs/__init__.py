@@ -29,5 +29,5 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "plan": Verb("List solvers and grids, show and plot compiled plans."),
     "doctor": Verb("Check this machine, and show how to get the missing parts."),
     "cache": Verb("Show what the cache folder of this user holds, and empty it."),
-    "demo": Verb("Run every verb in turn, on a shipped model.", "export,calibration"),
+    "demo": Verb("Export, calibrate, run and judge a shipped model.", "export,calibration"),
 }

@@ -1,10 +1,9 @@
-"""`fewstep demo`: every verb in turn, on a denoiser that comes with fewstep."""
+"""`fewstep demo`: the verbs from a network to a report in turn, on a denoiser that comes with fewstep."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.calibration.calibrate import calibrate
@@ -12,9 +11,6 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.verbs.report import table
 from fewstep.cli.verbs.run import RunOptions, run
-from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.build import check_options as check_build
-from fewstep.engines.builders import TENSORRT_RTX
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
@@ -26,25 +22,21 @@ from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name
 from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, under
 
-ENGINE_MODULES = ("tensorrt_rtx",)  # what building engines needs
-
 
 @dataclass(frozen=True)
 class DemoOptions(Options):
-    """Export, calibrate, run and judge a denoiser that comes with fewstep, and build an engine if tools are there.
+    """Export, calibrate, run and judge a denoiser that comes with fewstep.
 
     source: Name of a shipped model, or FILE.py:FUNCTION.
     output: Folder for the bundle and the pictures.
     plan: SOLVER:STEPS, for calibration and report.
     target: Targets to lower for.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form.
-    device: GPUs to build an engine for, if tensorrt-rtx is installed.
     """
 
     source: str = "fashion_mnist"
@@ -52,7 +44,6 @@ class DemoOptions(Options):
     plan: str = "dpmpp_2m:8"
     target: tuple[str, ...] = USUAL
     guidance: float | None = None
-    device: tuple[str, ...] = ("sm89",)
 
     @property
     def bundle(self) -> Path:
@@ -62,7 +53,6 @@ class DemoOptions(Options):
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     results, few = demo(options, progress)
-    engines = open_bundle(options.bundle).manifest.engines
     pictures = sorted(options.output.glob("samples-*.png"))
     page = options.bundle / "report" / "index.html"
     seconds = time.perf_counter() - started
@@ -71,7 +61,6 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
         (
             table(results),
             *warnings(results),
-            *(f"{options.bundle / each.file}: engine for {each.device}, built and not run" for each in engines),
             *(f"{picture}: samples, one class a column" for picture in pictures),
             *([] if few is None else [_gain(few)]),
             f"{page}: the report",
@@ -81,13 +70,11 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: DemoOptions) -> Outcome:
-    to_calibrate, to_build = _check(options)
+    to_calibrate = _check(options)
     deque(check_export(ExportOptions(source=options.source, output=options.bundle)), maxlen=0)
-    engines = "no engine: tensorrt-rtx is not installed, or not a target" if to_build is None else "build an engine"
     verbs = [
         f"export {options.source} to {options.bundle}",
         f"calibrate along {options.plan}, {to_calibrate.trajectories} trajectories, for {', '.join(options.target)}",
-        engines,
         f"sample it into {options.output}",
         f"report on {ReportOptions(options.bundle).seeds} held-out seeds",
     ]
@@ -96,11 +83,9 @@ def dry_run(options: DemoOptions) -> Outcome:
 
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
     """Make `options.bundle` and its pictures; returns the results of the report, and the fitted plan of a picture."""
-    to_calibrate, to_build = _check(options)
+    to_calibrate = _check(options)
     export(ExportOptions(source=options.source, output=options.bundle), under(progress, "export"))
     calibration = calibrate(to_calibrate, under(progress, "calibrate"))
-    if to_build is not None:
-        build(to_build, under(progress, "build"))
     is_native = any(name in native_targets() for name in options.target)
     precisions = ("float32", "int8") if is_native else ("float32",)
     for precision in precisions:
@@ -113,18 +98,14 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
     return report(ReportOptions(bundle=options.bundle), under(progress, "report")), few
 
 
-def _check(options: DemoOptions) -> tuple[CalibrateOptions, BuildOptions | None]:
-    """Refuse now what later verbs would refuse after minutes; what calibrate and build will be asked."""
+def _check(options: DemoOptions) -> CalibrateOptions:
+    """Refuse now what later verbs would refuse after minutes; what calibrate will be asked."""
     parse_plan_name(options.plan)
     to_calibrate = CalibrateOptions(
         bundle=options.bundle, plan=options.plan, target=options.target, guidance=options.guidance
     )
     check_options(to_calibrate)
-    to_build = BuildOptions(bundle=options.bundle, backend=TENSORRT_RTX.name, device=options.device)
-    check_build(to_build)
-    compiled = (body_name("int8", target) in TENSORRT_RTX.bodies["int8"] for target in options.target)
-    is_possible = any(compiled) and all(find_spec(module) for module in ENGINE_MODULES)
-    return to_calibrate, to_build if is_possible else None
+    return to_calibrate
 
 
 def fewest(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
