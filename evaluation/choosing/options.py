@@ -1,6 +1,7 @@
 """What can be asked of a choice."""
 
-import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 
-UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # of a time, in milliseconds; the longest ending is tried first
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # by the unit of a time
 LEAST_SEEDS = 2  # for a standard error
 
 
@@ -72,34 +73,19 @@ class ChooseOptions(Options):
     @property
     def milliseconds(self) -> float | None:
         """`within` as a number; None without it."""
-        return None if self.within is None else _milliseconds(self.within)
+        fix = "write a time with its unit, as 20ms or 1.5s"
+        return None if self.within is None else _quantity("within", self.within, MILLISECONDS, fix)
 
     @property
     def decibels(self) -> float | None:
         """`at_least` as a number; None without it."""
-        if self.at_least is None:
-            return None
-        wanted = self.at_least.lower().strip()
-        value = _number(wanted.removesuffix("db")) if wanted.endswith("db") else None
-        if value is None:
-            raise UserError(f"--at-least is {self.at_least!r}", "write it as 40dB")
-        return value
+        return None if self.at_least is None else _quantity("at-least", self.at_least, {"db": 1.0}, "write it as 40dB")
 
 
-def _milliseconds(text: str) -> float:
-    wanted = text.lower().strip()
-    for unit, factor in UNITS.items():
-        if wanted.endswith(unit):
-            value = _number(wanted.removesuffix(unit))
-            if value is not None and value > 0:
-                return value * factor
-            break
-    raise UserError(f"--within is {text!r}", "write a time with its unit, as 20ms or 1.5s")
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _quantity(option: str, text: str, units: Mapping[str, float], fix: str) -> float:
+    """A number above 0 with one of these units, in the unit of factor 1."""
+    match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(units)})", text.lower().strip())
+    value = 0.0 if match is None else float(match[1]) * units[match[2]]
+    if value == 0:
+        raise UserError(f"--{option} is {text!r}", fix)
+    return value
