@@ -17,15 +17,16 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from benchmarks import options
 from benchmarks.bar import Bar
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from fewstep.calibration.options import FEW
+from fewstep.machine.memory import this_space
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -129,12 +130,6 @@ def compare(bundle: Path, trajectories: Sequence[int], memory: float, runs: int)
     return Measured(own, others)
 
 
-def free_memory() -> int:
-    """Bytes that processes can have without swapping."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all bars are met, 1 if not."""
     parser = options.parser_of(__doc__)
@@ -145,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if min(chosen.trajectories) < FEW:
         parser.error(f"at least {FEW} trajectories")
-    memory = SHARE * free_memory() if chosen.memory is None else chosen.memory * GB
+    free = this_space(Path(), Path(gettempdir())).memory_free
+    memory = SHARE * (free or inf) if chosen.memory is None else chosen.memory * GB
     try:
         if chosen.bundle is not None:
             open_bundle(chosen.bundle)  # before minutes are spent on it

@@ -22,7 +22,6 @@ from benchmarks import options
 from benchmarks.markdown import table, with_part
 from benchmarks.quantization.outcome import Outcome, Row
 from fewstep.cli.verbs.run import RunOptions, run
-from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -64,12 +63,9 @@ def draw(bundle: Path, plan: str, guidance: float | None) -> None:
         )
 
 
-def outcome_of(found: dict[str, Any], source: str) -> Outcome:
-    """What compare.py printed of a bundle, or kept in a file of its work folder. UserError if it has another form."""
-    try:
-        return msgspec.convert({name: value for name, value in found.items() if name != "bars"}, Outcome)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{source} is of an earlier form: {error}", f"run {COMPARE} again") from None
+def outcome_of(printed: dict[str, Any]) -> Outcome:
+    """What compare.py printed of a bundle."""
+    return msgspec.convert({name: value for name, value in printed.items() if name != "bars"}, Outcome)
 
 
 def quality(found: Outcome) -> str:
@@ -104,7 +100,7 @@ def page(text: str, bundle: Path, pythons: Sequence[str], work: Path | None) -> 
     others = [argument for python in pythons for argument in ("--python", python)]
     kept = [] if work is None else ["--work", str(work)]
     (found,) = benchmark(COMPARE, str(bundle), "--no-speed", *kept, *others)["outcomes"]
-    beside = outcome_of(found, COMPARE)
+    beside = outcome_of(found)
     speeds = [benchmark("speed", str(bundle)), benchmark("speed", "--ddpm")]
     draw(bundle, beside.plan, beside.guidance)
     return written(text, beside, speeds)

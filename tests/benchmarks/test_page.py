@@ -3,10 +3,6 @@
 import runpy
 from pathlib import Path
 
-import pytest
-
-from fewstep.plans.errors import UserError
-
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/page.py"))
 COMPARED = {
     "model": "fashion_mnist",
@@ -28,7 +24,7 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
         {"engine": "onnxruntime", "name": "fewstep", "quality": end},
         {"engine": "openvino", "name": "NNCF, tuned", "quality": None, "reason": "it broke"},
     ]
-    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []}, "quantization.compare")
+    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []})
     *_, first, second = SCRIPT["quality"](found).split("\n")
     assert first == "| onnxruntime | fewstep | 45.0 | 39.7 | 21.9 | 99.7 % |"
     assert second == "| openvino | NNCF, tuned | failed: it broke |  |  |  |"
@@ -37,13 +33,6 @@ def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
 def test_the_page_has_a_place_for_each_table() -> None:
     machine = {"processor": "AMD EPYC", "int8_instructions": ["avx2"], "versions": {"numpy": "2.4.6"}}
     speeds = {"machine": machine, "model": "m", "races": [{"threads": 2, "batch": 1, "timings": []}]}
-    compared = SCRIPT["outcome_of"](COMPARED, "quantization.compare")
+    compared = SCRIPT["outcome_of"](COMPARED)
     made = SCRIPT["written"](SCRIPT["PAGE"].read_text(), compared, [speeds, speeds])
     assert "Machine: AMD EPYC, 2 threads, avx2; numpy 2.4.6." in made and "on 256 held-out seeds" in made
-
-
-def test_an_outcome_of_an_earlier_form_is_named_with_the_fix() -> None:
-    earlier = {name: value for name, value in COMPARED.items() if name != "steps"}
-    said = "one.json is of an earlier form: Object missing required field `steps`; run quantization.compare again"
-    with pytest.raises(UserError, match=f"^{said}$"):
-        SCRIPT["outcome_of"](earlier, "one.json")
