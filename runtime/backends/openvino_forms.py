@@ -13,8 +13,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewstep.runtime.bundle.protobuf import BYTES, Value, fields
-from fewstep.runtime.onnx_messages import (
+from fewstep.runtime.backends.onnx_messages import (
     GRAPH_CONSTANT,
     GRAPH_NODE,
     MODEL_GRAPH,
@@ -30,6 +29,7 @@ from fewstep.runtime.onnx_messages import (
     node,
     scalars,
 )
+from fewstep.runtime.bundle.protobuf import BYTES, Value, fields
 
 CONCERNED = (b"DFT", b"Resize")  # operations; a file without their names is as it should be
 RESIZE = ("antialias", "exclude_outside")
