@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.lerobot_policies import write_policy
+from tests.lerobot.policies import write_policy
 
 NAME = "Diffusion policy (LeRobot folder)"
 PLAN = "ddim:2@trailing"

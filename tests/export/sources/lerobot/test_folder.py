@@ -21,7 +21,7 @@ from fewstep.models.policies.lerobot import LeRobotDiffusion
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Policy
-from tests.lerobot_policies import ACTIONS, HORIZON, NUMBERS, OBSERVATIONS, PIXELS, STATE, write_policy
+from tests.lerobot.policies import ACTIONS, HORIZON, NUMBERS, OBSERVATIONS, PIXELS, STATE, write_policy
 
 Observations = dict[str, NDArray[Any]]
 

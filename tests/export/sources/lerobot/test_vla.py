@@ -1,4 +1,4 @@
-"""Policies of language and vision, against the actions of LeRobot's own code (`tests/lerobot_reference.py`)."""
+"""Policies of language and vision, against the actions of LeRobot's own code (`tests/lerobot/reference.py`)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import PromptForm
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import formed, load_text_encoder
-from tests.lerobot_weights import weight
+from tests.lerobot.weights import weight
 
 HERE = Path(__file__).parent
 TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")

@@ -1,8 +1,8 @@
 """What LeRobot's own policies make of tiny configurations: run in LeRobot's environment (0.6, Python 3.12), not here.
 
-    python tests/lerobot_reference.py tests/export/sources/lerobot
+    python tests/lerobot/reference.py tests/export/sources/lerobot
 
-writes TYPE.npz: the files that `save_pretrained` wrote, names and shapes of all weights (`lerobot_weights.py` has their
+writes TYPE.npz: the files that `save_pretrained` wrote, names and shapes of all weights (`weights.py` has their
 values), observations, the noise, and the actions of ten steps. Nothing is downloaded: sizes of the encoders and the
 tokenizer are made here.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from lerobot_weights import weight
+from weights import weight
 
 STATE, ACTION, CHUNK, PADDED = 3, 2, 8, 6
 TASKS = {"multi_task_dit": "lift it", "smolvla": "Push the cube.", "pi0": "push it", "pi05": " push_the cube\n"}
