@@ -210,15 +210,9 @@ def check_options(options: BuildOptions) -> EngineBuilder:
 
 def _flags(options: BuildOptions) -> Flags:
     """The settings that are not the builder's defaults."""
-    flags = dict(STRICT)
-    if options.workspace is not None:
-        flags["workspace"] = options.workspace
-    if options.dla is not None:
-        flags["dla"] = options.dla
-    for flag in ("version_compatible", "hardware_compatible"):
-        if getattr(options, flag):
-            flags[flag] = True
-    return flags
+    names = ("workspace", "dla", "version_compatible", "hardware_compatible")
+    asked = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
+    return {**STRICT, **asked}
 
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:

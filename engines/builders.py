@@ -74,11 +74,9 @@ class EngineBuilder:
         return imported(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
 
     def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
-        """The number of multiprocessors of each device to build for; None if it does not matter."""
+        """The number of multiprocessors of each device to build for; None if it does not matter. `check_options` has
+        the names of devices that are not here."""
         if self.devices:
-            for device in devices:
-                if device not in self.devices:
-                    raise UserError(f"unknown device {device!r}", f"choose from {', '.join(self.devices)}")
             return dict.fromkeys(devices or self.usual)
         here, multiprocessors = cuda.describe(0)
         for device in devices:
