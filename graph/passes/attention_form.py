@@ -12,6 +12,7 @@ import numpy as np
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
+from fewstep.graph.passes.attention_in_parts import attention_of
 from fewstep.graph.types import Types, infer_types
 
 HEADS = 1  # axis
@@ -64,19 +65,10 @@ def _weights_first(softmax: Node, idx: Index, new: Additions) -> dict[str, tuple
 def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
     """The nodes of an attention of three axes with a fourth axis, for one head, by the outputs that they replace. A
     number may scale the scores."""
-    (product,) = idx.consumers[softmax.output]
-    if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
+    attention = attention_of(softmax, idx, lambda node: _scales(node, graph))
+    if attention is None:
         return {}
-    between: list[Node] = [softmax]
-    while True:
-        source = idx.producers.get(between[0].inputs[0])
-        if source is None or source.domain or not idx.is_inner(source.output):
-            return {}
-        if source.op == "MatMul":
-            break
-        if source.op not in ("Mul", "Div") or not _is_number(source.inputs[1], graph):
-            return {}
-        between.insert(0, source)
+    source, between, product = attention.scores, attention.between, attention.product
     operands = (*source.inputs, product.inputs[1])  # q, k and v
     if any(types.rank(name) != 3 or graph.is_constant(name) for name in operands):
         return {}
@@ -93,7 +85,7 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Addit
         node = idx.producers.get(name)
         if node is not None and idx.is_inner(name) and _turns(node):
             return add(node, (headed(node.inputs[0]),), TURNED)
-        if node is not None and idx.is_inner(name) and node.op in ("Mul", "Div") and _is_number(node.inputs[1], graph):
+        if node is not None and idx.is_inner(name) and _scales(node, graph):
             return add(node, (headed(node.inputs[0]), node.inputs[1]))
         output = new.name(f"{name}_of_heads")
         nodes.append(Node("Unsqueeze", (name, axis), (output,), name=output))
@@ -117,6 +109,7 @@ def _turns(node: Node) -> bool:
     return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 
-def _is_number(name: str, graph: Graph) -> bool:
-    value = graph.constants.get(name)
-    return value is not None and value.size == 1
+def _scales(node: Node, graph: Graph) -> bool:
+    """Whether a node multiplies or divides by a number."""
+    number = graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") else None
+    return number is not None and number.size == 1

@@ -1,6 +1,6 @@
 """Compute attention a few heads at a time, where the scores of all heads take much memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -41,8 +41,10 @@ def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for softmax in softmaxes:
-        attention = _attention(softmax, idx, types)
-        if attention is not None:
+        if types.rank(softmax.output) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
+            continue
+        attention = attention_of(softmax, idx, _scales)
+        if attention is not None and types.rank(attention.product.output) == 4:
             nodes = tuple(_in_parts(attention, graph, types, new, LARGE if large is None else large))
             changed |= {node.output: () for node in (attention.scores, *attention.between)} if nodes else {}
             changed |= {attention.product.output: nodes} if nodes else {}
@@ -51,9 +53,13 @@ def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
     return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
-def _attention(softmax: Node, idx: Index, types: Types) -> AttentionNodes | None:
-    """The attention of a softmax over the last of four axes, if nothing else reads its inner tensors."""
-    if types.rank(softmax.output) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
+def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -> AttentionNodes | None:
+    """The attention of a softmax, if nothing else reads its inner tensors; `may_scale` says which nodes may stand
+    between the first product and the softmax."""
+    if not idx.is_inner(softmax.output):
+        return None
+    (product,) = idx.consumers[softmax.output]
+    if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
         return None
     between = [softmax]
     while True:
@@ -61,18 +67,14 @@ def _attention(softmax: Node, idx: Index, types: Types) -> AttentionNodes | None
         if source is None or source.domain or not idx.is_inner(source.output):
             return None
         if source.op == "MatMul":
-            break
-        if source.op not in SCALING or source.inputs[0] == source.inputs[1]:
+            return AttentionNodes(source, tuple(between), product)
+        if not may_scale(source):
             return None
         between.insert(0, source)
-    if not idx.is_inner(softmax.output):
-        return None
-    (product,) = idx.consumers[softmax.output]
-    if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
-        return None
-    if types.rank(product.output) != 4:
-        return None
-    return AttentionNodes(source, tuple(between), product)
+
+
+def _scales(node: Node) -> bool:
+    return node.op in SCALING and node.inputs[0] != node.inputs[1]
 
 
 def _in_parts(attention: AttentionNodes, graph: Graph, types: Types, new: Additions, large: int) -> Iterator[Node]:
