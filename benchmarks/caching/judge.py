@@ -40,18 +40,13 @@ class Switched:
         self.session = opened(switched(self.graph, tensors, like))
         self.shares: dict[frozenset[str], float] = {}
 
-    def sample(
-        self, plan: Plan, seeds: Sequence[int], written: list[dict[str, Floats]] | None = None, given: Any = None
-    ) -> Floats:
-        """Samples of a plan of `cached` [seeds, ...], in batches; what its steps use goes to `written`. given: the
-        conditions of all seeds in one batch."""
-        if given is not None:
-            return self._sample(plan, seeds, written, given)
+    def sample(self, plan: Plan, seeds: Sequence[int], written: list[dict[str, Floats]] | None = None) -> Floats:
+        """Samples of a plan of `cached` [seeds, ...], in batches; what its steps use goes to `written`."""
         parts = [seeds[start : start + BATCH] for start in range(0, len(seeds), BATCH)]
-        return np.concatenate([self._sample(plan, part, written, self.conditions(part)) for part in parts])
+        return np.concatenate([self._sample(plan, part, written) for part in parts])
 
-    def _sample(self, plan: Plan, seeds: Sequence[int], written: list[dict[str, Floats]] | None, given: Any) -> Floats:
-        fed = self.sampler.feeds(without_banks(plan), len(seeds), given)
+    def _sample(self, plan: Plan, seeds: Sequence[int], written: list[dict[str, Floats]] | None) -> Floats:
+        fed = self.sampler.feeds(without_banks(plan), len(seeds), self.conditions(seeds))
 
         def call(index, step, u, taken):  # type: ignore[no-untyped-def]
             returned = self.session(self._fed(fed(index), np.concatenate([u] * len(step.branches)), taken))

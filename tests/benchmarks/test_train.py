@@ -11,7 +11,7 @@ from fewstep.models.training import generator_of
 from fewstep.plans.errors import UserError
 
 
-@pytest.mark.parametrize("name", ["streaming/speech", "caching/gaps", "tokens/action_tokens", "zoo/policy_unet1d"])
+@pytest.mark.parametrize("name", ["streaming/speech", "tokens/action_tokens", "zoo/policy_unet1d"])
 def test_a_recipe_has_a_network_and_its_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     recipe = train.recipe_of(name)
