@@ -28,7 +28,7 @@ from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 ITERATIONS, GUIDANCE = 12, 2.0
-SETS, SAMPLES = 6, 64
+SETS, SAMPLES = 3, 64
 TIMED = 5  # pictures, one after the other
 BODIES = {"float32": "float32", "int8": "int8-cpu-x86"}
 LAST = 950  # DiSA's code begins no later than here
