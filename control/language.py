@@ -32,21 +32,22 @@ class EpisodePrompt:
         self._text, self._prompt = text, ""
         self._encoded: dict[str, NDArray[Any]] = {}
 
-    @property
-    def names(self) -> Collection[str]:
-        """The conditions that the prompt gives."""
-        return () if self._text is None else {*self._text.network.outputs}
-
-    def begin(self, prompt: str | None) -> None:
-        """Take an episode's prompt. UserError for a prompt without text encoder, and for a missing one."""
+    def names(self, prompt: str | None) -> Collection[str]:
+        """The conditions that an episode's prompt gives. UserError for a prompt without text encoder, and for a missing
+        one."""
         if self._text is None:
             if prompt is not None:
-                raise UserError(
-                    f"prompt {prompt!r} without a text encoder", "PolicyRunner(text=load_text_encoder(...))"
-                )
-            return
+                what = f"prompt {prompt!r} without a text encoder"
+                raise UserError(what, "PolicyRunner(text=load_text_encoder(...))")
+            return ()
         if prompt is None:
             raise UserError("the episode has no prompt", "reset(prompt='pick up the cube')")
+        return {*self._text.network.outputs}
+
+    def begin(self, prompt: str | None) -> None:
+        """Take an episode's prompt, once `names` has checked it."""
+        if self._text is None or prompt is None:
+            return
         self._prompt = prompt
         self._encoded = {} if self._text.state is not None else dict(with_prompt(self._text, {}, prompt))
 

@@ -142,7 +142,7 @@ class PolicyRunner:
             prompt: the task in words, for a runner with a text encoder.
         """
         seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
-        fixed = self._history.fixed({} if conditions is None else conditions, self._language.names)
+        fixed = self._history.fixed({} if conditions is None else conditions, self._language.names(prompt))
         self._language.begin(prompt)
         self._begin_episode(seed, fixed)
 
