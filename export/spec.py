@@ -6,7 +6,7 @@ A new kind of source is one file in `sources/` with a function that returns a `S
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
@@ -38,7 +38,7 @@ from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import follows_problem, output_shape, size_problem
+from fewstep.runtime.sizes import ELEMENTS_LIMIT, follows_problem, output_shape, size_problem
 from fewstep.runtime.spectrogram import spectrogram_problem
 from fewstep.runtime.units import units_problem
 
@@ -153,8 +153,9 @@ class Spec:
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
                 raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
-        if not self.x_shape or any(size < 1 for size in self.x_shape):
-            raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", "give the shape of one sample")
+        if not self.x_shape or min(self.x_shape) < 1 or prod(self.x_shape) > ELEMENTS_LIMIT:
+            fix = f"give the shape of one sample, of {ELEMENTS_LIMIT} elements at most"
+            raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", fix)
         if problem := size_problem(self.x_shape, self.sizes, self.heads):
             what = f"size {problem[0]!r} of spec {self.name!r}: {problem[1]}"
             raise UserError(what, "give Size(name, axis of x_shape, low, high, multiple)")

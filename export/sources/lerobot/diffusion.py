@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.lerobot.policy import (
     STATE,
-    WRITE_IT,
     Config,
     Names,
     PolicyFolder,
     Shapes,
     load_weights,
 )
+from fewstep.export.sources.lerobot.statistics import WRITE_IT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs import schedule_from_scheduler_config

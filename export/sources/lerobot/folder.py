@@ -10,8 +10,8 @@ from fewstep.export.sources.diffusers.files import read_json
 from fewstep.export.sources.lerobot.diffusion import load_diffusion
 from fewstep.export.sources.lerobot.home import CHECKPOINT, home
 from fewstep.export.sources.lerobot.multi_task_dit import load_multi_task_dit
-from fewstep.export.sources.lerobot.policy import CONFIG, WRITE_IT, read_policy
-from fewstep.export.sources.lerobot.statistics import RETRAINED
+from fewstep.export.sources.lerobot.policy import CONFIG, read_policy
+from fewstep.export.sources.lerobot.statistics import RETRAINED, WRITE_IT
 from fewstep.export.sources.lerobot.vla import load_pi, load_smolvla
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.errors import UserError

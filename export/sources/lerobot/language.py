@@ -15,8 +15,8 @@ from fewstep.export.companions import Companion
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, ids_of
 from fewstep.export.sources.diffusers.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
-from fewstep.export.sources.lerobot.policy import WRITE_IT, PolicyFolder
-from fewstep.export.sources.lerobot.statistics import BEFORE, RETRAINED, steps_of
+from fewstep.export.sources.lerobot.policy import PolicyFolder
+from fewstep.export.sources.lerobot.statistics import BEFORE, RETRAINED, WRITE_IT, steps_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora

@@ -10,7 +10,6 @@ from fewstep.export.sources.lerobot.diffusion import one_size, scheduler_of, siz
 from fewstep.export.sources.lerobot.language import read_language
 from fewstep.export.sources.lerobot.policy import (
     STATE,
-    WRITE_IT,
     Names,
     PolicyFolder,
     count,
@@ -18,6 +17,7 @@ from fewstep.export.sources.lerobot.policy import (
     need,
     read_policy,
 )
+from fewstep.export.sources.lerobot.statistics import WRITE_IT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs import schedule_from_scheduler_config

@@ -11,6 +11,7 @@ from fewstep.export.sources.lerobot.statistics import (
     AFTER,
     BEFORE,
     RETRAINED,
+    WRITE_IT,
     FeatureStatistics,
     Normaliser,
     check_steps,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 STATE, ACTION = "observation.state", "action"
 EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
-WRITE_IT = "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)"
 COMPILED = "_orig_mod."  # in the names of weights of a network that was compiled
 MODEL, CONVERTED = "model.", "paligemma_with_expert."
 STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")

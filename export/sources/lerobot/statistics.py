@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("fewstep")
 SMALL = 1e-8  # LeRobot adds it to a deviation
 RETRAINED = "take the folder that LeRobot wrote at the end of training, with its processors"
+WRITE_IT = "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)"
 ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}  # they become -1 and 1
 
 READ = {  # steps of processors that something here reads, or that change no number
@@ -184,10 +185,8 @@ def check_steps(folder: Path) -> None:
         for step in steps_of(folder, place):
             name, settings = step.get("registry_name"), step.get("config") or {}
             if name not in READ and settings.get("enabled") is not False:
-                raise UserError(
-                    f"{folder / place.file} has a step {name or step.get('class')!r}, which fewstep does not read",
-                    "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)",
-                )
+                what = f"{folder / place.file} has a step {name or step.get('class')!r}, which fewstep does not read"
+                raise UserError(what, WRITE_IT)
 
 
 def robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:

@@ -11,7 +11,6 @@ from fewstep.export.sources.lerobot.language import read_language
 from fewstep.export.sources.lerobot.multi_task_dit import FLOW, PREDICTION
 from fewstep.export.sources.lerobot.policy import (
     STATE,
-    WRITE_IT,
     Names,
     PolicyFolder,
     Shapes,
@@ -20,6 +19,7 @@ from fewstep.export.sources.lerobot.policy import (
     need,
     read_weights,
 )
+from fewstep.export.sources.lerobot.statistics import WRITE_IT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
@@ -170,6 +170,8 @@ def _source(
         causal=not gemma,
         periods=(float(config["min_period"]), float(config["max_period"])),
     )
+    if not 0 < space.periods[0] < space.periods[1] < math.inf:
+        raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
         raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
     eyes = _eyes(folder, own, names, language.width, size, gemma)
