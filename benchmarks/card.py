@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import options
 from benchmarks.markdown import table
@@ -39,10 +39,16 @@ def samples(member: Member, recipe: ModuleType) -> Tensor:
     return show(x, tuple(torch.from_numpy(value) for value in condition.values()))
 
 
+def trained(recipe: ModuleType) -> nn.Module:
+    """The network that was trained, of which a recipe may export a part."""
+    network: nn.Module = recipe.trained() if hasattr(recipe, "trained") else recipe.make()[0]
+    return network.eval()
+
+
 @torch.no_grad()
 def held_out_loss(recipe: ModuleType, folder: Path | None) -> float:
     """The loss of the averaged weights as they are stored, on the test split."""
-    network, (_, loss) = recipe.make()[0].eval(), training(recipe, folder, "test")
+    network, (_, loss) = trained(recipe), training(recipe, folder, "test")
     batches = range(HELD_OUT // recipe.RECIPE.batch)
     return sum(loss(network, generator_of(1, batch)).item() for batch in batches) / len(batches)
 
@@ -60,7 +66,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
         ("x", shape_of(spec)),
         ("prediction, schedule", f"{spec.prediction}, {spec.schedule.kind}"),
         *([("data", recipe.DATA.description)] if hasattr(recipe, "DATA") else []),
-        ("parameters", f"{sum(each.numel() for each in recipe.make()[0].parameters()):,}"),
+        ("parameters", f"{sum(each.numel() for each in trained(recipe).parameters()):,}"),
         ("command", f"`python -m benchmarks.train {name} --work FOLDER`"),
         ("optimizer", f"AdamW, batch {how['batch']}, peak learning rate {how['rate']:g}, EMA {EMA_DECAY:g}"),
         ("seed", str(how["seed"])),

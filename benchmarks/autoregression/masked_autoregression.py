@@ -1,10 +1,12 @@
 """A masked autoregressive model of Fashion-MNIST: 7x7 patches of 4x4 pixels, each drawn by a small diffusion head (MAR:
 Li et al. 2024, arXiv 2406.11838).
 
-A transformer sees the known patches and says z of each open one; the head denoises a patch at its z. The head alone is
-a denoiser: `fewstep export benchmarks/autoregression/masked_autoregression.py:make`, and both are trained by `python
--m benchmarks.train autoregression/masked_autoregression --work DIR`. Two things are smaller than in the
-authors' code: one transformer sees known and open patches, and the class is added to all of them.
+    python -m benchmarks.train autoregression/masked_autoregression --work DIR
+    fewstep export benchmarks/autoregression/masked_autoregression.py:make -o head
+
+A transformer sees the known patches and says z of each open one; the head denoises a patch at its z. They are trained
+together, and the head alone is exported as a denoiser. Two things are smaller than in the authors' code: one
+transformer sees known and open patches, and the class is added to all of them.
 """
 
 import sys
