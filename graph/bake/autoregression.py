@@ -107,22 +107,33 @@ def _check(run: BakedRun, backbone: Graph) -> None:
     """UserError where a backbone does not fit a head."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
         raise UserError("a backbone for a run that carries tensors or begins without noise", "leave --backbone out")
-    taken = {_next(value.name) for value in backbone.inputs if value.name.startswith(CARRIED)}
-    for name in sorted(taken ^ {value.name for value in backbone.outputs if value.name.startswith(NEXT)}):
+    nexts = {value.name: value for value in backbone.outputs if value.name.startswith(NEXT)}
+    carried = {_next(value.name): value for value in backbone.inputs if value.name.startswith(CARRIED)}
+    for name in sorted({*nexts} ^ {*carried}):
         raise UserError(
             f"the backbone has {name!r} without its other end", f"let it take {CARRIED}* and return {NEXT}*"
         )
     conditions = {port.name: port for port in run.inputs if port.meaning == "condition"}
-    made = [value for value in backbone.outputs if not value.name.startswith(NEXT)]
-    if not made or not {value.name for value in made} <= {*conditions}:
-        what = f"the backbone returns {', '.join(value.name for value in made) or 'no condition'}"
+    outputs = [value for value in backbone.outputs if value.name not in nexts]
+    if not outputs or not {value.name for value in outputs} <= {*conditions}:
+        what = f"the backbone returns {', '.join(value.name for value in outputs) or 'no condition'}"
         raise UserError(what, f"name its outputs after conditions of the denoiser: {', '.join(conditions)}")
-    for value in made:
-        port = conditions[value.name]
-        fits = all(a == b for a, b in zip(value.shape[1:], port.shape[1:], strict=False) if isinstance(a, int))
-        if not fits or len(value.shape) != len(port.shape) or value.dtype != port.dtype:
-            what = f"the backbone's {value.name!r} is {value.dtype} {list(value.shape)}"
-            raise UserError(what, f"return {port.dtype} {list(port.shape)}")
+    for value in outputs:
+        _check_value(value, conditions[value.name].dtype, conditions[value.name].shape, "return")
+    for name, value in carried.items():
+        _check_value(nexts[name], value.dtype.name, value.shape, "return")
+    taken = {X: (run.output.dtype, run.output.shape), NUMBER: ("int64", ())}
+    for value in backbone.inputs:
+        if value.name in taken:
+            _check_value(value, *taken[value.name], "take")
+
+
+def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
+    """UserError where an input or output is of another type or rank, or of another size than where it comes from."""
+    differs = any(isinstance(own, int) and own != size for own, size in zip(value.shape, shape, strict=False))
+    if differs or len(value.shape) != len(shape) or value.dtype != dtype:
+        what = f"the backbone's {value.name!r} is {value.dtype} {list(value.shape)}"
+        raise UserError(what, f"{verb} {dtype} {list(shape)}")
 
 
 def _port(value: Value, sample: Shape) -> BakedPort:

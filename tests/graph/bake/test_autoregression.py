@@ -1,5 +1,6 @@
 """A backbone and a head's whole plan in one file give the samples of a loop by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from tests.graph.bake.run_baked import open_baked
 ROUNDS, SHAPE = 4, (1, 4, 4)
 
 
-def backbone(file: Path, outputs: tuple[str, ...] = ("class", "next_total"), opset: int = 18) -> Path:
+def backbone(
+    file: Path, outputs: tuple[str, ...] = ("class", "next_total"), opset: int = 18, **changed: tuple[int, list]
+) -> Path:
     """The class of a round: a whole number that follows from the sample before, from a sum that is carried, from the
-    number of the round and from a `voice` that stays."""
+    number of the round and from a `voice` that stays. `changed` has other types and shapes of tensors."""
     floats, whole = TensorProto.FLOAT, TensorProto.INT64
     nodes = [
         helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
@@ -33,6 +36,7 @@ def backbone(file: Path, outputs: tuple[str, ...] = ("class", "next_total"), ops
     ]
     rows = {"x": (floats, ["batch", *SHAPE]), "carried_total": (floats, ["batch"]), "voice": (floats, ["batch"])}
     rows |= {"number": (whole, []), "class": (whole, ["batch"]), "next_total": (floats, ["batch"])}
+    rows |= changed
     ports = {name: helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in rows.items()}
     constants = [helper.make_tensor("axes", whole, [3], [1, 2, 3]), helper.make_tensor("labels", whole, [], [3])]
     inputs = [ports[name] for name in ("x", "number", "carried_total", "voice")]
@@ -113,6 +117,28 @@ def test_a_backbone_that_does_not_fit_is_refused(
     with pytest.raises(UserError, match=words):
         bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
     assert not (tmp_path / "s.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shape", "words"),
+    [
+        (
+            "x",
+            TensorProto.FLOAT,
+            ["batch", 1, 5, 4],
+            "'x' is float32 ['batch', 1, 5, 4]; take float32 ['batch', 1, 4, 4]",
+        ),
+        ("number", TensorProto.INT64, [1], "'number' is int64 [1]; take int64 []"),
+        ("carried_total", TensorProto.INT64, ["batch"], "'next_total' is float32 ['batch']; return int64 ['batch']"),
+        ("class", TensorProto.INT64, [2], "'class' is int64 [2]; return int64 ['batch']"),
+    ],
+)
+def test_a_tensor_of_another_type_or_shape_is_refused(
+    tiny_bundle: Path, tmp_path: Path, name: str, kind: int, shape: list, words: str
+) -> None:
+    file = backbone(tmp_path / "backbone.onnx", **{name: (kind, shape)})
+    with pytest.raises(UserError, match=re.escape(words)):
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
 
 
 def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
