@@ -1,5 +1,6 @@
 """The sections on single samples and on their distribution: what they show, and of which bodies."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path)
     assert note.startswith("Not shown: the bundle's evaluation, since file report/") and "is damaged" in note
     text = (bundle / "report" / "index.html").read_text()
     assert 'id="distribution"' not in text and "is damaged" in text
+
+
+def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluated, tmp_path, caplog):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    before = json.loads(encode(evaluated[1]))
+    before["bodies"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
+    with open_for_update(bundle, must_exist=True) as writer:
+        file = writer.add(json.dumps(before).encode(), folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=file))
+    assert stored_evaluation(open_bundle(bundle)) is None
+    (warning,) = caplog.messages
+    assert "is left out" in warning and "`kernel`" in warning and "fewstep evaluate makes it again" in warning
 
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
