@@ -58,6 +58,11 @@ def shape_of(spec: Spec) -> str:
     return shape if spec.vocabulary is None else f"{shape} of {spec.vocabulary.mask} ids"
 
 
+def folders(data: Path | None) -> str:
+    """The options of a command that name folders."""
+    return "--work FOLDER" + ("" if data is None else " --data DATA")
+
+
 def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, weights: Path) -> str:
     """What follows from a training run."""
     run, losses, spec = torch.load(work / "checkpoint.pt", weights_only=True), read_losses(work), recipe.SPEC
@@ -67,7 +72,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
         ("prediction, schedule", f"{spec.prediction}, {spec.schedule.kind}"),
         *([("data", recipe.DATA.description)] if hasattr(recipe, "DATA") else []),
         ("parameters", f"{sum(each.numel() for each in trained(recipe).parameters()):,}"),
-        ("command", f"`python -m benchmarks.train {name} --work FOLDER`"),
+        ("command", f"`python -m benchmarks.train {name} {folders(folder)}`"),
         ("optimizer", f"AdamW, batch {how['batch']}, peak learning rate {how['rate']:g}, EMA {EMA_DECAY:g}"),
         ("seed", str(how["seed"])),
         ("steps", f"{run['step']} of {how['steps']}"),
@@ -98,7 +103,7 @@ def main() -> None:
         said = f"Not selected: the first {SAMPLES} held-out seeds along `{member.plan}`, {guidance}."
         use = "It exists to measure calibration on; it has no other use."
         parts = [*parts[:2], use, *parts[2:], f"![samples]({member.name}.png)", said]
-    parts += [f"`python -m benchmarks.card {given.recipe} --work FOLDER` wrote this page.", ""]
+    parts += [f"`python -m benchmarks.card {given.recipe} {folders(given.data)}` wrote this page.", ""]
     weights.with_suffix(".md").write_text("\n\n".join(parts))
 
 
