@@ -25,7 +25,7 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
-BODY = "float32"  # that is fitted to: fits to int8 gained 0.1 dB (docs/measured/trials.md)
+BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)
 ROOM = 2**20  # bytes of a plan, which is seldom more
 
 
