@@ -112,8 +112,8 @@ def make_each(
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """A lowered graph in the bundle already, whose weights are mapped from there: in memory lies only what is at work,
-    and the next graph finds the weights that it shares."""
+    """A lowered graph in the bundle already, whose weights are mapped from there. In memory lies only what is at work.
+    The next graph finds the weights that it shares."""
     (kept,) = io.keep(writer, graph)
     io.store(writer, kept, name)
     weights.release(kept)

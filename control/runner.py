@@ -48,8 +48,8 @@ EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs: the tick of its observation (`origin`), the number of its episode (`epoch`), the index of its
-    plan (`place`), and how many actions of the former sequence are sent until it ends (`decided`)."""
+    """A job that runs. It has the tick of its observation (`origin`), the number of its episode (`epoch`) and the index
+    of its plan (`place`). Until it ends, `decided` actions of the former sequence are sent."""
 
     running: Running
     origin: int

@@ -118,8 +118,8 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """UserError where the `figures` of a judgement have no place: a bundle keeps those of the calibrated plan alone, in
-    `room` bytes, and a file of the user's must be writable."""
+    """UserError where the `figures` of a judgement have no place. A bundle keeps those of the calibrated plan alone, in
+    `room` bytes. A file of the user's must be writable."""
     if output is not None:
         check_writable(output)
         return

@@ -84,8 +84,8 @@ def _with_notes(measured: Results, kept: StoredFigures) -> Results:
 
 
 def _kept(bundle: Bundle, task: JudgedTask) -> StoredFigures:
-    """What a bundle, as it is now, has of the plan that is judged, as far as it can be read: the evaluation, and the
-    precision maps of bodies that were calibrated along it."""
+    """What can be read of a bundle, as it is now, and is of the judged plan: the evaluation, and the precision maps of
+    bodies that were calibrated along it."""
     left_out: list[str] = []
     evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
     maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
