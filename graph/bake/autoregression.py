@@ -18,7 +18,7 @@ from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
-from fewstep.graph.graph import Graph, Node, Value, X
+from fewstep.graph.graph import BATCH, Graph, Node, Value, X
 from fewstep.graph.upgrade import foreign, to_opset
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT
@@ -28,7 +28,10 @@ Shape = tuple[int | str, ...]
 
 
 def read_backbone(path: Path) -> Graph:
-    """The graph of an .onnx file, in fewstep's opset."""
+    """The graph of an .onnx file, in fewstep's opset. UserError where there is none."""
+    if not path.is_file():
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise UserError(what, "give the .onnx file of the backbone")
     with foreign(path.name):
         return io.from_model(to_opset(io.parse(path), path.name), path)
 
@@ -107,12 +110,16 @@ def _check(run: BakedRun, backbone: Graph) -> None:
     """UserError where a backbone does not fit a head."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
         raise UserError("a backbone for a run that carries tensors or begins without noise", "leave --backbone out")
+    for kind, values in (("inputs", backbone.inputs), ("outputs", backbone.outputs)):
+        names = [value.name for value in values]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"two {kind} of the backbone are {name!r}", "give each a name of its own")
     nexts = {value.name: value for value in backbone.outputs if value.name.startswith(NEXT)}
     carried = {_next(value.name): value for value in backbone.inputs if value.name.startswith(CARRIED)}
     for name in sorted({*nexts} ^ {*carried}):
-        raise UserError(
-            f"the backbone has {name!r} without its other end", f"let it take {CARRIED}* and return {NEXT}*"
-        )
+        verb, own, other = ("returns", name, CARRIED) if name in nexts else ("takes", carried[name].name, NEXT)
+        what = f"the backbone {verb} {own!r}, and has no {other + name.removeprefix(NEXT)!r}"
+        raise UserError(what, f"let it take {CARRIED}* and return {NEXT}*, or leave both out")
     conditions = {port.name: port for port in run.inputs if port.meaning == "condition"}
     outputs = [value for value in backbone.outputs if value.name not in nexts]
     if not outputs or not {value.name for value in outputs} <= {*conditions}:
@@ -137,9 +144,10 @@ def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
 
 
 def _port(value: Value, sample: Shape) -> BakedPort:
-    """An input of the file that the backbone reads."""
+    """An input of the file that the backbone reads, of as many samples as the head's."""
     meaning = X if value.name == X else PORT if value.name.startswith(CARRIED) else "condition"
-    shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(value.shape))
+    known = (sample[0] if size == BATCH else size for size in value.shape)
+    shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(known))
     return BakedPort(value.name, meaning, sample if meaning == X else shape, value.dtype.name)
 
 

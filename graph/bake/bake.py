@@ -187,6 +187,8 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenP
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)
+    if options.backbone is not None and options.backbone.resolve() == options.output.resolve():
+        raise UserError(f"{options.output} is the backbone itself", "give the output another name")
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     if isinstance(plan, TokenPlan):

@@ -107,7 +107,11 @@ def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("outputs", "words"),
-    [(("class",), "'next_total' without its other end"), (("size", "next_total"), "the backbone returns size")],
+    [
+        (("class",), "the backbone takes 'carried_total', and has no 'next_total'"),
+        (("size", "next_total"), "the backbone returns size"),
+        (("class", "class", "next_total"), "two outputs of the backbone are 'class'"),
+    ],
 )
 def test_a_backbone_that_does_not_fit_is_refused(
     tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], words: str
@@ -151,5 +155,11 @@ def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
 
 def test_a_file_that_is_no_backbone_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "backbone.onnx"
-    with pytest.raises(UserError, match="backbone.onnx is missing; write backbone.onnx again"):
+    with pytest.raises(UserError, match=f"there is no file {file}; give the .onnx file of the backbone"):
         bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=tmp_path))
+    content = backbone(file).read_bytes()
+    with pytest.raises(UserError, match="is the backbone itself; give the output another name"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", file, backbone=file))
+    assert file.read_bytes() == content
