@@ -155,4 +155,9 @@ def main(bundle: str, rate: str, robot: str = "") -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit("usage: python examples/policy_server.py BUNDLE RATE [--robot]")
-    main(*sys.argv[1:])
+    from fewstep.runtime import UserError
+
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"policy_server: {error}")
