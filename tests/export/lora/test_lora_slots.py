@@ -98,7 +98,7 @@ def test_an_export_without_slots_says_nothing_of_them(folder: Path) -> None:
     manifest = msgspec.json.decode((folder / "slots" / "manifest.json").read_bytes())
     assert set(manifest["lora_slots"]["layers"]) == set(LAYERS) and manifest["lora_slots"]["rank"] == 8
     assert manifest["lora_slots"]["graphs"]["prologue"] == ["time"]
-    assert manifest["provenance"]["commands"][0].endswith("--lora-slots '*' --rank 8")
+    assert "--lora-slots '*' --rank 8" in manifest["provenance"]["commands"][0]
     export(options(folder, "plain", verify="quick"))
     assert b"lora" not in (folder / "plain" / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="plain has no slots for LoRA files; export it with --lora-slots, or merge it"):
