@@ -1,5 +1,6 @@
 """Choose the plan of the next sequence by the measured time of each plan."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -37,7 +38,8 @@ class PlanChoice:
             self._renew(place, [expected])
 
     def begin(self, place: int, seconds: Sequence[float]) -> None:
-        """Seconds of a plan's calls during warm-up, one or more: the first of its window."""
+        """Seconds of a plan's calls during warm-up, one or more: the first of its window. A negative or infinite time
+        is from a clock that jumped, and is left out."""
         self._usual[place], self._warm[place] = median(seconds), True
         self._renew(place, seconds)
 
@@ -71,11 +73,11 @@ class PlanChoice:
     def _renew(self, place: int, beginning: Sequence[float]) -> None:
         self._windows[place].clear()
         self._failed[place] = False
-        self._add(place, beginning)
+        self._add(place, [each for each in beginning if math.isfinite(each) and each >= 0])
 
     def _add(self, place: int, seconds: Sequence[float]) -> None:
         self._windows[place].extend(seconds)
-        self._seconds[place] = quantile(self._windows[place])
+        self._seconds[place] = quantile(self._windows[place]) if self._windows[place] else math.inf
 
 
 def plans_of(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping | None) -> list[Plan]:

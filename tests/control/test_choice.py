@@ -29,6 +29,14 @@ class WithScheduler:
         return self.sampler.compile(plan, shaping=shaping)
 
 
+def test_a_jump_of_the_clock_in_a_warm_up_is_left_out() -> None:
+    choice = PlanChoice(2, deadline=0.5)
+    choice.begin(0, [0.3, -4.0, float("inf"), 0.2])
+    assert (choice.seconds(0), choice.choose()) == (0.3, 0)
+    choice.begin(0, [float("inf"), -4.0])  # none is left: the plan is too slow
+    assert (choice.seconds(0), choice.choose()) == (float("inf"), 1)
+
+
 def test_a_plan_of_the_scheduler_keeps_its_own_clipping(tiny_bundle: Path) -> None:
     sampler: Any = WithScheduler(tiny_policy(tiny_bundle, ramp))
     for clip in (Clip(-1.0, 1.0), Clip(-1, 1)):
