@@ -1,7 +1,9 @@
 """What can be asked of a choice."""
 
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +76,10 @@ class ChooseOptions(Options):
     def milliseconds(self) -> float | None:
         """`within` as a number; None without it."""
         fix = "write a time with its unit, as 20ms or 1.5s"
-        return None if self.within is None else _quantity("within", self.within, MILLISECONDS, fix)
+        value = None if self.within is None else _quantity("within", self.within, MILLISECONDS, fix)
+        if value is not None and value <= 0:
+            raise UserError(f"--within is {self.within!r}", fix)
+        return value
 
     @property
     def decibels(self) -> float | None:
@@ -83,9 +88,11 @@ class ChooseOptions(Options):
 
 
 def _quantity(option: str, text: str, units: Mapping[str, float], fix: str) -> float:
-    """A number above 0 with one of these units, in the unit of factor 1."""
-    match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(units)})", text.lower().strip())
-    value = 0.0 if match is None else float(match[1]) * units[match[2]]
-    if value == 0:
+    """A finite number with one of these units, in the unit of factor 1."""
+    match = re.fullmatch(rf"(.+?)({'|'.join(units)})", text.lower().strip())
+    value = math.nan
+    with suppress(ValueError):
+        value = math.nan if match is None else float(match[1]) * units[match[2]]
+    if not math.isfinite(value):
         raise UserError(f"--{option} is {text!r}", fix)
     return value

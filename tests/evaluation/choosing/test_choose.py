@@ -234,6 +234,8 @@ def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, call
     [
         ({"within": "20"}, "--within is '20'; write a time with its unit, as 20ms or 1.5s"),
         ({"within": "-1ms"}, "--within is '-1ms'"),
+        ({"within": "1.2.3ms"}, "--within is '1.2.3ms'"),
+        ({"at_least": "infdB"}, "--at-least is 'infdB'"),
         ({"at_least": "40"}, "--at-least is '40'; write it as 40dB"),
         ({"at_least": "good"}, "--at-least is 'good'; write it as 40dB"),
         ({"within": "2s", "at_least": "40dB"}, "--within and --at-least together"),
