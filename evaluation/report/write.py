@@ -53,7 +53,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
         write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
         return measured
-    with open_for_update(options.bundle, must_exist=True) as writer:
+    with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.html") as writer:
         bundle = open_bundle(options.bundle)
         manifest = bundle.manifest
         if any(getattr(manifest, field) != getattr(before, field) for field in ("bodies", "prologue", "networks")):
