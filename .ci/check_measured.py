@@ -33,8 +33,8 @@ def rooms(script: Path, seen: set[Path]) -> set[str]:
     seen.add(script)
     modules = re.findall(r"^ *from (?:fewstep\.)?([\w.]+) import", script.read_text(), re.M)
     files = [ROOT / f"{name.replace('.', '/')}.py" for name in modules]
-    found = {name.partition(".")[0] for name in modules}.intersection(JUDGED)
-    return found.union(*(rooms(file, seen) for file in files if file.is_file() and file not in seen))
+    imported = {name.partition(".")[0] for name in modules}.intersection(JUDGED)
+    return imported.union(*(rooms(file, seen) for file in files if file.is_file() and file not in seen))
 
 
 def oldest(page: str) -> tuple[str, str] | None:
@@ -55,9 +55,9 @@ def main() -> None:
     for page, script in scripts():
         judged.setdefault(page, set()).update(rooms(script, set()))
     for page, names in judged.items():
-        if (made := oldest(page)) is None:
+        if (age := oldest(page)) is None:
             continue
-        commit, day = made
+        commit, day = age
         paths = [f"{name}/*.py" for name in names or JUDGED]
         later = int(git("rev-list", "--count", f"{commit}..HEAD", "--", *paths))
         if later:
