@@ -7,6 +7,7 @@ a picture alone on one thread. Each set is kept as JSON, and an interrupted run 
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
@@ -21,12 +22,17 @@ from numpy.typing import NDArray
 from outer_loop import annealed, generate, open_backbone
 
 from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import open_extractor
+from fewstep.evaluation.distances.features import Extractor, open_extractor
 from fewstep.models.fashion_mnist import data
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
+sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`
+from benchmarks.claims.settings import reference
+from benchmarks.markdown import table
+
+EXTRACTOR = "fashion-mnist-cnn"
 ITERATIONS, GUIDANCE = 12, 2.0
 SETS, SAMPLES = 3, 64
 TIMED = 5  # pictures, one after the other
@@ -79,24 +85,15 @@ def plans(sampler: Sampler, name: str) -> list[Any]:
     return [plan(sampler, solver, count) for count in steps]
 
 
-class Judge:
-    """The distance of patches to test pictures, by the features of fashion-mnist-cnn."""
-
-    def __init__(self) -> None:
-        extractor = open_extractor("fashion-mnist-cnn", (1, 28, 28), 1)
-        assert extractor is not None
-        self._extract = extractor.extract
-        self.reference = distance.fit(self.features(_of_split("t10k")))
-
-    def features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.concatenate([self._extract(images[start : start + 500]) for start in range(0, len(images), 500)])
-
-    def __call__(self, images: NDArray[np.float32]) -> float:
-        return distance.frechet(distance.fit(self.features(images)), self.reference)
+def to_test_pictures(judge: Extractor, images: NDArray[np.float32]) -> float:
+    """FD to the test pictures, by the features of `judge`."""
+    return distance.frechet(distance.fit(judge.extract(images)), reference(judge))
 
 
-def _of_split(split: str, count: int | None = None) -> NDArray[np.float32]:
-    return data.read(split=split)[0][:count, None].astype(np.float32) / 127.5 - 1
+def opened(work: Path) -> dict[str, Sampler]:
+    """The samplers of the bodies, on one thread."""
+    engine = OnnxRuntime(threads=1)
+    return {body: load(work / make.HEAD, body=name, backend=engine) for body, name in BODIES.items()}
 
 
 def _in_work(work: Path, name: str, compute: Callable[[], Any]) -> Any:
@@ -109,10 +106,12 @@ def _in_work(work: Path, name: str, compute: Callable[[], Any]) -> Any:
 
 def distances(work: Path, sets: int = SETS) -> dict[str, list[float]]:
     """FD of each set, by contender and body."""
-    judge, backbone = Judge(), open_backbone(work / make.BACKBONE)
-    samplers = {
-        body: load(work / make.HEAD, body=name, backend=OnnxRuntime(threads=1)) for body, name in BODIES.items()
-    }
+    judge, backbone, samplers = (
+        open_extractor(EXTRACTOR, (1, 28, 28), 1),
+        open_backbone(work / make.BACKBONE),
+        opened(work),
+    )
+    assert judge is not None
     rows: dict[str, list[float]] = {}
     for number in range(sets):
         for name, (_, _, bodies) in CONTENDERS.items():
@@ -123,22 +122,20 @@ def distances(work: Path, sets: int = SETS) -> dict[str, list[float]]:
                     own, first = plans(sampler, name), number * SAMPLES
                     seeds = range(first, first + SAMPLES)
                     x = generate(sampler, backbone, own, [seed % 10 for seed in seeds], seeds)
-                    return judge(pictures(torch.from_numpy(x)).numpy())
+                    return to_test_pictures(judge, pictures(torch.from_numpy(x)).numpy())
 
                 key = f"{name}, {body}"
                 value = _in_work(work, f"{number}-{list(CONTENDERS).index(name)}-{body}", far)
                 rows.setdefault(key, []).append(value)
                 print(f"{number}  {key:36} {value:.1f}", flush=True)
-    rows["training pictures"] = [judge(_of_split("train", SAMPLES * (n + 1))[SAMPLES * n :]) for n in range(sets)]
+    training = data.read()[0][: sets * SAMPLES, None].astype(np.float32) / 127.5 - 1
+    rows["training pictures"] = [to_test_pictures(judge, part) for part in np.split(training, sets)]
     return rows
 
 
 def times(work: Path) -> dict[str, list[float]]:
     """Milliseconds of a processor for each of TIMED pictures alone, contenders in turns."""
-    backbone, rows = open_backbone(work / make.BACKBONE), dict[str, list[float]]()
-    samplers = {
-        body: load(work / make.HEAD, body=name, backend=OnnxRuntime(threads=1)) for body, name in BODIES.items()
-    }
+    backbone, rows, samplers = open_backbone(work / make.BACKBONE), dict[str, list[float]](), opened(work)
     own = {
         f"{name}, {body}": (samplers[body], plans(samplers[body], name))
         for name, (_, _, bodies) in CONTENDERS.items()
@@ -161,16 +158,15 @@ def main() -> None:
     ms = _in_work(given.work, "times", lambda: times(given.work))
     far = distances(given.work, given.sets)
     base = np.array(far["50 throughout, float32"])
-    print("| steps of the head | body | calls | FD | to 50 throughout | ms |\n| --- | --- | --- | --- | --- | --- |")
+    lines = []
     for key, values in far.items():
         name, _, body = key.rpartition(", ")
         apart = np.array(values) - base
         error = apart.std(ddof=1) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
         cost = f"{np.median(ms[key]):.0f}" if key in ms else ""
-        print(
-            f"| {name or key} | {body if name else ''} | {calls(name) if name else ''} | {np.mean(values):.1f} ", end=""
-        )
-        print(f"| {apart.mean():+.1f} ± {error:.1f} | {cost} |")
+        called = (name, body, str(calls(name))) if name else (key, "", "")
+        lines.append((*called, f"{np.mean(values):.1f}", f"{apart.mean():+.1f} ± {error:.1f}", cost))
+    print(table(("steps of the head", "body", "calls", "FD", "to 50 throughout", "ms"), lines))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.claims.settings import reference
 from benchmarks.markdown import table, with_part
 from benchmarks.options import add_work, parser_of
 from fewstep.calibration.calibrate import calibrate
@@ -94,8 +95,7 @@ class Judge:
         self._decode = lambda ids: codebooks.summed(torch.from_numpy(ids), books).numpy()
         self._encode = lambda pictures: codebooks.encode(pictures, books).numpy()
         self._real = fashion_tokens.pictures_of(None, "train")[0][:SAMPLES]
-        pictures = fashion_tokens.pictures_of(None, "t10k")[0].numpy()
-        self.reference = distance.fit(self._of_pictures(pictures))
+        self.reference = reference(extractor)
 
     def _of_pictures(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([self._extract(pictures[start : start + 500]) for start in range(0, len(pictures), 500)])
