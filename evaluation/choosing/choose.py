@@ -55,21 +55,25 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     tried = plans_by_body(judging, options.plan)
     judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
     rows: list[Deployment] = []
-    left_out = []
+    errors: dict[str, UserError] = {}
     for body, plans in tried.items():
         try:
             engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
             rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
         except UserError as error:  # no engine, or samples that are not finite
-            left_out.append(f"{body} is left out: {error.what}")
+            errors[body] = error
+    left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
     if not rows:
-        raise UserError("; ".join([f"{options.bundle} has no body to choose", *left_out]), "see fewstep doctor")
+        for line in left_out[1:]:
+            LOG.info("%s", line)
+        first = next(iter(errors.values()), UserError(f"no plan of {options.bundle} was tried", "give --plan"))
+        raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = front(rows), None
     if options.within is not None or options.at_least is not None:
         chosen = _chosen(judging.bundle, options, judging.plan, rows, on_front)
         keep(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, tuple(left_out))
+    return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, left_out)
 
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:

@@ -27,7 +27,7 @@ from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import physical_cores, this_cpu
 from fewstep.machine.gpu import these_gpus
-from fewstep.machine.packages import installed, this_onnxruntime
+from fewstep.machine.packages import installed, this_onnxruntime, version_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
@@ -36,6 +36,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.bundle.networks import networks, whole_bodies
+from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.sizes import defaults
@@ -76,6 +77,15 @@ class _Ready:
 
     def taking(self, milliseconds: float) -> "_Ready":
         return replace(self, timed=msgspec.structs.replace(self.timed, milliseconds=milliseconds))
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A backend that is left out. is_own: the body is the one that it would run of this precision."""
+
+    timed: TimedEngine
+    error: UserError
+    is_own: bool = True
 
 
 class BodyEngines(Strict, frozen=True):
@@ -150,7 +160,7 @@ def engine_name(backend: str, threads: int, spinning: bool) -> str:
 
 def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> BodyEngines:
     """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
-    refused: dict[str, TimedEngine] = {}  # by the backend: its other settings would fail too
+    refused: dict[str, _Refused] = {}  # by the backend: its other settings would fail too
     slower: list[TimedEngine] = []
     expected: list[Arrays] = []  # onnxruntime's outputs, once they are there
     engine = this_onnxruntime()
@@ -165,8 +175,8 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
             rival = _opened(
                 bundle, body, candidate, {"batch": batch, **sizes}, expected if is_compared else None, stack
             )
-            if isinstance(rival, TimedEngine):
-                refused[rival.backend] = rival
+            if isinstance(rival, _Refused):
+                refused[candidate.backend] = rival
                 continue
             if best is not None:
                 try:
@@ -183,12 +193,26 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
             else:
                 best = rival
         if best is None:
-            reasons = "; ".join(dict.fromkeys(f"{each.backend}: {each.reason}" for each in refused.values()))
-            raise UserError(f"nothing here runs {body} of {bundle.path} ({reasons})", "see fewstep doctor")
+            raise _nothing_runs(bundle, body, tuple(refused.values()))
         if best.timed.milliseconds is None:
             best = best.taking(best.process.milliseconds())
     slower.sort(key=lambda each: each.milliseconds or 0.0)
-    return BodyEngines(SCHEMA, body, (best.timed, *slower, *refused.values()))
+    return BodyEngines(SCHEMA, body, (best.timed, *slower, *(each.timed for each in refused.values())))
+
+
+def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Refused]) -> UserError:
+    """The reason and the fix of one engine: of those that the body is for, one that is installed, and rather the one of
+    its platform. `--verbose` prints the reasons of all."""
+    for each in refused:
+        LOG.info("%s does not run %s: %s", each.timed.backend, body, each.error)
+    platform = platform_of(bundle.body(body).target)
+    home = REFERENCE if platform is None else platform.backend
+    first = max(
+        [each for each in refused if each.is_own] or refused,
+        key=lambda each: (version_of(each.timed.backend) is not None, each.timed.backend == home),
+    )
+    what = f"nothing here runs {body} of {bundle.path}: {first.timed.backend}: {first.error.what}"
+    return UserError(what, f"{first.error.fix} (other engines: --verbose)")
 
 
 def _opened(
@@ -198,14 +222,15 @@ def _opened(
     sizes: dict[str, int],
     expected: list[Arrays] | None,
     stack: ExitStack,
-) -> _Ready | TimedEngine:
+) -> _Ready | _Refused:
     """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs; None compares
     nothing."""
-    precision, process = bundle.body(body).precision, None
+    precision, process, is_own = bundle.body(body).precision, None, False
     name = engine_name(candidate.backend, candidate.threads, candidate.spinning)
     try:
         if (preferred := choose_body(bundle, precision, backend_of(candidate, sizes["batch"]))) != body:
             raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
+        is_own = True
         process = stack.enter_context(TimedProcess(name, partial(calls, bundle.path, body, candidate, sizes)))
         outputs = process.result()
     except UserError as error:
@@ -214,7 +239,8 @@ def _opened(
         )
         if is_damaged:
             LOG.warning("%s is left out: %s", candidate.backend, error)
-        return _refused(candidate, error, process, process is not None or is_damaged)
+        left_out = _refused(candidate, error, process, process is not None or is_damaged)
+        return replace(left_out, is_own=is_own)
     try:
         if expected is not None and not expected:
             expected.append(outputs if candidate.backend == REFERENCE else _imitated(bundle, body, sizes))
@@ -227,11 +253,11 @@ def _opened(
 
 def _refused(
     candidate: TimedEngine, error: UserError, process: TimedProcess | None, may_pass: bool = False
-) -> TimedEngine:
+) -> _Refused:
     if process is not None:
         process.close()
     may_pass = may_pass or isinstance(error, ContenderDied) or "memory" in str(error)
-    return msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass)
+    return _Refused(msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass), error)
 
 
 def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:

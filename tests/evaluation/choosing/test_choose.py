@@ -170,6 +170,24 @@ def test_a_body_whose_samples_are_not_finite_is_left_out(
     assert "finite" in choice.left_out[0]
 
 
+def test_where_nothing_runs_one_line_says_why_and_what_to_do(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """float32's reason; --verbose adds the other bodies'."""
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        raise UserError(f"nothing here runs {body}", "install an engine")
+
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    said = "no body to choose: nothing here runs float32; install an engine"
+    words = ["choose", str(tiny_bundle), "--seeds", "2", "--plan", "ddim:2", "--teacher", "ddim:4"]
+    assert main(words) == 1
+    assert said in (error := capsys.readouterr().err) and "int8" not in error
+    assert main([*words, "--verbose"]) == 1
+    other = "int8-cpu-x86 is left out: nothing here runs int8-cpu-x86; install an engine"
+    assert said in (error := capsys.readouterr().err) and other in error
+
+
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms"))
     path = tiny_bundle / "manifest.json"

@@ -200,7 +200,8 @@ def test_a_reference_whose_process_died_refuses_for_once(
     monkeypatch.setattr(measured, "_imitated", imitated)
     bundle, fast = open_bundle(tiny_bundle), TimedEngine("fast", 0, None)
     refused = measured._opened(bundle, "float32", fast, {"batch": 1}, [], ExitStack())
-    assert isinstance(refused, TimedEngine) and "was killed" in refused.reason and refused.may_pass
+    assert isinstance(refused, measured._Refused)
+    assert "was killed" in refused.timed.reason and refused.timed.may_pass
 
 
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:
@@ -231,7 +232,7 @@ def test_a_damaged_graph_is_named(
     monkeypatch.setattr(measured, "NAMED", engines)
     monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
     caplog.clear()
-    with pytest.raises(UserError, match=r"nothing here runs int8-openvino .*onnxruntime: it runs int8-cpu-x86"):
+    with pytest.raises(UserError, match=r"nothing here runs int8-openvino of \S+: fast: .*other.onnx is damaged"):
         timed_of(tiny_bundle, "int8-openvino")
     assert "fast is left out" in caplog.text and "other.onnx is damaged" in caplog.text
 
@@ -248,10 +249,30 @@ def test_without_onnxruntime_the_others_are_measured(
     assert [each.backend for each in timed_of(tiny_bundle) if not each.reason] == ["fast"]
     assert "no other engine is compared" in caplog.text
     del engines["fast"]
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, caplog.at_level("INFO", "fewstep"):
         timed_of(tiny_bundle, "int8-cpu-x86")
-    said = "this engine is not installed; pip install engine"
-    assert f"(onnxruntime: {said}; missing: {said})" in str(caught.value)
+    what = f"nothing here runs int8-cpu-x86 of {tiny_bundle}: onnxruntime: this engine is not installed"
+    assert str(caught.value) == f"{what}; pip install engine (other engines: --verbose)"
+    assert "missing does not run int8-cpu-x86: this engine is not installed; pip install engine" in caplog.text
+
+
+def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that take the body the one that is installed; of two that are, the platform's."""
+
+    class Other(Engine):
+        @property
+        def bodies(self) -> Mapping[str, tuple[str, ...]]:
+            return {"float32": ("float32",)}
+
+    engines = {"openvino": Other(), "fast": Engine(missing=True), "onnxruntime": Engine(full="load")}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    for there, said in ({"fast"}, "fast: this engine"), ({"fast", "onnxruntime", "openvino"}, "onnxruntime: the eng"):
+        monkeypatch.setattr(measured, "version_of", lambda name, there=there: "1" if name in there else None)
+        with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
+            timed_of(tiny_bundle, "int8-cpu-x86")
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
@@ -343,8 +364,6 @@ def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypa
     assert {each.threads for each in timed} == {0, 1} and all(0 < (each.milliseconds or 0) < 1000 for each in timed)
     assert kept_files() == 1
     monkeypatch.setattr("fewstep.workers.child.PROCESS", tiny_bundle / "manifest.json")
-    with pytest.raises(
-        UserError, match=r"nothing here runs float32 .*\(onnxruntime: the process of onnxruntime ended "
-    ):
+    with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
         timed_of(tiny_bundle, batch=2)
     assert kept_files() == 1
