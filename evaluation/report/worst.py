@@ -136,8 +136,9 @@ def worst_section(qualities: Iterable[Quality]) -> Html | None:
         return None
     lead = paragraph(
         "float32 runs along the seed that int8 changed most, and along the median one. The activations that lose most "
-        "of their energy to the limits of their ranges are listed. Where the worst loses more than the median, ranges "
-        "of more trajectories may help; where it does not, rounding is left.",
+        "of their energy to the limits of their ranges are listed. Where the worst loses more than the median, its "
+        "values leave the ranges: calibrate on conditions as they are deployed, and on 64 trajectories, the default. "
+        "Where it does not, rounding is left.",
         kind="lead",
     )
     return section("The worst sample", lead, *(_body(name, worst) for name, worst in worst_samples))
