@@ -11,14 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
-from fewstep.graph import io
+from fewstep.graph import io, weights
 from fewstep.graph.bake.assemble import PICTURE, SAMPLE, BakedRun, check_names, value_of
 from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value, X
+from fewstep.graph.session import open_session
 from fewstep.graph.upgrade import foreign, to_opset
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import CARRIED, NEXT
@@ -133,6 +135,27 @@ def _check(run: BakedRun, backbone: Graph) -> None:
     for value in backbone.inputs:
         if value.name in taken:
             _check_value(value, *taken[value.name], "take")
+    _check_rules(backbone)
+
+
+def _check_rules(graph: Graph) -> None:
+    """UserError for a graph that breaks the rules of ONNX, as a mistake of who wrote it, and that onnxruntime refuses.
+
+    A graph that ONNX allows is not at fault where onnxruntime lacks something, as operations of another engine. Weights
+    are not looked at: they may be gigabytes.
+    """
+    large = weights.large(graph)
+    given = tuple(Value(each, array.dtype, array.shape) for each, array in large.items())
+    small = {each: array for each, array in graph.constants.items() if each not in large}
+    skeleton = replace(graph, inputs=graph.inputs + given, constants=small)
+    try:
+        onnx.checker.check_model(io.to_model(skeleton), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):  # it is stricter than onnxruntime
+        try:
+            open_session(skeleton)
+        except UserError as error:
+            fix = f"correct the operation that it names, and write the backbone again in opset {io.OPSET}"
+            raise UserError(f"the backbone is no valid ONNX graph: {error.what}", fix) from error
 
 
 def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:

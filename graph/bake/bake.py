@@ -108,11 +108,12 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
     """The run as a graph, and its description; nothing is written."""
     bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, bundle.body(body), plan)
+    backbone = None if options.backbone is None else read_backbone(options.backbone)
     run = assemble(
         bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
     )
-    if options.backbone is not None:
-        run = autoregression(run, read_backbone(options.backbone))
+    if backbone is not None:
+        run = autoregression(run, backbone)
     return run, described(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
 
 

@@ -145,6 +145,47 @@ def test_a_tensor_of_another_type_or_shape_is_refused(
         bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
 
 
+@pytest.mark.parametrize(
+    ("op", "domain", "opset", "words"),
+    [
+        (
+            "Not",
+            "",
+            18,
+            "the backbone is no valid ONNX graph: .*'tensor\\(float\\)'.* correct the operation .* opset 20",
+        ),
+        ("Absolute", "", 20, "the backbone is no valid ONNX graph: .* No Op registered for Absolute"),
+        ("Absolute", "", 18, "backbone.onnx has opset 18, which onnx cannot convert"),
+        ("Absolute", "com.engine", 18, None),
+    ],
+)
+def test_a_backbone_that_breaks_the_rules_of_onnx_is_refused_before_a_file_is_written(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    op: str,
+    domain: str,
+    opset: int,
+    words: str | None,
+) -> None:
+    """An operation of another engine is none of these: the file has no test vector then, and a warning says so."""
+    file, output = backbone(tmp_path / "backbone.onnx", opset=opset), tmp_path / "s.onnx"
+    model = onnx.load(file)
+    (node,) = (node for node in model.graph.node if node.op_type == "Abs")
+    node.op_type, node.domain = op, domain
+    model.opset_import.extend([helper.make_opsetid(domain, 1)] if domain else [])
+    onnx.save(model, file)
+    if words is None:
+        baked, _ = bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+        assert baked.sample is None and "com.engine:Absolute(-1) is not a registered function/op" in caplog.text
+        return
+    monkeypatch.setattr("fewstep.graph.bake.bake._write", None)
+    with pytest.raises(UserError, match=words):
+        bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+    assert not output.exists()
+
+
 def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
     """The model with other tensors as its outputs."""
     model = onnx.load(file)
