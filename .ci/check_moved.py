@@ -1,0 +1,86 @@
+"""Whether a commit's figures are those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
+
+The code of both makes int8 bodies of three small denoisers, a fitted plan, and samples, on this machine. Qualities in
+docs/measured follow from these: where all of them are the same, bit for bit, no quality has moved. Times may have.
+What differs is printed, and the exit status is 1 then.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+DENOISERS = {  # the arguments of their samples
+    "fashion_mnist": ("--guidance", "2", "--condition", "class=3"),
+    "benchmarks/zoo/dit_flow.py:make": ("--guidance", "2", "--condition", "class=3"),
+    "benchmarks/zoo/policy_unet1d.py:make": ("--guidance", "1", "--condition", "observation=@observation.npy"),
+}
+FITTED = "policy_unet1d"  # the cheapest
+TARGETS = {"cpu-x86": "cpu_x86", "openvino": "openvino", "tensorrt": "tensorrt", "qnn": "qnn"}  # and their modules
+PLANS = ("dpmpp_2m:4", "deis_t_2:4", "gradient_estimation:4@arctan", "unipc_2:4@ays_svd")
+BODIES = (("float32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino"))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
+    """Names and digests of what the code of `tree` makes in the folder `work`."""
+    work.mkdir()
+    np.save(work / "observation.npy", np.linspace(-1, 1, 6, dtype=np.float32)[None])
+    (work / "fewstep").symlink_to(tree)  # the namespace of this code, found before an installed one
+    environment = os.environ | {"PYTHONPATH": str(work)}
+
+    def fewstep(*arguments: str | Path) -> None:
+        command = [sys.executable, "-m", "fewstep.cli.main", *map(str, arguments)]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+
+    targets = ",".join(name for name, module in TARGETS.items() if (tree / f"lowering/targets/{module}.py").exists())
+    for source, asked in DENOISERS.items():
+        name = Path(source.partition(":")[0]).stem
+        bundle, samples = work / name, work / "samples.npy"
+        fewstep("export", f"{tree}/{source}" if ":" in source else source, "-o", bundle)
+        fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", PLANS[0], *asked[:2])
+        sampled = [(plan, *body) for plan in PLANS for body in (BODIES if plan == PLANS[0] else BODIES[:1])]
+        if name == FITTED:
+            fewstep("fit", bundle, "--steps", "2", "--seeds", "8", "--iterations", "2", "--judge-seeds", "8")
+            sampled.append(("fitted:2", *BODIES[0]))
+        for plan, precision, engine in sampled:
+            kind = ("--precision", precision, "--backend", engine, "-n", "2", "-o", samples)
+            fewstep("run", bundle, "--plan", plan, *asked, *kind)
+            yield f"{name}: {plan} in {precision} on {engine}", digest(samples)
+        files = json.loads((bundle / "manifest.json").read_text())["files"]
+        for file, code in files.items():  # bodies that no engine here runs
+            if found := re.match(r"graphs/(int8-(?:tensorrt|qnn))-[0-9a-f]+\.onnx", file):
+                yield f"{name}: {found[1]}", code
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    with TemporaryDirectory() as folder:
+        before = Path(folder) / "commit"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", before, sys.argv[1]], cwd=ROOT, check=True)
+        try:
+            theirs = dict(made(before, Path(folder) / "before"))
+            ours = dict(made(ROOT, Path(folder) / "now"))
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", before], cwd=ROOT, check=True)
+    moved = [name for name in sorted(theirs.keys() | ours) if theirs.get(name) != ours.get(name)]
+    print(*(f"moved: {name}" for name in moved), f"{len(moved)} of {len(ours)} differ from {sys.argv[1]}", sep="\n")
+    raise SystemExit(bool(moved))
+
+
+if __name__ == "__main__":
+    main()
