@@ -10,15 +10,36 @@ CHECK = runpy.run_path(str(ROOT / ".ci/check_measured.py"))
 
 
 def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
-    scripts = dict(CHECK["scripts"]())
-    assert {"zoo.md", "policy.md", "fitting.md"} < scripts.keys() and all(map(Path.is_file, scripts.values()))
+    pages = {page.name: page for page in CHECK["pages"]()}
+    assert {"zoo.md#beside-other-tools", "policy.md", "fitting.md"} < pages.keys()
+    assert all(file.is_file() for page in pages.values() for file in page.scripts)
     assert {"calibration", "lowering"} < CHECK["rooms"](ROOT / "evaluation/report/write.py", set())  # by others
     assert CHECK["rooms"](ROOT / "benchmarks/choices/measure.py", set()) == {"calibration", "lowering", "ranges"}
-    assert CHECK["FIGURE"].fullmatch("| `dit_flow` | 46.6 |") and not CHECK["FIGURE"].fullmatch("| model | dB |")
 
 
-def test_a_page_without_figures_has_no_age_and_a_part_of_the_history_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CHECK["oldest"].__globals__, "git", lambda *_: "true\n")
-    assert CHECK["oldest"]("page.md") is None
+def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
+    """But for the log of decisions, whose rows have their own, and for scripts that left."""
+    named = {page.name.partition("#")[0] for page in CHECK["pages"]()}
+    files = {path.name for path in (ROOT / "docs/measured").glob("*.md")}
+    assert files - named == {"README.md", "steering.md", "trials.md"}
+
+
+def test_a_page_is_old_once_its_rooms_have_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def git(*arguments: str) -> str:
+        if arguments[0] == "rev-list":
+            return "3\n" if "fitting/*.py" in arguments else "0\n"
+        return "false\n" if arguments[0] == "rev-parse" else "2026-11-21\n"
+
+    monkeypatch.setitem(CHECK["main"].__globals__, "git", git)
+    CHECK["main"]()
+    said = capsys.readouterr().out
+    assert "fitting.md: its figures are of 2026-11-21 (cf82ae90), before 3 commits to fitting" in said
+    assert "zoo.md" not in said and "engines.md" not in said  # they import no fitting
+
+
+def test_a_part_of_the_history_has_no_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECK["main"].__globals__, "git", lambda *_: "true\n")
     with pytest.raises(SystemExit, match="git fetch --unshallow"):
         CHECK["main"]()
