@@ -340,7 +340,7 @@ def _manifest(
         verification=denoiser.table,
         heads=spec.heads,
         steers=spec.steers,
-        grid=default_grid(spec.schedule, spec.prediction),
+        grid=spec.grid or default_grid(spec.schedule, spec.prediction),
         towards=spec.towards,
         sizes=spec.sizes,
         units=spec.units,

@@ -17,6 +17,7 @@ from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
 from fewstep.plans.configs import sampler_from_scheduler_config, schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
+from fewstep.plans.name import parse_plan_name
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Vocabulary
@@ -49,6 +50,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "conditions": (tuple[Condition, ...], f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}"),
     "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
     "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
+    "grid": (str | None, "give a grid such as 'trailing', or leave it out"),
     "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
     "steers": (By | None, "say what the second output is a gradient by, 'x' or 'x0', or leave it out"),
     "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
@@ -97,8 +99,9 @@ class Spec:
     may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
     executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
-    diffusers, for the plan "scheduler:STEPS". `x`, `time`, `to` and `output` name those tensors in
-    an .onnx file; a torch module's have no names."""
+    diffusers, for the plan "scheduler:STEPS". `grid` is that of plan names without one, for networks that know the
+    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
+    name those tensors in an .onnx file; a torch module's have no names."""
 
     name: str
     x_shape: tuple[int, ...]
@@ -116,6 +119,7 @@ class Spec:
     outputs: tuple[NamedOutput, ...] = ()
     vocabulary: Vocabulary | None = None
     scheduler: dict[str, Any] | None = None
+    grid: str | None = None
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -223,6 +227,8 @@ class Spec:
             raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
+        if self.grid is not None:
+            _check_grid(self.grid, self.name, None if self.vocabulary else schedule)
         if self.scheduler is not None and self.vocabulary is not None:
             sampler_from_scheduler_config(self.scheduler, 1).sampler(
                 self.x_shape, 1
@@ -238,6 +244,19 @@ class Spec:
                 "and the noise says nothing of x0",
                 "use a denoiser that predicts flow or sample",
             )
+
+
+def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
+    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none."""
+    if schedule is None:
+        raise UserError(
+            f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
+        )
+    try:
+        times = parse_plan_name("ddim:1", grid).grid
+        _ = times(schedule, 1), times(schedule, 2)
+    except UserError as error:
+        raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
 
 
 def _stacking_problem(policy: Policy, conditions: tuple[Condition, ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""The grid of plan names without one: a rule from the denoiser's schedule and prediction."""
+"""The grid of plan names without one: a rule from the denoiser's schedule and prediction, where its spec says none."""
 
 from fewstep.plans.paths import RESTORING
 from fewstep.plans.schedule import NoiseSchedule

@@ -20,7 +20,7 @@ from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import ScheduleSpec, Vocabulary
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -84,6 +84,7 @@ def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> Non
     bundle = open_bundle(exported)
     manifest = bundle.manifest
     assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny", (2, 4, 4), "flow")
+    assert manifest.grid == "arctan"  # the rule's, where the spec names none
     assert manifest.conditions[0].null == 3 and manifest.provenance.source == "my_model.py:make"
     assert str(file.parent) not in (exported / "manifest.json").read_text()
     assert manifest.verification is not None and manifest.prologue is not None
@@ -241,6 +242,22 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         with pytest.raises(UserError, match=f"(?i){says}") as failure:
             Spec("s", shape, (condition,), prediction, schedule)
         assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"),
+    [
+        ("spiral", "field 'grid' of spec 's': .*unknown grid 'spiral'"),
+        ("lcm", "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
+        ("custom(times=[1000])", "field 'grid' of spec 's': .*custom"),
+        (8, "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out"),
+    ],
+)
+def test_a_grid_of_a_spec_has_times_on_its_schedule(grid: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid=grid)
+    with pytest.raises(UserError, match="spec 's' predicts logits and has a grid; leave the grid out"):
+        Spec("s", (4,), (), "logits", ScheduleSpec("flow"), vocabulary=Vocabulary(3, 3), grid="trailing")
 
 
 def test_what_a_spec_names_is_named_once() -> None:
