@@ -4,9 +4,9 @@
 
 Each row is PSNR against float32 along the same plan, on held-out seeds, as its body is deployed. Denoisers are exported
 into the work folder. Each result is a file there, and one that is there is not measured again, unless the code of
-calibration has changed: an interrupted run goes on where it was. The table of all members of the zoo goes into
-docs/measured/zoo.md, that of `fashion_mnist` alone into choices.md; others are printed. The rows are in `rows.py`. Some
-take minutes for a denoiser: `--only` leaves others out, in the table too.
+calibration has changed: an interrupted run goes on where it was. The table of all members of the zoo and that of
+`fashion_mnist` alone go into docs/measured/choices.md; others are printed. The rows are in `rows.py`. Some take minutes
+for a denoiser: `--only` leaves others out, in the table too.
 """
 
 import argparse
@@ -45,9 +45,9 @@ from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers import code_digest
 
-DOCS = Path(__file__).parents[2] / "docs/measured"
-PAGES = {tuple(each.name for each in MEMBERS): DOCS / "zoo.md", ("fashion_mnist",): DOCS / "choices.md"}
+PAGE = Path(__file__).parents[2] / "docs/measured/choices.md"
 SCRIPT = "benchmarks/choices/measure.py"
+PARTS = {tuple(each.name for each in MEMBERS): f"{SCRIPT}, the zoo", ("fashion_mnist",): SCRIPT}  # of the page
 STEPS = (8, 4)
 APART = 1000  # from the first seed of one calibration to that of the next
 BATCH = 16
@@ -196,12 +196,12 @@ def main(given: Sequence[str] | None = None) -> int:
             }
             tables.append(
                 f"`{steps} steps{f' on the grid {arguments.grid}' if arguments.grid else ''}`:"
-                f" {arguments.trajectories} trajectories, {arguments.calibrations} calibrations,"
-                f" {arguments.seeds} held-out seeds from {arguments.first_seed}.\n\n{table(results)}"
+                f" {arguments.trajectories} trajectories, {arguments.seeds} held-out seeds from"
+                f" {arguments.first_seed}, calibrated {arguments.calibrations} x.\n\n{table(results)}"
             )
-        page = PAGES.get(tuple(each.name for each in members))
-        if page is not None:
-            page.write_text(markdown.with_part(page.read_text(), SCRIPT, "\n\n".join(tables)))
+        part = PARTS.get(tuple(each.name for each in members))
+        if part is not None:
+            PAGE.write_text(markdown.with_part(PAGE.read_text(), part, "\n\n".join(tables)))
     print("\n\n".join(tables))
     return 0
 

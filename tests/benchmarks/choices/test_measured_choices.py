@@ -47,7 +47,8 @@ def test_each_row_is_measured_once_and_kept(
     page, script = tmp_path / "page.md", measure.SCRIPT
     page.write_text(f"before\n<!-- made by {script} -->\n<!-- end of what {script} makes -->\nafter")
     monkeypatch.setattr(measure, "MEMBERS", (Tiny("tiny", "ddim:8"),))
-    monkeypatch.setattr(measure, "PAGES", {("tiny",): page})
+    monkeypatch.setattr(measure, "PAGE", page)
+    monkeypatch.setattr(measure, "PARTS", {("tiny",): script})
     monkeypatch.setattr(measure, "exported", lambda member, work: work / member.name)
     arguments = ["--work", str(tmp_path), *SHORT, *(word for part in only for word in ("--only", part))]
     assert measure.main(arguments) == 0
