@@ -44,26 +44,13 @@ def threads_of(workers: Workers | None, threads: int) -> int:
 
 
 def warn_of_workers(count: int, threads: int = 0) -> None:
-    """Warn where processes of this machine leave half of its cores idle, or wait for each other. `threads` run one
-    item, 0 for `THREADS`."""
-    busy = count * (threads or THREADS)
-    if count and 2 * busy <= usable_cores():
-        _say_idle(count, threads or THREADS)
-    elif count > 1 and busy > usable_cores():
-        best = max(1, usable_cores() // (threads or THREADS))
+    """Warn where processes of this machine wait for each other. `threads` run one item, 0 for `THREADS`."""
+    cores, each = usable_cores(), threads or THREADS
+    if count > 1 and count * each > cores:
         LOG.warning(
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
-            *(count, threads or THREADS, "s" * (threads > 1), usable_cores(), "s" * (usable_cores() > 1), best),
+            *(count, each, "s" * (each > 1), cores, "s" * (cores > 1), max(1, cores // each)),
         )
-
-
-def _say_idle(count: int, threads: int) -> None:
-    LOG.warning(
-        "%d worker%s of %d thread%s keep at most %d of %d cores busy: --workers %d uses all with the same result, "
-        "--threads %d with less memory (other threads may change last bits)",
-        *(count, "s" * (count > 1), threads, "s" * (threads > 1), count * threads, usable_cores()),
-        *(usable_cores() // threads, usable_cores() // count),
-    )
 
 
 def check_workers(count: int, dask: str | None) -> None:

@@ -86,12 +86,9 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
             assert workers is not None
             asked.append((workers.count, workers.threads, threads_of(workers, threads)))
     assert asked == [(2, 1, 1), (64, 1, 1), (8, 1, 1), (8, 8, 8), (9, 8, 8)]
-    assert [said.partition(":")[0] for said in caplog.messages] == [
-        "2 workers of 1 thread keep at most 2 of 64 cores busy",
-        "8 workers of 1 thread keep at most 8 of 64 cores busy",
-        "9 workers of 8 threads wait for each other on 64 cores",
+    assert caplog.messages == [
+        "9 workers of 8 threads wait for each other on 64 cores: --workers 8 is as fast, in less memory"
     ]
-    assert "--workers 64 uses all with the same result, --threads 32 with less memory" in caplog.messages[0]
 
 
 def test_counts_of_other_threads_are_not_gone_on_with(tmp_path: Path) -> None:
