@@ -41,6 +41,7 @@ def bundle(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.slow
 def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
     few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "batches": (1,), "rounds": 1, "turn_seconds": 1e-3}
     measured = report(ReportOptions(bundle, teacher="ddim:12", **few))

@@ -63,6 +63,7 @@ def noisy():
 '''
 
 
+@pytest.mark.slow
 def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) -> None:
     (tmp_path / "gauss.py").write_text(GAUSSIANS)
     file, bundle = tmp_path / "gauss.py", tmp_path / "bundle"

@@ -101,6 +101,7 @@ def test_convolutions_have_the_gradient_of_autograd_at_any_batch(convolutions: t
     check(*convolutions, normalise="residual")
 
 
+@pytest.mark.slow
 def test_the_gradient_goes_through_rewritten_attention() -> None:
     """At a share of perturbed attention, against autograd through the mixed attention; 0 is attention as it was."""
     torch.manual_seed(0)

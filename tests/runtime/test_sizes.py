@@ -122,6 +122,7 @@ def test_each_backend_runs_every_size(bundle: Path, sampler: Sampler) -> None:
         assert np.allclose(other.sample(PLAN, [0, 1], **asked), sampler.sample(PLAN, [0, 1], **asked), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_threads_of_other_sizes_share_a_sampler(bundle: Path) -> None:
     pytest.importorskip("openvino")
     from fewstep.runtime.backends.openvino import OpenVino

@@ -166,6 +166,7 @@ def test_without_the_option_nothing_changes() -> None:
     assert other.sha256 != plain.sha256
 
 
+@pytest.mark.slow
 def test_graphs_compute_what_the_module_does() -> None:
     rewritten = changed(net_source(Net(1)), (), (), (), AttentionRequest(("all",)))
     traced = rewritten.trace()

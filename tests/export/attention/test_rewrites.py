@@ -109,11 +109,13 @@ def test_carried_tensors_stand_behind_the_conditions() -> None:
     assert kept is x and (steered - found).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_all_of_them_together_are_one_graph() -> None:
     prepared = graphs(rewritten(1, perturb=("blocks.0",), negative=("all",), mutual=("blocks.0",)))
     assert prepared.body is not None
 
 
+@pytest.mark.slow
 def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     """MasaCtrl lets the target attend to the source from a step on: a branch whose weight begins there."""
     (tmp_path / "net.py").write_text(

@@ -206,6 +206,7 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
     assert "licence: openrail" in shown and f"org/tiny@{COMMIT[:7]}" in "".join(shown.split())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     other, revision = each_fetched(["org/other", "org/model@v9"], hub[0], cache)

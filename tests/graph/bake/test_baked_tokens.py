@@ -176,6 +176,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "gained.py").write_text(GAINED)
     export(ExportOptions(f"{tmp_path / 'gained.py'}:make", tmp_path / "gained", verify="quick"))
@@ -195,6 +196,7 @@ def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
             session.run(None, right | change)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "timed.py").write_text(TIMED)
     export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))

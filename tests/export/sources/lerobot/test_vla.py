@@ -34,7 +34,6 @@ from tests.lerobot.weights import weight
 
 HERE = Path(__file__).parent
 TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
-EXPORTED = [kind if kind == "smolvla" else pytest.param(kind, marks=pytest.mark.slow) for kind in TYPES]
 SEEN = "seen/"
 
 Record = Mapping[str, NDArray[Any]]
@@ -74,7 +73,8 @@ def observe(record: Record, tick: int) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(SEEN): value[tick] for name, value in record.items() if name.startswith(SEEN)}
 
 
-@pytest.mark.parametrize("kind", EXPORTED)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TYPES)
 def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, record = bundles(kind)
     monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
@@ -118,7 +118,8 @@ def test_the_prefix_is_kept_where_the_state_alone_changes(
     assert np.abs(second - first).max() > 0
 
 
-@pytest.mark.parametrize("kind", EXPORTED)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TYPES)
 def test_a_step_holds_nothing_of_the_prefix(bundles: Bundles, kind: str) -> None:
     """Products with weights in the step graph: those of the expert, once a token of action."""
     bundle, _ = bundles(kind)
@@ -136,9 +137,10 @@ def test_a_step_holds_nothing_of_the_prefix(bundles: Bundles, kind: str) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["smolvla", pytest.param("pi05", marks=pytest.mark.slow)],  # whose state, in the prompt, changes with each sequence
+    ["smolvla", "pi05"],  # whose state, in the prompt, changes with each sequence
 )
 def test_a_runner_takes_the_task_in_words(bundles: Bundles, kind: str) -> None:
     bundle, record = bundles(kind)
