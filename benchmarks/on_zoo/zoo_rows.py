@@ -19,9 +19,9 @@ KEPT = PAGE.with_suffix(".json")
 DIGITS = 6  # of a digest that are shown
 SIMULATED = ("tensorrt",)  # engines whose rounding is computed in float
 HEADER = (
-    "| denoiser | steps | seeds | engine | fewstep | kept | without trials | MACs in int8 | image"
-    " | best other of the same | difference | above defaults | missed | code |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| denoiser | steps | seeds | engine | fewstep | MACs in int8 | image | best other of the same | difference"
+    " | above defaults | missed | code |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -49,8 +49,7 @@ class Other(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row. `lead` is the difference to the best other setting of the same operations. `above` is the lead of the
-    means over the tool's defaults. Both are None where there is none. They are kept, since rows that were copied from a
-    page have rounded figures: these have no `code`, and of `others` the best one alone."""
+    means over the tool's defaults. Both are None where there is none."""
 
     denoiser: str
     steps: int
@@ -58,10 +57,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first: int  # of the seeds
     engine: str
     ours: Figures
-    kept: str  # by the trials
     coverage: float
-    code: str = ""
-    plain: Figures | None = None  # without the trials of earlier versions
+    code: str
     image: float | None = None  # share of the end error's energy that is one image, beyond chance
     worst: float | None = None  # sample of ours, in dB
     lead: Figures | None = None
@@ -88,7 +85,6 @@ def measured(outcome: Outcome) -> Iterator[Measured]:
                 first=outcome.first,
                 engine=row.engine,
                 ours=_figures(row.quality),
-                kept=row.chosen,
                 coverage=row.quality.coverage,
                 code=outcome.code,
                 image=row.quality.image,
@@ -143,8 +139,6 @@ def line(row: Measured) -> str:
         f"{row.seeds} from {row.first}",
         f"{row.engine}, simulated" if row.engine in SIMULATED else row.engine,
         _shown(row.ours),
-        row.kept,
-        "" if row.plain is None else _shown(row.plain),
         f"{100 * row.coverage:.1f} %",
         "" if row.image is None else f"{100 * row.image:.1f} %",
         "none" if best is None or best.quality is None else f"{_shown(best.quality)} ({best.name})",
@@ -171,11 +165,11 @@ def _best(row: Measured) -> Other | None:
 
 
 def _with_others_of(before: Measured, new: Measured) -> Measured:
-    if not new.code or (before.code, before.ours, before.kept) != (new.code, new.ours, new.kept):
+    if (before.code, before.ours) != (new.code, new.ours):
         return new
     others = {each.name: each for each in (*before.others, *new.others)}
     versions = tuple(sorted({*before.versions, *new.versions}))
-    return _judged(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions, plain=before.plain))
+    return _judged(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
 
 
 def _other(row: Row, ours: Quality) -> Other:

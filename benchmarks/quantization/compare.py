@@ -42,7 +42,7 @@ from fewstep.plans.plan import DENOISER, Plan
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.conditions_file import deal, read_conditions
 from fewstep.runtime import load
-from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -88,14 +88,6 @@ def in_int8(manifest: Manifest, lines: Sequence[Contender]) -> dict[str, tuple[s
     bodies = {line.engine: manifest.bodies[line.body] for line in lines if line.tool is None}
     coverages = {engine: body.graph.coverage for engine, body in bodies.items()}
     return {engine: coverage.int8_ops for engine, coverage in coverages.items() if coverage is not None}
-
-
-def kept_of(body: Body) -> str:
-    """The method of a body's ranges; "" if nothing judged it."""
-    for trial in body.trials:
-        if trial.is_chosen:
-            return trial.ranges
-    return ""
 
 
 def speeds(
@@ -145,7 +137,7 @@ def compare(
         judge = Judge(bundle, plan, options.seeds_of(arguments), material, progress, held_out)
         for done, line in enumerate(lines, 1):
             rows[line] = (
-                Row(line.engine, line.name, quality=judge(line), chosen=kept_of(manifest.bodies[line.body]))
+                Row(line.engine, line.name, quality=judge(line))
                 if line.tool is None
                 else other(judge, line, pythons[line.tool.id])
             )

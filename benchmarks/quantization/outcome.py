@@ -35,8 +35,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`; `chosen`
-    is the method of its ranges."""
+    """A contender and how it fared: `quality` None if it failed, which `reason` says. Ours has no `setting`."""
 
     engine: str
     name: str
@@ -45,7 +44,6 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
     speed: float | None = None  # times as fast as float32 on its engine; None: not timed
     made_by: str = ""  # the tool and its version
-    chosen: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
