@@ -120,8 +120,10 @@ def _calibrate(
         failed = {**task.refused, **unmade(task.targets, counts, observed_tensors(task.prepared))}
         moments = second_moments(task, progress, checkpoint, workers)
     targets = [target for target in task.targets if body_of(target) not in failed]
-    measured = counts, task.prepared, digest, task.plan.name, task.method, progress
-    tables = {each: tabulate(*measured, each) for each in sorted({t.scheme.everything for t in task.targets})}
+    measured = counts, task.prepared, digest, task.plan.name, progress
+    tables = {
+        each: tabulate(*measured, everything=each) for each in sorted({t.scheme.everything for t in task.targets})
+    }
     table = next(iter(tables.values()))
     plan = regroup(task.plan, {task.network: counts.edges})
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run

@@ -135,7 +135,7 @@ def judged(
     psnr = course.quality(made)
     if not np.isfinite(psnr).all():
         what = f"samples in int8 for {target.name} are not finite"
-        raise UserError(what, "calibrate with other --ranges, or for another --target")
+        raise UserError(what, "calibrate for another --target")
     mean, p5 = round(float(psnr.mean()), 2), round(float(np.percentile(psnr, 5)), 2)
     if isinstance(course, TokenCourse):
         return Trial(table.method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))

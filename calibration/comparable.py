@@ -16,6 +16,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 
 CALIBRATE = "fewstep calibrate "
+ALWAYS = {"ranges": "channels"}  # options that have left, and what holds since
 OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
 
 
@@ -30,7 +31,7 @@ class CalibrationRecord:
         """The options that differ from another record, in words; empty if none differ. Plans do not count."""
         if self.options is None or other.options is None:
             return ""
-        own, others = self.options, other.options
+        own, others = {**ALWAYS, **self.options}, {**ALWAYS, **other.options}
         names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
         return ", ".join(f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names)
 

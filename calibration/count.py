@@ -76,9 +76,10 @@ def tabulate(
     prepared: Graph,
     graph_sha256: str,
     plan: str,
-    method: Method,
     progress: Progress = SILENT,
+    *,
     everything: bool = False,
+    method: Method = "channels",
 ) -> RangesTable:
     """The best ranges of what was counted, by a method, and a warning for each activation that is one number.
 

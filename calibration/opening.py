@@ -69,7 +69,6 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         sizes=sizes,
         turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
-        method=options.ranges,
         bound=parse_bound(options.quality, options.speed),
         command=lambda names: _command(options, plan, names),
         refused=refused,
@@ -198,4 +197,4 @@ def _command(options: CalibrateOptions, plan: Plan, targets: Sequence[str]) -> s
         conditions=options.conditions and Path("FILE"),
         prompts=options.prompts and Path("FILE"),
     )
-    return recorded.command("calibrate", always=("plan", "target", "trajectories", "ranges", "groups", "seed"))
+    return recorded.command("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))

@@ -11,7 +11,6 @@ from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import SELECTION_SEEDS
 from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
 from fewstep.workers.options import SamplingOptions
@@ -34,8 +33,6 @@ class CalibrateOptions(SamplingOptions):
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
-    ranges: channels has a scale for each channel. mse and minmax have one scale for all channels, and minmax clips
-        nothing.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
     quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB.
@@ -49,7 +46,6 @@ class CalibrateOptions(SamplingOptions):
     trajectories: int = 64
     guidance: float | Guidance | None = None
     clip: float | None = None
-    ranges: Method = "channels"
     groups: Groups = "step"
     seed: int = FIRST_SEED
     size: tuple[str, ...] = ()
@@ -93,12 +89,8 @@ def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
 
 def _check_choices(options: CalibrateOptions) -> None:
     """UserError for a word that an option does not take. The command line checks it too."""
-    for option, value, choices in (
-        ("ranges", options.ranges, get_args(Method)),
-        ("groups", options.groups, get_args(Groups)),
-    ):
-        if value not in choices:
-            raise UserError(f"{option} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    if options.groups not in (choices := get_args(Groups)):
+        raise UserError(f"groups cannot be {options.groups!r}", f"choose from {', '.join(choices)}")
 
 
 def seeds_of(options: CalibrateOptions) -> range:

@@ -13,7 +13,6 @@ from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.ranges.observe import observed_tensors
-from fewstep.ranges.table import Method
 from fewstep.rollouts.closed_loop import runs_of
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.rollouts.trajectories import BATCH, TURN, BodyCall, roll_out
@@ -38,7 +37,6 @@ class Task:
         sizes: of x, which the seeds have in turn; none for the default size.
         turn: seeds of one size before the next.
         threads: of one evaluation; 0 for one for each core, or one for each of the workers.
-        method: of ranges.
         bound: what a precision map has to reach.
         command: gives the command line that does this again for targets of these names.
         refused: errors of bodies that cannot be made, by name.
@@ -58,7 +56,6 @@ class Task:
     sizes: tuple[Mapping[str, int], ...] = ()
     turn: int = TURN
     threads: int = 0
-    method: Method = "channels"
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
     refused: Mapping[str, UserError] = field(default_factory=dict)

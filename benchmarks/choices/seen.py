@@ -48,7 +48,7 @@ class Seen:
         return second_moments(self.task, self.progress)
 
     def table(self, counts: Counts, method: Method = "channels") -> RangesTable:
-        return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, method)
+        return tabulate(counts, self.task.prepared, "0" * 64, self.task.plan.name, method=method)
 
     @cached_property
     def usual(self) -> RangesTable:

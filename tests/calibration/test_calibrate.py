@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ import pytest
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import opening
 from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.count import tabulate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
@@ -156,7 +158,7 @@ def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
     (*_, command) = run(bundle, target=("cpu-x86",)).manifest.provenance.commands
     assert command == (
         "fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86 --trajectories 4 --guidance 2"
-        " --ranges channels --groups step --seed 1000000"
+        " --groups step --seed 1000000"
     )
 
 
@@ -282,19 +284,24 @@ def test_solvers_that_draw_noise_are_calibrated_along_their_plans(bundle: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", get_args(Method))
-def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(bundle: Path, method: Method) -> None:
+def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(
+    bundle: Path, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it reaches is 1 % beyond the greatest number of float16, and some methods end its ranges below that."""
     graph = denoiser()
-    reached = table_of(run(bundle, target=("cpu-x86",), ranges="minmax", trajectories=16))["a1"].pooled.high
+    ranged = "fewstep.calibration.calibrate.tabulate"
+    monkeypatch.setattr(ranged, partial(tabulate, method="minmax"))
+    reached = table_of(run(bundle, target=("cpu-x86",), trajectories=16))["a1"].pooled.high
+    monkeypatch.setattr(ranged, partial(tabulate, method=method))
     greatest = float(np.finfo(np.float16).max)
     scale = np.float32(1.01 * greatest / reached)
     constants = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
     wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
-    ranges = table_of(run(wide, target=("cpu-x86",), ranges=method, trajectories=16))["a1"]
+    ranges = table_of(run(wide, target=("cpu-x86",), trajectories=16))["a1"]
     is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
     assert is_clipped == (method == "mse")
     with pytest.raises(UserError, match=r"'a1' reaches 66\d{3}.*, beyond float16; calibrate without target tensorrt"):
-        run(wide, target=("cpu-x86", "tensorrt"), ranges=method, trajectories=16)
+        run(wide, target=("cpu-x86", "tensorrt"), trajectories=16)
 
 
 def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -311,7 +318,6 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
         ({"target": ()}, "no target to lower for"),
-        ({"ranges": "max"}, "ranges cannot be 'max'; choose from channels, mse, minmax"),
         ({"groups": "steps"}, "groups cannot be 'steps'; choose from step, pooled"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),

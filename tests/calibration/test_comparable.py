@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.comparable import judged_unlike
+from fewstep.calibration.comparable import CalibrationRecord, judged_unlike
 from fewstep.cli.verbs.report import verb
 from fewstep.evaluation.report import ReportOptions
 from fewstep.graph.commit import open_for_update
@@ -48,9 +48,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "Calibrated " + ELSEWHERE.format("ddim:3, guidance 3") + "int8-tensorrt (ddim:3, guidance 2).",
         ),
         (
-            {"ranges": "minmax", "seed": 2_000_000},
-            "otherwise than this time: int8-tensorrt (--ranges channels, --seed 1000000)",
-            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--ranges channels, --seed 1000000).",
+            {"groups": "pooled", "seed": 2_000_000},
+            "otherwise than this time: int8-tensorrt (--groups step, --seed 1000000)",
+            "Calibrated otherwise than int8-cpu-x86: int8-tensorrt (--groups step, --seed 1000000).",
         ),
         (
             {"threads": 1},
@@ -77,6 +77,12 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     assert ("bodies of other targets stay" in caplog.text) == (warned is not None)
     assert warned is None or f"stay, calibrated {warned}; calibrate all targets in one run" in caplog.text
     assert judged_unlike(open_bundle(bundle), made.plan) == (() if told is None else (told,))
+
+
+@pytest.mark.parametrize(("ranges", "said"), [("channels", ""), ("mse", "--ranges mse")])
+def test_bodies_of_earlier_versions_differ_where_they_had_other_ranges(ranges: str, said: str) -> None:
+    earlier = CalibrationRecord("ddim:3", {"ranges": ranges, "seed": "1000000"})
+    assert earlier.differences(CalibrationRecord("ddim:3", {"seed": "1000000"})) == said
 
 
 def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:

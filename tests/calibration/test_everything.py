@@ -44,14 +44,10 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
 
 
 def test_ranges_are_those_of_every_step(tmp_path: Path) -> None:
-    """Nothing is clipped, whatever the method of the other targets is."""
+    """Nothing is clipped."""
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    ranges = [
-        calibrate(replace(FIRST, bundle=bundle, target=("qnn",), ranges=method)).table.tensors
-        for method in ("channels", "minmax")
-    ]
-    assert ranges[0] == ranges[1]
-    for each in ranges[0].values():
+    ranges = calibrate(replace(FIRST, bundle=bundle, target=("qnn",))).table.tensors
+    for each in ranges.values():
         assert each.pooled.low == min(one.low for one in each.per_group)
         assert each.pooled.high == max(one.high for one in each.per_group)
 

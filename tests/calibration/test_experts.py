@@ -55,7 +55,7 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
 ) -> None:
     bundle = write_bundle(tmp_path / "bundle", experts())
     with caplog.at_level(logging.WARNING, "fewstep"):
-        made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS, ranges="minmax"))
+        made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS))
     assert "activations without values at some steps take the ranges of the others: 'early_x', 'early_y'" in caplog.text
     assert "without values at any step, and what reads them in float: 'never_x', 'never_y'" in caplog.text
     assert table_of(made).unseen == ("never_x", "never_y") and "never_x" not in table_of(made).tensors

@@ -69,8 +69,8 @@ def test_they_go_on_where_they_were_interrupted(task: Task, monkeypatch: pytest.
 
 
 def test_weights_are_rounded_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same scales, and for every method of ranges."""
-    options = replace(FIRST, bundle=write_bundle(tmp_path / "own", denoiser()), ranges="minmax", target=("cpu-x86",))
+    """With the same scales."""
+    options = replace(FIRST, bundle=write_bundle(tmp_path / "own", denoiser()), target=("cpu-x86",))
     own = calibrate(options).lowered["int8-cpu-x86"].graph.constants
     monkeypatch.setattr("fewstep.calibration.calibrate.second_moments", lambda *_: {})
     options = replace(options, bundle=write_bundle(tmp_path / "nearest", denoiser()))

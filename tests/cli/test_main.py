@@ -52,8 +52,8 @@ def test_a_command_leaves_no_record_of_its_use(tiny_bundle: Path, tmp_path: Path
 
 
 def test_a_choice_that_is_none_is_told_without_the_words_of_a_library(capsys: pytest.CaptureFixture[str]) -> None:
-    told = refusal(capsys, "calibrate", "bundle", "--ranges", "wide", code=2)
-    assert "Invalid value for '--ranges': 'wide' is not one of 'channels', 'mse', 'minmax'" in told
+    told = refusal(capsys, "calibrate", "bundle", "--groups", "wide", code=2)
+    assert "Invalid value for '--groups': 'wide' is not one of 'step', 'pooled'" in told
 
 
 def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_every_kernel_of_the_shipped_model_agrees(exported_fashion_mnist: Path) 
     """At most one step, where a sum lies on a half: 8 in 100 000 numbers where this was written."""
     options = CalibrateOptions(exported_fashion_mnist, plan="ddim:2", trajectories=4, groups="pooled")
     task = open_task(options)
-    ranges = tabulate(count_activations(task), task.prepared, "0" * 64, task.plan.name, "minmax")
+    ranges = tabulate(count_activations(task), task.prepared, "0" * 64, task.plan.name, method="minmax")
     graph, ops, _ = lower_graph(task.prepared, ranges, CPU_X86)
     evaluation = next(iter(roll_out(task.sampler, task.plan, task.seeds[:1])))
     found = agreements(graph, [evaluation.feeds])

@@ -52,7 +52,7 @@ def of_one_axis() -> Graph:
 def made(folder: Path, by: Workers | None = None, **changes: Any) -> dict[str, bytes]:
     """The files of a calibration beside its manifest."""
     bundle = write_bundle(folder, of_one_axis())
-    asked = replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, ranges="mse", **changes)
+    asked = replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
     calibrate(asked, workers=by)
     return {name: content for name, content in contents(bundle).items() if name != "manifest.json"}
 

@@ -160,7 +160,7 @@ def test_a_map_of_which_nothing_runs_in_int8_is_not_called_float32(
 
 def test_float32_is_found_where_an_operation_gains_nothing(made: Path) -> None:
     """It is tried whatever the single operations win."""
-    found = run(made, quality="80dB", trajectories=6, ranges="mse").refined["int8-cpu-x86"]
+    found = run(made, quality="80dB", trajectories=6).refined["int8-cpu-x86"]
     assert found.sensitivity.gains.min() <= 0
     assert found.point.choice == (frozenset(range(LAYERS)),) * 3 and found.point.quality == 200.0
 

@@ -83,7 +83,7 @@ def test_another_point_is_deployed_from_the_same_figures(bundle: Path, timed: li
 
 def test_what_was_judged_is_not_judged_again(bundle: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     timed += [1, 1, 1]
-    first = run(bundle, quality="34dB", ranges="channels").refined["int8-cpu-x86"]
+    first = run(bundle, quality="34dB").refined["int8-cpu-x86"]
     ran: list[int] = []
     real = closed_loop.Course.run
 
@@ -92,7 +92,7 @@ def test_what_was_judged_is_not_judged_again(bundle: Path, timed: list[int], mon
         return real(self, *more)
 
     monkeypatch.setattr(closed_loop.Course, "run", counting)
-    second = run(bundle, quality="34dB", ranges="channels").refined["int8-cpu-x86"]
+    second = run(bundle, quality="34dB").refined["int8-cpu-x86"]
     assert ran == [1]  # all int8, on the seeds that judge a body
     assert second.point == first.point and second.int8 == first.int8
     assert first.point.judged is not None and first.point.judged.error > 0
@@ -187,7 +187,7 @@ def test_all_int8_is_lowered_once(bundle: Path, timed: list[int], monkeypatch: p
             return real(prepared, table, target, in_float, *more)
 
         monkeypatch.setattr(variants, name, recorded)
-    run(bundle, quality="45dB", ranges="channels")  # trials of ranges lower it elsewhere
+    run(bundle, quality="45dB")  # trials of ranges lower it elsewhere
     assert without.count(()) == 1 and len(without) > LAYERS
 
 

@@ -34,7 +34,7 @@ def test_the_share_is_that_of_the_energy_beyond_the_limits() -> None:
 def test_a_sample_beyond_what_calibration_saw_is_clipped(tmp_path: Path) -> None:
     """Ranges of a body whose activations are a quarter as large lose much more at all steps."""
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    made = calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",), ranges="minmax"))
+    made = calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
     body, reference = made.manifest.bodies["int8-cpu-x86"], load(bundle)
     prepared = io.load(reference.bundle.graph(reference.body.graph), root=bundle)
     psnr = [40.0, 30.0, 50.0]
@@ -58,7 +58,7 @@ def test_a_sample_beyond_what_calibration_saw_is_clipped(tmp_path: Path) -> None
 def test_an_input_that_is_read_in_8_bits_loses_what_these_clip(tmp_path: Path) -> None:
     """16 bits, which all other tensors have, reach a quarter beyond what was seen. Neither has range groups."""
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    made = calibrate(replace(FIRST, bundle=bundle, target=("qnn", "qnn-8bit"), ranges="mse"))
+    made = calibrate(replace(FIRST, bundle=bundle, target=("qnn", "qnn-8bit")))
     reference = load(bundle)
     prepared = io.load(reference.bundle.graph(reference.body.graph), root=bundle)
     loud = replace(prepared, constants=prepared.constants | {"w0": 4 * prepared.constants["w0"]})
