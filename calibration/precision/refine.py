@@ -171,7 +171,7 @@ def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, li
     if done:
         search.progress("timing and judging", done, done)
     if wanted is None:
-        raise UserError(_unreached(bound, points, search.measured), "ask for less, or calibrate more trajectories")
+        raise UserError(_unreached(bound, points, search.measured), "ask for less")
     return wanted, points
 
 
