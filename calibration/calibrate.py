@@ -9,7 +9,7 @@ from functools import cache, partial
 from itertools import chain
 from typing import Any
 
-from fewstep.calibration.calibrated_body import CalibratedBody, judging_course, loses_guidance, make_each
+from fewstep.calibration.calibrated_body import CalibratedBody, guidance_error, judging_course, make_each
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
@@ -52,7 +52,7 @@ from fewstep.workers.sent_bundle import sent
 
 LOG = logging.getLogger("fewstep")
 
-FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each row
+FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each branch
 OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
 
@@ -88,7 +88,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
         for name, task in tasks.items():
             shown = under(progress, name) if len(names) > 1 else progress
-            made[name], errors, checkpoint = _calibrate(task, writer, manifest, made, shown, open_workers)
+            made[name], errors, checkpoint = _calibrate_network(task, writer, manifest, made, shown, open_workers)
             manifest = made[name].manifest
             failed |= {said(name, body): error for body, error in errors.items()}
             checkpoints.append(checkpoint)
@@ -102,7 +102,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
     return replace(made.pop(DENOISER), others=made)
 
 
-def _calibrate(
+def _calibrate_network(
     task: Task,
     writer: Writer,
     manifest: Manifest,
@@ -110,8 +110,11 @@ def _calibrate(
     progress: Progress,
     open_workers: OpenWorkers,
 ) -> tuple[Calibration, dict[str, UserError], Checkpoint]:
-    """One network: what was made, with the bundle's manifest that is not committed yet, the errors of bodies that were
-    not, and its counts. `before` are networks that are made. UserError if no body was."""
+    """Calibrate one network behind the networks `before`. UserError if no body can be made.
+
+    The calibration has the whole bundle's manifest, which is not committed yet. With it come the errors of bodies that
+    were not made, and the checkpoint of the counts.
+    """
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
@@ -120,20 +123,19 @@ def _calibrate(
         failed = {**task.refused, **unmade(task.targets, counts, observed_tensors(task.prepared))}
         moments = second_moments(task, progress, checkpoint, workers)
     targets = [target for target in task.targets if body_of(target) not in failed]
-    measured = counts, task.prepared, digest, task.plan.name, progress
-    tables = {
-        each: tabulate(*measured, everything=each) for each in sorted({t.scheme.everything for t in task.targets})
-    }
-    table = next(iter(tables.values()))
+    table_of = partial(tabulate, counts, task.prepared, digest, task.plan.name, progress)
+    whether = sorted({target.scheme.everything for target in task.targets})
+    tables = {everything: table_of(everything=everything) for everything in whether}
+    table = next(iter(tables.values()))  # that of targets with floats, if there are some
     plan = regroup(task.plan, {task.network: counts.edges})
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, progress)
-    seen = first_inputs(task, course)
-    bodies = make_each(task, targets, tables, moments, course, large, partial(_check_kernels, seen), failed, progress)
+    first = first_inputs(task, course)
+    bodies = make_each(task, targets, tables, moments, course, large, partial(_check_kernels, first), failed, progress)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() if task.whole is None else nullcontext() as workers:
-            refined = _refine(task, task.bound, plan, bodies, seen, failed, before, progress, workers)
+            refined = _refine(task, task.bound, plan, bodies, first, failed, before, progress, workers)
     _refuse_lost(bodies, refined, course, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
@@ -150,37 +152,39 @@ def _refuse_lost(
 ) -> None:
     """Into `failed` go the errors of bodies that lose what guidance multiplies. UserError if no body is left."""
     for name, body in bodies.items():
-        if name not in failed and (error := loses_guidance(body, refined.get(name), course)):
+        if name not in failed and (error := guidance_error(body, refined.get(name), course)):
             failed[name] = error
     if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
 
 
 def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
-    """What integer kernels are checked on: the inputs of a body at the first step of each range group, for a course's
-    first sample. A branch has the rows of all samples in turn."""
+    """What integer kernels are checked on: the feeds of each branch at the first step of each range group, for the
+    course's first sample."""
     inputs: dict[int, list[Arrays]] = {}
     states: Sequence[Any] = course.own_states
     for state in states:
         if state.step.group not in inputs:
             feeds = course.fed(state)
-            inputs[state.step.group] = list(rows(feeds, task.sampler.body.graph.inputs))[:: len(state.u)]
+            every_row = list(rows(feeds, task.sampler.body.graph.inputs))  # a branch's samples, then the next branch's
+            inputs[state.step.group] = every_row[:: len(state.u)]
     return inputs
 
 
-def _check_kernels(seen: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:
-    """A warning where this CPU's integer kernels compute something else than their numbers stand for, row by row: all
-    that they make is held."""
+def _check_kernels(first: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:
+    """Warn where this CPU's integer kernels compute something else than their numbers stand for. Rows go one by one,
+    since all inner tensors of a call are held."""
     if target.engine is not None:
-        warn_of_disagreement(lowered.graph, chain.from_iterable(seen.values()), name, target.engine)
+        warn_of_disagreement(lowered.graph, chain.from_iterable(first.values()), name, target.engine)
 
 
-def _check_graphs(name: str, refined: SearchResult, checked: LoweredBody, target: Target, seen: FirstInputs) -> None:
-    """A warning for each graph of a precision map, in the groups it serves, but for the one that was checked before."""
+def _check_graphs(name: str, refined: SearchResult, checked: LoweredBody, target: Target, first: FirstInputs) -> None:
+    """Check the kernels of each graph of a precision map, in the groups that it serves, but of the graph `checked`."""
     served = 0
     for number, (until, lowered) in enumerate(refined.graphs):
         if lowered is not checked:
-            _check_kernels({g: seen[g] for g in range(served, until) if g in seen}, f"{name}-{number}", lowered, target)
+            own = {group: first[group] for group in range(served, until) if group in first}
+            _check_kernels(own, f"{name}-{number}", lowered, target)
         served = until
 
 
@@ -189,27 +193,28 @@ def _refine(
     bound: Bound,
     plan: Plan,
     bodies: Mapping[str, CalibratedBody],
-    seen: FirstInputs,
+    first: FirstInputs,
     failed: dict[str, UserError],
     before: Mapping[str, Calibration],
     progress: Progress,
     workers: Workers | None,
 ) -> dict[str, SearchResult]:
-    """A precision map for each body that is at home on this kind of CPU. Networks `before` run their own maps.
+    """A precision map for each body whose target can be timed on this CPU. Networks `before` run their own maps.
 
     Into `failed` go the errors of bodies without such a map. UserError if no body is left.
     """
     threads, refined = threads_of(workers, task.threads), dict[str, SearchResult]()
-    bound, exact = _share(bound, task, len(before)), task.among(task.sampler)
+    bound, exact = _bound_of_one(bound, task, len(before)), task.among(task.sampler)
 
     def opened_for(target: Target | None) -> tuple[Plan, Course, tuple[Course, ...]]:
-        beside, own = (exact, plan) if target is None else _beside(exact, plan, before, target)
+        """The plan in the range groups of all networks, the course of the search and those that judge."""
+        beside, own = (exact, plan) if target is None else _with_maps(exact, plan, before, target)
         shown = under(progress, "precision map")
         courses = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
         close(task.sampler.denoiser)
         return own, *courses
 
-    for_all = cache(partial(opened_for, None))  # where targets share their courses
+    for_all = cache(partial(opened_for, None))  # without networks `before`, targets share their courses
 
     def result_of(variants: Variants) -> SearchResult:
         """A target's map. Its own courses end with it."""
@@ -223,7 +228,7 @@ def _refine(
         if target.name in searched_here():
             try:
                 result = result_of(each.variants)
-                _check_graphs(name, result, each.lowered, target, seen)
+                _check_graphs(name, result, each.lowered, target, first)
                 refined[name] = result
             except UserError as error:
                 failed[name] = error
@@ -239,16 +244,18 @@ def _refine(
     return refined
 
 
-def _share(bound: Bound, task: Task, before: int) -> Bound:
-    """The bound of a network's map. Squared errors of networks add up, so that each may have an equal share of the
-    quality's; the last one is judged with the maps of all others. A step that is as much faster in each network is so
-    in all."""
+def _bound_of_one(bound: Bound, task: Task, before: int) -> Bound:
+    """The bound of a network's map, which is judged together with the maps of `before` networks.
+
+    Squared errors of networks add up, so that each may add an equal share of what the quality allows. A speed that each
+    network has is the speed of all.
+    """
     if bound.quality is None or task.whole is None:
         return bound
     return Bound(quality=bound.quality + 10 * math.log10((1 + len(task.whole.experts)) / (1 + before)))
 
 
-def _beside(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:
+def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:
     """The sampler whose networks `before` run what was made for a target, and the plan in their range groups."""
     name = body_of(target)
     for network, each in before.items():

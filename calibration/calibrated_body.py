@@ -37,8 +37,8 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
-MOST = 8  # seeds that judge; no more than there are trajectories
-FIRST = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # precision maps have those before
+MOST_SEEDS = 8  # that judge a body
+AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin: precision maps have the ones before
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class CalibratedBody:
 
 
 def judging_seeds(trajectories: int) -> range:
-    """The seeds that judge a body."""
-    return SELECTION_SEEDS[FIRST:][: min(MOST, trajectories)]
+    """The seeds that judge a body, no more than there are trajectories."""
+    return SELECTION_SEEDS[AFTER_MAPS:][: min(MOST_SEEDS, trajectories)]
 
 
 def judging_course(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Course | TokenCourse:
-    """The samples of float32 that all bodies are compared with. `plan` has the range groups of the counts."""
+    """The course on which all bodies are compared with float32. `plan` has the range groups of the counts."""
     sampler = body_by_rows(task.sampler) if _is_large(task) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
@@ -112,8 +112,10 @@ def make_each(
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """A lowered graph in the bundle already, whose weights are mapped from there. In memory lies only what is at work.
-    The next graph finds the weights that it shares."""
+    """The lowered graph with its weights mapped from files of the bundle, so that memory holds only those in use.
+
+    The graph's own file is written too: by it the next graph finds the weights that it shares.
+    """
     (kept,) = io.keep(writer, graph)
     io.store(writer, kept, name)
     weights.release(kept)
@@ -143,16 +145,18 @@ def judged(
     return Trial(table.method, mean, p5, len(psnr), is_chosen=True, guidance=guidance, condition=condition)
 
 
-def loses_guidance(
-    each: CalibratedBody, refined: SearchResult | None, course: Course | TokenCourse
+def guidance_error(
+    body: CalibratedBody, refined: SearchResult | None, course: Course | TokenCourse
 ) -> UserError | None:
-    """The reason not to deploy a body: at a guided step it loses what guidance multiplies. A precision map is judged
-    where the body of all int8 is lost."""
-    difference, target = each.trial.guidance, each.variants.target
+    """The reason not to deploy a body, which loses what guidance multiplies at a step; None without a loss.
+
+    Where all int8 loses it, the body's precision map is judged, if there is one.
+    """
+    difference, target = body.trial.guidance, body.variants.target
     if isinstance(course, Course) and refined is not None and difference is not None and is_lost(difference):
         networks: list[LoadedGraph] = []
-        for until, body in refined.graphs:
-            networks += [open_lowered(body.graph, target)] * (until - len(networks))
+        for until, lowered in refined.graphs:
+            networks += [open_lowered(lowered.graph, target)] * (until - len(networks))
         difference = _worst(body_differences(course, networks)[0])
     if difference is None or not is_lost(difference):
         return None
@@ -163,11 +167,11 @@ def loses_guidance(
 
 
 def _worst(steps: Sequence[Difference | None]) -> Difference | None:
-    """The worst step, with digits that are more than noise."""
+    """The difference at the worst step, with digits that are more than noise; None without one."""
     each = worst(steps)
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
 
 
 def _is_large(task: Task) -> bool:
-    """Whether the activations of a sample are."""
+    """Whether a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
     return batch_of(task, task.tensors) < BATCH

@@ -3,8 +3,8 @@
 Greedy first: operations x groups, ranked by what they win for their time, are taken in growing numbers, and every
 number is run closed loop on the deployed graphs, float32 itself too. Then local: from the point that is picked,
 operations are put back to int8 one by one, the dearest first, as long as the bound holds. What is picked is timed with
-its own graphs, and judged on seeds that the search did not use, before the bound counts as met. Those choose nothing
-for a speed; for a quality the first choice that passes on them is taken, so that its mean there is a little too high.
+its own graphs, and judged on seeds that the search did not use, before the bound counts as met. For a speed the judging
+seeds choose nothing. For a quality the first choice that passes on them is taken: its mean there is a little too high.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from fewstep.plans.errors import UserError
 from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT, Progress
 
-GRAPHS = 3  # graphs of a body at most: each is loaded
+MOST_GRAPHS = 3  # of a body: each is loaded
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,24 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Search:
-    """What every part of a search works on: `judges` are courses of other seeds, `graphs` is how many graphs a body may
-    have."""
+    """What every part of a search works on: `course` has the seeds that search, `judges` have others. A body may have
+    `most_graphs` graphs."""
 
     variants: Variants
     course: Course
     judges: tuple[Course, ...]
     measured: Sensitivity
     kept: SearchCache
-    graphs: int = GRAPHS
+    most_graphs: int = MOST_GRAPHS
     progress: Progress = SILENT
 
     def names(self, floats: frozenset[int]) -> list[str]:
+        """The operations of these numbers."""
         return [self.measured.operations[op] for op in floats]
 
     def united(self, choice: Choice) -> Choice:
         """The choice with as few graphs as a body may have."""
-        return in_runs(choice, self.measured.costs, self.course.shares, self.graphs)
+        return in_runs(choice, self.measured.costs, self.course.shares, self.most_graphs)
 
 
 def _is_float(choice: Choice, measured: Sensitivity) -> bool:
@@ -102,7 +103,7 @@ def refine(
     judges: tuple[Course, ...],
     bound: Bound,
     ask: Ask | None = None,
-    graphs: int = GRAPHS,
+    most_graphs: int = MOST_GRAPHS,
     threads: int = 0,
     progress: Progress = SILENT,
 ) -> SearchResult:
@@ -116,10 +117,10 @@ def refine(
     here = runs_here(_on(threads, variants), course)  # opens nothing before it is asked
     ask = ask or partial(map, here.qualities)
     measured = measure(variants, course, kept, ask, here.close, progress=progress)
-    search = Search(variants, course, judges, measured, kept, graphs, progress)
+    search = Search(variants, course, judges, measured, kept, most_graphs, progress)
     int8 = judge(search, (frozenset(),) * course.groups)
     points = explore(search, ask)
-    del ask, here  # and with it what it has open
+    del ask, here  # closes the graphs that they have open
     wanted, points = settle(search, points, bound)
     if bound.quality is not None:
         wanted, points = settle_trimmed(search, wanted, points, bound.quality)
@@ -127,7 +128,7 @@ def refine(
 
 
 def _on(threads: int, variants: Variants) -> Variants:
-    """The variants on so many threads; what is deployed and timed has one for each core."""
+    """The variants on so many threads, for runs alone: what is deployed and timed has one for each core."""
     return replace(variants, threads=threads, body=variants.lower(())) if threads else variants
 
 
@@ -141,12 +142,13 @@ def explore(search: Search, ask: Ask) -> list[Point]:
     known = search.kept.figures.choices
     known.setdefault(key(choices[0]), measured.quality)
     lacking = [choice for choice in choices if key(choice) not in known]
-    search.progress("frontier", len(choices) - len(lacking), len(choices))
+    before = len(choices) - len(lacking)
+    search.progress("frontier", before, len(choices))
     answers = ask((choice,) for choice in lacking)
-    for left, (choice, (quality,)) in enumerate(zip(lacking, answers, strict=True), 1 - len(lacking)):
+    for done, (choice, (quality,)) in enumerate(zip(lacking, answers, strict=True), before + 1):
         known[key(choice)] = quality
         search.kept.save()
-        search.progress("frontier", len(choices) + left, len(choices))
+        search.progress("frontier", done, len(choices))
     return [run(search, choice) for choice in choices]
 
 
@@ -178,10 +180,10 @@ def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, li
 def settle_trimmed(search: Search, wanted: Point, points: list[Point], quality: float) -> tuple[Point, list[Point]]:
     """The point that fits the bound best once it is trimmed, and all points with what is known then.
 
-    Near a point the seeds that search are as far from those that judge as they are of it. Float32 says nothing of that.
-    So the best point that missed the bound tells by how much less to trim.
+    The seeds that search flatter a point, and those near it by as much. Trimming therefore holds the quality by that
+    margin. Float32 is not flattered. Where nothing else fits, the best point that missed the bound gives the margin.
     """
-    margin = wanted.quality - wanted.known
+    margin = wanted.quality - wanted.known  # dB by which the seeds that search flatter
     while True:
         trimmed = trim(search, wanted, quality + margin)
         if any(trimmed.choice == point.choice for point in points):
@@ -196,8 +198,8 @@ def settle_trimmed(search: Search, wanted: Point, points: list[Point], quality: 
 
 
 def trim(search: Search, point: Point, quality: float) -> Point:
-    """Put operations back to int8, the dearest first, each in all groups that have it in float, while the quality holds
-    on the seeds that search, and the estimated time falls."""
+    """Put operations back to int8, the dearest first, each in all groups that have it in float. An operation stays in
+    float where the quality on the seeds that search would not hold, or the estimated time would not fall."""
     course, costs = search.course, search.measured.costs
     parts = sorted(
         {(op, tuple(g for g in range(course.groups) if op in point.choice[g])) for s in point.choice for op in s},
@@ -214,13 +216,13 @@ def trim(search: Search, point: Point, quality: float) -> Point:
 
 
 def run(search: Search, choice: Choice) -> Point:
-    """A choice with its quality, run closed loop unless it was before, and with what is known beside that."""
+    """A choice with its quality, which is run closed loop unless it is known, its time and its judgement so far."""
     known = search.kept.figures.choices
     if key(choice) not in known:
         known[key(choice)] = float(_qualities(search, choice, [search.course]).mean())
         search.kept.save()
-    measured = [_time(search, floats) for floats in choice]
-    times = [_added(search, each) if time is None else time for each, time in zip(choice, measured, strict=True)]
+    measured = [_measured_time(search, floats) for floats in choice]
+    times = [_summed_time(search, each) if time is None else time for each, time in zip(choice, measured, strict=True)]
     time, judged = step_time(times, search.course.shares), search.kept.figures.judged.get(key(choice))
     return Point(choice, known[key(choice)], time, None not in measured, judged)
 
@@ -245,7 +247,7 @@ def time_whole(search: Search, point: Point) -> Point:
     """The point with a measured time: each of its graphs is timed, unless it was before."""
     base = None
     for floats in dict.fromkeys(point.choice):
-        if _time(search, floats) is None:
+        if _measured_time(search, floats) is None:
             base = base or search.variants.open()
             other = search.variants.open(search.names(floats))
             search.kept.figures.times[key((floats,))] = slowdown(search.course, base, other)
@@ -253,8 +255,8 @@ def time_whole(search: Search, point: Point) -> Point:
     return run(search, point.choice)
 
 
-def _time(search: Search, floats: frozenset[int]) -> float | None:
-    """Of a step that leaves these operations in float, relative to all int8; None if it was not measured."""
+def _measured_time(search: Search, floats: frozenset[int]) -> float | None:
+    """The time of a step with these operations in float, relative to all int8; None if it was not measured."""
     if not floats:
         return 1.0
     if len(floats) == len(search.measured.operations):
@@ -262,14 +264,14 @@ def _time(search: Search, floats: frozenset[int]) -> float | None:
     return search.kept.figures.times.get(key((floats,)))
 
 
-def _added(search: Search, floats: frozenset[int]) -> float:
-    """The same, added up from single operations."""
+def _summed_time(search: Search, floats: frozenset[int]) -> float:
+    """The same time, added up from the costs of single operations."""
     return 1 + float(search.measured.costs[sorted(floats)].sum())
 
 
 def _estimate(search: Search, choice: Choice) -> float:
-    """Mean time of a step, from nothing but single operations: so that choices compare whatever was measured."""
-    return step_time([_added(search, floats) for floats in choice], search.course.shares)
+    """Mean time of a step from single operations alone, so that choices compare whatever was measured."""
+    return step_time([_summed_time(search, floats) for floats in choice], search.course.shares)
 
 
 def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, LoweredBody], ...]:

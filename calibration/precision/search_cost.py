@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fewstep.calibration.precision.refine import GRAPHS
+from fewstep.calibration.precision.refine import MOST_GRAPHS
 from fewstep.calibration.precision.search import prefixes
 from fewstep.calibration.precision.sensitivity import ROUNDS
 from fewstep.plans.plan import Plan
@@ -32,5 +32,5 @@ def effort(plan: Plan, operations: int) -> Effort:
     choices = len(prefixes(operations * groups)) + 2  # all int8 and float32 too
     least = references + measured + (1 + JUDGES) * steps
     trimmed = operations + 1  # tried, and the last of them settled as the others are
-    settled = (choices + 1) * (GRAPHS * TIMED + JUDGES * steps)
+    settled = (choices + 1) * (MOST_GRAPHS * TIMED + JUDGES * steps)
     return Effort(least, references + measured + (choices + trimmed) * steps + settled)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import MOST, judging_seeds
+from fewstep.calibration.calibrated_body import MOST_SEEDS, judging_seeds
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.lowering.bodies import ranges_files
@@ -59,7 +59,7 @@ def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pyt
     first = run(bundle, target=("cpu-x86", "tensorrt"))
     for name in ("int8-cpu-x86", "int8-tensorrt"):
         trial = judged(first, name)
-        assert trial.ranges == "channels" and trial.seeds == MOST and 30 < trial.p5 <= trial.psnr
+        assert trial.ranges == "channels" and trial.seeds == MOST_SEEDS and 30 < trial.p5 <= trial.psnr
     assert first.manifest.provenance.commands[-1].endswith("--guidance 2 --groups step --seed 1000000")
     assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
     plant(monkeypatch, PLANTED)
@@ -109,7 +109,7 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
 
     monkeypatch.setattr(calibrated_body, "open_lowered", opened)
     small = judged(run(bundle))
-    assert set(sizes) == {2 * MOST}  # two branches
+    assert set(sizes) == {2 * MOST_SEEDS}  # two branches
     sizes.clear()
     monkeypatch.setattr(calibrated_body, "batch_of", lambda *arguments: 1)
     large = judged(run(bundle))
@@ -146,7 +146,7 @@ def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: py
 
 def test_the_seeds_that_judge_are_nobody_elses() -> None:
     seeds = set(judging_seeds(64))
-    assert len(seeds) == MOST and list(judging_seeds(5)) == sorted(seeds)[:5]
+    assert len(seeds) == MOST_SEEDS and list(judging_seeds(5)) == sorted(seeds)[:5]
     assert seeds <= set(SELECTION_SEEDS) - {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS}
     page = Path(__file__).parents[2] / "docs/quantization.md"
     assert f"seeds judge, {min(seeds)} to {max(seeds)}." in page.read_text()

@@ -55,7 +55,7 @@ def test_a_body_that_hardly_hears_the_text_is_refused(tmp_path: Path, monkeypatc
     options = replace(options, target=("cpu-x86",))
     with pytest.raises(UserError, match="int8 for cpu-x86 loses the direction of guidance: gain 0.0"):
         calibrate(options)
-    monkeypatch.setattr(verb, "loses_guidance", lambda *arguments: None)
+    monkeypatch.setattr(verb, "guidance_error", lambda *arguments: None)
     (trial,) = calibrate(options).manifest.bodies["int8-cpu-x86"].trials
     assert trial.psnr > 25
     assert isinstance(trial.condition, Difference) and trial.condition.gain < 0.1

@@ -106,7 +106,9 @@ def test_the_map_is_kept_and_the_command_says_what_was_asked(made: Path) -> None
 
 def test_a_bound_out_of_reach_names_the_best_found_and_changes_nothing(made: Path) -> None:
     before = (made / "manifest.json").read_bytes()
-    with pytest.raises(UserError, match=r"no precision map reaches 250 dB: the best found has 200\.0 dB; ask for less$"):
+    with pytest.raises(
+        UserError, match=r"no precision map reaches 250 dB: the best found has 200\.0 dB; ask for less$"
+    ):
         run(made, quality="250dB")  # of all in float, which is as good as it gets
     with pytest.raises(UserError, match="no precision map is 900 times as fast as float32"):
         run(made, speed="900x")
