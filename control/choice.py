@@ -13,7 +13,7 @@ from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sampler import Sampler
 
 WINDOW = 200  # calls that a quantile looks back on
-PATIENCE = 200  # calls after which a plan that was too slow is taken to be as fast as when it began
+PATIENCE = 200  # calls for which a plan is passed over before it counts as fast as in its warm-up again
 
 
 class PlanChoice:
@@ -23,34 +23,34 @@ class PlanChoice:
     A plan without measured calls is assumed to take `expected` seconds. The first call of a plan that was not warmed up
     does not count: it is slower than all others.
 
-    A plan that was not chosen for PATIENCE calls is assumed to take the median of its first calls again. Its quantile
-    is that of few calls, and so their slowest: one slow call would exclude a plan for good.
+    A plan that was not chosen for PATIENCE calls is assumed to take the median of its warm-up again. The warm-up's
+    quantile would be its slowest call, and one slow call would exclude a plan for good.
     """
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline = deadline
         self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
-        self._seconds = [expected] * count  # computed once a call: ticks that read it are more
-        self._usual = [expected] * count
+        self._seconds = [expected] * count  # quantiles, computed once a call: ticks that read them are more
+        self._medians = [expected] * count  # of warm-ups
         self._warm, self._failed = [False] * count, [False] * count
-        self._idle = [0] * count
+        self._passed_over = [0] * count  # calls since a plan was chosen
         for place in range(count):
             self._renew(place, [expected])
 
-    def begin(self, place: int, seconds: Sequence[float]) -> None:
-        """Seconds of a plan's calls during warm-up, one or more: the first of its window. A negative or infinite time
-        is from a clock that jumped, and is left out."""
-        self._usual[place], self._warm[place] = median(seconds), True
+    def warmed_up(self, place: int, seconds: Sequence[float]) -> None:
+        """Begin a plan's window with the seconds of its calls during warm-up, one or more. The window leaves out a time
+        that is negative or infinite: the clock jumped."""
+        self._medians[place], self._warm[place] = median(seconds), True
         self._renew(place, seconds)
 
     def measured(self, place: int, seconds: float) -> None:
-        """Seconds of a call, finite and 0 or more."""
+        """Add the seconds of a call to a plan's window, finite and 0 or more. The call did not fail."""
         if self._warm[place]:
             self._add(place, [seconds])
         self._warm[place], self._failed[place] = True, False
 
     def failed(self, place: int) -> None:
-        """A call of a plan failed: the plan is skipped as if it were too slow."""
+        """Skip a plan as if it were too slow: its call failed."""
         self._failed[place] = True
 
     def seconds(self, place: int) -> float:
@@ -58,19 +58,20 @@ class PlanChoice:
         return self._seconds[place]
 
     def choose(self) -> int:
-        """The first plan that keeps the deadline. If none does, it is the last, which is the cheapest: calls that are
-        cut at the deadline all measure alike."""
-        kept = zip(self._seconds, self._failed, strict=True)
-        places = [place for place, (seconds, fails) in enumerate(kept) if seconds <= self._deadline and not fails]
+        """The first plan that keeps the deadline; the others are passed over. If none does, it is the last, which is
+        the cheapest: calls that are cut at the deadline all measure alike."""
+        plans = enumerate(zip(self._seconds, self._failed, strict=True))
+        places = [place for place, (seconds, fails) in plans if seconds <= self._deadline and not fails]
         chosen = min(places, default=len(self._seconds) - 1)
         for place in range(len(self._windows)):
-            self._idle[place] = 0 if place == chosen else self._idle[place] + 1
-            if self._idle[place] >= PATIENCE:
-                self._idle[place] = 0
-                self._renew(place, [self._usual[place]])
+            self._passed_over[place] = 0 if place == chosen else self._passed_over[place] + 1
+            if self._passed_over[place] >= PATIENCE:
+                self._passed_over[place] = 0
+                self._renew(place, [self._medians[place]])
         return chosen
 
     def _renew(self, place: int, beginning: Sequence[float]) -> None:
+        """Begin a plan's window again; the plan is no longer skipped."""
         self._windows[place].clear()
         self._failed[place] = False
         self._add(place, [each for each in beginning if math.isfinite(each) and each >= 0])

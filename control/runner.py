@@ -42,14 +42,14 @@ from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
 LATE = 0.1  # ticks: a tick that begins later than this is overrun
-WARM_UP_CALLS = 20  # measured calls of each plan
+WARM_UP_CALLS = 20  # measured calls of each plan, behind two that are not: a first sequence, and a following one
 EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 
 @dataclass(frozen=True)
 class _Flight:
     """A job that runs. It has the tick of its observation (`origin`), the number of its episode (`epoch`) and the index
-    of its plan (`place`). Until it ends, `decided` actions of the former sequence are sent."""
+    of its plan (`place`). Meanwhile the robot executes `decided` actions of the former sequence, as foreseen."""
 
     running: Running
     origin: int
@@ -151,7 +151,7 @@ class PolicyRunner:
         self._epoch += 1
         self._seed, self._calls, self._tick = seed, 0, -1
         self._period = self._execute  # ticks between the observations of two sequences
-        self._foreseen = 0  # ticks that the last call was to take
+        self._foreseen = 0  # ticks that the last call was to take: its decided actions
         self._fixed = fixed
         self._chunk: Chunk | None = None
         self._problem: str | None = None
@@ -165,16 +165,16 @@ class PolicyRunner:
     def warm_up(
         self, observation: Observation, conditions: Observation | None = None, prompt: str | None = None
     ) -> None:
-        """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first,
-        slower ones are not counted. Call `reset` afterwards."""
+        """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first
+        two, which are slower, are not counted. Call `reset` afterwards."""
         self.reset(0, conditions, prompt)
         self._history.add(observation)
         window = self._window()
         for place, plan in enumerate(self._plans):
-            actions, _ = self._run(plan, SequenceRequest(window, 0))
+            actions, _ = self._call(plan, SequenceRequest(window, 0))
             request = SequenceRequest(window, 0, actions, min(1, len(actions)))
-            self._run(plan, request)
-            self._choice.begin(place, [self._run(plan, request)[1] for _ in range(WARM_UP_CALLS)])
+            self._call(plan, request)
+            self._choice.warmed_up(place, [self._call(plan, request)[1] for _ in range(WARM_UP_CALLS)])
         self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
@@ -250,7 +250,7 @@ class PolicyRunner:
             if stop is not None and stop():
                 break
             now = self._now()
-            if not due - now <= (1 + LATE) * tick:  # the clock was set back
+            if not due - now <= (1 + LATE) * tick:  # the clock was set back, or says NaN
                 due = now
             self._clock.wait(due)
             behind = self._now() - due
@@ -283,30 +283,30 @@ class PolicyRunner:
         self.close()
 
     def _now(self) -> float:
-        """The clock's time. A clock that runs backwards is counted."""
+        """The clock's time. A time before the last one is counted as a jump, and so is NaN."""
         now = self._clock.now()
         self._record.counts["jumps"] += not now >= self._last_now
         self._last_now = now
         return now
 
     def _source(self) -> Source:
-        """Where this tick's action comes from. It is late where the next sequence would be there, had its call begun in
-        time and taken no longer than foreseen."""
+        """Where this tick's action comes from. It is late where the next sequence is not there, though it would be, had
+        its call begun in time and taken no longer than foreseen."""
         chunk = self._chunk
         if chunk is None:
             return "waiting"
         if self._tick >= chunk.end:
             return "held" if self._most_held is None or self._tick - chunk.end < self._most_held else "stopped"
-        next_begins = max(self._period, self._foreseen)  # at the earliest when the last call has ended
+        next_begins = max(self._period, self._foreseen)  # ticks behind the origin: a call waits for the last one's end
         return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
 
     def _begin_sequence(self) -> None:
         """Start to sample the sequence that begins at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
-        if self._chunk is not None and self._source() != "stopped":  # then nothing of it was sent last
+        if self._chunk is not None and self._source() != "stopped":  # a robot that stopped continues nothing
             former = self._chunk.rest(self._tick)
-            most = min(len(former), self._length - self._execute)
+            most = min(len(former), self._length - self._execute)  # `execute` actions follow those that are decided
             decided = min(self._delay(place), most)
         plan = self._plans[place]
         request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
@@ -321,7 +321,7 @@ class PolicyRunner:
         return self._language.joined({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:
-        """Take a finished sequence, unless it comes too late."""
+        """Take a finished sequence, unless it is of another episode, failed, or comes too late."""
         if self._flight is None or not self._flight.running.done():
             return
         flight, self._flight = self._flight, None
@@ -339,7 +339,7 @@ class PolicyRunner:
             chunk, former = Chunk(result.actions, flight.origin), None if self._before == "stopped" else self._chunk
             self._period = ticks_between(self._execute, self._delay(flight.place))
             if former is not None:
-                shared = 0 if self._continuity == "none" else flight.decided  # actions of both sequences
+                shared = 0 if self._continuity == "none" else flight.decided  # actions that are alike in both
                 self._joins_at = max(self._tick, flight.origin + shared)
                 chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
             self._chunk = chunk
@@ -366,8 +366,8 @@ class PolicyRunner:
     def _job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
         return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
 
-    def _run(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
-        """The actions and the seconds of a call. This waits for the call, which has no deadline."""
+    def _call(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
+        """The actions [n, ...] in units and the seconds of a call without a deadline, for which this waits."""
         self._sampler.forget()  # a robot's pictures change, and warming up repeats one observation
         job = dataclasses.replace(self._job(plan, request), deadline=math.inf)
         result = self._clock.start(job).result()

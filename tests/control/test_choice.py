@@ -31,9 +31,9 @@ class WithScheduler:
 
 def test_a_jump_of_the_clock_in_a_warm_up_is_left_out() -> None:
     choice = PlanChoice(2, deadline=0.5)
-    choice.begin(0, [0.3, -4.0, float("inf"), 0.2])
+    choice.warmed_up(0, [0.3, -4.0, float("inf"), 0.2])
     assert (choice.seconds(0), choice.choose()) == (0.3, 0)
-    choice.begin(0, [float("inf"), -4.0])  # none is left: the plan is too slow
+    choice.warmed_up(0, [float("inf"), -4.0])  # none is left: the plan is too slow
     assert (choice.seconds(0), choice.choose()) == (float("inf"), 1)
 
 
@@ -72,13 +72,13 @@ def test_the_first_plan_that_keeps_the_deadline_is_chosen_or_the_cheapest() -> N
     for seconds, chosen in (((12, 6, 3), 1), ((8, 6, 3), 0), ((11, 11, 25), 2)):
         choice = PlanChoice(3, deadline=0.010)
         for place, each in enumerate(seconds):
-            choice.begin(place, [each / 1000])
+            choice.warmed_up(place, [each / 1000])
         assert choice.choose() == chosen
 
 
 def test_a_window_slides() -> None:
     choice = PlanChoice(1, deadline=0.010)
-    choice.begin(0, [0.5] * 200)
+    choice.warmed_up(0, [0.5] * 200)
     for _ in range(200):
         choice.measured(0, 0.003)
     assert choice.seconds(0) == 0.003
@@ -86,8 +86,8 @@ def test_a_window_slides() -> None:
 
 def test_what_warming_up_measured_is_believed_and_comes_back_after_a_while() -> None:
     choice = PlanChoice(2, deadline=0.010, expected=0.02)
-    choice.begin(0, [0.008] * 20)
-    choice.begin(1, [0.004] * 20)
+    choice.warmed_up(0, [0.008] * 20)
+    choice.warmed_up(1, [0.004] * 20)
     assert choice.choose() == 0 and choice.seconds(0) == 0.008
     choice.measured(0, 0.030)  # all of it counts now
     assert [choice.choose() for _ in range(PATIENCE)] == [1] * PATIENCE
@@ -96,8 +96,8 @@ def test_what_warming_up_measured_is_believed_and_comes_back_after_a_while() -> 
 
 def test_one_slow_call_of_warming_up_leaves_a_plan_out_for_a_while_alone() -> None:
     choice = PlanChoice(2, deadline=0.010)
-    choice.begin(0, [0.008] * 19 + [0.011])
-    choice.begin(1, [0.004] * 20)
+    choice.warmed_up(0, [0.008] * 19 + [0.011])
+    choice.warmed_up(1, [0.004] * 20)
     chosen = []
     for _ in range(1000):
         chosen.append(choice.choose())
@@ -107,8 +107,8 @@ def test_one_slow_call_of_warming_up_leaves_a_plan_out_for_a_while_alone() -> No
 
 def test_a_plan_that_is_usually_too_slow_is_not_tried_again() -> None:
     choice = PlanChoice(2, deadline=0.010)
-    choice.begin(0, [0.008] * 9 + [0.011] * 11)
-    choice.begin(1, [0.004] * 20)
+    choice.warmed_up(0, [0.008] * 9 + [0.011] * 11)
+    choice.warmed_up(1, [0.004] * 20)
     assert {choice.choose() for _ in range(3 * PATIENCE)} == {1}
 
 
