@@ -95,7 +95,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
     gate = check_teacher(task, options, progress)
     task = replace(task, teacher=gate.teacher)
 
-    *_, best = search(task, options, progress)  # the last numbers are the best
+    *_, best = search(task, options, progress)  # the last numbers are the best, after their trade
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
@@ -132,15 +132,15 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
         weak_teacher=f"{gate.reason}; {gate.fix}" if gate.is_shut_after(check) else None,
     )
     if result.is_kept:
-        _commit(task, options, result)
+        _keep_for_same_body(task, options, result)
     if result.plan is not None and options.output is not None:
         write_whole(options.output, encode(result.plan))
     checkpoint_of_search(task, best).drop()
     return result
 
 
-def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
-    """Keep the plan in the bundle."""
+def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
+    """Open the bundle again and keep the plan there. UserError if the body has changed since the fit began."""
     assert result.plan is not None
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         bundle = open_bundle(options.bundle)
@@ -150,7 +150,7 @@ def _commit(task: FitTask, options: FitOptions, result: FitResult) -> None:
 
 
 def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
-    """Add a fitted plan to a bundle that is open for update, in the place of one for the same use."""
+    """Add a fitted plan to a bundle that is open for update, in the place of one for the same use, and commit."""
     manifest = bundle.manifest
     entry = FittedPlan(
         evaluations=len(plan.steps),

@@ -16,7 +16,7 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import Array
 
-RESAMPLES = 100  # draws of the seeds
+RESAMPLES = 100  # of the seeds, with replacement, for standard errors of FD (bootstrap: Efron 1979)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SetDistances:
     """FD in the features of an extractor, between samples of a plan and the teacher's from the same seeds.
 
     nominal, fitted: of the plan without fitted numbers, and of the fitted one. error: the standard error of their
-    difference, by draws of the seeds that are the same for both.
+    difference; each resample of the seeds is the same for both.
     """
 
     features: str
@@ -90,13 +90,13 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
     Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
     uncertain.
     """
-    nearer = Gain.of(feature_distances(extractor, others, targets), feature_distances(extractor, samples, targets))
-    sets = set_distances(extractor, others, samples, targets)
-    return nearer.counts and sets.fitted <= sets.nominal
+    far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
+    sets = set_distances(extractor, others, samples, targets)  # `nominal` is of the others here
+    return Gain.of(far, near).counts and sets.fitted <= sets.nominal
 
 
 def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetDistances:
-    """Of samples [seeds, *x_shape], row by row from the same seeds; at least 2 of them."""
+    """FD of two plans' samples from the targets, each [seeds, *x_shape] from the same 2 seeds or more."""
     features = [extractor.extract(each) for each in (nominal, fitted, targets)]
     rng = np.random.default_rng(0)
     count = len(targets)
@@ -107,5 +107,6 @@ def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: 
 
 
 def _distances(features: list[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[float, float]:
+    """FD of the nominal and of the fitted features from the teacher's, all of these rows."""
     nominal, fitted, taught = (distance.fit(each[rows]) for each in features)
     return distance.frechet(nominal, taught), distance.frechet(fitted, taught)

@@ -22,9 +22,9 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.progress import SILENT, Progress
 
-HISTORY = 3  # predictions that a row reads
+HISTORY = 3  # predictions that a row reads at least
 FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
-KINDS: tuple[Kind, ...] = ("rows", "times", "lean")
+KINDS: tuple[Kind, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SearchedNumbers:
 
     nominal: the plan without fitted numbers that gains are over.
     done: how many steps gained, also before an interruption.
-    trade: the last step; None before it.
+    trade: what the last numbers gave up, and what for; None where no trade was made yet.
     """
 
     numbers: Recurrence
@@ -67,15 +67,19 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
 
 
 def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
-    """The plan that was asked for, and its refinement. Else the best nominal one, or the best over the times of
-    the teacher's path: the one with the higher gain after an iteration, or the one whose fit was interrupted. Optima
-    lie far apart, and plans do not rank as their optima do."""
+    """The numbers that the fit begins at, and their refinement.
+
+    They are those of the plan that was asked for. Without one, the best nominal plan competes with the best over the
+    times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
+    iteration. Optima lie far apart, and plans do not rank as their optima do.
+    """
     rolled, starts = task.rolled, task.starts
     blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
     nominal = best_start(rolled, starts.nominal, blocks, progress)
     nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
 
     def begun(start: Plan) -> SearchedNumbers:
+        """A plan's own numbers, before any step."""
         origin = recurrence_of(start, HISTORY)
         takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
         kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
@@ -83,6 +87,7 @@ def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Searched
         return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
 
     def gain(start: tuple[SearchedNumbers, Refinement]) -> float:
+        """The mean gain after an iteration, in dB."""
         origin = start[0].origin
         before = Gain.of(rolled.qualities(plan_of(origin), seeds.selection), nominal_psnr.selection)
         steps = refine(start[1], origin, 1, FIRST_BLOCKS)
@@ -98,8 +103,8 @@ def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Searched
 
 
 def _serving_twice(work: Refinement) -> Refinement:
-    """The refinement, whose first columns serve the choice of the start and the fit that begins there."""
-    columns: list[Jacobian] = []
+    """The refinement, whose first columns are measured once for two uses: the choice of the start, then its fit."""
+    columns: list[Jacobian] = []  # empty before the first use and after the second
 
     def measure(numbers: Recurrence, blocks: tuple[Block, ...]) -> Jacobian:
         if numbers is work.origin and len(blocks) <= FIRST_BLOCKS:
@@ -127,9 +132,9 @@ def _refined(
         yield replace(first, numbers=iterate.numbers, done=done)
 
 
-def _refinement(task: FitTask, of: SearchedNumbers, origin: Recurrence, progress: Progress) -> Refinement:
-    measure = partial(_columns, task.rolled, of.free, progress)
-    return Refinement(task.rolled, origin, of.free, of.seeds, of.nominal_psnr, measure)
+def _refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, progress: Progress) -> Refinement:
+    measure = partial(_columns, task.rolled, start.free, progress)
+    return Refinement(task.rolled, anchor, start.free, start.seeds, start.nominal_psnr, measure)
 
 
 def taught_blocks(
@@ -139,16 +144,16 @@ def taught_blocks(
     return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
 
 
-def checkpoint_of_search(task: FitTask, result: SearchedNumbers) -> FitCheckpoint:
-    """The checkpoint of this search's best numbers."""
+def checkpoint_of_search(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
+    """The checkpoint of a search by its origin and its seeds."""
     return checkpoint_of(
         teaching.identity(task.sampler),
         teaching.identity(task.reference),
-        encode(result.origin.nominal),
-        encode(result.nominal),
+        encode(searched.origin.nominal),
+        encode(searched.nominal),
         encode(task.teacher),
         repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS, task.starts.on_path)).encode(),
-        *(digest(block) for block in (*result.seeds.fit, *result.seeds.selection)),
+        *(digest(block) for block in (*searched.seeds.fit, *searched.seeds.selection)),
     )
 
 

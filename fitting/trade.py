@@ -34,7 +34,7 @@ ENERGY_PART = 1 / 8  # of COST; the rest is for features
 WEIGHTS = (1.0, 3.0)  # of the features' logarithm; each begins at the nearest pixels, and the better one is taken
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of a step or of a factor, in the order in which they are tried
 NUDGE = 1e-2  # length of a difference of samples, in the sample's root mean square
-NOTHING = 1e-20  # the least squared distance of features, and the least length: neither may be 0
+NOTHING = 1e-20  # the least of a squared distance, of a squared error and of a root mean square: none may be 0
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Trade:
     """What a fit gave up on the selection seeds, and what for.
 
     price: dB of the mean PSNR. weight: of the features; 0 where no step was taken. features: by how many dB the mean
-    squared distance of features fell. factor: of the last row. energy: the factor of the teacher's energy, which
-    `factor` reaches as far as its price allows.
+    squared distance of features fell. energy: the factor that would give samples the teacher's energy. factor: the
+    factor of the last row, 1 or on the way to `energy` as far as the price allows.
     """
 
     price: float
@@ -65,6 +65,7 @@ class Offer:
     features: float
 
     def worth(self, weight: float) -> float:
+        """What a step raises: the mean PSNR and `weight` times the features, in dB."""
         return float(self.psnr.mean()) + weight * self.features
 
     def price(self, before: "Offer") -> float:
@@ -74,19 +75,20 @@ class Offer:
 
 @dataclass(frozen=True)
 class Trader:
-    """`work.origin` are the numbers that are nearest in pixels. Without an extractor energy alone is traded."""
+    """The trade of the numbers `work.origin`, which are nearest in pixels, for at most `cost` dB of the mean PSNR.
+    Without an extractor energy alone is traded."""
 
     work: Refinement
     extractor: Extractor | None
     cost: float = COST
 
     def trade(self) -> tuple[Recurrence, Trade]:
-        """The numbers that are nearest in features, with the teacher's energy, at the price of both."""
+        """The allowed numbers nearest in features, scaled towards the teacher's energy, and what both steps cost."""
         begin = self.offer(self.work.origin)
         if begin is None:
             raise UserError("samples of the numbers so far are not finite", "fit with --features none")
         nearest, weight = (begin, 0.0) if self.extractor is None else self._nearest(begin, self.extractor)
-        energy = self._energy(nearest.numbers)
+        energy = self._factor_of_energy(nearest.numbers)
         for share in SHARES:
             factor = 1 + share * (energy - 1)
             strong = self.offer(scaled(nearest.numbers, factor))
@@ -98,7 +100,7 @@ class Trader:
         return strong.numbers, Trade(price, weight, strong.features - begin.features, factor, energy)
 
     def offer(self, numbers: Recurrence) -> Offer | None:
-        """None where samples are not finite."""
+        """The numbers with what they reach; None where samples are not finite."""
         blocks = self.work.seeds.selection
         try:
             with np.errstate(all="ignore"):
@@ -114,8 +116,8 @@ class Trader:
         return offer.price(before) <= cost and Gain.of(offer.psnr, self.work.nominal.selection).counts
 
     def _nearest(self, begin: Offer, extractor: Extractor) -> tuple[Offer, float]:
-        """The allowed numbers that are nearest in features, and their weight. The first step of a weight that is not
-        allowed is tried in part, and ends that weight."""
+        """The allowed numbers that are nearest in features, and the weight that led there. The steps of a weight end at
+        the first that is not allowed, of which a part is tried."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:
@@ -153,23 +155,26 @@ class Trader:
                 step, np.concatenate(list(work.rolled.samples(plan_of(now.numbers), work.seeds.fit)))
             )
 
-    def _energy(self, numbers: Recurrence) -> float:
+    def _factor_of_energy(self, numbers: Recurrence) -> float:
         """The factor that gives samples of all seeds the mean square of their targets; 1 where all are zero."""
         blocks = (*self.work.seeds.fit, *self.work.seeds.selection)
         samples = self.work.rolled.samples(plan_of(numbers), blocks)
-        own = sum(_energy_of(each) for each in samples)
-        taught = sum(_energy_of(block.taught) for block in blocks)
+        own = sum(_squares(each) for each in samples)
+        taught = sum(_squares(block.taught) for block in blocks)
         return float(np.sqrt(taught / own)) if own > 0 and taught > 0 else 1.0
 
 
 def equations_of_both(
     jacobian: Jacobian, extractor: Extractor, weight: float, x_shape: Sequence[int]
 ) -> tuple[Array, Array]:
-    """The matrix [P, P] and the slope [P] of a step for pixels and for features at once."""
+    """The matrix [P, P] and the slope [P] of a step for pixels and for features at once.
+
+    They are Gauss-Newton's for mean_s log |e_s|^2 + weight log sum_s |f_s|^2, with e_s and f_s what a seed's pixels and
+    features lack. Both parts are divided by the mean of 1 / |e_s|^2, as `equations` has divided the pixels'.
+    """
     H, slope = equations(jacobian)
     columns, residual = feature_columns(extractor, jacobian, x_shape)
     scale = weight / max(float(np.square(residual).sum()), NOTHING)
-    # `equations` has divided the pixels' part by the mean of 1 / error
     scale *= len(jacobian.error) / float((1 / np.maximum(jacobian.error, NOTHING)).sum())
     H = H + scale * np.einsum("spd,sqd->pq", columns, columns)
     return H, slope + scale * np.einsum("spd,sd->p", columns, residual)
@@ -182,11 +187,11 @@ def feature_columns(extractor: Extractor, jacobian: Jacobian, x_shape: Sequence[
     def features(samples: Samples) -> Array:
         return extractor.extract(samples.reshape(-1, *x_shape).astype(np.float32)).astype(np.float64)
 
-    here, size = features(jacobian.samples), _lengths(jacobian.samples)
+    here, size = features(jacobian.samples), _root_mean_squares(jacobian.samples)
     columns = np.zeros((*jacobian.columns.shape[:2], here.shape[1]))
     for place in range(columns.shape[1]):
         column = jacobian.columns[:, place].astype(np.float64)
-        reach = NUDGE * size / np.maximum(_lengths(column), NOTHING)
+        reach = NUDGE * size / np.maximum(_root_mean_squares(column), NOTHING)
         columns[:, place] = (features(jacobian.samples + reach * column) - here) / np.maximum(reach, NOTHING)
     return columns, features(jacobian.targets) - here
 
@@ -220,10 +225,10 @@ def scaled(numbers: Recurrence, factor: float) -> Recurrence:
     return replace(numbers, rows=rows)
 
 
-def _energy_of(samples: Samples) -> float:
+def _squares(samples: Samples) -> float:
     return float(np.square(samples.astype(np.float64)).sum())
 
 
-def _lengths(rows: Samples) -> Array:
-    """Root mean squares [seeds, 1]."""
+def _root_mean_squares(rows: Samples) -> Array:
+    """Of each row [seeds, 1]."""
     return np.asarray(np.sqrt(np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)))
