@@ -39,13 +39,13 @@ from fewstep.lowering.gathering import ChannelCode, gathered_by_channel
 from fewstep.lowering.weights import representable
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
-Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes in the place of the node that makes it
+Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes in the place of its node; none where the tensor goes
 
 
 def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
     """The lowered graph in these forms. `types` describe the prepared graph, whose names it kept; `encodings` describe
     the integers, by tensor."""
-    codes = {integer_of(name): code for name, code in encodings.items() if code.multipliers is not None}
+    codes = {integer_of(name): code for name, code in encodings.items() if code.multipliers is not None}  # by integers
     lowered = _Lowered(graph, index(graph), types, Additions(graph))
     divisions = list(_divisions(lowered, codes))
     dequantized = [_dequantized(each, graph) for each in divisions if each.axes == 1]
@@ -58,7 +58,7 @@ def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding])
     for division in divisions:
         if division.axes > 1:
             changes |= _normalized(division, lowered)
-    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # those of sums follow
+    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # a file's order; sums' follow
     changes |= _sums(lowered, changes)
     nodes = (new for node in graph.nodes for new in changes.get(node.output, (node,)))
     return graph.with_nodes((*channels.nodes, *scales.nodes, *nodes), constants | lowered.new.constants)
@@ -105,7 +105,7 @@ def _divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Di
         source = idx.producer(node.inputs[0], "DequantizeLinear")
         if source is None or source.inputs[0] not in codes or not idx.is_inner(source.output):
             continue
-        weight = idx.producers[source.inputs[0]].inputs[3]
+        weight = idx.producers[source.inputs[0]].inputs[3]  # of QLinearConv
         numbers = graph.constants[node.inputs[1]].reshape(-1)
         yield _Division(source, node, numbers, codes[source.inputs[0]], graph.constants[weight].ndim - 2)
 
@@ -184,26 +184,26 @@ class _Affine:
     gone: tuple[str, ...] = ()
 
 
-def _sums(lowered: _Lowered, joined: Changes) -> Changes:
-    """All sums but those that are `joined`."""
+def _sums(lowered: _Lowered, before: Changes) -> Changes:
+    """All sums but those that joined a division `before`."""
     changes: Changes = {}
-    units: dict[int, tuple[str, str]] = {}
+    plain: dict[int, tuple[str, str]] = {}
     for node in lowered.graph.nodes:
-        is_sum = node.op == "Add" and not node.domain and node.output not in joined
+        is_sum = node.op == "Add" and not node.domain and node.output not in before
         affine = _affine(node, lowered) if is_sum else None
         if affine is None:
             continue
         changes |= dict.fromkeys(affine.gone, ())
         if isinstance(affine.scale, str) or isinstance(affine.shift, str):
-            changes[node.output] = _of_samples(affine, lowered, units)
-            changes |= dict.fromkeys(_needless(affine, lowered), ())
+            changes[node.output] = _of_samples(affine, lowered, plain)
+            changes |= dict.fromkeys(_unread(affine, lowered), ())
         else:
             changes[node.output] = _of_channels(affine, lowered.new)
     return changes
 
 
 def _affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """A sum and the product ahead of it as scale and shift; None if a node is no such sum."""
+    """A sum of pictures and the product ahead of it as scale and shift; None if a node is no such sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
         return None
@@ -237,7 +237,7 @@ def _scaled(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[st
 
 
 def _operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | None:
-    """The operand that has one number for each channel; None if a tensor has not."""
+    """A tensor with one number for each channel, as an operand; None if it is none."""
     own = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:
@@ -256,10 +256,10 @@ def _of_channels(affine: _Affine, new: Additions) -> tuple[Node, ...]:
     return (Node("BatchNormalization", inputs, affine.add.outputs, {"epsilon": 0.0}, affine.add.name),)
 
 
-def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, str]]) -> tuple[Node, ...]:
-    """BatchNormalization of the view [1, B C, ...]. `units` has the zeros and ones [B C] so far, by channels."""
+def _of_samples(affine: _Affine, lowered: _Lowered, plain: dict[int, tuple[str, str]]) -> tuple[Node, ...]:
+    """BatchNormalization of the view [1, B C, ...]. `plain` has the zeros and ones [B C] made so far, by channels."""
     new, result, nodes, rows = lowered.new, affine.add.output, list[Node](), list[str]()
-    sample = affine.scale if isinstance(affine.scale, str) else affine.shift
+    sample = affine.scale if isinstance(affine.scale, str) else affine.shift  # has the shape that a constant gets
     assert isinstance(sample, str)
     flat = new.constant("flat", np.array([-1]))
     for part, operand in (("scale", affine.scale), ("shift", affine.shift)):
@@ -270,17 +270,17 @@ def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, 
             nodes += [Node("Shape", (sample,), (size,)), Node("Expand", (picture, size), (source,))]
         rows.append(new.name(f"{result}_{part}_row"))
         nodes.append(Node("Reshape", (source, flat), (rows[-1],)))
-    if affine.channels not in units:
+    if affine.channels not in plain:
         size, zeros, ones = (new.name(f"{part}_of_samples({affine.channels})") for part in ("size", "zeros", "ones"))
         one = {"value": numpy_helper.from_array(np.ones(1, np.float32))}
         nodes.append(Node("Shape", (rows[0],), (size,)))
         nodes += [Node("ConstantOfShape", (size,), (zeros,)), Node("ConstantOfShape", (size,), (ones,), one)]
-        units[affine.channels] = zeros, ones
-    source, positions = _ahead(affine, lowered)
+        plain[affine.channels] = zeros, ones
+    source, positions = _viewed(affine, lowered)
     together = new.constant("together", np.array([1, -1, *positions]))
     apart = new.constant(f"apart({affine.channels})", np.array([-1, affine.channels, *[0] * (affine.rank - 2)]))
     joined, normal = new.name(f"{result}_joined"), new.name(f"{result}_rows")
-    inputs = (joined, *rows, *units[affine.channels])
+    inputs = (joined, *rows, *plain[affine.channels])
     return (
         *nodes,
         Node("Reshape", (source, together), (joined,)),
@@ -289,7 +289,7 @@ def _of_samples(affine: _Affine, lowered: _Lowered, units: dict[int, tuple[str, 
     )
 
 
-def _ahead(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
+def _viewed(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
     """The tensor that is viewed as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a size as it
     is. The tensor is x, or the input of the Reshape that makes x."""
     before = lowered.idx.producer(affine.x, "Reshape")
@@ -299,6 +299,6 @@ def _ahead(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
     return affine.x, [0] * (affine.rank - 2)
 
 
-def _needless(affine: _Affine, lowered: _Lowered) -> tuple[str, ...]:
-    """x, if `_ahead` has passed over its Reshape, whose result nothing reads any more."""
-    return () if _ahead(affine, lowered)[0] == affine.x else (affine.x,)
+def _unread(affine: _Affine, lowered: _Lowered) -> tuple[str, ...]:
+    """x, if `_viewed` has passed over the Reshape that makes it: nothing reads x any more."""
+    return () if _viewed(affine, lowered)[0] == affine.x else (affine.x,)

@@ -37,19 +37,20 @@ def corrected(
     """The weight with the scales of `nearest`, and integers in [-largest, largest] that lose least by the moments.
 
     Args:
-        weight: of the operation, divided by the multipliers.
-        moments: second moments of what the operation reads, [blocks, width, width] as `ranges/moments.py` has them.
-        multipliers: of the channels that it reads; None if the graph does not multiply them.
+        weight: of the operation, in its own axes, divided by the multipliers.
+        moments: second moments of what the operation reads ahead of the multipliers, [blocks, width, width] as
+            `ranges/moments.py` has them.
+        multipliers: [channels] that it reads; None if the graph does not multiply them.
     """
     blocks = blocks_of(op, weight.shape, moments.shape[-1])
     rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
     integers = np.empty(rows.shape, np.int8)
-    numbers = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)
+    factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # of each input
     at_once = max(1, AT_ONCE // (blocks.outputs * blocks.width))
     at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):
         spans = blocks.spans[start : start + at_once]
-        own = np.stack([_padded(numbers[each], blocks.width) for each in spans])
+        own = np.stack([_padded(factors[each], blocks.width) for each in spans])
         part = moments[start : start + at_once] * (own[:, :, None] * own[:, None, :])
         for first in range(0, blocks.outputs, at_most):
             places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
@@ -65,8 +66,8 @@ def corrected(
 def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
     """Whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks, outputs].
 
-    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs of the largest come first. A block whose
-    inputs were always zero has the nearest integers, and so has one whose moments overflow.
+    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs with the largest are rounded first. A block
+    whose inputs were always zero has the nearest integers, and so has one whose moments overflow.
     """
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
     is_seen = np.isfinite(mean) & (mean > 0)
@@ -75,7 +76,7 @@ def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
     back = order[:, ::-1]
     turned = np.take_along_axis(np.take_along_axis(moments, back[:, :, None], 1), back[:, None, :], 2)
     turned += np.where(is_seen, DAMPING * mean, 1.0)[:, None, None] * np.eye(turned.shape[-1])
-    factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]
+    factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: the lower factor of H in back order, turned to the front
     factor = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
     exact = np.take_along_axis(rows / scales[:, :, None], order[:, None, :], 2)
     errors = np.zeros(exact.shape)

@@ -35,7 +35,7 @@ Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, op
 Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
 
 
-LARGEST = 1e9  # of a constant that shares a code of 16 bits with other numbers
+LARGEST_CONSTANT = 1e9  # one that shares a code of 16 bits with other numbers
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def lower(
     graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
-    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.notes + _by_channel(encodings))
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.notes + _notes(encodings))
 
 
 def lower_graph(
@@ -85,16 +85,16 @@ def lower_graph(
     scheme = target.scheme
     refuse_overflow(_represented(table), target)
     encodings = encodings_of(prepared, table, ops, scheme)
-    rounded = quantize or rounding(table, target)
+    quantizer = quantize or rounding(table, target)
 
     def quantized(op: WeightedOp) -> QuantizedWeight:
-        weight = rounded(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
+        weight = quantizer(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
         release_array(prepared.constants[op.weight])
         return even_scales(weight, op, encodings, scheme)
 
     weights = side_by_side(quantized, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
-    base, inner, codes = _written_out(formed, ops, encodings, weights, scheme)
+    base, inner, codes = _with_code_nodes(formed, ops, encodings, weights, scheme)
     base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
@@ -106,13 +106,13 @@ def lower_graph(
 
 
 def rounding(table: RangesTable, target: Target, moments: Moments | None = None) -> Quantizer:
-    """How weights become integers for a target: by the second moments of what they multiply, and to the nearest where
-    there are none."""
-    return partial(_quantized, table.method, target.scheme, moments or {})
+    """How weights become integers for a target: by the second moments of what they multiply (`gptq.py`), or to the
+    nearest integers where there are none."""
+    return partial(_rounded, table.method, target.scheme, moments or {})
 
 
 def remembered(quantize: Quantizer) -> Quantizer:
-    """The same weights, each rounded once: it does not depend on the other operations."""
+    """The same quantizer, which rounds each weight once. The result does not depend on what else is lowered."""
     weights: dict[str, QuantizedWeight] = {}
 
     def known(op: WeightedOp, weight: NDArray[np.float32], multipliers: NDArray[np.float64] | None) -> QuantizedWeight:
@@ -124,8 +124,8 @@ def remembered(quantize: Quantizer) -> Quantizer:
 
 
 def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, ...]:
-    """The operations that a lowering replaces, where `everything` is lowered or a rule selects. UserError if there are
-    none: worth asking before all the measuring."""
+    """The operations that a lowering replaces: all that can be, for `everything`, else those that a rule selects.
+    UserError if there are none, so ask before anything is measured."""
     if everything and prepared.optional:  # whose values nobody has measured
         what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
@@ -145,7 +145,7 @@ def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, 
 def _check_constants(prepared: Graph) -> None:
     """UserError for a constant that one code for all numbers cannot hold, such as an infinite mask of attention."""
     for name, array in prepared.constants.items():
-        if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST:
+        if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
                 f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds beside others",
                 "mask with -1e4, or leave this target out",
@@ -167,14 +167,15 @@ def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[W
     return ops
 
 
-def _written_out(
+def _with_code_nodes(
     prepared: Graph,
     ops: tuple[WeightedOp, ...],
     encodings: dict[str, Encoding],
     weights: Sequence[QuantizedWeight],
     scheme: Scheme,
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with the parts of the codes that engines do not take written out; its operations, and their codes."""
+    """The graph with nodes for the parts of codes that engines do not take: multipliers, scales of groups, zero points.
+    Then the operations between these nodes, and the codes that are left."""
     graph, inner, codes = evened(prepared, ops, encodings, scheme)
     if scheme.constant_scales:
         graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
@@ -198,28 +199,29 @@ def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> d
 def encodings_of(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
-    """The code of every activation, which does not depend on other operations. Where several share one weight, channels
-    have no scales of their own: the weight would have to take back the factors of each."""
-    weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # which keeps the float weight
+    """The code of every activation, which does not depend on what else is lowered. Operations that share one weight
+    have no scales of channels: the weight would have to take back the multipliers of each."""
+    weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # those keep the float weight
     readers = Counter(op.weight for op in weighted)
-    alike = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
+    sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
     names = observed_tensors(prepared, True) if scheme.everything else encoded_tensors(ops, scheme)
-    one_scale = {name: replace(table[name], by_channel=None) for name in alike.intersection(names)}
+    one_scale = {name: replace(table[name], by_channel=None) for name in sharing.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
     least = _least_gains(prepared, scheme)
     return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
-    """By `eight_of` the name of each inner operation: the code of what it reads in 8 bits, for schemes that are
-    narrow."""
-    inner = {op.name for op in selected_ops(prepared)}
-    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in ops if op.name in inner}
+    """For schemes that are narrow: the code in 8 bits of what an operation reads, by `eight_of` the operation's name.
+    Operations that no rule selects read 16 bits."""
+    narrow = {op.name for op in selected_ops(prepared)}
+    own = (op for op in ops if op.name in narrow)
+    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in own}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
-    """The least gain for scales of channels, in dB, by tensor: `Scheme.least_gain` for the largest tensor. Where
-    positive, it is in proportion to size, as the product takes time. A tensor that is written takes no product."""
+    """The least gain for scales of channels, in dB, by tensor: `Scheme.least_gain` for the largest tensor. A positive
+    one is in proportion to size, as the product takes time, and 0 for outputs in 8 bits, which take no product."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
     selected = selected_ops(prepared)
@@ -247,7 +249,7 @@ def emit(
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form
-    sources = _codes(encodings, groups, scheme.scale_dtype)
+    sources = _scales_and_zero_points(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
     outputs: set[str] = set()  # an activation or a weight that several operations read is quantized once
     for node in base.nodes:
@@ -265,8 +267,8 @@ def emit(
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
-def _codes(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
-    """Zero points, and scales: constants, or rows of one packed table [groups, tensors] gathered by "group"."""
+def _scales_and_zero_points(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
+    """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group"."""
     constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
     scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)
     names = tuple(scale_of(name) for name in encodings)
@@ -292,14 +294,14 @@ def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
 
 
 def _represented(table: RangesTable) -> dict[str, float]:
-    """The greatest magnitude that the ranges of each tensor represent: it had this one, if not a greater one."""
+    """The greatest magnitude in the ranges of each tensor, which the tensor had, or a greater one."""
     return {
         name: max(max(-each.low, each.high) for each in (ranges.pooled, *ranges.per_group))
         for name, ranges in table.tensors.items()
     }
 
 
-def _quantized(
+def _rounded(
     method: str,
     scheme: Scheme,
     moments: Moments,
@@ -307,6 +309,7 @@ def _quantized(
     weight: NDArray[np.float32],
     multipliers: NDArray[np.float64] | None,
 ) -> QuantizedWeight:
+    """The integers of a weight. UserError if it is not finite."""
     try:
         nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight)
     except ValueError as error:
@@ -315,6 +318,6 @@ def _quantized(
     return nearest if own is None else corrected(nearest, weight, op, own, multipliers, scheme.largest_weight)
 
 
-def _by_channel(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+def _notes(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
     count = sum(code.multipliers is not None for code in encodings.values())
     return (f"{count} of {len(encodings)} activations have a scale for each channel",) if count else ()
