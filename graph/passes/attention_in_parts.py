@@ -10,7 +10,8 @@ from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
 LARGE = 2**26  # bytes of the scores of one sample that are held at once; a softmax holds them twice
-HEADS, QUERIES = -3, -2  # axes of scores [batch, heads, queries, keys]
+RANK, HEADS, QUERIES = 4, -3, -2  # of scores [batch, heads, queries, keys], and axes from their end
+UNKNOWN = -1  # no axis of a tensor: those are counted from the front
 SCALING = ("Mul", "Div", "Add", "Sub")  # what may stand between the product and the softmax: numbers, and masks
 
 
@@ -41,10 +42,10 @@ def attention_in_parts(graph: Graph, large: int | None = None) -> Graph:
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for softmax in softmaxes:
-        if types.rank(softmax.output) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
+        if types.rank(softmax.output) != RANK or softmax.attributes.get("axis", -1) not in (-1, 3):
             continue
-        attention = attention_of(softmax, idx, _scales)
-        if attention is not None and types.rank(attention.product.output) == 4:
+        attention = attention_of(softmax, idx, _may_scale)
+        if attention is not None and types.rank(attention.product.output) == RANK:
             nodes = tuple(_in_parts(attention, graph, types, new, LARGE if large is None else large))
             changed |= {node.output: () for node in (attention.scores, *attention.between)} if nodes else {}
             changed |= {attention.product.output: nodes} if nodes else {}
@@ -73,7 +74,8 @@ def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -
         between.insert(0, source)
 
 
-def _scales(node: Node) -> bool:
+def _may_scale(node: Node) -> bool:
+    """Whether a node is of SCALING, and does not combine the scores with themselves."""
     return node.op in SCALING and node.inputs[0] != node.inputs[1]
 
 
@@ -91,10 +93,11 @@ def _in_parts(attention: AttentionNodes, graph: Graph, types: Types, new: Additi
     v = attention.product.inputs[1]
     others = [name for node in attention.between for name in node.inputs[1:]]
     along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
-    whole = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
-    if UNKNOWN in (along | whole).values() or any(along[name] != whole[name] for name in along.keys() & whole.keys()):
-        return  # one tensor in two roles, of which one needs all of it
-    along |= whole
+    of_keys = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
+    twice = along.keys() & of_keys.keys()  # tensors in two roles, of which one may need all of a tensor
+    if UNKNOWN in (along | of_keys).values() or any(along[name] != of_keys[name] for name in twice):
+        return
+    along |= of_keys
     pieces = {}
     for name, place in along.items():
         pieces[name] = [name] * parts
@@ -104,17 +107,13 @@ def _in_parts(attention: AttentionNodes, graph: Graph, types: Types, new: Additi
             yield Node("Split", (name,), tuple(pieces[name]), attributes, f"{attention.product.output}_{name}_split")
     results = []
     for part in range(parts):
-        last = ""
+        result = pieces[q][part]
         for node in (attention.scores, *attention.between, attention.product):
-            first = pieces[q][part] if node is attention.scores else last
-            inputs = (first, *(pieces[name][part] for name in node.inputs[1:]))
-            last = new.name(f"{node.output}_{part}")
-            yield replace(node, inputs=inputs, outputs=(last,), name=f"{node.name or node.output}_{part}")
-        results.append(last)
-    yield Node("Concat", tuple(results), attention.product.outputs, {"axis": 4 + axis}, attention.product.name)
-
-
-UNKNOWN = -1  # no axis: those are counted from the front
+            inputs = (result, *(pieces[name][part] for name in node.inputs[1:]))
+            result = new.name(f"{node.output}_{part}")
+            yield replace(node, inputs=inputs, outputs=(result,), name=f"{node.name or node.output}_{part}")
+        results.append(result)
+    yield Node("Concat", tuple(results), attention.product.outputs, {"axis": RANK + axis}, attention.product.name)
 
 
 def _axis(name: str, axis: int, length: int, graph: Graph, types: Types) -> int | None:

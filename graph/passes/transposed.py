@@ -28,7 +28,7 @@ def write_transposed(graph: Graph) -> Graph:
         is_transposed = node.op == "ConvTranspose" and not node.domain and all(map(graph.is_constant, node.inputs[1:]))
         weight, *bias = (graph.constants[name] for name in node.inputs[1:]) if is_transposed else (None,)
         phases = None if weight is None else _phases(node, weight)
-        nodes.extend([node] if weight is None or phases is None else _written(node, weight, bias, phases, new))
+        nodes.extend([node] if weight is None or phases is None else _as_conv(node, weight, bias, phases, new))
     return graph.with_nodes(nodes, new.constants)
 
 
@@ -53,42 +53,43 @@ def _phases(node: Node, weight: Array) -> Phases | None:
     strides = tuple(attributes.get("strides", [1] * axes))
     if axes == 2 and strides[0] != strides[1]:
         return None  # DepthToSpace has one stride for both axes
-    pads, extra = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
+    pads, longer = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
     taps = tuple(-(-kernel // stride) for kernel, stride in zip(weight.shape[2:], strides, strict=True))
-    # n places become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without pads
+    # n places become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without pads;
+    # pads shorten the result, and output_padding makes its end longer
     spare = (tap * stride - kernel for tap, stride, kernel in zip(taps, strides, weight.shape[2:], strict=True))
-    ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], extra, strict=True))
+    ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], longer, strict=True))
     return None if min(ends) < 0 else Phases(strides, taps, tuple(pads[:axes]), ends)
 
 
-def _written(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: Additions) -> list[Node]:
+def _as_conv(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: Additions) -> list[Node]:
     """The nodes that replace a ConvTranspose with this weight; `bias` is empty or has one tensor."""
-    called, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
+    label, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
     inputs = (node.inputs[0], new.constant(f"{node.inputs[1]}_phases", _split(weight, phases)))
     result = new.name(f"{node.output}_phases")
     attributes = {"kernel_shape": list(phases.taps), "pads": [tap - 1 for tap in phases.taps] * 2}
-    nodes = [Node("Conv", inputs, (result,), attributes, called)]
+    nodes = [Node("Conv", inputs, (result,), attributes, label)]
     if stride > 1:
         spread = new.name(f"{node.output}_spread")
-        nodes += _spread(result, spread, weight.shape[1], stride, axes, called, new)
+        nodes += _interleaved(result, spread, weight.shape[1], stride, axes, label, new)
         result = spread
     if any(phases.starts) or any(phases.ends):
         cut = new.name(f"{node.output}_cut")
         last = [-end if end else np.iinfo(np.int64).max for end in phases.ends]
         limits = (("starts", phases.starts), ("ends", last), ("axes", range(2, 2 + axes)))
         names = [new.constant(f"{node.output}_cut_{name}", np.array(values, np.int64)) for name, values in limits]
-        nodes.append(Node("Slice", (result, *names), (cut,), name=f"{called}_cut"))
+        nodes.append(Node("Slice", (result, *names), (cut,), name=f"{label}_cut"))
         result = cut
     for shifts in bias:
         shift = new.constant(f"{node.output}_bias", np.ascontiguousarray(shifts.reshape(1, -1, *[1] * axes)))
-        nodes.append(Node("Add", (result, shift), node.outputs, name=f"{called}_bias"))
+        nodes.append(Node("Add", (result, shift), node.outputs, name=f"{label}_bias"))
     nodes[-1] = replace(nodes[-1], outputs=node.outputs)
     return nodes
 
 
 def _split(weight: Array, phases: Phases) -> Array:
-    """The weight [in, out, *kernel] as the weight [out * phases, in, *taps] of a convolution; taps that a phase lacks
-    are zero."""
+    """The weight [in, out, *kernel] as the weight [out * phases, in, *taps] of a convolution. Phase f has the places
+    f, f + stride, ... of the kernel, and zeros beyond it."""
     inputs, outputs = weight.shape[:2]
     whole = [tap * stride for tap, stride in zip(phases.taps, phases.strides, strict=True)]
     padded = np.zeros((inputs, outputs, *whole), weight.dtype)
@@ -102,15 +103,15 @@ def _split(weight: Array, phases: Phases) -> Array:
     return np.ascontiguousarray(split.transpose(order).reshape(outputs * count, inputs, *phases.taps))
 
 
-def _spread(x: str, y: str, channels: int, stride: int, axes: int, called: str, new: Additions) -> list[Node]:
+def _interleaved(x: str, y: str, channels: int, stride: int, axes: int, label: str, new: Additions) -> list[Node]:
     """The nodes that move channels [B, C * phases, ...] to places [B, C, ... * stride]."""
     if axes == 2:
-        return [Node("DepthToSpace", (x,), (y,), {"blocksize": stride, "mode": b"CRD"}, f"{called}_spread")]
+        return [Node("DepthToSpace", (x,), (y,), {"blocksize": stride, "mode": b"CRD"}, f"{label}_spread")]
     apart, turned = new.name(f"{y}_apart"), new.name(f"{y}_turned")
     split = new.constant(f"{y}_split", np.array([0, channels, stride, -1], np.int64))
     joined = new.constant(f"{y}_joined", np.array([0, channels, -1], np.int64))
     return [
-        Node("Reshape", (x, split), (apart,), name=f"{called}_apart"),
-        Node("Transpose", (apart,), (turned,), {"perm": [0, 1, 3, 2]}, f"{called}_turned"),
-        Node("Reshape", (turned, joined), (y,), name=f"{called}_spread"),
+        Node("Reshape", (x, split), (apart,), name=f"{label}_apart"),
+        Node("Transpose", (apart,), (turned,), {"perm": [0, 1, 3, 2]}, f"{label}_turned"),
+        Node("Reshape", (turned, joined), (y,), name=f"{label}_spread"),
     ]
