@@ -41,7 +41,7 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
-LATE = 0.1  # ticks: a tick that begins later than this is overrun
+OVERRUN = 0.1  # ticks: one that begins later than this is overrun
 WARM_UP_CALLS = 20  # measured calls of each plan, behind two that are not: a first sequence, and a following one
 EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
@@ -156,7 +156,7 @@ class PolicyRunner:
         self._chunk: Chunk | None = None
         self._problem: str | None = None
         self._sent = self._idle  # the last action that was sent
-        self._before: Source = "waiting"  # the source of the last tick
+        self._last_source: Source = "waiting"  # where the last tick's action came from
         self._joins_at = -1  # the tick at which the present sequence takes over from another
         self._history.clear()
         self._record.broken_off()
@@ -224,9 +224,9 @@ class PolicyRunner:
         self._record.counts[source] += 1
         self._sent = self._sent if value is None else value
         action = Action(None if value is None else value.copy(), source, age, problem)  # the worker reads the sequence
-        if source == "stopped" and self._before != "stopped" and self._stopped is not None:
+        if source == "stopped" and self._last_source != "stopped" and self._stopped is not None:
             self._stopped(action)
-        self._before = source
+        self._last_source = source
         seconds = self._now() - self._tick_began
         if seconds >= 0:
             self._record.acting.append(seconds)
@@ -250,11 +250,11 @@ class PolicyRunner:
             if stop is not None and stop():
                 break
             now = self._now()
-            if not due - now <= (1 + LATE) * tick:  # the clock was set back, or says NaN
+            if not due - now <= (1 + OVERRUN) * tick:  # the clock was set back, or says NaN
                 due = now
             self._clock.wait(due)
             behind = self._now() - due
-            if behind > LATE * tick:
+            if behind > OVERRUN * tick:
                 self._record.counts["overrun"] += 1
                 due += behind
             action = self.act(observe())
@@ -336,7 +336,8 @@ class PolicyRunner:
             counts["dropped"] += 1
             self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
         else:
-            chunk, former = Chunk(result.actions, flight.origin), None if self._before == "stopped" else self._chunk
+            chunk = Chunk(result.actions, flight.origin)
+            former = None if self._last_source == "stopped" else self._chunk
             self._period = ticks_between(self._execute, self._delay(flight.place))
             if former is not None:
                 shared = 0 if self._continuity == "none" else flight.decided  # actions that are alike in both

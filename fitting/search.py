@@ -58,7 +58,7 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
             task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
-    first, work = _first(task, seeds, progress)
+    first, work = _beginning(task, seeds, progress)
     for best in _refined(task, options, first, work, progress):
         yield best
     if best.done > 0 or options.iterations == 0:
@@ -66,10 +66,10 @@ def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> I
         yield replace(best, numbers=numbers, trade=trade)
 
 
-def _first(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
+def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
     """The numbers that the fit begins at, and their refinement.
 
-    They are those of the plan that was asked for. Without one, the best nominal plan competes with the best over the
+    They are of the plan that was asked for. Without one, the best nominal plan competes with the best over the
     times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
     iteration. Optima lie far apart, and plans do not rank as their optima do.
     """
