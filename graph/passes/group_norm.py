@@ -60,12 +60,13 @@ def _spread(norm: Node, graph: Graph, idx: Index, types: Types, new: Additions) 
 def _nodes(
     x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: Additions
 ) -> tuple[Node, ...]:
+    """The nodes of the form, from x [B, C, ...] of this shape to what `after` made."""
     y, rank = after.output, len(shape)
     positions = new.constant("positions", np.arange(2, rank))
     epsilon = new.constant("epsilon", np.array(norm.attributes.get("epsilon", 1e-5), np.float32))
 
     def spread(by_channel: str, name: str) -> tuple[str, tuple[Node, ...]]:
-        """The mean [B, C, 1, ...] over the channels of each group."""
+        """The mean [B, C, 1, ...] over the channels of each group, and the nodes that make it from [B, C, 1, ...]."""
         parts = [new.name(f"{y}_{name}_{part}") for part in ("apart", "groups", "spread", "all")]
         apart, by_group, spread, result = parts
         return result, (
