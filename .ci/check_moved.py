@@ -1,8 +1,9 @@
 """Whether a commit's figures are those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
 
-The code of both makes int8 bodies of three small denoisers, a fitted plan, and samples, on this machine. Qualities in
-docs/measured follow from these: where all of them are the same, bit for bit, no quality has moved. Times may have.
-What differs is printed, and the exit status is 1 then.
+The code of both makes int8 bodies of three small denoisers, a fitted plan, and samples, on this machine. Where all of
+them are the same, bit for bit, no quality of networks like these has moved. Not among them are tokens, experts,
+conditioners, free sizes, precision maps, streams, and the targets that `TARGETS` leaves out. Times may have moved. What
+differs is printed, and the exit status is 1 then.
 """
 
 import hashlib

@@ -21,7 +21,7 @@ def test_only_what_stands_between_the_comments_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("page", "script"),
     [
-        *((page, measure.SCRIPT) for page in measure.PAGES.values()),
+        *((measure.PAGE, part) for part in measure.PARTS.values()),
         (zoo_rows.PAGE, zoo_tools.SCRIPT),
     ],
 )
