@@ -126,7 +126,7 @@ def _calibrate_network(
     table_of = partial(tabulate, counts, task.prepared, digest, task.plan.name, progress)
     whether = sorted({target.scheme.everything for target in task.targets})
     tables = {everything: table_of(everything=everything) for everything in whether}
-    table = next(iter(tables.values()))  # that of targets with floats, if there are some
+    table = next(iter(tables.values()))  # of targets with floats, if there are some
     plan = regroup(task.plan, {task.network: counts.edges})
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, progress)

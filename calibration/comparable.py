@@ -33,7 +33,9 @@ class CalibrationRecord:
             return ""
         own, others = {**ALWAYS, **self.options}, {**ALWAYS, **other.options}
         names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
-        return ", ".join(f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names)
+        options = (name if name in ALWAYS else f"--{name}" for name in names)
+        said = zip(names, options, strict=True)
+        return ", ".join(f"{option} {own[name]}" if name in own else f"no {option}" for name, option in said)
 
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:

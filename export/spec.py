@@ -99,7 +99,7 @@ class Spec:
     may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
     executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
-    diffusers, for the plan "scheduler:STEPS". `grid` is that of plan names without one, for networks that know the
+    diffusers, for the plan "scheduler:STEPS". `grid` is the default of plan names, for networks that know the
     times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
     name those tensors in an .onnx file; a torch module's have no names."""
 
@@ -252,6 +252,8 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
         raise UserError(
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
         )
+    if not grid:
+        raise UserError(f"field 'grid' of spec {name!r} is empty", FIELDS["grid"][1])
     try:
         times = parse_plan_name("ddim:1", grid).grid
         _ = times(schedule, 1), times(schedule, 2)

@@ -27,7 +27,7 @@ from fewstep.machine import cache
 from fewstep.machine.code_digest import code_of
 from fewstep.machine.cpu import physical_cores, this_cpu
 from fewstep.machine.gpu import these_gpus
-from fewstep.machine.packages import installed, this_onnxruntime, version_of
+from fewstep.machine.packages import RUNTIMES, installed, this_onnxruntime, version_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
@@ -45,6 +45,12 @@ LOG = logging.getLogger("fewstep")
 SCHEMA = 7  # of what is kept, and how it is measured
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
+PACKAGES_OF = {  # of backends that are not named after theirs
+    "onnxruntime": RUNTIMES,
+    "onnxruntime-cuda": ("onnxruntime-gpu",),
+    "openvino-bf16": ("openvino",),
+    "qnn": ("onnxruntime-qnn",),
+}
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
 LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times of an NPU that x86 plays
 KIND: cache.Kind = "choices"
@@ -209,10 +215,14 @@ def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Refused]) -> Use
     home = REFERENCE if platform is None else platform.backend
     first = max(
         [each for each in refused if each.is_own] or refused,
-        key=lambda each: (version_of(each.timed.backend) is not None, each.timed.backend == home),
+        key=lambda each: (_is_installed(each.timed.backend), each.timed.backend == home),
     )
     what = f"nothing here runs {body} of {bundle.path}: {first.timed.backend}: {first.error.what}"
     return UserError(what, f"{first.error.fix} (other engines: --verbose)")
+
+
+def _is_installed(backend: str) -> bool:
+    return any(version_of(package) for package in PACKAGES_OF.get(backend, (backend,)))
 
 
 def _opened(

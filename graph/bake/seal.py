@@ -39,7 +39,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
         values = tuple(float(f"{value:.7g}") for value in stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
         baked = msgspec.structs.replace(baked, sample=vector)
-    except UserError as error:  # this machine's or this engine's limits: a wrong backbone was refused at the start
+    except UserError as error:  # this machine's or this engine's limits: a wrong backbone was refused before
         LOG.warning("the file has no test vector: %s", error.what)
     io.set_metadata(file, encoded(baked))
     content = file.read_bytes()

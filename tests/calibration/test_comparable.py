@@ -79,10 +79,12 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     assert judged_unlike(open_bundle(bundle), made.plan) == (() if told is None else (told,))
 
 
-@pytest.mark.parametrize(("ranges", "said"), [("channels", ""), ("mse", "--ranges mse")])
+@pytest.mark.parametrize(("ranges", "said"), [("channels", ""), ("mse", "ranges mse")])
 def test_bodies_of_earlier_versions_differ_where_they_had_other_ranges(ranges: str, said: str) -> None:
     earlier = CalibrationRecord("ddim:3", {"ranges": ranges, "seed": "1000000"})
-    assert earlier.differences(CalibrationRecord("ddim:3", {"seed": "1000000"})) == said
+    today = CalibrationRecord("ddim:3", {"seed": "1000000"})
+    assert earlier.differences(today) == said
+    assert today.differences(earlier) == ("ranges channels" if said else "")
 
 
 def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:

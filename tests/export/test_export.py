@@ -250,6 +250,7 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         ("spiral", "field 'grid' of spec 's': .*unknown grid 'spiral'"),
         ("lcm", "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
         ("custom(times=[1000])", "field 'grid' of spec 's': .*custom"),
+        ("", "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
         (8, "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out"),
     ],
 )

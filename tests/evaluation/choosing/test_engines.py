@@ -367,3 +367,9 @@ def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypa
     with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
         timed_of(tiny_bundle, batch=2)
     assert kept_files() == 1
+
+
+def test_a_backend_is_installed_by_whichever_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "version_of", {"onnxruntime-gpu": "1.31", "openvino": "2026.4"}.get)
+    backends = ("onnxruntime", "onnxruntime-cuda", "openvino-bf16", "openvino", "qnn", "tensorrt")
+    assert [measured._is_installed(each) for each in backends] == [True] * 4 + [False] * 2
