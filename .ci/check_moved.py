@@ -25,7 +25,7 @@ DENOISERS = {  # the arguments of their samples
     "benchmarks/zoo/policy_unet1d.py:make": ("--guidance", "1", "--condition", "observation=@observation.npy"),
 }
 FITTED = "policy_unet1d"  # the cheapest
-TARGETS = {"cpu-x86": "cpu_x86", "openvino": "openvino", "tensorrt": "tensorrt", "qnn": "qnn"}  # and their modules
+TARGETS = ("cpu-x86", "openvino", "tensorrt", "qnn")
 PLANS = ("dpmpp_2m:4", "deis_t_2:4", "gradient_estimation:4@arctan", "unipc_2:4@ays_svd")
 BODIES = (("float32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino"))
 
@@ -47,7 +47,8 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
 
-    targets = ",".join(name for name, module in TARGETS.items() if (tree / f"lowering/targets/{module}.py").exists())
+    modules = {path.stem for path in (tree / "lowering/targets").glob("*.py")}
+    targets = ",".join(each for each in TARGETS if each.replace("-", "_") in modules)
     for source, asked in DENOISERS.items():
         name = Path(source.partition(":")[0]).stem
         bundle, samples = work / name, work / "samples.npy"
