@@ -32,9 +32,17 @@ def git(*arguments: str) -> str:
 def pages() -> Iterator[Page]:
     """The rows of the table that have a commit."""
     for name, command, commit in ROW.findall((PAGES / "README.md").read_text()):
-        modules = [found.removesuffix(".py") for found in re.findall(r"benchmarks[\w./]+", command)]
-        files = [ROOT / f"{module.replace('.', '/')}.py" for module in modules]
-        yield Page(name, tuple(f if f.is_file() else f.with_suffix("") / "__main__.py" for f in files), commit)
+        yield Page(name, tuple(scripts(command)), commit)
+
+
+def scripts(command: str) -> Iterator[Path]:
+    """The files that a row names. A name without a folder lies in that of the name before it."""
+    folder = ROOT / "benchmarks"
+    for found in re.findall(r"benchmarks[\w./]+|\w+\.py", command):
+        module = ROOT / found.removesuffix(".py").replace(".", "/") if "benchmarks" in found else folder / found[:-3]
+        file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+        yield file
+        folder = file.parent
 
 
 def rooms(script: Path, seen: set[Path]) -> set[str]:
