@@ -31,17 +31,18 @@ class PlanChoice:
         self._deadline = deadline
         self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
         self._seconds = [expected] * count  # quantiles, computed once a call: ticks that read them are more
-        self._medians = [expected] * count  # of warm-ups
+        self._beginnings = [[expected]] * count  # of windows that begin again: medians of warm-ups
         self._warm, self._failed = [False] * count, [False] * count
         self._passed_over = [0] * count  # calls since a plan was chosen
         for place in range(count):
             self._renew(place, [expected])
 
     def warmed_up(self, place: int, seconds: Sequence[float]) -> None:
-        """Begin a plan's window with the seconds of its calls during warm-up, one or more. The window leaves out a time
-        that is negative or infinite: the clock jumped."""
-        self._medians[place], self._warm[place] = median(seconds), True
-        self._renew(place, seconds)
+        """Begin a plan's window with the seconds of its calls during warm-up, one or more. A time that is negative or
+        infinite is left out: the clock jumped."""
+        sound = [each for each in seconds if math.isfinite(each) and each >= 0]
+        self._beginnings[place], self._warm[place] = [median(sound)] if sound else [], True
+        self._renew(place, sound)
 
     def measured(self, place: int, seconds: float) -> None:
         """Add the seconds of a call to a plan's window, finite and 0 or more. The call did not fail."""
@@ -67,14 +68,14 @@ class PlanChoice:
             self._passed_over[place] = 0 if place == chosen else self._passed_over[place] + 1
             if self._passed_over[place] >= PATIENCE:
                 self._passed_over[place] = 0
-                self._renew(place, [self._medians[place]])
+                self._renew(place, self._beginnings[place])
         return chosen
 
     def _renew(self, place: int, beginning: Sequence[float]) -> None:
         """Begin a plan's window again; the plan is no longer skipped."""
         self._windows[place].clear()
         self._failed[place] = False
-        self._add(place, [each for each in beginning if math.isfinite(each) and each >= 0])
+        self._add(place, beginning)
 
     def _add(self, place: int, seconds: Sequence[float]) -> None:
         self._windows[place].extend(seconds)

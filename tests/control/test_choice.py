@@ -37,6 +37,18 @@ def test_a_jump_of_the_clock_in_a_warm_up_is_left_out() -> None:
     assert (choice.seconds(0), choice.choose()) == (float("inf"), 1)
 
 
+def test_a_plan_that_comes_back_has_the_median_of_sound_times() -> None:
+    choice = PlanChoice(2, deadline=0.5)
+    choice.warmed_up(0, [0.3, -4.0, -4.0, 0.2])
+    choice.measured(0, 0.7)
+    assert [choice.choose() for _ in range(PATIENCE)] == [1] * PATIENCE
+    assert (choice.choose(), choice.seconds(0)) == (0, 0.25)
+    choice.warmed_up(0, [-4.0])
+    for _ in range(PATIENCE + 1):
+        choice.choose()
+    assert choice.seconds(0) == float("inf")
+
+
 def test_a_plan_of_the_scheduler_keeps_its_own_clipping(tiny_bundle: Path) -> None:
     sampler: Any = WithScheduler(tiny_policy(tiny_bundle, ramp))
     for clip in (Clip(-1.0, 1.0), Clip(-1, 1)):
