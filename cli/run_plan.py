@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.cli.conditions import arrays_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
 from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import Shaping
@@ -129,4 +129,15 @@ def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
         return None  # `fewstep fit` compared the guidance
     if _what_ranges_follow(plan) == _what_ranges_follow(calibrated):
         return None
-    return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}"
+    remedy = _remedy(calibrated, plan)
+    return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}{remedy}"
+
+
+def _remedy(calibrated: Any, plan: Any) -> str:
+    """The option that makes a plan the calibrated one, where guidance alone differs and has a text."""
+    if (with_grid(plan.name), shaping_of(plan)) != (with_grid(calibrated.name), shaping_of(calibrated)):
+        return ""
+    if calibrated.guidance is None:
+        return "; leave --guidance out"
+    text = to_text(calibrated.guidance)
+    return "" if text is None else f"; give --guidance {text}"

@@ -66,7 +66,7 @@ def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles
     [
         ("ddim:3", 2.0, None),
         ("ddim:4", 2.0, "along ddim:3, guidance 2, and runs along ddim:4, guidance 2: "),
-        ("ddim:3", None, "along ddim:3, guidance 2, and runs along ddim:3, guidance none: "),
+        ("ddim:3", None, "runs along ddim:3, guidance none: its ranges may not fit; give --guidance 2"),
     ],
 )
 def test_int8_away_from_its_calibration_is_told(
