@@ -1,4 +1,4 @@
-"""Modules that are exported one after the other share the list of operations that torch.onnx can write."""
+"""Modules that are exported one after the other share the list of operations that torch.onnx writes, and signatures."""
 
 import pytest
 from torch.onnx._internal.exporter import _registration
@@ -22,7 +22,25 @@ def test_the_list_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
-def test_a_release_without_that_name_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(_registration, "onnxscript_apis")
+def test_a_signature_is_made_once_of_each_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[str]()
+
+    def signature(function: object, domain: str, name: str, *, since_version: int = 1) -> str:
+        made.append(f"{domain} {name} {since_version}")
+        return made[-1]
+
+    schemas = _registration._schemas
+    monkeypatch.setattr(schemas, "op_signature_from_function", signature)
+    for _ in range(2):
+        with operations_once():
+            assert schemas.op_signature_from_function(len, "aten", "len", since_version=18) == "aten len 18"
+            assert schemas.op_signature_from_function(min, "aten", "min") == "aten min 1"
+        assert schemas.op_signature_from_function is signature
+    assert made == ["aten len 18", "aten min 1"]
+
+
+@pytest.mark.parametrize("name", ["onnxscript_apis", "_schemas"])
+def test_a_release_without_a_name_is_left_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_registration, name)
     with operations_once():
-        assert not hasattr(_registration, "onnxscript_apis")
+        assert not hasattr(_registration, name)
