@@ -6,8 +6,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # ahead of numpy and torch: on ti
 
 import gc
 import hashlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import cache_from_source
 from itertools import count
@@ -213,13 +214,21 @@ def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Cache folders that nobody has made yet, one a test: `mktemp` would read all that there are, at each test."""
-    folder = tmp_path_factory.mktemp("caches")
-    return (folder / str(number) for number in count())
+def unmade(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of one test each, by a name, that nobody has made yet: `mktemp` would read all that there are."""
+    folder, numbers = tmp_path_factory.mktemp("tests"), count()
+    return lambda name: folder / f"{name}{next(numbers)}"
+
+
+@pytest.fixture
+def tmp_path(unmade: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    """pytest's, in a fourth of the time where a thousand tests had one before."""
+    path = unmade(re.sub(r"\W", "_", request.node.name)[:30])
+    path.mkdir(mode=0o700)
+    return path
 
 
 @pytest.fixture(autouse=True)
-def private_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(unmade: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What fewstep keeps for its user goes to a folder of the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(next(caches)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(unmade("cache")))
