@@ -1,9 +1,7 @@
 """Export with free sizes: what stays a name in the graphs, that int8 and engines follow, and what fixes a size."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from fewstep.rollouts.trajectories import batches, roll_out
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.export import free_sizes_network
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))
@@ -41,14 +40,9 @@ HORIZON = (Size("horizon", 0, low=8, high=32, multiple=4),)
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The family's U-Net: height and width are free, and a picture follows them."""
+    """Height and width are free, and a picture follows them."""
     folder = tmp_path_factory.mktemp("sizes")
-    path = Path(__file__).parents[1] / "families" / "unet_free_sizes.py"
-    described = importlib.util.spec_from_file_location("unet_free_sizes", path)
-    assert described is not None and described.loader is not None
-    family = importlib.util.module_from_spec(described)
-    described.loader.exec_module(family)
-    export(ExportOptions(family.make(folder), folder / "bundle"))
+    export(ExportOptions(f"{free_sizes_network.__file__}:make", folder / "bundle"))
     return folder / "bundle"
 
 
@@ -96,12 +90,7 @@ def test_it_is_verified_at_several_sizes(exported: Path) -> None:
 
 @pytest.mark.parametrize("height, width", [(4, 4), (8, 12), (32, 6)])
 def test_the_torch_module_and_its_bundle_agree_at_any_size(exported: Path, height: int, width: int) -> None:
-    sys.path.insert(0, str(exported.parent))
-    try:
-        import unet
-    finally:
-        sys.path.pop(0)
-    module, _ = unet.make()
+    module, _ = free_sizes_network.make()
     x = np.random.default_rng(0).standard_normal((2, 1, height, width), np.float32)
     condition = asked(height, width)["condition"]
     with torch.no_grad():
