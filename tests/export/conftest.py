@@ -6,10 +6,10 @@ import torch
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
-from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE, NULL_CLASS, UNet
+from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE, NULL_CLASS
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
-from tests.export.denoisers import Exported
+from tests.export.denoisers import Attending, Exported, SmallUNet, source
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread only waits
 
@@ -18,13 +18,21 @@ LABEL = Condition("class", "class", null=NULL_CLASS, low=0, high=NULL_CLASS - 1,
 
 @pytest.fixture(scope="session")
 def unet() -> Exported:
-    """The shipped UNet's architecture with few channels and random weights."""
+    """A small U-Net of the shipped one's layers, with random weights."""
     torch.manual_seed(0)
-    network = UNet(channels=(16, 16, 16), embedding=32)
+    network = SmallUNet()
     with torch.no_grad():
         for parameter in network.parameters():  # fresh ones hold zeros and ones, which a pass would rightly drop
             parameter += 0.1 * torch.randn_like(parameter)
     spec = Spec("tiny-unet", IMAGE_SHAPE, (LABEL,), "v", ScheduleSpec("cosine"))
-    source = TorchSource(network.requires_grad_(False), spec, "tiny-unet", "0" * 64)
-    traced = source.trace()
-    return Exported(source, traced, prepare(traced.graph))
+    return _exported(TorchSource(network.requires_grad_(False), spec, "tiny-unet", "0" * 64))
+
+
+@pytest.fixture(scope="session")
+def attending() -> Exported:
+    return _exported(source(Attending()))
+
+
+def _exported(its: TorchSource) -> Exported:
+    traced = its.trace()
+    return Exported(its, traced, prepare(traced.graph))

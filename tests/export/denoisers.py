@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.models.blocks import ResidualBlock, SelfAttention, time_features, upsample
+from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -43,6 +45,27 @@ class Attending(Tiny):
         tokens = super().forward(x, time).flatten(2).transpose(1, 2)
         attended = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
         return attended.transpose(1, 2).reshape(x.shape)
+
+
+class SmallUNet(nn.Module):
+    """The shipped U-Net with one resizing and 16 channels: each kind of its layers, in a third of its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_mlp = nn.Sequential(nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 32))
+        self.label_embedding = nn.Embedding(len(CLASSES) + 1, 32)
+        self.conv_in, self.conv_out = nn.Conv2d(*IMAGE_SHAPE[:1], 16, 3, padding=1), nn.Conv2d(16, 1, 3, padding=1)
+        self.to14, self.from14 = nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.down28, self.middle, self.up28 = (ResidualBlock(given, 16, 32) for given in (16, 16, 32))
+        self.attention, self.norm_out = SelfAttention(16), nn.GroupNorm(8, 16)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        embedding = nn.functional.silu(self.time_mlp(time_features(time, 32)) + self.label_embedding(label))
+        h28 = self.down28(self.conv_in(x), embedding)
+        h = self.from14(upsample(self.middle(self.attention(self.to14(h28)), embedding)))
+        h = self.up28(torch.cat([h, h28], dim=1), embedding)
+        made: Tensor = self.conv_out(nn.functional.silu(self.norm_out(h)))
+        return made
 
 
 class Branching(Tiny):

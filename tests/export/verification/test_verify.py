@@ -15,7 +15,7 @@ from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
-from tests.export.denoisers import Attending, DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
+from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
 from tests.export.verifying import verify
 
 
@@ -31,8 +31,8 @@ def test_torch_the_exported_and_the_prepared_graph_agree(unet: Exported) -> None
 
 
 def test_a_mismatch_with_torch_names_the_first_node_that_differs(unet: Exported) -> None:
-    wrong = replace(unet.traced, graph=spoiled(unet.traced.graph, "up7.conv2.weight"))
-    with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(up7\.conv2/Conv\) on") as failure:
+    wrong = replace(unet.traced, graph=spoiled(unet.traced.graph, "up28.conv2.weight"))
+    with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(up28\.conv2/Conv\) on") as failure:
         verify(unet.source.spec, wrong, unet.prepared)
     assert "\n" not in str(failure.value)
 
@@ -161,13 +161,6 @@ def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, c
     assert (
         sum(rows) + sum(each.batch for each in table.comparisons) + mixed == count == samples(unet.source.spec, scope)
     )
-
-
-@pytest.fixture(scope="module")
-def attending() -> Exported:
-    attending = source(Attending())
-    traced = attending.trace()
-    return Exported(attending, traced, prepare(traced.graph))
 
 
 @pytest.mark.parametrize(
