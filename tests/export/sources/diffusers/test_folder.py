@@ -30,10 +30,10 @@ SMALL: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 4}
 UNET = {
     **SMALL,
     "sample_size": 8,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "UpBlock2D"),
-    "attention_head_dim": 8,
+    "block_out_channels": (8,),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "mid_block_type": None,
 }
 TEXT = {
     **SMALL,
@@ -265,7 +265,7 @@ def edited(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
             {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 8, "addition_embed_type": "image_hint"},
             "a UNet2DConditionModel with addition_embed_type 'image_hint'; write a function",
         ),
-        ("unet/config.json", {"layers_per_block": 2}, "cannot load .*unet: .*size mismatch"),
+        ("unet/config.json", {"block_out_channels": [16]}, "cannot load .*unet: .*size mismatch"),
         ("model_index.json", {"unet": None}, "has neither of unet, transformer"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "of-my-own"}, "of-my-own"),
         ("scheduler/scheduler_config.json", {"prediction_type": "of-my-own"}, "of-my-own"),
