@@ -15,6 +15,7 @@ from fewstep.cli.verbs.run import RunOptions, _batch
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
+from fewstep.export.tracing.operations_once import operations_once
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Carried, NamedOutput
 from fewstep.runs.population import population
@@ -73,6 +74,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sampler(bundle):
     return load(bundle)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a network that reads the time, with a scheduler of its own."""
+    folder = tmp_path_factory.mktemp("timed")
+    config = '{"_class_name": "AmusedScheduler", "mask_token_id": 16, "masking_schedule": "linear"}'
+    (folder / "timed.py").write_text(TIMED.replace("spec()", f"spec(scheduler={config})"))
+    export(ExportOptions(f"{folder / 'timed.py'}:make", folder / "bundle", verify="quick"))
+    return folder / "bundle"
 
 
 def test_logits_are_the_module_s(sampler):
@@ -139,15 +150,13 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
         sampler.sample(plan, [0], {"class": [0]}, **settings)
 
 
-def test_first_hitting_is_for_networks_that_read_no_time(sampler, tmp_path):
+def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
     assert not sampler.reads_time
-    (tmp_path / "timed.py").write_text(TIMED)
-    export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))
-    timed = load(tmp_path / "timed")
+    other = load(timed)
     said = "first_hitting:4.*told a time; take mdlm, or export a network that reads no time$"
     with pytest.raises(UserError, match=said):
-        timed.sample("first_hitting:4", [0], {"class": [0]})
-    assert sum(state.is_evaluated for state in timed.steps("mdlm:60", [0], {"class": [0]})) > 30
+        other.sample("first_hitting:4", [0], {"class": [0]})
+    assert sum(state.is_evaluated for state in other.steps("mdlm:60", [0], {"class": [0]})) > 30
 
 
 def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_path):
@@ -178,7 +187,8 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     axes = ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("batch")})
     example = (torch.zeros(3, 2, 12, dtype=torch.long), torch.zeros(3, dtype=torch.long))
     file = tmp_path / "coded.onnx"
-    torch.onnx.export(Timeless().eval(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
+    with operations_once():
+        torch.onnx.export(Timeless().eval(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
     written = msgspec.to_builtins(
         {each: getattr(spec(), each) for each in ("name", "x_shape", "conditions", "prediction")}
     )
@@ -190,17 +200,14 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
 
 
-def test_a_scheduler_of_a_spec_is_a_plan(tmp_path):
-    config = '{"_class_name": "AmusedScheduler", "mask_token_id": 16, "masking_schedule": "linear"}'
-    (tmp_path / "coded.py").write_text(SOURCE.replace("spec()", f"spec(scheduler={config})", 1))
-    export(ExportOptions(f"{tmp_path / 'coded.py'}:make", tmp_path / "own", verify="quick"))
-    own = load(tmp_path / "own")
+def test_a_scheduler_of_a_spec_is_a_plan(timed):
+    own = load(timed)
     plan = own.compile("scheduler:5", 2.0)
     assert plan.name == "scheduler:5"
     assert plan.steps == own.compile("maskgit(linear=True):5", 2.0).steps
     x = own.sample("scheduler:5", [3], {"class": [1]}, sizes={"length": 20})
     assert (x == own.sample("maskgit(linear=True):5", [3], {"class": [1]}, sizes={"length": 20})).all()
-    assert main(["plan", "--show", "scheduler:5", "--bundle", str(tmp_path / "own")]) == 0
+    assert main(["plan", "--show", "scheduler:5", "--bundle", str(timed)]) == 0
 
 
 @pytest.mark.parametrize(

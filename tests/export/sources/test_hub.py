@@ -230,13 +230,15 @@ def test_a_gated_model_is_told_apart(pipeline: Path, tmp_path: Path) -> None:
     assert said.startswith("org/model is gated") and "accept its terms" in said and "hf auth login" in said
 
 
-@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "pytorch_model.bin"])
-def test_pickles_alone_are_refused(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "made", {"config.json": json.dumps({"_class_name": "UNet2DModel"}), name: "pickle"})
-    with served({"org/model": tmp_path / "made"}) as (address, requests):
-        said = str(fetched("org/model", address, tmp_path / "cache"))
-    assert said.startswith(f"org/model has its weights as pickles alone ({name})") and "safetensors" in said
-    assert requests == ["config.json"]
+def test_pickles_alone_are_refused(tmp_path: Path) -> None:
+    named = {"org/one": "diffusion_pytorch_model.bin", "org/other": "pytorch_model.bin"}
+    for model, name in named.items():
+        write(tmp_path / model, {"config.json": json.dumps({"_class_name": "UNet2DModel"}), name: "pickle"})
+    with served({model: tmp_path / model for model in named}) as (address, requests):
+        said = each_fetched([*named], address, tmp_path / "cache")
+    for (model, name), text in zip(named.items(), map(str, said), strict=True):
+        assert text.startswith(f"{model} has its weights as pickles alone ({name})") and "safetensors" in text
+    assert requests == ["config.json"] * 2
 
 
 def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
