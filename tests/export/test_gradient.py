@@ -115,6 +115,7 @@ def test_the_gradient_goes_through_rewritten_attention() -> None:
         check(mixed, graph, "x0", "unit", share)
 
 
+@pytest.mark.slow
 def test_the_forward_part_alone_is_lowered(convolutions: tuple[nn.Module, Graph]) -> None:
     """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
     prepared = prepare(convolutions[1]).body

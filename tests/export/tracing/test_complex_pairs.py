@@ -75,7 +75,11 @@ def test_what_moves_complex_elements_is_exported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "said"), [(Powers(), "aten.exp of a complex tensor in Powers"), (Writing(), "aten.slice_scatter of a")]
+    ("network", "said"),
+    [
+        (Powers(), "aten.exp of a complex tensor in Powers"),
+        pytest.param(Writing(), "aten.slice_scatter of a", marks=pytest.mark.slow),
+    ],
 )
 def test_what_has_no_form_says_that_it_is_complex(network: Tiny, said: str) -> None:
     made = source(network)

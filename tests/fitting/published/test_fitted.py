@@ -20,7 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
 
-FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
+FAMILIES = [("cosine", "v"), *(pytest.param(kind, kind, marks=pytest.mark.slow) for kind in ("flow", "edm"))]
 
 
 def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 32) -> FitSetting:

@@ -189,7 +189,7 @@ def test_solver_converges_with_its_order(name):
     assert math.log(few / many) / math.log(258 / 66) == pytest.approx(slope(name), abs=0.25)
 
 
-@pytest.mark.parametrize("bend", [-0.5, 0.5])
+@pytest.mark.parametrize("bend", [-0.5, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_solver_keeps_its_order_on_uneven_grids(name, bend):
     """Steps in lambda that grow or shrink threefold from start to end."""
