@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib.util import cache_from_source
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -33,7 +34,7 @@ from fewstep.runtime.bundle.manifest import (
     TensorEntry,
 )
 
-EXPORTED = {"exported_fashion_mnist", "layers_of_experts", "unet"}  # fixtures of the session
+EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
 
 
 def pytest_configure() -> None:
@@ -211,6 +212,30 @@ def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.bundle_of_experts import export_layers
 
     return export_layers(tmp_path_factory.mktemp("experts"))
+
+
+@pytest.fixture(scope="session")
+def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `tests.export.test_tokens`, exported once; copy it before changing it."""
+    from tests.export.test_tokens import SOURCE
+
+    return _exported(SOURCE, tmp_path_factory.mktemp("tokens"), "quick")
+
+
+@pytest.fixture(scope="session")
+def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `tests.export.test_carried`, exported once; copy it before changing it."""
+    from tests.export.test_carried import SOURCE
+
+    return _exported(SOURCE, tmp_path_factory.mktemp("carrying"), "full")
+
+
+def _exported(source: str, folder: Path, verify: Literal["full", "quick"]) -> Path:
+    from fewstep.export.export import ExportOptions, export
+
+    (folder / "source.py").write_text(source)
+    export(ExportOptions(f"{folder / 'source.py'}:make", folder / "bundle", verify=verify))
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A denoiser that carries tensors: activations are counted, and bodies judged, along runs that carry on."""
 
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +8,20 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
 from fewstep.rollouts.closed_loop import RUNS, open_course
 from fewstep.rollouts.metrics import psnr
 from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.loading import load
-from tests.export.test_carried import SOURCE
 
 STEPS = 4  # of ddim:3, and one of the sample
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("carried")
-    (folder / "causal.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'causal.py'}:make", folder / "bundle"))
-    options = CalibrateOptions(folder / "bundle", plan="ddim:3", guidance=2.0, trajectories=8)
-    calibrate(replace(options, target=("cpu-x86",)))
-    return folder / "bundle"
+def bundle(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(exported_carrying, tmp_path_factory.mktemp("carried") / "bundle")
+    calibrate(CalibrateOptions(path, plan="ddim:3", guidance=2.0, trajectories=8, target=("cpu-x86",)))
+    return path
 
 
 def test_a_trajectory_is_runs_that_carry_on(bundle: Path) -> None:

@@ -1,5 +1,6 @@
 """int8 of token denoisers: counted along a token plan, judged by likeliest tokens at float32's states."""
 
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,6 @@ from fewstep.calibration.comparable import calibrated
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, unlike_calibration
-from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
 from fewstep.plans.errors import UserError
@@ -22,15 +22,11 @@ from fewstep.rollouts.calibrated_plan import calibrated_plan
 from fewstep.rollouts.metrics import CEILING
 from fewstep.rollouts.token_course import open_token_course
 from fewstep.runtime.loading import load
-from tests.export.test_tokens import SOURCE
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8_tokens")
-    (folder / "coded.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
-    return folder / "bundle"
+def bundle(exported_tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(exported_tokens, tmp_path_factory.mktemp("int8_tokens") / "bundle")
 
 
 @pytest.fixture(scope="module")

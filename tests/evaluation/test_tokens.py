@@ -1,5 +1,6 @@
 """Token denoisers judged by the verbs: agreement of tokens, distances of what an extractor makes of ids, and time."""
 
+import shutil
 from math import log
 from pathlib import Path
 
@@ -17,18 +18,14 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.tokens import _steps
 from fewstep.evaluation.results import TokenQuality, TokenStepQuality
 from fewstep.evaluation.speed.bench import BenchOptions, bench
-from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
-from tests.export.test_tokens import SOURCE
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("judged_tokens")
-    (folder / "coded.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
-    calibrate(CalibrateOptions(folder / "bundle", trajectories=6, target=("cpu-x86",)))
-    return folder / "bundle"
+def bundle(exported_tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(exported_tokens, tmp_path_factory.mktemp("judged_tokens") / "bundle")
+    calibrate(CalibrateOptions(path, trajectories=6, target=("cpu-x86",)))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Denoisers that carry tensors from run to run: their export, and samples chunk by chunk against torch in a loop."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 from fewstep.cli.verbs.bake import baked_lines
-from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -29,11 +29,8 @@ SOURCE = "from tests.export.carrying import Causal, spec\n\n\ndef make():\n    r
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("carried")
-    (folder / "causal.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'causal.py'}:make", folder / "bundle"))
-    return folder / "bundle"
+def bundle(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(exported_carrying, tmp_path_factory.mktemp("carried") / "bundle")
 
 
 def in_torch(seeds, labels, chunks: int, guidance: float, times: list[float]) -> list[np.ndarray]:

@@ -64,16 +64,8 @@ def spec(**changed):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokens")
-    (folder / "coded.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
-    return folder / "bundle"
-
-
-@pytest.fixture(scope="module")
-def sampler(bundle):
-    return load(bundle)
+def sampler(exported_tokens):
+    return load(exported_tokens)
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +267,9 @@ def test_a_mask_beyond_the_embedding_is_refused_before_the_export():
 
 
 @pytest.mark.parametrize("verb", ["choose", "fit", "build"])
-def test_verbs_of_continuous_samples_say_so(verb, bundle, capsys):
+def test_verbs_of_continuous_samples_say_so(verb, exported_tokens, capsys):
     more = {"fit": ["--steps", "4"]}
-    assert main([verb, str(bundle), *more.get(verb, [])]) == 1
+    assert main([verb, str(exported_tokens), *more.get(verb, [])]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert f"is a denoiser of tokens, and {verb} takes continuous samples; compare bodies by fewstep report" in said
     assert said.endswith("and plans by fewstep evaluate with --plan and -o")
@@ -292,15 +284,15 @@ def test_runs_that_compose_say_so(sampler):
             run()
 
 
-def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
+def test_the_command_line_writes_ids_and_shows_plans(exported_tokens, tmp_path, capsys):
     file = tmp_path / "x.npy"
-    assert main(["run", str(bundle), "-n", "3", "-o", str(file), "-c", "class=1"]) == 0
+    assert main(["run", str(exported_tokens), "-n", "3", "-o", str(file), "-c", "class=1"]) == 0
     x = np.load(file)
     assert (x.dtype, x.shape) == (np.int64, (3, 2, 12))
     known = np.full((2, 12), -1)
     known[:, :4] = 5
     np.save(tmp_path / "known.npy", known)
-    asked = ["run", str(bundle), "-n", "2", "-o", str(file), "-c", "class=1", "--known"]
+    asked = ["run", str(exported_tokens), "-n", "2", "-o", str(file), "-c", "class=1", "--known"]
     assert main([*asked, str(tmp_path / "known.npy")]) == 0
     assert (np.load(file)[:, :, :4] == 5).all() and (np.load(file) >= 0).all()
     np.save(tmp_path / "each.npy", np.stack([known, np.full((2, 12), 3)]))  # samples take them in turn
@@ -310,14 +302,14 @@ def test_the_command_line_writes_ids_and_shows_plans(bundle, tmp_path, capsys):
     for wrong, said in (("short.npy", "has the shape [2, 5]"), ("none.npy", "cannot be read (No such file")):
         assert main([*asked, str(tmp_path / wrong)]) == 1
         assert said in capsys.readouterr().err
-    assert main(["run", str(bundle), "-n", "3"]) == 1
+    assert main(["run", str(exported_tokens), "-n", "3"]) == 1
     assert "are tokens, and no pictures; name a .npy" in capsys.readouterr().err
-    assert main(["run", str(bundle), "-o", str(file), "--clip", "1"]) == 1
+    assert main(["run", str(exported_tokens), "-o", str(file), "--clip", "1"]) == 1
     assert "--clip with a denoiser of tokens" in capsys.readouterr().err
-    assert main(["plan", "--show", "maskgit:4", "--bundle", str(bundle)]) == 0
+    assert main(["plan", "--show", "maskgit:4", "--bundle", str(exported_tokens)]) == 0
     assert "maskgit:4 for [2, 12] tokens of 16 ids: at most 4 evaluations" in capsys.readouterr().out
     assert main(["plan", "--show", "maskgit:4"]) == 1
     assert "depends on the number of tokens; name a bundle" in capsys.readouterr().err
-    assert main(["inspect", str(bundle), "--json"]) == 0
+    assert main(["inspect", str(exported_tokens), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["manifest"]["vocabulary"] == {"size": 16, "mask": 16}
-    assert main(["verify", str(bundle)]) == 0
+    assert main(["verify", str(exported_tokens)]) == 0

@@ -1,5 +1,6 @@
 """A baked token plan gives the tokens of the executor, in one Loop that plain onnxruntime runs."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -20,19 +21,17 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.loading import load
-from tests.export.test_tokens import IDS, MASK, SOURCE, TIMED
+from tests.export.test_tokens import IDS, MASK, TIMED
 from tests.graph.bake.run_baked import open_baked
 
 COUNT, LABELS = 5, [0, 2, 1, 1, 0]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("baked_tokens")
-    (folder / "coded.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'coded.py'}:make", folder / "bundle", verify="quick"))
-    calibrate(CalibrateOptions(folder / "bundle", trajectories=4, target=("cpu-x86",)))
-    return folder / "bundle"
+def bundle(exported_tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(exported_tokens, tmp_path_factory.mktemp("baked_tokens") / "bundle")
+    calibrate(CalibrateOptions(path, trajectories=4, target=("cpu-x86",)))
+    return path
 
 
 def known_tokens() -> np.ndarray:
