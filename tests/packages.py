@@ -33,3 +33,11 @@ ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sour
 def parsed(file: Path) -> ast.Module:
     """The syntax tree of a file, which nobody changes."""
     return ast.parse(file.read_text())
+
+
+@cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """A syntax tree that nobody changes, and all that stands in it."""
+    if isinstance(tree, ast.Module):
+        return tree, *(node for each in tree.body for node in nodes(each))
+    return tuple(ast.walk(tree))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.packages import ONE_PROCESS, PACKAGES, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 ROOT = Path(__file__).parent.parent
 NAMED = (ROOT / "docs/design.md").read_text().partition("No verb calls the following")[2].partition("There is no")[0]
@@ -26,7 +26,7 @@ def modules() -> Modules:
 def used(tree: ast.Module, known: Modules) -> Iterator[str]:
     """The names of other modules that a module reads: imported, or attributes of an imported module."""
     imported: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fewstep."):
             for alias in node.names:
                 full = f"{node.module}.{alias.name}".removeprefix("fewstep.")
@@ -37,7 +37,7 @@ def used(tree: ast.Module, known: Modules) -> Iterator[str]:
     modules = {name for name, full in imported.items() if full in known}
     if not modules:
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute) and (owner := dotted(node.value)) in modules:
             yield f"{imported[owner]}.{node.attr}"
 
@@ -58,7 +58,7 @@ def uncalled(known: Modules) -> set[str]:
     read |= {full for name in packages for full in exports[name] if f"{name}.{full.rpartition('.')[2]}" in read}
     found = set()
     for module, tree in known.items():
-        said = [{node.id for node in ast.walk(each) if isinstance(node, ast.Name)} for each in tree.body]
+        said = [{node.id for node in nodes(each) if isinstance(node, ast.Name)} for each in tree.body]
         for owner in tree.body:
             if not isinstance(owner, ast.FunctionDef | ast.ClassDef) or f"{module}.{owner.name}" in read:
                 continue

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewstep.runtime.bundle.platforms import PLATFORMS
-from tests.packages import ONE_PROCESS, PACKAGES, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 ROOT = Path(__file__).parent.parent
 OWN = (Path("runtime/bundle/platforms.py"), Path("lowering/targets"))
@@ -25,8 +25,8 @@ def files() -> list[Path]:
 
 def literals(tree: ast.Module) -> Iterator[ast.Constant]:
     """Texts but docstrings."""
-    expressions = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    expressions = {id(node.value) for node in nodes(tree) if isinstance(node, ast.Expr)}
+    for node in nodes(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in expressions:
             yield node
 
@@ -40,7 +40,7 @@ def prose(text: str) -> Iterator[str]:
 
 def by_name(tree: ast.Module) -> Iterator[ast.Compare]:
     """Comparisons of a target with a text."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
             is_target = any(isinstance(side, ast.Attribute) and side.attr == "target" for side in sides)

@@ -12,7 +12,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.evaluation.integrity import VerifyOptions, verify
-from tests.packages import ONE_PROCESS, PACKAGES, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (*PACKAGES, "benchmarks", "examples")
@@ -36,7 +36,7 @@ def keywords(call: ast.Call) -> dict[str | None, Any]:
 @ONE_PROCESS
 def test_nothing_can_unpickle() -> None:
     for name, module in modules():
-        for node in ast.walk(module):
+        for node in nodes(module):
             if isinstance(node, ast.Import):
                 imported = {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -55,7 +55,7 @@ def test_nothing_can_unpickle() -> None:
 @ONE_PROCESS
 def test_nothing_evaluates_text() -> None:
     for name, module in modules():
-        for node in ast.walk(module):
+        for node in nodes(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in EVALUATING, f"{name}:{node.lineno}: {node.func.id}"
 
