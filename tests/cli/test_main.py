@@ -222,8 +222,18 @@ def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str, ver
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("said", ["initialization failed", ""], ids=["an error of its own", "nothing"])
-def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(tiny_bundle: Path, said: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("run", "initialization failed"),
+        ("verify", ""),
+        pytest.param("run", "", marks=pytest.mark.slow),
+        pytest.param("verify", "initialization failed", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(
+    tiny_bundle: Path, verb: str, said: str
+) -> None:
     """As onnxruntime's module does, which is imported as the bundle is opened; and the same error without interrupt."""
     code = (
         "import signal, sys\n"
@@ -236,14 +246,13 @@ def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(t
         "sys.meta_path.insert(0, Interrupting())\n"
         "from fewstep.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    for verb in ("run", "verify"):
-        command = [sys.executable, "-c", code, verb, str(tiny_bundle)]
-        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_as_in_a_terminal)
-        if said:
-            assert done.returncode == 130, done.stderr
-            assert done.stderr.splitlines()[-1].startswith("fewstep: interrupted") and "Error" not in done.stderr
-        else:
-            assert done.returncode in (1, 70) and "initialization failed" in done.stderr.splitlines()[-1]
+    command = [sys.executable, "-c", code, verb, str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_as_in_a_terminal)
+    if said:
+        assert done.returncode == 130, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("fewstep: interrupted") and "Error" not in done.stderr
+    else:
+        assert done.returncode in (1, 70) and "initialization failed" in done.stderr.splitlines()[-1]
 
 
 def _as_in_a_terminal() -> None:
@@ -262,7 +271,7 @@ def test_a_full_stdout_is_one_line(argument: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"])
 def test_closed_streams_change_nothing(tiny_bundle: Path, tmp_path: Path, closed: str) -> None:
     """Services run so. A file that is opened then must not take the number of stderr, where libraries write."""
     command = f"run {tiny_bundle} --plan ddim:2 -n 1 -c class=1 -o {tmp_path / 'x.npy'}"

@@ -68,10 +68,11 @@ def compiled(name, denoiser, guidance=None):
         return str(error)
 
 
+@pytest.mark.parametrize("of", [slice(1), pytest.param(slice(1, None), marks=pytest.mark.slow)], ids=["one", "others"])
 @pytest.mark.parametrize("name", solvers.__all__)
-def test_every_solver_on_every_schedule(name):
-    """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++."""
-    for spec, prediction in ((each, prediction) for each in SPECS for prediction in predictions(each)):
+def test_every_solver_on_every_schedule(name, of):
+    """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++, with one prediction or all others."""
+    for spec, prediction in ((each, prediction) for each in SPECS for prediction in predictions(each)[of]):
         towards = "y" if spec.kind in RESTORING else None
         denoiser = DenoiserFacts(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
         for steps, guidance in ((1, None), (2, 2.0), (4, CfgPlusPlus(0.6))):
