@@ -1,5 +1,6 @@
 """Damaged bundles of two networks, damaged bundles that carry tensors, and damaged plans with slots: one line each."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fewstep.evaluation.integrity import VerifyOptions, verify
-from fewstep.export.export import ExportOptions, export
 from fewstep.plans.file import encode
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.export.test_carried import SOURCE
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, damaged_json
 from tests.fuzz.test_fuzz import ASKED, ENGINE, use
@@ -35,16 +34,14 @@ def two_networks(tiny_bundle: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def carrying(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+def carrying(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A bundle that carries tensors, its manifest and a plan."""
-    folder = tmp_path_factory.mktemp("carrying")
-    (folder / "causal.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'causal.py'}:make", folder / "bundle", verify="quick"))
-    with load(folder / "bundle", backend=ENGINE) as sampler:
+    bundle = shutil.copytree(exported_carrying, tmp_path_factory.mktemp("fuzzed") / "bundle")
+    with load(bundle, backend=ENGINE) as sampler:
         plan = sampler.compile("ddim:2", 2.0)
         sampler.carry_on(plan, [0, 1], LABELS)
-    verify(VerifyOptions(folder / "bundle", graphs=False))
-    return folder / "bundle", (folder / "bundle" / "manifest.json").read_text(), encode(plan).decode()
+    verify(VerifyOptions(bundle, graphs=False))
+    return bundle, (bundle / "manifest.json").read_text(), encode(plan).decode()
 
 
 @damaged
