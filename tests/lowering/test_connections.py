@@ -65,7 +65,7 @@ GRAPHS = {
 
 
 @selective_target
-@pytest.mark.parametrize("edges", [(), EDGES], ids=["pooled", "by group"])
+@pytest.mark.parametrize("edges", [pytest.param((), marks=pytest.mark.slow), EDGES], ids=["pooled", "by group"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: tuple[float, ...]) -> None:
     """By group in the one whose ranges are the pooled ones."""
