@@ -64,12 +64,14 @@ def _wait_without_spinning() -> None:
 
 def _read_sources_once() -> None:
     """Each calibration digests the sources of fewstep, which stay as they are; a copy that a test edits does not."""
-    digested = cache(lambda packages, _: code_of(packages))
+    digested = cache(lambda packages, *_: code_of(packages))
 
     def once(packages: Iterable[Any]) -> bytes:
         known = tuple(packages)
-        are_ours = all(isinstance(each, ModuleType) for each in known)
-        return digested(known, code_digest.version_of("fewstep")) if are_ours else code_of(known)
+        if not all(isinstance(each, ModuleType) for each in known):
+            return code_of(known)
+        paths = (path for each in known for path in each.__path__)
+        return digested(known, code_digest.version_of("fewstep"), *paths)
 
     code_of, code_digest.code_of = code_digest.code_of, once
 
