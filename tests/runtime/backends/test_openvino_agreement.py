@@ -1,7 +1,7 @@
 """What OpenVINO computes otherwise than onnxruntime is refused, before anything is measured and at the first load."""
 
+import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import in_topological_order
 from fewstep.lowering.bodies import int8_bodies, not_judged
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import openvino_agreement
@@ -79,15 +78,21 @@ def resizing(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "resizing", with_resize())
 
 
-@pytest.fixture
-def calibrated(resizing: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """With an int8-openvino body, as one made before anything was compared."""
-    with monkeypatch.context() as before:
+@pytest.fixture(scope="module")
+def made_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With an int8-openvino body, as one made before anything was compared. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("resizing")
+    bundle = write_bundle(folder / "bundle", with_resize())
+    with pytest.MonkeyPatch.context() as before:
+        before.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         before.setattr(openvino_agreement, "_difference", lambda *_: 0.0)
-        calibrate(replace(FIRST, bundle=resizing, target=("cpu-x86", "openvino")))
-    for path in cache.path("agreement", "").iterdir():
-        path.unlink()
-    yield resizing
+        calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
+    return bundle
+
+
+@pytest.fixture
+def calibrated(made_before: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made_before, tmp_path / "calibrated")
 
 
 def never(*_: object) -> None:
