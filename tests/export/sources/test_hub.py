@@ -241,6 +241,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
     assert requests == ["config.json"] * 2
 
 
+@pytest.mark.slow
 def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     fetched("org/model", hub[0], tmp_path / "cache")
     settings = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}

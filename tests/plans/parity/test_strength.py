@@ -16,9 +16,7 @@ from tests.plans.parity.counted_draws import SHAPE, START, count_their_draws, ou
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
-latent_consistency = pytest.importorskip(
-    "diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_img2img"
-)
+LATENT_CONSISTENCY = "diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_img2img"
 
 IMAGE = np.random.default_rng(1).standard_normal(SHAPE)
 CONFIGS = {
@@ -49,6 +47,7 @@ def by_stable_diffusion(scheduler, steps: int, strength: float, loop: Loop) -> n
 
 def by_latent_consistency(scheduler, steps: int, strength: float, loop: Loop) -> np.ndarray:
     """As LatentConsistencyModelImg2ImgPipeline: what it passes to its own function."""
+    latent_consistency = pytest.importorskip(LATENT_CONSISTENCY)  # a second that other processes need not spend
     timesteps, _ = latent_consistency.retrieve_timesteps(scheduler, steps, "cpu", None, strength=strength)
     return loop(scheduler, timesteps)
 
