@@ -8,6 +8,7 @@ import gc
 import hashlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
@@ -38,6 +39,7 @@ from fewstep.runtime.bundle.manifest import (
 )
 
 EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
+EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file
 FROZEN = [0]  # modules when the garbage collector was told of them
 
 
@@ -92,11 +94,14 @@ def pytest_runtest_teardown() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `pytest -n 2 --dist loadgroup` a file's tests share a process, and so what they prepare. What is exported
-    once for several files, or for the tests of one family of denoisers, brings all of these into one process."""
+    once for several files, or for the tests of one family of denoisers, brings all of these into one process. Groups of
+    many tests run first: files of few exports are one group, or the last of them would have a process to itself."""
+    tests = Counter(item.path for item in items)
     shared = {item.path: name for item in items for name in EXPORTED.intersection(getattr(item, "fixturenames", ()))}
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            file = shared.get(item.path) or item.nodeid.partition("::")[0]
+            are_few = EXPORTS in item.path.parents and tests[item.path] < FEW
+            file = shared.get(item.path) or ("exports" if are_few else item.nodeid.partition("::")[0])
             item.add_marker(pytest.mark.xdist_group(_family(item) or file))
 
 
