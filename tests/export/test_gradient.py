@@ -53,6 +53,19 @@ class Convolutions(nn.Module):
         return y
 
 
+class Strided(nn.Module):
+    """A strided convolution behind a norm, and a transposed one: few of those layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 2, 4, 2, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h: Tensor = self.up(F.silu(self.norm(self.first(x)) * (1 + time[:, None, None, None])))
+        return h
+
+
 class Tokens(nn.Module):
     share = 0.0  # of the values themselves, in the place of attention
 
@@ -70,11 +83,15 @@ class Tokens(nn.Module):
         return y
 
 
+def traced(network: nn.Module) -> tuple[nn.Module, Graph]:
+    module, its = with_gradient(network, spec(), distance, (MEASURED,), normalise="residual")
+    return module, trace(module, its).graph
+
+
 @pytest.fixture(scope="module")
 def convolutions() -> tuple[nn.Module, Graph]:
     torch.manual_seed(0)
-    module, its = with_gradient(Convolutions(), spec(), distance, (MEASURED,), normalise="residual")
-    return module, trace(module, its).graph
+    return traced(Convolutions())
 
 
 def check(
@@ -97,6 +114,12 @@ def check(
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_network_has_the_gradient_of_autograd_at_any_batch() -> None:
+    torch.manual_seed(0)
+    check(*traced(Strided()), normalise="residual")
+
+
+@pytest.mark.slow
 def test_convolutions_have_the_gradient_of_autograd_at_any_batch(convolutions: tuple[nn.Module, Graph]) -> None:
     check(*convolutions, normalise="residual")
 
