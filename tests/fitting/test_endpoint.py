@@ -60,7 +60,7 @@ def test_on_gaussian_data_the_fitted_one_step_plan_is_the_exact_solution(kind, p
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
-@pytest.mark.parametrize("guidance", [None, 1.5])
+@pytest.mark.parametrize("guidance", [pytest.param(None, marks=pytest.mark.slow), 1.5])
 def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, prediction, guidance):
     sampler = Analytic(facts(kind, prediction), mixture)
     teacher = compile_plan("dpmpp_2m:60@uniform_lambda" if kind != "flow" else "dpmpp_2m:100", sampler.facts, guidance)

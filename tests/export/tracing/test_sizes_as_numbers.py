@@ -48,7 +48,11 @@ def captured(module: nn.Module, height: Any = None) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("module", [Normalized(), NormalizedByMath()], ids=lambda module: type(module).__name__)
+@pytest.mark.parametrize(
+    "module",
+    [Normalized(), pytest.param(NormalizedByMath(), marks=pytest.mark.slow)],
+    ids=lambda module: type(module).__name__,
+)
 def test_a_quotient_that_the_batch_cancels_from_is_a_number(module: nn.Module) -> None:
     graph, x = captured(module), torch.randn(5, 4, 8, 8)
     np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], module(x).numpy(), atol=1e-6)
