@@ -85,7 +85,7 @@ def compare(
     return plan
 
 
-@pytest.mark.parametrize("strength", [0.3, 0.65, 1.0])
+@pytest.mark.parametrize("strength", [0.3, 0.65, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FROM_IMAGES)
 def test_samples_are_those_of_the_pipeline_s_loop(name: str, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = compare(name, 10, strength, by_stable_diffusion, monkeypatch)
