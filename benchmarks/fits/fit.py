@@ -1,6 +1,6 @@
 """Fitted plans of bundles beside the best plans without a fit, on seeds that no fit and no gate has seen.
 
-    fewstep fit bundle --steps 6 --guidance 2
+    fewstep fit bundle --steps 6 --guidance 2                          # to float32; int8 bodies are judged along it too
     python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
     python -m benchmarks.fits.fit                                      # writes the page from what was measured
 
@@ -40,6 +40,7 @@ from fewstep.plans.plan import Plan
 from fewstep.rollouts.held_out import PAIRED
 from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.networks import whole_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampler import Sampler
 
@@ -86,8 +87,7 @@ class Judge:
     """One bundle's bodies, and the samples of the teacher, for plans with the guidance of `like`."""
 
     def __init__(self, bundle: Bundle, like: Plan, seeds: int, threads: int) -> None:
-        bodies = {"float32", *(entry.body for entry in bundle.manifest.fitted)}
-        self.samplers = {body: open_body(bundle, body, threads) for body in bodies}
+        self.samplers = {body: open_body(bundle, body, threads) for body in whole_bodies(bundle.manifest)}
         reference = self.samplers["float32"]
         self.teacher = teacher_plan(reference, None, like)
         self.blocks = taught(Rollouts(reference, reference), self.teacher, blocks_of(reference, JUDGES[:seeds]))
@@ -127,9 +127,9 @@ class Judge:
 def measure(
     bundle: Bundle, denoiser: str, seeds: int, nominal: Iterable[str], threads: int, so_far: Judgement | None
 ) -> Iterator[Judgement]:
-    """What is known after each plan: all fitted plans of a bundle for one guidance, the plans that they began as, and
-    others."""
-    entries = bundle.manifest.fitted
+    """What is known after each plan: all plans that were fitted to float32 for one guidance, on every body, the plans
+    that they began as, and others."""
+    entries = [entry for entry in bundle.manifest.fitted if entry.body == "float32"]
     if not entries:
         raise UserError(f"{denoiser} has no fitted plan", "make one: fewstep fit")
     if any(entry.seeds > GATED for entry in entries):
@@ -140,14 +140,15 @@ def measure(
     asked: list[tuple[str, Plan, str, Plan | None, Gate | None]] = []
     for entry, plan in zip(entries, plans, strict=True):
         if plan.guidance == guidance:
-            sampler = judge.samplers[entry.body]
-            began = sampler.compile(entry.nominal, guidance)
-            asked.append((entry.body, began, began.name, None, None))
-            asked.append((entry.body, sampler.compile(plan), plan.name, began, _gate(entry)))
+            began = judge.samplers["float32"].compile(entry.nominal, guidance)
+            asked.append(("float32", began, began.name, None, None))
+            for body, sampler in judge.samplers.items():
+                gate = _gate(entry) if body == "float32" else None
+                asked.append((body, sampler.compile(plan), plan.name, began, gate))
     reference = judge.samplers["float32"]
     asked += [("float32", each, each.name, None, None) for each in (reference.compile(n, guidance) for n in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
-    found = Judgement(denoiser, used, judge.teacher.name, (), JUDGES.start)
+    found = Judgement(denoiser, used, judge.teacher.name, ())
     if so_far is not None and msgspec.structs.replace(so_far, plans=()) == found:
         found = msgspec.structs.replace(so_far, plans=tuple(p for p in so_far.plans if len(p.psnr) == seeds))
     for body, asked_for, name, start, gate in asked:

@@ -17,7 +17,7 @@ class Gate(msgspec.Struct, frozen=True):
 class Judged(msgspec.Struct, frozen=True):
     """One plan on one body. psnr: of each held-out seed, in dB. began: the plan that a fitted one began as; None for
     one without a fit. method: of the fit. frechet: FD, then that of each draw of the seeds; empty where no extractor
-    knows the data. gate: of a fitted plan."""
+    knows the data. gate: of a fitted plan on the body that it was fitted to."""
 
     plan: str
     body: str
@@ -38,18 +38,12 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The plans of one denoiser, at one guidance, all on the same seeds, from `first` on, against the same teacher."""
+    """The plans of one denoiser, at one guidance, all on the same seeds, against the same teacher."""
 
     denoiser: str
     guidance: str
     teacher: str
     plans: tuple[Judged, ...]
-    first: int
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether no gate has seen the seeds."""
-        return self.first >= GATED
 
     def fitted(self) -> list[Judged]:
         found = [each for each in self.plans if each.method is not None]
@@ -66,7 +60,8 @@ class Judgement(msgspec.Struct, frozen=True):
         return min(known, key=lambda each: each.frechet[0], default=None)
 
     def began(self, plan: Judged) -> Judged | None:
-        return next((each for each in self.plans if each.body == plan.body and each.plan == plan.began), None)
+        """The plan that a fitted one began as, in float32."""
+        return next((each for each in self._nominal if each.plan == plan.began), None)
 
     @property
     def counts(self) -> list[int]:
