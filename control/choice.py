@@ -28,7 +28,7 @@ class PlanChoice:
     """
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
-        self._deadline = deadline
+        self._deadline, self._expected = deadline, expected
         self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
         self._seconds = [expected] * count  # quantiles, computed once a call: ticks that read them are more
         self._beginnings = [[expected]] * count  # of windows that begin again: medians of warm-ups
@@ -39,9 +39,9 @@ class PlanChoice:
 
     def warmed_up(self, place: int, seconds: Sequence[float]) -> None:
         """Begin a plan's window with the seconds of its calls during warm-up, one or more. A time that is negative or
-        infinite is left out: the clock jumped."""
+        infinite is left out: the clock jumped. Where none is left, the plan counts as too slow for PATIENCE calls."""
         sound = [each for each in seconds if math.isfinite(each) and each >= 0]
-        self._beginnings[place], self._warm[place] = [median(sound)] if sound else [], True
+        self._beginnings[place], self._warm[place] = [median(sound) if sound else self._expected], True
         self._renew(place, sound)
 
     def measured(self, place: int, seconds: float) -> None:
