@@ -134,10 +134,15 @@ def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
 
 
 def _remedy(calibrated: Any, plan: Any) -> str:
-    """The option that makes a plan the calibrated one, where guidance alone differs and has a text."""
+    """The options that make a plan the calibrated one, where guidance alone differs and has a text. They name the plan,
+    since one of a file has its guidance for good."""
     if (with_grid(plan.name), shaping_of(plan)) != (with_grid(calibrated.name), shaping_of(calibrated)):
         return ""
-    if calibrated.guidance is None:
-        return "; leave --guidance out"
     text = to_text(calibrated.guidance)
-    return "" if text is None else f"; give --guidance {text}"
+    try:
+        check_name(plan.name)
+    except UserError:  # the name of a program's own plan
+        return ""
+    if calibrated.guidance is None:
+        return f"; give --plan {plan.name} without --guidance"
+    return "" if text is None else f"; give --plan {plan.name} --guidance {text}"

@@ -12,6 +12,7 @@ from fewstep.cli.main import main
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.guidance import Branches
 from fewstep.plans.transforms import tail
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.sampler import PLAN, Sampler
@@ -62,23 +63,36 @@ def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles
 
 
 @pytest.mark.parametrize(
-    ("plan", "guidance", "said"),
+    ("along", "plan", "guidance", "said"),
     [
-        ("ddim:3", 2.0, None),
-        ("ddim:4", 2.0, "along ddim:3, guidance 2, and runs along ddim:4, guidance 2: "),
-        ("ddim:3", None, "runs along ddim:3, guidance none: its ranges may not fit; give --guidance 2"),
+        (2.0, "ddim:3", 2.0, None),
+        (2.0, "ddim:4", 2.0, "2, and runs along ddim:4, guidance 2: its ranges may not fit"),
+        (
+            2.0,
+            "ddim:3",
+            None,
+            "2, and runs along ddim:3, guidance none: its ranges may not fit; give --plan ddim:3 --guidance 2",
+        ),
+        (
+            None,
+            "ddim:3",
+            2.0,
+            "none, and runs along ddim:3, guidance 2: its ranges may not fit; give --plan ddim:3 without --guidance",
+        ),
+        (Branches({"cond": 2.0, "uncond": -1.0}), "ddim:4", 2.0, "guidance 2: its ranges may not fit"),
+        (Branches({"cond": 3.0, "uncond": -2.0}), "ddim:3", 2.0, "guidance 2: its ranges may not fit"),
     ],
 )
 def test_int8_away_from_its_calibration_is_told(
-    tiny_bundle: Path, plan: str, guidance: float | None, said: str | None
+    tiny_bundle: Path, along: float | Branches | None, plan: str, guidance: float | None, said: str | None
 ) -> None:
     with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
-        content = encode(sampler.compile("ddim:3", 2.0))
+        content = encode(sampler.compile("ddim:3", along))
         (tiny_bundle / "plan.json").write_bytes(content)
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
         calibrated = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
         line = unlike_calibration(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
-        assert line is None if said is None else line is not None and said in line
+        assert line is None if said is None else line is not None and line.endswith(said)
         in_float = replace(calibrated, body=msgspec.structs.replace(calibrated.body, precision="float32"))
         assert unlike_calibration(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
 
