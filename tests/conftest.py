@@ -40,7 +40,7 @@ from fewstep.runtime.bundle.manifest import (
 
 EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
 EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file
-FROZEN = [0]  # modules when the garbage collector was told of them
+FROZEN = [0]  # modules at the last freeze of the garbage collector
 
 
 def pytest_configure() -> None:
@@ -88,6 +88,7 @@ def pytest_runtest_teardown() -> None:
     """Nor at the thousand modules behind the first export."""
     if len(sys.modules) > FROZEN[0] + 500:
         FROZEN[0] = len(sys.modules)
+        gc.collect()
         gc.freeze()
 
 
@@ -274,7 +275,7 @@ def _exported(source: str, folder: Path, verify: Literal["full", "quick"]) -> Pa
 def unmade(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folders of one test each, by a name, that nobody has made yet: `mktemp` would read all that there are."""
     folder, numbers = tmp_path_factory.mktemp("tests"), count()
-    return lambda name: folder / f"{name}{next(numbers)}"
+    return lambda name: folder / f"{name}-{next(numbers)}"
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ class Strided(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm = nn.Conv2d(2, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8)
-        self.up = nn.ConvTranspose2d(8, 2, 4, 2, 1)
+        self.first, self.norm = nn.Conv2d(2, 16, 3, stride=2, padding=1), nn.GroupNorm(2, 16)
+        self.inner, self.up = nn.Conv2d(16, 16, 3, padding=1), nn.ConvTranspose2d(16, 2, 4, 2, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h: Tensor = self.up(F.silu(self.norm(self.first(x)) * (1 + time[:, None, None, None])))
+        h: Tensor = self.up(self.inner(F.silu(self.norm(self.first(x)) * (1 + time[:, None, None, None]))))
         return h
 
 
@@ -114,9 +114,13 @@ def check(
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_network_has_the_gradient_of_autograd_at_any_batch() -> None:
+def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_part_is_lowered() -> None:
     torch.manual_seed(0)
-    check(*traced(Strided()), normalise="residual")
+    module, graph = traced(Strided())
+    check(module, graph, normalise="residual")
+    its = prepare(graph).body
+    assert [reason for _, reason in considered_ops(its)].count(STEERS) >= 2
+    assert len(selected_ops(its)) == len(selected_ops(prepare(trace(Strided(), spec()).graph).body)) >= 1
 
 
 @pytest.mark.slow
