@@ -96,7 +96,7 @@ def _quality(known: Sequence[Judgement]) -> str:
     rows = []
     for judgement in known:
         for plan in judgement.fitted():
-            best = judgement.best(plan.evaluations) if plan.gate is not None else None  # once, before float32's
+            best = judgement.best(plan.evaluations) if plan.body == "float32" else None  # once, before float32's
             for each in (plan,) if best is None else (best, plan):
                 rows.append(
                     [
