@@ -96,8 +96,8 @@ class Judge:
         if seeds >= FEWEST:
             self.extractor = open_extractor(default_features(bundle.manifest), bundle.manifest.x_shape, threads)
 
-    def judged(self, plan: Plan, name: str, body: str, began: Plan | None, gate: Gate | None) -> Judged:
-        """All figures of a plan. `began` is what a fitted plan began as."""
+    def judged(self, plan: Plan, name: str, body: str) -> Judged:
+        """All figures of a plan, without what its fit says of itself."""
         sampler = self.samplers[body]
         made = np.concatenate([sample(sampler, plan, block) for block in self.blocks])
         octaves = [float(np.square(top_octave(each)).mean()) for each in (made, self.exact)]
@@ -105,7 +105,7 @@ class Judge:
             plan=name,
             body=body,
             digest=self.digest(plan, body),
-            began=None if began is None else began.name,
+            began=None,
             method=None if plan.fitted is None else plan.fitted.method,
             evaluations=len(plan.steps),
             psnr=tuple(round(float(each), 3) for each in psnr(made, self.exact)),
@@ -113,7 +113,6 @@ class Judge:
             octave=octaves[0] / octaves[1],
             noise_gain=noise_gain(plan),
             frechet=() if self.extractor is None else distances(self.extractor, made, self.exact),
-            gate=gate,
         )
 
     def digest(self, plan: Plan, body: str) -> str:
@@ -154,10 +153,13 @@ def measure(
     for body, asked_for, name, start, gate in asked:
         key = body, name, judge.digest(asked_for, body)
         known = next((each for each in found.plans if (each.body, each.plan, each.digest) == key), None)
-        if known is None:
-            known = judge.judged(asked_for, name, body, start, gate)
-            others = (e for e in found.plans if (e.body, e.plan, e.method) != (body, name, known.method))
-            found = msgspec.structs.replace(found, plans=(*others, known))
+        known = msgspec.structs.replace(
+            known or judge.judged(asked_for, name, body),
+            began=None if start is None else start.name,
+            gate=gate,
+        )
+        others = (e for e in found.plans if (e.body, e.plan, e.method) != (body, name, known.method))
+        found = msgspec.structs.replace(found, plans=(*others, known))
         print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)
         yield found
 
