@@ -1,6 +1,6 @@
 """The best plan without a fit: every deterministic solver on every grid, at equal evaluations, on trained denoisers.
 
-    python -m benchmarks.nominal                     # writes docs/measured/nominal.md: an hour on two idle cores
+    python -m benchmarks.nominal                     # writes docs/measured/nominal.md: an hour of one core
     python -m benchmarks.nominal fashion_mnist dit_flow --print
 
 Quality is the PSNR of float32 samples to those of the teacher (`fewstep.evaluation.teacher`), which is checked. Not
