@@ -127,22 +127,22 @@ def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
         return None
     if isinstance(plan, Plan) and plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
-    if _what_ranges_follow(plan) == _what_ranges_follow(calibrated):
+    name, guidance, shaping = _what_ranges_follow(calibrated)
+    own, _, shaped = follows = _what_ranges_follow(plan)
+    if follows == (name, guidance, shaping):
         return None
-    remedy = _remedy(calibrated, plan)
+    remedy = _remedy(plan.name, guidance) if (own, shaped) == (name, shaping) else ""
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}{remedy}"
 
 
-def _remedy(calibrated: Any, plan: Any) -> str:
-    """The options that make a plan the calibrated one, where guidance alone differs and has a text. They name the plan,
-    since one of a file has its guidance for good."""
-    if (with_grid(plan.name), shaping_of(plan)) != (with_grid(calibrated.name), shaping_of(calibrated)):
-        return ""
-    text = to_text(calibrated.guidance)
+def _remedy(name: str, guidance: Guidance | None) -> str:
+    """The options that give a plan the guidance of the calibrated one, which has a text. They name the plan, since one
+    of a file has its guidance for good."""
     try:
-        check_name(plan.name)
+        check_name(name)
     except UserError:  # the name of a program's own plan
         return ""
-    if calibrated.guidance is None:
-        return f"; give --plan {plan.name} without --guidance"
-    return "" if text is None else f"; give --plan {plan.name} --guidance {text}"
+    if guidance is None:
+        return f"; give --plan {name} without --guidance"
+    text = to_text(guidance)
+    return "" if text is None else f"; give --plan {name} --guidance {text}"

@@ -31,7 +31,7 @@ class PlanChoice:
         self._deadline, self._expected = deadline, expected
         self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
         self._seconds = [expected] * count  # quantiles, computed once a call: ticks that read them are more
-        self._beginnings = [[expected]] * count  # of windows that begin again: medians of warm-ups
+        self._medians = [expected] * count  # of warm-ups
         self._warm, self._failed = [False] * count, [False] * count
         self._passed_over = [0] * count  # calls since a plan was chosen
         for place in range(count):
@@ -41,7 +41,7 @@ class PlanChoice:
         """Begin a plan's window with the seconds of its calls during warm-up, one or more. A time that is negative or
         infinite is left out: the clock jumped. Where none is left, the plan counts as too slow for PATIENCE calls."""
         sound = [each for each in seconds if math.isfinite(each) and each >= 0]
-        self._beginnings[place], self._warm[place] = [median(sound) if sound else self._expected], True
+        self._medians[place], self._warm[place] = median(sound) if sound else self._expected, True
         self._renew(place, sound)
 
     def measured(self, place: int, seconds: float) -> None:
@@ -68,7 +68,7 @@ class PlanChoice:
             self._passed_over[place] = 0 if place == chosen else self._passed_over[place] + 1
             if self._passed_over[place] >= PATIENCE:
                 self._passed_over[place] = 0
-                self._renew(place, self._beginnings[place])
+                self._renew(place, [self._medians[place]])
         return chosen
 
     def _renew(self, place: int, beginning: Sequence[float]) -> None:

@@ -18,9 +18,8 @@ ROOT = Path(__file__).parent.parent
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
-LONG = (
-    *("attention", "chunks", "cli", "compose", "export", "lora", "policies", "quantization", "restoration", "tokens"),
-)
+# of seconds each
+LONG = {"attention", "chunks", "cli", "compose", "export", "lora", "policies", "quantization", "restoration", "tokens"}
 LONGEST = 35  # words of a sentence
 WIDTH = 100  # columns of a line of prose
 

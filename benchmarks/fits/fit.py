@@ -136,15 +136,15 @@ def measure(
     plans = [decode(bundle.read(entry.file), entry.file) for entry in entries]
     guidance = plans[0].guidance
     judge = Judge(bundle, plans[0], seeds, threads)
+    reference = judge.samplers["float32"]
     asked: list[tuple[str, Plan, str, Plan | None, Gate | None]] = []
     for entry, plan in zip(entries, plans, strict=True):
         if plan.guidance == guidance:
-            began = judge.samplers["float32"].compile(entry.nominal, guidance)
+            began = reference.compile(entry.nominal, guidance)
             asked.append(("float32", began, began.name, None, None))
             for body, sampler in judge.samplers.items():
                 gate = _gate(entry) if body == "float32" else None
                 asked.append((body, sampler.compile(plan), plan.name, began, gate))
-    reference = judge.samplers["float32"]
     asked += [("float32", each, each.name, None, None) for each in (reference.compile(n, guidance) for n in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
     found = Judgement(denoiser, used, judge.teacher.name, ())

@@ -23,9 +23,9 @@ from fewstep.runs.stream import stream
 from fewstep.runs.tiles import Tiles, sample_tiles
 from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.loading import load
-from tests.export.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
+from tests.export.networks.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 
-SOURCE = "from tests.export.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
+SOURCE = "from tests.export.networks.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
 
 
 @pytest.fixture(scope="module")

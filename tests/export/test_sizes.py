@@ -31,7 +31,7 @@ from fewstep.rollouts.trajectories import batches, roll_out
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.export import free_sizes_network
+from tests.export.networks import free_sizes_network
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))

@@ -8,6 +8,6 @@ GUIDANCE = 2.0
 
 
 def make(folder: Path) -> str:
-    code = "from tests.export.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
+    code = "from tests.export.networks.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
     (folder / "causal.py").write_text(code)
     return f"{folder / 'causal.py'}:make"

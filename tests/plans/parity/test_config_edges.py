@@ -162,7 +162,7 @@ TOO_MANY = {1000: (61, 103, 121, 122), 250: (61, 103, 121, 122), 100: (29, 31, 5
 HALVES = {1000: (48, 96, 112), 250: (12, 24, 28, 36), 100: (24, 48)}
 
 
-@pytest.mark.parametrize("T", [1000, pytest.param(250, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("T", [pytest.param(T, marks=[pytest.mark.slow] * (T == 250)) for T in HALVES])
 @pytest.mark.parametrize(
     "name", [name for name in SPACED if not name.startswith(("PNDM", "DPMSolverSingle", *DISTILLED))]
 )
