@@ -9,6 +9,7 @@ from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import NEXT
 
+SIZES = ("Shape", "Size")  # of what they read they give no value, so no error passes them
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
 DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's own goes by two names
 OPERATIONS = re.compile(  # how their names begin; a QuickGelu is none
@@ -126,8 +127,9 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
         *names,
         *(n.output for n in graph.nodes if n.op == "ConvTranspose" or not optional.isdisjoint(n.inputs)),
     }
-    forwards = ((node.output, node.inputs, node.outputs) for node in graph.nodes)
-    backwards = ((node.output, node.outputs, node.inputs) for node in reversed(graph.nodes))
+    nodes = [node for node in graph.nodes if node.op not in SIZES]
+    forwards = ((node.output, node.inputs, node.outputs) for node in nodes)
+    backwards = ((node.output, node.outputs, node.inputs) for node in reversed(nodes))
     ends = (name for name in _ends(graph) if not name.startswith(NEXT))  # rings reach later runs
     seen = [value.name for value in graph.inputs if value.name == X and value.dtype.kind == "f"]
     return (_met_first(seen, forwards, layers) | _met_first(ends, backwards, layers)) & frozenset(names)

@@ -59,6 +59,17 @@ def test_a_layer_that_also_sees_x_is_a_first_layer() -> None:
     assert names(chain(both, Node("Conv", ("both", "w"), ("b",)), w=(32, 35, 1, 1))) == []
 
 
+def test_a_layer_that_only_shares_sizes_with_x_or_the_output_is_neither_first_nor_last() -> None:
+    """Graphs with free sizes reshape by what a Shape says of x, and of what comes before."""
+    graph = chain(
+        Node("Shape", ("x",), ("size",)), Node("Reshape", ("a", "size"), ("rows",)),
+        Node("Conv", ("rows", "w"), ("inner",)), Node("Conv", ("inner", "w"), ("wide",)),
+        Node("Shape", ("inner",), ("own",)), Node("Reshape", ("wide", "own"), ("b",)),
+        w=(32, 32, 1, 1),
+    )  # fmt: skip
+    assert names(graph) == ["inner", "wide"]
+
+
 def test_what_does_not_depend_on_x_stays_float() -> None:
     graph = chain(
         Node("Conv", ("time", "w"), ("t",)), Node("Conv", ("t", "v"), ("u",)), Node("Add", ("a", "u"), ("b",)),
