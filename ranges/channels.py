@@ -78,12 +78,13 @@ def _tempered(
     """The power of the factors [live channels] with the least error in what readers make, on the geometric mean over
     groups; None if that is 0. The loudest channel reaches as far as before."""
     best, chosen = np.inf, None
-    factors = np.ones(len(live))
+    factors, least = np.ones(len(live)), np.finfo(np.float64).tiny  # readers whose weights are all 0 make no error
     for exponent in (*POWERS, 0.0):
         factors[live] = full**exponent
         factors[~live] = np.sqrt(np.square(factors[live]).mean())
         low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
-        error = float(np.log(sum(each.error(factors, (high - low) / LEVELS, power) for each in readers)).mean())
+        errors = sum(each.error(factors, (high - low) / LEVELS, power) for each in readers)
+        error = float(np.log(np.maximum(errors, least)).mean())
         if error < best:
             reach = max(-low.min(), high.max()) / max(-lows.min(), highs.max())
             best, chosen = error, factors[live] * reach if exponent else None

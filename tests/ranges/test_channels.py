@@ -211,6 +211,13 @@ def test_factors_are_tempered_where_weights_take_them_back_badly() -> None:
     assert evens != plain
 
 
+def test_readers_whose_weights_are_all_zero_do_not_ask_for_other_factors() -> None:
+    histogram = reaching((-REACH).tolist(), REACH.tolist())
+    with np.errstate(all="raise"):
+        own = by_channel([histogram], MANY, (reader(np.zeros((2, 4))),))
+    assert own is not None and own.factors == found(histogram).factors
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_error_that_factors_are_tempered_by_is_the_error_of_the_product(seed: int) -> None:
     """Of x W with 8 bits on both sides, against numbers that are rounded: uniform x, normal W."""
