@@ -2,7 +2,8 @@
 
 The table of docs/measured/README.md names the scripts of each page, and the commit whose code made its figures. What
 these scripts import of JUDGED, by themselves or by other modules, is the code that the page judges. A page is older
-than it where later commits changed these rooms. `check_moved.py COMMIT` says whether they moved a figure.
+than it where later commits changed these rooms. `check_moved.py COMMIT` says whether they moved a figure. Where the
+page of the table names two commits between which none moved, figures of the first count as those of the second.
 """
 
 import re
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/measured"
 JUDGED = ("calibration", "control", "fitting", "lowering", "ranges", "runs")  # rooms that decide samples and figures
 ROW = re.compile(r"^\| \[.+?\]\((\S+?)\) \|.*\| ([^|]*) \| `([0-9a-f]+)` \|$", re.M)
+UNMOVED = re.compile(r"differs\s+between\s+`(\w+)`\s+and\s+`(\w+)`")
 
 
 class Page(NamedTuple):
@@ -33,6 +35,14 @@ def pages() -> Iterator[Page]:
     """The rows of the table that have a commit."""
     for name, command, commit in ROW.findall((PAGES / "README.md").read_text()):
         yield Page(name, tuple(scripts(command)), commit)
+
+
+def as_late(commit: str) -> str:
+    """The last commit until which `check_moved.py` found the figures of `commit` again."""
+    for first, last in UNMOVED.findall((PAGES / "README.md").read_text()):
+        if not git("rev-list", f"{commit}..{first}") and not git("rev-list", f"{last}..{commit}"):
+            return last
+    return commit
 
 
 def scripts(command: str) -> Iterator[Path]:
@@ -60,7 +70,7 @@ def main() -> None:
     for page in pages():
         names = sorted(set().union(*(rooms(script, set()) for script in page.scripts)))
         changed = [f"{name}/*.py" for name in names or JUDGED]
-        if later := int(git("rev-list", "--count", f"{page.commit}..HEAD", "--", *changed)):
+        if later := int(git("rev-list", "--count", f"{as_late(page.commit)}..HEAD", "--", *changed)):
             day = git("show", "-s", "--format=%cs", page.commit).strip()
             said = ", ".join(names) or "all rooms that decide figures"
             print(f"{page.name}: its figures are of {day} ({page.commit}), before {later} commits to {said}")

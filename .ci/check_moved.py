@@ -1,9 +1,9 @@
 """Whether a commit's figures are those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
 
-The code of both makes int8 bodies of three small denoisers, a fitted plan, and samples, on this machine. Where all of
-them are the same, bit for bit, no quality of networks like these has moved. Not among them are tokens, experts,
-conditioners, free sizes, precision maps, streams, and the targets that `TARGETS` leaves out. Times may have moved. What
-differs is printed, and the exit status is 1 then.
+The code of both makes int8 bodies of four small denoisers, a fitted plan, and samples, on this machine. Where all of
+them are the same, bit for bit, no quality of networks like these has moved. Not among them are experts, conditioners,
+free sizes, precision maps, streams, and the targets that `TARGETS` leaves out. Times may have moved. What differs is
+printed, and the exit status is 1 then.
 """
 
 import hashlib
@@ -15,18 +15,31 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-DENOISERS = {  # the arguments of their samples
-    "fashion_mnist": ("--guidance", "2", "--condition", "class=3"),
-    "benchmarks/zoo/dit_flow.py:make": ("--guidance", "2", "--condition", "class=3"),
-    "benchmarks/zoo/policy_unet1d.py:make": ("--guidance", "1", "--condition", "observation=@observation.npy"),
-}
-FITTED = "policy_unet1d"  # the cheapest
-TARGETS = ("cpu-x86", "openvino", "tensorrt", "qnn")
 PLANS = ("dpmpp_2m:4", "deis_t_2:4", "gradient_estimation:4@arctan", "unipc_2:4@ays_svd")
+
+
+class Denoiser(NamedTuple):
+    """What `fewstep export` takes, the arguments of calibration and samples, those of samples alone, and plans."""
+
+    source: str
+    asked: tuple[str, ...]
+    condition: str
+    plans: tuple[str, ...] = PLANS  # int8 follows the first
+
+
+DENOISERS = (
+    Denoiser("fashion_mnist", ("--guidance", "2"), "class=3"),
+    Denoiser("benchmarks/zoo/dit_flow.py:make", ("--guidance", "2"), "class=3"),
+    Denoiser("benchmarks/zoo/policy_unet1d.py:make", ("--guidance", "1"), "observation=@observation.npy"),
+    Denoiser("benchmarks/tokens/action_tokens.py:make", (), "observation=@tokens.npy", ("maskgit:8", "llada:8")),
+)
+FITTED = "policy_unet1d"  # the cheapest
+TARGETS = ("cpu-x86", "openvino", "tensorrt", "qnn", "qnn-8bit")
 BODIES = (("float32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino"))
 
 
@@ -38,6 +51,7 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
     """Names and digests of what the code of `tree` makes in the folder `work`."""
     work.mkdir()
     np.save(work / "observation.npy", np.linspace(-1, 1, 6, dtype=np.float32)[None])
+    np.save(work / "tokens.npy", np.linspace(-1, 1, 6, dtype=np.float32)[None, None])
     (work / "fewstep").symlink_to(tree)  # the namespace of this code, found before an installed one
     environment = os.environ | {"PYTHONPATH": str(work)}
 
@@ -49,22 +63,22 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
 
     modules = {path.stem for path in (tree / "lowering/targets").glob("*.py")}
     targets = ",".join(each for each in TARGETS if each.replace("-", "_") in modules)
-    for source, asked in DENOISERS.items():
+    for source, asked, condition, plans in DENOISERS:
         name = Path(source.partition(":")[0]).stem
         bundle, samples = work / name, work / "samples.npy"
         fewstep("export", f"{tree}/{source}" if ":" in source else source, "-o", bundle)
-        fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", PLANS[0], *asked[:2])
-        sampled = [(plan, *body) for plan in PLANS for body in (BODIES if plan == PLANS[0] else BODIES[:1])]
+        fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", plans[0], *asked)
+        sampled = [(plan, *body) for plan in plans for body in (BODIES if plan == plans[0] else BODIES[:1])]
         if name == FITTED:
             fewstep("fit", bundle, "--steps", "2", "--seeds", "8", "--iterations", "2", "--judge-seeds", "8")
             sampled.append(("fitted:2", *BODIES[0]))
         for plan, precision, engine in sampled:
             kind = ("--precision", precision, "--backend", engine, "-n", "2", "-o", samples)
-            fewstep("run", bundle, "--plan", plan, *asked, *kind)
+            fewstep("run", bundle, "--plan", plan, *asked, "--condition", condition, *kind)
             yield f"{name}: {plan} in {precision} on {engine}", digest(samples)
         files = json.loads((bundle / "manifest.json").read_text())["files"]
         for file, code in files.items():  # bodies that no engine here runs
-            if found := re.match(r"graphs/(int8-(?:tensorrt|qnn))-[0-9a-f]+\.onnx", file):
+            if found := re.match(r"graphs/(int8-(?:tensorrt|qnn-8bit|qnn))-[0-9a-f]+\.onnx", file):
                 yield f"{name}: {found[1]}", code
 
 

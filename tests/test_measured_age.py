@@ -40,6 +40,22 @@ def test_a_page_is_old_once_its_rooms_have_changed(
     assert "zoo.md" not in said and "engines.md" not in said  # they import no fitting
 
 
+@pytest.mark.parametrize(("commit", "counts_as"), [("b", "c"), ("c", "c"), ("a", "a"), ("d", "d")])
+def test_figures_between_two_commits_that_are_alike_are_of_the_second(
+    commit: str, counts_as: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The history is a to d, and the page names b and c."""
+
+    def git(verb: str, commits: str) -> str:
+        first, last = commits.split("..")
+        return "".join(each for each in "abcd" if first < each <= last)
+
+    tmp_path.joinpath("README.md").write_text("Nothing differs between\n`b` and `c`.\n")
+    monkeypatch.setitem(CHECK["as_late"].__globals__, "git", git)
+    monkeypatch.setitem(CHECK["as_late"].__globals__, "PAGES", tmp_path)
+    assert CHECK["as_late"](commit) == counts_as
+
+
 def test_a_part_of_the_history_has_no_age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHECK["main"].__globals__, "git", lambda *_: "true\n")
     with pytest.raises(SystemExit, match="git fetch --unshallow"):
