@@ -136,4 +136,4 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
 
 
 if __name__ == "__main__":
-    script(parser_of(__doc__), rows, [8, 20, 50])
+    script(parser_of(__doc__), "benchmarks/caching/blocks.py", rows, [8, 20, 50])

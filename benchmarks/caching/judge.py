@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.caching.cut import cut, switched
-from benchmarks.markdown import table
+from benchmarks.markdown import part_of, table, with_part
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
@@ -28,6 +28,8 @@ from fewstep.runtime.slots import Carrying, first_slots
 Floats = NDArray[np.floating]
 Conditions = Callable[[Sequence[int]], Mapping[str, Any]]  # of seeds
 BATCH, ROUNDS = 8, 25
+LISTED = 6  # steps in a cell
+PAGE = Path(__file__).parents[2] / "docs/measured/caching.md"
 
 
 class Switched:
@@ -134,38 +136,52 @@ def row(name: str, base: str, taken: str, cost: float, own: Floats, teacher: Flo
     return {"name": name, "base": base, "taken": taken, "T": cost, "dB": float(decibels.mean()), "error": error}
 
 
-def page(made: Sequence[Mapping[str, Any]]) -> str:
-    """The rows with the lines of plans without caching, between the whole numbers beside T."""
+def tables(made: Sequence[Mapping[str, Any]]) -> str:
+    """Plans without caching, and schedules with the lines of these plans, between the whole numbers beside T."""
+    plain = [each for each in made if not each["taken"]]
 
     def line(is_fitted: bool, cost: float) -> str:
-        plain = sorted(
-            (r["T"], r["dB"]) for r in made if not r["taken"] and r["base"].startswith("fitted") == is_fitted
-        )
-        known = plain and plain[0][0] <= cost <= plain[-1][0]
-        return f"{np.interp(cost, *zip(*plain, strict=True)):.1f}" if known else "–"
+        known = sorted((r["T"], r["dB"]) for r in plain if r["base"].startswith("fitted") == is_fitted)
+        is_between = known and known[0][0] <= cost <= known[-1][0]
+        return f"{np.interp(cost, *zip(*known, strict=True)):.1f}" if is_between else "–"
 
-    head = ("schedule", "plan", "taken", "T", "dB", "line, nominal", "line, fitted")
-    return table(
-        head,
-        [
-            (r["name"], f"`{r['base']}`", r["taken"] or "–", f"{r['T']:.2f}", f"{r['dB']:.1f} ± {r['error']:.1f}")
-            + (line(False, r["T"]), line(True, r["T"]))
-            for r in made
-        ],
-    )
+    without = [(f"`{r['base']}`", f"{r['T']}", f"{r['dB']:.1f} ± {r['error']:.1f}") for r in plain]
+    head = ("schedule", "base", "taken", "T", "dB", "line, nominal", "line, fitted")
+    schedules = [
+        (r["name"], f"`{r['base']}`", shortened(r["taken"]), f"{r['T']:.2f}", f"{r['dB']:.1f} ± {r['error']:.1f}")
+        + (line(False, r["T"]), line(True, r["T"]))
+        for r in made
+        if r["taken"]
+    ]
+    return f"{table(('plan without caching', 'evaluations', 'dB'), without)}\n\n{table(head, schedules)}"
+
+
+def shortened(taken: str) -> str:
+    """Of many steps the first three and the last."""
+    steps = taken.split(", ")
+    return taken if len(steps) <= LISTED else ", ".join((*steps[:3], "...", steps[-1]))
 
 
 def script(
-    parser: ArgumentParser, rows: Callable[[Path, range, Sequence[int]], Iterable[Mapping[str, Any]]], steps: list[int]
+    parser: ArgumentParser,
+    name: str,
+    rows: Callable[[Path, range, Sequence[int]], Iterable[Mapping[str, Any]]],
+    steps: list[int],
 ) -> None:
-    """A benchmark that prints each row as it comes, and then the table."""
+    """A benchmark that prints each row as it comes, and then the tables. `name` is that of its part of the page."""
     parser.add_argument("--work", type=Path, required=True, help="folder of bundles and teachers")
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=steps, help="of the plans that take tensors")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/measured/caching.md")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    part = name if arguments.steps == steps else f"{name}, {' '.join(map(str, arguments.steps))} steps"
+    if arguments.page:
+        part_of(PAGE.read_text(), part)  # refused before an hour of work
     lines = []
     for each in rows(arguments.work, range(arguments.seeds), arguments.steps):
         lines.append(each)
         print(json.dumps(each), flush=True)
-    print(page(lines))
+    print(tables(lines))
+    if arguments.page:
+        PAGE.write_text(with_part(PAGE.read_text(), part, tables(lines)))
