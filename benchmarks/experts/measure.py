@@ -1,10 +1,11 @@
 """A small network for high noise in front of the shipped one: distance to the teacher and cost at several switches.
 
-    python -m benchmarks.experts.measure --work FOLDER [--seeds 32] [--rounds 5] [--precision int8 --small 0 2 3]
+    python -m benchmarks.experts.measure --work FOLDER [--seeds 32] [--precision int8] [--small 0 2 3] [--page]
 
 The bundle is exported once, and its switch moved. In int8 each plan and switch has a copy, calibrated along that plan;
 the teacher is the float32 one. MACs are of the networks' convolutions and products in a run of one
 sample. Processor time is of runs in separate processes that take turns, as a share of the large network's alone.
+`--page` puts the table into docs/measured/experts.md.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.markdown import part_of, table, with_part
 from benchmarks.options import add_seeds, parser_of, seeds_of
 from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
@@ -34,6 +36,8 @@ TEACHER, PLAN, GUIDANCE = "dpmpp_2m:40@arctan", "dpmpp_2m", 2.0
 ALONE = -1e6  # a switch below every step of these plans: the large network runs all of them
 HIGHEST = 0.33  # lambda up to which the small network was trained
 BATCH, CLASSES = 8, 10
+PAGE = Path(__file__).parents[2] / "docs/measured/experts.md"
+HEAD = ("plan", "steps by the small one", "up to lambda", "dB", "5th percentile", "MACs", "time")
 
 
 def main() -> None:
@@ -44,7 +48,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 6, 8])
     parser.add_argument("--small", type=int, nargs="+", help="steps by the small network; default: each number")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/measured/experts.md")
     given = parser.parse_args()
+    part, rows = f"benchmarks/experts/measure.py, {given.precision}", []
+    if given.page:
+        part_of(PAGE.read_text(), part)  # refused before half an hour of work
     bundle, precision, seeds = given.work / "bundle", given.precision, seeds_of(given)
     if not bundle.exists():
         export(ExportOptions("fashion_mnist", bundle, verify="quick", expert=(f"small={SOURCE}:make@0",)))
@@ -72,12 +80,13 @@ def main() -> None:
             times = in_turns(pair, given.rounds, 1.0)
             seconds = 1 / times["own"].against(times["unit"])[1]
             share = sum(costs[name] for name in runs) / (8 * costs["denoiser"])
-            print(
-                f"{plan}, {runs.count('small')} steps by the small network (lambda < {until:.2f}): "
-                f"{own.mean():.2f} dB, p5 {np.percentile(own, 5):.2f}, error {own.std(ddof=1) / len(own) ** 0.5:.2f}; "
-                f"{share:.3f} of the MACs, {seconds:.3f} of the time",
-                flush=True,
-            )
+            lam = "–" if until == ALONE else f"{until:.2f}"
+            row = (f"`{plan}`", f"{runs.count('small')}", lam, f"{own.mean():.2f}", f"{np.percentile(own, 5):.1f}")
+            rows.append((*row, f"{share:.3f}", f"{seconds:.3f}"))
+            print(*rows[-1], f"standard error {own.std(ddof=1) / len(own) ** 0.5:.2f} dB", flush=True)
+    print(table(HEAD, rows))
+    if given.page:
+        PAGE.write_text(with_part(PAGE.read_text(), part, table(HEAD, rows)))
 
 
 def body_of(bundle: Path, network: str):  # type: ignore[no-untyped-def]
