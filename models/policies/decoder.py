@@ -4,7 +4,7 @@ Rotary positions (Su et al. 2021, arXiv 2104.09864), grouped queries (Ainslie et
 (Zhang and Sennrich 2019, arXiv 1910.07467), gated feed-forward layers (Shazeer 2020, arXiv 2002.05202).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -131,9 +131,8 @@ class GatedMlp(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention and feed-forward, each behind its norm.
 
-    `forward` returns the tokens and what later tokens may see of them in this layer. A layer of a shape with `memory`
-    sees the memory of the tokens before it alone; others see that memory and themselves. Memory is in pieces, so that
-    each is made when its own tokens change.
+    `forward` returns the tokens and what later tokens may see of this layer. A layer of a shape with `memory` sees that
+    memory alone; others see the memory and themselves.
     """
 
     def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
@@ -143,16 +142,19 @@ class DecoderLayer(nn.Module):
         self.self_attn, self.mlp = GroupedAttention(shape), GatedMlp(shape, activation)
 
     def forward(
-        self, x: Tensor, by: Rotation, unseen: Tensor, memory: Sequence[Memory] = (), condition: Tensor | None = None
+        self, x: Tensor, by: Rotation, unseen: Tensor, memory: Memory | None = None, condition: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
         normed, gate = self.input_layernorm(x, condition)
         if self.crosses:
-            pieces = [self.self_attn.remembered(each) for each in memory]
+            assert memory is not None
+            seen = self.self_attn.remembered(memory)
         else:
-            pieces = [*memory, self.self_attn.keys_values(normed, by)]
-        seen = pieces[0] if len(pieces) == 1 else tuple(torch.cat(each, dim=2) for each in zip(*pieces, strict=True))
+            seen = self.self_attn.keys_values(normed, by)
+            if memory is not None:
+                keys, values = (torch.cat(each, dim=2) for each in zip(memory, seen, strict=True))
+                seen = keys, values
         read = self.self_attn(normed, seen, by, unseen)
         x = x + (read if gate is None else read * gate)
         normed, gate = self.post_attention_layernorm(x, condition)
         read = self.mlp(normed)
-        return x + (read if gate is None else read * gate), pieces[-1]
+        return x + (read if gate is None else read * gate), seen

@@ -95,26 +95,35 @@ class VisionLanguageAction(nn.Module):
     def forward(self, x: Tensor, time: Tensor, *observed: Tensor | Sequence[Tensor]) -> Tensor:
         *state, pictures, words, mask = observed
         assert isinstance(words, Tensor) and isinstance(mask, Tensor) and not isinstance(pictures, Tensor)
-        memory, shown = self._prefix(pictures, words, mask)
+        state_token = self._state(state[0]) if state and isinstance(state[0], Tensor) else None
+        memory, shown = self._prefix(pictures, words, mask, state_token if self.space.place == "prefix" else None)
         unseen, count = (1 - shown)[:, None, None] * HIDDEN, shown.sum(dim=1, keepdim=True)
-        if state and isinstance(state[0], Tensor):  # it sees no action, and nothing before it sees it
-            token, unseen, by = self._state(state[0]), F.pad(unseen, (0, 1)), rotation(count, self.head)
-            layers = self.language if self.space.place == "prefix" else self.expert
-            for layer, pieces in zip(layers, memory, strict=True):
-                token, own = layer(token, by, unseen, pieces)
-                pieces.append(own)
+        if state_token is not None and self.space.place == "expert":  # it sees no action: once a call is enough
+            unseen, by = F.pad(unseen, (0, 1)), rotation(count, self.head)
+            for number, layer in enumerate(self.expert):
+                state_token, memory[number] = layer(state_token, by, unseen, memory[number])
             count = count + 1
         return self._velocity(x, time, memory, unseen, count)
 
-    def _prefix(self, pictures: Sequence[Tensor], words: Tensor, mask: Tensor) -> tuple[list[list[Memory]], Tensor]:
-        """The memory of each layer, in pieces, and which of its tokens are no padding, float [B, S]."""
+    def _prefix(
+        self, pictures: Sequence[Tensor], words: Tensor, mask: Tensor, state: Tensor | None
+    ) -> tuple[list[Memory], Tensor]:
+        """The memory of each layer, and which of its tokens are no padding, float [B, S]."""
         seen = self._pictures(pictures)
-        h, known = torch.cat([seen, words], dim=1), torch.cat([torch.ones_like(seen[..., 0]), mask.float()], dim=1)
+        tokens, shown = [seen, words], [torch.ones_like(seen[..., 0]), mask.float()]
+        if state is not None:
+            tokens, shown = [*tokens, state], [*shown, torch.ones_like(state[..., 0])]
+        h, known = torch.cat(tokens, dim=1), torch.cat(shown, dim=1)
         by, unseen = rotation(known.cumsum(dim=1) - 1, self.head), (1 - known)[:, None, None] * HIDDEN
+        if state is not None:  # pictures and words do not see it
+            length = h.shape[1]
+            hidden = torch.zeros(length, length)
+            hidden[:-1, -1] = HIDDEN
+            unseen = unseen + hidden.repeat(self.shared, 1)
         memory = []
         for layer in self.language:
             h, own = layer(h, by, unseen)
-            memory.append([own])
+            memory.append(own)
         return memory, known
 
     def _pictures(self, pictures: Sequence[Tensor]) -> Tensor:
@@ -130,7 +139,7 @@ class VisionLanguageAction(nn.Module):
         last = state[:, -1:]
         return self.state_proj(F.pad(last, (0, self.space.state - last.shape[-1])))
 
-    def _velocity(self, x: Tensor, time: Tensor, memory: list[list[Memory]], unseen: Tensor, count: Tensor) -> Tensor:
+    def _velocity(self, x: Tensor, time: Tensor, memory: list[Memory], unseen: Tensor, count: Tensor) -> Tensor:
         """The expert, which reads the memory."""
         h, features, condition = self.action_in_proj(x), self._time(time), None
         if self.adapts:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from fewstep.export.sources.lerobot.network import RawPolicy
 from fewstep.export.sources.lerobot.policy import read_weights
 from fewstep.export.sources.lerobot.statistics import RENAMED
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph import prepare
-from fewstep.graph.conditioner import cut_conditioner
 from fewstep.graph.io import load
 from fewstep.graph.weights import LARGE
 from fewstep.plans import noise
@@ -87,35 +84,6 @@ def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: 
     size = np.abs(record["actions"]).max(axis=0)
     assert actions.shape == record["actions"].shape
     assert (np.abs(actions - record["actions"]) / size).max() < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["smolvla", "pi0"])
-def test_the_prefix_is_kept_where_the_state_alone_changes(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At a real size the state takes less than a 500th of the work; here it is a 10th at most."""
-    monkeypatch.setattr(prepare, "cut_conditioner", partial(cut_conditioner, little=5))
-    record = write(kind, tmp_path / "policy")
-    export(ExportOptions(str(tmp_path / "policy"), tmp_path / "bundle", verify="quick"))
-    monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
-    calls = []
-    with fewstep.runtime.load(tmp_path / "bundle") as loaded:
-        own = loaded.conditioner
-        assert own is not None
-        sampler = replace(loaded, conditioner=lambda fed: calls.append(set(fed)) or own(fed))  # type: ignore[func-returns-value]
-        history = History(sampler)
-        history.add(observe(record, 0))
-        window = with_prompt(load_text_encoder(tmp_path / "bundle"), history.window(), str(record["task"]))
-        moved = {**window, "observation.state": window["observation.state"] + 0.1}
-        first, second, third = (sample_actions(sampler, "euler:10@trailing", each) for each in (window, moved, window))
-        alone = sample_actions(loaded, "euler:10@trailing", moved)
-    size = np.abs(record["actions"]).max(axis=0)
-    assert (np.abs(first - record["actions"]) / size).max() < 1e-4
-    assert len(calls) == 1 and "observation_state" not in calls[0]
-    np.testing.assert_array_equal(third, first)
-    np.testing.assert_array_equal(second, alone)
-    assert np.abs(second - first).max() > 0
 
 
 @pytest.mark.slow
