@@ -1,6 +1,7 @@
 """Markdown that scripts write: tables, and the part of a page that a script makes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fewstep.plans.errors import UserError
 
@@ -23,6 +24,11 @@ def with_part(page: str, script: str, part: str) -> str:
     part_of(page, script)  # refused without them
     start, end = _comments(script)
     return page[: page.index(start) + len(start)] + f"\n\n{part}\n\n" + page[page.index(end) :]
+
+
+def put_part(file: Path, script: str, part: str) -> None:
+    """Write the page of a file with another part between these comments."""
+    file.write_text(with_part(file.read_text(), script, part))
 
 
 def _comments(script: str) -> tuple[str, str]:

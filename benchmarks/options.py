@@ -55,6 +55,11 @@ def add_turns(parser: argparse.ArgumentParser, threads: int, rounds: int, second
     parser.add_argument("--turn-seconds", type=float, default=seconds, help="of a turn (default %(default)s)")
 
 
+def add_page(parser: argparse.ArgumentParser, page: Path) -> None:
+    """`--page`: the tables go into this page of docs/measured."""
+    parser.add_argument("--page", action="store_true", help=f"put the tables into docs/measured/{page.name}")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: one JSON object on stdout in the place of text."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")

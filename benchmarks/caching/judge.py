@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.caching.cut import cut, switched
-from benchmarks.markdown import part_of, table, with_part
+from benchmarks.markdown import part_of, put_part, table
+from benchmarks.options import add_page
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
@@ -172,7 +173,7 @@ def script(
     parser.add_argument("--work", type=Path, required=True, help="folder of bundles and teachers")
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=steps, help="of the plans that take tensors")
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/measured/caching.md")
+    add_page(parser, PAGE)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     part = name if arguments.steps == steps else f"{name}, {' '.join(map(str, arguments.steps))} steps"
@@ -182,6 +183,7 @@ def script(
     for each in rows(arguments.work, range(arguments.seeds), arguments.steps):
         lines.append(each)
         print(json.dumps(each), flush=True)
-    print(tables(lines))
+    made = tables(lines)
+    print(made)
     if arguments.page:
-        PAGE.write_text(with_part(PAGE.read_text(), part, tables(lines)))
+        put_part(PAGE, part, made)

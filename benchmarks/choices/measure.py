@@ -201,7 +201,7 @@ def main(given: Sequence[str] | None = None) -> int:
             )
         part = PARTS.get(tuple(each.name for each in members))
         if part is not None:
-            PAGE.write_text(markdown.with_part(PAGE.read_text(), part, "\n\n".join(tables)))
+            markdown.put_part(PAGE, part, "\n\n".join(tables))
     print("\n\n".join(tables))
     return 0
 

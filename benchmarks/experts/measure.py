@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.markdown import part_of, table, with_part
-from benchmarks.options import add_seeds, parser_of, seeds_of
+from benchmarks.markdown import part_of, put_part, table
+from benchmarks.options import add_page, add_seeds, parser_of, seeds_of
 from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 6, 8])
     parser.add_argument("--small", type=int, nargs="+", help="steps by the small network; default: each number")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
-    parser.add_argument("--page", action="store_true", help="put the table into docs/measured/experts.md")
+    add_page(parser, PAGE)
     given = parser.parse_args()
     part, rows = f"benchmarks/experts/measure.py, {given.precision}", []
     if given.page:
@@ -84,9 +84,10 @@ def main() -> None:
             row = (f"`{plan}`", f"{runs.count('small')}", lam, f"{own.mean():.2f}", f"{np.percentile(own, 5):.1f}")
             rows.append((*row, f"{share:.3f}", f"{seconds:.3f}"))
             print(*rows[-1], f"standard error {own.std(ddof=1) / len(own) ** 0.5:.2f} dB", flush=True)
-    print(table(HEAD, rows))
+    made = table(HEAD, rows)
+    print(made)
     if given.page:
-        PAGE.write_text(with_part(PAGE.read_text(), part, table(HEAD, rows)))
+        put_part(PAGE, part, made)
 
 
 def body_of(bundle: Path, network: str):  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fewstep.fitting.published as published
-from benchmarks.markdown import table, with_part
+from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of, refusing
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import Extractor
@@ -176,7 +176,7 @@ def main() -> int:
             _measure(options, rows)
     text = page_table(list(rows.values()))
     print(text)
-    PAGE.write_text(with_part(PAGE.read_text(), "benchmarks.fits.published", text))
+    put_part(PAGE, "benchmarks.fits.published", text)
     return 0
 
 

@@ -33,7 +33,8 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 
 sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`
-from benchmarks.markdown import table, with_part
+from benchmarks.markdown import put_part, table
+from benchmarks.options import add_page
 from benchmarks.policy.call import counts
 from benchmarks.policy.intervals import TWO_SIDED, Paired, wilson
 
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--episodes", type=int, default=1000, help="of each contender, from seed 0 on")
     parser.add_argument("--pairs", nargs=3, action="append", default=[], metavar=("PLAN", "FIRST", "END"))
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/measured/pushing.md")
+    add_page(parser, PAGE)
     given = parser.parse_args()
     weights = Path(os.environ.get("PUSHER_WEIGHTS", WEIGHTS))
     work = given.work / hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
@@ -200,7 +201,7 @@ def main() -> None:
     for name, part in parts.items():
         print(f"\n{part}")
         if given.page:
-            PAGE.write_text(with_part(PAGE.read_text(), f"benchmarks/pushing/measure.py, {name}", part))
+            put_part(PAGE, f"benchmarks/pushing/measure.py, {name}", part)
 
 
 if __name__ == "__main__":

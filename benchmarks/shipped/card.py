@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.markdown import table, with_part
+from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of
 from benchmarks.shipped.cards import loss_svg, read_losses, write_samples
 from benchmarks.zoo.denoising import Batch, loss_of
@@ -92,7 +92,7 @@ def main() -> None:
     (condition,) = source.spec.conditions
     write_samples(samples(given.name, len(condition.labels)), COLUMNS, home / "samples.png")
     (home / "loss.svg").write_text(loss_svg(read_losses(given.work)))
-    page.write_text(with_part(page.read_text(), SCRIPT, run_table(given.name, source, given.work, given.data)))
+    put_part(page, SCRIPT, run_table(given.name, source, given.work, given.data))
 
 
 if __name__ == "__main__":

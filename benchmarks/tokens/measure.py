@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.claims.settings import reference
-from benchmarks.markdown import table, with_part
+from benchmarks.markdown import put_part, table
 from benchmarks.options import add_work, parser_of
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
@@ -322,7 +322,7 @@ def main() -> None:
             print(f"{name}: {perf_counter() - start:.0f} s", flush=True)
         parts[name] = json.loads(kept.read_text())
     for name, rows in tables(parts):
-        PAGE.write_text(with_part(PAGE.read_text(), f"benchmarks/tokens/measure.py, {name}", rows))
+        put_part(PAGE, f"benchmarks/tokens/measure.py, {name}", rows)
 
 
 if __name__ == "__main__":
