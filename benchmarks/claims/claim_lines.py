@@ -4,7 +4,6 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -18,7 +17,7 @@ KEPT = Path(__file__).parents[2] / "docs/measured/claims.json"
 HOW = (
     "*ours* is a system, and its *control* a plain way: at as many evaluations of the network, and *as long*, with"
     " more evaluations or fewer.",
-    "Milliseconds are of eight seeds: of the processor on one thread, or with (wall) of an idle machine's two cores.",
+    "Milliseconds are of eight seeds, of the processor on one thread.",
     "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
     " features of fashion-mnist-cnn, to the 10 000 test pictures. Class shares are of the same network. Guidance names"
     " a law for them, p^w q^(1 - w): samples without guidance, weighed by p(class)^(w - 1) of the network.",
@@ -66,7 +65,6 @@ class Line(msgspec.Struct, frozen=True):
 
     control: the plain way, in words.
     unit: of which there is a figure each.
-    clock: whose milliseconds they are.
     asked: how many times the plain way's figure the claim asks for; None for more of it.
     at_equal_time: None where the plain way has one number of evaluations.
     """
@@ -86,7 +84,6 @@ class Line(msgspec.Struct, frozen=True):
     at_equal_time: Longer | None
     is_steady: bool = True
     asked: float | None = None
-    clock: Literal["processor", "wall"] = "processor"
 
     @property
     def pays(self) -> bool:
@@ -197,7 +194,7 @@ def _lines(lines: Iterable[Line]) -> str:
         [
             (
                 line.system, line.claim, line.control, line.figure,
-                f"{line.ours:.3f}, {line.ours_ms:.0f} ms{' (wall)' * (line.clock == 'wall')}",
+                f"{line.ours:.3f}, {line.ours_ms:.0f} ms",
                 f"{line.plain:.3f}, {line.evaluations} in {line.plain_ms:.0f} ms",
                 _gain(line.gain),
                 *_longer(line.at_equal_time),
