@@ -21,8 +21,8 @@ HOW = (
     "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
     " features of fashion-mnist-cnn, to the 10 000 test pictures. Class shares are of the same network. Guidance names"
     " a law for them, p^w q^(1 - w): samples without guidance, weighed by p(class)^(w - 1) of the network.",
-    "*gain* has the deviation of its mean behind it, over the unit of *a figure for each*. There are 64 seeds, 256 for"
-    " distances and PSNR to clean, and 24 for speech. Seeds are independent. Pictures that are compared with each"
+    "*gain* has the deviation of its mean behind it, over the unit of *a figure for each*. There are 64 seeds, and"
+    " 256 for distances and PSNR to clean. Seeds are independent. Pictures that are compared with each"
     " other are not, and their deviation is too small.",
     "*verdict*: a system pays if both gains are above twice their deviations, and if it has the factor that it claims."
     " A cell is empty where the control has one number of evaluations, or is one plan; one gain decides there.",
