@@ -123,27 +123,6 @@ class TokenQuality(Strict, frozen=True):
     steps: tuple[TokenStepQuality, ...]
 
 
-class Clipped(Strict, frozen=True):
-    """An activation that leaves its range at a step, in words: the share of its energy that is lost, 0 to 1, along the
-    worst sample and along the median one."""
-
-    activation: str
-    step: int
-    worst: float
-    median: float
-
-
-class WorstSample(Strict, frozen=True):
-    """The held-out seeds with the lowest and the median PSNR against float32, in dB, and the activations that lose most
-    to clipping along the former, the largest loss first."""
-
-    seed: int
-    psnr: float
-    median: int
-    median_psnr: float
-    clipped: tuple[Clipped, ...]
-
-
 class JointError(Strict, frozen=True):
     """The errors of one joint of a policy's actions against float32's, in the robot's units.
 
@@ -166,8 +145,8 @@ class JointError(Strict, frozen=True):
 
 
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and how far it is from float32. `worst` None: its ranges are not known. `joints`
-    are of policies. Tokens have no teacher and no `steps`: their steps are in `tokens`."""
+    """One int8 body: how it was run, and how far it is from float32. `joints` are of policies. Tokens have no teacher
+    and no `steps`: their steps are in `tokens`."""
 
     body: str
     target: str
@@ -176,7 +155,6 @@ class Quality(Strict, frozen=True):
     against_teacher: EndQuality | None
     steps: tuple[StepQuality, ...]
     forced_seeds: int
-    worst: WorstSample | None = None
     joints: tuple[JointError, ...] = ()
     tokens: TokenQuality | None = None
 

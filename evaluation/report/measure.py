@@ -19,7 +19,6 @@ from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
-from fewstep.evaluation.report.worst import worst_sample
 from fewstep.evaluation.results import BodyCoverage, Quality, Results
 from fewstep.evaluation.sampling_job import FLOAT, Sampling
 from fewstep.evaluation.speed.machine import Machine, this_machine
@@ -65,7 +64,7 @@ def measure(
             qualities, teacher, judgements = _of_tokens(task, candidates, sampling, progress), None, None
         else:
             teacher, judgements = _judgements(task, candidates, options, sampling, progress)
-            qualities = [_quality(task, prepared, each, judgements.bodies[each.name]) for each in candidates]
+            qualities = [_quality(task, each, judgements.bodies[each.name]) for each in candidates]
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -141,16 +140,8 @@ def _of_tokens(
     ]
 
 
-def _quality(task: JudgedTask, prepared: Mapping[str, Graph], candidate: Candidate, judgement: Judgement) -> Quality:
-    """`prepared` are float32's graphs by network."""
-    body, psnr = task.bodies[candidate.name], judgement.against_float.values
-    rest = (task.plans[candidate.name], psnr, task.rows, task.options.threads)
-    clipped = [
-        worst_sample(task.reference, graph, task.bundle.network(network).body(candidate.name), *rest, network)
-        for network, graph in prepared.items()
-    ]
-    known = [each for each in clipped if each is not None]
-    together = tuple(chain.from_iterable(each.clipped for each in known))
+def _quality(task: JudgedTask, candidate: Candidate, judgement: Judgement) -> Quality:
+    body = task.bodies[candidate.name]
     return Quality(
         body=candidate.name,
         target=body.target,
@@ -159,7 +150,6 @@ def _quality(task: JudgedTask, prepared: Mapping[str, Graph], candidate: Candida
         against_teacher=judgement.against_teacher,
         steps=judgement.steps,
         forced_seeds=candidate.forced_seeds,
-        worst=msgspec.structs.replace(known[0], clipped=together) if known else None,
         joints=joint_errors(task.bundle.manifest, judgement.samples, judgement.reference),
     )
 

@@ -32,7 +32,6 @@ from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.tokens import tokens_section
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.report.worst import worst_section
 from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 from fewstep.lowering.bodies import SIMULATION
 from fewstep.runtime.bundle.networks import said
@@ -56,7 +55,7 @@ def page(
         *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
-        *filter(None, [joints_section(results), direction_section(results), worst_section(results.qualities)]),
+        *filter(None, [joints_section(results), direction_section(results)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         speed_section(results),

@@ -65,7 +65,7 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
     files = {name: opened.network(name).body("float32").graph.file for name in ("noisy", "denoiser")}
     assert body_bytes(opened, "float32") == sum((bundle / file).stat().st_size for file in files.values())
     text = (bundle / "report" / "index.html").read_text()
-    assert "noisy: int8-cpu-x86" in text and "noisy: input of" in text
+    assert "noisy: int8-cpu-x86" in text
 
 
 def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
