@@ -31,8 +31,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
     An observation encoder, or the keys and values of a text, so run once a call and not once a step. Rows that time has
     no part in leave the prologue altogether. Where the cut would carry anything but rows, what makes them stays.
 
-    What follows from a condition with little work, as from a robot's state beside its pictures, stays in the prologue.
-    It takes little of a call there, and a call with another state and the same pictures needs no conditioner.
+    What follows from a condition with little work, as from a label beside pictures, stays in the prologue. It takes
+    little of a call there, and branches of guidance with the same pictures run the conditioner once.
     """
     idx, types = index(prologue), infer_types(prologue)
     inside = _inside(idx, types, [TIME, TO])
