@@ -1,9 +1,9 @@
 """Whether a commit's figures are those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
 
-The code of both makes int8 bodies of four small denoisers, a fitted plan, and samples, on this machine. Where all of
-them are the same, bit for bit, no quality of networks like these has moved. Not among them are experts, conditioners,
-free sizes, precision maps, streams, and the targets that `TARGETS` leaves out. Times may have moved. What differs is
-printed, and the exit status is 1 then.
+The code of both makes int8 bodies of small denoisers, a fitted plan, and samples, on this machine. Where all of them
+are the same, bit for bit, no quality of networks like these has moved. Not among them are conditioners, free sizes,
+precision maps, and the targets that `TARGETS` leaves out. Times may have moved. What differs is printed, and the exit
+status is 1 then.
 """
 
 import hashlib
@@ -24,12 +24,14 @@ PLANS = ("dpmpp_2m:4", "deis_t_2:4", "gradient_estimation:4@arctan", "unipc_2:4@
 
 
 class Denoiser(NamedTuple):
-    """What `fewstep export` takes, the arguments of calibration and samples, those of samples alone, and plans."""
+    """What `fewstep export` takes, the arguments of calibration and samples, those of samples alone, plans, and an
+    expert of high noise."""
 
     source: str
     asked: tuple[str, ...]
     condition: str
     plans: tuple[str, ...] = PLANS  # int8 follows the first
+    expert: str = ""
 
 
 DENOISERS = (
@@ -37,6 +39,11 @@ DENOISERS = (
     Denoiser("benchmarks/zoo/dit_flow.py:make", ("--guidance", "2"), "class=3"),
     Denoiser("benchmarks/zoo/policy_unet1d.py:make", ("--guidance", "1"), "observation=@observation.npy"),
     Denoiser("benchmarks/tokens/action_tokens.py:make", (), "observation=@tokens.npy", ("maskgit:8", "llada:8")),
+    Denoiser("benchmarks/streaming/speech.py:make", ("--guidance", "2"), "vowel=3", ("ddim:8",)),
+    Denoiser(
+        *("fashion_mnist", ("--guidance", "2"), "class=3", ("dpmpp_2m:6",)),
+        expert="benchmarks/experts/small.py:make@-3",
+    ),
 )
 FITTED = "policy_unet1d"  # the cheapest
 TARGETS = ("cpu-x86", "openvino", "tensorrt", "qnn", "qnn-8bit")
@@ -63,10 +70,11 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
 
     modules = {path.stem for path in (tree / "lowering/targets").glob("*.py")}
     targets = ",".join(each for each in TARGETS if each.replace("-", "_") in modules)
-    for source, asked, condition, plans in DENOISERS:
-        name = Path(source.partition(":")[0]).stem
+    for source, asked, condition, plans, expert in DENOISERS:
+        name = Path(source.partition(":")[0]).stem + "-expert" * bool(expert)
         bundle, samples = work / name, work / "samples.npy"
-        fewstep("export", f"{tree}/{source}" if ":" in source else source, "-o", bundle)
+        beside = ("--expert", f"small={tree}/{expert}") if expert else ()
+        fewstep("export", f"{tree}/{source}" if ":" in source else source, "-o", bundle, *beside)
         fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", plans[0], *asked)
         sampled = [(plan, *body) for plan in plans for body in (BODIES if plan == plans[0] else BODIES[:1])]
         if name == FITTED:

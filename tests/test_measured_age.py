@@ -56,6 +56,11 @@ def test_figures_between_two_commits_that_are_alike_are_of_the_second(
     assert CHECK["as_late"](commit) == counts_as
 
 
+def test_the_page_of_measurements_names_two_commits_that_are_alike() -> None:
+    (pair,) = CHECK["UNMOVED"].findall((ROOT / "docs/measured/README.md").read_text())
+    assert all(len(commit) >= 8 for commit in pair)
+
+
 def test_a_part_of_the_history_has_no_age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHECK["main"].__globals__, "git", lambda *_: "true\n")
     with pytest.raises(SystemExit, match="git fetch --unshallow"):

@@ -70,6 +70,17 @@ def test_a_layer_that_only_shares_sizes_with_x_or_the_output_is_neither_first_no
     assert names(graph) == ["inner", "wide"]
 
 
+def test_a_layer_whose_sizes_alone_shape_the_output_is_not_the_last() -> None:
+    shapes = {"w_first": (32, 3, 1, 1), "w": (32, 32, 1, 1), "w_last": (3, 32, 1, 1)}
+    nodes = (
+        Node("Conv", ("x", "w_first"), ("a",)), Node("Conv", ("a", "w"), ("inner",)),
+        Node("Shape", ("inner",), ("own",)), Node("Conv", ("inner", "w_last"), ("rows",)),
+        Node("Reshape", ("rows", "own"), ("y",)),
+    )  # fmt: skip
+    constants = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    assert names(replace(chain(), nodes=nodes, constants=constants)) == ["inner"]
+
+
 def test_what_does_not_depend_on_x_stays_float() -> None:
     graph = chain(
         Node("Conv", ("time", "w"), ("t",)), Node("Conv", ("t", "v"), ("u",)), Node("Add", ("a", "u"), ("b",)),
