@@ -1,6 +1,6 @@
 """Caching of a transformer's blocks in int8, beside plans of as much time without it.
 
-    python -m benchmarks.caching.blocks --work FOLDER [--steps 8 20 50]
+    python -m benchmarks.caching.blocks --work FOLDER [--steps 8 20 50] [--page]
 
 The network is the zoo's `dit_8`, 8 blocks of attention and a perceptron. A step may take what each of the 16 adds.
 """
@@ -33,6 +33,7 @@ from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
+SCRIPT = "benchmarks/caching/blocks.py"
 SOURCE, GUIDANCE, PATCH = f"{FOLDER}/dit_8.py:make", 2.0, 4
 TEACHER, EULER = "dpmpp_2m:160@arctan", "ddim:{}@trailing"
 SOLVERS = (  # the best of dit_flow, which has half of the blocks, and of other denoisers
@@ -136,4 +137,4 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
 
 
 if __name__ == "__main__":
-    script(parser_of(__doc__), "benchmarks/caching/blocks.py", rows, [8, 20, 50])
+    script(parser_of(__doc__), SCRIPT, rows, [8, 20, 50])

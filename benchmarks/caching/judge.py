@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.caching.cut import cut, switched
 from benchmarks.markdown import part_of, put_part, table
-from benchmarks.options import add_page
+from benchmarks.options import add_page, refuse_other_seeds
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
@@ -175,6 +175,7 @@ def script(
     parser.add_argument("--steps", type=int, nargs="+", default=steps, help="of the plans that take tensors")
     add_page(parser, PAGE)
     arguments = parser.parse_args()
+    refuse_other_seeds(parser, arguments)
     arguments.work.mkdir(parents=True, exist_ok=True)
     part = name if arguments.steps == steps else f"{name}, {' '.join(map(str, arguments.steps))} steps"
     if arguments.page:

@@ -1,6 +1,6 @@
 """Caching of deep features in the int8 body that ships, beside plans of as much time without it.
 
-    python -m benchmarks.caching.measure --work FOLDER
+    python -m benchmarks.caching.measure --work FOLDER [--page]
 
 The body of `fashion_mnist` is cut as it is deployed, and runs with held or led features. T is the time of a run in
 evaluations of the full body: full steps, and shallow ones by their measured share. The line is what plans without
@@ -28,6 +28,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
+SCRIPT = "benchmarks/caching/measure.py"
 DEEP = "conv2d_24"  # what the U-Net's last level joins with the first: DeepCache's first depth
 SOLVER, GUIDANCE = "unipc_2:{}@arctan(power=1.5)", 2.0
 TEACHERS = {40: "dpmpp_2m:40@arctan", 100: "dpmpp_2m:100@arctan"}
@@ -101,4 +102,4 @@ def rows(work: Path, seeds: range, steps: Sequence[int]) -> Iterator[dict[str, A
 
 
 if __name__ == "__main__":
-    script(parser_of(__doc__), "benchmarks/caching/measure.py", rows, [8, 20])
+    script(parser_of(__doc__), SCRIPT, rows, [8, 20])

@@ -180,7 +180,7 @@ the survey, and [compose.md](../compose.md) the code of those that are composed 
 ## Streams
 
 `benchmarks/claims/stream_cost.py` prints this table: the host's time beside the network, and what
-stays. A bar of 0.15 ms a frame was missed by all three ways, and is withdrawn.
+stays. A bar of 0.15 ms a frame is withdrawn. An older processor missed it, and this one meets it.
 
 {costs}
 """

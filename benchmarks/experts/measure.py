@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.markdown import part_of, put_part, table
-from benchmarks.options import add_page, add_seeds, parser_of, seeds_of
+from benchmarks.options import add_page, add_seeds, parser_of, refuse_other_seeds, seeds_of
 from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
@@ -36,6 +36,7 @@ TEACHER, PLAN, GUIDANCE = "dpmpp_2m:40@arctan", "dpmpp_2m", 2.0
 ALONE = -1e6  # a switch below every step of these plans: the large network runs all of them
 HIGHEST = 0.33  # lambda up to which the small network was trained
 BATCH, CLASSES = 8, 10
+SCRIPT = "benchmarks/experts/measure.py"
 PAGE = Path(__file__).parents[2] / "docs/measured/experts.md"
 HEAD = ("plan", "steps by the small one", "up to lambda", "dB", "5th percentile", "MACs", "time")
 
@@ -50,9 +51,10 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     add_page(parser, PAGE)
     given = parser.parse_args()
-    part, rows = f"benchmarks/experts/measure.py, {given.precision}", []
+    refuse_other_seeds(parser, given)
+    part, rows = f"{SCRIPT}, {given.precision}", []
     if given.page:
-        part_of(PAGE.read_text(), part)  # refused before half an hour of work
+        part_of(PAGE.read_text(), part)  # refused before minutes of work
     bundle, precision, seeds = given.work / "bundle", given.precision, seeds_of(given)
     if not bundle.exists():
         export(ExportOptions("fashion_mnist", bundle, verify="quick", expert=(f"small={SOURCE}:make@0",)))

@@ -22,7 +22,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from benchmarks import options
-from benchmarks.markdown import part_of, with_part
+from benchmarks.markdown import part_of, put_part
 from benchmarks.on_zoo import zoo_rows
 from benchmarks.quantization.compare import compare, environments
 from benchmarks.quantization.contenders import TARGET_OF, contenders
@@ -110,7 +110,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for outcome in run(members, arguments.steps or STEPS, pythons, arguments):
             rows = zoo_rows.joined(zoo_rows.read(), zoo_rows.measured(outcome))
             zoo_rows.write(rows)
-            zoo_rows.PAGE.write_text(with_part(zoo_rows.PAGE.read_text(), SCRIPT, zoo_rows.table(rows)))
+            put_part(zoo_rows.PAGE, SCRIPT, zoo_rows.table(rows))
             print(*map(zoo_rows.line, zoo_rows.measured(outcome)), sep="\n", flush=True)
     return 0
 

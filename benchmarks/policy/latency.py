@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from simulator import RATE
-from table import PAGE, markdown, with_part
+from table import PAGE, markdown
 
+from benchmarks.markdown import put_part
+from benchmarks.options import add_page
 from fewstep.control import PolicyRunner, SequenceRequest, sample_sequences
 from fewstep.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--threads", type=int, default=1, help="of a call")
     parser.add_argument("--weights", type=Path, help="compare with torch; a device has none")
-    parser.add_argument("--page", action="store_true", help="put the result into docs/measured/policy.md")
+    add_page(parser, PAGE)
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
@@ -168,7 +170,7 @@ def main() -> None:
     table = markdown(race(calls, given.work, given.calls), HEAD)
     print(table)
     if given.page:
-        PAGE.write_text(with_part(PAGE.read_text(), "benchmarks/policy/latency.py", f"{said}\n\n{table}"))
+        put_part(PAGE, "benchmarks/policy/latency.py", f"{said}\n\n{table}")
 
 
 if __name__ == "__main__":

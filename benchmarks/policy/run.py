@@ -23,9 +23,11 @@ import numpy as np
 from closed_loop import deviation, rows, watch
 from kept import keep, read
 from simulator import KNOCKED, RATE, TASKS
-from table import HEAD, PAGE, Verdicts, markdown, row, with_part
+from table import HEAD, PAGE, Verdicts, markdown, row
 from verdicts import Contender, Ledger
 
+from benchmarks.markdown import with_part
+from benchmarks.options import add_page
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
@@ -124,7 +126,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
     parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
     parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
-    parser.add_argument("--page", action="store_true", help="put the table into docs/measured/policy.md")
+    add_page(parser, PAGE)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
@@ -202,8 +204,8 @@ def far_apart(bundle: Path) -> str:
     """How far int8's actions are from float32's, in words."""
     rms, p99 = bundle.with_suffix(DEVIATION).read_text().split()
     return (
-        f"Asked alike, int8 and float32 give actions that differ by {rms} in the root mean square. In one of 100\n"
-        f"sequences an action differs by more than {p99}."
+        f"Asked alike, int8 and float32 give actions that differ by {rms} in the root mean square. In one of\n"
+        f"100 sequences an action differs by more than {p99}."
     )
 
 

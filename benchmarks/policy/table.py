@@ -12,7 +12,6 @@ from verdicts import Contender, Episode, Verdict
 
 sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`, where a script of this folder runs as a file
 from benchmarks.markdown import table
-from benchmarks.markdown import with_part as with_part
 
 Verdicts = Mapping[Episode, Verdict]
 PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"

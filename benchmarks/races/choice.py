@@ -96,6 +96,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     held = 0
     with refusing(parser):
+        graph_of(open_bundle(options.bundle), options.body)  # refused before a process is
         for number in range(1, options.trials + 1):
             holds, line = trial(options)
             held += holds
