@@ -38,7 +38,7 @@ from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.sizes import Dimension, defaults, dimension, parsed, read_sizes
 
-FloatType = Literal["f32", "bf16", "f16"]
+FloatType = Literal["f32", "bf16"]
 
 BATCHES = 4  # for so many shapes (of batch and sizes) a body stays compiled
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
