@@ -48,7 +48,7 @@ from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers, in_order
 from fewstep.workers.opening import opened, threads_of
-from fewstep.workers.sent_bundle import sent
+from fewstep.workers.pinned_bundle import pinned
 
 LOG = logging.getLogger("fewstep")
 
@@ -80,8 +80,8 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         tasks = {name: open_task(options, name) for name in names}
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
-        open_workers = partial(opened, options.workers, options.dask, workers, options.threads)
-        has_workers = workers is not None or options.workers or options.dask is not None
+        open_workers = partial(opened, options.workers, workers, options.threads)
+        has_workers = workers is not None or options.workers
         if len(names) > 1 and tasks[DENOISER].bound is not None and has_workers:
             LOG.warning("precision maps of several networks are searched by this process alone, without the workers")
         assert writer.manifest is not None
@@ -269,6 +269,6 @@ def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], 
 
 def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:
     """Workers that run the choices of a search."""
-    exact, bundle = finish(plan, course.reference[-1:]), sent(task.sampler.bundle.path)
+    exact, bundle = finish(plan, course.reference[-1:]), pinned(task.sampler.bundle.path)
     job = SearchJob(bundle, plan, task.conditions, variants.table, variants.target.name, variants.moments or {}, exact)
     return lambda asked: in_order(job, asked, workers)

@@ -15,7 +15,7 @@ from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.loading import load
-from fewstep.workers.sent_bundle import SentBundle, sent
+from fewstep.workers.pinned_bundle import PinnedBundle, pinned
 
 Histograms = Mapping[tuple[str, int], Histogram]
 
@@ -32,7 +32,7 @@ class Trajectory:
 class CountingJob:
     """All that the trajectories of a task share."""
 
-    bundle: SentBundle
+    bundle: PinnedBundle
     plan: Plan
     edges: tuple[float, ...]
     sizes: tuple[Mapping[str, int], ...]
@@ -43,7 +43,7 @@ class CountingJob:
     @staticmethod
     def of(task: Task) -> "CountingJob":
         steps = task.plan, task.edges, task.sizes, task.turn, task.network
-        return CountingJob(sent(task.sampler.bundle.path), *steps, task.everything)
+        return CountingJob(pinned(task.sampler.bundle.path), *steps, task.everything)
 
     def open(self, threads: int) -> Callable[[Trajectory], Histograms]:
         task = self.task(threads)

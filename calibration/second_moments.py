@@ -19,7 +19,6 @@ from fewstep.ranges.observe import open_watched
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers, in_order
-from fewstep.workers.sent_bundle import SentBundle
 
 TRAJECTORIES = 16  # serve as well as 64 (measured)
 POSITIONS = 1 << 14  # of a layer along all of them: an eighth of it loses 2.5 dB on a U-Net of the zoo
@@ -31,10 +30,6 @@ class MomentsJob:
 
     counted: CountingJob
     positions: int
-
-    @property
-    def bundle(self) -> SentBundle:
-        return self.counted.bundle
 
     def open(self, threads: int) -> Callable[[Trajectory], Moments]:
         return moments_along(replace(self.counted.task(threads), threads=threads), self.positions)

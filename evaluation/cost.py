@@ -48,29 +48,28 @@ def sampling_needs(
     batch: int,
     written: tuple[int, ...],
     workers: int = 0,
-    dask: str | None = None,
     by_rows: bool = False,
 ) -> Needs:
     """The needs of sampling a batch with float32 and some bodies, open together.
 
-    This process samples, or `workers` processes or a cluster do, and this one keeps float32. `written` are bytes of the
+    This process samples, or `workers` processes do, and this one keeps float32. `written` are bytes of the
     files that come out. With `by_rows` the bodies see one row at a time.
     """
     sample = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
-    return Needs(round(_memory(bundle, bodies, sample, workers, dask)), sum(written), len(written))
+    return Needs(round(_memory(bundle, bodies, sample, workers)), sum(written), len(written))
 
 
-def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0, dask: str | None = None) -> bool:
+def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
     """Whether bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
     that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
     sample, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
-    return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers, dask) > free)
+    return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers) > free)
 
 
-def _memory(bundle: Bundle, bodies: Iterable[str], sample: float, workers: int, dask: str | None) -> float:
+def _memory(bundle: Bundle, bodies: Iterable[str], sample: float, workers: int) -> float:
     exact = OPENED * body_bytes(bundle, FLOAT)
     process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
-    return process if not workers and dask is None else exact + sample + ALONE + workers * process
+    return process if not workers else exact + sample + ALONE + workers * process
 
 
 def branches(plan: Plan) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.evaluation.cost import BATCH, sampling_needs, sees_rows
 from fewstep.evaluation.output import check_writable
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, open_judged, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, SamplingJob, open_judged
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import Needs
@@ -28,6 +28,7 @@ from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers
 from fewstep.workers.options import SamplingOptions
+from fewstep.workers.pinned_bundle import pinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,8 @@ class JudgedTask:
 
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
-        workers = self.options.workers, self.options.dask
-        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, *workers, by_rows=self.by_rows)
+        workers = self.options.workers
+        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, workers, by_rows=self.by_rows)
 
     def timed_plan(self) -> Plan:
         """A plan of two steps or more, of which the second can be timed."""
@@ -90,7 +91,7 @@ class JudgedTask:
         """Who samples. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
         here = {name: open_judged(self.bundle, name, self.options.threads, self.by_rows) for name in held}
-        job = sampling_job(self.bundle, self.bodies, self.by_rows)
+        job = SamplingJob(pinned(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
 
     def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
@@ -104,7 +105,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
-    by_rows = sees_rows(bundle, names, plan, options.workers, options.dask)
+    by_rows = sees_rows(bundle, names, plan, options.workers)
     return JudgedTask(
         options=options,
         reference=body_by_rows(reference) if by_rows else reference,

@@ -86,7 +86,7 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
-    with opened(options.workers, options.dask, threads=options.threads) as workers:
+    with opened(options.workers, threads=options.threads) as workers:
         return _fitted(replace(task, rolled=replace(task.rolled, workers=workers)), options, started, progress)
 
 

@@ -24,7 +24,7 @@ from fewstep.runtime.execute import Array
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.in_order import Workers, in_order
-from fewstep.workers.sent_bundle import SentBundle
+from fewstep.workers.pinned_bundle import PinnedBundle
 
 CPU = "onnxruntime"  # of the teacher
 
@@ -55,7 +55,7 @@ Result = Array | Jacobian | UserError
 class RolloutJob:
     """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
 
-    bundle: SentBundle
+    bundle: PinnedBundle
     backend: str
 
     def open(self, threads: int) -> Callable[[Item], Result]:

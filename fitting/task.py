@@ -22,7 +22,7 @@ from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.sent_bundle import sent
+from fewstep.workers.pinned_bundle import pinned
 
 LOG = logging.getLogger("fewstep")
 BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)
@@ -71,7 +71,7 @@ def open_task(options: FitOptions) -> FitTask:
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
     choose_body(bundle, BODY, named(options.backend, options.threads))
     sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
-    job = RolloutJob(sent(options.bundle, (BODY,)), options.backend)
+    job = RolloutJob(pinned(options.bundle), options.backend)
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
     _warn_of_lost(bundle, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)

@@ -39,15 +39,6 @@ def engine_of(body: Body) -> str:
     return SIMULATION if target is None else target.platform.label
 
 
-def engine_and_version(body: Body) -> str:
-    """The engine that computes a body here, in words. A version follows for engines other than onnxruntime, which all
-    bodies need."""
-    target = _target_here(body)
-    if target is None or target.version is None:
-        return engine_of(body)
-    return f"{engine_of(body)} {target.version()}"
-
-
 def backend_of(body: Body) -> str:
     """The name of the backend that computes a body here."""
     target = _target_here(body)

@@ -84,7 +84,6 @@ class Target:
         none that does.
     notes: what a user of the lowered graph must know.
     requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
-    version: of what it imports, which the results of the bodies follow from.
     tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
         at all, or wrong.
     agrees: UserError if the engine computes the float32 body of a bundle wrong; loads it only if this machine has not
@@ -98,7 +97,6 @@ class Target:
     engine: Opener | None = None
     notes: tuple[str, ...] = ()
     requires: Callable[[], object] | None = None
-    version: Callable[[], str] | None = None
     tries: Callable[[Bundle], object] | None = None
     agrees: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()

@@ -24,7 +24,6 @@ Kind = Literal[
     "agreement",
     "fitting",
     "choices",
-    "bundles",
     "programs",
 ]
 

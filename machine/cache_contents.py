@@ -22,7 +22,6 @@ PURPOSES: dict[str, str] = {
     "fitting": "samples of teachers, and fits that were interrupted",
     "agreement": "graphs on which an engine agrees with onnxruntime on this machine",
     "choices": "engines, plans and bodies that were measured for choices on this machine",
-    "bundles": "bundles that were sent to workers on this machine",
 }
 
 

@@ -19,7 +19,6 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "tensorrt": ("engines of TensorRT, and their check", ("tensorrt", "cuda-bindings", "polygraphy")),
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
     "qnn": ("run a bundle on Qualcomm's Hexagon", ("onnxruntime-qnn",)),
-    "dask": ("calibrate on the workers of a cluster", ("distributed",)),
 }
 JETPACK = "tensorrt"  # what a Jetson has from its system, where the extra leaves it out
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module

@@ -1,4 +1,4 @@
-"""The workers that a verb's options `workers`, `dask` and `threads` ask for.
+"""The workers that a verb's options `workers` and `threads` ask for.
 
 onnxruntime shares the sums of an operation among its threads: other numbers of threads may round otherwise. So the
 number of workers does not change the threads of an item.
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
-from fewstep.workers.dask_cluster import DaskWorkers
 from fewstep.workers.in_order import Workers
 from fewstep.workers.processes import Processes
 
@@ -19,17 +18,12 @@ THREADS = 1  # of an item of workers, unless the caller says otherwise
 
 
 @contextmanager
-def opened(
-    count: int, dask: str | None, open_already: Workers | None = None, threads: int = 0
-) -> Iterator[Workers | None]:
+def opened(count: int, open_already: Workers | None = None, threads: int = 0) -> Iterator[Workers | None]:
     """Workers while the block runs; None where the process itself does all. `open_already` stay open, with their own
     threads. `threads` run one item, 0 for `THREADS`."""
-    check_workers(count, dask)
+    check_workers(count)
     if open_already is not None:
         yield open_already
-    elif dask is not None:
-        with DaskWorkers(dask, threads or THREADS) as cluster:
-            yield cluster
     elif count:
         warn_of_workers(count, threads)
         with Processes(count, threads or THREADS) as processes:
@@ -53,9 +47,7 @@ def warn_of_workers(count: int, threads: int = 0) -> None:
         )
 
 
-def check_workers(count: int, dask: str | None) -> None:
-    """UserError for a negative number of workers, or for both processes and a cluster."""
+def check_workers(count: int) -> None:
+    """UserError for a negative number of workers."""
     if count < 0:
         raise UserError(f"--workers is {count}", "give the number of processes, or 0 for this one alone")
-    if count and dask is not None:
-        raise UserError("both --workers and --dask", "give one of them: a cluster has its own number of workers")

@@ -18,7 +18,6 @@ class SamplingOptions(Options):
         calibrate on. Default: prompts that come with fewstep.
     workers: Processes of this machine that share the sampling, with bitwise the same result for any number of them.
         Each has the weights in memory. 0 for this process alone.
-    dask: Address of a Dask scheduler, as tcp://host:8786, whose workers share the sampling.
     threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
         one for each core.
     """
@@ -26,10 +25,9 @@ class SamplingOptions(Options):
     conditions: Path | None = None
     prompts: Path | None = None
     workers: int = field(default=0, metadata={"unrecorded": True})
-    dask: str | None = field(default=None, metadata={"unrecorded": True})
     threads: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_workers(self.workers, self.dask)
+        check_workers(self.workers)
         check_threads(self.threads)

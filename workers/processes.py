@@ -9,13 +9,12 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.workers.child import PATIENCE, Child
-from fewstep.workers.job import Done, Order, Refusal, do_kept, keep
+from fewstep.workers.job import Order, do_kept, keep
 
 LOG = logging.getLogger("fewstep")
 TRIES = 3  # of one item, whose worker died
 
-Answer = Done[Any] | Refusal
-Call = tuple["Future[Answer]", Order[Any, Any], Any]
+Call = tuple["Future[Any]", Order[Any, Any], Any]
 
 
 class Processes:
@@ -31,16 +30,12 @@ class Processes:
         self._is_open = True
         self._servers: list[Thread] = []
 
-    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Answer]":
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
         if len(self._servers) < self.count:
             self._start_server()
-        answer: Future[Answer] = Future()
+        answer: Future[Any] = Future()
         self._calls.put((answer, order, item))
         return answer
-
-    def deliver(self, order: Order[Any, Any]) -> None:
-        """UserError: workers see this process's files and have their orders, so a missing bundle was changed."""
-        raise UserError(f"{order.job.bundle.path} was changed meanwhile", "run the command again")
 
     def __enter__(self) -> "Processes":
         return self
@@ -88,7 +83,7 @@ class Processes:
             self._end(child)
 
     def _answered(
-        self, answer: "Future[Answer]", order: Order[Any, Any], item: Any, child: "_Worker | None"
+        self, answer: "Future[Any]", order: Order[Any, Any], item: Any, child: "_Worker | None"
     ) -> "_Worker | None":
         """Answer a call, whatever happens: nobody else would. Returns the process that is ready for the next call."""
         why = ""
@@ -149,4 +144,4 @@ class _Worker(Child):
             if not is_kept:
                 return False, error
             self._kept = order.name
-        return self.ask(do_kept, order.name, item)
+        return self.ask(do_kept, item)

@@ -23,7 +23,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.distances import distance
 from fewstep.evaluation.distances.features import open_extractor
 from fewstep.evaluation.distances.judged_tokens import judge_tokens
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, sampling_job
+from fewstep.evaluation.sampling_job import FLOAT, Sampling, SamplingJob
 from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.export.export import ExportOptions, export
 from fewstep.lowering.bodies import open_body
@@ -35,6 +35,7 @@ from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.tokens import advance
+from fewstep.workers.pinned_bundle import pinned
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parents[1] / "docs" / "measured" / "tokens.md"
@@ -127,7 +128,7 @@ def agreement(work: Path) -> Values:
         bundle = open_bundle(bundle_of(work, name))
         samplers = {body: open_body(bundle, body, 1) for body in (FLOAT, INT8)}
         plan: Any = regroup(samplers[FLOAT].compile(PLAN, GUIDANCE[name]), samplers[INT8].body.groups)
-        sampling = Sampling(sampling_job(bundle, (INT8,)), samplers)
+        sampling = Sampling(SamplingJob(pinned(bundle.path), by_rows=False), samplers)
         _, own = judge_tokens(sampling, {INT8: (plan, JUDGES)})[INT8]
         size = (FOLDER / f"{name}.safetensors").stat().st_size
         shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size}

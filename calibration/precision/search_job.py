@@ -25,7 +25,7 @@ from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, finish
 from fewstep.runtime.loading import load
-from fewstep.workers.sent_bundle import SentBundle
+from fewstep.workers.pinned_bundle import PinnedBundle
 
 Choices = tuple[Choice, ...]  # that share graphs, and are run one after the other
 Qualities = tuple[float, ...]  # mean PSNR of each in dB
@@ -79,7 +79,7 @@ class SearchJob:
     """All that the runs of choices follow from; `target` by its name, `exact` as the command has sampled it. Each
     worker rounds weights by `moments`, which are bounded (`ranges/moments.py`)."""
 
-    bundle: SentBundle
+    bundle: PinnedBundle
     plan: Plan
     rows: ConditionRecords | None
     table: RangesTable

@@ -47,7 +47,7 @@ def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     body, teacher = evaluations(task, options)
     time = seconds(task, options)
-    needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers, options.dask)
+    needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
     needed = replace(needed, memory=needed.memory + search_bytes(task, options))
     warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]

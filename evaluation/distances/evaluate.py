@@ -114,7 +114,7 @@ def evaluate(
     """
     task = open_task(options)
     check_memory(task.needs(ROOM), options.bundle)
-    with opened(options.workers, options.dask, workers, options.threads) as hands:
+    with opened(options.workers, workers, options.threads) as hands:
         measured = measure(task, options, progress, hands)
     if options.output is not None:
         write_whole(options.output, encode(measured))

@@ -58,7 +58,7 @@ def measure(
         for name in networks(bundle.manifest)
     }
     candidates, left_out = candidates_of(task, options), tuple(_left_out(bundle))
-    with opened(options.workers, options.dask, workers, options.threads) as hands:
+    with opened(options.workers, workers, options.threads) as hands:
         sampling = task.sampling(hands)
         if task.teacher is None:
             qualities, teacher, judgements = _of_tokens(task, candidates, sampling, progress), None, None

@@ -26,7 +26,7 @@ from fewstep.lowering.executed import as_compiled, integer_operations
 from fewstep.lowering.float_parts import parts_agree
 from fewstep.lowering.pairs import pairs
 from fewstep.lowering.scheme import Scheme, Target
-from fewstep.runtime.backends.openvino import OpenVino, module, version
+from fewstep.runtime.backends.openvino import OpenVino, module
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.reading import Bundle
@@ -76,7 +76,6 @@ OPENVINO = Target(
     engine=as_compiled,
     notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
     requires=module,
-    version=version,
     tries=float_graphs_run,
     agrees=float_body_agrees,
 )

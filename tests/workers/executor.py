@@ -4,8 +4,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.plans.errors import UserError
-from fewstep.workers.job import Done, Order, Refusal, do
+from fewstep.workers.job import Order, do
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,5 @@ class ExecutorWorkers:
     count: int
     threads: int = 1
 
-    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Done[Any] | Refusal]":
+    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
         return self.executor.submit(do, order, item)
-
-    def deliver(self, order: Order[Any, Any]) -> None:
-        raise UserError(f"the workers of {self.executor} do not see {order.job.bundle.path}", "give another path")

@@ -82,7 +82,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
     monkeypatch.setattr(opening, "usable_cores", lambda: 64)
     asked = []
     for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
-        with opened(count, None, None, threads) as workers:
+        with opened(count, None, threads) as workers:
             assert workers is not None
             asked.append((workers.count, workers.threads, threads_of(workers, threads)))
     assert asked == [(2, 1, 1), (64, 1, 1), (8, 1, 1), (8, 8, 8), (9, 8, 8)]

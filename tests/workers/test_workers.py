@@ -2,12 +2,11 @@
 
 import os
 import pickle
-import re
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,17 +18,12 @@ from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.plans.errors import UserError
-from fewstep.workers import in_order as in_order_module
-from fewstep.workers import job as jobs
 from fewstep.workers.in_order import in_order
-from fewstep.workers.job import Done, Order, Refusal, do, order
-from fewstep.workers.kind import this_kind
+from fewstep.workers.job import order
+from fewstep.workers.pinned_bundle import pinned
 from fewstep.workers.processes import TRIES, Processes
-from fewstep.workers.sent_bundle import SentBundle
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 from tests.workers.executor import ExecutorWorkers
-
-NOWHERE = SentBundle(Path("/nowhere"), "0" * 64)
 
 
 def options(folder: Path, **changes: Any) -> CalibrateOptions:
@@ -55,7 +49,6 @@ class Square:
     """Items are numbers, or what else to do with the process."""
 
     folder: str
-    bundle: SentBundle = NOWHERE
 
     def open(self, threads: int) -> Callable[[Any], Any]:
         def run(item: Any) -> Any:
@@ -85,13 +78,6 @@ class Pickled(Square):
     def __getstate__(self) -> dict[str, Any]:
         self.times.append(1)
         return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Lost(Square):
-    def open(self, threads: int) -> Callable[[Any], Any]:
-        self.bundle.folder()
-        return super().open(threads)
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
@@ -171,7 +157,7 @@ def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Pa
         with pytest.raises(RuntimeError, match="TwoArguments: of two"):  # whose class takes others: its text travels
             workers.submit(told, "raise").result(timeout=60)
         answer = workers.submit(told, 3).result(timeout=60)
-    assert isinstance(answer, Done) and answer.result[0] == 9
+    assert answer[0] == 9
 
 
 def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,69 +210,22 @@ def test_what_is_begun_ends_with_the_block(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_a_worker_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it opens anything, and the difference is said."""
-    real, other = jobs.order, replace(this_kind(), processor="another")
-
-    def from_elsewhere(*given: Any) -> Order[Any, Any]:
-        return replace(real(*given), kind=other)
-
-    told = from_elsewhere(Square(str(tmp_path)), 1)
-    assert isinstance(do(told, 2), Refusal)
-    monkeypatch.setattr(in_order_module, "order", from_elsewhere)
-    monkeypatch.setattr(in_order_module, "this_kind", lambda: other)
-    said = f"may give other bits than this machine: processor another here, {this_kind().processor} there"
-    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match=re.escape(said)):
-        list(in_order(Square(str(tmp_path)), [1], ExecutorWorkers(pool, count=1)))
-
-
-def test_kinds_differ_in_the_first_field_that_is_said() -> None:
-    other = replace(this_kind(), onnxruntime="1.0", int8_instructions=())
-    assert this_kind().difference(other) == f"onnxruntime {this_kind().onnxruntime} here, 1.0 there"
-
-
 def test_an_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(UserError("what", "fix")))
     assert (error.what, error.fix, str(error)) == ("what", "fix", "what; fix")
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [({"workers": -1}, "--workers is -1"), ({"workers": 2, "dask": "tcp://here:1"}, "both --workers and --dask")],
-)
-def test_options_that_ask_for_nothing_are_refused(tmp_path: Path, changes: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        calibrate(replace(options(tmp_path / "bundle"), **changes))
+def test_a_number_of_workers_below_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--workers is -1"):
+        calibrate(replace(options(tmp_path / "bundle"), workers=-1))
 
 
-def test_a_bundle_that_workers_do_not_see_is_named(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="do not see /nowhere"):
-        list(in_order(Lost(str(tmp_path)), [1], ExecutorWorkers(pool, count=1)))
-
-
-class Forgetful:
-    """Four workers that lack an order until it is delivered."""
-
-    count, threads = 4, 1
-
-    def __init__(self) -> None:
-        self.delivered = list[str]()
-        self.under_way = list[int]()  # items that were asked again, and had no result yet
-
-    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
-        answer: Future[Any] = Future()
-        answer.set_result(do(order, item) if self.delivered else Refusal("there", None))
-        self.under_way.append(item)
-        return answer
-
-    def deliver(self, order: Order[Any, Any]) -> None:
-        self.delivered.append(order.name)
-        self.under_way.clear()
-
-
-def test_all_that_was_refused_is_asked_again_at_once(tmp_path: Path) -> None:
-    workers = Forgetful()
-    results = in_order(Square(str(tmp_path)), range(8), workers)
-    assert next(results)[0] == 0 and workers.under_way == list(range(8))
-    assert [found for found, _, _ in results] == [each**2 for each in range(1, 8)]
-    assert workers.delivered == [order(Square(str(tmp_path)), 1).name]
+def test_a_bundle_that_changed_is_named(tmp_path: Path) -> None:
+    bundle = options(tmp_path / "bundle").bundle
+    before = pinned(bundle)
+    assert before.folder() == bundle.resolve()
+    (bundle / "manifest.json").write_text("{}")
+    for _ in range(2):
+        with pytest.raises(UserError, match="bundle was changed meanwhile; run the command again"):
+            before.folder()
+        (bundle / "manifest.json").unlink(missing_ok=True)

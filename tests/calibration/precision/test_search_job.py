@@ -26,8 +26,8 @@ from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
+from fewstep.workers.pinned_bundle import pinned
 from fewstep.workers.processes import Processes
-from fewstep.workers.sent_bundle import sent
 from tests.calibration.precision.test_refine import LAYERS, deep
 from tests.calibration.test_calibrate import contents, table_of, write_bundle
 
@@ -49,7 +49,7 @@ def test_a_job_runs_choices_as_the_process_that_asks(tmp_path: Path) -> None:
     target = targets_by_name()["cpu-x86"]
     here = runs_here(Variants(deep(), table_of(made), target), course)
     exact = finish(made.plan, course.reference[-1:])
-    job = SearchJob(sent(options.bundle), made.plan, None, table_of(made), target.name, {}, exact)
+    job = SearchJob(pinned(options.bundle), made.plan, None, table_of(made), target.name, {}, exact)
     choices: tuple[Choice, ...] = (
         (INT8,) * 3,
         (INT8, frozenset({1}), INT8),

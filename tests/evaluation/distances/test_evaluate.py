@@ -194,10 +194,8 @@ def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figure
 
 
 def test_who_samples_is_no_part_of_the_command():
-    asked = EvaluateOptions("bundle", seeds=8, dask="tcp://someones-host:8786")
+    asked = EvaluateOptions("bundle", seeds=8, workers=2)
     assert asked.command("evaluate") == "fewstep evaluate BUNDLE --seeds 8"
-    with pytest.raises(UserError, match="both --workers and --dask"):
-        EvaluateOptions("bundle", workers=2, dask="tcp://here:8786")
 
 
 def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, caplog):

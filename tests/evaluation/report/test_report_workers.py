@@ -15,7 +15,6 @@ from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.results import Results
 from fewstep.evaluation.sampling_job import SamplingJob
-from fewstep.plans.errors import UserError
 from fewstep.workers.processes import Processes
 from tests.evaluation.judged_bundle import add_earlier, make_bundle
 
@@ -67,25 +66,20 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
     assert ended == [0] and "--turn-seconds 0.01" in measured.command
 
 
-def test_workers_and_a_cluster_are_one_too_many() -> None:
-    with pytest.raises(UserError, match="both --workers and --dask"):
-        ReportOptions(Path("bundle"), workers=2, dask="tcp://here:8786")
-
-
 @pytest.mark.slow
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")
     whole, sampled = measure(open_report(options), options)
     monkeypatch.setattr("fewstep.evaluation.cost.LARGEST", 10**4)
-    real = judged_task.sampling_job
+    real = judged_task.SamplingJob
     jobs: list[SamplingJob] = []
 
     def recorded(*given: Any) -> SamplingJob:
         jobs.append(real(*given))
         return jobs[-1]
 
-    monkeypatch.setattr(judged_task, "sampling_job", recorded)
+    monkeypatch.setattr(judged_task, "SamplingJob", recorded)
     with Processes(1) as workers:
         by_rows, others = measure(open_report(options), options, workers=workers)
     assert [job.by_rows for job in jobs] == [True]

@@ -1,0 +1,35 @@
+"""A bundle as it was when a command began. Processes open it by its path, each for itself."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import MANIFEST
+
+
+@dataclass(frozen=True)
+class PinnedBundle:
+    """A bundle's absolute path, and the sha256 of its manifest, which has the hashes of all other files."""
+
+    path: Path
+    digest: str
+
+    def folder(self) -> Path:
+        """The folder of the bundle. UserError where it is not what it was."""
+        try:
+            is_same = _digest(self.path) == self.digest
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise UserError(f"{self.path} was changed meanwhile", "run the command again")
+        return self.path
+
+
+def pinned(bundle: Path) -> PinnedBundle:
+    """The bundle in a folder, as it is now."""
+    return PinnedBundle(bundle.resolve(), _digest(bundle))
+
+
+def _digest(bundle: Path) -> str:
+    return sha256((bundle / MANIFEST).read_bytes()).hexdigest()
