@@ -92,7 +92,8 @@ CPU_X86 = Target(
         form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    passes=(expand_mish, attention_in_parts),
+    rewrites=(attention_in_parts,),  # which needs the shapes behind weights, where sizes are free
+    passes=(expand_mish,),
     finish=(channel_forms, norm_forms),
     check=integer_kernels_run,
     engine=as_deployed,

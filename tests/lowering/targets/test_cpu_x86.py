@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
+from fewstep.graph.extents import at_sizes
+from fewstep.graph.graph import BATCH, GROUP, Extent, Graph, Node, Value
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
 from fewstep.lowering.coverage import optimized
@@ -144,3 +145,40 @@ def test_large_attention_is_computed_a_head_at_a_time(monkeypatch: pytest.Monkey
     assert parts.coverage == whole.coverage and {"q", "k", "v", "mixed"} <= set(parts.coverage.int8_ops)
     one, other = (open_session(each.graph, optimize=True)(given)["output"] for each in (whole, parts))
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+
+
+def free_attention() -> Graph:
+    """x [B, tokens, 32] -> y: attention of two heads between linear layers, reshaped by what Shape says of a layer."""
+    b = Builder(1)
+    for name in ("first", "inner", "q", "k", "v", "out", "last"):
+        b.random(f"{name}.weight", 32, 32, scale=32**-0.5)
+    b.constants |= {"rows": np.array([0, 1]), "heads": np.array([2, 16])}
+
+    def linear(x: str, name: str) -> str:
+        return b.add("MatMul", (x, f"{name}.weight"), name)
+
+    h = linear(linear("x", "first"), "inner")
+    size = b.add("Shape", (h,), "size")
+    split = b.add("Concat", (b.add("Gather", (size, "rows"), "counts"), "heads"), "split", axis=0)
+    for name, perm in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+        b.add("Transpose", (b.add("Reshape", (linear(h, name), split), f"{name}_split"),), f"{name}_heads", perm=perm)
+    weights = b.add("Softmax", (b.add("MatMul", ("q_heads", "k_heads"), "scores"),), "weights", axis=-1)
+    seen = b.add("Transpose", (b.add("MatMul", (weights, "v_heads"), "seen"),), "turned", perm=[0, 2, 1, 3])
+    y = linear(linear(b.add("Reshape", (seen, size), "joined"), "out"), "last")
+    values = (Value(name, np.dtype(np.float32), (BATCH, "tokens", 32)) for name in ("x", y))
+    return Graph(
+        "body", (next(values),), tuple(values), tuple(b.nodes), b.constants, extents={"tokens": Extent(8, 4, 16, 4)}
+    )
+
+
+def test_large_attention_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an integer layer no shape is known there but by the prepared graph."""
+    prepared, x = free_attention(), np.random.default_rng(2).standard_normal((3, 12, 32)).astype(np.float32)
+    ranges, samples = table(at_sizes(prepared)), []
+    for large, parts in ((2 * 8 * 8 * 4, 1), (2 * 8 * 8 * 4 - 1, 2)):
+        monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", large)
+        lowered = lower(prepared, ranges, CPU_X86)
+        assert set(lowered.coverage.int8_ops) == {"inner", "q", "k", "v", "out"}
+        assert lowered.graph.ops().count("Softmax") == parts
+        samples.append(run(lowered.graph, {"x": x})["last"])
+    np.testing.assert_array_equal(*samples)
