@@ -20,9 +20,11 @@ THREADS = 1  # of an item of workers, unless the caller says otherwise
 @contextmanager
 def opened(count: int, open_already: Workers | None = None, threads: int = 0) -> Iterator[Workers | None]:
     """Workers while the block runs; None where the process itself does all. `open_already` stay open, with their own
-    threads. `threads` run one item, 0 for `THREADS`."""
+    threads. `threads` run one item, 0 for `THREADS`. UserError for what is no worker."""
     check_workers(count)
     if open_already is not None:
+        if not hasattr(open_already, "submit"):
+            raise UserError(f"workers is {open_already!r}", "give open workers, or their number as an option")
         yield open_already
     elif count:
         warn_of_workers(count, threads)

@@ -16,8 +16,8 @@ class SamplingOptions(Options):
         by name. Judge on others than you calibrate on. Default: random values.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
         calibrate on. Default: prompts that come with fewstep.
-    workers: Processes of this machine that share the sampling, with bitwise the same result for any number of them.
-        Each has the weights in memory. 0 for this process alone.
+    workers: Processes of this machine that share the sampling, with bitwise the same result for any number from 1 on.
+        Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
     threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
         one for each core.
     """

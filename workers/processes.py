@@ -19,9 +19,11 @@ Call = tuple["Future[Any]", Order[Any, Any], Any]
 
 class Processes:
     """Up to `count` workers, each with `threads`: the number of workers changes no sum. They start with their first
-    items, and end with the `with` block."""
+    items, and end with the `with` block. UserError for less than one."""
 
     def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
+        if count < 1:
+            raise UserError(f"{count} processes", "give 1 or more")
         self.count = count
         self.threads = threads
         self._patience = patience

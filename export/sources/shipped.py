@@ -38,7 +38,8 @@ def _classes(names: tuple[str, ...]) -> Condition:
 def _fingerprint(weights: Path) -> str:
     """sha256 of whatever defines the network whose weights these are. UserError if they are not installed."""
     if not weights.is_file():
-        raise UserError(f"the weights {weights.name} are not installed", "install fewstep from a clone, which has them")
+        fix = "pip install -e . --config-settings editable_mode=strict in a clone, which has them"
+        raise UserError(f"the weights {weights.name} are not installed", fix)
     parts = (files("fewstep.models") / "blocks.py", weights.with_name("unet.py"), weights)
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 

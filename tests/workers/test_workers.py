@@ -220,6 +220,17 @@ def test_a_number_of_workers_below_none_is_refused(tmp_path: Path) -> None:
         calibrate(replace(options(tmp_path / "bundle"), workers=-1))
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_processes_are_refused_and_do_not_hang(count: int) -> None:
+    with pytest.raises(UserError, match=f"{count} processes; give 1 or more"):
+        Processes(count)
+
+
+def test_a_number_in_the_place_of_workers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="workers is 3; give open workers, or their number as an option"):
+        calibrate(options(tmp_path / "bundle"), workers=3)  # type: ignore[arg-type]
+
+
 def test_a_bundle_that_changed_is_named(tmp_path: Path) -> None:
     bundle = options(tmp_path / "bundle").bundle
     before = pinned(bundle)

@@ -15,7 +15,7 @@ from fewstep.plans.errors import UserError
 def test_missing_weights_are_one_line(make, monkeypatch: pytest.MonkeyPatch) -> None:
     network = import_module(f"fewstep.models.{make.__name__}.unet")
     monkeypatch.setattr(network, "WEIGHTS", "gone.safetensors")
-    with pytest.raises(UserError, match=r"weights gone\.safetensors are not installed; install fewstep from a clone"):
+    with pytest.raises(UserError, match=r"weights gone\.safetensors are not installed; pip install -e .* in a clone"):
         make()
 
 
