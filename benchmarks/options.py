@@ -63,7 +63,7 @@ def add_page(parser: argparse.ArgumentParser, page: Path) -> None:
 def refuse_other_seeds(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """A page has the figures of the seeds that are the default: `--page` ends the script with others."""
     if given.page and given.seeds != parser.get_default("seeds"):
-        parser.error(f"--page --seeds {given.seeds}: the page has {parser.get_default('seeds')} seeds")
+        parser.error(f"--page --seeds {given.seeds}: a page has its own seeds; leave out one of the two")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

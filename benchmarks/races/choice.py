@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.options import add_turns, parser_of, refusing
+from benchmarks.options import add_turns, parser_of, positive, refusing
 from benchmarks.races.turns import Call, in_turns
 from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name
 from fewstep.plans.errors import UserError
@@ -52,7 +52,8 @@ def chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"a trial failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", "run it alone")
+        line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"a trial failed: {line.rpartition('UserError: ')[2]}", "try fewstep choose on the bundle")
     timed: list[dict[str, Any]] = json.loads(done.stdout)
     return timed
 
@@ -91,7 +92,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--body", default="int8-cpu-x86")
     parser.add_argument("--rows", type=int, default=2, help="of x in a call; a guided sample is two")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=positive, default=20)
     add_turns(parser, threads=0, rounds=9, seconds=0.3)
     options = parser.parse_args(given)
     held = 0
