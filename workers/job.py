@@ -1,7 +1,7 @@
 """A job: work that is opened once in each process, and then done item by item.
 
 Items are independent, so that results do not follow from who does them. Jobs and items travel as pickles, between
-processes that the user started.
+a command and the processes that it started.
 """
 
 import pickle
@@ -44,16 +44,16 @@ def do(order: Order[Item, Result], item: Item) -> Result:
 
 
 def keep(order: Order[Any, Any]) -> None:
-    """Keep an order in a worker. Later messages have items only: a job may hold tables and samples."""
-    _KEPT[:] = [order]
+    """Open the job of an order in a worker. Later messages have items only: a job may hold tables and samples."""
+    _opened(order)
 
 
 def do_kept(item: Any) -> Any:
     """Do one item of the order that was kept last, in a worker."""
-    return do(_KEPT[0], item)
+    (run,) = _OPEN.values()
+    return run(item)
 
 
-_KEPT: list[Order[Any, Any]] = []  # the last order
 _OPEN: dict[str, Callable[[Any], Any]] = {}  # the one job that this process has open, by the name of its order
 _LOCK = Lock()  # a caller's workers may be threads, which share what is open
 

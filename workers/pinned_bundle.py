@@ -1,11 +1,10 @@
 """A bundle as it was when a command began. Processes open it by its path, each for itself."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import MANIFEST
+from fewstep.runtime.bundle.reading import MANIFEST, file_sha256
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class PinnedBundle:
     def folder(self) -> Path:
         """The folder of the bundle. UserError where it is not what it was."""
         try:
-            is_same = _digest(self.path) == self.digest
+            is_same = file_sha256(self.path / MANIFEST) == self.digest
         except OSError:
             is_same = False
         if not is_same:
@@ -28,8 +27,4 @@ class PinnedBundle:
 
 def pinned(bundle: Path) -> PinnedBundle:
     """The bundle in a folder, as it is now."""
-    return PinnedBundle(bundle.resolve(), _digest(bundle))
-
-
-def _digest(bundle: Path) -> str:
-    return sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+    return PinnedBundle(bundle.resolve(), file_sha256(bundle / MANIFEST))
