@@ -13,18 +13,17 @@ from time import monotonic, time
 
 import msgspec
 import numpy as np
-import onnxruntime
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fewstep.calibration.task import Task
 from fewstep.machine import cache
-from fewstep.machine.cpu import this_cpu, usable_cores
+from fewstep.machine.cpu import usable_cores
 from fewstep.plans.file import encode
 from fewstep.ranges.histogram import Histogram
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.observe import Counts
-from fewstep.workers.code_digest import code
+from fewstep.workers.code_digest import code, engine
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 5
@@ -108,7 +107,7 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code())
     sha.update(repr(task.tensors).encode())
-    sha.update(msgspec.json.encode((_around(task), _engine(), threads or (os.cpu_count(), usable_cores()))))
+    sha.update(msgspec.json.encode((_around(task), engine(), threads or (os.cpu_count(), usable_cores()))))
     for name, rows in sorted((task.conditions or {}).items()):
         sha.update(f"{name} {rows.dtype} {rows.shape}".encode())
         sha.update(np.ascontiguousarray(rows).tobytes())
@@ -137,12 +136,6 @@ def _around(task: Task) -> tuple[object, ...]:
         whole = task.whole.bundle.manifest
         others = [whole.bodies["float32"], *((each.until, each.bodies["float32"]) for each in whole.networks.values())]
     return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes, *others
-
-
-def _engine() -> tuple[object, ...]:
-    """What decides on the order of onnxruntime's sums, other than threads: its version, and the CPU's instructions."""
-    cpu = this_cpu()
-    return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512
 
 
 def _encode(counts: Counts, done: int) -> bytes:

@@ -18,9 +18,9 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.kind import this_kind
+from fewstep.workers.code_digest import code, engine
 
-PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, with the packages of `this_kind`
+PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, with the packages of `code`
 
 
 def taught(
@@ -50,7 +50,7 @@ def identity(sampler: Sampler) -> bytes:
     files = [file for graph in graphs for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
-    facts = (manifest.x_shape, manifest.conditions, hashes, this_kind(), code_of(PACKAGES))
+    facts = (manifest.x_shape, manifest.conditions, hashes, engine(), code(), code_of(PACKAGES))
     return sha256(repr(facts).encode()).digest()
 
 

@@ -120,8 +120,8 @@ def other_prologue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = msgspec.structs.replace(checkpoint.this_cpu(), name="another")
-    monkeypatch.setattr(checkpoint, "this_cpu", lambda: cpu)
+    cpu = msgspec.structs.replace(code_digest.this_cpu(), name="another")
+    monkeypatch.setattr(code_digest, "this_cpu", lambda: cpu)
 
 
 def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

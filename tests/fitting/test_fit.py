@@ -154,13 +154,13 @@ def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tin
 
 
 def other_runtime(monkeypatch):
-    kind = replace(teacher.this_kind(), onnxruntime="1000.0")
-    monkeypatch.setattr(teacher, "this_kind", lambda: kind)
+    _, *others = teacher.engine()
+    monkeypatch.setattr(teacher, "engine", lambda: ("1000.0", *others))
 
 
 def other_processor(monkeypatch):
-    kind = replace(teacher.this_kind(), processor="another")
-    monkeypatch.setattr(teacher, "this_kind", lambda: kind)
+    version, _, *others = teacher.engine()
+    monkeypatch.setattr(teacher, "engine", lambda: (version, "another", *others))
 
 
 def other_code(monkeypatch):
