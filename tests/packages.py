@@ -1,6 +1,7 @@
 """The folders of the packages, for tests that read all sources. `test_packaging` compares them with pyproject."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PACKAGES = (
     "workers",
 )
 
+ROOT = Path(__file__).parent.parent
 ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sources, so that they are parsed once
 
 
@@ -41,3 +43,42 @@ def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
     if isinstance(tree, ast.Module):
         return tree, *(node for each in tree.body for node in nodes(each))
     return tuple(ast.walk(tree))
+
+
+def module_files() -> list[Path]:
+    """The files of all packages."""
+    return [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+
+
+def name_of(file: Path) -> str:
+    """The dotted name of a module."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("fewstep", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def run_at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run with a module, outside its functions."""
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield statement
+        elif isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.unparse(statement.test):
+            yield from run_at_import([*statement.body, *statement.orelse])
+        elif isinstance(statement, ast.Try | ast.With | ast.ClassDef):
+            yield from run_at_import(statement.body)
+
+
+def needed_at_import(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """The modules of fewstep that each module names. A name that is a module is that module, not its package."""
+    found: dict[str, set[str]] = {}
+    for name, tree in modules.items():
+        needed = set()
+        for statement in run_at_import(tree.body):
+            if isinstance(statement, ast.Import):
+                needed |= {alias.name for alias in statement.names}
+            elif statement.module is not None:
+                needed |= {
+                    full if (full := f"{statement.module}.{alias.name}") in modules else statement.module
+                    for alias in statement.names
+                }
+        found[name] = (needed & modules.keys()) - {name}
+    return found
