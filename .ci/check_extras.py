@@ -31,7 +31,7 @@ def brought(wheel: str, extra: str) -> dict[str, str]:
     """The packages that pip would install, with their versions; none where it cannot, and says why on stderr."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     found = subprocess.run(
-        [*command, "-c", str(ROOT / "constraints.txt"), f"{wheel}[{extra}]"], stdout=subprocess.PIPE, text=True
+        [*command, "-c", str(ROOT / ".ci/constraints.txt"), f"{wheel}[{extra}]"], stdout=subprocess.PIPE, text=True
     )
     if found.returncode:
         return {}

@@ -39,7 +39,7 @@ def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engin
     coverage = count(prepared, [name for name in wanted if name in ran])
     for name in wanted:
         if name not in coverage.int8_ops:
-            raise UserError(f"{engine} runs {name!r} in float", f"use the {engine.lower()} of constraints.txt")
+            raise UserError(f"{engine} runs {name!r} in float", f"use the {engine.lower()} of .ci/constraints.txt")
     return coverage
 
 

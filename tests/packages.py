@@ -1,4 +1,4 @@
-"""The folders of the packages, for tests that read all sources. `test_packaging` compares them with pyproject."""
+"""The folders of the packages, for tests that read all sources. `test_packaging` compares them with the wheel."""
 
 import ast
 from collections.abc import Iterator
@@ -7,27 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = (
-    "calibration",
-    "cli",
-    "control",
-    "engines",
-    "evaluation",
-    "export",
-    "fitting",
-    "graph",
-    "lowering",
-    "machine",
-    "models",
-    "plans",
-    "ranges",
-    "rollouts",
-    "runs",
-    "runtime",
-    "workers",
-)
-
 ROOT = Path(__file__).parent.parent
+PACKAGES = tuple(sorted(marker.parent.name for marker in ROOT.glob("*/py.typed")))  # each package has one
 ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sources, so that they are parsed once
 
 

@@ -3,22 +3,16 @@
 import importlib.util
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.packages import PACKAGES, module_files
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/developing.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", PAGE)
-FOLDERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-ROOMS = {*FOLDERS.values(), "tests", "benchmarks", "examples", ".ci", ".github"}
+ROOMS = {*PACKAGES, "tests", "benchmarks", "examples", ".ci", ".github"}
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
@@ -35,9 +29,9 @@ def test_the_map_names_what_exists() -> None:
 
 
 def test_the_map_has_every_package() -> None:
-    below = [package.removeprefix("fewstep.").replace(".", "/") + "/" for package in PACKAGES]
+    below = {f"{file.parent.relative_to(ROOT).as_posix()}/" for file in module_files()}
     named = {*CODE, *(f"{path.rpartition('/')[0]}/" for path in paths())}
-    unnamed = [folder for folder in below if folder not in named and not folder.startswith("models/")]
+    unnamed = [folder for folder in below - named if not folder.startswith("models/")]
     assert unnamed == []
 
 

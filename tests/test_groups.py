@@ -8,4 +8,4 @@ def test_a_test_is_sent_by_its_file(request: pytest.FixtureRequest) -> None:
     group = request.node.get_closest_marker("xdist_group")
     assert group is not None and group.args == ("tests/test_groups.py",)
     if getattr(request.config.option, "loadgroup", False):
-        assert request.node.nodeid.endswith("@tests/test_groups.py"), "take the pytest of constraints.txt"
+        assert request.node.nodeid.endswith("@tests/test_groups.py"), "take the pytest of .ci/constraints.txt"

@@ -51,7 +51,7 @@ def multiplying(idx: Index, name: str) -> str:
         made = {each for each in node.inputs if each in idx.producers}
         node = idx.producers[made.pop()] if len(made) == 1 else None
     if node is None:
-        raise UserError(f"onnxruntime calls a float operation {name!r}", "use the onnxruntime of constraints.txt")
+        raise UserError(f"onnxruntime calls a float operation {name!r}", "use the onnxruntime of .ci/constraints.txt")
     return node.output
 
 

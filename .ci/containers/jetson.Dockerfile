@@ -1,5 +1,5 @@
 # fewstep on a Jetson with JetPack 6: builds engines with JetPack's TensorRT and runs them. On the device:
-#   docker build -f containers/jetson.Dockerfile -t fewstep-jetson .
+#   docker build -f .ci/containers/jetson.Dockerfile -t fewstep-jetson .
 #   docker run --rm --runtime nvidia -v "$PWD:/work" fewstep-jetson build bundle --backend tensorrt --precision int8
 # Unverified: nobody has built or run this image yet. JetPack 7 needs another base and cuda-bindings of CUDA 13.
 FROM python:3.12-slim AS wheel
@@ -17,7 +17,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv --system-site-packages /opt/fewstep
 COPY --from=wheel /wheels /wheels
-COPY constraints.txt /wheels/
+COPY .ci/constraints.txt /wheels/
 # The system's packages stay as they are: TensorRT is JetPack's, and the bindings are of its CUDA.
 RUN sed -i '/^cuda-/d' /wheels/constraints.txt \
     && /opt/fewstep/bin/pip install --no-cache-dir -c /wheels/constraints.txt \
