@@ -1,7 +1,7 @@
 """Check that each extra of a wheel brings what its name says: `python .ci/check_extras.py WHEEL [EXTRA ...]`.
 
 pip resolves each extra against its index and installs nothing. The packages that an extra is for are those of
-machine/packages.py, which `fewstep doctor` names. PyPI's tensorrt fetches its libraries from pypi.nvidia.com.
+runtime/machine/packages.py, which `fewstep doctor` names. PyPI's tensorrt fetches its libraries from pypi.nvidia.com.
 """
 
 import ast
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGES = Path(__file__).parents[1] / "machine/packages.py"
-ROOT = PACKAGES.parents[1]
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "runtime/machine/packages.py"
 
 
 def extras() -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/measured"
-JUDGED = ("calibration", "control", "fitting", "lowering", "ranges", "runs")  # rooms that decide samples and figures
+JUDGED = ("calibration", "control", "fitting", "lowering", "ranges", "runtime/runs")  # they decide samples and figures
 ROW = re.compile(r"^\| \[.+?\]\((\S+?)\) \|.*\| ([^|]*) \| `([0-9a-f]+)` \|$", re.M)
 UNMOVED = re.compile(r"differs\s+between\s+`(\w+)`\s+and\s+`(\w+)`")
 
@@ -56,12 +56,19 @@ def scripts(command: str) -> Iterator[Path]:
 
 
 def rooms(script: Path, seen: set[Path]) -> set[str]:
-    """The rooms of JUDGED that a script imports, by itself or by other modules."""
+    """The folders of JUDGED that a script imports from, by itself or by other modules."""
     seen.add(script)
     modules = re.findall(r"^ *from (?:fewstep\.)?([\w.]+) import", script.read_text(), re.M)
     files = [ROOT / f"{name.replace('.', '/')}.py" for name in modules]
-    imported = {name.partition(".")[0] for name in modules}.intersection(JUDGED)
+    around = [[room for room in JUDGED if (ROOT / room) in file.parents] for file in files]
+    imported = {max(found, key=len) for found in around if found}
     return imported.union(*(rooms(file, seen) for file in files if file.is_file() and file not in seen))
+
+
+def changes(names: list[str]) -> list[str]:
+    """Git's pathspecs of the files in these folders of JUDGED, without the other folders of JUDGED inside them."""
+    inside = [room for room in JUDGED if room not in names and any(room.startswith(f"{name}/") for name in names)]
+    return [f"{name}/*.py" for name in names] + [f":!{room}/*.py" for room in inside]
 
 
 def main() -> None:
@@ -69,7 +76,7 @@ def main() -> None:
         raise SystemExit("the age of figures is in history that this clone lacks: git fetch --unshallow")
     for page in pages():
         names = sorted(set().union(*(rooms(script, set()) for script in page.scripts)))
-        changed = [f"{name}/*.py" for name in names or JUDGED]
+        changed = changes(names or list(JUDGED))
         if later := int(git("rev-list", "--count", f"{as_late(page.commit)}..HEAD", "--", *changed)):
             day = git("show", "-s", "--format=%cs", page.commit).strip()
             said = ", ".join(names) or "all rooms that decide figures"

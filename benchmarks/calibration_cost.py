@@ -26,9 +26,9 @@ from benchmarks import options
 from benchmarks.bar import Bar
 from benchmarks.command_cost import Cost, TooLarge, Unfinished, measure
 from fewstep.calibration.options import FEW
-from fewstep.machine.memory import this_space
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine.memory import this_space
 
 ARCHITECTURE = Path(__file__).parent / "races/ddpm_cifar10.py"
 PLAN = "dpmpp_2m:8"

@@ -30,8 +30,6 @@ from fewstep.engines.resident.run import StepDevice, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.shipped import load_shipped
-from fewstep.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
-from fewstep.machine.packages import version_of
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
@@ -42,6 +40,8 @@ from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
+from fewstep.runtime.machine.packages import version_of
 
 PAGE = Path(__file__).parents[1] / "docs/measured/gpu.md"
 PLAN, GUIDANCE = "dpmpp_2m:8", 2.0

@@ -13,10 +13,10 @@ import numpy as np
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
 from fewstep.calibration.task import Task
-from fewstep.machine.memory import give_back
 from fewstep.ranges.moments import Moments, MomentSums
 from fewstep.ranges.observe import open_watched
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.machine.memory import give_back
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers, in_order
 

@@ -51,7 +51,7 @@ def _run(arguments: list[str], manner: Manner, was_interrupted: Callable[[], boo
 
     try:
         if arguments == ["--version"]:
-            from fewstep.machine.packages import version_of
+            from fewstep.runtime.machine.packages import version_of
 
             version = version_of("fewstep") or "(not installed)"
             print(json.dumps({"fewstep": version}) if manner.json else f"fewstep {version}")

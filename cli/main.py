@@ -36,8 +36,8 @@ def _open_closed_streams() -> None:
 def _keep_products_to_their_thread() -> None:
     """Let OpenBLAS start no threads, unless the user asks for some. It reads this when numpy is imported.
 
-    Matrices are small here, and `machine.threads` has work for each core. Beside other programs OpenBLAS's threads spin
-    for each other: calibrating 300 MB of weights took 8 times the processor's seconds, and 20 MB more.
+    Matrices are small here, and `runtime.machine.threads` has work for each core. Beside other programs OpenBLAS's
+    threads spin for each other: calibrating 300 MB of weights took 8 times the processor's seconds, and 20 MB more.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
-from fewstep.runs.tiles import Tiles
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.runs.tiles import Tiles
 from fewstep.runtime.sizes import sized
 
 FIX = "write it as --tiles 256:64, the window's size and the overlap"

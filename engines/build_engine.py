@@ -17,11 +17,11 @@ from fewstep.engines import engine_layers, engine_program
 from fewstep.engines.batches import BATCH
 from fewstep.engines.builders import EngineBuilder
 from fewstep.graph.commit import Writer
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")

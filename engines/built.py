@@ -10,8 +10,8 @@ from fewstep.engines.build_engine import run_worker
 from fewstep.engines.builders import STRICT, builder_of
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
-from fewstep.machine import cache
 from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.machine import cache
 
 TIMEOUT, PROGRAMS = 3600.0, 32  # seconds, programs
 OTHER = "run it on another backend"

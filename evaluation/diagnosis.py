@@ -11,10 +11,12 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.machine.cpu import EXACT, Cpu, this_cpu
-from fewstep.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
-from fewstep.machine.memory import Space, this_space
-from fewstep.machine.packages import (
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
+from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
+from fewstep.runtime.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
+from fewstep.runtime.machine.memory import Space, this_space
+from fewstep.runtime.machine.packages import (
     EXTRAS,
     JETPACK,
     RUNTIMES,
@@ -24,8 +26,6 @@ from fewstep.machine.packages import (
     this_onnxruntime,
     version_of,
 )
-from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with

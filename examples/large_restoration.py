@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 
-from fewstep.machine.memory import peak
-from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
+from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.runs import Tiles, sample_tiles
 
 
 def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "resshift:4") -> None:

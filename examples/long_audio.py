@@ -10,9 +10,9 @@ import sys
 
 from enhance import read_recording, write_recording
 
-from fewstep.machine.memory import peak
-from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
+from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.spectrogram import decode, encode, loudness
 
 FRAMES, OVERLAP = 64, 16

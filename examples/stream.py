@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.guidance import Residual
-from fewstep.runs import Similar, latest, stream
 from fewstep.runtime import UserError, load
+from fewstep.runtime.runs import Similar, latest, stream
 
 PLAN, STRENGTH, RATE = "ddim:8", 0.5, 30  # frames a second
 

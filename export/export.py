@@ -30,7 +30,6 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
-from fewstep.machine.packages import version_of
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
@@ -38,6 +37,7 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.lora.file import Lora, read_lora
+from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, under
 

@@ -11,7 +11,6 @@ import msgspec
 
 import fewstep.export
 import fewstep.graph
-import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
 from fewstep.export.lora.slots import placed
@@ -27,16 +26,15 @@ from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import collect_behind, weight_bytes
-from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import Progress
 
 PACKAGES = (
     fewstep.export,
     fewstep.graph,
-    fewstep.machine,
     fewstep.plans,
     fewstep.runtime,
 )  # whose code makes the prepared graph of the exported one, and compares both

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from fewstep.fitting.recurrence import Recurrence
-from fewstep.machine import cache
+from fewstep.runtime.machine import cache
 
 LOG = logging.getLogger("fewstep")
 

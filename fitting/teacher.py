@@ -10,12 +10,12 @@ import numpy as np
 import fewstep.fitting
 from fewstep.fitting.blocks import Block, digest
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.machine import cache
-from fewstep.machine.code_digest import code_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.workers.code_digest import code, engine

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.graph.commit import Writer
-from fewstep.machine.memory import held, this_space
+from fewstep.runtime.machine.memory import held, this_space
 
 LOG = logging.getLogger("fewstep")
 GB = 10**9

@@ -23,12 +23,12 @@ from fewstep.lowering.gptq import corrected
 from fewstep.lowering.scheme import Replacement, Scheme, Target
 from fewstep.lowering.thin import thin_convolutions
 from fewstep.lowering.weights import QuantizedWeight, quantize_weight, representable
-from fewstep.machine.threads import side_by_side
 from fewstep.plans.errors import UserError
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.machine.threads import side_by_side
 
 Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
 # takes an operation, its weight, and the multipliers of the channels that it reads, if it has any

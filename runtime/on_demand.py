@@ -6,9 +6,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.machine.memory import give_back
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.memory import give_back
 
 
 @dataclass(eq=False)

@@ -24,7 +24,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.machine import code_digest
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import (
     SCHEMA,
@@ -37,6 +36,7 @@ from fewstep.runtime.bundle.manifest import (
     StepGraph,
     TensorEntry,
 )
+from fewstep.runtime.machine import code_digest
 
 EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
 EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file

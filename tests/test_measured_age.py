@@ -17,6 +17,12 @@ def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
     assert CHECK["rooms"](ROOT / "benchmarks/choices/measure.py", set()) == {"calibration", "lowering", "ranges"}
 
 
+def test_a_room_in_a_room_has_changes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECK["changes"].__globals__, "JUDGED", ("a", "a/b", "c"))
+    assert CHECK["changes"](["a"]) == ["a/*.py", ":!a/b/*.py"]
+    assert CHECK["changes"](["a/b"]) == ["a/b/*.py"]
+
+
 def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
     """But for the log of decisions, whose rows have their own, and for scripts that left."""
     named = {page.name.partition("#")[0] for page in CHECK["pages"]()}

@@ -4,11 +4,11 @@ from importlib import import_module
 
 import onnxruntime
 
-from fewstep.machine.code_digest import code_of
-from fewstep.machine.cpu import this_cpu
+from fewstep.runtime.machine.code_digest import code_of
+from fewstep.runtime.machine.cpu import this_cpu
 
 # By name: a digest reads the sources of rooms above this one, and runs nothing of them.
-ROOMS = ("calibration", "graph", "lowering", "machine", "plans", "ranges", "rollouts", "runtime", "workers")
+ROOMS = ("calibration", "graph", "lowering", "plans", "ranges", "rollouts", "runtime", "workers")
 PACKAGES = tuple(import_module(f"fewstep.{room}") for room in ROOMS)
 
 

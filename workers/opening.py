@@ -8,8 +8,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.workers.in_order import Workers
 from fewstep.workers.processes import Processes
 

@@ -13,7 +13,9 @@ from fewstep.plans.guidance import Residual
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
 from fewstep.rollouts.metrics import Floats
-from fewstep.runs import (
+from fewstep.runtime import Hold
+from fewstep.runtime.execute import Seen, begin, combine, see, update
+from fewstep.runtime.runs import (
     Similar,
     Steering,
     Tiles,
@@ -23,8 +25,6 @@ from fewstep.runs import (
     stream,
     trajectory_variance,
 )
-from fewstep.runtime import Hold
-from fewstep.runtime.execute import Seen, begin, combine, see, update
 
 FILM = 48  # frames: few of them are of a stream that fills or drains
 

@@ -16,10 +16,10 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.plan import Plan
 from fewstep.rollouts.metrics import Floats
-from fewstep.runs import population
-from fewstep.runs.population import Weigh
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.runs import population
+from fewstep.runtime.runs.population import Weigh
 
 W = 2.0
 BATCH = 64

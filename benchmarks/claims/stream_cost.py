@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.bar import Bar
 from benchmarks.options import add_json, parser_of
 from fewstep.plans.guidance import Residual
-from fewstep.runs import Similar, Stream, stream
 from fewstep.runtime import Sampler, UserError, load
+from fewstep.runtime.runs import Similar, Stream, stream
 
 PLAN, STRENGTH = "lcm:7", 0.6  # four steps
 RUNS, FRAMES = 5, 1000

@@ -53,7 +53,7 @@ from benchmarks.claims.plan_ways import (
 from benchmarks.claims.settings import LAWFUL, Setting
 from fewstep.plans.guidance import Guidance
 from fewstep.rollouts.metrics import Floats
-from fewstep.runs import Similar
+from fewstep.runtime.runs import Similar
 
 Way = Callable[[Setting], Floats]
 PlainWay = Callable[[Setting, int], Floats]

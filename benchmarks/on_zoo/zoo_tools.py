@@ -33,9 +33,9 @@ from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Memb
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
-from fewstep.machine.code_digest import code_of
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import SILENT, Progress
 
 ALL = (*MEMBERS, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))

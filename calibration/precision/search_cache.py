@@ -16,10 +16,10 @@ import onnxruntime
 from fewstep.calibration.precision.search import Choice, JudgedQuality
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.digest import digest
-from fewstep.machine import cache
-from fewstep.machine.cpu import this_cpu
 from fewstep.plans.file import encode
 from fewstep.rollouts.closed_loop import Course
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.workers.code_digest import code
 
 LOG = logging.getLogger("fewstep")

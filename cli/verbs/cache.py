@@ -8,9 +8,9 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import plain
-from fewstep.machine.cache import folder
-from fewstep.machine.cache_contents import PURPOSES, Content, clear, contents
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.cache import folder
+from fewstep.runtime.machine.cache_contents import PURPOSES, Content, clear, contents
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import Progress
 

@@ -6,7 +6,7 @@ from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
 from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
-from fewstep.machine.packages import EXTRAS
+from fewstep.runtime.machine.packages import EXTRAS
 from fewstep.runtime.progress import Progress
 
 NAME_WIDTH = 10

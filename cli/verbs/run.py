@@ -29,15 +29,12 @@ from fewstep.cli.run_plan import (
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.choosing.chosen import Chosen, chosen
 from fewstep.evaluation.output import check_writable
-from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens import IDS
 from fewstep.plans.tracer import IMAGE
-from fewstep.runs.tiled_images import decode_tiles, tiled_image_shape
-from fewstep.runs.tiles import tiled_steps
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
@@ -49,9 +46,12 @@ from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.lora.adapted import slots_in
 from fewstep.runtime.lora.file import with_strength
+from fewstep.runtime.machine.memory import peak
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import read_plan
+from fewstep.runtime.runs.tiled_images import decode_tiles, tiled_image_shape
+from fewstep.runtime.runs.tiles import tiled_steps
 from fewstep.runtime.sizes import output_shape, sized
 from fewstep.runtime.text import load_text_encoder
 

@@ -24,13 +24,13 @@ from fewstep.evaluation.sampling_job import FEW, FLOAT
 from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.lowering.bodies import open_body
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.machine import cache
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 
 from fewstep.evaluation.choosing.engines import KIND, TimedEngine, backend_of, engine_name, kept_name
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sampler import Sampler
 
 

@@ -25,7 +25,6 @@ from fewstep.evaluation.cost import branches
 from fewstep.evaluation.sampling_job import FEW, FLOAT
 from fewstep.evaluation.speed.turns import TimedProcess
 from fewstep.evaluation.speed.worker import Call
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan, shaping_of
@@ -36,6 +35,7 @@ from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings

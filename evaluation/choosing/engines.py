@@ -17,17 +17,11 @@ from typing import cast
 
 import msgspec
 
-import fewstep.machine
 import fewstep.plans
 import fewstep.runtime
 from fewstep.evaluation.speed.duel import duel
 from fewstep.evaluation.speed.turns import ContenderDied, TimedProcess
 from fewstep.evaluation.speed.worker import Call
-from fewstep.machine import cache
-from fewstep.machine.code_digest import code_of
-from fewstep.machine.cpu import physical_cores, this_cpu
-from fewstep.machine.gpu import these_gpus
-from fewstep.machine.packages import RUNTIMES, installed, this_onnxruntime, version_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
@@ -39,6 +33,11 @@ from fewstep.runtime.bundle.networks import networks, whole_bodies
 from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.code_digest import code_of
+from fewstep.runtime.machine.cpu import physical_cores, this_cpu
+from fewstep.runtime.machine.gpu import these_gpus
+from fewstep.runtime.machine.packages import RUNTIMES, installed, this_onnxruntime, version_of
 from fewstep.runtime.sizes import defaults
 
 LOG = logging.getLogger("fewstep")
@@ -54,7 +53,7 @@ PACKAGES_OF = {  # of backends that are not named after theirs
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
 LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times of an NPU that x86 plays
 KIND: cache.Kind = "choices"
-PACKAGES = (fewstep.machine, fewstep.plans, fewstep.runtime)  # whose code a choice follows from
+PACKAGES = (fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 
 
 class TimedEngine(Strict, frozen=True):

@@ -16,7 +16,6 @@ from fewstep.evaluation.speed.mean_step import middle_feeds, taken
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
-from fewstep.machine.gpu import these_gpus, this_jetson
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.rollouts.calibrated_plan import judged_plan
@@ -30,6 +29,7 @@ from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, LoadedEngin
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.gpu import these_gpus, this_jetson
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import defaults
 

@@ -29,7 +29,6 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
 from fewstep.lowering.targets import targets_by_name
-from fewstep.machine.cpu import EXACT
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, regroup
 from fewstep.rollouts.conditions_file import ConditionRecords
@@ -38,6 +37,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.workers.in_order import Workers
 from fewstep.workers.opening import opened

@@ -4,9 +4,9 @@ import platform
 
 import msgspec
 
-from fewstep.machine.cpu import this_cpu
-from fewstep.machine.gpu import these_gpus, this_jetson
-from fewstep.machine.packages import version_of
+from fewstep.runtime.machine.cpu import this_cpu
+from fewstep.runtime.machine.gpu import these_gpus, this_jetson
+from fewstep.runtime.machine.packages import version_of
 
 PACKAGES = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from fewstep.evaluation.speed import worker
 from fewstep.evaluation.speed.turns import TimedProcess
 from fewstep.evaluation.speed.worker import Opener
-from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.runtime.progress import SILENT, Progress
 
 LONGEST_TURN = 3600.0  # seconds

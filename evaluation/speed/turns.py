@@ -12,8 +12,8 @@ from typing import Any
 
 from fewstep.evaluation.speed import worker
 from fewstep.evaluation.speed.worker import Opener, Seconds
-from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.machine.memory import peak
 from fewstep.workers.child import Child
 
 TURN = 0.12  # seconds

@@ -14,8 +14,8 @@ from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE
 from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encoded
 from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
 from fewstep.graph.needs import GB
-from fewstep.machine.memory import this_space
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
 

@@ -42,7 +42,7 @@ class OnnxRuntime:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly. Without
         VNNI, 8-bit weights may saturate sums; 7-bit ones cannot."""
-        from fewstep.machine.cpu import EXACT, this_cpu  # not for who names the body
+        from fewstep.runtime.machine.cpu import EXACT, this_cpu  # not for who names the body
 
         cpu = cpu_kind(platform.machine())
         saturating = cpu == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, failed, imported, path_text, shapes
@@ -36,6 +35,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sizes import Dimension, defaults, dimension, parsed, read_sizes
 
 FloatType = Literal["f32", "bf16"]

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.machine import cache
-from fewstep.machine.cpu import this_cpu
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.openvino_forms import computed_wrong
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.sizes import defaults, dimension
 
 LOG = logging.getLogger("fewstep")

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.tensorrt_log import reason
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sizes import dimension, read_sizes
 
 LOG = logging.getLogger("fewstep")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import graph_of
 from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineKey, Here, Sidecar, difference
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine import cache
 
 SIDECAR_LIMIT = 2**20  # bytes; a real one has a few hundred
 

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 
 from fewstep.engines.resident.tensorrt import OnTensorRt
-from fewstep.machine.gpu import Gpu
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.machine.gpu import Gpu
 from tests.engines.resident.conftest import builds as builds
 from tests.engines.resident.conftest import cuda as cuda
 from tests.engines.resident.conftest import tensorrt as tensorrt

@@ -14,7 +14,6 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.lowering.bodies import ranges_files
 from fewstep.lowering.scheme import Target
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.ranges.table import load as load_table
 from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
@@ -22,6 +21,7 @@ from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine import cache
 from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle

@@ -12,10 +12,10 @@ from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.lowering import targets
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 BOTH = ("tensorrt", "cpu-x86")

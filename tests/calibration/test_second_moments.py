@@ -16,9 +16,9 @@ from fewstep.calibration.opening import open_task
 from fewstep.calibration.second_moments import second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import selected_ops
-from fewstep.machine import cache
 from fewstep.ranges.moments import Moments, drawn_patches
 from fewstep.ranges.observe import open_watched
+from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 from tests.workers.executor import ExecutorWorkers
 

@@ -8,8 +8,8 @@ from time import time
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.machine import cache
-from fewstep.machine.cache_contents import PURPOSES, contents
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.cache_contents import PURPOSES, contents
 
 
 @pytest.fixture
@@ -62,5 +62,5 @@ def test_each_kind_says_its_purpose() -> None:
 
 def test_a_file_that_goes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = folder / "fitting/gone"
-    monkeypatch.setattr("fewstep.machine.cache_contents._files", lambda path: [gone, *path.iterdir()])
+    monkeypatch.setattr("fewstep.runtime.machine.cache_contents._files", lambda path: [gone, *path.iterdir()])
     assert [(each.kind, each.files) for each in contents()][:2] == [("engines", 1), ("fitting", 1)]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.run import RunOptions, run, verb
-from fewstep.runs import Tiles, sample_tiles
 from fewstep.runtime import UserError, load
 from fewstep.runtime.progress import SILENT
+from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.free_bundle import free
 
 

@@ -18,13 +18,13 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.tensorrt import TENSORRT
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine import cache
 from tests.conftest import with_earlier
 from tests.lowering.bodies.small_body import EDGES, body, prologue, table
 from tests.runtime.test_networks import with_expert

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from fewstep.evaluation.diagnosis import LEAST_RUNTIME, Diagnosis, DoctorOptions, diagnose, findings
-from fewstep.machine.cpu import usable_cores
-from fewstep.machine.gpu import Gpu, parse_jetson
-from fewstep.machine.packages import OnnxRuntimeImport
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.gpu import Gpu, parse_jetson
+from fewstep.runtime.machine.packages import OnnxRuntimeImport
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -53,7 +53,7 @@ def test_restoration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     np.save(tmp_path / "large.npy", large)
     arguments = [str(tmp_path / "make_resshift"), str(tmp_path / "large.npy"), str(tmp_path / "restored.npy")]
     monkeypatch.setattr(sys, "argv", ["large_restoration.py", *arguments])
-    monkeypatch.setattr("fewstep.machine.memory.peak", lambda: None)  # as on a system without /proc
+    monkeypatch.setattr("fewstep.runtime.machine.memory.peak", lambda: None)  # as on a system without /proc
     runpy.run_path(str(EXAMPLE.with_name("large_restoration.py")), run_name="__main__")
     assert "[3, 64, 48] in windows of [3, 16, 16], its peak is unknown" in capsys.readouterr().out
     restored = np.load(tmp_path / "restored.npy")

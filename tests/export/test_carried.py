@@ -18,11 +18,11 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
-from fewstep.runs.population import population
-from fewstep.runs.stream import stream
-from fewstep.runs.tiles import Tiles, sample_tiles
 from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.loading import load
+from fewstep.runtime.runs.population import population
+from fewstep.runtime.runs.stream import stream
+from fewstep.runtime.runs.tiles import Tiles, sample_tiles
 from tests.export.networks.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 
 SOURCE = "from tests.export.networks.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"

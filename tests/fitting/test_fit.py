@@ -21,12 +21,12 @@ from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
 from fewstep.fitting.trade import COST, ENERGY_PART, Trade, Trader
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sampler import Sampler
 from tests.runtime.test_fitted_plans import give
 

@@ -16,13 +16,13 @@ import pytest
 from numpy.typing import NDArray
 
 import fewstep.runtime
-from fewstep.machine.cpu import this_cpu
 from fewstep.models import ready
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import SCHEMA
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.request import denoiser_facts
 
 HERE = Path(__file__).parent

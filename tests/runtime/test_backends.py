@@ -11,11 +11,11 @@ import pytest
 
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import save
-from fewstep.machine.cpu import this_cpu
-from fewstep.machine.memory import peak
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine.cpu import this_cpu
+from fewstep.runtime.machine.memory import peak
 
 
 def feeds(value: float) -> dict[str, np.ndarray]:
@@ -105,7 +105,7 @@ def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(
 ) -> None:
     seen = msgspec.structs.replace(this_cpu(), int8_instructions=instructions)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("fewstep.machine.cpu.this_cpu", lambda: seen)
+    monkeypatch.setattr("fewstep.runtime.machine.cpu.this_cpu", lambda: seen)
     assert list(OnnxRuntime().bodies["int8"]) == [f"int8-{name}" for name in bodies]
 
 
@@ -113,7 +113,7 @@ SECOND = """
 import sys
 from pathlib import Path
 import numpy as np
-from fewstep.machine.memory import peak
+from fewstep.runtime.machine.memory import peak
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 network = OnnxRuntime(threads=1).open(Path(sys.argv[1]), has_own_weights=bool(int(sys.argv[2])))

@@ -19,13 +19,13 @@ from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants
 from fewstep.lowering.targets import targets_by_name
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.rollouts.closed_loop import SEARCH_SEEDS, open_course
 from fewstep.rollouts.on_demand import OpeningOnDemand
 from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from fewstep.workers.pinned_bundle import pinned
 from fewstep.workers.processes import Processes
 from tests.calibration.precision.test_refine import LAYERS, deep

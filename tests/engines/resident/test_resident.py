@@ -13,10 +13,10 @@ from fewstep.engines.build import BuildOptions, build
 from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
 from fewstep.engines.resident.run import StepDevice, resident
 from fewstep.engines.resident.tensorrt import OnTensorRt
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.machine import cache
 from tests.free_bundle import free
 from tests.runtime.backends.cuda_double import CudaDouble
 

@@ -16,13 +16,13 @@ from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_
 from fewstep.evaluation.speed.duel import Duel
 from fewstep.evaluation.speed.turns import ContenderDied
 from fewstep.evaluation.speed.worker import Opener
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.machine import cache
 
 CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntime", "openvino") for threads in (0, 1)]
 

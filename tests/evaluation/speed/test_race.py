@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.evaluation.speed.machine import this_machine
 from fewstep.evaluation.speed.race import Contender, OnBackend, race
-from fewstep.machine.cpu import usable_cores
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.cpu import usable_cores
 
 
 def matmuls(folder: Path, count: int) -> Path:

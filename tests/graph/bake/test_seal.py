@@ -22,9 +22,9 @@ from fewstep.graph.bake.sealed import described_by, is_whole
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Value
 from fewstep.graph.session import open_session
-from fewstep.machine.memory import Space
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, DType
+from fewstep.runtime.machine.memory import Space
 from tests.graph.bake.run_baked import open_baked, sampled
 
 

@@ -12,11 +12,11 @@ import pytest
 
 import fewstep.runtime
 from fewstep.cli.main import main
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import BATCHES, OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine import cache
 
 SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
 

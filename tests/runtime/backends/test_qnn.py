@@ -24,13 +24,13 @@ from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.qnn import QNN
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import qnn
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.qnn import PROVIDER, SIZES, CompiledBySize, Qnn, device_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.lowering.bodies.small_body import feeds, sqnr, table
 

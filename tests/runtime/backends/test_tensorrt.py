@@ -15,11 +15,11 @@ import pytest
 import fewstep.runtime
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.machine import cache
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine import cache
 from tests.free_bundle import free
 from tests.runtime.backends.built import BATCHES, add_engine
 from tests.runtime.backends.cuda_double import CudaDouble

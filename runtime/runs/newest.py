@@ -7,7 +7,7 @@ from threading import Condition, Thread
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.runs.stream import Frame, Stream, StreamedFrame, arrays_of
+from fewstep.runtime.runs.stream import Frame, Stream, StreamedFrame, arrays_of
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:

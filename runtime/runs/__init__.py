@@ -4,14 +4,14 @@ A run is a value: its plan, the rows of its state and its draws. Each module her
 over `steps`, `tail` and `draws`. Plain sampling needs none of them.
 """
 
-from fewstep.runs.newest import latest
-from fewstep.runs.population import Population, evolve, population
-from fewstep.runs.similar import Similar
-from fewstep.runs.stats import Stats
-from fewstep.runs.stream import Stream, StreamedFrame, stream
-from fewstep.runs.tiled_images import decode_tiles
-from fewstep.runs.tiles import Tiles, sample_tiles, tiled_steps
-from fewstep.runs.weighing import Steering, guidance_corrector, trajectory_variance
+from fewstep.runtime.runs.newest import latest
+from fewstep.runtime.runs.population import Population, evolve, population
+from fewstep.runtime.runs.similar import Similar
+from fewstep.runtime.runs.stats import Stats
+from fewstep.runtime.runs.stream import Stream, StreamedFrame, stream
+from fewstep.runtime.runs.tiled_images import decode_tiles
+from fewstep.runtime.runs.tiles import Tiles, sample_tiles, tiled_steps
+from fewstep.runtime.runs.weighing import Steering, guidance_corrector, trajectory_variance
 
 __all__ = [
     "Population",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.machine import cpu
-from fewstep.machine.cpu import cpu_quota, physical_cores, this_cpu, usable_cores
+from fewstep.runtime.machine import cpu
+from fewstep.runtime.machine.cpu import cpu_quota, physical_cores, this_cpu, usable_cores
 
 
 def test_a_container_limits_cores() -> None:

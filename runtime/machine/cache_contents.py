@@ -9,7 +9,7 @@ from time import time
 
 import msgspec
 
-from fewstep.machine import cache
+from fewstep.runtime.machine import cache
 
 PURPOSES: dict[str, str] = {
     "engines": "records of the engines that were built here; without them, such engines need trust_engines",

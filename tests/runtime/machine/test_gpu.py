@@ -1,6 +1,6 @@
 """What nvidia-smi and a Jetson print is read."""
 
-from fewstep.machine.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
+from fewstep.runtime.machine.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
 
 
 def test_what_nvidia_smi_prints_is_read() -> None:

@@ -6,9 +6,9 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
-from fewstep.runs import trajectory_variance
 from fewstep.runtime.execute import execute, finish
-from tests.runs.mixtures import FACTS, SCHEDULE, Mixture
+from fewstep.runtime.runs import trajectory_variance
+from tests.runtime.runs.mixtures import FACTS, SCHEDULE, Mixture
 
 MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
 

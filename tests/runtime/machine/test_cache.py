@@ -8,8 +8,8 @@ from time import time
 
 import pytest
 
-from fewstep.machine import cache
 from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.machine import cache
 
 
 def test_what_is_stored_is_read_back_from_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

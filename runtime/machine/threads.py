@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from fewstep.machine.cpu import usable_cores
+from fewstep.runtime.machine.cpu import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

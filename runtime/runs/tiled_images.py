@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runs.tiles import Tiles
-from fewstep.runs.windows import Place, covering, ramp
 from fewstep.runtime.arrays import as_float32, in_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
+from fewstep.runtime.runs.tiles import Tiles
+from fewstep.runtime.runs.windows import Place, covering, ramp
 
 Float32 = NDArray[np.float32]
 FIX = "give finite numbers [N, channels, height, width]"

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
-from fewstep.runs import Tiles, decode_tiles
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
-from tests.runs.test_tiles import blur
+from fewstep.runtime.runs import Tiles, decode_tiles
+from tests.runtime.runs.test_tiles import blur
 from tests.runtime.text_bundle import IMAGE, X_SHAPE, with_companions
 
 WHOLE = (1, 9, 7)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.machine.memory import STATUS, drop_pages, give_back, held, memory, peak
+from fewstep.runtime.machine.memory import STATUS, drop_pages, give_back, held, memory, peak
 
 
 def test_a_container_limits_memory() -> None:
@@ -23,7 +23,7 @@ def test_a_container_limits_memory() -> None:
 def test_ulimit_limits_memory() -> None:
     limit = 2 * 10**9
     code = (
-        "import resource; from pathlib import Path; from fewstep.machine.memory import this_space\n"
+        "import resource; from pathlib import Path; from fewstep.runtime.machine.memory import this_space\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit})); here = Path()\n"
         "space = this_space(here, here); print(space.memory_total, space.memory_free)"
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.runs import Similar
+from fewstep.runtime.runs import Similar
 
 
 def at_cosine(cosine: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,14 @@ import re
 import sys
 from pathlib import Path
 
-from fewstep.machine.packages import EXTRAS, missing
+from fewstep.runtime.machine.packages import EXTRAS, missing
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 
 
 def test_the_extras_are_those_of_the_project() -> None:

@@ -11,8 +11,8 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.plan import Tensor
 from fewstep.plans.transforms import as_given, tail
-from fewstep.runs import Tiles, sample_tiles, tiled_steps
 from fewstep.runtime import Hold, Sampler, UserError
+from fewstep.runtime.runs import Tiles, sample_tiles, tiled_steps
 from tests.free_bundle import HEIGHT, WIDTH, free
 
 LABEL = {"class": ["dress"]}

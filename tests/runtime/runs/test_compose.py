@@ -16,9 +16,9 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.execute import execute, finish
 from tests.docs_blocks import blocks
-from tests.runs.mixtures import Mixture
+from tests.runtime.runs.mixtures import Mixture
 
-PAGE = Path(__file__).parents[2] / "docs/compose.md"
+PAGE = Path(__file__).parents[3] / "docs/compose.md"
 MODES = Mixture((0.5, 0.5), (-0.8, 0.8), (0.1, 0.1))
 WHO = {"class": [1]}
 

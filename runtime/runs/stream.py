@@ -27,10 +27,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
-from fewstep.runs.batch_gain import batch_gain
-from fewstep.runs.similar import Similar
-from fewstep.runs.stats import Counter, Mode, Stats
-from fewstep.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import unmasked
 from fewstep.runtime.conditions import ConditionValues
@@ -39,6 +35,10 @@ from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import check_branches, check_given, check_seeds
+from fewstep.runtime.runs.batch_gain import batch_gain
+from fewstep.runtime.runs.similar import Similar
+from fewstep.runtime.runs.stats import Counter, Mode, Stats
+from fewstep.runtime.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
 
@@ -134,7 +134,7 @@ def stream(
     if noise not in ("fixed", "fresh") or mode not in ("auto", "batch", "sequence"):
         raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; auto, batch or sequence")
     if not isinstance(similar, Similar | None):
-        raise UserError(f"similar {similar!r} is no filter", "give fewstep.runs.Similar(threshold=0.98)")
+        raise UserError(f"similar {similar!r} is no filter", "give fewstep.runtime.runs.Similar(threshold=0.98)")
     (seed,) = check_seeds([seed])
     return Stream(sampler, sizes, noise, similar, mode, seed, clock, options)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fewstep.machine.threads import one_after_another, side_by_side, while_the_next_comes
+from fewstep.runtime.machine.threads import one_after_another, side_by_side, while_the_next_comes
 
 
 def test_results_come_in_the_order_of_their_items() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import fewstep.runtime
 from fewstep.plans.guidance import Cfg, Residual
-from fewstep.runs import Similar, Stream, stream
 from fewstep.runtime import Sampler, UserError
-from tests.runs.conftest import Analytic
+from fewstep.runtime.runs import Similar, Stream, stream
+from tests.runtime.runs.conftest import Analytic
 
 DRESS, BAG = {"class": ["dress"]}, {"class": ["bag"]}
 FRAMES = np.random.default_rng(0).uniform(-1, 1, (40, 1, 4, 4)).astype(np.float32)
@@ -396,5 +396,5 @@ def test_the_index_of_a_frame_is_a_whole_number(sampler: Sampler, index: object)
 
 @pytest.mark.parametrize("similar", [0.98, True])
 def test_a_number_is_no_filter(sampler: Sampler, similar: object) -> None:
-    with pytest.raises(UserError, match=f"similar {similar!r} is no filter; give fewstep.runs.Similar"):
+    with pytest.raises(UserError, match=f"similar {similar!r} is no filter; give fewstep.runtime.runs.Similar"):
         stream(sampler, **LCM, similar=similar)

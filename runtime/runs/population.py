@@ -26,12 +26,12 @@ from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
-from fewstep.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime import conditions
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
 from fewstep.runtime.finite import check_finite, finite_outputs
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
+from fewstep.runtime.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime.sampler import Sampler
 
 Weigh = Callable[[Seen], Any]

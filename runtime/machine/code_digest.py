@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from fewstep.machine.packages import version_of
+from fewstep.runtime.machine.packages import version_of
 
 
 class Package(Protocol):

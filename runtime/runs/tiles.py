@@ -24,7 +24,6 @@ from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
-from fewstep.runs.windows import Place, covering, ramp
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
@@ -41,6 +40,7 @@ from fewstep.runtime.request import (
     check_tensors,
     until_cancelled,
 )
+from fewstep.runtime.runs.windows import Place, covering, ramp
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import ELEMENTS_LIMIT, sized
 

@@ -10,10 +10,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runs import Steering, evolve, guidance_corrector, population
 from fewstep.runtime import Sampler
 from fewstep.runtime.execute import Seen
-from tests.runs.mixtures import FACTS, GUIDED, SCHEDULE, Mixture
+from fewstep.runtime.runs import Steering, evolve, guidance_corrector, population
+from tests.runtime.runs.mixtures import FACTS, GUIDED, SCHEDULE, Mixture
 
 THREE = Mixture((0.5, 0.3, 0.2), (-2.0, 0.0, 1.5), (0.3, 0.4, 0.25))
 FREE = Mixture((1.0,), (0.0,), (1.5,))
