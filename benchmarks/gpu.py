@@ -24,12 +24,12 @@ from benchmarks import options
 from benchmarks.markdown import table
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.resident.onnxruntime import OnOnnxRuntime, on_gpu
-from fewstep.engines.resident.run import StepDevice, resident
-from fewstep.engines.resident.tensorrt import OnTensorRt
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.shipped import load_shipped
+from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.resident.onnxruntime import OnOnnxRuntime, on_gpu
+from fewstep.graph.engines.resident.run import StepDevice, resident
+from fewstep.graph.engines.resident.tensorrt import OnTensorRt
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row

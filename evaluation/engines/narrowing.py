@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.engines.watched import on_cuda, on_tensorrt
 from fewstep.evaluation.engines.differences import DifferentLayer
+from fewstep.graph.engines.watched import on_cuda, on_tensorrt
 from fewstep.graph.graph import Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types

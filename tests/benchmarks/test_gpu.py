@@ -9,13 +9,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fewstep.engines.resident.tensorrt import OnTensorRt
+from fewstep.graph.engines.resident.tensorrt import OnTensorRt
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.machine.gpu import Gpu
-from tests.engines.resident.conftest import builds as builds
-from tests.engines.resident.conftest import cuda as cuda
-from tests.engines.resident.conftest import tensorrt as tensorrt
+from tests.graph.engines.resident.conftest import builds as builds
+from tests.graph.engines.resident.conftest import cuda as cuda
+from tests.graph.engines.resident.conftest import tensorrt as tensorrt
 from tests.runtime.backends.built import add_engine
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/gpu.py"))

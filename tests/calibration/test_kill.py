@@ -15,9 +15,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 verb, folder = sys.argv[2], Path(sys.argv[3])
 
-from fewstep.engines import build_engine
-from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.builders import EngineBuilder
+from fewstep.graph.engines import build_engine
+from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.calibration.calibrate import calibrate
 from tests.killing import outcomes
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.cli.verbs import build as module
 from fewstep.cli.verbs.build import dry_run
-from fewstep.engines.build import BuildOptions, EngineRequest
+from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from tests.evaluation.judged_bundle import add_earlier, make_bundle
 

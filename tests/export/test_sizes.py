@@ -15,7 +15,6 @@ from torch import nn
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.engines.build import BuildOptions, build
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.size_option import with_sizes
@@ -24,6 +23,7 @@ from fewstep.export.trace import trace
 from fewstep.export.verification.points import visits
 from fewstep.export.verification.verify import Verification
 from fewstep.graph import io
+from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent
 from fewstep.graph.types import infer_types

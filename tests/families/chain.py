@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.engines.build import BuildOptions, build
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Source, TracedDenoiser
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
+from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import Graph
 from fewstep.lowering.coverage import macs
 from fewstep.rollouts.trajectories import draw_condition

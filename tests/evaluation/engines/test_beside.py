@@ -9,10 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from fewstep.cli.main import main
-from fewstep.engines import built, watched
 from fewstep.evaluation.engines.beside import beside
 from fewstep.evaluation.engines.differences import EngineComparison, NotCompared
 from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.graph.engines import built, watched
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import named
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda

@@ -15,10 +15,10 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.cli.main import main
-from fewstep.engines.build import BuildOptions, build
 from fewstep.evaluation.engines.beside import beside
 from fewstep.evaluation.engines.differences import EngineComparison
 from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fewstep.engines import build_worker
+from fewstep.graph.engines import build_worker
 
 FLAGS = {"strongly_typed": True, "tf32": False}
 SHAPES = {"x": [[1, 3], [4, 3], [16, 3]]}

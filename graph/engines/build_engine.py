@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.engines import engine_layers, engine_program
-from fewstep.engines.batches import BATCH
-from fewstep.engines.builders import EngineBuilder
 from fewstep.graph.commit import Writer
+from fewstep.graph.engines import engine_layers, engine_program
+from fewstep.graph.engines.batches import BATCH
+from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar

@@ -1,6 +1,6 @@
 """Reading the types of convolutions from an engine's program text."""
 
-from fewstep.engines.engine_program import convolutions
+from fewstep.graph.engines.engine_program import convolutions
 
 PROGRAM = b"""\x00\x01binary
   tensor={ alignment=128 dims={ 1 32 14 14 } mem_prop=0 name="a.1" offset=0 strides={ 6272 1 448 32 } type=int8 }

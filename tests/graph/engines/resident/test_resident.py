@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.engines import built
-from fewstep.engines.build import BuildOptions, build
-from fewstep.engines.resident.onnxruntime import OnOnnxRuntime
-from fewstep.engines.resident.run import StepDevice, resident
-from fewstep.engines.resident.tensorrt import OnTensorRt
+from fewstep.graph.engines import built
+from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.resident.onnxruntime import OnOnnxRuntime
+from fewstep.graph.engines.resident.run import StepDevice, resident
+from fewstep.graph.engines.resident.tensorrt import OnTensorRt
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt

@@ -15,12 +15,12 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.engines.batches import BATCH, profile_of, read_sizes
-from fewstep.engines.build_engine import BuildOrder, build_engine
-from fewstep.engines.builders import STRICT, EngineBuilder, Flags, builder_of
-from fewstep.engines.by_hand import HEAD, script
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.engines.batches import BATCH, profile_of, read_sizes
+from fewstep.graph.engines.build_engine import BuildOrder, build_engine
+from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
+from fewstep.graph.engines.by_hand import HEAD, script
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
 from fewstep.plans.errors import UserError

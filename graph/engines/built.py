@@ -6,8 +6,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from fewstep.engines.build_engine import run_worker
-from fewstep.engines.builders import STRICT, builder_of
+from fewstep.graph.engines.build_engine import run_worker
+from fewstep.graph.engines.builders import STRICT, builder_of
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.runtime.backends.tensorrt import TensorRt

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fewstep.engines import built
+from fewstep.graph.engines import built
 from tests.runtime.backends.conftest import cuda as cuda
 from tests.runtime.backends.conftest import tensorrt as tensorrt
 from tests.runtime.backends.conftest import tensorrt_rtx as tensorrt_rtx

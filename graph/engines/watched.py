@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fewstep.engines.built import built
 from fewstep.graph.describe import describe
+from fewstep.graph.engines.built import built
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.plans.errors import UserError, first_line

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.engines.resident.run import Stepper
 from fewstep.graph.bake.cut import Steps
+from fewstep.graph.engines.resident.run import Stepper
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import save
 from fewstep.plans.errors import UserError, first_line

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.engines.engine_layers import convolutions
+from fewstep.graph.engines.engine_layers import convolutions
 
 
 def layer(name: str, kind: str = "CaskConvolution", **more: Any) -> dict[str, Any]:

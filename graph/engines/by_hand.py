@@ -8,7 +8,7 @@ would have to look up.
 import shlex
 from collections.abc import Iterator, Sequence
 
-from fewstep.engines.builders import Flags
+from fewstep.graph.engines.builders import Flags
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, TensorEntry
 from fewstep.runtime.sizes import dimension

@@ -44,7 +44,7 @@ class EngineBuilder:
     options: the flags that it takes, apart from the workspace.
     sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
-    worker: the program of engines/ that builds in the child process, if it is not TensorRT's.
+    worker: the program of graph/engines/ that builds in the child process, if it is not TensorRT's.
     has_one_size: whether an engine has the preferred batch and sizes alone.
     """
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.engines.build import BuildOptions, by_hand
+from fewstep.graph.engines.build import BuildOptions, by_hand
 from fewstep.plans.errors import UserError
 from tests.runtime.test_networks import with_expert
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.engines import engine_program
-from fewstep.engines.build_engine import run_worker
-from fewstep.engines.builders import STRICT, TENSORRT_RTX
-from fewstep.engines.resident.run import resident
 from fewstep.graph.bake.cut import Steps
+from fewstep.graph.engines import engine_program
+from fewstep.graph.engines.build_engine import run_worker
+from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
+from fewstep.graph.engines.resident.run import resident
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.engines import engine_program
-from fewstep.engines.build_engine import WORKER
-from fewstep.engines.builders import STRICT, TENSORRT_RTX
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.engines import engine_program
+from fewstep.graph.engines.build_engine import WORKER
+from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
 
 pytest.importorskip(str(TENSORRT_RTX.module), reason="tensorrt-rtx, which builds without a GPU, is not installed")
 

@@ -10,11 +10,11 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from fewstep.engines import build_engine
-from fewstep.engines.build import Build, BuildOptions, EngineRequest, build, intended
-from fewstep.engines.builders import TENSORRT_RTX, EngineBuilder
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
+from fewstep.graph.engines import build_engine
+from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
+from fewstep.graph.engines.builders import TENSORRT_RTX, EngineBuilder
 from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.tensorrt import TENSORRT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.engines.batches import profile_of, read_sizes
+from fewstep.graph.engines.batches import profile_of, read_sizes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, Size, TensorEntry
 

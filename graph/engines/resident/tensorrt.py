@@ -13,10 +13,10 @@ from hashlib import sha256
 
 import numpy as np
 
-from fewstep.engines.built import built
-from fewstep.engines.resident.run import Stepper
 from fewstep.graph.bake.cut import Steps
 from fewstep.graph.describe import describe
+from fewstep.graph.engines.built import built
+from fewstep.graph.engines.resident.run import Stepper
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, cuda
