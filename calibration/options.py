@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from fewstep.calibration.precision.native import check_targets
 from fewstep.calibration.precision.record import parse_bound
+from fewstep.lowering.bodies import require
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import USUAL, target_names, targets_by_name
 from fewstep.plans.errors import UserError
@@ -71,8 +72,8 @@ def check_options(options: CalibrateOptions) -> None:
     if bound is not None:
         check_targets([target.name for target in targets])
     for target in targets:
-        if target.requires is not None:
-            target.requires()
+        if not target.platform.simulated:
+            require(target.platform.backend)
     seeds_of(options)
 
 

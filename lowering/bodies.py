@@ -1,68 +1,76 @@
 """The int8 bodies of a bundle, opened for judging: each run as it is deployed, or its numerics simulated.
 
-A target names the engine of its bodies and how to open them on it. Where this machine has that engine, it runs them.
-onnxruntime computes all other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32.
+The platform of a body names its engine. Where this machine has that engine, it runs the body. onnxruntime computes all
+other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32.
 """
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino, module
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import whole_bodies
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, PORTABLE
+from fewstep.runtime.bundle.platforms import (
+    ONNXRUNTIME,
+    OPENVINO,
+    OPENVINO_BF16,
+    PORTABLE,
+    Platform,
+    platform_of,
+    preferred,
+)
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
+CHECKED = (OPENVINO.backend, OPENVINO_BF16.backend)  # engines that are compared with onnxruntime in float32
 SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any other engine's body
-
-
-def native_targets() -> dict[str, Target]:
-    """The targets whose bodies onnxruntime runs as they are deployed, by name."""
-    return {name: each for name, each in targets_by_name().items() if each.platform.backend == ONNXRUNTIME}
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:
     """True for bodies that onnxruntime runs as they are deployed, float32 too."""
-    return body.target == PORTABLE or body.target in native_targets()
+    return body.target == PORTABLE or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
 
 
 def engine_of(body: Body) -> str:
     """The engine that computes a body here, in words."""
-    target = _target_here(body)
-    return SIMULATION if target is None else target.platform.label
+    platform = _platform_here(body)
+    return SIMULATION if platform is None else platform.label
 
 
 def backend_of(body: Body) -> str:
     """The name of the backend that computes a body here."""
-    target = _target_here(body)
-    return ONNXRUNTIME if target is None else target.platform.backend
+    platform = _platform_here(body)
+    return ONNXRUNTIME if platform is None else platform.backend
 
 
 def is_native(body: Body) -> bool:
     """True for bodies that run here as they are deployed."""
-    return _target_here(body) is not None
+    return _platform_here(body) is not None
 
 
-def _target_here(body: Body) -> Target | None:
-    """The target of a body whose engine is on this machine."""
-    target = targets_by_name().get(body.target)
-    if target is None or target.engine is None:
+def _platform_here(body: Body) -> Platform | None:
+    """The platform of a body whose engine is on this machine."""
+    platform = platform_of(body.target)
+    if platform is None or platform.simulated or not _is_installed(platform.backend):
         return None
-    return target if target.requires is None or _is_there(target.requires) else None
+    return platform
+
+
+def require(backend: str) -> None:
+    """Import what a backend needs beside onnxruntime. UserError if it is not there."""
+    if backend in CHECKED:
+        module()
 
 
 @cache
-def _is_there(requires: Callable[[], object]) -> bool:
-    """True if an import succeeds. It is tried once: Python searches again for a module that is missing."""
+def _is_installed(backend: str) -> bool:
+    """True if a backend can be imported. It is tried once: Python searches again for a module that is missing."""
     try:
-        requires()
+        require(backend)
     except UserError:
         return False
     return True
@@ -108,20 +116,20 @@ def not_judged(bundle: Bundle) -> dict[str, UserError]:
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and "float32" in bundle.manifest.bodies:
-            error = _float_error(bundle.path, bundle.manifest.bodies["float32"].graph.file, _target_here(body))
+            error = _float_error(bundle.path, bundle.manifest.bodies["float32"].graph.file, backend_of(body))
             if error is not None:
                 errors[name] = error
     return errors
 
 
 @cache
-def _float_error(path: Path, graph: str, target: Target | None) -> UserError | None:
-    """The reason why a target's engine does not run the float32 body as onnxruntime does. The file name `graph` names
-    its content."""
-    if target is None or target.agrees is None:
+def _float_error(path: Path, graph: str, backend: str) -> UserError | None:
+    """The reason why a backend does not run the float32 body as onnxruntime does. The file name `graph` names its
+    content."""
+    if backend not in CHECKED:
         return None
     try:
-        target.agrees(open_bundle(path))
+        OpenVino().check(open_bundle(path))
     except UserError as error:
         return error
     return None

@@ -83,11 +83,8 @@ class Target:
     engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
         none that does.
     notes: what a user of the lowered graph must know.
-    requires: imports what `check` and `engine` need beside what calibrates; UserError if it is not there.
     tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
         at all, or wrong.
-    agrees: UserError if the engine computes the float32 body of a bundle wrong; loads it only if this machine has not
-        compared it before.
     """
 
     platform: Platform
@@ -96,9 +93,7 @@ class Target:
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
     engine: Opener | None = None
     notes: tuple[str, ...] = ()
-    requires: Callable[[], object] | None = None
     tries: Callable[[Bundle], object] | None = None
-    agrees: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
 

@@ -87,7 +87,6 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     for name in backend.bodies[precision]:
         if name in bundle.manifest.bodies:
             return name
-    have = ", ".join(bundle.manifest.bodies)
     wanted = backend.bodies[precision][0]
     fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
     if precision == "float16":
@@ -97,8 +96,7 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
         others = " or ".join(sorted({body.precision for body in bodies}))
         targets = (body.target for body in bodies if body.precision == precision)
         engines = sorted({platform.backend if (platform := platform_of(each)) else each for each in targets})
-        if engines:
-            fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
-        else:
+        fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
+        if not engines:
             fix = f"choose precision {others} (--precision on the command line)"
-    raise UserError(f"{bundle.path} has no {wanted} body, only {have}", fix)
+    raise UserError(f"{bundle.path} has no {wanted} body, only {', '.join(bundle.manifest.bodies)}", fix)

@@ -4,9 +4,8 @@ import logging
 import platform
 from collections.abc import Sequence
 
-from fewstep.lowering.bodies import native_targets
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import cpu_kind
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind, preferred
 
 LOG = logging.getLogger("fewstep")
 KINDS = {"arm": "an ARM", "x86": "an x86"}
@@ -15,14 +14,14 @@ KINDS = {"arm": "an ARM", "x86": "an x86"}
 def searched_here() -> tuple[str, ...]:
     """The targets whose graphs onnxruntime runs on this kind of CPU as on those that they are for."""
     here = cpu_kind(platform.machine())
-    return tuple(name for name, target in native_targets().items() if target.platform.cpu in (None, here))
+    return tuple(each.name for each in preferred(ONNXRUNTIME) if each.cpu in (None, here))
 
 
 def check_targets(names: Sequence[str]) -> None:
     """UserError where a bound is for another kind of CPU, or for none; a warning names targets that it leaves alone."""
-    here, native = searched_here(), native_targets()
+    here, cpus = searched_here(), {each.name: each.cpu for each in preferred(ONNXRUNTIME)}
     for name in names:
-        cpu = native[name].platform.cpu if name in native and name not in here else None
+        cpu = cpus.get(name) if name not in here else None
         if cpu is not None:
             kind = KINDS[cpu]
             raise UserError(

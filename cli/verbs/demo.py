@@ -16,12 +16,12 @@ from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
-from fewstep.lowering.bodies import native_targets
 from fewstep.lowering.targets import USUAL
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name
 from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
@@ -86,8 +86,9 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
     to_calibrate = _check(options)
     export(ExportOptions(source=options.source, output=options.bundle), under(progress, "export"))
     calibration = calibrate(to_calibrate, under(progress, "calibrate"))
-    is_native = any(name in native_targets() for name in options.target)
-    precisions = ("float32", "int8") if is_native else ("float32",)
+    precisions = (
+        ("float32", "int8") if any(each.name in options.target for each in preferred(ONNXRUNTIME)) else ("float32",)
+    )
     for precision in precisions:
         grid = _grid(options, calibration.plan.guidance, options.plan, f"samples-{precision}.png", precision)
         run(grid, under(progress, f"run in {precision}"))

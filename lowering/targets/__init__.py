@@ -1,7 +1,7 @@
 """The targets that graphs are lowered for; a new target is a module with a `Target` value, named here.
 
-A `Target` says where its bodies run by its `platform`. The rows of `runtime/bundle/platforms.py` are those that a
-runtime knows without calibration: it chooses an int8 body by them. No other file lists targets.
+A `Target` says where its bodies run by its `platform`, a row of `runtime/bundle/platforms.py`. The runtime chooses an
+int8 body by these rows, without calibration. No other file lists targets.
 """
 
 from fewstep.lowering.scheme import Target

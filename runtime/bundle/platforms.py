@@ -1,6 +1,6 @@
 """Platforms say where the bodies of a target run and how bodies are named.
 
-The runtime chooses bodies by this table. A `Target` of calibration refers to its platform and makes the bodies.
+The runtime chooses bodies by this table, and judges open them by it. A `Target` of calibration makes the bodies.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ class Platform:
     label: that backend in reports.
     cpu: the kind of CPU that the bodies are fastest on; None: any processor of the backend.
     saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
+    simulated: whether onnxruntime judges the bodies by their 8-bit rounding, as their engine belongs to a device.
     """
 
     name: str
@@ -29,15 +30,16 @@ class Platform:
     label: str
     cpu: CpuKind | None = None
     saturates: bool = False
+    simulated: bool = False
 
 
 CPU_X86 = Platform("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "x86", saturates=True)
 CPU_X86_7BIT = replace(CPU_X86, name="cpu-x86-7bit", saturates=False)
 CPU_ARM = replace(CPU_X86_7BIT, name="cpu-arm", cpu="arm")
-TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT")
+TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT", simulated=True)
 OPENVINO = Platform("openvino", "openvino", "OpenVINO")
 OPENVINO_BF16 = Platform("openvino-bf16", "openvino-bf16", "OpenVINO in bf16")
-QNN = Platform("qnn", "qnn", "QNN")
+QNN = Platform("qnn", "qnn", "QNN", simulated=True)
 QNN_8BIT = replace(QNN, name="qnn-8bit")
 
 PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)

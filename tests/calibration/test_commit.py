@@ -18,7 +18,6 @@ from fewstep.calibration.precision.refine import SearchResult
 from fewstep.evaluation.report.precision import stored_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
-from fewstep.lowering.bodies import native_targets
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -91,7 +90,3 @@ def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
     )
     calibrate(options)  # guided: a row of each branch, one after the other
     assert checked == [(BODY, [0, 0, 1, 1, 2, 2]), (f"{BODY}-1", [1, 1]), (f"{BODY}-2", [2, 2])]
-
-
-def test_what_onnxruntime_runs_as_it_is_deployed_follows_from_the_targets() -> None:
-    assert tuple(native_targets()) == ("cpu-x86", "cpu-x86-7bit", "cpu-arm")

@@ -14,9 +14,8 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.results import Results
 from fewstep.graph.commit import open_for_update
 from fewstep.lowering import bodies
-from fewstep.lowering.bodies import SIMULATION, engine_of, int8_bodies
-from fewstep.lowering.targets import OPENVINO
-from fewstep.runtime.backends.openvino import OpenVino, module
+from fewstep.lowering.bodies import SIMULATION, engine_of, int8_bodies, require
+from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import ERROR, make_bundle
 
@@ -86,20 +85,20 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    bodies._is_there.cache_clear()
+    bodies._is_installed.cache_clear()
     yield
-    bodies._is_there.cache_clear()
+    bodies._is_installed.cache_clear()
 
 
-def test_whether_openvino_is_there_is_tried_once(no_openvino: None) -> None:
-    tried: list[object] = []
-    assert OPENVINO.requires is module
+def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
 
-    def counted() -> object:
-        tried.append(1)
-        return module()
+    def counted(backend: str) -> None:
+        tried.append(backend)
+        require(backend)
 
-    assert [bodies._is_there(counted) for _ in range(3)] == [False] * 3 and len(tried) == 1
+    monkeypatch.setattr(bodies, "require", counted)
+    assert [bodies._is_installed("openvino") for _ in range(3)] == [False] * 3 and tried == ["openvino"]
 
 
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:

@@ -1,4 +1,4 @@
-"""A target that is named in TARGETS alone is calibrated, inspected and reported; no other file lists it."""
+"""A target that is named in TARGETS, with a row in PLATFORMS, is calibrated, inspected and reported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,14 @@ from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.page import page
 from fewstep.lowering import targets
-from fewstep.lowering.bodies import backend_of, engine_of, is_native, native_targets, open_body
+from fewstep.lowering.bodies import backend_of, engine_of, is_native, open_body
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle import platforms
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -36,6 +38,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target of onnxruntime for all CPUs."""
     added = named_fake(CPU_X86, cpu=None, saturates=False)
     monkeypatch.setattr(targets, "TARGETS", (*targets.TARGETS, added))
+    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, added.platform))
     return added
 
 
@@ -75,7 +78,7 @@ def test_help_and_messages_name_it(fake: Target) -> None:
 
 
 def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
-    assert "fake" in native_targets() and searched_here()[-1] == "fake"
+    assert "fake" in searched_here()
     check_targets(("fake",))
 
 
@@ -83,17 +86,18 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
     opened: list[int] = []
     monkeypatch.setitem(named.NAMED, "other", lambda threads: opened.append(threads) or OnnxRuntime(threads=threads))
     own = named_fake(CPU_X86, backend="other", label="Other")
-    monkeypatch.setattr(targets, "TARGETS", (CPU_X86, own))
+    monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
     body = open_bundle(bundle).body(BODY)
     assert (engine_of(body), backend_of(body), is_native(body)) == ("Other", "other", True)
     assert open_body(open_bundle(bundle), BODY, threads=1).body == body and opened == [1]
-    assert "fake" not in native_targets()
+    assert preferred(ONNXRUNTIME) == ()
 
 
 def test_without_an_engine_that_opens_it_its_body_is_simulated(
     bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(targets, "TARGETS", (named_fake(TENSORRT),))
+    monkeypatch.setattr(platforms, "PLATFORMS", (named_fake(TENSORRT).platform,))
     body = open_bundle(bundle).body(BODY)
     assert engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
     assert backend_of(body) == "onnxruntime" and not is_native(body)

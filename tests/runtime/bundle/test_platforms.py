@@ -58,3 +58,8 @@ def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
         targets = [target_of(body) for body in make(1).bodies.get("int8", ())]
         backends = {each.backend for each in PLATFORMS if each.name in targets}
         assert backends <= {name.removesuffix("-rtx")}
+
+
+def test_targets_have_an_opener_unless_their_bodies_are_simulated() -> None:
+    assert [each.platform for each in TARGETS if each.engine is None] == [each for each in PLATFORMS if each.simulated]
+    assert [each.name for each in preferred(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]
