@@ -19,8 +19,8 @@ from benchmarks.train import FOLDER, recipe_of, training
 from benchmarks.zoo.members import BY_NAME, Member
 from fewstep.export import Spec
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.models.training import EMA_DECAY, generator_of
-from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.runtime import load
 
 SAMPLES, COLUMNS = 40, 10

@@ -30,10 +30,10 @@ from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.resident.onnxruntime import OnOnnxRuntime, on_gpu
 from fewstep.graph.engines.resident.run import StepDevice, resident
 from fewstep.graph.engines.resident.tensorrt import OnTensorRt
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda

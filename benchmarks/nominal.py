@@ -3,7 +3,7 @@
     python -m benchmarks.nominal                     # writes docs/measured/nominal.md: an hour of one core
     python -m benchmarks.nominal fashion_mnist dit_flow --print
 
-Quality is the PSNR of float32 samples to those of the teacher (`fewstep.evaluation.teacher`), which is checked. Not
+Quality is the PSNR of float32 samples to those of the teacher (`fewstep.measure.teacher`), which is checked. Not
 every plan gets all seeds: `search` eliminates most of them on few. What was measured is kept in --work, and a second
 call goes on from there.
 """

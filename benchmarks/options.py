@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
+from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

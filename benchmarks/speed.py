@@ -19,8 +19,8 @@ from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
 from fewstep.cli.verbs.bench import verb
-from fewstep.evaluation.speed.bench import Benchmark, BenchOptions
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.speed.bench import Benchmark, BenchOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.bundle.reading import open_bundle

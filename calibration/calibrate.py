@@ -31,14 +31,17 @@ from fewstep.graph.needs import check_needs
 from fewstep.lowering.agreement import warn_of_disagreement
 from fewstep.lowering.quantize import LoweredBody
 from fewstep.lowering.scheme import Target
+from fewstep.measure.rollouts.closed_loop import Course, open_courses
+from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.row_by_row import rows
+from fewstep.measure.rollouts.token_course import TokenCourse
+from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.opening import opened, threads_of
+from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.ranges.observe import observed_tensors
 from fewstep.ranges.table import RangesTable
-from fewstep.rollouts.closed_loop import Course, open_courses
-from fewstep.rollouts.on_demand import close
-from fewstep.rollouts.row_by_row import rows
-from fewstep.rollouts.token_course import TokenCourse
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
@@ -46,9 +49,6 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.in_order import Workers, in_order
-from fewstep.workers.opening import opened, threads_of
-from fewstep.workers.pinned_bundle import pinned
 
 LOG = logging.getLogger("fewstep")
 

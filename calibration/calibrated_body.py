@@ -22,17 +22,17 @@ from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import LoweredBody, as_it_is
 from fewstep.lowering.scheme import Target
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
+from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.row_by_row import body_by_rows, row_by_row
+from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
+from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
-from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
-from fewstep.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
-from fewstep.rollouts.on_demand import close
-from fewstep.rollouts.row_by_row import body_by_rows, row_by_row
-from fewstep.rollouts.token_course import TokenCourse, open_token_course
-from fewstep.rollouts.trajectories import BATCH
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under

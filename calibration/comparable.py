@@ -8,10 +8,10 @@ weight of guidance.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.lowering.bodies import int8_bodies
+from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.guidance import to_text, weight_of
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 

@@ -10,16 +10,16 @@ from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
 from fewstep.lowering.encoding import eight_of
+from fewstep.measure.rollouts.trajectories import BATCH, BodyCall
+from fewstep.measure.workers.in_order import Workers, in_order
 from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
 from fewstep.ranges.methods import narrow_ranges, tensor_ranges
 from fewstep.ranges.observe import Counts, batch_within, observed_tensors
 from fewstep.ranges.readers import readers_of
 from fewstep.ranges.table import Method, Ranges, RangesTable
-from fewstep.rollouts.trajectories import BATCH, BodyCall
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
-from fewstep.workers.in_order import Workers, in_order
 
 LOG = logging.getLogger("fewstep")
 MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing

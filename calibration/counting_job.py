@@ -6,16 +6,16 @@ from functools import partial
 
 from fewstep.calibration.task import Task
 from fewstep.graph import io
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
 from fewstep.plans.plan import Plan
 from fewstep.ranges.histogram import Histogram
 from fewstep.ranges.measured_rows import open_counted, taken
 from fewstep.ranges.observe import Counts
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.on_demand import OpeningOnDemand
-from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.loading import load
-from fewstep.workers.pinned_bundle import PinnedBundle, pinned
 
 Histograms = Mapping[tuple[str, int], Histogram]
 

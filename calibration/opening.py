@@ -16,18 +16,18 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.lowering.quantize import lowered_ops
 from fewstep.lowering.scheme import Target
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.prompts import CALIBRATION, given_rows
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.token_course import check_counts
+from fewstep.measure.rollouts.trajectories import draw_condition, in_words, longest_turn
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
 from fewstep.plans.plan import DENOISER, Plan, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.ranges.methods import lambda_edges
-from fewstep.rollouts.conditions_file import ConditionRecords, deal
-from fewstep.rollouts.on_demand import OpeningOnDemand
-from fewstep.rollouts.prompts import CALIBRATION, given_rows
-from fewstep.rollouts.row_by_row import sampler_by_rows
-from fewstep.rollouts.token_course import check_counts
-from fewstep.rollouts.trajectories import draw_condition, in_words, longest_turn
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import default_value, is_led_by_guidance

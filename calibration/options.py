@@ -7,14 +7,14 @@ from typing import Literal, get_args
 
 from fewstep.calibration.precision.native import check_targets
 from fewstep.calibration.precision.record import parse_bound
-from fewstep.lowering.bodies import require
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import USUAL, target_names, targets_by_name
+from fewstep.measure.bodies import require
+from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS
+from fewstep.measure.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
+from fewstep.measure.workers.options import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.rollouts.closed_loop import SELECTION_SEEDS
-from fewstep.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
-from fewstep.workers.options import SamplingOptions
 
 LOG = logging.getLogger("fewstep")
 

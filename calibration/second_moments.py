@@ -13,12 +13,12 @@ import numpy as np
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
 from fewstep.calibration.task import Task
+from fewstep.measure.workers.in_order import Workers, in_order
 from fewstep.ranges.moments import Moments, MomentSums
 from fewstep.ranges.observe import open_watched
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.memory import give_back
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.workers.in_order import Workers, in_order
 
 TRAJECTORIES = 16  # serve as well as 64 (measured)
 POSITIONS = 1 << 14  # of a layer along all of them: an eighth of it loses 2.5 dB on a U-Net of the zoo

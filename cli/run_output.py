@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.evaluation.output import whole_file, write_whole
+from fewstep.graph.output import whole_file, write_whole
 
 PICTURE, ARRAY = ".png", ".npy"
 SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fewstep.cli.conditions import arrays_of
+from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
@@ -15,7 +16,6 @@ from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE
-from fewstep.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
-from fewstep.evaluation.results import BodyEvaluation, Quality
-from fewstep.rollouts.direction import CONDITION, GUIDANCE, said
+from fewstep.measure.results import BodyEvaluation, Quality
+from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, said
 from fewstep.runtime.bundle.manifest import Trial
 
 TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"

@@ -8,8 +8,8 @@ import numpy as np
 from fewstep.evaluation.integrity import Damage
 from fewstep.graph.bake.metadata import Baked
 from fewstep.graph.bake.sealed import BAKE_AGAIN, computed, damaged_weights, described_by, digest, is_whole, stored
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import psnr
 
 LEAST = {"float32": 70.0, "float16": 40.0, "int8": 30.0}  # dB: other kernels round to more, another body does not
 LEAST_SAME = 0.5  # of the tokens: one that differs by rounding changes some that follow

@@ -22,14 +22,14 @@ from fewstep.evaluation.contents_form import (
     VerifiedStage,
 )
 from fewstep.evaluation.report.operations import operations, unseen_tensors
-from fewstep.evaluation.results import Operation
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import CONTRIB
-from fewstep.lowering.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
 from fewstep.lowering.coverage import macs, optimized
 from fewstep.lowering.targets import targets_by_name
+from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
+from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fewstep.evaluation.results import Operation
+from fewstep.measure.results import Operation
 from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry
 
 

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import held_out_conditions
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute, finish
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler

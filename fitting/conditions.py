@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.fitting.blocks import BLOCK
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.prompts import CALIBRATION, HELD_OUT, given_rows, prompt_rows
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_rows, prompt_rows
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")

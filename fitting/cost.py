@@ -3,7 +3,6 @@
 from math import prod
 from time import perf_counter
 
-from fewstep.evaluation.teacher import CHECKED
 from fewstep.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.fitting.gate import former_fit
@@ -13,6 +12,7 @@ from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.fitting.tangents import calls
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import SHARES, WEIGHTS
+from fewstep.measure.teacher import CHECKED
 
 
 def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:

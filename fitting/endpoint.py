@@ -18,7 +18,7 @@ from fewstep.fitting.free import Number, difference, moved
 from fewstep.fitting.jacobian import Jacobian
 from fewstep.fitting.recurrence import Recurrence, plan_of
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 

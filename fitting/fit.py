@@ -9,8 +9,6 @@ from time import perf_counter
 
 import msgspec
 
-from fewstep.evaluation.output import write_whole
-from fewstep.evaluation.results import TeacherCheck
 from fewstep.fitting.endpoint import Gain
 from fewstep.fitting.gate import check_teacher, former_fit, use_of, use_of_entry
 from fewstep.fitting.judgement import SetDistances, judge
@@ -20,15 +18,17 @@ from fewstep.fitting.search import checkpoint_of_search, search, taught_blocks
 from fewstep.fitting.task import BODY, FitTask, open_task
 from fewstep.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.output import write_whole
+from fewstep.measure.results import TeacherCheck
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.workers.opening import opened
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Fitted, Plan
-from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED, graph_of_fit
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.workers.opening import opened
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fewstep.evaluation.results import TEACHER_MARGIN, TeacherCheck
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.fitting.blocks import FIT_SEEDS
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import BODY, FitTask
+from fewstep.measure.results import TEACHER_MARGIN, TeacherCheck
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
 from fewstep.plans.name import with_steps
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle

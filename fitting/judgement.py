@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.blocks import Block
 from fewstep.fitting.endpoint import ERRORS, Gain
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.trade import feature_distances
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import Array
 
 RESAMPLES = 100  # of the seeds, with replacement, for standard errors of FD (bootstrap: Efron 1979)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.workers.options import SamplingOptions
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.fitted_plans import LARGEST
-from fewstep.workers.options import SamplingOptions
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ from fewstep.fitting.jacobian import Jacobian
 from fewstep.fitting.memory import ArrayMemory, rollout_key
 from fewstep.fitting.recurrence import Recurrence
 from fewstep.fitting.tangents import jacobian
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.execute import Array
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.in_order import Workers, in_order
-from fewstep.workers.pinned_bundle import PinnedBundle
 
 CPU = "onnxruntime"  # of the teacher
 

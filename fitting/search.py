@@ -17,9 +17,9 @@ from fewstep.fitting.start import best_on_path, best_start
 from fewstep.fitting.tangents import DIRECTIONS
 from fewstep.fitting.task import FitTask
 from fewstep.fitting.trade import Trade, Trader
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.conditions_file import ConditionRecords
 from fewstep.runtime.progress import SILENT, Progress
 
 HISTORY = 3  # predictions that a row reads at least

@@ -3,14 +3,15 @@
 import logging
 from dataclasses import dataclass
 
-from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
-from fewstep.evaluation.output import check_writable
-from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.conditions import FitConditions, fit_conditions
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import RolloutJob, Rollouts, open_samplers
 from fewstep.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
+from fewstep.graph.output import check_writable
+from fewstep.measure.distances.features import Extractor, default_features, open_extractor
+from fewstep.measure.teacher import teacher_plan
+from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
@@ -22,7 +23,6 @@ from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.pinned_bundle import pinned
 
 LOG = logging.getLogger("fewstep")
 BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)

@@ -10,6 +10,7 @@ import numpy as np
 import fewstep.fitting
 from fewstep.fitting.blocks import Block, digest
 from fewstep.fitting.rollouts import Rollouts
+from fewstep.measure.workers.code_digest import code, engine
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
@@ -18,7 +19,6 @@ from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.code_digest import code, engine
 
 PACKAGES = (fewstep.fitting,)  # whose code a fit follows from, with the packages of `code`
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.endpoint import ENOUGH, RESTRAINTS, SECANTS, Gain, Refinement, energies_of, equations, step_of
 from fewstep.fitting.free import difference, moved
 from fewstep.fitting.jacobian import Jacobian
 from fewstep.fitting.recurrence import Recurrence, plan_of
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 Samples = NDArray[np.floating]

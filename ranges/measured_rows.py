@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.types import infer_types
+from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.ranges.histogram import Histogram, merge
 from fewstep.ranges.observe import Counts, Measured, measured, open_watched
-from fewstep.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LARGE = 2**28  # bytes of a row's activations; below, they are counted while the next evaluation runs

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.selection import WeightedOp
-from fewstep.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 WIDTH = 256  # inputs of a block, at most; a channel's taps stay together

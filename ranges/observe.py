@@ -14,11 +14,11 @@ from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.selection import weighted_op
 from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
+from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import group_of
 from fewstep.ranges.histogram import Histogram, measure, merge
-from fewstep.rollouts.row_by_row import row_by_row
-from fewstep.rollouts.trajectories import BodyCall
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")

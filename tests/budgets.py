@@ -26,8 +26,8 @@ VERBS = {  # the module that each stands on
     "calibrate": "fewstep.calibration.calibrate",
     "fit": "fewstep.fitting.fit",
     "choose": "fewstep.evaluation.choosing.choose",
-    "bench": "fewstep.evaluation.speed.bench",
-    "evaluate": "fewstep.evaluation.distances.evaluate",
+    "bench": "fewstep.measure.speed.bench",
+    "evaluate": "fewstep.measure.distances.evaluate",
     "report": "fewstep.evaluation.report.write",
 }
 Figures = dict[str, dict[str, int]]

@@ -21,8 +21,8 @@ from masked_autoregression import WIDTH
 from numpy.typing import NDArray
 from outer_loop import annealed, generate, open_backbone
 
-from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import Extractor, open_extractor
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor, open_extractor
 from fewstep.models.fashion_mnist import data
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import Sampler, load

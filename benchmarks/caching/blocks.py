@@ -27,7 +27,7 @@ from fewstep.fitting.options import FitOptions
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
-from fewstep.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.loading import load

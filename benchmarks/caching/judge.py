@@ -20,8 +20,8 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.graph.types import infer_types
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import StepNetwork, execute, finish
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import Carrying, first_slots

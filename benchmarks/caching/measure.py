@@ -21,9 +21,9 @@ from benchmarks.caching.schedules import by_drift, corrections, every
 from benchmarks.options import parser_of
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.models.ready import fashion_mnist
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

@@ -34,16 +34,16 @@ from fewstep.calibration.task import Task
 from fewstep.cli.progress import progress_display
 from fewstep.graph.graph import GROUP
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.trajectories import FIRST_SEED, roll_out
+from fewstep.measure.workers import code_digest
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import group_of
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
-from fewstep.rollouts.trajectories import FIRST_SEED, roll_out
 from fewstep.runtime.backends import LoadedGraph, openvino
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.workers import code_digest
 
 PAGE = Path(__file__).parents[2] / "docs/measured/choices.md"
 SCRIPT = "benchmarks/choices/measure.py"

@@ -10,8 +10,8 @@ import msgspec
 from benchmarks.bar import Bar
 from benchmarks.markdown import table
 from benchmarks.page import WIDTH
-from fewstep.evaluation.speed.machine import this_machine
-from fewstep.rollouts.metrics import Floats
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.measure.speed.machine import this_machine
 
 KEPT = Path(__file__).parents[2] / "docs/measured/claims.json"
 HOW = (

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.claims.claim_lines import Line, Longer, gain
 from benchmarks.claims.settings import Setting
 from benchmarks.claims.table import Claim, Way
-from fewstep.rollouts.metrics import Floats
+from fewstep.measure.rollouts.metrics import Floats
 
 MOST = 8  # times the evaluations, at equal time
 TIMED = 8  # seeds

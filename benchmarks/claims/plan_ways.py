@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims.settings import Setting, W, reference
-from fewstep.evaluation.distances.distance import fit, frechet
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.distances.distance import fit, frechet
+from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.transforms import own_noise, tail
-from fewstep.rollouts.metrics import Floats, psnr
 from fewstep.runtime import Sampler, load, spectrogram
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 

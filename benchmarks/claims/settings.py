@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.zoo.members import BY_NAME, FOLDER
-from fewstep.evaluation.distances.distance import Gaussian, fit
-from fewstep.evaluation.distances.features import Extractor, open_extractor
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.distances.distance import Gaussian, fit
+from fewstep.measure.distances.features import Extractor, open_extractor
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.metrics import Floats
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.runs import population

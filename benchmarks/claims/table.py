@@ -51,8 +51,8 @@ from benchmarks.claims.plan_ways import (
     weighed,
 )
 from benchmarks.claims.settings import LAWFUL, Setting
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Guidance
-from fewstep.rollouts.metrics import Floats
 from fewstep.runtime.runs import Similar
 
 Way = Callable[[Setting], Floats]

@@ -25,7 +25,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.lowering.coverage import macs
-from fewstep.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

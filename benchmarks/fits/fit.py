@@ -25,20 +25,20 @@ from numpy.typing import NDArray
 from benchmarks.fits.fit_judgement import GATED, Gate, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
 from benchmarks.options import parser_of, refusing
-from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import Extractor, default_features, open_extractor
-from fewstep.evaluation.teacher import teacher_plan
 from fewstep.fitting.blocks import blocks_of, sample
 from fewstep.fitting.recurrence import recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.teacher import taught
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor, default_features, open_extractor
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.teacher import teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.held_out import PAIRED
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.networks import whole_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

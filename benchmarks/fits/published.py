@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 import fewstep.fitting.published as published
 from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of, refusing
-from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import Extractor
 from fewstep.fitting.blocks import FIT_SEEDS, Block, blocks_of, sample
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.published.setting import FitSetting
 from fewstep.fitting.start import best_start
 from fewstep.fitting.task import FitTask, open_task
 from fewstep.fitting.teacher import taught
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.held_out import PAIRED
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.request import denoiser_facts
 

@@ -24,11 +24,11 @@ from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config,
 
 from benchmarks import options
 from benchmarks.markdown import table
-from fewstep.evaluation.speed.mean_step import taken
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.closed_loop import open_course
+from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
+from fewstep.measure.speed.mean_step import taken
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import judged_plan
-from fewstep.rollouts.closed_loop import open_course
-from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks import options
 from benchmarks.on_zoo.zoo_tools import ALL, Member, calibrated, own_conditions
 from fewstep.cli.progress import progress_display
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
-from fewstep.evaluation.results import Distance
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.results import Distance
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress
 

@@ -26,7 +26,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import FittedPlan

@@ -31,16 +31,16 @@ from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, qua
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
 from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met
 from fewstep.cli.progress import progress_display
-from fewstep.evaluation.speed.machine import this_machine
-from fewstep.evaluation.speed.mean_step import middle_feeds, taken
-from fewstep.evaluation.speed.race import Contender as Timed
-from fewstep.evaluation.speed.race import OnBackend, race
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.conditions_file import deal, read_conditions
+from fewstep.measure.speed.machine import this_machine
+from fewstep.measure.speed.mean_step import middle_feeds, taken
+from fewstep.measure.speed.race import Contender as Timed
+from fewstep.measure.speed.race import OnBackend, race
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.rollouts.calibrated_plan import judged_plan
-from fewstep.rollouts.conditions_file import deal, read_conditions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle

@@ -14,20 +14,20 @@ from benchmarks.quantization.contenders import Contender
 from benchmarks.quantization.counting import covered
 from benchmarks.quantization.material import Material, digest_of
 from benchmarks.quantization.outcome import Quality
-from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import io
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.speed.machine import this_machine
+from fewstep.measure.workers.code_digest import code
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime import load
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-from fewstep.workers.code_digest import code
 
 BATCH = 16
 CODE = ("fewstep", "onnxruntime", "openvino")  # what a judgement follows from

@@ -27,11 +27,11 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, considered_ops, outer_ops
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.trajectories import roll_out
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler

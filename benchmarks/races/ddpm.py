@@ -26,11 +26,11 @@ from benchmarks.options import add_turns, parser_of, refusing, several
 from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.speed.mean_step import middle_feeds
 from fewstep.export.export import ExportOptions, export
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.plans.plan import DENOISER
-from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.platforms import target_of

@@ -20,10 +20,10 @@ from benchmarks.options import add_only, parser_of
 from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.distances.features import open_extractor
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.distances.features import open_extractor
+from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.models import ready
-from fewstep.rollouts.metrics import Floats, psnr
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 

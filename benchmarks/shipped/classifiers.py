@@ -1,7 +1,7 @@
 """Small classifiers whose features compare sets of samples: the named extractors of `fewstep evaluate`.
 
-Distances between sets of samples are taken between these features (`fewstep.evaluation.distances.distance`).
-Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `evaluation/distances/extractors`, each
+Distances between sets of samples are taken between these features (`fewstep.measure.distances.distance`).
+Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `measure/distances/extractors`, each
 with its card. `NAME_classifier.py` beside this file trains one: cross entropy with mirrored and shifted images;
 the rest is `fewstep.models.training`.
 """

@@ -18,10 +18,10 @@ from benchmarks.streaming import speech
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import stacked
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.execute import execute, finish

@@ -20,22 +20,22 @@ from benchmarks.markdown import put_part, table
 from benchmarks.options import add_work, parser_of
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.distances import distance
-from fewstep.evaluation.distances.features import open_extractor
-from fewstep.evaluation.distances.judged_tokens import judge_tokens
-from fewstep.evaluation.sampling_job import FLOAT, Sampling, SamplingJob
-from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.export.export import ExportOptions, export
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import open_extractor
+from fewstep.measure.distances.judged_tokens import judge_tokens
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.token_course import open_token_course
+from fewstep.measure.sampling_job import FLOAT, Sampling, SamplingJob
+from fewstep.measure.speed.bench import BenchOptions, bench
+from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.plan import regroup
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.token_course import open_token_course
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.tokens import advance
-from fewstep.workers.pinned_bundle import pinned
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parents[1] / "docs" / "measured" / "tokens.md"

@@ -7,9 +7,9 @@ import fewstep.export
 import fewstep.models
 from benchmarks.zoo.members import FOLDER, Member
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.workers.code_digest import PACKAGES
 from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.machine.packages import installed
-from fewstep.workers.code_digest import PACKAGES
 
 CODE = (*PACKAGES, fewstep.export, fewstep.models)  # what exports and calibrates
 

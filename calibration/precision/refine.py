@@ -32,8 +32,8 @@ from fewstep.calibration.precision.search_job import Ask, runs_here
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
 from fewstep.lowering.quantize import LoweredBody
+from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT, Progress
 
 MOST_GRAPHS = 3  # of a body: each is loaded

@@ -16,11 +16,11 @@ import onnxruntime
 from fewstep.calibration.precision.search import Choice, JudgedQuality
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.digest import digest
+from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.workers.code_digest import code
 from fewstep.plans.file import encode
-from fewstep.rollouts.closed_loop import Course
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import this_cpu
-from fewstep.workers.code_digest import code
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 5

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fewstep.calibration.precision.refine import MOST_GRAPHS
 from fewstep.calibration.precision.search import prefixes
 from fewstep.calibration.precision.sensitivity import ROUNDS
+from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 
 TIMED = 2 * (1 + ROUNDS)  # evaluations in which one graph is timed against another
 JUDGES = -(-len(JUDGE_SEEDS) // AT_ONCE)  # runs in which a choice is judged

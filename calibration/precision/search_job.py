@@ -14,18 +14,18 @@ from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph import io
 from fewstep.lowering.targets import targets_by_name
+from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.plans.plan import Plan
 from fewstep.ranges.moments import Moments
 from fewstep.ranges.table import RangesTable
-from fewstep.rollouts.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.metrics import psnr
-from fewstep.rollouts.on_demand import OpeningOnDemand
-from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, finish
 from fewstep.runtime.loading import load
-from fewstep.workers.pinned_bundle import PinnedBundle
 
 Choices = tuple[Choice, ...]  # that share graphs, and are run one after the other
 Qualities = tuple[float, ...]  # mean PSNR of each in dB

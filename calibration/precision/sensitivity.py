@@ -16,7 +16,7 @@ from fewstep.calibration.precision.search import scaled
 from fewstep.calibration.precision.search_cache import SearchCache
 from fewstep.calibration.precision.search_job import Ask
 from fewstep.calibration.precision.variants import Variants
-from fewstep.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 

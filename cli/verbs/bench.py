@@ -4,8 +4,8 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.speed.bench import BenchOptions, bench
-from fewstep.evaluation.speed.race import Race
+from fewstep.measure.speed.bench import BenchOptions, bench
+from fewstep.measure.speed.race import Race
 from fewstep.runtime.progress import Progress
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
-from fewstep.evaluation.output import check_writable, write_whole
 from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, by_hand, intended
+from fewstep.graph.output import check_writable, write_whole
 from fewstep.runtime.backends import AHEAD, graph_of
 from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.reading import open_bundle

@@ -22,19 +22,19 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.verdict import far
-from fewstep.evaluation.speed.mean_step import int8_share
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
+from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.measure.rollouts.direction import CONDITION, is_lost, said
+from fewstep.measure.rollouts.trajectories import batches, count_batches, in_words, roll_out
+from fewstep.measure.speed.mean_step import int8_share
+from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER, regroup
-from fewstep.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
-from fewstep.rollouts.direction import CONDITION, is_lost, said
-from fewstep.rollouts.trajectories import batches, count_batches, in_words, roll_out
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
-from fewstep.workers.opening import warn_of_workers
 
 LOG = logging.getLogger("fewstep")
 

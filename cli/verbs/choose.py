@@ -13,17 +13,17 @@ from fewstep.evaluation.choosing.chosen import Deployment, described
 from fewstep.evaluation.choosing.deployments import ROUNDS, Judging
 from fewstep.evaluation.choosing.engines import candidates, engine_name
 from fewstep.evaluation.choosing.options import ChooseOptions
-from fewstep.evaluation.cost import seconds_of_one
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plan_plot import stacked
 from fewstep.evaluation.drawing.plots import Series
-from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.report.quality import NONE
-from fewstep.evaluation.speed.duel import SECONDS
-from fewstep.evaluation.speed.turns import TURN
-from fewstep.evaluation.speed.worker import AHEAD
-from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import check_memory, duration
+from fewstep.graph.output import write_whole
+from fewstep.measure.cost import seconds_of_one
+from fewstep.measure.speed.duel import SECONDS
+from fewstep.measure.speed.turns import TURN
+from fewstep.measure.speed.worker import AHEAD
+from fewstep.measure.teacher import CHECKED
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import Progress
 

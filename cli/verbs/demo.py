@@ -13,10 +13,10 @@ from fewstep.cli.verbs.report import table
 from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.results import Results
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
 from fewstep.lowering.targets import USUAL
+from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name

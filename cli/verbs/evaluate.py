@@ -5,16 +5,16 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
-from fewstep.evaluation.cost import seconds_of_one
-from fewstep.evaluation.distances.evaluate import ROOM, EvaluateOptions, EvaluationTask, evaluate, open_task
 from fewstep.evaluation.drawing.plan_view import headline
 from fewstep.evaluation.report.quality import NO_SSIM, NONE
 from fewstep.evaluation.report.verdict import distant, verdicts
-from fewstep.evaluation.results import EvaluationResults
 from fewstep.graph.needs import check_memory, duration
+from fewstep.measure.cost import seconds_of_one
+from fewstep.measure.distances.evaluate import ROOM, EvaluateOptions, EvaluationTask, evaluate, open_task
+from fewstep.measure.results import EvaluationResults
+from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
-from fewstep.workers.opening import warn_of_workers
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
 IMAGE_AXES = 3  # channels, height, width

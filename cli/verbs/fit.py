@@ -7,7 +7,6 @@ from rich.table import Table
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
-from fewstep.evaluation.cost import sampling_needs
 from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS
 from fewstep.fitting.cost import evaluations, search_bytes, seconds
 from fewstep.fitting.fit import FitResult, fit
@@ -16,12 +15,13 @@ from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import BODY, ROOM, open_task
 from fewstep.fitting.trade import Trade
 from fewstep.graph.needs import duration
+from fewstep.measure.cost import sampling_needs
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.plans.guidance import weight_of
-from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
-from fewstep.workers.opening import warn_of_workers
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:

@@ -10,7 +10,7 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import lines, plain
 from fewstep.evaluation.drawing.plan_view import PlanOptions, compiled, equations, headline
-from fewstep.evaluation.output import write_whole
+from fewstep.graph.output import write_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan

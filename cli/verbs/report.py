@@ -8,20 +8,20 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
-from fewstep.evaluation.cost import seconds_of_one
-from fewstep.evaluation.distances.judged_batch import Candidate
 from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.judged_task import JudgedTask
 from fewstep.evaluation.report import ReportOptions, open_report, report
 from fewstep.evaluation.report.measure import candidates_of
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.evaluation.report.write import WRITTEN
-from fewstep.evaluation.results import Quality, Results
-from fewstep.evaluation.teacher import CHECKED
 from fewstep.graph.needs import check_memory, duration
-from fewstep.lowering.bodies import is_native
+from fewstep.measure.bodies import is_native
+from fewstep.measure.cost import seconds_of_one
+from fewstep.measure.distances.judged_batch import Candidate
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.results import Quality, Results
+from fewstep.measure.teacher import CHECKED
+from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.runtime.progress import Progress
-from fewstep.workers.opening import warn_of_workers
 
 
 def verb(options: ReportOptions, progress: Progress) -> Outcome:

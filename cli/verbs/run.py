@@ -28,7 +28,7 @@ from fewstep.cli.run_plan import (
 )
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.evaluation.choosing.chosen import Chosen, chosen
-from fewstep.evaluation.output import check_writable
+from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan

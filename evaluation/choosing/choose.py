@@ -19,16 +19,16 @@ from fewstep.evaluation.choosing.engines import (
     kept_name,
 )
 from fewstep.evaluation.choosing.options import ChooseOptions
-from fewstep.evaluation.cost import branches, sampling_needs
-from fewstep.evaluation.sampling_job import FEW, FLOAT
-from fewstep.evaluation.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.graph.needs import Needs, check_memory
-from fewstep.lowering.bodies import open_body
+from fewstep.measure.bodies import open_body
+from fewstep.measure.cost import branches, sampling_needs
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.sampling_job import FEW, FLOAT
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
-from fewstep.rollouts.calibrated_plan import judged_plan
-from fewstep.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.progress import SILENT, Progress

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from fewstep.evaluation.choosing.chosen import Deployment
 from fewstep.evaluation.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, kept_name
-from fewstep.evaluation.cost import branches
-from fewstep.evaluation.sampling_job import FEW, FLOAT
-from fewstep.evaluation.speed.turns import TimedProcess
-from fewstep.evaluation.speed.worker import Call
+from fewstep.measure.cost import branches
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.sampling_job import FEW, FLOAT
+from fewstep.measure.speed.turns import TimedProcess
+from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan, shaping_of
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED

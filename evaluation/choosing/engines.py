@@ -19,9 +19,9 @@ import msgspec
 
 import fewstep.plans
 import fewstep.runtime
-from fewstep.evaluation.speed.duel import duel
-from fewstep.evaluation.speed.turns import ContenderDied, TimedProcess
-from fewstep.evaluation.speed.worker import Call
+from fewstep.measure.speed.duel import duel
+from fewstep.measure.speed.turns import ContenderDied, TimedProcess
+from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.evaluation.output import check_writable
-from fewstep.evaluation.speed.race import LARGEST_BATCH
+from fewstep.graph.output import check_writable
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.rollouts.held_out import PAIRED
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 

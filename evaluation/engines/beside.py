@@ -12,13 +12,13 @@ import numpy as np
 from fewstep.evaluation.choosing.engines import LARGEST, REFERENCE
 from fewstep.evaluation.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.evaluation.engines.narrowing import first_difference, inner_of
-from fewstep.evaluation.speed.mean_step import middle_feeds, taken
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.lowering.bodies import is_run_by_onnxruntime, open_body
+from fewstep.measure.bodies import is_run_by_onnxruntime, open_body
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.speed.mean_step import middle_feeds, taken
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
-from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_names, graph_of
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session

@@ -2,7 +2,7 @@
 
 from fewstep.evaluation.report.elements import Html, count, decibel, join, paragraph, percent, plain, section, table
 from fewstep.evaluation.report.verdict import differences_of
-from fewstep.evaluation.results import Quality, Results
+from fewstep.measure.results import Quality, Results
 
 HEAD = ("step", "gain", "signal to error", "of the sample")
 

@@ -7,8 +7,8 @@ import msgspec
 
 from fewstep.evaluation.report.elements import Content, Html, count, join, paragraph, plain, section, table
 from fewstep.evaluation.report.verdict import verdict
-from fewstep.evaluation.results import Distance, EvaluationResults, decode
-from fewstep.lowering.bodies import graph_files
+from fewstep.measure.bodies import graph_files
+from fewstep.measure.results import Distance, EvaluationResults, decode
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")

@@ -6,7 +6,7 @@ import numpy as np
 
 from fewstep.control.chunk import snapped
 from fewstep.evaluation.report.elements import Html, count, data, join, paragraph, percent, section, table
-from fewstep.evaluation.results import JointError, Quality, Results
+from fewstep.measure.results import JointError, Quality, Results
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.execute import Array
 from fewstep.runtime.units import to_units

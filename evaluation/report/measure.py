@@ -9,38 +9,38 @@ from typing import Any
 import msgspec
 
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.evaluation import results
-from fewstep.evaluation.cost import BATCH, body_bytes
-from fewstep.evaluation.distances.judge import Judgement, Judgements, Setting, judge
-from fewstep.evaluation.distances.judged_batch import Candidate
-from fewstep.evaluation.distances.judged_tokens import judge_tokens
-from fewstep.evaluation.judged_task import JudgedTask
 from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
-from fewstep.evaluation.results import BodyCoverage, Quality, Results
-from fewstep.evaluation.sampling_job import FLOAT, Sampling
-from fewstep.evaluation.speed.machine import Machine, this_machine
-from fewstep.evaluation.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
-from fewstep.evaluation.speed.race import Race
-from fewstep.evaluation.teacher import Teacher
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.lowering.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
 from fewstep.lowering.targets import targets_by_name
+from fewstep.measure import results
+from fewstep.measure.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
+from fewstep.measure.cost import BATCH, body_bytes
+from fewstep.measure.distances.judge import Judgement, Judgements, Setting, judge
+from fewstep.measure.distances.judged_batch import Candidate
+from fewstep.measure.distances.judged_tokens import judge_tokens
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.results import BodyCoverage, Quality, Results
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import label
+from fewstep.measure.sampling_job import FLOAT, Sampling
+from fewstep.measure.speed.machine import Machine, this_machine
+from fewstep.measure.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
+from fewstep.measure.speed.race import Race
+from fewstep.measure.teacher import Teacher
+from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, regroup
-from fewstep.rollouts.conditions_file import ConditionRecords
-from fewstep.rollouts.held_out import label
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.workers.in_order import Workers
-from fewstep.workers.opening import opened
 
 LOG = logging.getLogger("fewstep")
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.evaluation.judged_task import JudgementOptions
-from fewstep.evaluation.speed.race import LONGEST_TURN, check_batches
+from fewstep.measure.judged_task import JudgementOptions
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.speed.race import LONGEST_TURN, check_batches
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.held_out import PAIRED
 
 
 @dataclass(frozen=True)

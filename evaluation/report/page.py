@@ -32,8 +32,8 @@ from fewstep.evaluation.report.samples import Samples, samples_section
 from fewstep.evaluation.report.style import STYLE
 from fewstep.evaluation.report.tokens import tokens_section
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
-from fewstep.lowering.bodies import SIMULATION
+from fewstep.measure.bodies import SIMULATION
+from fewstep.measure.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
 from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 

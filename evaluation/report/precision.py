@@ -22,9 +22,9 @@ from fewstep.evaluation.report.elements import (
 from fewstep.evaluation.report.operations import layer
 from fewstep.graph import io
 from fewstep.graph.selection import selected_ops
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
+from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.file import decode as decode_plan
-from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
-from fewstep.rollouts.metrics import CEILING
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations in the heat map: those that matter most

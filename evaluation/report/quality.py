@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from fewstep.evaluation.distances.drift import BANDS
 from fewstep.evaluation.drawing import plots
 from fewstep.evaluation.drawing.plots import Series
 from fewstep.evaluation.report.elements import (
@@ -18,8 +17,9 @@ from fewstep.evaluation.report.elements import (
     section,
     table,
 )
-from fewstep.evaluation.results import EndQuality, Quality, Results
-from fewstep.rollouts.metrics import WINDOW
+from fewstep.measure.distances.drift import BANDS
+from fewstep.measure.results import EndQuality, Quality, Results
+from fewstep.measure.rollouts.metrics import WINDOW
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."

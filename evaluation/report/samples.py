@@ -19,8 +19,8 @@ from fewstep.evaluation.report.elements import (
     plain,
     section,
 )
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import psnr
 
 COLUMNS = 10
 SCALE_TO = 96  # pixels: small samples are enlarged by a whole factor to about this, so that browsers do not blur them

@@ -19,7 +19,7 @@ from fewstep.evaluation.report.elements import (
     section,
     table,
 )
-from fewstep.evaluation.results import Quality, TokenQuality
+from fewstep.measure.results import Quality, TokenQuality
 
 HEAD = ("int8 against float32, same plan", "computed by", "likeliest differs", "same at the end", "dB", "p5", "seeds")
 STEP = ("step", "open", "range group", "likeliest differs", "KL divergence (nats)")

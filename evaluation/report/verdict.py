@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from fewstep.evaluation.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results, TokenQuality
-from fewstep.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
+from fewstep.measure.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results, TokenQuality
+from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
 from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 

@@ -10,26 +10,26 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.evaluation import results
-from fewstep.evaluation.judged_task import JudgedTask, check_output, open_judged_task
-from fewstep.evaluation.output import write_whole
 from fewstep.evaluation.report.distribution import stored_evaluation
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.page import page
 from fewstep.evaluation.report.precision import ShownMap, shown_maps
-from fewstep.evaluation.results import EvaluationResults, Results
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
-from fewstep.lowering.bodies import int8_bodies
+from fewstep.graph.output import write_whole
+from fewstep.measure import results
+from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task
+from fewstep.measure.results import EvaluationResults, Results
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.workers.in_order import Workers
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.workers.in_order import Workers
 
 ADDRESS = "report/index.html"
 WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and its address, which are seldom more

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 
 from fewstep.fitting.blocks import Block, run, sample
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -17,7 +18,6 @@ from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tracer import Solver
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.execute import Array, StepState
 from fewstep.runtime.sampler import Sampler
 

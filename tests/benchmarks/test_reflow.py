@@ -13,8 +13,8 @@ import benchmarks.reflow
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.models import ready
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime import load
 
 sys.path.append(benchmarks.reflow.__path__[0])

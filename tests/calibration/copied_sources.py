@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-from fewstep.workers.code_digest import PACKAGES
+from fewstep.measure.workers.code_digest import PACKAGES
 
 
 def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:

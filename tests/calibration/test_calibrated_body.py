@@ -12,12 +12,12 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.calibrated_body import MOST_SEEDS, judging_seeds
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.lowering.bodies import ranges_files
 from fewstep.lowering.scheme import Target
+from fewstep.measure.bodies import ranges_files
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.ranges.table import load as load_table
-from fewstep.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
-from fewstep.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle

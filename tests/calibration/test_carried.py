@@ -8,9 +8,9 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.rollouts.closed_loop import RUNS, open_course
-from fewstep.rollouts.metrics import psnr
-from fewstep.rollouts.trajectories import roll_out
+from fewstep.measure.rollouts.closed_loop import RUNS, open_course
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.loading import load
 

@@ -20,14 +20,14 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
 from fewstep.graph import io
+from fewstep.measure.rollouts.trajectories import BodyCall
+from fewstep.measure.workers import code_digest
 from fewstep.ranges import observe
 from fewstep.ranges.histogram import measure
 from fewstep.ranges.observe import Counts, observed_tensors
-from fewstep.rollouts.trajectories import BodyCall
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
-from fewstep.workers import code_digest
 from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, table_of, write_bundle
 

@@ -11,10 +11,10 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import unlike_calibration
+from fewstep.measure.rollouts.calibrated_plan import along, judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Fitted, shaping_of
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
-from fewstep.rollouts.calibrated_plan import along, judged_plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import denoiser, run, write_bundle

@@ -15,8 +15,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.opening import open_task
 from fewstep.cli.verbs import calibrate as command
 from fewstep.cli.verbs.calibrate import dry_run
+from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.trajectories import BodyCall, roll_out
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -43,7 +43,7 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = replace(FIRST, bundle=bundle, workers=200)
-    monkeypatch.setattr("fewstep.workers.opening.usable_cores", lambda: 2)
+    monkeypatch.setattr("fewstep.measure.workers.opening.usable_cores", lambda: 2)
     monkeypatch.setattr("fewstep.graph.needs.memory_free", lambda _: 10**9)
     with caplog.at_level(logging.WARNING, "fewstep"):
         dry_run(options)

@@ -8,8 +8,8 @@ import numpy as np
 from fewstep.calibration.calibrate import first_inputs
 from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import GROUP
+from fewstep.measure.rollouts.closed_loop import open_course
 from fewstep.plans.plan import regroup
-from fewstep.rollouts.closed_loop import open_course
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 

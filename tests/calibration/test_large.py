@@ -15,7 +15,6 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.write import report
@@ -24,6 +23,7 @@ from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.lowering.targets import TARGETS
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 

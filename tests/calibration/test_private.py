@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import task
-from fewstep.rollouts.trajectories import BodyCall
+from fewstep.measure.rollouts.trajectories import BodyCall
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 RUN = 4  # numbers in a row: what a sample has in common with a bundle must be shorter

@@ -20,7 +20,7 @@ from fewstep.ranges.moments import Moments, drawn_patches
 from fewstep.ranges.observe import open_watched
 from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
-from tests.workers.executor import ExecutorWorkers
+from tests.measure.workers.executor import ExecutorWorkers
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, unlike_calibration
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
+from fewstep.measure.rollouts.calibrated_plan import calibrated_plan
+from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import regroup
-from fewstep.rollouts.calibrated_plan import calibrated_plan
-from fewstep.rollouts.metrics import CEILING
-from fewstep.rollouts.token_course import open_token_course
 from fewstep.runtime.loading import load
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fewstep.cli.verbs.evaluate import dry_run, evaluations, table
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
+from fewstep.measure.distances.evaluate import EvaluateOptions, open_task
 from tests.evaluation.judged_bundle import make_bundle
 
 

@@ -10,11 +10,11 @@ import pytest
 import fewstep.runtime
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches
 from fewstep.plans.transforms import tail
-from fewstep.rollouts.calibrated_plan import judged_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
 

@@ -17,8 +17,8 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.evaluation.report import ReportOptions
-from fewstep.evaluation.results import EvaluationResults, Results
-from fewstep.evaluation.results import decode as decode_results
+from fewstep.measure.results import EvaluationResults, Results
+from fewstep.measure.results import decode as decode_results
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress

@@ -15,18 +15,18 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.choosing.choose import choose
 from fewstep.evaluation.choosing.options import ChooseOptions
-from fewstep.evaluation.cost import body_bytes, seconds_of_one
 from fewstep.evaluation.report import ReportOptions, report
-from fewstep.evaluation.speed import mean_step
-from fewstep.evaluation.speed.bench import BenchOptions, bench
-from fewstep.evaluation.speed.race import Contender, Race, Timing
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.graph.pack import PackOptions, pack
+from fewstep.measure.cost import body_bytes, seconds_of_one
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.speed import mean_step
+from fewstep.measure.speed.bench import BenchOptions, bench
+from fewstep.measure.speed.race import Contender, Race, Timing
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.closed_loop import JUDGE_SEEDS
-from fewstep.rollouts.held_out import PAIRED
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit
 from fewstep.runtime.loading import load

@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
-from fewstep.evaluation.distances.features import open_extractor
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.tokens import _steps
-from fewstep.evaluation.results import TokenQuality, TokenStepQuality
-from fewstep.evaluation.speed.bench import BenchOptions, bench
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.distances.features import open_extractor
+from fewstep.measure.results import TokenQuality, TokenStepQuality
+from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.plans.errors import UserError
 
 

@@ -27,7 +27,7 @@ from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.extents import at_sizes
 from fewstep.graph.graph import Extent
 from fewstep.graph.types import infer_types
-from fewstep.rollouts.trajectories import batches, roll_out
+from fewstep.measure.rollouts.trajectories import batches, roll_out
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle

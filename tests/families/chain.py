@@ -36,7 +36,7 @@ from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import Graph
 from fewstep.lowering.coverage import macs
-from fewstep.rollouts.trajectories import draw_condition
+from fewstep.measure.rollouts.trajectories import draw_condition
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.engine_key import Sidecar

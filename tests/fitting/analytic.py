@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from fewstep.fitting.blocks import Block, sample
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.rollouts.metrics import psnr
 
 X_SHAPE = (1, 4, 4)
 

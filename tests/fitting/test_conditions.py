@@ -9,7 +9,7 @@ from fewstep.fitting.conditions import fit_conditions
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import Rollouts
-from fewstep.rollouts.prompts import CALIBRATION, HELD_OUT
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fitting.test_fit import FEW
 

@@ -14,8 +14,8 @@ from fewstep.fitting.jacobian import Jacobian, join, norms
 from fewstep.fitting.recurrence import plan_of, recurrence_of
 from fewstep.fitting.rollouts import Rollouts
 from fewstep.fitting.trade import COST, ENERGY_PART, WEIGHTS, Trader, between, equations_of_both, feature_columns
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
-from fewstep.rollouts.metrics import psnr
 from tests.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, taught
 
 RNG = np.random.default_rng(0)

@@ -2,8 +2,6 @@
 
 import pytest
 
-from fewstep.evaluation.results import TeacherCheck
-from fewstep.evaluation.teacher import Teacher
 from fewstep.fitting import fit as verb
 from fewstep.fitting import gate
 from fewstep.fitting.blocks import FIT_SEEDS
@@ -11,10 +9,12 @@ from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.search import search
 from fewstep.fitting.task import open_task
+from fewstep.measure.results import TeacherCheck
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.teacher import Teacher
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.fitting.test_fit import FEW

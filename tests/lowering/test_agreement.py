@@ -23,8 +23,8 @@ from fewstep.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.lowering.targets.tensorrt import TENSORRT
+from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.trajectories import roll_out
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, table
 

@@ -8,6 +8,7 @@ import pytest
 
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Step
 from fewstep.ranges.histogram import measure
@@ -19,7 +20,6 @@ from fewstep.ranges.observe import (
     open_watched,
     watch,
 )
-from fewstep.rollouts.trajectories import BodyCall
 from fewstep.runtime.execute import StepState
 
 F32 = np.dtype(np.float32)

@@ -16,7 +16,7 @@ from benchmarks.claims.measuring import in_turns, judged, timed
 from benchmarks.claims.plan_ways import PARTS, likeness, si_sdr, to_clean
 from benchmarks.claims.settings import MODELS, Setting, W
 from benchmarks.claims.table import CLAIMS, Claim
-from fewstep.evaluation.distances.features import open_extractor
+from fewstep.measure.distances.features import open_extractor
 from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load

@@ -3,8 +3,8 @@
 import runpy
 from pathlib import Path
 
-from fewstep.evaluation.distances.features import NAMED
-from fewstep.evaluation.results import Distance
+from fewstep.measure.distances.features import NAMED
+from fewstep.measure.results import Distance
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/on_zoo/zoo_distances.py"))
 

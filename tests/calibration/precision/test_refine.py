@@ -21,9 +21,9 @@ from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.lowering.quantize import LoweredBody
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.closed_loop import JUDGE_SEEDS
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.precision.faked_times import Clock

@@ -12,10 +12,10 @@ from fewstep.calibration.precision import search_cache as kept_module
 from fewstep.calibration.precision import sensitivity, variants
 from fewstep.calibration.precision.search import JudgedQuality
 from fewstep.calibration.precision.search_cache import Figures, SearchCache, key
-from fewstep.rollouts import closed_loop
+from fewstep.measure.rollouts import closed_loop
+from fewstep.measure.workers import code_digest
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
-from fewstep.workers import code_digest
 from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import LAYERS, deep, run

@@ -11,8 +11,8 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.search_cost import TIMED
 from fewstep.cli.verbs.calibrate import dry_run, verb
-from fewstep.rollouts import closed_loop
-from fewstep.rollouts.closed_loop import Course
+from fewstep.measure.rollouts import closed_loop
+from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.runtime.progress import SILENT
 from tests.calibration.precision.faked_times import Clock
 from tests.calibration.precision.test_refine import deep

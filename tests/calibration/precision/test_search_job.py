@@ -19,15 +19,15 @@ from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants
 from fewstep.lowering.targets import targets_by_name
+from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, open_course
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.measure.workers.processes import Processes
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.closed_loop import SEARCH_SEEDS, open_course
-from fewstep.rollouts.on_demand import OpeningOnDemand
-from fewstep.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.execute import finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
-from fewstep.workers.pinned_bundle import pinned
-from fewstep.workers.processes import Processes
 from tests.calibration.precision.test_refine import LAYERS, deep
 from tests.calibration.test_calibrate import contents, table_of, write_bundle
 

@@ -18,10 +18,10 @@ from fewstep.evaluation.choosing.chosen import Deployment, chosen, load_chosen
 from fewstep.evaluation.choosing.deployments import Judging, front, on_a_line
 from fewstep.evaluation.choosing.engines import BodyEngines, TimedEngine
 from fewstep.evaluation.choosing.options import ChooseOptions
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

@@ -13,9 +13,9 @@ import pytest
 
 from fewstep.evaluation.choosing import engines as measured
 from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name, engines_of
-from fewstep.evaluation.speed.duel import Duel
-from fewstep.evaluation.speed.turns import ContenderDied
-from fewstep.evaluation.speed.worker import Opener
+from fewstep.measure.speed.duel import Duel
+from fewstep.measure.speed.turns import ContenderDied
+from fewstep.measure.speed.worker import Opener
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -359,11 +359,11 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies there is left out with a line, and is tried again the next time."""
     monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
-    monkeypatch.setattr("fewstep.evaluation.speed.duel.SECONDS", 0.5)
+    monkeypatch.setattr("fewstep.measure.speed.duel.SECONDS", 0.5)
     timed = timed_of(tiny_bundle)
     assert {each.threads for each in timed} == {0, 1} and all(0 < (each.milliseconds or 0) < 1000 for each in timed)
     assert kept_files() == 1
-    monkeypatch.setattr("fewstep.workers.child.PROCESS", tiny_bundle / "manifest.json")
+    monkeypatch.setattr("fewstep.measure.workers.child.PROCESS", tiny_bundle / "manifest.json")
     with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
         timed_of(tiny_bundle, batch=2)
     assert kept_files() == 1

@@ -12,18 +12,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation import results as forms
 from fewstep.evaluation.report import ReportOptions, open_report, report, write
 from fewstep.evaluation.report.measure import notes
 from fewstep.evaluation.report.page import headline, page
 from fewstep.evaluation.report.samples import Samples
 from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.speed.machine import this_machine
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
+from fewstep.measure import results as forms
+from fewstep.measure.rollouts.metrics import CEILING, psnr
+from fewstep.measure.speed.machine import this_machine
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import CEILING, psnr
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
 from tests.evaluation.judged_bundle import ERROR, add_earlier, make_bundle

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.report import dry_run
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, open_task
 from fewstep.evaluation.report import ReportOptions, report
-from fewstep.evaluation.results import Results
 from fewstep.graph.commit import open_for_update
-from fewstep.lowering import bodies
-from fewstep.lowering.bodies import SIMULATION, engine_of, int8_bodies, require
+from fewstep.measure import bodies
+from fewstep.measure.bodies import SIMULATION, engine_of, int8_bodies, require
+from fewstep.measure.distances.evaluate import EvaluateOptions, open_task
+from fewstep.measure.results import Results
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.evaluation.judged_bundle import ERROR, make_bundle

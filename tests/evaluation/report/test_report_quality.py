@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.evaluate import verb
-from fewstep.evaluation import results as forms
-from fewstep.evaluation.distances.comparison import compare
-from fewstep.evaluation.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.evaluation.report import ReportOptions, report, write
 from fewstep.evaluation.report.distribution import distribution_section, stored_evaluation
 from fewstep.evaluation.report.quality import end_section
 from fewstep.evaluation.report.verdict import distant, far, verdict, verdicts
-from fewstep.evaluation.results import Distance, Quality, TeacherCheck, TokenQuality, decode, encode
 from fewstep.graph.commit import open_for_update
+from fewstep.measure import results as forms
+from fewstep.measure.distances.comparison import compare
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.results import Distance, Quality, TeacherCheck, TokenQuality, decode, encode
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.progress import SILENT

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation import judged_task
 from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report import measure as module
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.samples import Samples
-from fewstep.evaluation.results import Results
-from fewstep.evaluation.sampling_job import SamplingJob
-from fewstep.workers.processes import Processes
+from fewstep.measure import judged_task
+from fewstep.measure.results import Results
+from fewstep.measure.sampling_job import SamplingJob
+from fewstep.measure.workers.processes import Processes
 from tests.evaluation.judged_bundle import add_earlier, make_bundle
 
 
@@ -71,7 +71,7 @@ def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeyp
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")
     whole, sampled = measure(open_report(options), options)
-    monkeypatch.setattr("fewstep.evaluation.cost.LARGEST", 10**4)
+    monkeypatch.setattr("fewstep.measure.cost.LARGEST", 10**4)
     real = judged_task.SamplingJob
     jobs: list[SamplingJob] = []
 

@@ -21,10 +21,10 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.prepare import prepare
+from fewstep.measure.rollouts.trajectories import draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Branches, Pag
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.rollouts.trajectories import draw_condition
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle

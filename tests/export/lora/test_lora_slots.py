@@ -17,8 +17,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.export.export import ExportOptions, export
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.loaded_network import ADAPTED_KEPT
 from fewstep.runtime.loading import load

@@ -15,9 +15,9 @@ from fewstep.evaluation.report import ReportOptions, open_report
 from fewstep.evaluation.report.measure import measure
 from fewstep.evaluation.report.page import page
 from fewstep.lowering import targets
-from fewstep.lowering.bodies import backend_of, engine_of, is_native, open_body
 from fewstep.lowering.scheme import Target
 from fewstep.lowering.targets import CPU_X86, TENSORRT
+from fewstep.measure.bodies import backend_of, engine_of, is_native, open_body
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -33,9 +33,9 @@ from fewstep.graph.session import run
 from fewstep.lowering.executed import integer_operations
 from fewstep.lowering.quantize import lower, lower_graph
 from fewstep.lowering.targets.openvino import OPENVINO, integer_kernels_run
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.held_out import held_out_conditions
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

@@ -19,9 +19,9 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.evaluation.report import ReportOptions, report
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import in_topological_order
-from fewstep.lowering.bodies import int8_bodies, not_judged
+from fewstep.measure.bodies import int8_bodies, not_judged
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
-from fewstep.rollouts.metrics import psnr
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino

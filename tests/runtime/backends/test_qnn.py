@@ -17,13 +17,13 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.cli.main import main
 from fewstep.evaluation.engines.beside import beside
 from fewstep.evaluation.engines.differences import EngineComparison
-from fewstep.evaluation.speed.bench import BenchOptions, bench
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.lowering.quantize import lower
 from fewstep.lowering.targets.qnn import QNN
+from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import qnn
 from fewstep.runtime.backends.named import NAMED, named

@@ -1,0 +1,119 @@
+"""The time and memory that sampling with a bundle's bodies takes, estimated before it begins."""
+
+from collections.abc import Iterable
+from itertools import islice
+from time import perf_counter
+
+from fewstep.graph import io, weights
+from fewstep.graph.graph import Graph
+from fewstep.graph.needs import Needs, memory_free
+from fewstep.graph.types import infer_types
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.measure.sampling_job import FLOAT
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampler import Sampler
+
+BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
+LARGEST = 2 * 10**9  # bytes that the activations of a batch may have: larger ones win no time
+ALONE = 200 * 10**6  # bytes of the command and its engines
+OPENED = 1.25  # times the weights of a body: those that an engine packs, and what it has mapped
+RUN = (
+    2.5  # times the activations that are live at once: engines unfold convolutions, and their memory grows by doubling
+)
+
+
+def seconds_of_one(reference: Sampler, plan: Plan, rows: ConditionRecords | None = None) -> float:
+    """Seconds of one evaluation of one sample in float32, with all branches: the second, since the first allocates. Of
+    several networks it is the mean over the plan; of one that runs a single step, the first is all there is.
+
+    `plan` has two steps or more.
+    """
+    seeds = PAIRED[:1]
+    conditions = held_out_conditions(reference.bundle.manifest.conditions, seeds, rows)
+    runs = [step.network for step in plan.steps]
+    last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
+    seconds, start = dict[str, float](), perf_counter()
+    for state in islice(reference.steps(plan, seeds, conditions, plan.guidance), last + 1):
+        seconds[state.step.network], start = perf_counter() - start, perf_counter()
+    return sum(seconds[network] for network in runs) / len(runs)
+
+
+def sampling_needs(
+    bundle: Bundle,
+    bodies: Iterable[str],
+    plan: Plan,
+    batch: int,
+    written: tuple[int, ...],
+    workers: int = 0,
+    by_rows: bool = False,
+) -> Needs:
+    """The needs of sampling a batch with float32 and some bodies, open together.
+
+    This process samples, or `workers` processes do, and this one keeps float32. `written` are bytes of the
+    files that come out. With `by_rows` the bodies see one row at a time.
+    """
+    sample = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
+    return Needs(round(_memory(bundle, bodies, sample, workers)), sum(written), len(written))
+
+
+def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
+    """Whether bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
+    that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
+    sample, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
+    return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers) > free)
+
+
+def _memory(bundle: Bundle, bodies: Iterable[str], sample: float, workers: int) -> float:
+    exact = OPENED * body_bytes(bundle, FLOAT)
+    process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
+    return process if not workers else exact + sample + ALONE + workers * process
+
+
+def branches(plan: Plan) -> int:
+    """The most that a step has: rows for each sample."""
+    return max(len(step.branches) for step in plan.steps)
+
+
+def row_bytes(bundle: Bundle) -> float:
+    """The memory that float32's activations of one row take at once."""
+    return RUN * max(
+        live_bytes(io.load(bundle.graph(bundle.network(name).body(FLOAT).graph), root=bundle.path))
+        for name in networks(bundle.manifest)
+    )
+
+
+def live_bytes(graph: Graph) -> int:
+    """The most bytes of activations that one row of a batch has at once: the inputs, and what is made, until its last
+    reader has run."""
+    types, last = infer_types(graph), dict[str, int]()
+    for number, node in enumerate(graph.nodes):
+        last.update(dict.fromkeys(node.inputs, number))
+    last.update(dict.fromkeys((value.name for value in graph.outputs), len(graph.nodes)))
+    held, most = dict[str, int](), 0
+    input_bytes = sum(types.sample_bytes(value.name) or 0 for value in graph.inputs)
+    for number, node in enumerate(graph.nodes):
+        held.update((name, types.sample_bytes(name) or 0) for name in node.outputs if name in last)
+        most = max(most, sum(held.values()))
+        for name in set(node.inputs) & held.keys():
+            if last[name] == number:
+                del held[name]
+    return input_bytes + most
+
+
+def body_bytes(bundle: Bundle, name: str) -> int:
+    """Bytes of the graphs of a body in all networks, and of the weights that they read from files, each once.
+
+    Bodies share such files: int8 reads the little that stays float from float32's.
+    """
+    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.network(each).body(name).graphs]
+    read = {
+        weights.place_of(array): array.nbytes
+        for graph in graphs
+        if graph.data
+        for array in weights.large(io.load(bundle.graph(graph), root=bundle.path)).values()
+    }
+    files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in graphs})
+    return files + sum(size for place, size in read.items() if place is not None)

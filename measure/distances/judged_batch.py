@@ -1,0 +1,212 @@
+"""One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
+
+A batch is asked for by value and answered by bodies, wherever they are open. Nothing here knows what a bundle is: tests
+use denoisers whose error is known.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.direction import NONE, Sums, differences, moved, sums
+from fewstep.measure.rollouts.metrics import Energies
+from fewstep.measure.sampling_job import FLOAT
+from fewstep.plans import guidance
+from fewstep.plans.noise import stacked
+from fewstep.plans.plan import Edges, Plan, regroup
+from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
+from fewstep.runtime.request import check_given
+from fewstep.runtime.slots import Carrying
+
+Conditions = Mapping[str, NDArray[np.generic]]
+
+
+class JudgedBody(Protocol):
+    """A body, as far as it is judged; `Sampler` is one. `executed` is of a compiled plan, the samples of a batch, and
+    the values of the conditions for each."""
+
+    def compile(self, plan: Plan, /) -> Plan: ...
+
+    def executed(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork | Carrying: ...
+
+
+JudgedBodies = Callable[[str], JudgedBody]  # by the name of the body
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them.
+
+    plan: its own, along which float32 is compared with it; None is the plan of the judgement.
+    """
+
+    name: str
+    groups: Edges
+    seeds: int
+    forced_seeds: int
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class SeedBatch:
+    """Samples to be: their seeds and shape, and a value of each condition for each."""
+
+    numbers: range
+    x_shape: tuple[int, ...]
+    conditions: Conditions
+
+    def first(self, count: int) -> "SeedBatch":
+        return SeedBatch(
+            self.numbers[:count], self.x_shape, {name: each[:count] for name, each in self.conditions.items()}
+        )
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """The teacher's samples [seeds, *x_shape], asked of float32."""
+
+    plan: Plan
+    seeds: SeedBatch
+
+    def answer(self, bodies: JudgedBodies) -> Array:
+        return finish(self.plan, _run(self.plan, bodies(FLOAT), self.seeds))
+
+
+@dataclass(frozen=True)
+class JudgedBatch:
+    """A batch of seeds along the judged plan, asked of float32 and of the candidates that have seeds in it."""
+
+    plan: Plan
+    candidates: tuple[Candidate, ...]
+    seeds: SeedBatch
+
+    def answer(self, bodies: JudgedBodies) -> "MeasuredBatch":
+        exact = trajectory(self.plan, bodies(FLOAT), self.seeds)
+        bodies_measured = {}
+        for each in self.candidates:
+            floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
+            bodies_measured[each.name] = _measured(self, each, bodies(each.name), floats, bodies(FLOAT))
+        return MeasuredBatch(exact.sample, bodies_measured)
+
+
+@dataclass(frozen=True)
+class BodyMeasured:
+    """One candidate in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
+    forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step."""
+
+    samples: Array
+    reference: Array
+    forced: tuple[Energies, ...]
+    x0: tuple[Energies, ...]
+    x: tuple[Energies, ...]
+    differences: tuple[Sums, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredBatch:
+    """A batch's samples by float32, and what was found of each candidate."""
+
+    reference: Array
+    bodies: Mapping[str, BodyMeasured]
+
+
+@dataclass(frozen=True)
+class BatchTrajectory:
+    """One batch along one plan: per step the network's input, its outputs, the guided one, x0, and x after the step."""
+
+    u: list[Array]
+    outputs: list[Sequence[Array]]
+    guided: list[Array]
+    x0: list[Array]
+    x: list[Array]
+
+    @property
+    def sample(self) -> Array:
+        return self.x[-1]
+
+
+def trajectory(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> BatchTrajectory:
+    """Sample a batch of seeds and keep what every step saw and made."""
+    states = list(_run(plan, denoiser, seeds))
+    nexts = [*(step.input for step in plan.steps[1:]), plan.output]
+    return BatchTrajectory(
+        u=[state.u for state in states],
+        outputs=[state.outputs for state in states],
+        guided=[guided(state.outputs, plan, state.index) for state in states],
+        x0=[state.x0 for state in states],
+        x=[combine(row, state.after, np.float32) for row, state in zip(nexts, states, strict=True)],
+    )
+
+
+def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
+    """What guidance makes of the branches that step `index` evaluates; of several heads the first, the prediction."""
+    step = plan.steps[index]
+    weights = guidance.weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
+    return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
+
+
+def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepState]:
+    network = denoiser.executed(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
+    # a degraded sample is a condition
+    inputs = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
+    return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
+
+
+def _measured(
+    asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory, reference: JudgedBody
+) -> BodyMeasured:
+    """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
+    plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
+    seeds = asked.seeds.first(candidate.seeds - start)
+    count = len(seeds.numbers)
+    own = trajectory(plan, denoiser, seeds)
+    forced = list(
+        _single_steps(plan, denoiser, asked.seeds.first(max(candidate.forced_seeds - start, 0)), exact, reference)
+    )
+    return BodyMeasured(
+        own.sample,
+        exact.sample[:count],
+        tuple(energies for energies, _ in forced),
+        tuple(_energies(x0, floats[:count]) for x0, floats in zip(own.x0, exact.x0, strict=True)),
+        tuple(_energies(x, floats[:count]) for x, floats in zip(own.x, exact.x, strict=True)),
+        tuple(added for _, added in forced),
+    )
+
+
+def _single_steps(
+    plan: Plan, denoiser: JudgedBody, seeds: SeedBatch, exact: BatchTrajectory, reference: JudgedBody
+) -> Iterator[tuple[Energies, Sums]]:
+    """The energies of each step on the float trajectory, and of its differences; nothing without seeds."""
+    if not (count := len(seeds.numbers)):
+        return
+    network, floats = (
+        _first_run(each.executed(each.compile(plan), count, seeds.conditions), plan) for each in (denoiser, reference)
+    )
+    for i, step in enumerate(plan.steps):
+        u, expected = exact.u[i][:count], [output[:count] for output in exact.outputs[i]]
+        outputs = network(i, step, u)
+        added = NONE
+        if seeds.conditions:
+            values, signals = (
+                differences(step, own, each(i, step, moved(u)))
+                for own, each in ((outputs, network), (expected, floats))
+            )
+            added = sums(values, signals, exact.x0[i][:count])
+        yield _energies(guided(outputs, plan, i), exact.guided[i][:count]), added
+
+
+def _first_run(network: StepNetwork | Carrying, plan: Plan) -> StepNetwork:
+    """The network at single steps of a first run, where no step reads what another wrote."""
+    if not isinstance(network, Carrying):
+        return network
+    call, slots = network.call, network.slots
+    return lambda index, step, u: call(index, step, u, carry_in(plan, step, slots))[0]
+
+
+def _energies(approximation: Array, signal: Array) -> Energies:
+    energies = Energies()
+    energies.add(approximation, signal)
+    return energies

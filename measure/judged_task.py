@@ -1,0 +1,134 @@
+"""The task of a judgement, which `evaluate` and `report` share: float32, int8 bodies, and the plan of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import Needs
+from fewstep.graph.output import check_writable
+from fewstep.measure.bodies import open_body
+from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
+from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.sampling_job import FLOAT, Sampling, SamplingJob, open_judged
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
+from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.options import SamplingOptions
+from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import Progress
+from fewstep.runtime.sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementOptions(SamplingOptions):
+    """What bodies are judged along.
+
+    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
+        calibrated.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
+    """
+
+    plan: str = ""
+    guidance: float | Guidance | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedTask:
+    """What is judged: all that is checked before the first sample.
+
+    Attributes:
+        options: of the verb.
+        reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
+        bodies: by name; who samples opens them.
+        plan: of the first body.
+        plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
+        teacher: the plan to begin with; None: tokens.
+        rows: conditions of one's own.
+    """
+
+    options: JudgementOptions
+    reference: Sampler
+    by_rows: bool
+    bodies: Mapping[str, Body]
+    plan: Plan
+    plans: Mapping[str, Plan]
+    teacher: Plan | None
+    rows: ConditionRecords | None
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.reference.bundle
+
+    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[Any]]:
+        """The conditions of held-out seeds."""
+        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
+
+    def needs(self, *written: int) -> Needs:
+        """Memory, and disk space for files of so many bytes."""
+        workers = self.options.workers
+        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, workers, by_rows=self.by_rows)
+
+    def timed_plan(self) -> Plan:
+        """A plan of two steps or more, of which the second can be timed."""
+        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
+
+    def sampling(self, workers: Workers | None) -> Sampling:
+        """Who samples. This process opens bodies only where no worker does."""
+        held = () if workers else self.bodies
+        here = {name: open_judged(self.bundle, name, self.options.threads, self.by_rows) for name in held}
+        job = SamplingJob(pinned(self.bundle.path), self.by_rows)
+        return Sampling(job, {FLOAT: self.reference, **here}, workers)
+
+    def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
+        """The teacher, checked on the first of the seeds that it samples."""
+        seeds, asked = PAIRED[: min(CHECKED, taught)], self.options.teacher
+        return checked_teacher(self.reference, asked, self.plan, seeds, self.rows, progress, sampling.few_by_few)
+
+
+def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
+    """Open float32 to judge int8 bodies of these names. UserError if that cannot be."""
+    reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
+    plans = judged_plans(reference, bodies, options.plan, options.guidance)
+    plan = plans[names[0]]
+    by_rows = sees_rows(bundle, names, plan, options.workers)
+    return JudgedTask(
+        options=options,
+        reference=body_by_rows(reference) if by_rows else reference,
+        by_rows=by_rows,
+        bodies=bodies,
+        plan=plan,
+        plans=plans,
+        teacher=teacher_of(reference, options.teacher, plan),
+        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+    )
+
+
+def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
+    """UserError where the `figures` of a judgement have no place. A bundle keeps those of the calibrated plan alone, in
+    `room` bytes. A file of the user's must be writable."""
+    if output is not None:
+        check_writable(output)
+        return
+    body, folder = next(iter(task.bodies.values())), task.bundle.path
+    if task.plan != judged_plan(task.reference, body):
+        raise UserError(
+            f"{folder} was calibrated along {body.plan}, and keeps the {figures} of that alone",
+            f"give --output FILE{suffix} for another plan or guidance",
+        )
+    with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
+        writer.reserve(room)  # and we may write, and nobody else is writing

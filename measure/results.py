@@ -1,0 +1,300 @@
+"""What report and evaluate measured: frozen structs, stored as JSON in the bundle, for programs that compare figures.
+
+Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
+costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
+"""
+
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.distances.drift import Drift
+from fewstep.measure.speed.machine import Machine
+from fewstep.measure.speed.race import Race
+from fewstep.plans.plan import DENOISER
+from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.manifest import Coverage, Difference
+
+SCHEMA = 1
+
+
+class Similarity(Strict, frozen=True):
+    """SSIM of finished samples over the same seeds as their PSNR; 1 for equal images."""
+
+    mean: float
+    p5: float
+    worst: float
+
+
+class EndQuality(Strict, frozen=True):
+    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. Of tokens: the
+    variance of logarithms of probabilities over their error, at the states of float32's run."""
+
+    reference: str  # what the samples were compared with, in words
+    mean: float
+    p5: float
+    worst: float
+    standard_error: float  # of the mean
+    values: tuple[float, ...]  # per seed
+    drift: Drift | None  # None: tokens
+    ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values)
+
+
+TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
+
+
+class TeacherCheck(Strict, frozen=True):
+    """How far a teacher is from the exact trajectory, which twice as many of its steps stand for.
+
+    Both are mean PSNR in dB over `seeds` seeds, None where no plan has twice as many steps.
+    """
+
+    teacher: str
+    exactness: float | None  # of the teacher's samples
+    judged: float | None  # of the judged plan's samples, by the float32 body
+    seeds: int
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the teacher is nearer than the judged plan, by `TEACHER_MARGIN`."""
+        if self.exactness is None or self.judged is None:
+            return False
+        return self.exactness >= self.judged + TEACHER_MARGIN
+
+    def __str__(self) -> str:
+        """The check in a sentence."""
+        if self.exactness is None or self.judged is None:
+            return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
+        said = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
+        if self.suffices:
+            return f"{said}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
+        return (
+            f"{said}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
+            f"figures against it include an error of its own. Give --teacher more steps."
+        )
+
+
+class StepQuality(Strict, frozen=True):
+    """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
+
+    forced: of the guided network output, both networks fed the float trajectory (what this step adds).
+    guidance, condition: on the float trajectory too, of cond - uncond and of the change that another condition makes.
+        None where there is no such difference, and in results of earlier versions.
+    x0, x: of the predicted clean sample and of the state after the step, each along its own trajectory (what has
+    accumulated). The difference between the two kinds is what a single-step measure misses.
+    """
+
+    index: int
+    time: float
+    lam: float | None  # None: pure noise
+    group: int
+    forced: float
+    x0: float
+    x: float
+    guidance: Difference | None = None
+    condition: Difference | None = None
+    network: str = DENOISER
+
+
+class TokenStepQuality(Strict, frozen=True):
+    """One step of a token plan, at the states of float32's run: the share of open positions whose likeliest token is
+    another, and the mean KL divergence from float32's probabilities in nats."""
+
+    index: int
+    lam: float | None  # None: all positions are open
+    group: int
+    disagreement: float
+    divergence: float
+    network: str = DENOISER
+
+
+class TokenQuality(Strict, frozen=True):
+    """How far a body's tokens agree with float32's: `disagreement` over all steps; `same` is the share of tokens that
+    are the same at the end of runs of their own."""
+
+    disagreement: float
+    same: float
+    steps: tuple[TokenStepQuality, ...]
+
+
+class JointError(Strict, frozen=True):
+    """The errors of one joint of a policy's actions against float32's, in the robot's units.
+
+    `spread` is the standard deviation of float32's actions. `levels`: how many values the joint takes, 0 for any; then
+    `moved` is the share of actions that land on another one.
+    """
+
+    place: int
+    rms: float
+    p99: float
+    largest: float
+    spread: float
+    levels: int = 0
+    moved: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The RMS error as a share of the spread; 0 for a joint that stands still without error."""
+        return self.rms / self.spread if self.spread else float(self.rms > 0)
+
+
+class Quality(Strict, frozen=True):
+    """One int8 body: how it was run, and how far it is from float32. `joints` are of policies. Tokens have no teacher
+    and no `steps`: their steps are in `tokens`."""
+
+    body: str
+    target: str
+    engine: str  # that computed it, or in words which numerics of another one were simulated
+    against_float: EndQuality
+    against_teacher: EndQuality | None
+    steps: tuple[StepQuality, ...]
+    forced_seeds: int
+    joints: tuple[JointError, ...] = ()
+    tokens: TokenQuality | None = None
+
+
+class Operation(Strict, frozen=True):
+    """One multiplying operation of the body: its share of the work, whether it is int8, and if not, why."""
+
+    name: str
+    kind: str
+    channels: tuple[int, int] | None  # in, out; None: no factor is a weight
+    macs: int  # per sample
+    precision: Literal["int8", "float"]
+    reason: str  # why it is float; empty for int8
+
+
+class BodyCoverage(Strict, frozen=True):
+    """Coverage of one body in one network, operation by operation.
+
+    `coverage` and `operations` are of its own graph, which runs the last steps where the body has several;
+    `share` is over all steps of the plan that the network runs.
+    """
+
+    body: str
+    coverage: Coverage
+    operations: tuple[Operation, ...]
+    share: float  # of multiply-accumulates in int8
+    network: str = DENOISER
+    work: int = 1  # multiply-accumulates of the network's steps of the plan
+
+
+class Results(Strict, frozen=True):
+    """All figures of one report."""
+
+    schema: int
+    bundle: str
+    plan: str
+    guidance: str | None  # the weight, or the form with its numbers
+    teacher: str | None  # the plan of the float32 teacher; None: tokens
+    batch: int
+    float_against_teacher: EndQuality | None
+    qualities: tuple[Quality, ...]
+    covered: tuple[BodyCoverage, ...]
+    races: tuple[Race, ...]
+    sizes: dict[str, int]  # body -> bytes of its graph and weights
+    machine: Machine
+    command: str
+    seconds: float  # what the report itself took
+    notes: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()  # the commands that made the bundle
+    teacher_check: TeacherCheck | None = None  # None in results of earlier versions
+    unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
+
+    def int8_share(self, body: str) -> float | None:
+        """Share of a run's multiply-accumulates in int8, over the networks of a body; None where it is not known."""
+        own = [each for each in self.covered if each.body == body]
+        return sum(each.share * each.work for each in own) / sum(each.work for each in own) if own else None
+
+
+class Distance(Strict, frozen=True):
+    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
+
+    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
+    what chance alone makes.
+    """
+
+    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
+    samples: int  # in the body's set
+    references: int  # in the reference set
+    frechet: float
+    frechet_float: float  # of the float32 body's samples
+    difference: float  # frechet - frechet_float
+    low: float  # 95 % bootstrap interval of the difference
+    high: float
+    floor: float
+    detectable: bool  # whether the difference is more than chance alone makes
+
+
+class BodyEvaluation(Strict, frozen=True):
+    """One int8 body: quality of single samples, then of their distribution (none without a feature extractor)."""
+
+    body: str
+    graphs: tuple[str, ...]  # the files that were evaluated: others under that name make these figures stale
+    engine: str
+    against_float: EndQuality
+    against_teacher: EndQuality | None
+    distances: tuple[Distance, ...] = ()
+    tokens: TokenQuality | None = None
+
+
+class Features(Strict, frozen=True):
+    """The extractor that distances were measured with; distances of two extractors can't be compared."""
+
+    name: str
+    sha256: str
+    size: int  # features of a sample
+    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
+
+
+class EvaluationResults(Strict, frozen=True):
+    """All figures of one evaluation."""
+
+    schema: int
+    bundle: str
+    plan: str
+    guidance: str | None
+    teacher: str | None
+    float_against_teacher: EndQuality | None
+    bodies: tuple[BodyEvaluation, ...]
+    features: Features | None
+    machine: Machine
+    command: str
+    seconds: float
+    teacher_check: TeacherCheck | None = None  # None in results of earlier versions
+
+
+def end_quality(
+    values: NDArray[np.float64], drift: Drift | None, reference: str, ssim: NDArray[np.float64] | None = None
+) -> EndQuality:
+    """Summarize PSNR values [seeds], one a sample, and SSIM values where there are some."""
+    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return EndQuality(
+        reference=reference,
+        mean=float(values.mean()),
+        p5=float(np.percentile(values, 5)),
+        worst=float(values.min()),
+        standard_error=spread,
+        values=tuple(values.tolist()),
+        drift=drift,
+        ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
+    )
+
+
+Form = TypeVar("Form", Results, EvaluationResults)
+
+
+def encode(results: Results | EvaluationResults) -> bytes:
+    """Indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=1)
+
+
+def decode(data: bytes, form: type[Form]) -> Form:
+    """A report's `Results`, or an evaluation's `EvaluationResults`, from JSON."""
+    return msgspec.json.decode(data, type=form)

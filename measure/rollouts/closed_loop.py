@@ -1,0 +1,214 @@
+"""Judge a choice of graphs: seeds run along one plan, with any graph at any range group.
+
+The final sample is compared with float32's from the same noise (closed loop). Errors of single steps neither add up nor
+keep their order on the way.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import GROUP, moves
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.transforms.chained import chained
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+from fewstep.runtime.execute import (
+    Array,
+    StepNetwork,
+    StepState,
+    advance,
+    begin,
+    carry,
+    carry_in,
+    combine,
+    execute,
+    finish,
+)
+from fewstep.runtime.feeds import tensor_name
+from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import check_given
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.slots import Carrying, Slots
+
+SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
+AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
+
+RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+def runs_of(plan: Plan | TokenPlan) -> int:
+    """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
+    return RUNS if isinstance(plan, Plan) and any(bank.is_kept for bank in plan.banks) else 1
+
+
+@dataclass(frozen=True)
+class Course:
+    """A plan with range groups and the seeds of its samples, made by `open_course`.
+
+    feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
+    given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
+    `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
+    network: whose graphs are judged; `whole` runs the steps of others, by graphs of the files `others`.
+    """
+
+    plan: Plan
+    draws: Callable[[int], Array]
+    feeds: tuple[Feeds, ...]
+    ports: tuple[str, str]
+    given: Mapping[str, Array]
+    reference: tuple[StepState, ...]
+    differences: tuple[Array, ...] = ()
+    slots: Slots | None = None
+    network: str = DENOISER
+    whole: StepNetwork | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def own_states(self) -> list[StepState]:
+        """Float32's states at the steps of the network."""
+        return [state for state in self.reference if state.step.network == self.network]
+
+    @property
+    def groups(self) -> int:
+        return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The share of the steps that each group has, [groups]: shares differ where groups were merged."""
+        groups = [step.group for step in self.plan.steps if step.network == self.network]
+        shares: NDArray[np.float64] = np.bincount(groups) / len(groups)
+        return shares
+
+    def fed(self, state: StepState, u: Array | None = None) -> Feeds:
+        """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
+        other."""
+        before = self.reference[state.index - 1].slots if state.index else self.slots
+        return self._fed(state.index, state.u if u is None else u, before)
+
+    def _fed(self, index: int, u: Array, slots: Slots | None) -> Feeds:
+        step = self.plan.steps[index]
+        carried = {} if slots is None else carry_in(self.plan, step, slots)
+        ports = {CARRIED + name: array for name, array in carried.items()}
+        return {**self.feeds[index], **ports, self.ports[0]: np.concatenate([u] * len(step.branches))}
+
+    def run(
+        self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
+    ) -> list[StepState]:
+        """Every state of a run; `networks` has one for each group. The states before the first step of `first_group`
+        come from `along`, a run with the same networks so far."""
+
+        def is_same(state: StepState) -> bool:
+            return state.step.network != self.network or state.step.group < first_group
+
+        states = list(takewhile(is_same, along))  # a plan whose times go up comes back to earlier groups
+        rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
+        slots = states[-1].slots if states else self.slots
+        for index in range(len(states), len(self.plan.steps)):
+            step = self.plan.steps[index]
+            u = combine(step.input, rows, np.float32)
+            if step.network == self.network or self.whole is None:
+                returned = networks[step.group](self._fed(index, u, slots))
+                if slots is not None:
+                    slots = carry(self.plan, step, slots, {name: returned[NEXT + name] for name in slots.banks})
+                outputs = split_outputs(returned[self.ports[1]], step)
+            else:
+                outputs = list(self.whole(index, step, u))
+            states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32, slots))
+            rows = states[-1].after
+        return states
+
+    def quality(self, states: Sequence[StepState]) -> NDArray[np.float64]:
+        """PSNR of each sample against float32's, in dB."""
+        return psnr(finish(self.plan, states[-1:]), finish(self.plan, self.reference[-1:]))
+
+
+def open_courses(
+    sampler: Sampler,
+    plan: Plan,
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    network: str = DENOISER,
+    beside: Sampler | None = None,
+) -> tuple[Course, tuple[Course, ...]]:
+    """The course to search a map on, and the courses to judge it on. The arguments are those of `open_course`."""
+    parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
+    search, *judges = (
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, beside)
+        for number, seeds in enumerate(parts)
+    )
+    return search, tuple(judges)
+
+
+def without_network(sampler: Sampler) -> Sampler:
+    """The sampler with zeros for a network, for courses that need no float32 samples. A body's inputs but x do not
+    follow from samples."""
+    output, (x,) = sampler.body.graph.outputs[0], [each for each in sampler.body.graph.inputs if each.role == "x"]
+
+    def zeros(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        return {output.name: np.concatenate([np.zeros_like(feeds[x.name])] * heads, axis=1)}
+
+    heads = sampler.bundle.manifest.heads
+    return replace(sampler, denoiser=zeros)
+
+
+def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+    progress(stage, number * total + done, courses * total)
+
+
+def open_course(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    network: str = DENOISER,
+    beside: Sampler | None = None,
+) -> Course:
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
+    denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
+
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. beside: the sampler whose networks run the
+    steps of others where bodies of `network` are judged; None: the float32 body's.
+    """
+    manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
+    conditions = held_out_conditions(manifest.conditions, seeds, rows)
+    given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
+    own = sampler.of(network)
+    ports = (tensor_name(own.body.graph, "x"), tensor_name(own.body.graph, "output"))
+    mine = [index for index, step in enumerate(plan.steps) if step.network == network]
+    recorded: dict[int, Feeds] = {}
+
+    def recording(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        index = mine[len(recorded)]
+        kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
+        recorded[index] = kept | {GROUP: np.array([plan.steps[index].group], np.int64)}
+        return own.denoiser(feeds)
+
+    draws = sampler.draws(seeds)
+    running = sampler.with_network(network, replace(own, denoiser=recording)).executed(plan, len(seeds), conditions)
+    reference = []
+    for state in execute(plan, running, draws, given=given):
+        reference.append(state)
+        progress("steps of float32", len(reference), len(plan.steps))
+    slots = running.slots if isinstance(running, Carrying) else None
+    whole, others = None, dict(sampler.experts if beside is None else beside.experts)
+    if others and not isinstance(running, Carrying):
+        whole = running if beside is None else beside.network(plan, len(seeds), conditions)
+    files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
+    feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
+    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole, tuple(files))

@@ -1,0 +1,133 @@
+"""What guidance multiplies, and what a condition changes: differences of two outputs at one state, in int8 and float32.
+
+Guidance adds a multiple of cond - uncond, or of cond - perturbed, to an output. This direction may be a twentieth of
+the output, so a body may lose it while its samples have a fair PSNR. The other difference is between a sample's
+condition and its neighbour's. Both bodies see the states of float32's trajectory: a figure is of one step alone.
+Differences are in units of the predicted sample x0: the raw output of EDM may change by an eighth where x0 hardly does.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import GROUP
+from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.plans.guidance import COND
+from fewstep.plans.plan import Step
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import Difference
+from fewstep.runtime.execute import Array, StepState
+from fewstep.runtime.mixed_plans import split_outputs
+
+GAINS, LEAST_RATIO = (0.5, 2.0), 0.0  # beyond them a difference is lost: int8 halves it, or adds as much as it has
+LARGE = 0.1  # a share: int8's noise in a smaller difference may be larger than it, in bodies with 40 dB
+LEAST_SHARE = 1e-4  # smaller differences are float32's own rounding
+GUIDANCE, CONDITION = "direction of guidance", "difference of two conditions"
+
+Sums = NDArray[np.float64]  # [2, 5]: see `sums`
+NONE: Sums = np.zeros((2, 5))
+
+
+def moved(u: Array) -> Array:
+    """The inputs [B, ...] of a step, each at the place of the next sample, whose conditions it then meets."""
+    return np.roll(u, 1, axis=0)
+
+
+def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
+    """What of x0 the output under each sample's condition is, and what guidance's direction and the next sample's
+    condition change of it. The direction leads from the other branch, or from the mean of several, to cond.
+
+    outputs, outputs_moved: of the network at a step, at its inputs and at `moved` ones, [B, *x_shape] each.
+    Returns [3, B, *x_shape]. What a step lacks is 0: the direction where it is not guided, the last for one sample.
+    """
+    named = dict(zip(step.branches, outputs[:: step.heads], strict=True))
+    cond = named.get(COND, np.zeros_like(outputs[0]))
+    other = dict(zip(step.branches, outputs_moved[:: step.heads], strict=True)).get(COND, cond)
+    led = [output for branch, output in named.items() if branch != COND] or [cond]
+    return _effect(step) * np.stack([cond, cond - sum(led) / len(led), cond - np.roll(other, -1, axis=0)])
+
+
+def _effect(step: Step) -> float:
+    """What x0 gains where all branches' outputs gain 1, before a shaping clips or rescales it."""
+    own = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
+    shaped = sum(step.shaping_of[0][own]) * step.x0[-1] if step.shaping is not None else 0.0
+    return sum(step.x0[own]) + shaped
+
+
+def sums(int8: Array, exact: Array, x0: Array) -> Sums:
+    """Of both differences of two bodies: the energies of float32's, of the error, of float32's predicted samples `x0`
+    [B, *x_shape] and of the output's part in them, and the product of int8's and float32's. Sums of batches add up."""
+    sample = x0.astype(np.float64).ravel()
+    values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
+    rows = [
+        (signal @ signal, (value - signal) @ (value - signal), sample @ sample, part @ part, value @ signal)
+        for value, signal in zip(values[1:], signals, strict=True)
+    ]
+    return np.array(rows)
+
+
+def judged_differences(index: int, added: Sums) -> tuple[Difference | None, Difference | None]:
+    """Guidance's direction and the difference of two conditions at a step. None where there is none."""
+
+    def judged(signal: float, error: float, sample: float, part: float, product: float) -> Difference | None:
+        whole = max(sample, part)  # at high noise x0 is a small difference of large parts, all of which are rounded
+        if not signal > LEAST_SHARE**2 * whole:
+            return None
+        ratio = min(10 * np.log10(signal / error), CEILING) if error else CEILING
+        return Difference(index, product / signal, float(ratio), float(np.sqrt(signal / whole)))
+
+    guidance, condition = (judged(*map(float, row)) for row in added)
+    return guidance, condition
+
+
+def float_differences(course: Course, denoiser: LoadedGraph) -> tuple[Array, ...]:
+    """The `differences` of float32 at each step of a course."""
+
+    def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return denoiser({name: value for name, value in feeds.items() if name != GROUP})
+
+    return tuple(
+        differences(state.step, state.outputs, _outputs(course, network, state, moved(state.u)))
+        for state in course.own_states
+    )
+
+
+def body_differences(
+    course: Course, networks: Sequence[LoadedGraph]
+) -> tuple[tuple[Difference | None, ...], tuple[Difference | None, ...]]:
+    """Guidance's directions and the differences of two conditions along a course that has float32's; `networks` has a
+    body's graph for each range group."""
+    steps = []
+    for state, exact in zip(course.own_states, course.differences, strict=False):
+        network = networks[state.step.group]
+        outputs = (_outputs(course, network, state, u) for u in (state.u, moved(state.u)))
+        steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact, state.x0)))
+    guidance, condition = zip_longest(*steps) if steps else ((), ())
+    return guidance, condition
+
+
+def worst(steps: Iterable[Difference | None]) -> Difference | None:
+    """The lost one with the lowest ratio of signals, or else the lowest of all."""
+    return min(filter(None, steps), key=lambda each: (not is_lost(each), each.ratio), default=None)
+
+
+def is_lost(difference: Difference) -> bool:
+    """Whether int8 leaves too little of a difference, or too much; of a large one also whether noise hides it."""
+    low, high = GAINS
+    is_hidden = difference.share >= LARGE and difference.ratio < LEAST_RATIO
+    return is_hidden or not low <= difference.gain <= high
+
+
+def said(difference: Difference) -> str:
+    """A difference in words."""
+    return (
+        f"gain {difference.gain:.2f} and {difference.ratio:.1f} dB at step {difference.step + 1}, where it is "
+        f"{100 * difference.share:.1f} % of the predicted sample"
+    )
+
+
+def _outputs(course: Course, network: LoadedGraph, state: StepState, u: Array) -> list[Array]:
+    return split_outputs(network(course.fed(state, u))[course.ports[1]], state.step)

@@ -1,0 +1,104 @@
+"""Prompts to calibrate and judge a denoiser of texts on, encoded by the text encoder in its bundle."""
+
+import logging
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_rows, read_arrays, read_conditions
+from fewstep.measure.rollouts.trajectories import FIRST_SEED, draw_condition
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.text import load_text_encoder
+
+LOG = logging.getLogger("fewstep")
+FILE_LIMIT = 16 * 2**20  # bytes of a file of prompts
+FORMS = (
+    "a photograph of {}",
+    "a close-up of {}, shallow depth of field",
+    "an oil painting of {}",
+    "a pencil drawing of {}",
+    "{}, seen from far above",
+    "{} at night, in the rain",
+    "{}, wide angle, highly detailed",
+    "a poster of {} in flat colours",
+)
+SUBJECTS = (
+    "a cat on a windowsill",
+    "a street market full of people",
+    "a red bicycle against a brick wall",
+    "mountains behind a lake",
+    "an old man with a white beard",
+    "a bowl of fruit",
+    "a robot that plays chess",
+    "a lighthouse in a storm",
+)
+OTHER_SUBJECTS = (
+    "two dogs on a beach",
+    "a steam train on a bridge",
+    "a young woman with a green hat",
+    "a desert with cactuses",
+    "a cup of coffee and a book",
+    "a castle on a hill",
+    "a whale under the ice",
+    "a kitchen with copper pans",
+)
+CALIBRATION = tuple(form.format(subject) for subject, form in product(SUBJECTS, FORMS))
+HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECTS, FORMS))
+
+
+def given_rows(
+    bundle: Bundle, conditions: Path | None, prompts: Path | None, own: Sequence[str]
+) -> ConditionRecords | None:
+    """A row of conditions for each prompt, or for each row of a conditions file; both together, row by row.
+
+    Without both, a bundle with a text encoder takes the prompts `own`, with a warning. None: the values are to be drawn
+    at random. Conditions that neither sets have their default, or are drawn.
+    """
+    takes, text = bundle.manifest.conditions, bundle.manifest.text
+    if prompts is None and (text is None or conditions is not None):
+        return None if conditions is None else read_conditions(conditions, takes)
+    if prompts is None:
+        LOG.warning("no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours", len(own))
+    lines = own if prompts is None else read_prompts(prompts)
+    rows = {} if conditions is None else read_arrays(conditions)
+    for name, array in rows.items():
+        if len(array) != len(lines):
+            what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
+            raise UserError(what, "give as many of both: they belong together")
+    return prompt_rows(bundle, lines, rows)
+
+
+def prompt_rows(
+    bundle: Bundle, prompts: Sequence[str], rows: ConditionRecords = MappingProxyType({})
+) -> ConditionRecords:
+    """Rows of all conditions, one for each prompt. Conditions that neither prompts nor `rows` set have their default,
+    or are drawn."""
+    takes = bundle.manifest.conditions
+    values: dict[str, Any] = {**rows, **load_text_encoder(bundle).encode(prompts)}
+    for number, condition in enumerate(takes):
+        if condition.name not in values and condition.default is None:
+            drawn = [draw_condition(condition, number, FIRST_SEED + row) for row in range(len(prompts))]
+            values[condition.name] = np.stack(drawn)
+    return check_rows("the prompts", values, takes)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file, one a line; empty lines are left out."""
+    fix = "write one prompt a line, in UTF-8"
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", "check the path behind --prompts")
+    if path.stat().st_size > FILE_LIMIT:
+        raise UserError(f"{path.name} is larger than {FILE_LIMIT} bytes", fix)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} cannot be read ({error})", fix) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"{path.name} holds no prompt", fix)
+    return prompts

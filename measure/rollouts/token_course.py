@@ -1,0 +1,152 @@
+"""Judge graphs of a token denoiser: at the states of float32's run, and by runs of their own.
+
+One token that differs changes all that follow, so a run of its own says little of a body's error. Logits are compared
+where float32 was: the share of open positions whose likeliest token is another, and the divergence of probabilities.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.graph import GROUP, moves
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.plans.errors import UserError
+from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.feeds import tensor_name
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.token_planning import vocabulary_of
+from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, all_revealed, execute_tokens, guided_logs
+
+Feeds = Mapping[str, NDArray[Any]]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenRun:
+    """What graphs make: their logits at each of float32's states, and the tokens of a run of their own."""
+
+    logits: tuple[Logits, ...]
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class TokenCourse:
+    """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
+
+    feeds: a body's inputs but x at each step. ports: names of the body's x and output. own_states: float32's states,
+    and `own` what it made there.
+    """
+
+    plan: TokenPlan
+    seeds: Sequence[int]
+    mask: int
+    feeds: tuple[Feeds, ...]
+    ports: tuple[str, str]
+    own_states: tuple[TokenState, ...]
+    own: TokenRun
+
+    @property
+    def groups(self) -> int:
+        return 1 + max(step.group for step in self.plan.steps)
+
+    def fed(self, state: TokenState) -> Feeds:
+        """All inputs of a body at a state of float32's, for all branches one after the other."""
+        return self._fed(state.index, state.u)
+
+    def _fed(self, index: int, ids: Ids) -> Feeds:
+        branches = len(self.plan.steps[index].branches)
+        return {**self.feeds[index], self.ports[0]: np.concatenate([ids] * branches)}
+
+    def run(self, networks: Sequence[LoadedGraph]) -> TokenRun:
+        """`networks` has one for each range group."""
+
+        def evaluate(index: int, step: TokenStep, ids: Ids) -> Logits:
+            return networks[step.group](self._fed(index, ids))[self.ports[1]]
+
+        return self.run_by(evaluate)
+
+    def run_by(self, network: TokenNetwork) -> TokenRun:
+        """The run of a network as the executor calls it, such as another body of the bundle."""
+        logits = tuple(network(state.index, state.step, state.u) for state in self.own_states)
+        return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
+
+    def quality(self, run: TokenRun) -> NDArray[np.float64]:
+        """How large the differences of float32's logarithms of probabilities are beside their error, of each sample in
+        dB."""
+        signal, error = np.zeros((2, len(self.seeds)))
+        for state, exact, other in self._pairs(run):
+            of_sample = np.nonzero(state.u == self.mask)[0]
+            centred = exact - exact.mean(1, keepdims=True)
+            np.add.at(signal, of_sample, np.square(centred).sum(1))
+            np.add.at(error, of_sample, np.square(other - exact).sum(1))
+        with np.errstate(divide="ignore"):
+            decibels: NDArray[np.float64] = np.minimum(10 * np.log10(signal / error), CEILING)
+        return decibels
+
+    def agreement(self, run: TokenRun) -> TokenAgreement:
+        """How far the graphs agree with float32, at each step and at the end."""
+        steps, opened, changed = [], 0, 0.0
+        for _, exact, other in self._pairs(run):
+            differ = float((exact.argmax(1) != other.argmax(1)).mean())
+            divergence = float((np.exp(exact) * (exact - other)).sum(1).mean())
+            steps.append((round(differ, 5), round(divergence, 6)))
+            opened, changed = opened + len(exact), changed + differ * len(exact)
+        same = float((run.ids == self.own.ids).mean())
+        return TokenAgreement(round(changed / opened, 5), round(same, 4), tuple(steps))
+
+    def _pairs(self, run: TokenRun) -> list[tuple[TokenState, NDArray[np.float64], NDArray[np.float64]]]:
+        """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
+        return [
+            (state, self._logs(state, exact), self._logs(state, other))
+            for state, exact, other in zip(self.own_states, self.own.logits, run.logits, strict=True)
+        ]
+
+    def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:
+        branches = logits.reshape(len(state.step.branches), *state.u.shape, -1).astype(np.float64)
+        logs = guided_logs(state.step, branches[:, state.u == self.mask], self.mask)
+        return np.delete(logs, self.mask, 1) if self.mask < logs.shape[1] else logs
+
+
+def check_counts(plan: TokenPlan, fix: str) -> None:
+    """UserError for a plan whose samples may differ in the evaluations that they need."""
+    if any(step.reveal == 0 or step.threshold is not None or step.bound is not None for step in plan.steps):
+        what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"
+        raise UserError(what, fix)
+
+
+def open_token_course(
+    sampler: Sampler,
+    plan: TokenPlan,
+    seeds: Sequence[int],
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+) -> TokenCourse:
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
+    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
+    ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
+    recorded, logits, reference = list[Feeds](), list[Logits](), list[TokenState]()
+
+    def recording(feeds: Feeds) -> dict[str, Logits]:
+        kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
+        recorded.append(kept | {GROUP: np.array([plan.steps[len(recorded)].group], np.int64)})
+        returned = sampler.denoiser(feeds)
+        logits.append(returned[ports[1]])
+        return returned
+
+    run: Any = replace(sampler, denoiser=recording).steps(plan, seeds, conditions, plan.guidance)
+    for state in run:
+        reference.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
+        progress("steps of float32", len(reference), len(plan.steps))
+    own = TokenRun(tuple(logits), reference[-1].ids)
+    return TokenCourse(
+        plan, seeds, vocabulary_of(sampler.bundle.manifest).mask, tuple(recorded), ports, tuple(reference), own
+    )

@@ -1,0 +1,190 @@
+"""Trajectories of a denoiser along the plan it will be deployed with: ranges and fits are measured on them.
+
+The runtime's own sampler runs them, so the body sees exactly the deployed inputs, all branches included. They are
+streamed a batch at a time: memory depends on the batch, never on the number of trajectories. Noise and conditions of a
+trajectory follow from its seed, whatever else is in the batch.
+
+Seeds are disjoint by purpose. Seeds 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of
+precision maps (`closed_loop.py`). Calibration starts at 1 000 000 by default.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.conditions import default_value, drawn_range
+from fewstep.runtime.execute import StepState
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import sized
+from fewstep.runtime.slots import Slots
+
+HELD_OUT_SEEDS = range(100_000)
+FIRST_SEED = 1_000_000
+BATCH = 8  # trajectories at once
+OF_NEXT_RUN = 2**32  # between the seeds of a trajectory's runs
+TURN = 4  # trajectories of one size, where there are several
+
+
+@dataclass(frozen=True)
+class BodyCall:
+    """One call of the body for a batch of trajectories.
+
+    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
+    after the other. `is_last` of its trajectories.
+    """
+
+    state: StepState
+    seeds: Sequence[int]
+    feeds: Arrays
+    tensors: Arrays
+    is_last: bool = False
+
+
+def roll_out(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    progress: Progress = SILENT,
+    batch: int = BATCH,
+    conditions: ConditionRecords | None = None,
+    networks: Sequence[LoadedGraph] | None = None,
+    sizes: Sequence[Mapping[str, int]] = (),
+    turn: int = TURN,
+    runs: int = 1,
+    network: str = DENOISER,
+) -> Iterator[BodyCall]:
+    """Run `plan` once per seed; yields every evaluation of a network, in batches of trajectories.
+
+    A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
+    noise and drawn conditions of its own.
+
+    `conditions` [len(seeds), *shape] belong to the seeds; None draws them, each by its seed. The sampler's denoiser may
+    return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
+    its place. Several `sizes` of x take turns, every `turn` seeds.
+    """
+    last = max((index for index, step in enumerate(plan.steps) if step.network == network), default=0)
+    carried: Slots | None
+    for start, part, size in batches(seeds, batch, sizes, turn):
+        takes = sized(sampler.bundle.manifest, size).conditions
+        calls: list[tuple[Arrays, Arrays]] = []
+        own = sampler.of(network)
+        chain = own if networks is None else replace(own, denoiser=_in_turn(networks), earlier=())
+        recording = replace(
+            chain,
+            denoiser=_recorded(chain.denoiser, calls),
+            earlier=tuple(_recorded(graph, calls) for graph in chain.earlier),
+        )
+        whole, carried = sampler.with_network(network, recording), None
+        for run in range(runs):
+            drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
+            if conditions is None:
+                values = {
+                    each.name: np.stack([draw_condition(each, number, seed) for seed in drawn])
+                    for number, each in enumerate(takes)
+                }
+            else:
+                values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
+            for state in whole.steps(plan, drawn, values, plan.guidance, sizes=size, carried=carried):
+                if calls:  # the step of another network leaves none
+                    feeds, tensors = calls.pop()
+                    yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
+            carried = state.slots
+        progress("trajectories", start + len(part), len(seeds))
+
+
+def batches(
+    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN
+) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
+    """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
+
+    Sizes take turns every `turn` seeds: the sizes of a seed follow from it, however many are run at once.
+    """
+    start = 0
+    while start < len(seeds):
+        count = batch if len(sizes) < 2 else min(batch, turn - seeds[start] % turn)
+        part = seeds[start : start + count]
+        yield start, part, sizes[part[0] // turn % len(sizes)] if sizes else None
+        start += len(part)
+
+
+def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN) -> int:
+    """The number of `batches`, for seeds one after the other."""
+    if len(sizes) < 2:
+        return -(-len(seeds) // batch)
+    begun = min(-seeds.start % turn, len(seeds))  # the rest of a turn
+    turns, left = divmod(len(seeds) - begun, turn)
+    return -(-begun // batch) + turns * -(-turn // batch) - (-left // batch)
+
+
+def fewest_of_all(seed: int, sizes: int, turn: int = TURN) -> int:
+    """The number of seeds from `seed` on in which each of `sizes` sizes has its turn."""
+    return max(1, turn * (sizes - 1) - seed % turn + 1)
+
+
+def longest_turn(seeds: range, sizes: int) -> int:
+    """The longest turn, at most TURN, in which each of `sizes` sizes has its turn; 0 if there are fewer seeds."""
+    turns = range(TURN, 0, -1)
+    return next((turn for turn in turns if fewest_of_all(seeds.start, sizes, turn) <= len(seeds)), 0)
+
+
+def in_words(count: int) -> str:
+    """ "1 trajectory", "2 trajectories"."""
+    return "1 trajectory" if count == 1 else f"{count} trajectories"
+
+
+def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
+    """The denoiser, leaving its inputs and outputs in `calls`."""
+
+    def record(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        tensors = denoiser(feeds)
+        calls.append((feeds, tensors))
+        return tensors
+
+    return record
+
+
+def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
+    """One network after the other, a call each."""
+    turn = iter(networks)
+    return lambda feeds: next(turn)(feeds)
+
+
+def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, a constant of
+    `plans.noise`."""
+    counter = np.zeros((4, count), np.uint64)
+    counter[0], counter[2], counter[3] = np.arange(count), number, stream
+    drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
+    return drawn
+
+
+def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
+    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
+    with a default and without a typical range keeps the default."""
+    if condition.default is not None and condition.typical is None:
+        return default_value(condition)
+    drawn = drawn_range(condition)
+    if drawn is None:
+        raise UserError(
+            f"nothing says what values condition {condition.name!r} has",
+            "give some (--conditions FILE), or `typical` in the spec and export again",
+        )
+    low, high = drawn
+    count = int(np.prod(condition.shape, dtype=np.int64))
+    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
+    if np.dtype(condition.dtype).kind in "iub":
+        values = np.floor(low + drawn_at * (high - low + 1))
+    else:
+        values = low + drawn_at * (high - low)
+    value: NDArray[Any] = np.asarray(values, condition.dtype)
+    return value

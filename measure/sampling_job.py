@@ -1,0 +1,95 @@
+"""Sampling as a job: the bodies of a bundle answer questions, such as the samples of a batch, in any worker."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.bodies import open_body
+from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.pinned_bundle import PinnedBundle
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.execute import Array
+from fewstep.runtime.sampler import Sampler
+
+FLOAT = "float32"  # the body that all are compared with
+FEW = 2  # seeds at once of a plan of many steps
+
+Answer = TypeVar("Answer")
+Made = TypeVar("Made", covariant=True)
+Bodies = Callable[[str], Sampler]  # an opened body by its name
+
+
+class Question(Protocol[Made]):
+    """A value that can be pickled. Its answer follows from the bodies alone, so that anyone may give it."""
+
+    def answer(self, bodies: Bodies) -> Made: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples [seeds, *x_shape] that are asked for: the body, the plan, and the value of each condition for each
+    seed."""
+
+    body: str
+    plan: Plan
+    seeds: Sequence[int]
+    conditions: Mapping[str, NDArray[Any]]
+
+    def answer(self, bodies: Bodies) -> Array:
+        return bodies(self.body).sample(self.plan, self.seeds, self.conditions)
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """The bundle whose bodies are asked. by_rows: whether bodies see one row at a time."""
+
+    bundle: PinnedBundle
+    by_rows: bool
+
+    def open(self, threads: int) -> Callable[[Question[Any]], Any]:
+        bundle, samplers, lock = open_bundle(self.bundle.folder()), dict[str, Sampler](), Lock()
+
+        def opened(name: str) -> Sampler:
+            with lock:
+                if name not in samplers:
+                    samplers[name] = open_judged(bundle, name, threads, self.by_rows)
+                return samplers[name]
+
+        return lambda question: question.answer(opened)
+
+
+def open_judged(bundle: Bundle, name: str, threads: int, by_rows: bool) -> Sampler:
+    """A body as `open_body` opens it, which may see one row at a time."""
+    sampler = open_body(bundle, name, threads)
+    return body_by_rows(sampler) if by_rows else sampler
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Who samples: workers that do a job, or, without workers, the samplers of this process, by body."""
+
+    job: SamplingJob
+    samplers: Mapping[str, Sampler]
+    workers: Workers | None = None
+
+    def answers(self, questions: Iterable[Question[Answer]]) -> Iterator[Answer]:
+        """The answer to each question, in order."""
+        if self.workers is not None:
+            yield from in_order(self.job, questions, self.workers)
+            return
+        for question in questions:
+            yield question.answer(self.samplers.__getitem__)
+
+    def few_by_few(self, plan: Plan, seeds: Sequence[int], conditions: Mapping[str, NDArray[Any]]) -> Array:
+        """float32's samples along a plan of many steps, [seeds, *x_shape]."""
+        parts = (slice(start, start + FEW) for start in range(0, len(seeds), FEW))
+        asked = (
+            Batch(FLOAT, plan, seeds[part], {name: each[part] for name, each in conditions.items()}) for part in parts
+        )
+        return np.concatenate(list(self.answers(asked)))

@@ -1,0 +1,133 @@
+"""The float32 teacher of a judgement or a fit: the plan whose end stands for the exact trajectory from the same noise.
+
+It is checked, not believed: on a few seeds its samples are compared with the samples of twice as many steps,
+which stand for the exact trajectory but for a small rest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.results import TeacherCheck
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.token_course import check_counts
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import of_shares
+from fewstep.plans.name import with_steps
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+STEPS = 80  # of the first attempt
+LONGEST = 320  # steps: beyond them rounding in float32 is as large as the difference
+CHECKED = 4  # seeds of the check
+STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
+
+Floats = NDArray[np.floating]
+Sample = Callable[[Plan, Sequence[int], ConditionRecords], Floats]  # float32's [seeds, *x_shape], conditions by name
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A plan that was checked. `suffices` is a property of the check."""
+
+    plan: Plan
+    check: TeacherCheck
+
+
+def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
+    """The plan to begin with: `asked`, or the default, with the guidance and the shaping of the judged plan.
+
+    Weights by evaluation are each for its share of the teacher's evaluations. The default is `dpmpp_2m` in 80 steps
+    over `arctan`, or `ctm` for a network that takes two times. A network of fewer timesteps knows no others, and all
+    are taken. Raises UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as
+    the table.
+    """
+    if asked is None:
+        timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
+        solver = "ctm" if sampler.inputs.has_second_time else "dpmpp_2m"
+        asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
+    shaping = None if _is_file(asked) else shaping_of(judged)
+    plan = sampler.compile(asked, judged.guidance, shaping=shaping)
+    guidance = of_shares(judged.guidance, len(judged.steps), len(plan.steps))
+    if guidance != judged.guidance and not _is_file(asked):
+        plan = sampler.compile(asked, guidance, shaping=shaping)
+    grid = plan.name.partition("@")[2].partition("(")[0]
+    if grid in STRETCHED:
+        raise UserError(
+            f"the teacher {plan.name} is no teacher: grid {grid} is a table of few steps, and its gaps stay",
+            "give the teacher another grid, such as dpmpp_2m:80@arctan, or leave it out",
+        )
+    return plan
+
+
+def teacher_of(sampler: Sampler, asked: str | None, judged: Plan | TokenPlan) -> Plan | None:
+    """`teacher_plan`, or None for tokens: more steps draw others, and no run is the exact one. UserError for a plan of
+    tokens that may leave evaluations out, along which no body is judged."""
+    if not isinstance(judged, TokenPlan):
+        return teacher_plan(sampler, asked, judged)
+    if asked is not None:
+        raise UserError(f"--teacher {asked} for tokens, which have no exact trajectory", "leave it out")
+    check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
+    return None
+
+
+def checked_teacher(
+    sampler: Sampler,
+    asked: str | None,
+    judged: Plan,
+    seeds: Sequence[int] = range(CHECKED),
+    rows: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    sample: Sample | None = None,
+) -> Teacher:
+    """The teacher of `judged`, checked on `seeds`; `rows` are own conditions. `sample` is who samples in the place of
+    `sampler`, such as workers.
+
+    The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
+    """
+    held_out = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
+
+    def sampled(plan: Plan) -> Floats:
+        progress(f"checking the teacher: {plan.name}", 0, 1)
+        samples = (sample or sampler.sample)(plan, seeds, held_out)
+        progress(f"checking the teacher: {plan.name}", 1, 1)
+        return samples
+
+    plan = teacher_plan(sampler, asked, judged)
+    finer = None if asked is not None and _is_file(asked) else _twice(sampler, plan, judged)
+    if finer is None:
+        return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
+    own, coarse = sampled(judged), sampled(plan)
+    while finer is not None:
+        fine = sampled(finer)
+        check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(own, fine), len(seeds))
+        if check.suffices or asked is not None or len(plan.steps) >= LONGEST:
+            break
+        plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
+    return Teacher(plan, check)
+
+
+def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
+    """The plan with twice as many steps, or None: its times were given one by one, or it has all timesteps."""
+    steps = plan.name.partition(":")[2].partition("@")[0]
+    if not steps.isdecimal():
+        return None
+    try:
+        return teacher_plan(sampler, with_steps(plan.name, 2 * int(steps)), judged)
+    except UserError:
+        return None
+
+
+def _is_file(asked: str) -> bool:
+    return asked.endswith(".json")
+
+
+def _mean_psnr(samples: Floats, references: Floats) -> float:
+    return float(psnr(samples, references).mean())

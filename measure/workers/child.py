@@ -1,0 +1,80 @@
+"""A process that makes calls for this one, one after the other: functions of modules, with their arguments."""
+
+import json
+import logging
+import pickle
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from fewstep.measure.workers.process import received, send
+
+LOG = logging.getLogger("fewstep")
+PROCESS = Path(__file__).with_name("process.py")
+PATIENCE = 120.0  # seconds of one call until a line names the process; then twice as long, and so on
+ENDING = 5.0  # seconds that a process has to end when it is asked to
+
+
+class Child:
+    """A running `process.py`. OSError where the machine starts none."""
+
+    if_ended = ""  # what follows if a user ends it, behind the line that names it
+
+    def __init__(self, patience: float = PATIENCE, name: str = "worker") -> None:
+        self._patience, self._name = patience, name
+        command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
+        self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
+        # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True
+            )
+        except BaseException:
+            self._errors.close()
+            raise
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
+        """Whether a function returned there, and its result or its error. EOFError or OSError if the process died."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        send(self._process.stdin, (function, arguments))
+        self._wait(self._process.stdout)
+        answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
+        return answer
+
+    def _wait(self, stream: IO[bytes]) -> None:
+        """Wait for an answer, with a line now and then. Windows cannot wait for a pipe with a limit."""
+        if not hasattr(select, "poll"):
+            return
+        ready, patience = select.poll(), self._patience
+        ready.register(stream, select.POLLIN)
+        while not ready.poll(1000 * patience):
+            LOG.warning(
+                "%s, process %d, is at one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
+                *(self._name, self._process.pid, patience, self._process.pid, self.if_ended),
+            )
+            patience *= 2
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> str:
+        """End it, and say how it ended."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is dead already
+            self._process.stdin.close()
+        try:
+            how = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            how = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return f"was killed (signal {-how})" if how < 0 else f"ended ({said[-1] if said else f'exit code {how}'})"

@@ -1,0 +1,33 @@
+"""The options that every verb shares which samples a bundle: the conditions of the samples, and the processes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewstep.measure.workers.opening import check_workers
+from fewstep.runtime.backends.checks import check_threads
+from fewstep.runtime.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(Options):
+    """Conditions and processes of a verb that samples. UserError for workers or threads that cannot be.
+
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Judge on others than you calibrate on. Default: random values.
+    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
+        calibrate on. Default: prompts that come with fewstep.
+    workers: Processes of this machine that share the sampling, with bitwise the same result for any number from 1 on.
+        Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
+    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
+        one for each core.
+    """
+
+    conditions: Path | None = None
+    prompts: Path | None = None
+    workers: int = field(default=0, metadata={"unrecorded": True})
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_workers(self.workers)
+        check_threads(self.threads)

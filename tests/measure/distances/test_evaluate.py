@@ -1,0 +1,228 @@
+"""Evaluating a tiny bundle whose int8 body is off by a known factor."""
+
+import errno
+import logging
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.graph import commit
+from fewstep.graph.commit import open_for_update
+from fewstep.measure import cost, judged_task
+from fewstep.measure import results as forms
+from fewstep.measure.distances.distance import fit, frechet
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.rollouts.held_out import APART, PAIRED, held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.trajectories import FIRST_SEED
+from fewstep.measure.workers.processes import Processes
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+from tests.evaluation.extractors import write_extractor
+from tests.evaluation.judged_bundle import SHAPE, make_bundle
+from tests.runtime.test_fitted_plans import give
+
+BODY = "int8-cpu-x86"
+PLAN = "dpmpp_2m:4"
+MATRIX = np.random.default_rng(0).normal(size=(64, 3))
+
+
+def options(bundle, **changes):
+    few = {"seeds": 20, "samples": 120, "teacher_seeds": 5, "resamples": 20, "threads": 1}
+    return EvaluateOptions(bundle, **{"teacher": "dpmpp_2m:12", **few, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle, and its evaluation with an extractor and data of its own."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    extractor = write_extractor(folder / "mine.onnx", MATRIX)
+    np.save(folder / "real.npy", np.random.default_rng(1).integers(256, size=(150, *SHAPE)).astype(np.uint8))
+    bundle = make_bundle(folder / "tiny")
+    return bundle, evaluate(options(bundle, features=str(extractor), data=folder / "real.npy"))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "tiny")
+
+
+def samples_of(bundle, body, seeds):
+    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, seeds)
+    return load(bundle, body=body).sample(PLAN, seeds, conditions, 2.0)
+
+
+def test_seeds_of_pairs_of_other_floats_and_of_calibration_are_apart():
+    assert not set(PAIRED) & set(APART) and max(APART) < FIRST_SEED
+
+
+def test_figures_are_those_of_the_samples_made_at_once(made):
+    bundle, results = made
+    (own,) = results.bodies
+    exact, int8 = (samples_of(bundle, body, PAIRED[:120]) for body in ("float32", BODY))
+    assert own.against_float.values == pytest.approx(psnr(int8[:20], exact[:20]))
+    assert own.against_float.seeds == 20 and own.against_teacher.seeds == 5 and own.against_float.ssim is None  # 8x8
+    features, paired, apart = (
+        np.clip(x, -1, 1).reshape(120, -1) @ MATRIX for x in (int8, exact, samples_of(bundle, "float32", APART[:120]))
+    )
+    first = own.distances[0]
+    assert first.frechet == pytest.approx(frechet(fit(features), fit(apart)), rel=1e-3)
+    assert first.frechet_float == first.floor == pytest.approx(frechet(fit(paired), fit(apart)), rel=1e-3)
+    assert first.low < first.difference < first.high
+
+
+def test_references_are_named_and_each_has_its_own_row(made):
+    _, results = made
+    (own,) = results.bodies
+    assert (own.body, own.engine, results.plan, results.guidance) == (BODY, "onnxruntime", PLAN, "2")
+    assert [each.reference for each in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
+    assert [(each.samples, each.references) for each in own.distances] == [(120, 120), (120, 150)]
+    assert own.distances[1].floor == own.distances[0].floor  # of float32, whatever the references
+    assert own.against_teacher.reference == results.float_against_teacher.reference == "float32, dpmpp_2m:12"
+    assert (results.features.name, results.features.size) == ("mine", 3) and results.features.bias > 0
+    assert results.command.endswith(
+        "--features mine.onnx --data real.npy --teacher-seeds 5 --resamples 20 --threads 1 --teacher dpmpp_2m:12"
+    )
+
+
+def test_the_bundle_keeps_the_figures(made):
+    bundle, results = made
+    opened = open_bundle(bundle)
+    assert forms.decode(opened.read(opened.manifest.evaluation), forms.EvaluationResults) == results
+    assert results.bodies[0].graphs == (opened.body(BODY).graph.file,)
+
+
+def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_path):
+    with pytest.raises(UserError, match="keeps the figures of that alone; give --output"):
+        evaluate(options(bundle, plan="ddim:3"))
+    results = evaluate(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
+    assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None
+    assert forms.decode((tmp_path / "other.json").read_bytes(), forms.EvaluationResults) == results
+
+
+def test_without_an_extractor_there_are_pairs_only(bundle):
+    results = evaluate(options(bundle))  # none is known for this bundle's data
+    assert results.features is None and results.bodies[0].distances == ()
+    assert results.bodies[0].against_float.seeds == 20
+
+
+def test_bodies_of_other_engines_are_evaluated_when_asked_for(bundle):
+    results = evaluate(options(bundle, body=("int8-tensorrt",), seeds=6))
+    assert [each.body for each in results.bodies] == ["int8-tensorrt"] and "simulated" in results.bodies[0].engine
+
+
+def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_path):
+    for changes, what in (
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"samples": 50}, "--samples is 50"),
+        ({"samples": 60_000}, "--samples is 60000"),
+        ({"teacher_seeds": 21}, "--teacher-seeds is 21"),
+        ({"resamples": 5}, "--resamples is 5"),
+        ({"body": ("int8-other",)}, "has no int8 body 'int8-other'; give some of int8-cpu-x86"),
+        ({"data": tmp_path / "x.npy"}, "data without features"),
+        ({"output": tmp_path / "no" / "x.json"}, "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=what):
+            evaluate(options(bundle, **changes))
+
+
+def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, monkeypatch):
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"make it writable or give --output FILE\.json"):
+        evaluate(options(bundle))
+
+
+def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
+    def change(stage, done, total):
+        with open_for_update(bundle, must_exist=True) as writer:
+            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
+            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+
+    with pytest.raises(UserError, match="was changed while it was evaluated"):
+        evaluate(options(bundle), change)
+    assert open_bundle(bundle).manifest.evaluation is None
+
+
+def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
+    np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
+    results = evaluate(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
+    own = {"class": [7, 2, 9, 7, 2]}
+    exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
+    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+
+
+def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
+    asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
+    alone = evaluate(asked)
+    monkeypatch.setattr(judged_task, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
+    monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
+    with Processes(2) as workers:
+        spread = evaluate(asked, workers=workers)
+    assert len(alone.bodies[0].distances) == 1 and alone.bodies[0].against_float.seeds > 16
+    assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
+
+
+@pytest.mark.parametrize("short", ["activations", "memory"])
+def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figures(bundle, monkeypatch, short):
+    """Two branches of 16 seeds are 32 rows, which the network sees at once, or one after the other."""
+    rows: list[int] = []
+    real = OnnxRuntime.load
+
+    def loaded(backend, bundle, name):
+        network = real(backend, bundle, name)
+        return lambda feeds: rows.append(len(feeds["x"])) or network(feeds) if "x" in feeds else network(feeds)
+
+    monkeypatch.setattr(OnnxRuntime, "load", loaded)
+    asked = options(bundle, samples=0)
+    whole = evaluate(asked)
+    assert max(rows) == 32
+    if short == "activations":
+        monkeypatch.setattr(cost, "LARGEST", 10**4)
+    else:
+        monkeypatch.setattr(cost, "memory_free", lambda _: 10**7)
+    rows.clear()
+    by_rows = evaluate(asked)
+    assert set(rows) == {1}
+    assert msgspec.structs.replace(by_rows, seconds=0.0) == msgspec.structs.replace(whole, seconds=0.0)
+
+
+def test_who_samples_is_no_part_of_the_command():
+    asked = EvaluateOptions("bundle", seeds=8, workers=2)
+    assert asked.command("evaluate") == "fewstep evaluate BUNDLE --seeds 8"
+
+
+def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, caplog):
+    give(bundle)
+    give(bundle, body=BODY, numbers="ddim:3@quadratic")
+    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        results = evaluate(asked)
+    assert "fitted" not in caplog.text and results.plan == "fitted:3"
+    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, PAIRED[:20])
+    given = "ddim:3@quadratic", PAIRED[:20], conditions, 2.0
+    exact, int8 = (load(bundle, body=body).sample(*given) for body in ("float32", BODY))
+    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+
+
+def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_path):
+    give(bundle, body=BODY)
+    other = next(name for name, body in open_bundle(bundle).manifest.bodies.items() if name != BODY and body.plan)
+    give(bundle, body=other, numbers="ddim:3")
+    asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=(BODY, other))
+    with pytest.raises(UserError, match=f"plan fitted:3 is another one for {other}; .* --body {other}$"):
+        evaluate(asked)
+
+
+def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path):
+    give(bundle)
+    assert evaluate(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
+    command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --guidance 2$"
+    with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, as {command}"):
+        evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))

@@ -1,0 +1,131 @@
+"""Conditions of one's own: read, checked in one line, dealt to the trajectories."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fewstep.measure.rollouts.conditions_file import deal, read_conditions
+from fewstep.measure.rollouts.trajectories import FIRST_SEED, draw_condition, roll_out
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.conditions import check, drawn_range
+from fewstep.runtime.loading import load
+
+CLASS = Condition("class", "label", null=3, low=0, high=2)
+IMAGE = Condition("image", "image", shape=(2, 3), dtype="float32")
+GIVEN = {"class": np.array([0, 2, 1, 1, 0]), "image": np.arange(30, dtype=np.float64).reshape(5, 2, 3)}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"own{suffix}"
+    save_file(GIVEN, path) if suffix == ".safetensors" else np.savez(path, **GIVEN)  # type: ignore[arg-type]
+    rows = read_conditions(path, (CLASS, IMAGE))
+    np.testing.assert_array_equal(rows["class"], GIVEN["class"])
+    np.testing.assert_array_equal(rows["image"], GIVEN["image"])
+    assert (rows["class"].dtype, rows["image"].dtype) == (np.int64, np.float32)
+
+
+def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptureFixture) -> None:
+    rows = {"a": np.arange(10), "b": 10 * np.arange(10)}
+    assert deal(rows, 4)["a"].tolist() == [0, 2, 5, 7] and deal(rows, 10)["a"].tolist() == list(range(10))
+    assert not caplog.messages
+    dealt = deal(rows, 12)
+    assert dealt["a"].tolist() == [*range(10), 0, 1] and (dealt["b"] == 10 * dealt["a"]).all()
+    assert "10 rows of conditions for 12 samples: they are taken in turn" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"class": GIVEN["class"]}, "own.npz: condition 'image' is missing; give float32 values of shape"),
+        ({**GIVEN, "pose": np.zeros(5)}, "own.npz: unknown condition 'pose'; it takes 'class', 'image'"),
+        ({**GIVEN, "class": np.zeros(4, int)}, r"have different lengths \(class 4, image 5\)"),
+        ({**GIVEN, "class": np.array([0, 1, 9, 0, 0])}, "own.npz: condition 'class': 9 is out of range"),
+        ({**GIVEN, "image": np.full((5, 2, 3), np.nan)}, "own.npz: condition 'image': nan is no finite float32"),
+        ({**GIVEN, "image": np.zeros((5, 3, 2))}, r"own.npz: condition 'image': one value has the shape \[3, 2\]"),
+        ({**GIVEN, "class": np.array(3)}, "array 'class' of own.npz has no rows"),
+        ({**GIVEN, "class": np.zeros(0, int)}, "array 'class' of own.npz has no rows"),
+        ({**GIVEN, "class": np.array([None] * 5)}, r"own.npz cannot be read \(it holds no arrays alone\); write"),
+        ({**GIVEN, "class": np.zeros(5)}, "condition 'class': 0.0 is no whole number of type int64"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(given: dict[str, Any], says: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", **given)
+    with pytest.raises(UserError, match=says) as failure:
+        read_conditions(tmp_path / "own.npz", (CLASS, IMAGE))
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["own.npz", "own.safetensors", "own.txt", "absent.npz"])
+def test_a_file_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
+    if name != "absent.npz":
+        (tmp_path / name).write_bytes(b"no such file")
+    with pytest.raises(UserError, match=name) as failure:
+        read_conditions(tmp_path / name, (CLASS,))
+    assert "\n" not in str(failure.value)
+
+
+def test_trajectories_take_their_row(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    plan = sampler.compile("ddim:2", guidance=2.0)
+    seeds, classes = range(FIRST_SEED, FIRST_SEED + 5), [0, 2, 1, 1, 0]
+    *_, last = roll_out(sampler, plan, seeds, batch=5, conditions={"class": np.array(classes)})
+    expected = sampler.sample(plan, seeds, {"class": classes})
+    (row,) = (row for row, value in enumerate(plan.output) if value == 1.0)
+    assert np.array_equal(last.state.after[row], expected)
+    states = list(roll_out(sampler, plan, seeds, batch=2, conditions={"class": np.array(classes)}))
+    assert np.array_equal(np.concatenate([s.state.after[row] for s in states if s.state.index == 1]), expected)
+
+
+def test_limits_and_the_range_to_draw_from_are_two_things() -> None:
+    free = Condition("pose", "pose", (2,), "float32", typical=(-1.0, 1.0))
+    assert drawn_range(free) == (-1.0, 1.0)
+    assert np.abs([draw_condition(free, 0, seed) for seed in range(50)]).max() <= 1
+    assert check([free], {"pose": [[100.0, -100.0]]}, 1)["pose"].tolist() == [[100.0, -100.0]]
+    limited = Condition("speed", "speed", (), "float32", low=0.0, high=100.0, typical=(3.0, 5.0))
+    assert min(draw_condition(limited, 0, seed) for seed in range(50)) >= 3
+    assert drawn_range(Condition("speed", "speed", (), "float32", low=0.0, high=9.0)) == (0.0, 9.0)
+    assert drawn_range(Condition("speed", "speed", (), "float32", low=0.0)) is None
+    mask = Condition("mask", "mask", (100,), "bool")
+    assert 30 < draw_condition(mask, 0, 1).sum() < 70
+
+
+def altered(content: bytes, local: int, central: int, value: int) -> bytes:
+    """A zip file of one member with a byte of its two headers changed."""
+    changed = bytearray(content)
+    changed[local] = changed[content.index(b"PK\x01\x02") + central] = value
+    return bytes(changed)
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (10**15,), }".ljust(117) + b"\n"
+)
+
+
+@pytest.mark.parametrize("damage", ["encrypted", "method", "content", "huge", "text", "npy"])
+def test_a_damaged_file_is_one_line(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, image=np.random.default_rng(0).random((500, 2, 3)))
+    content = path.read_bytes()
+    if damage == "encrypted":
+        path.write_bytes(altered(content, 6, 8, 1))
+    elif damage == "method":
+        path.write_bytes(altered(content, 8, 10, 99))
+    elif damage == "content":
+        path.write_bytes(content[:200] + b"\xff" * 60 + content[260:])
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("image.npy" if damage == "huge" else "image", HUGE.replace(b"10**15", b"10" + b"0" * 14))
+    with pytest.raises(
+        UserError, match=r"own\.npz (cannot be read \(|has no rows)|array 'image' of own.npz has no rows"
+    ) as failure:
+        read_conditions(path, (IMAGE,))
+    assert "\n" not in str(failure.value)

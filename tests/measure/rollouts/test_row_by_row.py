@@ -1,0 +1,98 @@
+"""Ranges follow from the samples alone: not from how many are run at once, nor from their order."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.calibration import count, opening
+from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.task import Task
+from fewstep.graph.graph import BATCH, Array, Graph, Value
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.ranges import observe
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+F32 = np.dtype(np.float32)
+X, GROUP = Value("x", F32, (BATCH, 2)), Value("group", np.dtype(np.int64), (1,))
+SAMPLES = 16
+
+
+@pytest.fixture
+def task(tmp_path: Path, fickle: None) -> Task:
+    """Opened on fickle engines, the prologue's among them."""
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    return open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=SAMPLES))
+
+
+@pytest.fixture
+def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines whose last bits, and more, change with the number of rows and with the row's place among them."""
+
+    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
+        return unsteady(open_session(graph, also, optimize, threads=threads), "x")
+
+    def loaded(*arguments: Any, **more: Any) -> Sampler:
+        sampler = load(*arguments, **more)
+        assert sampler.prologue is not None
+        return replace(sampler, prologue=unsteady(sampler.prologue, "time"))
+
+    monkeypatch.setattr(opening, "load", loaded)
+    monkeypatch.setattr(observe, "open_session", opened)
+
+
+def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
+    def run(feeds: Arrays) -> dict[str, Array]:
+        rows = len(feeds[rows_of])
+        factors = 1 + 0.01 * rows + 0.001 * np.arange(rows)
+        return {
+            name: (value * factors.reshape(-1, *[1] * (value.ndim - 1))).astype(value.dtype)
+            for name, value in network(feeds).items()
+        }
+
+    return run
+
+
+def ranges(task: Task, batch: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setattr(count, "BATCH", batch)
+    return tabulate(count_activations(task), task.prepared, "0" * 64, "plan", method="mse").encode()
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_ranges_are_bitwise_those_of_one_sample_at_a_time(
+    task: Task, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ranges(task, batch, monkeypatch) == ranges(task, 1, monkeypatch)
+
+
+def test_ranges_are_bitwise_the_same_in_any_order(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ranges(task, 4, monkeypatch)
+    assert ranges(replace(task, seeds=task.seeds[::-1]), 4, monkeypatch) == expected
+    assert ranges(replace(task, seeds=range(task.seeds.start + 1, task.seeds.stop + 1)), 4, monkeypatch) != expected
+
+
+def test_each_row_is_alone_and_what_has_no_rows_goes_to_each() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def network(feeds: Arrays) -> dict[str, Array]:
+        seen.append((len(feeds["x"]), int(feeds["group"][0])))
+        return {"y": feeds["x"] * 2}
+
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    made = row_by_row(network, (X, GROUP))({"x": x, "group": np.array([7])})
+    assert np.array_equal(made["y"], 2 * x) and made["y"].dtype == np.float32
+    assert seen == [(1, 7)] * 3
+
+
+def test_heads_that_are_merged_with_the_batch_keep_their_order() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    made = row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
+    assert np.array_equal(made["heads"], x.reshape(-1, 1))

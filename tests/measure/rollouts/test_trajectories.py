@@ -1,0 +1,136 @@
+"""Rollouts of a bundle that can be computed by hand."""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.calibrated_body import judging_seeds
+from fewstep.calibration.precision.native import searched_here
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
+from fewstep.measure.rollouts.trajectories import (
+    FIRST_SEED,
+    HELD_OUT_SEEDS,
+    batches,
+    count_batches,
+    draw_condition,
+    fewest_of_all,
+    roll_out,
+)
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.ranges.histogram import measure, merge
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
+CLASS = Condition("class", "label", null=3, low=0, high=2)
+
+
+@pytest.fixture
+def sampler(tiny_bundle: Path) -> Sampler:
+    return load(tiny_bundle, body="float32")
+
+
+def test_every_evaluation_of_both_branches_is_seen_with_the_deployed_inputs(sampler: Sampler) -> None:
+    plan = sampler.compile("heun:3", guidance=2.0)
+    seen = list(roll_out(sampler, plan, SEEDS, batch=5))
+    assert [len(each.seeds) for each in seen] == [n for n in (5, 5, 2) for _ in plan.steps]
+    for each in seen:
+        rows = 2 * len(each.seeds)
+        assert each.feeds["x"].shape == each.tensors["v"].shape == (rows, 1, 4, 4)
+        assert np.array_equal(each.feeds["x"][: len(each.seeds)], each.state.u)
+        assert np.array_equal(each.tensors["v"], np.concatenate(each.state.outputs))
+
+
+def test_trajectories_are_those_that_the_sampler_deploys(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:4", guidance=2.0)
+    *_, last = roll_out(sampler, plan, SEEDS, batch=12)
+    classes = [int(draw_condition(CLASS, 0, seed)) for seed in SEEDS]
+    expected = sampler.sample(plan, SEEDS, {"class": classes}, 2.0)
+    (row,) = (row for row, value in enumerate(plan.output) if value == 1.0)
+    assert np.array_equal(last.state.after[row], expected)
+
+
+def test_histograms_do_not_depend_on_the_batch(sampler: Sampler) -> None:
+    plan = sampler.compile("dpmpp_2m:4", guidance=2.0)
+    wholes = []
+    for batch in (1, 4, 12):
+        parts = [measure(np.asarray(e.tensors["v"])) for e in roll_out(sampler, plan, SEEDS, batch=batch)]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = merge(whole, part)
+        wholes.append((whole.exponent, whole.counts.tolist(), whole.low, whole.high))
+    assert wholes[0] == wholes[1] == wholes[2]
+
+
+def test_no_more_than_two_evaluations_are_held_at_a_time(sampler: Sampler) -> None:
+    inputs: list[weakref.ref[np.ndarray]] = []
+    for each in roll_out(sampler, sampler.compile("ddim:3"), range(FIRST_SEED, FIRST_SEED + 40), batch=4):
+        inputs.append(weakref.ref(each.feeds["x"]))
+        assert sum(held() is not None for held in inputs) <= 2
+    assert len(inputs) == 30
+
+
+def test_conditions_are_uniform_and_fixed_by_the_seed() -> None:
+    drawn = np.array([draw_condition(CLASS, 0, seed) for seed in range(3000)])
+    assert drawn.dtype == np.int64
+    assert np.bincount(drawn).tolist() == pytest.approx([1000] * 3, abs=80)
+    other = np.array([draw_condition(CLASS, 1, seed) for seed in range(3000)])
+    assert np.corrcoef(drawn, other)[0, 1] == pytest.approx(0, abs=0.06)
+    state = draw_condition(Condition("state", "state", (2, 3), "float32", low=-1, high=1), 0, 5)
+    assert state.shape == (2, 3) and state.dtype == np.float32 and np.abs(state).max() <= 1
+    assert len(np.unique(state)) == 6
+
+
+def test_a_condition_without_bounds_cannot_be_drawn() -> None:
+    with pytest.raises(UserError, match="nothing says what values condition 'text' has; give some .--conditions FILE."):
+        draw_condition(Condition("text", "text", (4,), "float32", high=1.0), 0, 1)
+
+
+def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trajectory starts from the noise of its seed: those that are counted, those that judge bodies, and
+    those that a map is judged on."""
+    seen: set[int] = set()
+    real = noise.stacked
+
+    def recorded(seeds: Sequence[int], *more: Any) -> Any:
+        seen.update(map(int, seeds))
+        return real(seeds, *more)
+
+    monkeypatch.setattr(noise, "stacked", recorded)
+    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
+    calibrate(options)
+    tried = set(judging_seeds(options.trajectories))
+    assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
+    calibrate(replace(options, quality="20dB"))
+    judged = {seed for seed in seen if seed < FIRST_SEED} - tried
+    assert judged == {*SEARCH_SEEDS, *JUDGE_SEEDS} <= set(SELECTION_SEEDS)
+    assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and not {*SEARCH_SEEDS} & {*JUDGE_SEEDS}
+    assert not set(HELD_OUT_SEEDS) & {*seen, *SELECTION_SEEDS}
+
+
+@pytest.mark.parametrize("sizes", [(), ({"height": 8},), ({"height": 8}, {"height": 16})], ids=len)
+def test_batches_are_counted_without_a_list_of_them(sizes: tuple[dict[str, int], ...]) -> None:
+    for start in range(1000, 1005):
+        for number in range(12):
+            for batch in (1, 2, 3, 4, 8):
+                seeds = range(start, start + number)
+                assert count_batches(seeds, batch, sizes) == len(list(batches(seeds, batch, sizes)))
+
+
+@pytest.mark.parametrize("sizes", [1, 2, 3])
+def test_with_one_seed_fewer_a_size_has_no_turn(sizes: int) -> None:
+    named = [{"height": 8 * number} for number in range(1, sizes + 1)]
+    for start in range(1000, 1005):
+        fewest = fewest_of_all(start, sizes)
+        seen = [size for *_, size in batches(range(start, start + fewest), 1, named)]
+        assert all(each in seen for each in named)
+        assert fewest == 1 or not all(each in seen[:-1] for each in named)

@@ -1,0 +1,30 @@
+import pytest
+
+from fewstep.measure.speed.mean_step import mean_timing, shares
+from fewstep.measure.speed.race import Timing
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from tests.conftest import with_earlier
+
+PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))
+FIRST, LAST = GraphEntry("first.onnx", (), ()), GraphEntry("last.onnx", (), ())
+
+
+def timing(median, ratio):
+    return Timing("g", median, median, median, median, 5, ratio, ratio, ratio, 0.5, 100.0)
+
+
+def test_each_graph_has_the_share_of_the_steps_it_runs():
+    lams = [step.lam if step.lam is not None else -20.0 for step in PLAN.steps]
+    edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))  # a group for each step
+    whole = Body.of(LAST, "int8", "cpu-x86", groups=edges)
+    several = shares(with_earlier(whole, FIRST), PLAN)
+    assert [(graph.file, share) for graph, share in several] == [("first.onnx", 0.25), ("last.onnx", 0.75)]
+    assert shares(whole, PLAN) == [(whole.graph, 1.0)]
+
+
+def test_a_mean_step_weighs_its_graphs():
+    mean = mean_timing("body", [timing(4.0, 1.0), timing(2.0, 2.0)], [0.25, 0.75])
+    assert (mean.name, mean.median, mean.runs, mean.load, mean.peak_mib) == ("body", 2.5, 10, 1.0, 100.0)
+    assert mean.ratio == pytest.approx(4.0 / 2.5)  # float32 takes 4 at each step

@@ -1,0 +1,82 @@
+"""What sampling is said to take is what it takes, as far as that is known before."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.io import store
+from fewstep.measure import cost
+from fewstep.measure.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+from tests.evaluation.judged_bundle import body, make_bundle
+
+F32 = np.dtype(np.float32)
+
+
+def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
+    """A row has 4 numbers, 16 bytes: a, b and c are there beside x, and the sum of b and c when a is gone."""
+    nodes = (
+        Node("Tanh", ("x",), ("a",)),
+        Node("Neg", ("a",), ("b",)),
+        Node("Abs", ("a",), ("c",)),
+        Node("Add", ("b", "c"), ("y",)),
+    )
+    graph = Graph("few", (Value("x", F32, ("batch", 4)),), (Value("y", F32, ("batch", 4)),), nodes, {})
+    assert live_bytes(graph) == 4 * 16
+
+
+def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
+    bundle = open_bundle(make_bundle(tmp_path / "tiny"))
+    plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
+    bodies = {"int8-cpu-x86": bundle.body("int8-cpu-x86")}
+    alone, two = (sampling_needs(bundle, bodies, plan, 16, (100, 0), workers) for workers in (0, 2))
+    sample = RUN * 2 * 16 * live_bytes(body())
+    exact, int8 = (OPENED * body_bytes(bundle, name) for name in ("float32", "int8-cpu-x86"))
+    assert alone.memory == round(exact + int8 + sample + ALONE) and (alone.disk, alone.files) == (100, 2)
+    assert two.memory == round(3 * (exact + sample + ALONE) + 2 * int8)
+
+
+def test_a_body_that_sees_rows_has_the_activations_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(make_bundle(tmp_path / "tiny"))
+    plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
+    batch, one = (sampling_needs(bundle, (), plan, BATCH, (), by_rows=by_rows).memory for by_rows in (False, True))
+    assert batch - one == round(RUN * (2 * 16 - 1) * live_bytes(body()))
+    assert not sees_rows(bundle, (), plan)
+    for free, rows in ((batch, False), (batch - 1, True), (None, False)):
+        monkeypatch.setattr(cost, "memory_free", lambda _, free=free: free)
+        assert sees_rows(bundle, (), plan) is rows
+    monkeypatch.setattr(cost, "LARGEST", RUN * 2 * 16 * live_bytes(body()) - 1)
+    assert sees_rows(bundle, (), plan)
+
+
+def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -> None:
+    """float32 has two weights in its file. int8 reads one of them from there, and has one in a file of its own."""
+    folder = make_bundle(tmp_path / "tiny")
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(3))
+    shape = ("batch", 64)
+
+    def product(*constants: str) -> Graph:
+        nodes = (Node("MatMul", ("x", constants[0]), ("h",)), Node("MatMul", ("h", constants[1]), ("y",)))
+        values = {"a": a, "b": b, "c": c}
+        own = {name: values[name] for name in constants}
+        return Graph("body", (Value("x", F32, shape),), (Value("y", F32, shape),), nodes, own)
+
+    sizes = {}
+    with open_for_update(folder, must_exist=True) as writer:
+        bodies = dict(writer.manifest.bodies)
+        for name, graph in (("float32", product("a", "b")), ("int8-cpu-x86", product("a", "c"))):
+            file, data = store(writer, graph, "body", external_above=0)
+            entry = msgspec.structs.replace(bodies[name].graph, file=file, data=data)
+            bodies[name] = msgspec.structs.replace(bodies[name], graphs=(entry,))
+            sizes[name] = file
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+    bundle = open_bundle(folder)
+    assert set(bundle.body("float32").graph.data) < set(bundle.body("int8-cpu-x86").graph.data)
+    for name, file in sizes.items():
+        assert body_bytes(bundle, name) == (folder / file).stat().st_size + 2 * 4 * 64 * 64

@@ -1,0 +1,126 @@
+"""The teacher: the plan that is taken where none is asked for, and its check by twice as many steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from fewstep.measure.results import TeacherCheck
+from fewstep.measure.teacher import CHECKED, LONGEST, checked_teacher, teacher_plan
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import Cfg, Guidance, Steer
+from fewstep.plans.paths import PATHS
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Clip
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+
+
+def scheduled(folder: Path, schedule: ScheduleSpec) -> Sampler:
+    """The tiny denoiser as if it had been trained on another schedule."""
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    manifest |= {"schedule": msgspec.to_builtins(schedule), "prediction": "sample"}
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return load(folder)
+
+
+NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not describe
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PATHS if kind not in (*NUMBERS, "residual-shift")])
+def test_it_has_eighty_steps_on_every_schedule(tiny_bundle: Path, kind: str) -> None:
+    sampler = scheduled(tiny_bundle, ScheduleSpec(kind, 1000))  # type: ignore[arg-type]
+    judged = sampler.compile("ddim:2")
+    assert teacher_plan(sampler, None, judged).name == "dpmpp_2m:80@arctan"
+    assert teacher_plan(sampler, "ddim:7", judged).name == "ddim:7"
+
+
+def test_a_network_of_few_timesteps_has_all_of_them_and_no_check(tiny_bundle: Path) -> None:
+    sampler = scheduled(tiny_bundle, ScheduleSpec("residual-shift", 15))
+    found = checked_teacher(sampler, None, sampler.compile("ddim:2"))
+    assert found.plan.name == "dpmpp_2m:15"
+    assert found.check.exactness is None and not found.check.suffices
+    assert "was not checked" in str(found.check)
+
+
+def test_a_network_that_is_told_two_times_has_a_teacher_that_tells_them(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    prologue = sampler.bundle.manifest.prologue
+    assert prologue is not None
+    told = msgspec.structs.replace(prologue, inputs=(*prologue.inputs, TensorEntry("to", "to", ("batch",))))
+    judged = sampler.compile("ctm:2")
+    object.__setattr__(sampler.bundle, "manifest", msgspec.structs.replace(sampler.bundle.manifest, prologue=told))
+    assert teacher_plan(sampler, None, judged).name == "ctm:80@arctan"
+
+
+def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    teacher = teacher_plan(sampler, None, sampler.compile("ddim:2", 3.0, shaping=Clip(-1, 1)))
+    assert teacher.guidance == sampler.compile("ddim:2", 3.0).guidance
+    assert {step.shaping for step in teacher.steps} == {Clip(-1.0, 1.0)}
+
+
+@pytest.mark.parametrize("asked", ["dpmpp_2m:90@ays_svd", "ddim:50@table(sigmas=[9, 1, 0.1])"])
+def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
+    sampler = load(tiny_bundle)
+    with pytest.raises(UserError, match="is no teacher: grid .* is a table of few steps"):
+        checked_teacher(sampler, asked, sampler.compile("ddim:2"))
+
+
+def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    judged = sampler.compile("ddim:2", 2.0)
+    found = checked_teacher(sampler, None, judged)
+    assert found.plan.name == found.check.teacher == "dpmpp_2m:80@arctan"
+    assert found.check.seeds == CHECKED and found.check.suffices
+    assert found.check.exactness is not None and found.check.exactness > 50
+    assert f"{found.check.exactness:.1f} dB from twice as many steps" in str(found.check)
+
+
+def test_it_is_doubled_until_it_is_ten_decibels_nearer(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    found = checked_teacher(sampler, None, sampler.compile("dpmpp_2m:70@arctan"))
+    assert found.plan.name == "dpmpp_2m:160@arctan"
+    assert found.check.suffices
+
+
+def test_doubling_has_an_end(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    found = checked_teacher(sampler, None, sampler.compile("dpmpp_2m:640@arctan"))
+    assert len(found.plan.steps) == LONGEST and not found.check.suffices
+
+
+def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    found = checked_teacher(sampler, "ddim:5", sampler.compile("dpmpp_2m:60@arctan"), seeds=[1, 2])
+    assert found.plan.name == "ddim:5" and found.check.seeds == 2 and not found.check.suffices
+    assert "include an error of its own" in str(found.check)
+
+
+def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: Path) -> None:
+    sampler = load(tiny_bundle)
+    file = tmp_path / "teacher.json"
+    file.write_bytes(encode(sampler.compile("ddim:9")))
+    found = checked_teacher(sampler, str(file), sampler.compile("ddim:2"))
+    assert found.plan.name == "ddim:9" and found.check == TeacherCheck("ddim:9", None, None, 0)
+
+
+@pytest.mark.parametrize("form", [Steer, Cfg])
+def test_weights_by_evaluation_are_for_shares_of_the_teachers(form: type[Steer | Cfg]) -> None:
+    facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True, heads=2, steers="x")
+
+    def compiled(name: str, guidance: Guidance, shaping: object = None) -> Plan:
+        return compile_plan(name, facts, guidance)
+
+    judged = compile_plan("ddim:4", facts, form((1.0, 2.0, 0.0, 3.0)))
+    teacher = teacher_plan(SimpleNamespace(compile=compiled), "heun:41@arctan", judged)  # type: ignore[arg-type]
+    assert isinstance(teacher.guidance, form) and isinstance(teacher.guidance.weight, tuple)
+    assert len(teacher.guidance.weight) == len(teacher.steps)
+    assert sorted(set(teacher.guidance.weight), key=teacher.guidance.weight.index) == [1.0, 2.0, 0.0, 3.0]
+    counts = [teacher.guidance.weight.count(weight) for weight in (1.0, 2.0, 0.0, 3.0)]
+    assert max(counts) - min(counts) <= 1
