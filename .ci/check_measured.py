@@ -14,7 +14,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/measured"
-JUDGED = ("calibration", "control", "fitting", "lowering", "ranges", "runtime/runs")  # they decide samples and figures
+JUDGED = (  # folders whose code decides samples and figures
+    "calibration",
+    "calibration/fitting",
+    "calibration/lowering",
+    "calibration/ranges",
+    "control",
+    "runtime/runs",
+)
 ROW = re.compile(r"^\| \[.+?\]\((\S+?)\) \|.*\| ([^|]*) \| `([0-9a-f]+)` \|$", re.M)
 UNMOVED = re.compile(r"differs\s+between\s+`(\w+)`\s+and\s+`(\w+)`")
 

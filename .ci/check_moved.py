@@ -68,7 +68,7 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
 
-    modules = {path.stem for path in (tree / "lowering/targets").glob("*.py")}
+    modules = {path.stem for path in (tree / "calibration/lowering/targets").glob("*.py")}
     targets = ",".join(each for each in TARGETS if each.replace("-", "_") in modules)
     for source, asked, condition, plans, expert in DENOISERS:
         name = Path(source.partition(":")[0]).stem + "-expert" * bool(expert)

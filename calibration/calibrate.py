@@ -14,6 +14,9 @@ from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
+from fewstep.calibration.lowering.agreement import warn_of_disagreement
+from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
@@ -23,14 +26,13 @@ from fewstep.calibration.precision.record import describe
 from fewstep.calibration.precision.refine import Bound, SearchResult, refine
 from fewstep.calibration.precision.search_job import Ask, SearchJob
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
-from fewstep.lowering.agreement import warn_of_disagreement
-from fewstep.lowering.quantize import LoweredBody
-from fewstep.lowering.scheme import Target
 from fewstep.measure.rollouts.closed_loop import Course, open_courses
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import rows
@@ -40,8 +42,6 @@ from fewstep.measure.workers.opening import opened, threads_of
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan, regroup
-from fewstep.ranges.observe import observed_tensors
-from fewstep.ranges.table import RangesTable
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said

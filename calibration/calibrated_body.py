@@ -13,15 +13,17 @@ import numpy as np
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
+from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.lowering.quantize import LoweredBody, as_it_is
-from fewstep.lowering.scheme import Target
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
 from fewstep.measure.rollouts.on_demand import close
@@ -31,8 +33,6 @@ from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
-from fewstep.ranges.moments import Moments
-from fewstep.ranges.table import RangesTable
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under

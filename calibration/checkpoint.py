@@ -16,12 +16,12 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from fewstep.calibration.ranges.histogram import Histogram
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.measure.workers.code_digest import code, engine
 from fewstep.plans.file import encode
-from fewstep.ranges.histogram import Histogram
-from fewstep.ranges.moments import Moments
-from fewstep.ranges.observe import Counts
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import usable_cores
 

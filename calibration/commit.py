@@ -8,19 +8,19 @@ import msgspec
 
 from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.comparable import kept_unlike
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
 from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import GROUP
-from fewstep.lowering.quantize import LoweredBody
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.ranges.table import RangesTable
 from fewstep.runtime.bundle.manifest import Body, Manifest, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.networks import alone, with_network

@@ -6,17 +6,17 @@ from math import prod
 
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, trajectories_of
+from fewstep.calibration.lowering.encoding import eight_of
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
+from fewstep.calibration.ranges.methods import narrow_ranges, tensor_ranges
+from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors
+from fewstep.calibration.ranges.readers import readers_of
+from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
-from fewstep.lowering.encoding import eight_of
 from fewstep.measure.rollouts.trajectories import BATCH, BodyCall
 from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
-from fewstep.ranges.methods import narrow_ranges, tensor_ranges
-from fewstep.ranges.observe import Counts, batch_within, observed_tensors
-from fewstep.ranges.readers import readers_of
-from fewstep.ranges.table import Method, Ranges, RangesTable
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized

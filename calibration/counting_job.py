@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from fewstep.calibration.ranges.histogram import Histogram
+from fewstep.calibration.ranges.measured_rows import open_counted, taken
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -11,9 +14,6 @@ from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
 from fewstep.plans.plan import Plan
-from fewstep.ranges.histogram import Histogram
-from fewstep.ranges.measured_rows import open_counted, taken
-from fewstep.ranges.observe import Counts
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.loading import load
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from fewstep.lowering.quantize import LoweredBody, refuse_overflow
-from fewstep.lowering.scheme import Target
+from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.plans.errors import UserError
-from fewstep.ranges.observe import Counts
 from fewstep.runtime.bundle.platforms import body_name
 
 Check = Callable[[str, LoweredBody, Target], None]  # of a body by name; UserError if it does not pass

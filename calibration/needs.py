@@ -1,14 +1,14 @@
 """The memory and disk that a calibration takes, estimated from its task."""
 
 from fewstep.calibration.count import batch_of
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
+from fewstep.calibration.ranges.moments import moment_bytes
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs
 from fewstep.graph.weights import weight_bytes
-from fewstep.lowering.scheme import Target
-from fewstep.ranges.measured_rows import are_large, row_bytes
-from fewstep.ranges.moments import moment_bytes
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines

@@ -4,12 +4,12 @@ onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plu
 onnxruntime with their pairs left where they stand: their 8-bit rounding, and float32 for the rest.
 """
 
+from fewstep.calibration.lowering.agreement import as_deployed
+from fewstep.calibration.lowering.executed import as_compiled
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import exceeds
 from fewstep.graph.session import open_session
-from fewstep.lowering.agreement import as_deployed
-from fewstep.lowering.executed import as_compiled
-from fewstep.lowering.scheme import Target
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import OpenVino

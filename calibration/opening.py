@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.calibration.failed_bodies import body_of
+from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
 from fewstep.calibration.precision.record import parse_bound
+from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.lowering.quantize import lowered_ops
-from fewstep.lowering.scheme import Target
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.prompts import CALIBRATION, given_rows
@@ -27,7 +28,6 @@ from fewstep.plans.guidance import to_text
 from fewstep.plans.plan import DENOISER, Plan, shaping_of
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.plans.tokens import USUAL, TokenPlan
-from fewstep.ranges.methods import lambda_edges
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import default_value, is_led_by_guidance

@@ -12,10 +12,10 @@ import numpy as np
 
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
+from fewstep.calibration.ranges.moments import Moments, MomentSums
+from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.ranges.moments import Moments, MomentSums
-from fewstep.ranges.observe import open_watched
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.memory import give_back
 from fewstep.runtime.progress import SILENT, Progress

@@ -5,17 +5,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.refine import Bound
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
-from fewstep.lowering.quantize import lowered_ops
-from fewstep.lowering.scheme import Target
 from fewstep.measure.rollouts.closed_loop import runs_of
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.trajectories import BATCH, TURN, BodyCall, roll_out
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.ranges.observe import observed_tensors
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler

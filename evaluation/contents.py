@@ -9,6 +9,9 @@ import msgspec
 import numpy as np
 import onnx
 
+from fewstep.calibration.lowering.coverage import macs, optimized
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.ranges import table
 from fewstep.evaluation.contents_form import (
     BodyContents,
     Contents,
@@ -26,15 +29,12 @@ from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import CONTRIB
-from fewstep.lowering.coverage import macs, optimized
-from fewstep.lowering.targets import targets_by_name
 from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
 from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.tokens import TokenPlan
-from fewstep.ranges import table
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import (

@@ -24,7 +24,7 @@ VERBS = {  # the module that each stands on
     "bake": "fewstep.graph.bake.bake",
     "export": "fewstep.export.export",
     "calibrate": "fewstep.calibration.calibrate",
-    "fit": "fewstep.fitting.fit",
+    "fit": "fewstep.calibration.fitting.fit",
     "choose": "fewstep.evaluation.choosing.choose",
     "bench": "fewstep.measure.speed.bench",
     "evaluate": "fewstep.measure.distances.evaluate",

@@ -11,7 +11,7 @@ from fewstep.runtime.bundle.platforms import PLATFORMS
 from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 ROOT = Path(__file__).parent.parent
-OWN = (Path("runtime/bundle/platforms.py"), Path("lowering/targets"))
+OWN = (Path("runtime/bundle/platforms.py"), Path("calibration/lowering/targets"))
 ENGINES = {platform.backend for platform in PLATFORMS}
 NAMES = sorted({platform.name for platform in PLATFORMS} - ENGINES, key=len, reverse=True)  # others name engines too
 SPELLED = re.compile(rf"\b(?:{'|'.join(NAMES)})\b|\bint8-|^cpu-|--target [a-z]")

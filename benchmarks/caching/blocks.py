@@ -20,10 +20,10 @@ from benchmarks.caching.measure import SELECTION, classes
 from benchmarks.options import parser_of
 from benchmarks.zoo.members import FOLDER
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.fitting.fit import fit
-from fewstep.fitting.options import FitOptions
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fewstep.calibration.lowering.coverage import macs
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
-from fewstep.lowering.coverage import macs
 
 
 @dataclass(frozen=True)

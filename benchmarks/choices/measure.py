@@ -27,13 +27,13 @@ from benchmarks.choices.rows import BASE, ROWS
 from benchmarks.choices.seen import Body, Seen
 from benchmarks.zoo.bundles import exported
 from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.task import Task
 from fewstep.cli.progress import progress_display
 from fewstep.graph.graph import GROUP
-from fewstep.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr

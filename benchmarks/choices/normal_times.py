@@ -10,10 +10,10 @@ from statistics import NormalDist
 import numpy as np
 
 from fewstep.calibration.count import batch_of
+from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out, uniform
 from fewstep.plans import noise
-from fewstep.ranges.observe import Counts, open_watched
 from fewstep.runtime.progress import SILENT, Progress
 
 LONG = 50  # steps of the DDIM trajectory

@@ -10,14 +10,14 @@ import numpy as np
 from benchmarks.choices.normal_times import count_at_normal_times
 from benchmarks.choices.seen import Body, Seen
 from fewstep.calibration.count import count_activations
-from fewstep.lowering.encoding import symmetric_int8
-from fewstep.lowering.pairs import pairs
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
-from fewstep.lowering.targets.openvino import OPENVINO
-from fewstep.lowering.targets.tensorrt import TENSORRT
-from fewstep.ranges.table import Method
+from fewstep.calibration.lowering.encoding import symmetric_int8
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.table import Method
 
 Row = Callable[[Seen], Body]
 

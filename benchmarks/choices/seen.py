@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
 from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.lowering.quantize import lower_graph, rounding
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.ranges.histogram import merge
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
-from fewstep.lowering.quantize import lower_graph, rounding
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.ranges.histogram import merge
-from fewstep.ranges.moments import Moments
-from fewstep.ranges.observe import Counts
-from fewstep.ranges.table import Method, RangesTable
 from fewstep.runtime.progress import SILENT, Progress
 
 

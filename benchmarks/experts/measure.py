@@ -20,11 +20,11 @@ from benchmarks.markdown import part_of, put_part, table
 from benchmarks.options import add_page, add_seeds, parser_of, refuse_other_seeds, seeds_of
 from benchmarks.races.turns import Call, in_turns
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
-from fewstep.lowering.coverage import macs
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from benchmarks.fits.fit_judgement import GATED, Gate, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
 from benchmarks.options import parser_of, refusing
-from fewstep.fitting.blocks import blocks_of, sample
-from fewstep.fitting.recurrence import recurrence_of
-from fewstep.fitting.rollouts import Rollouts
-from fewstep.fitting.teacher import taught
+from fewstep.calibration.fitting.blocks import blocks_of, sample
+from fewstep.calibration.fitting.recurrence import recurrence_of
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.calibration.fitting.teacher import taught
 from fewstep.measure.bodies import open_body
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor

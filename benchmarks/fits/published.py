@@ -1,8 +1,9 @@
 """The fits of the literature beside `fewstep fit` and the best plan without a fit, on seeds that none of them has seen.
 
-    python -m benchmarks.fits.published BUNDLE --steps 5            # all methods of fewstep.fitting.published
-    python -m benchmarks.fits.published BUNDLE --method olss        # one of them; `end` is the bundle's own fitted plan
-    python -m benchmarks.fits.published                             # writes docs/measured/published_fits.md
+    python -m benchmarks.fits.published BUNDLE --steps 5            # all methods of
+    fewstep.calibration.fitting.published python -m benchmarks.fits.published BUNDLE --method olss        # one of them;
+    `end` is the bundle's own fitted plan python -m benchmarks.fits.published                             # writes
+    docs/measured/published_fits.md
 
 All plans are of the float32 body, with as many evaluations. Those of the literature are fitted on the same seeds. PSNR
 in dB is of samples to the float32 teacher's. FD is taken where an extractor knows the data. A figure is kept in
@@ -20,15 +21,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-import fewstep.fitting.published as published
+import fewstep.calibration.fitting.published as published
 from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of, refusing
-from fewstep.fitting.blocks import FIT_SEEDS, Block, blocks_of, sample
-from fewstep.fitting.options import FitOptions
-from fewstep.fitting.published.setting import FitSetting
-from fewstep.fitting.start import best_start
-from fewstep.fitting.task import FitTask, open_task
-from fewstep.fitting.teacher import taught
+from fewstep.calibration.fitting.blocks import FIT_SEEDS, Block, blocks_of, sample
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.calibration.fitting.start import best_start
+from fewstep.calibration.fitting.task import FitTask, open_task
+from fewstep.calibration.fitting.teacher import taught
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.rollouts.held_out import PAIRED
@@ -70,7 +71,7 @@ class FittedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def methods() -> list[str]:
-    """The modules of `fewstep.fitting.published` that fit a plan."""
+    """The modules of `fewstep.calibration.fitting.published` that fit a plan."""
     names = [each.name for each in pkgutil.iter_modules(published.__path__)]
     return [name for name in names if hasattr(importlib.import_module(f"{published.__name__}.{name}"), "fitted")]
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from pusher import EXECUTED, WEIGHTS
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.fitting.fit import fit
-from fewstep.fitting.options import FitOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -2,10 +2,10 @@
 
 import re
 
+from fewstep.calibration.lowering.coverage import MULTIPLY, count, macs, optimized
+from fewstep.calibration.lowering.executed import integer_operations
 from fewstep.graph.graph import Graph
 from fewstep.graph.index import Index, index
-from fewstep.lowering.coverage import MULTIPLY, count, macs, optimized
-from fewstep.lowering.executed import integer_operations
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 

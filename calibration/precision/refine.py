@@ -15,6 +15,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.search import (
     Choice,
     JudgedQuality,
@@ -31,7 +32,6 @@ from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
 from fewstep.calibration.precision.search_job import Ask, runs_here
 from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
-from fewstep.lowering.quantize import LoweredBody
 from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress

@@ -10,10 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
-from fewstep.lowering.targets import targets_by_name
 from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, Course, open_course, without_network
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import psnr
@@ -21,8 +23,6 @@ from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.plans.plan import Plan
-from fewstep.ranges.moments import Moments
-from fewstep.ranges.table import RangesTable
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepState, finish
 from fewstep.runtime.loading import load
@@ -77,7 +77,7 @@ def runs_here(variants: Variants, course: Course) -> ChoiceRuns:
 @dataclass(frozen=True)
 class SearchJob:
     """All that the runs of choices follow from; `target` by its name, `exact` as the command has sampled it. Each
-    worker rounds weights by `moments`, which are bounded (`ranges/moments.py`)."""
+    worker rounds weights by `moments`, which are bounded (`calibration/ranges/moments.py`)."""
 
     bundle: PinnedBundle
     plan: Plan

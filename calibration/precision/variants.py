@@ -4,10 +4,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from fewstep.graph.graph import Graph
-from fewstep.graph.session import GraphSession, open_session
-from fewstep.lowering.coverage import count
-from fewstep.lowering.quantize import (
+from fewstep.calibration.lowering.coverage import count
+from fewstep.calibration.lowering.quantize import (
     LoweredBody,
     Quantizer,
     as_it_is,
@@ -17,9 +15,11 @@ from fewstep.lowering.quantize import (
     remembered,
     rounding,
 )
-from fewstep.lowering.scheme import Target
-from fewstep.ranges.moments import Moments
-from fewstep.ranges.table import RangesTable
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import GraphSession, open_session
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.verbs.report import table
@@ -15,7 +16,6 @@ from fewstep.evaluation.report import ReportOptions, report
 from fewstep.evaluation.report.verdict import warnings
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
-from fewstep.lowering.targets import USUAL
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 from rich.table import Table
 
+from fewstep.calibration.fitting.blocks import BLOCK, CHOICE_SEEDS
+from fewstep.calibration.fitting.cost import evaluations, search_bytes, seconds
+from fewstep.calibration.fitting.fit import FitResult, fit
+from fewstep.calibration.fitting.judgement import SetDistances
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.task import BODY, ROOM, open_task
+from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import figures
-from fewstep.fitting.blocks import BLOCK, CHOICE_SEEDS
-from fewstep.fitting.cost import evaluations, search_bytes, seconds
-from fewstep.fitting.fit import FitResult, fit
-from fewstep.fitting.judgement import SetDistances
-from fewstep.fitting.options import FitOptions
-from fewstep.fitting.task import BODY, ROOM, open_task
-from fewstep.fitting.trade import Trade
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.rollouts.held_out import PAIRED

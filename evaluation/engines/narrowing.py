@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 
+from fewstep.calibration.lowering.executed import as_compiled
+from fewstep.calibration.ranges.observe import watch
 from fewstep.evaluation.engines.differences import DifferentLayer
 from fewstep.graph.engines.watched import on_cuda, on_tensorrt
 from fewstep.graph.graph import Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
-from fewstep.lowering.executed import as_compiled
-from fewstep.ranges.observe import watch
 from fewstep.runtime.backends import Arrays, Backend
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.openvino import OpenVino

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from fewstep.calibration.comparable import judged_unlike
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.evaluation.report.joints import joint_errors
 from fewstep.evaluation.report.operations import operations, unseen_tensors
 from fewstep.evaluation.report.options import ReportOptions
 from fewstep.evaluation.report.samples import Samples
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.lowering.targets import targets_by_name
 from fewstep.measure import results
 from fewstep.measure.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
 from fewstep.measure.cost import BATCH, body_bytes

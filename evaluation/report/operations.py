@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 
+from fewstep.calibration.lowering.coverage import macs
+from fewstep.calibration.lowering.thin import thin_convolutions
+from fewstep.calibration.ranges import table
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.selection import considered_ops, selected_ops
-from fewstep.lowering.coverage import macs
-from fewstep.lowering.thin import thin_convolutions
 from fewstep.measure.bodies import ranges_file
 from fewstep.measure.results import BodyCoverage, Operation
-from fewstep.ranges import table
 from fewstep.runtime.bundle.manifest import Body, Coverage
 from fewstep.runtime.bundle.reading import Bundle
 

@@ -8,7 +8,7 @@ from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.machine.cpu import this_cpu
 
 # By name: a digest reads the sources of rooms above this one, and runs nothing of them.
-ROOMS = ("calibration", "graph", "lowering", "measure", "plans", "ranges", "runtime")
+ROOMS = ("calibration", "graph", "measure", "plans", "runtime")
 PACKAGES = tuple(import_module(f"fewstep.{room}") for room in ROOMS)
 
 

@@ -4,8 +4,8 @@ a reverse-diffusion step, and Langevin steps that bring x nearer to the law of i
 The published corrector sizes its step by the data, 2 a (r |z| / |score|)^2 with the norms of this very noise and score:
 no static plan. But score = -eps / sigma and |eps| is close to |z|, both near the root of the number of elements, so the
 ratio is close to sigma, which is the *annealed* Langevin step of NCSN (Song & Ermon 2019) and a plan. What remains of
-the difference is one number a time: `fewstep.fitting.published.noise_norms` measures it on rollouts, and `ratios` puts
-it into the plan.
+the difference is one number a time: `fewstep.calibration.fitting.published.noise_norms` measures it on rollouts, and
+`ratios` puts it into the plan.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ def score_sde_pc(
     Args:
         snr: r, the corrector's ratio of signal to noise; 0.16 as published for variance-exploding schedules.
         corrections: Langevin steps at each time; 0 leaves the predictor.
-        ratios: |z| / |score| at each time but the last, from `fewstep.fitting.published.noise_norms`; empty for sigma.
+        ratios: |z| / |score| at each time but the last, from `fewstep.calibration.fitting.published.noise_norms`; empty
+            for sigma.
     """
     check_not_negative("snr", snr)
     check_count("corrections", corrections, MOST_CORRECTIONS)

@@ -8,14 +8,14 @@ import pytest
 
 from benchmarks.quantization.biases import join_bias
 from benchmarks.quantization.counting import covered, in_float, multiplying, paired
+from fewstep.calibration.lowering.coverage import macs
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.session import run
-from fewstep.lowering.coverage import macs
 from fewstep.plans.errors import UserError
+from tests.calibration.lowering.bodies.small_body import body, feeds
 from tests.calibration.test_calibrate import denoiser
-from tests.lowering.bodies.small_body import body, feeds
 
 
 def test_pairs_count_where_they_stand_at_both_inputs() -> None:

@@ -11,8 +11,8 @@ from benchmarks.fits import fit_page
 from benchmarks.fits.fit import main, noise_gain, top_octave
 from benchmarks.fits.fit_judgement import Gate, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
-from fewstep.fitting.fit import fit
-from fewstep.fitting.options import FitOptions
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets import TARGETS
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import TARGETS
 
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 

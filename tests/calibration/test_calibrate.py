@@ -16,6 +16,9 @@ from fewstep.calibration import opening
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.count import tabulate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.ranges.methods import lambda_edges
+from fewstep.calibration.ranges.table import Method, RangesTable
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.plans.compile import compile_plan
@@ -23,9 +26,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.ranges.methods import lambda_edges
-from fewstep.ranges.table import Method, RangesTable
-from fewstep.ranges.table import load as load_table
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

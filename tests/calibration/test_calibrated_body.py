@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.calibrated_body import MOST_SEEDS, judging_seeds
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.lowering.scheme import Target
 from fewstep.measure.bodies import ranges_files
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
 from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
-from fewstep.ranges.table import load as load_table
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
@@ -132,7 +132,7 @@ def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypa
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
     with monkeypatch.context() as patched:
-        patched.setattr("fewstep.ranges.observe.Counts.add", killed)
+        patched.setattr("fewstep.calibration.ranges.observe.Counts.add", killed)
         again = run(bundle)
     whole = run(write_bundle(tmp_path / "other", denoiser()))
     assert again.manifest.files == whole.manifest.files and judged(again) == judged(whole)

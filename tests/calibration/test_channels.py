@@ -11,19 +11,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fewstep.calibration.lowering import channel_forms
+from fewstep.calibration.lowering.channels import even_weight, evened
+from fewstep.calibration.lowering.encoding import Encoding, even_of, integer_of, scale_of
+from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.observe import channel_axes
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, selected_ops
 from fewstep.graph.session import open_session, run
-from fewstep.lowering import channel_forms
-from fewstep.lowering.channels import even_weight, evened
-from fewstep.lowering.encoding import Encoding, even_of, integer_of, scale_of
-from fewstep.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
-from fewstep.lowering.scheme import Scheme, Target
-from fewstep.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.lowering.targets.tensorrt import TENSORRT
-from fewstep.ranges.observe import channel_axes
-from tests.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
-from tests.lowering.bodies.uneven_body import (
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
+from tests.calibration.lowering.bodies.uneven_body import (
     F32,
     REACH,
     given,

@@ -18,13 +18,13 @@ from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count, task
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.ranges import observe
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.measure.workers import code_digest
-from fewstep.ranges import observe
-from fewstep.ranges.histogram import measure
-from fewstep.ranges.observe import Counts, observed_tensors
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
@@ -132,7 +132,7 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of one file of the counting, in a copy."""
     copies = copied_sources(bundle.parent / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
-    edit(copies, "ranges", "histogram.py")
+    edit(copies, "calibration", "ranges/histogram.py")
 
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

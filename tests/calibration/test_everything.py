@@ -9,12 +9,12 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.failed_bodies import unmade
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import Graph
-from fewstep.lowering.targets import targets_by_name
 from fewstep.plans.errors import UserError
-from fewstep.ranges.histogram import measure
-from fewstep.ranges.observe import Counts
-from fewstep.ranges.table import load as load_table
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import Range
+from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
 from fewstep.measure.rollouts.row_by_row import row_by_row
-from fewstep.ranges.histogram import measure
-from fewstep.ranges.observe import Counts
-from fewstep.ranges.table import Range
-from fewstep.ranges.table import load as load_table
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, table_of, write_bundle

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering import targets
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.cli.verbs.calibrate import dry_run
-from fewstep.lowering import targets
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets import CPU_X86, TENSORRT
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

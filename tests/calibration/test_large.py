@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.evaluation.integrity import VerifyOptions, verify
@@ -22,7 +23,6 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.lowering.targets import TARGETS
 from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

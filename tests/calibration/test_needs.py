@@ -9,11 +9,11 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
 from fewstep.calibration.opening import open_task
+from fewstep.calibration.ranges.measured_rows import row_bytes
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
-from fewstep.ranges.measured_rows import row_bytes
-from fewstep.ranges.observe import observed_tensors
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 CHANNELS = 256
@@ -53,7 +53,7 @@ def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     row = row_bytes(task.prepared, observed_tensors(task.prepared))
     monkeypatch.setattr("fewstep.calibration.count.BATCH", 4)
     together = needs(task).memory
-    monkeypatch.setattr("fewstep.ranges.measured_rows.LARGE", 0)
+    monkeypatch.setattr("fewstep.calibration.ranges.measured_rows.LARGE", 0)
     assert together - needs(task).memory == (2 * 4 * 2 - 1) * row > 0
 
 

@@ -7,15 +7,15 @@ import onnxruntime
 import pytest
 
 from fewstep.calibration import opened
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.opened import open_lowered
 from fewstep.graph import io
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run
-from fewstep.lowering.quantize import lower
-from fewstep.lowering.scheme import Target
-from fewstep.lowering.targets.tensorrt import TENSORRT
 from tests.calibration.every_target import every_target
-from tests.lowering.bodies.small_body import EDGES, body, feeds, sqnr, table
+from tests.calibration.lowering.bodies.small_body import EDGES, body, feeds, sqnr, table
 
 
 @every_target

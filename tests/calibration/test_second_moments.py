@@ -13,11 +13,11 @@ from fewstep.calibration import checkpoint, second_moments
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.opening import open_task
+from fewstep.calibration.ranges.moments import Moments, drawn_patches
+from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.second_moments import second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import selected_ops
-from fewstep.ranges.moments import Moments, drawn_patches
-from fewstep.ranges.observe import open_watched
 from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 from tests.measure.workers.executor import ExecutorWorkers

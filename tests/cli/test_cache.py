@@ -61,6 +61,6 @@ def test_each_kind_says_its_purpose() -> None:
 
 
 def test_a_file_that_goes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = folder / "fitting/gone"
+    gone = folder / "calibration/fitting/gone"
     monkeypatch.setattr("fewstep.runtime.machine.cache_contents._files", lambda path: [gone, *path.iterdir()])
     assert [(each.kind, each.files) for each in contents()][:2] == [("engines", 1), ("fitting", 1)]

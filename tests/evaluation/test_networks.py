@@ -12,12 +12,12 @@ import pytest
 
 from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.evaluation.choosing.choose import choose
 from fewstep.evaluation.choosing.options import ChooseOptions
 from fewstep.evaluation.report import ReportOptions, report
-from fewstep.fitting.fit import fit
-from fewstep.fitting.options import FitOptions
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes, seconds_of_one
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.cli.verbs.bake import baked_lines
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.fitting.fit import fit
-from fewstep.fitting.options import FitOptions
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
@@ -35,7 +36,6 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import Graph
-from fewstep.lowering.coverage import macs
 from fewstep.measure.rollouts.trajectories import draw_condition
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino

@@ -6,13 +6,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.graph import io
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.lora_slots import with_lora_slots
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
-from fewstep.lowering.quantize import lowered_ops
 from fewstep.plans.errors import UserError
 
 FLOAT = np.dtype(np.float32)

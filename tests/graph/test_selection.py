@@ -8,7 +8,7 @@ import pytest
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import is_quantized, selected_ops
 from fewstep.plans.errors import UserError
-from tests.lowering.bodies.small_body import SELECTED, body
+from tests.calibration.lowering.bodies.small_body import SELECTED, body
 
 F32 = np.dtype(np.float32)
 

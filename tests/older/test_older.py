@@ -4,9 +4,9 @@
 plans belonged to the runtime. Both hold the bundle of `tests.conftest`, which multiplies and adds only, so its bits
 are those of any CPU. `ready_fashion_mnist.npz` has samples of the ready bundle, from an x86 CPU with AVX512-VNNI.
 `integers` has a body of `QLinearConv` and `MatMulIntegerToFloat` for cpu-x86, with a row of ranges for each step, and
-its samples from such a CPU. `calibrate` made it of `tests.lowering.bodies.small_body` before the first release. Its
-float32 body is left out. `linear_ag` has a plan of a form of guidance that is no longer compiled, for the bundle of
-`schema_2`.
+its samples from such a CPU. `calibrate` made it of `tests.calibration.lowering.bodies.small_body` before the first
+release. Its float32 body is left out. `linear_ag` has a plan of a form of guidance that is no longer compiled, for the
+bundle of `schema_2`.
 """
 
 from pathlib import Path

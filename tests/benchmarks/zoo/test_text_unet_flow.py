@@ -10,10 +10,10 @@ from benchmarks.zoo.members import BY_NAME
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.graph import GROUP, Graph
-from fewstep.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound
@@ -20,7 +21,6 @@ from fewstep.calibration.precision.search_cache import SearchCache, key
 from fewstep.calibration.precision.sensitivity import Sensitivity
 from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.lowering.quantize import LoweredBody
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError

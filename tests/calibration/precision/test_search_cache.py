@@ -161,7 +161,7 @@ def test_figures_from_before_an_edit_are_not_taken(
     before, copies = code_digest.code(), copied_sources(tmp_path / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
     assert code_digest.code() == before and len(copies) == len(code_digest.ROOMS)
-    edit(copies, "lowering", "quantize.py")
+    edit(copies, "calibration", "lowering/quantize.py")
     run(bundle, quality="20dB")
     assert len(kept()) == 2 and code_digest.code() != before
 

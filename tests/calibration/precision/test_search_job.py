@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine as refine_module
 from fewstep.calibration.precision import sensitivity
@@ -18,7 +19,6 @@ from fewstep.calibration.precision.refine import Bound
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants
-from fewstep.lowering.targets import targets_by_name
 from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, open_course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from fewstep.calibration.lowering.coverage import count
 from fewstep.evaluation.report.operations import ACTIVATIONS, MAPPED, NO_FORM, UNSEEN, operations
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import FEW_CHANNELS, OUTER, SCALED, STILL, considered_ops, selected_ops
-from fewstep.lowering.coverage import count
 
 F32 = np.dtype(np.float32)
 

@@ -10,14 +10,14 @@ from types import ModuleType
 import msgspec
 import pytest
 
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.engines import build_engine
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.graph.engines.builders import TENSORRT_RTX, EngineBuilder
 from fewstep.graph.graph import Graph
-from fewstep.lowering.quantize import lower
-from fewstep.lowering.targets.tensorrt import TENSORRT
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.bundle import engine_files
@@ -25,8 +25,8 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
+from tests.calibration.lowering.bodies.small_body import EDGES, body, prologue, table
 from tests.conftest import with_earlier
-from tests.lowering.bodies.small_body import EDGES, body, prologue, table
 from tests.runtime.test_networks import with_expert
 
 needs_tensorrt_rtx = pytest.mark.skipif(

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.session import run
-from fewstep.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.lowering.targets.openvino import OPENVINO
 from tests.graph.small import assert_same, node, small, value
 
 

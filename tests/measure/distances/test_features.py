@@ -59,9 +59,7 @@ def test_shipped_extractors_are_small_and_run(named):
     extractor = open_extractor(named.name, x_shape)
     grey = extractor.extract(np.zeros((2, *x_shape)))
     assert extractor.name == named.name and grey.shape == (2, 64) and np.array_equal(grey[0], grey[1])
-    assert (
-        Path(__file__).parents[3] / "measure" / "distances" / "extractors" / named.file
-    ).stat().st_size < 1_500_000
+    assert (Path(__file__).parents[3] / "measure" / "distances" / "extractors" / named.file).stat().st_size < 1_500_000
 
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs the data set")

@@ -11,11 +11,11 @@ import pytest
 from fewstep.calibration import count, opening
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.opening import open_task
+from fewstep.calibration.ranges import observe
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.row_by_row import row_by_row
-from fewstep.ranges import observe
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

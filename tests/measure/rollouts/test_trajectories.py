@@ -12,6 +12,7 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.measure.rollouts.trajectories import (
     FIRST_SEED,
@@ -24,7 +25,6 @@ from fewstep.measure.rollouts.trajectories import (
 )
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.ranges.histogram import measure, merge
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler

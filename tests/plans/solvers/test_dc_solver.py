@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fewstep.fitting.published.compensation import fit_ratios
+from fewstep.calibration.fitting.published.compensation import fit_ratios
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError

@@ -5,7 +5,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from fewstep.fitting.published.ems import estimate_ems
+from fewstep.calibration.fitting.published.ems import estimate_ems
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.fitting.published.noise_norms import norm_ratios
+from fewstep.calibration.fitting.published.noise_norms import norm_ratios
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.cli.main import main
 from fewstep.evaluation.engines.beside import beside
 from fewstep.evaluation.engines.differences import EngineComparison
@@ -21,8 +23,6 @@ from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
-from fewstep.lowering.quantize import lower
-from fewstep.lowering.targets.qnn import QNN
 from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import qnn
@@ -31,8 +31,8 @@ from fewstep.runtime.backends.qnn import PROVIDER, SIZES, CompiledBySize, Qnn, d
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
+from tests.calibration.lowering.bodies.small_body import feeds, sqnr, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
-from tests.lowering.bodies.small_body import feeds, sqnr, table
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is not installed"

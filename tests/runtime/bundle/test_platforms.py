@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.lowering.targets import TARGETS
+from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.runtime.backends.named import NAMED
 from fewstep.runtime.bundle.platforms import (
     ONNXRUNTIME,

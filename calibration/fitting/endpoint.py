@@ -1,0 +1,178 @@
+"""Damped least squares on the sample that comes out, over all free numbers together (Levenberg 1944, Marquardt 1963).
+
+Errors of single steps neither add up nor keep their order on the way, so the end alone is compared with the teacher.
+The objective is the mean PSNR: each iteration weighs a seed's squared error by its inverse. Damping
+keeps a step small, the anchor keeps all steps together near the plan that they began at. Both are chosen by rollouts on
+seeds that no column was measured on, and a candidate that gains there much less than on its own seeds is no candidate.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.fitting.blocks import Block
+from fewstep.calibration.fitting.free import Number, difference, moved
+from fewstep.calibration.fitting.jacobian import Jacobian
+from fewstep.calibration.fitting.recurrence import Recurrence, plan_of
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.measure.rollouts.metrics import psnr
+
+Array = NDArray[np.float64]
+
+RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping and anchor, of the columns' energies
+GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on the seeds of the fit
+ERRORS = 2.0  # standard errors, both of that gap and of a gain that counts
+SINGULAR = 1e-12  # of all columns' energy: two numbers may do the same
+SECANTS = 3  # steps between two measurements of the columns
+NOTHING = 1e-20  # squared error of a sample that is its target
+ENOUGH = 0.03  # dB of an iteration that is worth another
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A gain in mean PSNR over the nominal plan, in dB, paired seed by seed, and its standard error."""
+
+    mean: float
+    error: float
+
+    @property
+    def counts(self) -> bool:
+        return self.mean > ERRORS * self.error
+
+    @classmethod
+    def of(cls, fitted: Array, nominal: Array) -> "Gain":
+        """Of PSNRs [seeds] of the same seeds."""
+        return cls(float(np.mean(fitted - nominal)), float(np.std(fitted - nominal, ddof=1) / sqrt(len(fitted))))
+
+
+def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
+    """Whether the selection seeds gain less than the fit's by more than GAP and chance."""
+    gap = on_fit.mean - on_selection.mean
+    return gap > GAP and gap > ERRORS * sqrt(on_fit.error**2 + on_selection.error**2)
+
+
+@dataclass(frozen=True)
+class FitSeeds:
+    """The blocks for the columns, and the blocks for the choice of damping and anchor."""
+
+    fit: tuple[Block, ...]
+    selection: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class NominalPsnr:
+    """PSNRs of the nominal plan on both sets of seeds, [seeds] each."""
+
+    fit: Array
+    selection: Array
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Numbers after a step, with what they gain over the nominal plan on the selection seeds. samples: [seeds,
+    *x_shape], of the fit's seeds."""
+
+    numbers: Recurrence
+    on_selection: Gain
+    samples: NDArray[np.floating]
+
+
+def weights_of(jacobian: Jacobian) -> Array:
+    """The inverse of each seed's squared error, so that least squares raise the mean PSNR. They sum to 1."""
+    weights = 1 / np.maximum(jacobian.error, max(1e-12 * jacobian.error.max(), NOTHING))
+    return np.asarray(weights / weights.sum())
+
+
+def energies_of(jacobian: Jacobian) -> Array:
+    """The energy of each column, [P]: the scale of a restraint."""
+    return np.asarray(weights_of(jacobian) @ np.diagonal(jacobian.gram, axis1=1, axis2=2))
+
+
+def equations(jacobian: Jacobian) -> tuple[Array, Array]:
+    """H [P, P] and g [P] of a step: the weighed means of the seeds' Gram matrices and slopes."""
+    weights = weights_of(jacobian)
+    return np.tensordot(weights, jacobian.gram, 1), weights @ jacobian.slope
+
+
+def step_of(H: Array, slope: Array, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
+    """A step in the numbers' sizes, [P].
+
+    Solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with E the energies of the columns at the
+    origin, and theta - theta_0 the way so far.
+    """
+    restraint = damping * np.diag(H) + anchor * energies + SINGULAR * np.trace(H)
+    return np.asarray(np.linalg.solve(H + np.diag(restraint), slope - anchor * energies * so_far))
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What stays the same over all steps of a refinement; the anchor is at `origin`.
+
+    measure: the columns of the free numbers on some blocks.
+    """
+
+    rolled: Rollouts
+    origin: Recurrence
+    free: Sequence[Number]
+    seeds: FitSeeds
+    nominal: NominalPsnr
+    measure: Callable[[Recurrence, tuple[Block, ...]], Jacobian]
+
+    @property
+    def sizes(self) -> Array:
+        return np.array([number.size for number in self.free])
+
+    def stepped(self, now: Recurrence, least: float, jacobian: Jacobian, energies: Array) -> Iterate | None:
+        """The best of the steps that gain more than `least` dB on the selection seeds and hold on the seeds of the fit;
+        None without one."""
+        so_far = difference(now, self.origin, self.free) / self.sizes
+        joint = equations(jacobian)
+        steps = [step_of(*joint, energies, so_far, *restraint) for restraint in RESTRAINTS]
+        ways = [moved(now, self.free, step * self.sizes) for step in steps]
+        tried = self.rolled.tried([plan_of(numbers) for numbers in ways], self.seeds.selection)
+        gains = [
+            (Gain.of(qualities, self.nominal.selection), numbers)
+            for qualities, numbers in zip(tried, ways, strict=True)
+            if qualities is not None
+        ]
+        targets = np.concatenate([block.taught for block in self.seeds.fit])
+        for on_selection, numbers in sorted(gains, key=lambda pair: -pair[0].mean):
+            if on_selection.mean <= least:
+                return None
+            samples = np.concatenate(list(self.rolled.samples(plan_of(numbers), self.seeds.fit)))
+            if not is_overfitted(Gain.of(psnr(samples, targets), self.nominal.fit), on_selection):
+                return Iterate(numbers, on_selection, samples)
+        return None
+
+
+def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[Iterate]:
+    """Steps that gain on the selection seeds; the last is the best. All free numbers move together.
+
+    Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
+    measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
+    """
+    now, gain = begin, Gain.of(work.rolled.qualities(plan_of(begin), work.seeds.selection), work.nominal.selection).mean
+    energies: Array | None = None
+    count = measured
+    for _ in range(iterations):
+        blocks = work.seeds.fit[:count]
+        seeds, is_whole = sum(len(block.seeds) for block in blocks), count >= len(work.seeds.fit)
+        jacobian = work.measure(now, blocks)
+        energies = energies_of(jacobian) if energies is None else energies
+        before = gain
+        for _ in range(1 + SECANTS):
+            taken = work.stepped(now, gain, jacobian, energies)
+            if taken is None:
+                break
+            yield taken
+            step, gained = difference(taken.numbers, now, work.free) / work.sizes, taken.on_selection.mean - gain
+            now, gain = taken.numbers, taken.on_selection.mean
+            if gained < ENOUGH:
+                break
+            jacobian = jacobian.after(step, taken.samples[:seeds])
+        if is_whole and gain - before < ENOUGH:
+            return
+        count = min(2 * count, len(work.seeds.fit))

@@ -1,0 +1,169 @@
+"""The verb that fits the numbers of a plan to a deployed body, so that its samples come nearest to the teacher's.
+
+Nothing is trained and no gradient is needed: the deployed graph is called along rollouts, on any backend. Seeds of the
+fit, of its choices and of its judgement are disjoint. The bundle receives no plan where the gain may be chance.
+"""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import msgspec
+
+from fewstep.calibration.fitting.endpoint import Gain
+from fewstep.calibration.fitting.gate import check_teacher, former_fit, use_of, use_of_entry
+from fewstep.calibration.fitting.judgement import SetDistances, judge
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.recurrence import plan_of
+from fewstep.calibration.fitting.search import checkpoint_of_search, search, taught_blocks
+from fewstep.calibration.fitting.task import BODY, FitTask, open_task
+from fewstep.calibration.fitting.trade import Trade
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.output import write_whole
+from fewstep.measure.results import TeacherCheck
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.workers.opening import opened
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Fitted, Plan
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import FITTED, graph_of_fit
+from fewstep.runtime.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit found. `plan` is None where the nominal plan is as good, or a former fitted one is better.
+
+    check: how near the teacher and the fitted plan are to the exact trajectory.
+    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
+    on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
+    over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
+    trade: None where nothing gained.
+    sets: FD on the judge seeds; None without an extractor.
+    iterations: steps of the search that gained, also before an interruption.
+    numbers: how many numbers were free.
+    times, nominal_times: the times that the network sees.
+    weak_teacher: why the bundle does not keep the plan, with the teacher to take; None where the teacher suffices.
+    """
+
+    bundle: str
+    body: str
+    nominal: str
+    teacher: str
+    check: TeacherCheck
+    nominal_psnr: float
+    on_fit: Gain
+    on_selection: Gain
+    on_judge: Gain
+    over_former: Gain | None
+    trade: Trade | None
+    sets: SetDistances | None
+    judge_seeds: int
+    iterations: int
+    numbers: int
+    seconds: float
+    times: tuple[float, ...]
+    nominal_times: tuple[float, ...]
+    plan: Plan | None
+    weak_teacher: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the plan is in the bundle."""
+        return self.plan is not None and self.weak_teacher is None
+
+
+def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
+    """Fit a plan and keep it in its bundle.
+
+    A teacher of `options.teacher` has to be nearer to the exact trajectory than the plan at stake, which a new plan
+    would replace. If it is not, the bundle keeps no plan. That is a UserError before the fit, unless `options.output`
+    receives the plan.
+
+    An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
+    bundle's lock; if the body changes meanwhile, nothing is written.
+    """
+    started = perf_counter()
+    task = open_task(options)
+    with opened(options.workers, threads=options.threads) as workers:
+        return _fitted(replace(task, rolled=replace(task.rolled, workers=workers)), options, started, progress)
+
+
+def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
+    """The fit in three steps: the teacher is checked, the numbers are searched, the plan is judged."""
+    gate = check_teacher(task, options, progress)
+    task = replace(task, teacher=gate.teacher)
+
+    *_, best = search(task, options, progress)  # the last numbers are the best, after their trade
+
+    rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
+    fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
+    plan = msgspec.structs.replace(plan_of(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
+    is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
+    check = gate.check_against(plan_of(best.numbers)) if is_checked else gate.before
+    judge_seeds = PAIRED[: options.judge_seeds]
+    blocks = taught_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
+    _, former = former_fit(task, plan) or (None, None)
+    price = 0.0 if best.trade is None else best.trade.price
+    judged = judge(rolled, task.extractor, blocks, nominal, plan, former, price)
+    on_selection = Gain.of(rolled.qualities(plan, best.seeds.selection), best.nominal_psnr.selection)
+    is_better = judged.gain.counts and on_selection.counts and not judged.is_behind_former
+    result = FitResult(
+        bundle=task.bundle.manifest.name,
+        body=BODY,
+        nominal=nominal.name,
+        teacher=task.teacher.name,
+        check=check,
+        nominal_psnr=judged.nominal_psnr,
+        on_fit=Gain.of(rolled.qualities(plan, best.seeds.fit), best.nominal_psnr.fit),
+        on_selection=on_selection,
+        on_judge=judged.gain,
+        over_former=judged.over_former,
+        trade=best.trade,
+        sets=judged.sets,
+        judge_seeds=options.judge_seeds,
+        iterations=best.done,
+        numbers=len(best.free),
+        seconds=perf_counter() - started,
+        times=tuple(best.numbers.times.tolist()),
+        nominal_times=tuple(step.time for step in nominal.steps),
+        plan=plan if is_better else None,
+        weak_teacher=f"{gate.reason}; {gate.fix}" if gate.is_shut_after(check) else None,
+    )
+    if result.is_kept:
+        _keep_for_same_body(task, options, result)
+    if result.plan is not None and options.output is not None:
+        write_whole(options.output, encode(result.plan))
+    checkpoint_of_search(task, best).drop()
+    return result
+
+
+def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
+    """Open the bundle again and keep the plan there. UserError if the body has changed since the fit began."""
+    assert result.plan is not None
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
+        bundle = open_bundle(options.bundle)
+        if graph_of_fit(bundle.manifest, BODY) != task.graph:
+            raise UserError(f"{BODY} of {options.bundle} was changed while a plan was fitted", "fit it again")
+        keep(writer, bundle, result, result.plan, options.command("fit"))
+
+
+def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
+    """Add a fitted plan to a bundle that is open for update, in the place of one for the same use, and commit."""
+    manifest = bundle.manifest
+    entry = FittedPlan(
+        evaluations=len(plan.steps),
+        body=result.body,
+        file=writer.add(encode(plan), "plans", f"fitted-{len(plan.steps)}-{result.body}", ".json"),
+        nominal=result.nominal,
+        teacher=result.teacher,
+        nominal_psnr=round(result.nominal_psnr, 3),
+        psnr=round(result.nominal_psnr + result.on_judge.mean, 3),
+        error=round(result.on_judge.error, 3),
+        seeds=result.judge_seeds,
+    )
+    others = (each for each in manifest.fitted if each.body != entry.body or use_of_entry(bundle, each) != use_of(plan))
+    commands = (*(each for each in manifest.provenance.commands if each != command), command)
+    provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
+    writer.commit(msgspec.structs.replace(manifest, fitted=(*others, entry), provenance=provenance))

@@ -1,0 +1,131 @@
+"""The gate of a fit: the teacher is checked before the search, and once more with the fitted plan.
+
+A reference with twice the teacher's steps stands for the exact trajectory. A teacher suffices if it is nearer to this
+reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the one that a new plan would replace.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fewstep.calibration.fitting.blocks import FIT_SEEDS
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.task import BODY, FitTask
+from fewstep.measure.results import TEACHER_MARGIN, TeacherCheck
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import as_guidance
+from fewstep.plans.name import with_steps
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.execute import Array
+from fewstep.runtime.fitted_plans import readable
+from fewstep.runtime.progress import Progress
+
+CHANCE = 1.0  # dB by which means over the few seeds of a check may differ by chance
+
+
+@dataclass(frozen=True)
+class TeacherGate:
+    """A teacher that was checked on a few seeds of the fit, none of the judge's.
+
+    replaced: the name of the plan at stake: the former fitted plan, or else the nominal one.
+    before: the teacher's check against the plan at stake.
+    is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
+    check_against: the teacher's check against any plan.
+    """
+
+    teacher: Plan
+    replaced: str
+    before: TeacherCheck
+    is_shut: bool
+    fix: str
+    check_against: Callable[[Plan], TeacherCheck]
+
+    @property
+    def reason(self) -> str:
+        """Why the gate is shut."""
+        nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
+        return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
+
+    def is_shut_after(self, after: TeacherCheck) -> bool:
+        """Whether the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
+        may have led the plan further from the reference than the plan at stake."""
+        return self.is_shut or (_fails(after) and _is_behind(after, self.before))
+
+
+def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> TeacherGate:
+    """The gate before the search. UserError for a teacher of `--teacher` that fails, unless a file takes the plan.
+
+    The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
+    plan: its error is then in both figures.
+    """
+    nominal, sampled = task.starts.nominal[0], _memory_of(task)
+
+    def checked(name: str | None, plan: Plan) -> Teacher:
+        return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
+
+    first = checked(options.teacher or None, nominal)
+    teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
+    if former is not None and before.exactness is not None:
+        replaced = former[1]
+        before = checked(teacher.name, replaced).check
+    has_same_judge = former is not None and former[0].teacher == teacher.name
+    default = teacher_plan(task.reference, None, nominal).name
+    if options.teacher and default != teacher.name:
+        fix = f"leave --teacher out, which takes {default} or more steps"
+    else:
+        fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
+    is_shut = bool(options.teacher) and _fails(before) and not has_same_judge
+    gate = TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
+    if is_shut and options.output is None:
+        raise UserError(gate.reason, gate.fix)
+    return gate
+
+
+def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
+    """The entry in the manifest and the plan that was fitted to this very graph for the same use as `plan`."""
+    for entry in task.bundle.manifest.fitted:
+        plans, _ = readable(task.bundle, [entry] if entry.body == BODY else [])
+        for former in plans:
+            if former.fitted is not None and former.fitted.graph == task.graph and use_of(former) == use_of(plan):
+                return entry, former
+    return None
+
+
+def use_of(plan: Plan) -> tuple[object, ...]:
+    """What a caller names to get a fitted plan of a body: evaluations, guidance, strength and shapings."""
+    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
+
+
+def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
+    """The use of a plan in a bundle. Where its file is lost, the manifest has evaluations and guidance alone."""
+    plans, lost = readable(bundle, [entry])
+    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
+    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
+
+
+def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords], Array]:
+    """A function that samples for the checks, and each plan once: all checks have the same seeds."""
+    samples: dict[bytes, Array] = {}
+
+    def sampled(plan: Plan, seeds: Sequence[int], conditions: ConditionRecords) -> Array:
+        key = encode(plan)
+        if key not in samples:
+            samples[key] = task.reference.sample(plan, seeds, conditions)
+        return samples[key]
+
+    return sampled
+
+
+def _fails(check: TeacherCheck) -> bool:
+    """Whether the teacher was checked, and does not suffice."""
+    return check.exactness is not None and not check.suffices
+
+
+def _is_behind(check: TeacherCheck, before: TeacherCheck) -> bool:
+    """Whether a plan is further from the reference than the plan at stake, by more than chance."""
+    return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

@@ -1,0 +1,112 @@
+"""The judgement of a fitted plan, on seeds that no number and no choice of the fit has seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.fitting.blocks import Block
+from fewstep.calibration.fitting.endpoint import ERRORS, Gain
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.calibration.fitting.trade import feature_distances
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.plan import Plan
+from fewstep.runtime.execute import Array
+
+RESAMPLES = 100  # of the seeds, with replacement, for standard errors of FD (bootstrap: Efron 1979)
+
+
+@dataclass(frozen=True)
+class SetDistances:
+    """FD in the features of an extractor, between samples of a plan and the teacher's from the same seeds.
+
+    nominal, fitted: of the plan without fitted numbers, and of the fitted one. error: the standard error of their
+    difference; each resample of the seeds is the same for both.
+    """
+
+    features: str
+    nominal: float
+    fitted: float
+    error: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the fitted plan is further from the teacher by more than chance."""
+        return self.fitted - self.nominal > ERRORS * self.error
+
+
+@dataclass(frozen=True)
+class FitJudgement:
+    """A fitted plan on the judge seeds.
+
+    nominal_psnr: mean PSNR of the nominal plan in dB. gain: the gain of the fitted plan over it.
+    over_former: the gain of the fitted plan over a former one; None without one.
+    is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
+        are nearer.
+    sets: None without an extractor.
+    """
+
+    nominal_psnr: float
+    gain: Gain
+    over_former: Gain | None
+    is_behind_former: bool
+    sets: SetDistances | None
+
+
+def judge(
+    rolled: Rollouts,
+    extractor: Extractor | None,
+    blocks: Sequence[Block],
+    nominal: Plan,
+    fitted: Plan,
+    former: Plan | None,
+    price: float,
+) -> FitJudgement:
+    """The fitted plan against the nominal and a former one. price: dB of PSNR that the fit gave up for features."""
+    targets = np.concatenate([block.taught for block in blocks])
+    plain, samples = (np.concatenate(list(rolled.samples(plan, blocks))) for plan in (nominal, fitted))
+    before, after = psnr(plain, targets), psnr(samples, targets)
+    over_former, is_behind = None, False
+    if former is not None:
+        others = np.concatenate(list(rolled.samples(former, blocks)))
+        over_former = Gain.of(after, psnr(others, targets))
+        has_nearer = extractor is not None and price > 0 and are_nearer(extractor, samples, others, targets)
+        is_behind = over_former.mean < -(price if has_nearer else 0.0)
+    return FitJudgement(
+        nominal_psnr=float(before.mean()),
+        gain=Gain.of(after, before),
+        over_former=over_former,
+        is_behind_former=is_behind,
+        sets=None if extractor is None else set_distances(extractor, plain, samples, targets),
+    )
+
+
+def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
+    """Whether features of samples are nearer to their targets' than other samples' from the same seeds.
+
+    Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
+    uncertain.
+    """
+    far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
+    sets = set_distances(extractor, others, samples, targets)  # `nominal` is of the others here
+    return Gain.of(far, near).counts and sets.fitted <= sets.nominal
+
+
+def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetDistances:
+    """FD of two plans' samples from the targets, each [seeds, *x_shape] from the same 2 seeds or more."""
+    features = [extractor.extract(each) for each in (nominal, fitted, targets)]
+    rng = np.random.default_rng(0)
+    count = len(targets)
+    draws = [np.arange(count), *rng.integers(count, size=(RESAMPLES, count))]
+    distances = np.array([_distances(features, rows) for rows in draws])
+    error = float(np.std(distances[1:, 1] - distances[1:, 0], ddof=1))
+    return SetDistances(extractor.name, float(distances[0, 0]), float(distances[0, 1]), error)
+
+
+def _distances(features: list[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[float, float]:
+    """FD of the nominal and of the fitted features from the teacher's, all of these rows."""
+    nominal, fitted, taught = (distance.fit(each[rows]) for each in features)
+    return distance.frechet(nominal, taught), distance.frechet(fitted, taught)

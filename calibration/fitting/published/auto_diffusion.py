@@ -1,0 +1,65 @@
+"""Times by evolution (AutoDiffusion: Li et al. 2023, arXiv 2309.10438), of the nominal plan's solver.
+
+A candidate is an increasing choice among many times; a changed one has some of them drawn again, a crossed one takes
+each from one of its parents. The authors also search layers to leave out, and score by FID. Here the score is the
+distance to the teacher at the end.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.calibration.fitting.published.evolution import Species, evolve
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import Time
+
+CHOICES = 200  # times to choose from
+CHANGED = 0.25  # of the times of a changed candidate
+
+Places = tuple[int, ...]
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The plan over the best times between the ends of the nominal grid."""
+    times = setting.times(CHOICES)
+    inner = setting.evaluations - 1
+
+    def plan(places: Places) -> Plan:
+        return setting.compiled(setting.parsed.solver, at(times, places), f"{setting.nominal.name} over evolved times")
+
+    nominal = nearest(setting, CHOICES)
+    best = evolve([nominal], species(inner, CHOICES), lambda places: setting.quality(plan(places)))
+    return plan(best)
+
+
+def at(times: Sequence[Time], places: Places) -> list[Time]:
+    """The times at these places, between both ends."""
+    return [times[0], *(times[place] for place in places), times[-1]]
+
+
+def nearest(setting: FitSetting, choices: int) -> Places:
+    """The places of the nominal times among so many."""
+    lams = np.array([time.lam for time in setting.times(choices)[1:-1]])
+    places: list[int] = []
+    for time in setting.times(setting.evaluations)[1:-1]:
+        least = places[-1] + 1 if places else 1
+        places.append(max(least, 1 + int(np.abs(lams - time.lam).argmin())))
+    return tuple(places)
+
+
+def species(inner: int, choices: int) -> Species[Places]:
+    """Candidates of `inner` increasing places between 0 and `choices`, both left out."""
+
+    def ordered(places: set[int], rng: np.random.Generator) -> Places:
+        while len(places) < inner:
+            places.add(int(rng.integers(1, choices)))
+        return tuple(sorted(places))
+
+    def changed(places: Places, rng: np.random.Generator) -> Places:
+        return ordered({place for place in places if rng.random() >= CHANGED}, rng)
+
+    def crossed(one: Places, other: Places, rng: np.random.Generator) -> Places:
+        return ordered({pair[int(rng.integers(2))] for pair in zip(one, other, strict=True)}, rng)
+
+    return Species(lambda rng: ordered(set(), rng), changed, crossed)

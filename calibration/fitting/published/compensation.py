@@ -1,0 +1,58 @@
+"""The ratios of DC-Solver's dynamic compensation (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755), by least squares."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.fitting.blocks import flat, sample_of
+from fewstep.calibration.fitting.path import teacher_states
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.plans.plan import Plan
+from fewstep.plans.solvers.dc_solver import dc_solver
+
+LOWEST, HIGHEST = 0.5, 1.5  # of rho, as the authors bound it
+
+
+def fit_ratios(
+    inputs: Callable[[tuple[float, ...]], Sequence[NDArray[np.floating]]], teacher: Sequence[NDArray[np.floating]]
+) -> tuple[float, ...]:
+    """The `ratios` of `dc_solver` that bring each of its steps nearest to a teacher's trajectory, one after the other.
+
+    What a step predicts is a polynomial of degree 2 in its rho, so three runs tell all of it and the least squares are
+    exact, without gradients. (The authors descend on the distance after the next correction.)
+
+    Args:
+        inputs: runs the solver with such ratios on a batch: what the network is shown at each time, then the sample.
+        teacher: x at the same times from a solver of many steps, then its sample, from the same noise.
+    """
+    ratios = [1.0] * (len(teacher) - 1)
+    probes = np.array([LOWEST, 1.0, HIGHEST])
+    inverse = np.linalg.inv(np.vander(probes, increasing=True))
+    for i in range(2, len(ratios)):
+        runs = [inputs((*ratios[:i], float(probe), *ratios[i + 1 :]))[i + 1] for probe in probes]
+        curve = inverse @ np.array([np.ravel(run).astype(np.float64) for run in runs])
+        curve[0] -= np.ravel(teacher[i + 1])
+        gram = curve @ curve.T
+        loss = np.polynomial.Polynomial([sum(gram[j, k - j] for j in range(3) if 0 <= k - j < 3) for k in range(5)])
+        stationary = [float(root.real) for root in loss.deriv().roots() if abs(root.imag) < 1e-9]
+        ratios[i] = min((rho for rho in (*probes, *stationary) if LOWEST <= rho <= HIGHEST), key=lambda rho: loss(rho))
+    return tuple(float(rho) for rho in ratios)
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """DC-Solver over the nominal plan's times, with ratios that follow the teacher's trajectory."""
+    times = setting.times(setting.evaluations)
+
+    def plan(ratios: tuple[float, ...]) -> Plan:
+        return setting.compiled(partial(dc_solver, ratios=ratios), times, f"dc_solver:{len(times) - 1}, fitted ratios")
+
+    def inputs(ratios: tuple[float, ...]) -> list[NDArray[np.floating]]:
+        compensated = plan(ratios)
+        runs = [[*map(setting.x, states), sample_of(compensated, states)] for states in setting.states(compensated)]
+        return [np.concatenate([flat(run[i]) for run in runs]) for i in range(len(times))]
+
+    steps = plan(()).steps
+    taught = [teacher_states(setting.reference, setting.teacher, block, steps) for block in setting.blocks]
+    return plan(fit_ratios(inputs, [np.concatenate([states[i] for states in taught]) for i in range(len(times))]))

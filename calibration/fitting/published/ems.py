@@ -1,0 +1,107 @@
+"""Empirical model statistics measured on rollouts (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268).
+
+`fewstep.plans.solvers.ems` says how DPM-Solver-v3 uses them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.fitting.path import teacher_states
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.ddim import ddim
+from fewstep.plans.solvers.dpm_v3 import dpm_v3
+from fewstep.plans.solvers.ems import Ems
+from fewstep.runtime.execute import see
+
+Array = NDArray[np.float64]
+NEGLIGIBLE = 1e-5  # a spread of f, relative to x / alpha: float32 rounds the difference that f is
+
+
+def estimate_ems(
+    predict_noise: Callable[[Array, Time], Array],
+    times: Sequence[Time],
+    states: Sequence[Array],
+    probes: int = 1,
+    seed: int = 0,
+    nudge: float = 1e-2,
+) -> Ems:
+    """Statistics of a denoiser from rollouts of its probability-flow ODE; nothing but calls of it.
+
+    l is sigma times the mean diagonal of the Jacobian of the predicted noise, found by Hutchinson's estimator with
+    central differences; s and b are the regression of df / d lambda, taken along the rollouts, on f, element by element
+    over the rollouts.
+
+    Args:
+        predict_noise: (x [B, ...], time) -> eps, after guidance.
+        times: of the rollouts, from noisy to clean, 100 or so uniform in lambda, none pure noise or clean.
+        states: x [B, ...] at each time, of the same B trajectories; B of some hundred.
+        probes: random directions for each state.
+        nudge: length of the differences, in sigma.
+    """
+    rng = np.random.default_rng(seed)
+    lams = np.array([time.lam for time in times])
+    if len(states) != len(times) or not np.isfinite(lams).all():
+        raise UserError(
+            f"statistics from {len(states)} states at {len(times)} times, lambda {lams[0]:g} to {lams[-1]:g}",
+            "give the state at each time, and times with sigma > 0 and alpha > 0",
+        )
+    diagonals, residuals = [], []
+    for x, time in zip(states, times, strict=True):
+        slopes = []
+        for _ in range(probes):
+            v = rng.choice((-1.0, 1.0), size=x.shape)
+            ahead, behind = (predict_noise(x + way * nudge * time.sigma * v, time) for way in (1, -1))
+            slopes.append((v * (ahead - behind) / (2 * nudge * time.sigma)).mean(axis=0))
+        diagonal = time.sigma * np.mean(slopes, axis=0)
+        diagonals.append(diagonal)
+        residuals.append((time.sigma * predict_noise(x, time) - diagonal * x) / time.alpha)
+    f = np.array(residuals)  # [n, B, ...]
+    moving = np.gradient(f, lams, axis=0, edge_order=2)
+    centred = f - f.mean(axis=1, keepdims=True)
+    spread = (centred**2).mean(axis=1)
+    rounded = [float(np.sqrt(np.square(x).mean())) / time.alpha for x, time in zip(states, times, strict=True)]
+    is_spread = spread > np.square(NEGLIGIBLE * np.array(rounded)).reshape(-1, *[1] * (spread.ndim - 1))
+    s = np.where(is_spread, (centred * moving).mean(axis=1) / np.where(is_spread, spread, 1.0), 0.0)
+    return Ems(lams, np.array(diagonals), s, moving.mean(axis=1) - s * f.mean(axis=1))
+
+
+GRID = 100  # times of the statistics
+ORDERS = (2, 3)
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """DPM-Solver-v3 over the nominal plan's times, of the better order, with statistics along the teacher's trajectory.
+
+    Its blocks should hold some hundred seeds: the authors take 512 to 4 096 trajectories.
+    """
+    times = [time for time in setting.times(GRID)[:-1] if isfinite(time.lam)]
+    probe = setting.compiled(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
+    states = [teacher_states(setting.reference, setting.teacher, block, probe.steps)[:-1] for block in setting.blocks]
+    networks = [block.network(setting.sampler, probe) for block in setting.blocks]
+    places = {time.network: place for place, time in enumerate(times)}
+
+    def predict_noise(x: Array, time: Time) -> Array:
+        """Of all blocks, by the plan's step at this time."""
+        place, parts, start = places[time.network], [], 0
+        for block, network in zip(setting.blocks, networks, strict=True):
+            rows = x[start : start + len(block.seeds)].astype(np.float32)
+            scaled = rows * np.float32(sum(probe.steps[place].input))
+            seen = see(probe, place, [rows], scaled, network(place, probe.steps[place], scaled))
+            parts.append((rows - np.float32(time.alpha) * seen.x0) / np.float32(time.sigma))
+            start += len(block.seeds)
+        return np.concatenate(parts).astype(np.float64)
+
+    shape = (-1, *setting.blocks[0].x_shape)
+    ems = estimate_ems(
+        predict_noise, times, [np.concatenate([own[i] for own in states]).reshape(shape) for i in range(len(times))]
+    )
+    chosen, name = setting.times(setting.evaluations), f"dpm_v3:{setting.evaluations}"
+    solvers = [(dpm_v3(ems, order), f"{name} of order {order}") for order in ORDERS]
+    return setting.best(partial(setting.compiled, solver, chosen, named) for solver, named in solvers)

@@ -1,0 +1,83 @@
+"""Optimal linear subspace search: the rows of a plan by least squares on the states of a teacher (Duan, Wang, Chen,
+Zhou, Huang 2023, arXiv 2305.14677).
+
+Step by step, the coefficients of the next x are the least squares between the plan's own columns and the teacher's
+state at that time. The plan's own rollout goes on from there, so that later steps correct what earlier ones lack. Here
+a ridge draws the coefficients to the solver's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from fewstep.calibration.fitting.blocks import Block, flat
+from fewstep.calibration.fitting.path import CHOICES, path_through, teacher_states
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
+from fewstep.plans.plan import Plan
+from fewstep.plans.solvers.ddim import ddim
+from fewstep.runtime.execute import begin, combine, see
+from fewstep.runtime.sampler import Sampler
+
+SINGULAR = 1e-12  # of all columns' energy
+
+
+def fit_rows(
+    sampler: Sampler,
+    reference: Sampler,
+    plan: Plan,
+    teacher: Plan,
+    blocks: Sequence[Block],
+    ridge: float = 1e-3,
+    history: int = 3,
+) -> Plan:
+    """The plan whose rows bring each step nearest to the teacher.
+
+    Args:
+        sampler: runs the plan, `reference` the teacher. blocks: seeds, of
+            `fewstep.calibration.fitting.blocks.blocks_of`.
+        ridge: strength of the pull to the solver's rows, of the columns' energies.
+        history: predictions that a row may read.
+
+    Raises UserError for a plan that draws noise, and for a teacher whose x is more than signal and noise.
+    """
+    numbers = recurrence_of(plan, history)
+    plan, history, rows = plan_of(numbers), numbers.history, numbers.rows.copy()
+    targets = [teacher_states(reference, teacher, block, plan.steps[1:]) for block in blocks]
+    networks = [block.network(sampler, plan) for block in blocks]
+    states = [list(begin(plan, block.draws, np.float32, block.given(plan))) for block in blocks]
+    for i, step in enumerate(plan.steps):
+        used = [column for column in range(rows.shape[1]) if column <= i + 1 or column > history]
+        gram, slope = np.zeros((len(used), len(used))), np.zeros(len(used))
+        columns = []
+        for place, network in enumerate(networks):
+            u = combine(step.input, states[place], np.float32)
+            seen = see(plan, i, states[place], u, network(i, step, u))
+            columns.append([states[place][0], seen.x0, *states[place][1:]])
+            matrix = np.stack([flat(columns[-1][column]) for column in used])
+            residual = targets[place][i] - np.einsum("c,cse->se", rows[i, used], matrix)
+            gram += np.einsum("cse,dse->cd", matrix, matrix)
+            slope += np.einsum("cse,se->c", matrix, residual)
+        restraint = ridge * np.diag(gram) + SINGULAR * np.trace(gram)
+        rows[i, used] += np.linalg.solve(gram + np.diag(restraint), slope)
+        for place, arrays in enumerate(columns):
+            x = combine(tuple(rows[i]), arrays, np.float32)
+            states[place] = [x, *arrays[1:history], *arrays[1 + history :]]
+    return plan_of(replace(numbers, rows=rows))
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The nominal plan, over the times of the paper's path search or over its own, with rows of all predictions before
+    them; the better of both."""
+    times, steps = setting.times(CHOICES), setting.evaluations
+    probe = setting.compiled(ddim, times, f"ddim:{CHOICES}")
+    path = path_through(setting.reference, setting.teacher, setting.blocks, probe, steps)
+    name = f"{setting.nominal.name} on a path"
+    chosen = setting.compiled(setting.parsed.solver, [times[place] for place in path], name)
+    samplers = setting.sampler, setting.reference
+    return setting.best(
+        partial(fit_rows, *samplers, plan, setting.teacher, setting.blocks, history=steps)
+        for plan in (setting.nominal, chosen)
+    )

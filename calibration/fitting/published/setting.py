@@ -1,0 +1,99 @@
+"""What a fit of the literature may use: a body, the teacher's samples on some seeds, and the best plan before it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+import numpy as np
+
+from fewstep.calibration.fitting.blocks import Block, run, sample
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.name import PlanName, parse_plan_name
+from fewstep.plans.plan import Plan
+from fewstep.plans.prediction import input_scale
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.tracer import Solver
+from fewstep.runtime.execute import Array, StepState
+from fewstep.runtime.sampler import Sampler
+
+SCORED = 3  # blocks
+
+
+@dataclass(frozen=True)
+class FitSetting:
+    """A fit's material.
+
+    sampler: runs the plan. reference: runs the teacher, in float32.
+    nominal: the best plan without a fit, SOLVER:STEPS@GRID; a fitted plan has as many evaluations.
+    blocks: seeds with the teacher's samples; the first `SCORED` of them score plans that compete.
+    groups: edges of lambda of the body's range groups.
+    """
+
+    sampler: Sampler
+    reference: Sampler
+    denoiser: DenoiserFacts
+    guidance: Guidance | None
+    nominal: Plan
+    teacher: Plan
+    blocks: Sequence[Block]
+    groups: Sequence[float] = ()
+
+    @cached_property
+    def parsed(self) -> PlanName:
+        """The solver and the grid of the nominal plan."""
+        return parse_plan_name(self.nominal.name, self.denoiser.grid)
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule(self.denoiser.schedule)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.nominal.steps)
+
+    def times(self, steps: int) -> tuple[Time, ...]:
+        """The times of so many steps, and the end, on the nominal plan's grid."""
+        return self.parsed.grid(self.schedule, steps)
+
+    def compiled(self, solver: Solver, times: Sequence[Time], name: str) -> Plan:
+        return trace_plan(name, solver, times, self.denoiser, self.guidance, groups=self.groups)
+
+    def states(self, plan: Plan) -> list[list[StepState]]:
+        """The states of a plan's rollouts, block by block."""
+        return [run(plan, block, block.network(self.sampler, plan)) for block in self.blocks]
+
+    def x(self, state: StepState) -> Array:
+        """x [seeds, *x_shape] at a state, before the network's own scale."""
+        step = state.step
+        if step.alpha is None or step.sigma is None:
+            raise UserError(f"plan {self.nominal.name!r} is of an older version", "compile it again")
+        time = Time(step.time, step.alpha, step.sigma)
+        return state.u / np.float32(input_scale(self.denoiser.prediction, time, self.denoiser.schedule))
+
+    def quality(self, plan: Plan) -> float | None:
+        """The mean PSNR of a plan's samples to the teacher's, in dB; None where they are not finite."""
+        with np.errstate(all="ignore"):
+            parts = [psnr(sample(self.sampler, plan, block), block.taught) for block in self.blocks[:SCORED]]
+        mean = float(np.mean(np.concatenate(parts)))
+        return mean if np.isfinite(mean) else None
+
+    def best(self, plans: Iterable[Callable[[], Plan]]) -> Plan:
+        """The best of some plans; UserError, the last one's, if none compiles to finite samples."""
+        best, highest, error = None, -inf, UserError("no plan has finite samples", "begin with another plan")
+        for make in plans:
+            try:
+                plan = make()
+                quality = self.quality(plan)
+            except UserError as reason:
+                error = reason
+                continue
+            if quality is not None and quality > highest:
+                best, highest = plan, quality
+        if best is None:
+            raise error
+        return best

@@ -1,0 +1,91 @@
+"""S3 (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): the decisions of a unified solver step by step, by evolution.
+
+A candidate has the times and, for each step, the expansion's order, x0 or noise, B(h), and the corrector. The authors
+train a predictor of FID to spare samples. Here the distance to the teacher at the end scores each candidate, and the
+starts of expansions and the counts of differences stay at their defaults.
+"""
+
+from dataclasses import replace
+from math import isinf
+
+import numpy as np
+
+from fewstep.calibration.fitting.published import auto_diffusion
+from fewstep.calibration.fitting.published.auto_diffusion import CHOICES, Places
+from fewstep.calibration.fitting.published.evolution import Species, evolve
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.solvers.usf import Decision, Expansion, bh1, bh2, usf
+
+ORDERS = (1, 2, 3)
+RELAXATIONS = (None, bh1, bh2)
+CHANGED = 0.3  # of the decisions of a changed candidate
+
+Decisions = tuple[Decision, ...]
+Candidate = tuple[Places, Decisions]
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The plan of the best decisions; the first candidates are DPM-Solver++ of order 2 and UniPC of order 2."""
+    steps = setting.evaluations
+    times = setting.times(CHOICES)
+
+    def plan(candidate: Candidate) -> Plan:
+        places, decisions = candidate
+        return setting.compiled(usf(decisions), auto_diffusion.at(times, places), f"usf:{steps} by search")
+
+    def quality(candidate: Candidate) -> float | None:
+        try:
+            return setting.quality(plan(candidate))
+        except UserError:  # a step from pure noise, or to the clean end, has the first order alone
+            return None
+
+    infinite = int(isinf(times[0].lam))  # predictions at pure noise tell no derivative
+    nominal = auto_diffusion.nearest(setting, CHOICES)
+    first = [(nominal, multistep(steps, infinite, corrected)) for corrected in (False, True)]
+    best = evolve(first, _species(auto_diffusion.species(steps - 1, CHOICES), steps, infinite), quality)
+    return plan(best)
+
+
+def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
+    """Order 2 where two predictions are known at finite lambda, order 1 before and at the end; with UniPC's corrector
+    where it is asked for."""
+    relaxed = Expansion(2, relaxation=bh2)
+    middle = Decision(relaxed, corrector=replace(relaxed, start=2) if corrected else None)
+    ends = min(1 + infinite, steps)
+    return (*(Decision() for _ in range(ends)), *(middle for _ in range(steps - ends - 1)), Decision())[:steps]
+
+
+def _decision(place: int, steps: int, infinite: int, rng: np.random.Generator) -> Decision:
+    """A random one that step `place` can take; the first step knows one prediction, the last has no corrector."""
+    if place <= infinite or place == steps - 1:
+        return Decision(on_noise=place < steps - 1 and not infinite and bool(rng.integers(2)))
+    order = ORDERS[int(rng.integers(min(place + 1 - infinite, len(ORDERS))))]
+    relaxation = RELAXATIONS[int(rng.integers(len(RELAXATIONS)))]
+    corrector = None
+    if rng.integers(2):
+        correcting = min(order + int(rng.integers(2)), 3)
+        corrector = Expansion(correcting, start=2, relaxation=relaxation if correcting > 1 else None)
+    predictor = Expansion(order, relaxation=relaxation if order > 1 else None)
+    return Decision(predictor, bool(rng.integers(2)), corrector)
+
+
+def _species(of_times: Species[Places], steps: int, infinite: int) -> Species[Candidate]:
+    def random(rng: np.random.Generator) -> Candidate:
+        return of_times.random(rng), tuple(_decision(place, steps, infinite, rng) for place in range(steps))
+
+    def changed(candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        places, decisions = candidate
+        if rng.integers(2):
+            places = of_times.changed(places, rng)
+        drawn = (
+            _decision(i, steps, infinite, rng) if rng.random() < CHANGED else own for i, own in enumerate(decisions)
+        )
+        return places, tuple(drawn)
+
+    def crossed(one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
+        cut = int(rng.integers(1, steps)) if steps > 1 else 1
+        return of_times.crossed(one[0], other[0], rng), (*one[1][:cut], *other[1][cut:])
+
+    return Species(random, changed, crossed)

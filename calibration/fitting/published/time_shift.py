@@ -1,0 +1,26 @@
+"""The variances of Time-Shift Sampler (Li et al. 2024, arXiv 2305.15583), on rollouts of the nominal plan."""
+
+from functools import partial
+
+import numpy as np
+
+from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.plans.plan import Plan
+from fewstep.plans.transforms.time_shift import measured_shift, shift_times
+
+WINDOWS = (20.0, 40.0, 80.0)  # timesteps
+CUTOFFS = (200.0, 400.0)
+
+
+def fitted(setting: FitSetting) -> Plan:
+    """The nominal plan whose network takes the times that x looks like, with the best window and cutoff: the authors
+    choose both for each data set and number of steps."""
+    states = setting.states(setting.nominal)
+    elements = [[state.u.reshape(len(state.u), -1) for state in run] for run in states]
+    variances = [float(np.concatenate([run[i].var(axis=1) for run in elements]).mean()) for i in range(len(states[0]))]
+
+    def shifted(window: float, cutoff: float) -> Plan:
+        times = measured_shift(setting.nominal, setting.schedule, variances, window, cutoff)
+        return shift_times(setting.nominal, times)
+
+    return setting.best(partial(shifted, window, cutoff) for window in WINDOWS for cutoff in CUTOFFS)

@@ -1,0 +1,152 @@
+"""Who rolls plans out: the samplers of this process, or workers, with the same bits.
+
+A rollout is a function of a body, a plan and a block. Results come in the order of the items.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.fitting.blocks import Block, sample
+from fewstep.calibration.fitting.free import Number
+from fewstep.calibration.fitting.jacobian import Jacobian
+from fewstep.calibration.fitting.memory import ArrayMemory, rollout_key
+from fewstep.calibration.fitting.recurrence import Recurrence
+from fewstep.calibration.fitting.tangents import jacobian
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.pinned_bundle import PinnedBundle
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.execute import Array
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+
+CPU = "onnxruntime"  # of the teacher
+
+
+@dataclass(frozen=True)
+class RolloutItem:
+    """Samples of a block along a plan, by the body of the fit or by the teacher's."""
+
+    plan: Plan
+    block: Block
+    of_teacher: bool = False
+
+
+@dataclass(frozen=True)
+class JacobianItem:
+    """The columns of some numbers on a block."""
+
+    numbers: Recurrence
+    free: tuple[Number, ...]
+    block: Block
+
+
+Item = RolloutItem | JacobianItem
+Result = Array | Jacobian | UserError
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
+
+    bundle: PinnedBundle
+    backend: str
+
+    def open(self, threads: int) -> Callable[[Item], Result]:
+        samplers = open_samplers(self.bundle.folder(), self.backend, threads)
+        return lambda item: _rolled(*samplers, item)
+
+
+def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
+    """The samplers of the plan that is fitted, and of the teacher; one where their engines are the same."""
+    sampler = load(path, backend=named(backend, threads))
+    return sampler, sampler if backend == CPU else load(path, backend=named(CPU, threads))
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
+    their place, if there are some. `memory` holds samples of the body."""
+
+    sampler: Sampler
+    reference: Sampler
+    job: RolloutJob | None = None
+    workers: Workers | None = None
+    memory: ArrayMemory = field(default_factory=ArrayMemory)
+
+    def samples(self, plan: Plan, blocks: Sequence[Block], of_teacher: bool = False) -> Iterator[Array]:
+        """Samples [seeds, *x_shape] of each block; UserError where they are not finite."""
+        for result in self._results(RolloutItem(plan, replace(block, target=None), of_teacher) for block in blocks):
+            yield _array(result)
+
+    def qualities(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
+        """PSNR of each sample against its target, in dB: [seeds]."""
+        pairs = zip(self.samples(plan, blocks), blocks, strict=True)
+        return np.concatenate([psnr(samples, block.taught) for samples, block in pairs])
+
+    def tried(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
+        """The qualities of several plans; None for one whose samples are not finite."""
+        with np.errstate(all="ignore"):
+            items = (RolloutItem(plan, replace(block, target=None)) for plan in plans for block in blocks)
+            results = self._results(items)
+            return [_finite([(next(results), block) for block in blocks]) for _ in plans]
+
+    def columns(self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]) -> Iterator[Jacobian]:
+        """The columns of all free numbers on each block."""
+        for result in self._results(JacobianItem(numbers, tuple(free), block) for block in blocks):
+            if isinstance(result, UserError):
+                raise result
+            assert isinstance(result, Jacobian)
+            yield result
+
+    def _results(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results of items, in their order. What the memory holds is not sampled again."""
+        keyed = [(item, _key(item)) for item in items]
+        stored = [None if key is None else self.memory.get(key) for _, key in keyed]
+        fresh = self._fresh([item for (item, _), array in zip(keyed, stored, strict=True) if array is None])
+        for (_, key), array in zip(keyed, stored, strict=True):
+            result = next(fresh) if array is None else array
+            if key is not None and isinstance(result, np.ndarray):
+                self.memory.put(key, result)
+            yield result
+
+    def _fresh(self, items: Sequence[Item]) -> Iterator[Result]:
+        if self.workers is not None and self.job is not None:
+            return in_order(self.job, items, self.workers)
+        return (_rolled(self.sampler, self.reference, item) for item in items)
+
+
+def _key(item: Item) -> bytes | None:
+    """None for what no fit asks for twice."""
+    return rollout_key(item.plan, item.block) if isinstance(item, RolloutItem) and not item.of_teacher else None
+
+
+def _rolled(sampler: Sampler, reference: Sampler, item: Item) -> Result:
+    """The result of an item. An error is a result, too: it must not end the other items."""
+    try:
+        if isinstance(item, JacobianItem):
+            return jacobian(sampler, item.numbers, item.free, item.block)
+        return sample(reference if item.of_teacher else sampler, item.plan, item.block)
+    except UserError as error:
+        return error
+
+
+def _array(result: Result) -> Array:
+    if isinstance(result, UserError):
+        raise result
+    assert isinstance(result, np.ndarray)
+    return result
+
+
+def _finite(pairs: Sequence[tuple[Result, Block]]) -> NDArray[np.float64] | None:
+    """The PSNRs [seeds] of the samples of some blocks."""
+    if not all(isinstance(result, np.ndarray) for result, _ in pairs):
+        return None
+    qualities = np.concatenate([psnr(_array(result), block.taught) for result, block in pairs])
+    return qualities if np.isfinite(qualities).all() else None

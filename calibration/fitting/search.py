@@ -1,0 +1,168 @@
+"""Search the best numbers of a plan for a body: all of them together, by the sample at the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fewstep.calibration.fitting import teacher as teaching
+from fewstep.calibration.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
+from fewstep.calibration.fitting.checkpoint import FitCheckpoint, checkpoint_of
+from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, Gain, NominalPsnr, Refinement, refine
+from fewstep.calibration.fitting.free import Kind, Number, free_numbers, is_continuous
+from fewstep.calibration.fitting.jacobian import Jacobian, join, norms
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.recurrence import Recurrence, plan_of, recurrence_of
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.calibration.fitting.start import best_on_path, best_start
+from fewstep.calibration.fitting.tangents import DIRECTIONS
+from fewstep.calibration.fitting.task import FitTask
+from fewstep.calibration.fitting.trade import Trade, Trader
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+
+HISTORY = 3  # predictions that a row reads at least
+FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
+KINDS: tuple[Kind, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
+
+
+@dataclass(frozen=True)
+class SearchedNumbers:
+    """The best numbers so far, and the origin that the fit began at, with its seeds.
+
+    nominal: the plan without fitted numbers that gains are over.
+    done: how many steps gained, also before an interruption.
+    trade: what the last numbers gave up, and what for; None where no trade was made yet.
+    """
+
+    numbers: Recurrence
+    nominal: Plan
+    origin: Recurrence
+    seeds: FitSeeds
+    nominal_psnr: NominalPsnr
+    done: int
+    free: tuple[Number, ...]
+    trade: Trade | None = None
+
+
+def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
+    """The numbers that a fit begins at, then better and better ones, and at last the numbers of the trade.
+
+    A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
+    """
+    conditions = task.conditions
+    seeds = FitSeeds(
+        taught_blocks(task, FIT_SEEDS[: options.seeds], conditions.fit, "teacher of the fit", progress),
+        taught_blocks(
+            task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
+        ),
+    )
+    first, work = _beginning(task, seeds, progress)
+    for best in _refined(task, options, first, work, progress):
+        yield best
+    if best.done > 0 or options.iterations == 0:
+        numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
+        yield replace(best, numbers=numbers, trade=trade)
+
+
+def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
+    """The numbers that the fit begins at, and their refinement.
+
+    They are of the plan that was asked for. Without one, the best nominal plan competes with the best over the
+    times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
+    iteration. Optima lie far apart, and plans do not rank as their optima do.
+    """
+    rolled, starts = task.rolled, task.starts
+    blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
+    nominal = best_start(rolled, starts.nominal, blocks, progress)
+    nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
+
+    def begun(start: Plan) -> SearchedNumbers:
+        """A plan's own numbers, before any step."""
+        origin = recurrence_of(start, HISTORY)
+        takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
+        kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
+        free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
+        return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
+
+    def gain(start: tuple[SearchedNumbers, Refinement]) -> float:
+        """The mean gain after an iteration, in dB."""
+        origin = start[0].origin
+        before = Gain.of(rolled.qualities(plan_of(origin), seeds.selection), nominal_psnr.selection)
+        steps = refine(start[1], origin, 1, FIRST_BLOCKS)
+        return max((each.on_selection.mean for each in steps), default=before.mean)
+
+    known, on_path = begun(nominal if starts.asked is None else starts.asked), None
+    if starts.on_path and not checkpoint_of_search(task, known).is_saved:
+        on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
+    if on_path is None:
+        return known, _refinement(task, known, known.origin, progress)
+    both = [(each, _serving_twice(_refinement(task, each, each.origin, progress))) for each in (known, begun(on_path))]
+    return both[1] if checkpoint_of_search(task, both[1][0]).is_saved else max(both, key=gain)
+
+
+def _serving_twice(work: Refinement) -> Refinement:
+    """The refinement, whose first columns are measured once for two uses: the choice of the start, then its fit."""
+    columns: list[Jacobian] = []  # empty before the first use and after the second
+
+    def measure(numbers: Recurrence, blocks: tuple[Block, ...]) -> Jacobian:
+        if numbers is work.origin and len(blocks) <= FIRST_BLOCKS:
+            if columns:
+                return columns.pop()
+            columns.append(work.measure(numbers, blocks))
+            return columns[0]
+        return work.measure(numbers, blocks)
+
+    return replace(work, measure=measure)
+
+
+def _refined(
+    task: FitTask, options: FitOptions, first: SearchedNumbers, work: Refinement, progress: Progress
+) -> Iterator[SearchedNumbers]:
+    """Damped least squares on the end, from the checkpoint's numbers if there are some."""
+    checkpoint = checkpoint_of_search(task, first)
+    numbers, done = checkpoint.load(first.origin)
+    yield replace(first, numbers=numbers, done=done)
+    most = done + options.iterations * (1 + SECANTS)
+    for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
+        done += 1
+        checkpoint.save(iterate.numbers, done)
+        progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
+        yield replace(first, numbers=iterate.numbers, done=done)
+
+
+def _refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, progress: Progress) -> Refinement:
+    measure = partial(_columns, task.rolled, start.free, progress)
+    return Refinement(task.rolled, anchor, start.free, start.seeds, start.nominal_psnr, measure)
+
+
+def taught_blocks(
+    task: FitTask, seeds: range, rows: ConditionRecords | None, stage: str, progress: Progress
+) -> tuple[Block, ...]:
+    """Blocks of these seeds with the teacher's samples."""
+    return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
+
+
+def checkpoint_of_search(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
+    """The checkpoint of a search by its origin and its seeds."""
+    return checkpoint_of(
+        teaching.identity(task.sampler),
+        teaching.identity(task.reference),
+        encode(searched.origin.nominal),
+        encode(searched.nominal),
+        encode(task.teacher),
+        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS, task.starts.on_path)).encode(),
+        *(digest(block) for block in (*searched.seeds.fit, *searched.seeds.selection)),
+    )
+
+
+def _columns(
+    rolled: Rollouts, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
+) -> Jacobian:
+    """The columns of all free numbers on some blocks."""
+    parts = []
+    for part in rolled.columns(numbers, free, blocks):
+        parts.append(part)
+        progress("columns", len(parts), len(blocks))
+    return join(parts)

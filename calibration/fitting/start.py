@@ -1,0 +1,129 @@
+"""The plan that a fit begins as: the one that is named, or the best of some known ones on a few seeds of the fit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fewstep.calibration.fitting.blocks import Block
+from fewstep.calibration.fitting.path import CHOICES, path_through
+from fewstep.calibration.fitting.recurrence import recurrence_of
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all (docs/measured/nominal.md)
+    ("dpmpp_2m", "ays_svd"),
+    ("dpmpp_2m", "arctan"),
+    ("dpmpp_2m", "trailing"),
+    ("dpmpp_2m", "quadratic"),
+    ("gradient_estimation", "trailing"),
+    ("gradient_estimation", "quadratic"),
+    ("gradient_estimation", "ays_svd"),
+    ("gradient_estimation", "arctan"),
+    ("ipndm", "ays_svd"),
+    ("ipndm", "arctan"),
+    ("unipc_2", "ays_svd"),
+    ("unipc_2", "arctan"),
+    ("unipc_2", "arctan(centre=2, power=1.5)"),
+)
+SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What a fit may begin as.
+
+    nominal: plans without fitted numbers; gains are over the best of them. asked: the plan that was asked for. The fit
+    begins as this one, or else as the best of the nominal ones or as `best_on_path`.
+    """
+
+    nominal: tuple[Plan, ...]
+    asked: Plan | None = None
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return self.nominal if self.asked is None else (self.asked,)
+
+    @property
+    def on_path(self) -> tuple[str, ...]:
+        """The solvers that compete over times of the teacher's path; none where a plan was asked for, or has as many
+        steps as the path has choices."""
+        return SOLVERS if self.asked is None and len(self.nominal[0].steps) < CHOICES else ()
+
+
+def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
+    """The plan of a name or of a file; without one, the known plans. Raises UserError for a plan that no fit can begin
+    as."""
+    if not asked:
+        return Starts(candidates(sampler, steps, guidance))
+    plan = sampler.compile(asked, guidance)
+    recurrence_of(plan)  # refuses what cannot be fitted
+    if len(plan.steps) != steps:
+        what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"
+        raise UserError(what, "give the same number of both")
+    if plan.fitted is None:
+        return Starts((plan,), plan)
+    return Starts(candidates(sampler, steps, guidance), sampler.compile(msgspec.structs.replace(plan, fitted=None)))
+
+
+def candidates(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
+    """The plans of STARTS that this schedule has, with so many evaluations, and that a fit can begin at."""
+    plans = _compiled(sampler, STARTS, steps, guidance)
+    if not plans:
+        raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
+    return plans
+
+
+def best_on_path(
+    rolled: Rollouts, teacher: Plan, nominal: Plan, seen: Sequence[Block], blocks: Sequence[Block]
+) -> Plan | None:
+    """The best on some blocks of SOLVERS, over times of the teacher's path on the blocks that were seen.
+
+    The path goes through CHOICES times of the nominal plan's grid, more than its steps. None where it is unknown
+    (`calibration.fitting.path.teacher_states`), or leads to no finite samples; a line of the log says why.
+    """
+    steps = len(nominal.steps)
+    try:
+        probe = rolled.sampler.compile(f"ddim:{CHOICES}{''.join(nominal.name.partition('@')[1:])}", nominal.guidance)
+        *places, _ = path_through(rolled.reference, teacher, seen, probe, steps)
+        grid = f"custom(times={tuple(probe.steps[place].time for place in places)})"
+        names = [(solver, grid) for solver in SOLVERS]
+        return best_start(rolled, _compiled(rolled.sampler, names, steps, nominal.guidance), blocks)
+    except UserError as error:
+        LOG.info("the fit does not begin on the teacher's path: %s", error.what)
+        return None
+
+
+def _compiled(
+    sampler: Sampler, names: Sequence[tuple[str, str]], steps: int, guidance: Guidance | None
+) -> tuple[Plan, ...]:
+    """The plans of these solvers and grids that a fit can begin at."""
+    plans = []
+    for solver, grid in names:
+        try:
+            plan = sampler.compile(f"{solver}:{steps}@{grid}", guidance)
+            recurrence_of(plan)
+        except UserError:
+            continue
+        if len(plan.steps) == steps:
+            plans.append(plan)
+    return tuple(plans)
+
+
+def best_start(rolled: Rollouts, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT) -> Plan:
+    """The plan with the highest mean PSNR on some blocks, of those whose samples are finite. UserError without one."""
+    finite = []
+    for count, (plan, qualities) in enumerate(zip(plans, rolled.tried(plans, blocks), strict=True)):
+        if qualities is not None:
+            finite.append((float(qualities.mean()), plan))
+        progress("nominal plans", count + 1, len(plans))
+    if not finite:
+        what = f"no sample of {', '.join(plan.name for plan in plans)} is finite"
+        raise UserError(what, "name another plan to begin at: --plan SOLVER:STEPS@GRID")
+    return max(finite, key=lambda pair: pair[0])[1]

@@ -1,0 +1,110 @@
+"""What a fit is asked to do: all that is opened, and checked, before the first call."""
+
+import logging
+from dataclasses import dataclass
+
+from fewstep.calibration.fitting.conditions import FitConditions, fit_conditions
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.rollouts import RolloutJob, Rollouts, open_samplers
+from fewstep.calibration.fitting.start import Starts, starts_of
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.output import check_writable
+from fewstep.measure.distances.features import Extractor, default_features, open_extractor
+from fewstep.measure.teacher import teacher_plan
+from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.plans.compile import check_guidance
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.fitted_plans import graph_of_fit, readable
+from fewstep.runtime.loading import choose_body
+from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)
+ROOM = 2**20  # bytes of a plan, which is seldom more
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data."""
+
+    bundle: Bundle
+    rolled: Rollouts
+    starts: Starts
+    teacher: Plan
+    conditions: FitConditions
+    guidance: Guidance | None
+    extractor: Extractor | None
+
+    @property
+    def sampler(self) -> Sampler:
+        """Of the body that is fitted to."""
+        return self.rolled.sampler
+
+    @property
+    def reference(self) -> Sampler:
+        """Of the float32 body, for the teacher."""
+        return self.rolled.reference
+
+    @property
+    def graph(self) -> str:
+        """What is fitted to, as `graph_of_fit` says it."""
+        graph = graph_of_fit(self.bundle.manifest, BODY)
+        assert graph is not None, "it is opened"
+        return graph
+
+
+def open_task(options: FitOptions) -> FitTask:
+    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    bundle = open_bundle(options.bundle)
+    bundle.check_continuous("fit")
+    if bundle.manifest.carried:
+        what = f"{options.bundle} carries {bundle.manifest.carried[0].name!r} from run to run"
+        raise UserError(what, "fit takes denoisers without: run a plan by its name")
+    if BODY not in bundle.manifest.bodies:
+        what = f"{options.bundle} has no float32 body"
+        raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
+    choose_body(bundle, BODY, named(options.backend, options.threads))
+    sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
+    job = RolloutJob(pinned(options.bundle), options.backend)
+    guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
+    _warn_of_lost(bundle, options.steps, guidance)
+    starts = starts_of(sampler, options.plan, options.steps, guidance)
+    conditions = fit_conditions(bundle, options.conditions, options.prompts)
+    features = options.features or default_features(bundle.manifest)
+    extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
+    if options.output is not None:
+        check_writable(options.output)
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
+        writer.reserve(ROOM)  # and we may write, and nobody else is writing
+    teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
+    _check_teacher(teacher, options.steps)
+    return FitTask(bundle, Rollouts(sampler, reference, job), starts, teacher, conditions, guidance, extractor)
+
+
+def _check_teacher(teacher: Plan, steps: int) -> None:
+    """UserError for a plan that stands for no exact trajectory, whatever its check would say."""
+    what = f"the teacher {teacher.name} is no teacher"
+    if teacher.fitted is not None:
+        raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
+    if any(step.draws for step in teacher.steps):
+        raise UserError(f"{what}: it draws noise on the way", "leave --teacher out, or name another solver")
+    if (own := len(teacher.steps)) <= steps:
+        many = "1 evaluation" if own == 1 else f"{own} evaluations"
+        fix = f"name one of many more than {steps}, leave --teacher out, or give fewer --steps"
+        raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
+
+
+def _warn_of_lost(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
+    """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
+    for entry in bundle.manifest.fitted:
+        for error in readable(bundle, [entry])[1]:
+            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
+            ending = "this fit makes it again" if is_same else f"this fit leaves it; {error.fix}"
+            LOG.warning("%s; %s", error.what, ending)

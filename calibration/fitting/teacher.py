@@ -1,0 +1,66 @@
+"""The samples of a fit's teacher, block by block, in the user's cache folder for the next run."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+import fewstep.calibration.fitting
+from fewstep.calibration.fitting.blocks import Block, digest
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.measure.workers.code_digest import code, engine
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.execute import Array
+from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.code_digest import code_of
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampler import Sampler
+
+PACKAGES = (fewstep.calibration.fitting,)  # whose code a fit follows from, with the packages of `code`
+
+
+def taught(
+    rolled: Rollouts, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
+) -> tuple[Block, ...]:
+    """The blocks with the teacher's samples as their targets. UserError where they are not finite."""
+    names = [_file_name(rolled.reference, plan, block) for block in blocks]
+    files = [cache.read_intact("fitting", name) for name in names]
+    missing = [block for block, file in zip(blocks, files, strict=True) if file is None]
+    fresh = rolled.samples(plan, missing, of_teacher=True)
+    complete: list[Block] = []
+    for block, name, file in zip(blocks, names, files, strict=True):
+        samples = next(fresh) if file is None else np.load(io.BytesIO(file), allow_pickle=False)
+        if file is None:
+            _store(name, plan, samples)
+        complete.append(replace(block, target=samples))
+        progress(stage, len(complete), len(blocks))
+    return tuple(complete)
+
+
+def identity(sampler: Sampler) -> bytes:
+    """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
+    version and the processor."""
+    manifest, each = sampler.bundle.manifest, (sampler, *sampler.experts.values())
+    ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
+    graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
+    files = [file for graph in graphs for file in (graph.file, *graph.data)]
+    files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
+    hashes = [manifest.files.get(file) for file in files]
+    facts = (manifest.x_shape, manifest.conditions, hashes, engine(), code(), code_of(PACKAGES))
+    return sha256(repr(facts).encode()).digest()
+
+
+def _store(name: str, plan: Plan, samples: Array) -> None:
+    if not np.isfinite(samples).all():
+        raise UserError(f"samples of the teacher {plan.name} are not finite", "give --teacher SOLVER:STEPS of another")
+    buffer = io.BytesIO()
+    np.save(buffer, samples)
+    cache.store_intact("fitting", name, buffer.getvalue())
+
+
+def _file_name(sampler: Sampler, plan: Plan, block: Block) -> str:
+    return sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"

@@ -1,0 +1,113 @@
+"""Scales of channels: the graph multiplies an activation before it is written in 8 bits, and weights take it back.
+
+    op(x, W)      ==>      op(x * m, W / m)           m: one number for each input channel
+    op(x, W)      ==>      op(x, n W) / n             n: one for each output channel, where outputs are written too
+
+Kernels know one scale for a whole activation. Numbers m are written in the type that the graph computes in. Weights are
+divided by these very numbers before they become integers: only the weights' own rounding is between both. W and n W
+have the same integers: n goes into the scales of weights. The division by n is a product here; `channel_forms.py` joins
+it with its neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.encoding import Encoding, even_of
+from fewstep.calibration.lowering.scheme import Scheme
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.calibration.ranges.channels import gain
+from fewstep.calibration.ranges.table import Ranges
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.selection import WeightedOp, bias_shape
+
+Float = NDArray[np.float64]
+LEAST_GAIN_FUSED = -3.0  # dB, where engines fuse the product: what one scale clips costs about that (measured)
+
+
+def encoded(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
+    """The code in which a target writes a tensor with these ranges. Channels have scales of their own if that wins
+    `least_gain` dB."""
+    own = ranges.by_channel
+    if own is None or gain(ranges) < least_gain:
+        return scheme.encode(ranges, grouped)
+    multipliers = (1 / np.array(own.factors)).astype(scheme.scale_dtype).astype(np.float64)
+    return replace(scheme.encode(own.ranges, grouped), multipliers=multipliers)
+
+
+def evened(
+    prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], scheme: Scheme
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with. Weights
+    stay as they are: `even_weight` divides them.
+
+    Tensors keep their names and meaning; multiplied ones are `even_of` them.
+    """
+    new = Additions(prepared)
+    selected = {op.name: op for op in ops}
+    inner = {op.name: _inner(op, codes, scheme) for op in ops}
+    nodes: list[Node] = []
+    products = set[str]()  # one product for all readers of an activation; none where an operation writes it multiplied
+    for node in prepared.nodes:
+        op = selected.get(node.output)
+        if op is None:
+            nodes.append(node)
+            continue
+        x = codes[op.x].multipliers
+        if x is not None and op.x not in products:
+            nodes.append(_product(op.x, "multipliers", x, even_of(op.x), op, prepared, new))
+            products.add(op.x)
+        nodes.append(inner[op.name].node)
+        y = _written(op, codes, scheme)
+        if y is not None:
+            nodes.append(_product(even_of(op.name), "divisors", 1 / y, op.name, op, prepared, new))
+            products.add(op.name)
+    names = {name: name if code.multipliers is None else even_of(name) for name, code in codes.items()}
+    graph = prepared.with_nodes(nodes, new.constants)
+    return graph, tuple(inner[op.name] for op in ops), {names[name]: code for name, code in codes.items()}
+
+
+def even_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) -> NDArray[np.float32]:
+    """The weight that `evened` operations read: divided by the multipliers of their input."""
+    weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
+    if multipliers is None:
+        return weight
+    divided = np.empty(weight.shape, np.float32)
+    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, divided))  # [outputs, inputs of a group, ...]
+    groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
+    outputs = len(rows) // groups
+    for group, numbers in enumerate(multipliers.reshape(groups, -1, *[1] * (rows.ndim - 2))):
+        part = slice(group * outputs, (group + 1) * outputs)
+        np.divide(rows[part], numbers, out=results[part], dtype=np.float64, casting="same_kind")
+    return divided
+
+
+def even_scales(
+    weight: QuantizedWeight, op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme
+) -> QuantizedWeight:
+    """The quantized weight of an operation, with the multipliers of its output in the scales, if it has any."""
+    multipliers = _written(op, codes, scheme)
+    if multipliers is None:
+        return weight
+    return replace(weight, scales=(weight.scales * multipliers).astype(np.float32))
+
+
+def _written(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> Float | None:
+    """The multipliers of an operation's output, if it is written in 8 bits."""
+    return codes[op.name].multipliers if scheme.form.encodes_output(op) else None
+
+
+def _inner(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
+    """The operation between its multipliers."""
+    x = op.x if codes[op.x].multipliers is None else even_of(op.x)
+    y = op.name if _written(op, codes, scheme) is None else even_of(op.name)
+    return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))
+
+
+def _product(x: str, called: str, numbers: Float, y: str, op: WeightedOp, prepared: Graph, new: Additions) -> Node:
+    """One number for each channel of what an operation reads or makes."""
+    constant = new.constant(f"{x}_{called}", numbers.astype(np.float32).reshape(bias_shape(op, prepared)))
+    return Node("Mul", (x, constant), (y,), name=f"channels({x})")

@@ -1,0 +1,117 @@
+"""Activations in 8 or 16 bits: real = scale * (integer - zero_point). All channels share one scale per lambda group;
+the graph may have multiplied them before (`channels.py`)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.ranges.table import LEVELS, Range, Ranges
+
+LEAST_FINER = 1.25
+HEADROOM = 1.25  # of codes of 16 bits over the range that was seen: 2 dB of 80, and samples to come may reach further
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The code of one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
+
+    `multipliers` [channels]: the graph multiplies each channel by its number before it is written, if channels have
+    scales of their own.
+    """
+
+    scales: NDArray[np.float64]
+    zero_point: np.integer[Any]
+    multipliers: NDArray[np.float64] | None = None
+
+
+def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
+    """A uint8 code that represents the whole of each range.
+
+    The zero point coarsens the groups' scales least (sum of logarithms). It is a constant, by which engines choose
+    kernels; scales may change at run time.
+    """
+    low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
+    candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.where(low < 0, -low / candidates, 0.0)  # zero point 0 leaves nothing for negative values
+        above = np.where(high > 0, high / (LEVELS - candidates), 0.0)
+    needed = np.maximum(below, above)  # [256, groups]
+    best = int(np.argmin(np.log(needed).sum(axis=1)))
+    return Encoding(needed[best], np.uint8(best))
+
+
+def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_uint8` shifted by 128: the same scales, the same numbers represented."""
+    code = asymmetric_uint8(ranges, grouped)
+    return replace(code, zero_point=np.int8(int(code.zero_point) - 128))
+
+
+def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM) -> Encoding:
+    """A uint16 code for the range of all groups, and beyond it by `headroom`: 16 bits do not need scales of groups."""
+    low, high, levels = headroom * ranges.pooled.low, headroom * ranges.pooled.high, 2**16 - 1
+    scale = (high - low) / levels
+    return Encoding(np.array([scale]), np.uint16(round(-low / scale)))
+
+
+def symmetric_int16(code: Encoding) -> Encoding:
+    """int16 around zero that holds all that a uint16 code holds."""
+    zero = int(code.zero_point)
+    reach = code.scales * max(zero, 2**16 - 1 - zero)
+    return replace(code, scales=reach / (2**15 - 1), zero_point=np.int16(0))
+
+
+def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """int8 around zero: [-amax, amax] to [-127, 127]."""
+    amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
+    return Encoding(amax / 127, np.int8(0))
+
+
+def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
+    """`asymmetric_int8` where its scales are finer by LEAST_FINER on the geometric mean; else `symmetric_int8`. Behind
+    a SiLU, which leaves little below zero, they are.
+
+    Targets where a zero point costs operations use it: sums of residuals lie around zero, and would win nothing by one.
+    """
+    moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
+    gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
+    return moved if gain >= LEAST_FINER else symmetric
+
+
+def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+
+
+# Names of the tensors that a lowering adds to a tensor. No tensor of an exported graph contains parentheses.
+
+
+def scale_of(tensor: str) -> str:
+    return f"scale({tensor})"
+
+
+def zero_point_of(tensor: str) -> str:
+    return f"zero_point({tensor})"
+
+
+def integer_of(tensor: str) -> str:
+    return f"int8({tensor})"
+
+
+def eight_of(tensor: str) -> str:
+    """A tensor of 16 bits as operations with weights read it, in 8 bits."""
+    return f"eight({tensor})"
+
+
+def factor_of(tensor: str) -> str:
+    return f"factor({tensor})"
+
+
+def even_of(tensor: str) -> str:
+    """A tensor whose channels have been multiplied."""
+    return f"even({tensor})"
+
+
+def product_of(op: str) -> str:
+    """An operation's product of codes, before the factor of its group."""
+    return f"product({op})"

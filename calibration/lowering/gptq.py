@@ -1,0 +1,96 @@
+"""Weights whose rounding errors cancel in what a layer makes: each input's error is made good by the inputs behind it
+(GPTQ: Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv 2210.17323).
+
+The squared error of a layer's output is tr(E H E^T), with E the errors of its weights [outputs, inputs] and H the
+second moments of its inputs. With H = R R^T and R upper triangular it is the sum over inputs j, and over outputs, of
+
+    (R[j, j] E[:, j] + sum over i < j of R[i, j] E[:, i])^2
+
+so the best real number for a weight follows from the errors of the inputs before it. This is GPTQ without the inverse
+of H (QuIP: Chee, Cai, Kuleshov, De Sa 2023, arXiv 2307.13304, theorem 6). Damping, and the order of the inputs, are
+those of the authors' code with `act_order`. H is a block for each few inputs (`calibration/ranges/moments.py`).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.calibration.ranges.moments import blocks_of
+from fewstep.graph.selection import WeightedOp
+
+DAMPING = 0.01  # of the mean second moment, added to each: inputs that were never seen apart have a factor too
+AT_ONCE = 1 << 15  # weights that are rounded at once; each holds some 60 bytes meanwhile
+
+Float = NDArray[np.float64]
+
+
+def corrected(
+    nearest: QuantizedWeight,
+    weight: NDArray[np.float32],
+    op: WeightedOp,
+    moments: NDArray[np.float32],
+    multipliers: Float | None,
+    largest: int,
+) -> QuantizedWeight:
+    """The weight with the scales of `nearest`, and integers in [-largest, largest] that lose least by the moments.
+
+    Args:
+        weight: of the operation, in its own axes, divided by the multipliers.
+        moments: second moments of what the operation reads ahead of the multipliers, [blocks, width, width] as
+            `calibration/ranges/moments.py` has them.
+        multipliers: [channels] that it reads; None if the graph does not multiply them.
+    """
+    blocks = blocks_of(op, weight.shape, moments.shape[-1])
+    rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
+    integers = np.empty(rows.shape, np.int8)
+    factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # of each input
+    at_once = max(1, AT_ONCE // (blocks.outputs * blocks.width))
+    at_most = max(1, AT_ONCE // blocks.width)  # outputs
+    for start in range(0, len(blocks.spans), at_once):
+        spans = blocks.spans[start : start + at_once]
+        own = np.stack([_padded(factors[each], blocks.width) for each in spans])
+        part = moments[start : start + at_once] * (own[:, :, None] * own[:, None, :])
+        for first in range(0, blocks.outputs, at_most):
+            places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
+            wanted = np.stack([_padded(rows[place], blocks.width) for place in places])
+            scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
+            for (outputs, inputs), whole in zip(places, gptq(wanted, scales, part, largest), strict=True):
+                integers[outputs, inputs] = whole[:, : inputs.stop - inputs.start]
+    shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
+    values = np.moveaxis(integers.reshape(shape), 0, op.axis)
+    return replace(nearest, values=np.ascontiguousarray(values))
+
+
+def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
+    """Whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks, outputs].
+
+    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs with the largest are rounded first. A block
+    whose inputs were always zero has the nearest integers, and so has one whose moments overflow.
+    """
+    mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
+    is_seen = np.isfinite(mean) & (mean > 0)
+    moments = np.where(is_seen[:, None, None], moments, 0.0)
+    order = np.argsort(-np.diagonal(moments, axis1=1, axis2=2), axis=1, kind="stable")
+    back = order[:, ::-1]
+    turned = np.take_along_axis(np.take_along_axis(moments, back[:, :, None], 1), back[:, None, :], 2)
+    turned += np.where(is_seen, DAMPING * mean, 1.0)[:, None, None] * np.eye(turned.shape[-1])
+    factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: the lower factor of H in back order, turned to the front
+    factor = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
+    exact = np.take_along_axis(rows / scales[:, :, None], order[:, None, :], 2)
+    errors = np.zeros(exact.shape)
+    for number in range(exact.shape[-1]):
+        before = errors[:, :, :number] @ factor[:, :number, number, None]
+        rounded = np.clip(np.rint(exact[:, :, number] - before[:, :, 0]), -largest, largest)
+        errors[:, :, number] = rounded - exact[:, :, number]
+    integers = np.empty(exact.shape)
+    np.put_along_axis(integers, order[:, None, :], np.rint(exact + errors), 2)
+    return integers
+
+
+def _padded(part: NDArray[np.floating], width: int) -> Float:
+    """Zeros behind the last axis, up to `width`, in float64."""
+    whole = np.zeros((*part.shape[:-1], width))
+    whole[..., : part.shape[-1]] = part
+    return whole

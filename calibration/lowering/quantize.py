@@ -1,0 +1,323 @@
+"""From the prepared graph and its ranges to an int8 graph for one target."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.centring import centre
+from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
+from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, eight_of, scale_of, zero_point_of
+from fewstep.calibration.lowering.factors import factored
+from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
+from fewstep.calibration.lowering.gptq import corrected
+from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
+from fewstep.calibration.lowering.thin import thin_convolutions
+from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight, representable
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, considered_ops, selected_ops
+from fewstep.graph.types import infer_types
+from fewstep.graph.weights import release_array
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.machine.threads import side_by_side
+
+Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
+# takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
+Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
+
+
+LARGEST_CONSTANT = 1e9  # one that shares a code of 16 bits with other numbers
+
+
+@dataclass(frozen=True)
+class LoweredBody:
+    """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
+
+    graph: Graph
+    coverage: Coverage
+    groups: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def as_it_is(graph: Graph) -> Graph:
+    """A lowered graph that stays in memory."""
+    return graph
+
+
+def lower(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    keep: Callable[[Graph], Graph] = as_it_is,
+    quantize: Quantizer | None = None,
+) -> LoweredBody:
+    """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
+
+    `keep` may write the weights of the lowered graph to files, and return the graph with them mapped. It is called
+    before the check on an engine, which has another copy of them. `quantize` rounds weights, by default to the nearest
+    integers. UserError if a tensor has no range, or nothing can be quantized.
+    """
+    graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
+    graph = keep(graph)
+    groups = table.groups if GROUP_INPUT in graph.inputs else ()
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.notes + _notes(encodings))
+
+
+def lower_graph(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    in_float: Collection[str] = (),
+    quantize: Quantizer | None = None,
+) -> Lowered:
+    """The int8 graph with its operations and the codes of activations, not checked on an engine."""
+    ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
+    scheme = target.scheme
+    refuse_overflow(_represented(table), target)
+    encodings = encodings_of(prepared, table, ops, scheme)
+    quantizer = quantize or rounding(table, target)
+
+    def quantized(op: WeightedOp) -> QuantizedWeight:
+        weight = quantizer(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
+        release_array(prepared.constants[op.weight])
+        return even_scales(weight, op, encodings, scheme)
+
+    weights = side_by_side(quantized, ops)
+    formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
+    base, inner, codes = _with_code_nodes(formed, ops, encodings, weights, scheme)
+    base = _without_weights(base, inner)  # passes would convert them in vain
+    base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
+    lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
+    if target.finish:
+        types = infer_types(prepared)
+        codes = codes | (narrow_codes(prepared, table, ops) if scheme.narrow else {})
+        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types, codes), target.finish, lowered))
+    return lowered, ops, encodings
+
+
+def rounding(table: RangesTable, target: Target, moments: Moments | None = None) -> Quantizer:
+    """How weights become integers for a target: by the second moments of what they multiply (`gptq.py`), or to the
+    nearest integers where there are none."""
+    return partial(_rounded, table.method, target.scheme, moments or {})
+
+
+def remembered(quantize: Quantizer) -> Quantizer:
+    """The same quantizer, which rounds each weight once. The result does not depend on what else is lowered."""
+    weights: dict[str, QuantizedWeight] = {}
+
+    def known(op: WeightedOp, weight: NDArray[np.float32], multipliers: NDArray[np.float64] | None) -> QuantizedWeight:
+        if op.code not in weights:
+            weights[op.code] = quantize(op, weight, multipliers)
+        return weights[op.code]
+
+    return known
+
+
+def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, ...]:
+    """The operations that a lowering replaces: all that can be, for `everything`, else those that a rule selects.
+    UserError if there are none, so ask before anything is measured."""
+    if everything and prepared.optional:  # whose values nobody has measured
+        what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
+        raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
+    if everything:
+        _check_constants(prepared)
+    every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
+    ops = tuple(every) if everything else selected_ops(prepared)
+    if not ops:
+        raise UserError(
+            f"no operation of graph {prepared.name!r} can run in int8",
+            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+        )
+    thin = frozenset(() if everything else thin_convolutions(prepared, ops))
+    return tuple(op for op in ops if op.name not in thin)
+
+
+def _check_constants(prepared: Graph) -> None:
+    """UserError for a constant that one code for all numbers cannot hold, such as an infinite mask of attention."""
+    for name, array in prepared.constants.items():
+        if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
+            raise UserError(
+                f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds beside others",
+                "mask with -1e4, or leave this target out",
+            )
+
+
+def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
+    """The operations whose activations had values at some step while they were measured. UserError if there are
+    none."""
+    unseen = frozenset(table.unseen)
+    ops = tuple(
+        op for op in lowered_ops(prepared, scheme.everything) if unseen.isdisjoint(encoded_tensors((op,), scheme))
+    )
+    if not ops:
+        raise UserError(
+            f"no activation of graph {prepared.name!r} that int8 needs had a value",
+            "calibrate with more trajectories, or use float",
+        )
+    return ops
+
+
+def _with_code_nodes(
+    prepared: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: dict[str, Encoding],
+    weights: Sequence[QuantizedWeight],
+    scheme: Scheme,
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with nodes for the parts of codes that engines do not take: multipliers, scales of groups, zero points.
+    Then the operations between these nodes, and the codes that are left."""
+    graph, inner, codes = evened(prepared, ops, encodings, scheme)
+    if scheme.constant_scales:
+        graph, inner, codes = factored(graph, inner, codes, scheme.scale_dtype)
+    if scheme.centred:
+        graph, inner, codes = centre(graph, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
+    return graph, inner, codes
+
+
+def _without_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
+    """The graph without the weights that nothing but `ops` reads: `emit` puts integers in their place."""
+    lowered = {op.name: op.weight for op in ops}
+    others = {name for node in base.nodes for name in node.inputs if name != lowered.get(node.output)}
+    gone = set(lowered.values()) - others
+    return replace(base, constants={name: array for name, array in base.constants.items() if name not in gone})
+
+
+def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
+    return {op.name: weight for op, weight in zip(ops, weights, strict=True)}
+
+
+def encodings_of(
+    prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
+) -> dict[str, Encoding]:
+    """The code of every activation, which does not depend on what else is lowered. Operations that share one weight
+    have no scales of channels: the weight would have to take back the multipliers of each."""
+    weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # those keep the float weight
+    readers = Counter(op.weight for op in weighted)
+    sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
+    names = observed_tensors(prepared, True) if scheme.everything else encoded_tensors(ops, scheme)
+    one_scale = {name: replace(table[name], by_channel=None) for name in sharing.intersection(names)}
+    ranges = {name: table[name] for name in names} | one_scale
+    least = _least_gains(prepared, scheme)
+    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+
+
+def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
+    """For schemes that are narrow: the code in 8 bits of what an operation reads, by `eight_of` the operation's name.
+    Operations that no rule selects read 16 bits."""
+    narrow = {op.name for op in selected_ops(prepared)}
+    own = (op for op in ops if op.name in narrow)
+    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in own}
+
+
+def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
+    """The least gain for scales of channels, in dB, by tensor: `Scheme.least_gain` for the largest tensor. A positive
+    one is in proportion to size, as the product takes time, and 0 for outputs in 8 bits, which take no product."""
+    if scheme.least_gain <= 0:
+        return lambda name: scheme.least_gain
+    selected = selected_ops(prepared)
+    written = {op.name for op in selected if scheme.form.encodes_output(op)}  # whose scales take the division
+    types = infer_types(prepared)
+    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected, scheme)}
+    largest = max(sizes.values(), default=0) or 1
+    return lambda name: 0.0 if name in written else scheme.least_gain * (sizes.get(name) or largest) / largest
+
+
+def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
+    """Names of the tensors whose ranges a lowering needs."""
+    outputs = (op.name for op in ops if scheme.form.encodes_output(op))
+    return tuple(dict.fromkeys((*(op.x for op in ops), *outputs)))
+
+
+def emit(
+    base: Graph,
+    ops: tuple[WeightedOp, ...],
+    encodings: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    scheme: Scheme,
+) -> Graph:
+    """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
+    selected = {op.name: op for op in ops}
+    groups = max(len(encoding.scales) for encoding in encodings.values())
+    form = scheme.form
+    sources = _scales_and_zero_points(encodings, groups, scheme.scale_dtype)
+    nodes, constants = list(sources.nodes), dict(sources.constants)
+    outputs: set[str] = set()  # an activation or a weight that several operations read is quantized once
+    for node in base.nodes:
+        op = selected.get(node.output)
+        if op is None:
+            nodes.append(node)
+            continue
+        renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
+        emitted = form.operation(replace(op, node=renamed), weights[op.name])
+        fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in outputs]
+        nodes.extend(fresh)
+        outputs.update(new.output for new in fresh)
+        constants.update(emitted.constants)
+    group = (GROUP_INPUT,) if groups > 1 else ()
+    return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
+
+
+def _scales_and_zero_points(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
+    """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group"."""
+    constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
+    scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)
+    names = tuple(scale_of(name) for name in encodings)
+    if groups == 1:
+        return Replacement((), constants | {name: scales[0, i] for i, name in enumerate(names)})
+    rows = gathered("scales()", scales, names)
+    return Replacement(rows.nodes, constants | rows.constants)
+
+
+def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
+    """UserError naming an activation that the float part of the graph cannot hold: in an engine it would be infinite.
+
+    `reached` is the greatest magnitude of each. Ranges that clip do not hold it, so ask with the counts
+    (`Counts.reached`) before anything is lowered.
+    """
+    dtype = target.scheme.scale_dtype
+    for name, magnitude in reached.items():
+        if magnitude > float(np.finfo(dtype).max):
+            raise UserError(
+                f"activation {name!r} reaches {magnitude:g}, beyond {dtype}",
+                f"calibrate without target {target.name}, or export a denoiser with smaller activations",
+            )
+
+
+def _represented(table: RangesTable) -> dict[str, float]:
+    """The greatest magnitude in the ranges of each tensor, which the tensor had, or a greater one."""
+    return {
+        name: max(max(-each.low, each.high) for each in (ranges.pooled, *ranges.per_group))
+        for name, ranges in table.tensors.items()
+    }
+
+
+def _rounded(
+    method: str,
+    scheme: Scheme,
+    moments: Moments,
+    op: WeightedOp,
+    weight: NDArray[np.float32],
+    multipliers: NDArray[np.float64] | None,
+) -> QuantizedWeight:
+    """The integers of a weight. UserError if it is not finite."""
+    try:
+        nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight)
+    except ValueError as error:
+        raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
+    own = moments.get(op.code)
+    return nearest if own is None else corrected(nearest, weight, op, own, multipliers, scheme.largest_weight)
+
+
+def _notes(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:
+    count = sum(code.multipliers is not None for code in encodings.values())
+    return (f"{count} of {len(encodings)} activations have a scale for each channel",) if count else ()

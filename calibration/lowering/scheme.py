@@ -1,0 +1,102 @@
+"""The aims of a lowering, as values: a Target says everything that differs between targets."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.lowering.agreement import Opener
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Ranges
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.selection import WeightedOp
+from fewstep.graph.types import Types
+from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.platforms import Platform
+from fewstep.runtime.bundle.reading import Bundle
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Nodes that take the place of one operation, and the constants that they need. Scales of activations come
+    apart."""
+
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The ONNX nodes that compute in 8 bits.
+
+    quantize: the nodes that encode an activation for operations, once per tensor.
+    operation: the nodes that take the place of a weighted operation.
+    encodes_output: True if an operation also needs the scale of its output.
+    """
+
+    quantize: Callable[[str], tuple[Node, ...]]
+    operation: Callable[[WeightedOp, QuantizedWeight], Replacement]
+    encodes_output: Callable[[WeightedOp], bool]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The representation of numbers.
+
+    encode: the code of an activation from its ranges, per lambda group or pooled.
+    scale_dtype: the type of all scales, and of all computation outside int8.
+    largest_weight: the greatest magnitude of a weight's integers.
+    constant_scales: True if engines take constant scales only: scales of groups are then factors in the graph.
+    centred: True if engines take no zero points: the graph then moves activations by them.
+    least_gain: the gain that scales of channels need over one scale (`calibration.ranges.channels.gain`, in dB), for
+        the graph's largest activation. Smaller ones need less, in proportion to their size: the product may take time.
+        A negative gain is for engines that fuse the product, and is the same for all sizes.
+    everything: True if engines take no float: every tensor has a code for all that it reached, and every weight is
+        int8.
+    narrow: True if inner operations with weights (`selected_ops`) then read 8 bits, where all else has 16.
+    """
+
+    encode: Callable[[Ranges, bool], Encoding]
+    scale_dtype: np.dtype[Any]
+    form: Form
+    largest_weight: int = LARGEST_WEIGHT
+    constant_scales: bool = False
+    centred: bool = False
+    least_gain: float = 0.0
+    everything: bool = False
+    narrow: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target of a lowering.
+
+    platform: where its bodies run, and its name.
+    rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
+        weights read and make.
+    passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
+    finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
+    check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
+        UserError names an operation that does not.
+    engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
+        none that does.
+    notes: what a user of the lowered graph must know.
+    tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
+        at all, or wrong.
+    """
+
+    platform: Platform
+    scheme: Scheme
+    passes: tuple[Callable[[Graph], Graph], ...]
+    check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
+    engine: Opener | None = None
+    notes: tuple[str, ...] = ()
+    tries: Callable[[Bundle], object] | None = None
+    rewrites: tuple[Callable[[Graph], Graph], ...] = ()
+    finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.platform.name

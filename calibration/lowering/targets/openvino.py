@@ -1,0 +1,75 @@
+"""OpenVINO's CPU plugin: uint8 activations, int8 weights per channel, QuantizeLinear-DequantizeLinear pairs in float32.
+
+Measurements in OpenVINO 2026.4 on AVX512-VNNI shaped this form (the shipped model; percent of a step). Pairs on the
+inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs too are 3 % slower, and 3
+dB further from float: they round results once more. uint8 and int8 activations take the same time; symmetric ones are 3
+dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
+
+The plugin takes constant scales only. Scales of groups are therefore factors in the graph
+(`calibration/lowering/factors.py`); the operation stays int8. Without those that win less than 1 dB of a tensor's
+error, a step takes 1 to 3 % less. Denoisers of the zoo then lose up to 1.6 dB. The product for scales of channels in
+front of them is fused, for no measurable time.
+
+Kernels of int8 convolutions have channels last. Operations between keep that layout if nothing reshapes pictures and
+all inputs of a fused kernel have as many axes. So GroupNorm is spread (`graph/passes/group_norm.py`), and factors have
+the axes of a picture. docs/quantization.md has their gain.
+"""
+
+import numpy as np
+
+from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.coverage import complete
+from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_of
+from fewstep.calibration.lowering.executed import as_compiled, integer_operations
+from fewstep.calibration.lowering.float_parts import parts_agree
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.group_norm import spread_group_norm
+from fewstep.graph.selection import WeightedOp
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.bundle import platforms
+from fewstep.runtime.bundle.manifest import Coverage
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.loading import load
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+    """Compile the graph as the runtime will, and count the integer kernels that OpenVINO chose."""
+    integer = integer_operations(lowered)
+    ran = {op.name for op in ops if not integer.isdisjoint((op.name, product_of(op.name)))}
+    return complete(prepared, [op.name for op in ops], ran, "OpenVINO")
+
+
+def float_graphs_run(bundle: Bundle) -> None:
+    """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong.
+
+    A large network runs part after part: OpenVINO packs weights, and would hold all of them twice.
+    """
+    body = bundle.manifest.bodies["float32"].graph
+    if not body.data:
+        load(bundle.path, backend=OpenVino())
+        return
+    for graph in (bundle.manifest.conditioner, bundle.manifest.prologue, body):
+        if graph is not None:
+            parts_agree(bundle, graph)
+
+
+OPENVINO = Target(
+    platform=platforms.OPENVINO,
+    scheme=Scheme(
+        encode=asymmetric_uint8,
+        scale_dtype=FLOAT32,
+        form=pairs(FLOAT32),
+        constant_scales=True,
+        least_gain=LEAST_GAIN_FUSED,
+    ),
+    rewrites=(spread_group_norm,),
+    passes=(),
+    check=integer_kernels_run,
+    engine=as_compiled,
+    notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
+    tries=float_graphs_run,
+)

@@ -1,0 +1,18 @@
+"""OpenVINO's CPU plugin with bf16 in the place of float32, on processors that multiply it (AVX512-BF16, AMX).
+
+Convolutions multiply int8 as in `openvino.py`. Operations between them read and write half the bytes. GroupNorm stays
+as it is exported: one kernel, whose mean is in float32. Spread, it rounds the mean to bf16, which shifts channels of a
+large mean as a whole. docs/quantization.md has the figures.
+"""
+
+from dataclasses import replace
+
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.runtime.bundle import platforms
+
+OPENVINO_BF16 = replace(
+    OPENVINO,
+    platform=platforms.OPENVINO_BF16,
+    rewrites=(),
+    notes=(*OPENVINO.notes, "float32 between convolutions where the CPU has no bf16"),
+)

@@ -1,0 +1,54 @@
+"""Qualcomm's Hexagon (HTP) through QNN: activations of 16 bits, int8 weights per channel, and no float anywhere.
+
+HTP computes in integers alone, so every tensor has a pair with constant scales (`calibration/lowering/everywhere.py`).
+16 bits hold the range of all steps, hence there are no groups. Weights are rounded as for every other target.
+
+`qnn-8bit` is the same, but that inner operations with weights read 8 bits, in the range of the least error.
+
+onnxruntime-qnn compiles on x86 too, and executes HTP's arithmetic there. ONNX's arithmetic foretells it to 73 dB and
+more on a step of the shipped model; docs/measured/npu.md has the figures, and the forms that do not hold.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.calibration.lowering.coverage import MULTIPLY, count
+from fewstep.calibration.lowering.encoding import asymmetric_uint16
+from fewstep.calibration.lowering.everywhere import everywhere, pairs_everywhere
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.graph.graph import Graph
+from fewstep.graph.index import index
+from fewstep.graph.selection import WeightedOp
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import platforms
+from fewstep.runtime.bundle.manifest import Coverage
+
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+    """Check that what multiplies reads codes alone; all of it then runs in integers."""
+    idx = index(lowered)
+    for node in lowered.nodes:
+        for name in node.inputs[:2] if node.op in MULTIPLY else ():
+            source = idx.producers.get(name)
+            if source is None or source.op not in QUANTIZERS:
+                raise UserError(f"{node.output!r} reads {name!r} in float", "report this with the graph")
+    return count(prepared, [node.output for node in prepared.nodes if node.op in MULTIPLY])
+
+
+QNN = Target(
+    platform=platforms.QNN,
+    scheme=Scheme(encode=asymmetric_uint16, scale_dtype=np.dtype(np.float32), form=everywhere(), everything=True),
+    passes=(),
+    finish=(pairs_everywhere,),
+    check=no_float,
+    notes=("every tensor has 16 bits, every weight 8",),
+)
+QNN_8BIT = replace(
+    QNN,
+    platform=platforms.QNN_8BIT,
+    scheme=replace(QNN.scheme, narrow=True),
+    notes=("inner operations with weights read 8 bits; every other tensor has 16 bits, every weight 8",),
+)

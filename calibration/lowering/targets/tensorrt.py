@@ -1,0 +1,67 @@
+"""TensorRT and TensorRT-RTX: symmetric int8 as QuantizeLinear-DequantizeLinear pairs, in a float16 graph.
+
+Both take strongly typed networks only, so what isn't int8 must be float16 in the graph itself. With float32 in the
+graph, norms and residuals would run in float32, and the whole lose to plain float16. Pairs stand on the inputs of
+operations with weights and nowhere else: what these return, biases, norms and residuals stay float16.
+
+The builder takes neither zero points nor scales that are gathered by group, so both are arithmetic in the graph: a
+division in front of the pair and a product behind the operation (`calibration/lowering/factors.py`); and, where the
+code is finer for it, as behind a SiLU, a subtraction in front and a sum behind (`calibration/lowering/centring.py`):
+
+    op(x, W) + bias      ==>      (op(pair(x / s / factor - c), s W) + c * sum of s W) * factor + bias
+
+with s of scales of channels (`calibration/lowering/channels.py`), where x has them. Groups share the zero point, so
+that c is a constant. Zero points of their own would need a bias gathered for each operation, for scales 1 % finer.
+tensorrt-rtx 1.7 fuses all of it with the activations and norms around: an engine of the shipped model has 121 kernels
+with factors and 125 without. The cost on a GPU is not measured.
+
+A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
+computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen.
+"""
+
+import numpy as np
+
+from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.coverage import count
+from fewstep.calibration.lowering.encoding import centred_int8, product_of
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.graph.graph import Graph
+from fewstep.graph.index import index
+from fewstep.graph.passes.float16 import float32_tensors, to_float16
+from fewstep.graph.selection import WeightedOp
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle import platforms
+from fewstep.runtime.bundle.manifest import Coverage
+
+BROKEN = "report this with the graph: a lowering of fewstep is wrong"
+
+
+def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+    """Check the structure that engines need: both inputs of each operation rounded around zero, all else float16."""
+    idx = index(lowered)
+    for op in ops:
+        node = idx.producers.get(product_of(op.name)) or idx.producers[op.name]
+        sources = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
+        if any(source is None or not lowered.is_constant(source.inputs[1]) for source in sources):
+            raise UserError(f"{op.name!r} does not read 8 bits with constant scales", BROKEN)
+        if any(lowered.constants[source.inputs[2]].any() for source in sources if source is not None):
+            raise UserError(f"{op.name!r} reads 8 bits with a zero point, which an engine does not take", BROKEN)
+    for value in float32_tensors(lowered):
+        raise UserError(f"{value.name!r} stays float32, which an engine would compute in float32", BROKEN)
+    return count(prepared, [op.name for op in ops])
+
+
+TENSORRT = Target(
+    platform=platforms.TENSORRT,
+    scheme=Scheme(
+        encode=centred_int8,
+        scale_dtype=np.dtype(np.float16),
+        form=pairs(np.dtype(np.float16)),
+        constant_scales=True,
+        centred=True,
+        least_gain=LEAST_GAIN_FUSED,
+    ),
+    passes=(to_float16,),
+    check=pairs_on_inputs_only,
+)

@@ -1,0 +1,104 @@
+"""Weights to int8: one symmetric scale per output channel, integers in [-127, 127]. They are never -128: products stay
+symmetric, and the range survives a negation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT
+
+FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
+BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """`values` int8, in the shape of the weight; weight ~ values * scales, `scales` float32 [channels] along `axis`."""
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    axis: int
+
+    def dequantized(self) -> NDArray[np.float32]:
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return self.values.astype(np.float32) * self.scales.reshape(shape)
+
+
+def quantize_weight(
+    weight: NDArray[np.float32],
+    axis: int,
+    method: str,
+    scale_dtype: DTypeLike = np.float32,
+    largest: int = LARGEST_WEIGHT,
+) -> QuantizedWeight:
+    """Quantize a weight per channel.
+
+    Args:
+        weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
+        method: "minmax" keeps each channel's largest magnitude; every other tries to shrink it and keeps the least
+            squared error.
+        scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
+        largest: the greatest magnitude of an integer.
+
+    A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("NaN or infinite weights")
+    axis %= weight.ndim
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
+    factors = FACTORS[:1] if method == "minmax" else FACTORS
+    at_once = max(1, BLOCK // rows.shape[1])
+    scales, rounded = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), at_once):
+        part = slice(start, start + at_once)
+        block = rows[part].astype(np.float64)
+        scales[part] = _scales(block, factors, scale_dtype, largest)
+        rounded[part] = _round(block, scales[part], largest)
+    shape = (weight.shape[axis], *np.delete(weight.shape, axis))
+    values = np.moveaxis(rounded.reshape(shape), 0, axis)
+    return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
+
+
+def _scales(
+    rows: NDArray[np.float64], factors: NDArray[np.float64], dtype: DTypeLike, largest: int
+) -> NDArray[np.float32]:
+    """The scale with the least squared error for each row [channels, fan-in], numbers of `dtype`.
+
+    The greatest magnitude of a row is cut at `largest` scales, and this term only grows. Once it alone is no less than
+    each row's best error, no smaller factor wins.
+    """
+    held = np.abs(rows)  # in which all is computed: it stays in the cache
+    magnitude = held.max(axis=1)
+    magnitude[magnitude == 0] = largest
+    best = np.full(len(rows), np.inf)
+    scales = np.empty(len(rows), np.float32)
+    for factor in factors:
+        candidate = representable(factor * magnitude / largest, dtype).astype(np.float32)
+        if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
+            break
+        _round(rows, candidate, largest, held)
+        held *= candidate[:, None].astype(np.float64)
+        held -= rows
+        error = np.square(held, out=held).sum(axis=1)
+        scales = np.where(error < best, candidate, scales)
+        best = np.minimum(error, best)
+    return scales
+
+
+def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
+    """The scales as numbers of `dtype`, none of them zero or infinite."""
+    numbers = np.finfo(np.dtype(dtype))
+    return scales.clip(numbers.tiny, numbers.max).astype(dtype)
+
+
+def _round(
+    rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, out: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """The nearest integers, ties to even, as in ONNX QuantizeLinear, written into `out` if it is there."""
+    rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
+    np.rint(rounded, out=rounded)
+    return np.clip(rounded, -largest, largest, out=rounded)

@@ -1,0 +1,194 @@
+"""Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.ranges.histogram import Histogram, measure, merge
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.selection import weighted_op
+from fewstep.graph.session import open_session
+from fewstep.graph.types import Types, infer_types
+from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.trajectories import BodyCall
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import group_of
+from fewstep.runtime.backends import Arrays, LoadedGraph
+
+LOG = logging.getLogger("fewstep")
+CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
+Measured = Mapping[str, Histogram | str]  # by tensor, as `measured` has it
+LISTED = 4  # names in a warning
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
+
+
+def observed_tensors(graph: Graph, everything: bool = False) -> tuple[str, ...]:
+    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
+
+    everything: all float tensors too, as engines without floats need them, but for those of the same numbers.
+    """
+    ops = (weighted_op(node, graph) for node in graph.nodes)
+    names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
+    if everything:
+        types = infer_types(graph)
+        made = (name for node in graph.nodes if node.op not in MOVING for name in node.outputs if name)
+        ports = (value.name for value in graph.inputs)
+        names |= dict.fromkeys(name for name in (*ports, *made) if _type_of(name, types) == np.float32)
+    return tuple(names)
+
+
+def channel_axes(graph: Graph) -> dict[str, int]:
+    """By tensor, the axis along which its channels lie, of those that `observed_tensors` names. A tensor that two
+    operations read along different axes has none, nor has one that is transposed first."""
+    axes: dict[str, set[int]] = {}
+    for op in filter(None, (weighted_op(node, graph) for node in graph.nodes)):
+        if op.node.attributes.get("transA"):
+            axes.setdefault(op.x, set()).update((0, op.channel_axis))
+            continue
+        for name in (op.x, op.name):
+            axes.setdefault(name, set()).add(op.channel_axis)
+    return {name: places.pop() for name, places in axes.items() if len(places) == 1}
+
+
+def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
+    """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
+    ports = {value.name for value in (*graph.inputs, *graph.outputs)}
+    types = infer_types(graph)
+    added = [name for name in dict.fromkeys(tensors) if name not in ports]
+    for name in added:
+        _type_of(name, types)
+    return replace(graph, outputs=graph.outputs + tuple(types.values[name] for name in added))
+
+
+def _type_of(name: str, types: Types) -> np.dtype[Any]:
+    if name not in types.values:
+        raise UserError(f"the type of tensor {name!r} cannot be inferred", "export the denoiser again")
+    return types.values[name].dtype
+
+
+def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
+    """The number of trajectories whose `tensors` stay within `memory` bytes at once; at least one."""
+    types = infer_types(graph)
+    trajectory = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
+    return max(1, memory // max(1, trajectory))
+
+
+def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
+    """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
+    the first that overflows where the output does."""
+    watched = attention_in_parts(watch(graph, tensors))
+    session = row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
+
+    def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        held = session(feeds)
+        if not all(np.isfinite(held[value.name]).all() for value in graph.outputs):
+            for name in tensors:
+                if name in held and not np.isfinite(held[name]).all():
+                    raise UserError(f"tensor {name!r} of the float denoiser is not finite", CHECK_WEIGHTS)
+        return held
+
+    return network
+
+
+def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | str | None:
+    """The histogram of a tensor, or which values it has that cannot be counted; None where it has no values."""
+    if values.size == 0:
+        return None
+    try:
+        return measure(values, axis)
+    except ValueError as error:
+        return str(error)
+
+
+@dataclass
+class Counts:
+    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
+    as `channel_axes` has them: of other tensors channels are not told apart. `samples`: how many trajectories there
+    are, once all are counted. `unseen`: further tensors, which never had a value."""
+
+    tensors: tuple[str, ...]
+    edges: tuple[float, ...]
+    histograms: dict[tuple[str, int], Histogram] = field(default_factory=dict)
+    axes: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 1
+    unseen: tuple[str, ...] = ()
+
+    @staticmethod
+    def empty(graph: Graph, edges: tuple[float, ...], samples: int, everything: bool = False) -> "Counts":
+        """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`observed_tensors`)."""
+        return Counts(observed_tensors(graph, everything), edges, axes=channel_axes(graph), samples=samples)
+
+    def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
+        """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.
+        `seen` is what the network measured itself. UserError naming the tensor and the step if a value is not
+        finite."""
+        step = evaluation.state.step
+        group = group_of(step.lam, self.edges)
+        held = {**evaluation.feeds, **evaluation.tensors}
+
+        for name in self.tensors:  # one by one: several threads mostly wait for the interpreter (measured)
+            counted = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
+            if counted is None:
+                continue
+            if isinstance(counted, str):
+                raise UserError(
+                    f"tensor {name!r} has {counted} at step {evaluation.state.index + 1} (time {step.time:g})",
+                    CHECK_WEIGHTS,
+                )
+            before = self.histograms.get((name, group))
+            self.histograms[name, group] = counted if before is None else merge(before, counted)
+
+    def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
+        """Take what another process counted of the same tensors."""
+        for key, seen in others.items():
+            before = self.histograms.get(key)
+            self.histograms[key] = seen if before is None else merge(before, seen)
+
+    def completed(self) -> "Counts":
+        """A tensor without values in some groups takes there what it held in the others. One that never had a value
+        is dropped, and what reads it stays in float. A warning names them."""
+        groups = range(len(self.edges) + 1)
+        seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
+        partly = {name: at_groups for name, at_groups in seen.items() if 0 < len(at_groups) < len(groups)}
+        never = tuple(name for name, at_groups in seen.items() if not at_groups)
+        if partly:
+            LOG.warning(
+                "activations without values at some steps take the ranges of the others: %s", _listed(tuple(partly))
+            )
+        if never:
+            LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
+        taken: dict[tuple[str, int], Histogram] = {}
+        for name, at_groups in partly.items():
+            whole = reduce(merge, (self.histograms[name, group] for group in at_groups))
+            taken |= {(name, group): whole for group in groups if group not in at_groups}
+        kept = tuple(name for name in self.tensors if name not in never)
+        return replace(self, tensors=kept, unseen=never, histograms=self.histograms | taken)
+
+    def reached(self) -> dict[str, float]:
+        """The greatest magnitude that each tensor had, which ranges may clip."""
+        reached = dict.fromkeys(self.tensors, 0.0)
+        for (name, _), histogram in self.histograms.items():
+            reached[name] = max(reached[name], -histogram.low, histogram.high)
+        return reached
+
+    def of(self, tensor: str) -> tuple[Histogram, ...]:
+        """One histogram per group. UserError if the tensor was never seen in one of them."""
+        groups = range(len(self.edges) + 1)
+        for group in groups:
+            if (tensor, group) not in self.histograms:
+                raise UserError(
+                    f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
+                    "follow more trajectories",
+                )
+        return tuple(self.histograms[tensor, group] for group in groups)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:LISTED]))
+    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

@@ -1,0 +1,79 @@
+"""What operations make of the errors of an activation, and of their weights: the error of their output, by the weights
+themselves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.ranges.table import LARGEST_WEIGHT
+from fewstep.graph.graph import Graph
+from fewstep.graph.selection import WeightedOp, selected_ops
+from fewstep.graph.weights import release_array
+
+UNIFORM = 1 / 12  # the mean square of an error that is evenly spread over one step
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An operation that multiplies an activation by a constant weight; one for each group of a convolution.
+
+    channels: those that it reads. squares: the sum of squares of the weights that read each, [channels]. largest: the
+    greatest magnitude of the weights between each output and each channel, [outputs, channels]. taps: how many weights
+    there are between the two.
+    """
+
+    channels: slice
+    squares: Float
+    largest: NDArray[np.float32]
+    taps: int
+
+    def error(self, factors: Float, steps: Float, power: Float) -> Float:
+        """The mean square of its output's error over that of its output, [groups], where the activation is divided by
+        `factors` [channels] and then rounded in `steps` [groups], and the weight takes the factors back.
+
+        `power` is the mean square of each channel, [groups, channels]. Errors of all numbers are independent: a weight
+        is one of many in a sum, too.
+        """
+        own, squares = factors[self.channels], power[:, self.channels]
+        rounded = np.square(steps) * (np.square(own) @ self.squares)
+        scales = (self.largest * own).max(axis=1) / LARGEST_WEIGHT  # of the weights, [outputs]
+        weights = float(np.square(scales).sum()) * self.taps * (squares @ (1 / np.square(own)))
+        least = np.finfo(np.float64).tiny
+        error: Float = UNIFORM * (rounded + weights) / np.maximum(squares @ self.squares, least)
+        return error
+
+
+def readers_of(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
+    """A function that gives the operations which read a tensor of the prepared graph in int8, by its name."""
+    ops: dict[str, list[WeightedOp]] = {}
+    for op in selected_ops(graph):
+        ops.setdefault(op.x, []).append(op)
+    return lambda tensor: _readers(graph, ops.get(tensor, ()))
+
+
+def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
+    readers = []
+    for op in ops:
+        rows = np.moveaxis(graph.constants[op.weight], op.axis, 0)  # [outputs, channels of a group, ...]
+        rows = rows.reshape(*rows.shape[:2], -1)
+        groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
+        outputs, channels = len(rows) // groups, rows.shape[1]
+        for group in range(groups):
+            part = rows[group * outputs : (group + 1) * outputs]
+            squares = np.square(part, dtype=np.float64).sum(axis=(0, 2))
+            read = slice(group * channels, (group + 1) * channels)
+            readers.append(Reader(read, squares, _largest(part), part.shape[2]))
+        release_array(graph.constants[op.weight])
+    return tuple(readers)
+
+
+def _largest(part: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The greatest magnitude along the last axis, which is short: numpy is several times slower over such an axis."""
+    largest = np.abs(part[..., 0])
+    for tap in range(1, part.shape[-1]):
+        np.maximum(largest, np.abs(part[..., tap]), out=largest)
+    return largest

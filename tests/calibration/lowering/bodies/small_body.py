@@ -1,0 +1,128 @@
+"""A prepared body with what a lowering meets, small enough to run in a millisecond, and its ranges."""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from fewstep.calibration.lowering.encoding import eight_of
+from fewstep.calibration.ranges.observe import observed_tensors, watch
+from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
+from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.io import save
+from fewstep.graph.session import GraphSession, run
+
+SELECTED = ("h2", "shortcut", "mixed", "h3")  # what the rule takes: neither first nor last, 16 channels or more
+SIZE = 8  # of each spatial axis
+FACTORS = (0.4, 0.7, 1.0)  # ranges of each lambda group, relative to what was seen
+EDGES = (-1.0, 1.0)
+
+
+class Builder:
+    """Appends nodes with random weights; each method returns the name of what it makes."""
+
+    def __init__(self, spatial: int) -> None:
+        self.rng = np.random.default_rng(0)
+        self.spatial = spatial
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Array] = {}
+
+    def add(self, op: str, inputs: tuple[str, ...], name: str, **attributes: object) -> str:
+        self.nodes.append(Node(op, inputs, (name,), attributes, name))
+        return name
+
+    def random(self, name: str, *shape: int, scale: float) -> str:
+        self.constants[name] = (scale * self.rng.standard_normal(shape)).astype(np.float32)
+        return name
+
+    def conv(self, x: str, name: str, into: int, out: int, kernel: int = 3, stride: int = 1) -> str:
+        """A convolution, and its bias behind it as prepared graphs have it."""
+        taps = [kernel] * self.spatial
+        weight = self.random(f"{name}.weight", out, into, *taps, scale=(into * kernel**self.spatial) ** -0.5)
+        self.add("Conv", (x, weight), name, pads=[kernel // 2] * 2 * self.spatial, strides=[stride] * self.spatial)
+        return self.add(
+            "Add", (name, self.random(f"{name}.bias", 1, out, *[1] * self.spatial, scale=0.1)), f"{name}_biased"
+        )
+
+    def silu(self, x: str, name: str) -> str:
+        return self.add("Mul", (x, self.add("Sigmoid", (x,), f"{name}_gate")), name)
+
+
+def body(spatial: int = 2) -> Graph:
+    """x [B, 3, 8, 8] and a row -> output: a shortcut beside a convolution, a linear layer over the pixels, a Resize."""
+    b = Builder(spatial)
+    image = [SIZE] * spatial
+    b.constants |= {"flat": np.array([0, 32, SIZE**spatial]), "image": np.array([0, 32, *image])}
+    b.constants["factors"] = np.array([1, 1, *[2] * spatial], np.float32)
+    a1 = b.silu(b.conv("x", "h1", 3, 16), "a1")
+    shortcut = b.conv(a1, "shortcut", 16, 32, kernel=1)
+    a2 = b.silu(b.add("Mul", (b.conv(a1, "h2", 16, 32), "row"), "modulated"), "a2")
+    tokens = b.add("Transpose", (b.add("Reshape", (a2, "flat"), "flattened"),), "tokens", perm=[0, 2, 1])
+    mixed = b.add("MatMul", (tokens, b.random("mixed.weight", 32, 32, scale=0.2)), "mixed")
+    mixed = b.add("Add", (mixed, b.random("mixed.bias", 32, scale=0.1)), "mixed_biased")
+    mixed = b.add("Reshape", (b.add("Transpose", (mixed,), "back", perm=[0, 2, 1]), "image"), "unflattened")
+    a3 = b.silu(b.add("Add", (mixed, shortcut), "residual"), "a3")
+    up = b.add("Resize", (b.conv(a3, "h3", 32, 16, stride=2), "", "factors"), "up", mode=b"nearest")
+    b.add("Identity", (b.conv(up, "h4", 16, 3),), "output")
+    f32 = np.dtype(np.float32)
+    inputs = (Value("x", f32, (BATCH, 3, *image)), Value("row", f32, (BATCH, 32, *[1] * spatial)))
+    outputs = (Value("output", f32, (BATCH, 3, *image)),)
+    return Graph("body", inputs, outputs, tuple(b.nodes), b.constants)
+
+
+def prologue() -> Graph:
+    """row = time in every channel."""
+    f32 = np.dtype(np.float32)
+    nodes = (Node("Reshape", ("time", "column"), ("times",)), Node("Mul", ("times", "ones"), ("row",)))
+    constants = {"column": np.array([-1, 1, 1, 1]), "ones": np.ones((1, 32, 1, 1), np.float32)}
+    return Graph("prologue", (Value("time", f32, (BATCH,)),), (Value("row", f32, (BATCH, 32, 1, 1)),), nodes, constants)
+
+
+def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
+    rng = np.random.default_rng(1)
+    return {
+        value.name: rng.standard_normal([batch if dim == BATCH else dim for dim in value.shape]).astype(np.float32)
+        for value in graph.inputs
+        if value.dtype == np.float32
+    }
+
+
+def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
+    """Min-max ranges of everything observed for any target; with edges, narrower ones per group."""
+    observed = observed_tensors(graph, everything=True)
+    values = run(watch(graph, observed), feeds(graph)) | feeds(graph)
+    factors = FACTORS if edges else FACTORS[-1:]
+
+    def ranges(seen: Array) -> Ranges:
+        low, high = min(float(seen.min()), 0.0), max(float(seen.max()), 1e-6)
+        amax = max(-low, high)
+        groups = tuple(Range(low * factor, high * factor) for factor in factors)
+        return Ranges(Range(low, high), groups, amax, tuple(amax * factor for factor in factors))
+
+    tensors = {name: ranges(values[name]) for name in observed}
+    tensors |= {eight_of(name): tensors[name] for name in observed}
+    return RangesTable("0" * 64, "ddim:3", edges, "minmax", tensors)
+
+
+def without(ranges: RangesTable, tensor: str) -> RangesTable:
+    return replace(ranges, tensors={name: r for name, r in ranges.tensors.items() if name != tensor})
+
+
+def open_simulation(graph: Graph, also: Iterable[str] = ()) -> GraphSession:
+    """A session that rounds where Q/DQ pairs stand and nowhere else; it returns the inner tensors `also` too."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        save(graph, path, also=also)
+        return GraphSession(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+
+
+def sqnr(expected: Array, found: Array) -> float:
+    """Signal to quantization noise, dB."""
+    error = np.square(expected.astype(np.float64) - found).sum()
+    return float(10 * np.log10(np.square(expected.astype(np.float64)).sum() / error))

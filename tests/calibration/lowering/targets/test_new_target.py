@@ -1,0 +1,105 @@
+"""A target that is named in TARGETS, with a row in PLATFORMS, is calibrated, inspected and reported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering import targets
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.cli.generate import field_help
+from fewstep.evaluation.contents import InspectOptions, inspect
+from fewstep.evaluation.report import ReportOptions, open_report
+from fewstep.evaluation.report.measure import measure
+from fewstep.evaluation.report.page import page
+from fewstep.measure.bodies import backend_of, engine_of, is_native, open_body
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle import platforms
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+
+BODY = "int8-fake"
+
+
+def named_fake(target: Target, **changes: object) -> Target:
+    return replace(target, platform=replace(target.platform, name="fake", **changes), notes=("it is an example",))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
+    """A target of onnxruntime for all CPUs."""
+    added = named_fake(CPU_X86, cpu=None, saturates=False)
+    monkeypatch.setattr(targets, "TARGETS", (*targets.TARGETS, added))
+    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, added.platform))
+    return added
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, fake: Target) -> Path:
+    path = write_bundle(tmp_path / "bundle", denoiser())
+    calibrate(replace(FIRST, bundle=path, target=("fake",)))
+    return path
+
+
+def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None:
+    body = open_bundle(bundle).body(BODY)
+    assert (body.precision, body.target) == ("int8", "fake")
+    coverage = body.graph.coverage
+    assert coverage is not None and coverage.int8_macs > 0
+    shown = inspect(InspectOptions(bundle)).bodies[BODY]
+    assert (shown.graph.optimized or {})["QLinearConv"] == 1 and shown.graph.engine is None
+    few = {"seeds": 2, "forced_seeds": 2, "teacher_seeds": 1, "batches": (1,), "rounds": 1, "turn_seconds": 0.01}
+    asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
+    results, samples = measure(open_report(asked), asked)
+    (quality,) = results.qualities
+    assert (quality.body, quality.target, quality.engine) == (BODY, "fake", "onnxruntime")
+    assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]
+    assert results.notes == ("fake: it is an example.",)
+    text = page(results, samples).decode()
+    assert f"<td>{BODY}</td><td>onnxruntime</td>" in text and " on Other" not in text
+    quality = msgspec.structs.replace(quality, engine="Other")  # as on an engine of its own
+    text = page(msgspec.structs.replace(results, qualities=(quality,)), samples).decode()
+    assert f"onnxruntime, {BODY} on Other; shorter" in text and "Other against onnxruntime" in text
+
+
+def test_help_and_messages_name_it(fake: Target) -> None:
+    said = "cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt, openvino, openvino-bf16, qnn, qnn-8bit, fake"
+    assert field_help(CalibrateOptions)["target"] == f"What to lower for: {said}."
+    with pytest.raises(UserError, match=f"choose from {said}"):
+        calibrate(replace(FIRST, bundle=Path("none"), target=("other",)))
+
+
+def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
+    assert "fake" in searched_here()
+    check_targets(("fake",))
+
+
+def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    monkeypatch.setitem(named.NAMED, "other", lambda threads: opened.append(threads) or OnnxRuntime(threads=threads))
+    own = named_fake(CPU_X86, backend="other", label="Other")
+    monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
+    body = open_bundle(bundle).body(BODY)
+    assert (engine_of(body), backend_of(body), is_native(body)) == ("Other", "other", True)
+    assert open_body(open_bundle(bundle), BODY, threads=1).body == body and opened == [1]
+    assert preferred(ONNXRUNTIME) == ()
+
+
+def test_without_an_engine_that_opens_it_its_body_is_simulated(
+    bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "TARGETS", (named_fake(TENSORRT),))
+    monkeypatch.setattr(platforms, "PLATFORMS", (named_fake(TENSORRT).platform,))
+    body = open_bundle(bundle).body(BODY)
+    assert engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
+    assert backend_of(body) == "onnxruntime" and not is_native(body)
+    shown = inspect(InspectOptions(bundle)).bodies[BODY]
+    assert shown.graph.optimized is None and shown.graph.engine is not None  # what TensorRT says of the graph

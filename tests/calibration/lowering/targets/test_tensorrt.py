@@ -1,0 +1,130 @@
+"""The tensorrt target: pairs on inputs of weighted operations, in a float16 graph."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.lowering.encoding import product_of
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
+from fewstep.graph.graph import GROUP, Graph, Node
+from fewstep.graph.index import index
+from fewstep.graph.passes.float16 import float32_tensors, to_float16
+from fewstep.graph.selection import selected_ops
+from fewstep.graph.session import run
+from fewstep.graph.types import infer_types
+from fewstep.plans.errors import UserError
+from tests.calibration.lowering.bodies.small_body import (
+    EDGES,
+    FACTORS,
+    SELECTED,
+    body,
+    feeds,
+    open_simulation,
+    sqnr,
+    table,
+)
+
+
+def lowered(prepared: Graph) -> Graph:
+    return lower(prepared, table(prepared, EDGES), TENSORRT).graph
+
+
+@pytest.mark.parametrize("edges", [EDGES, ()])
+def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tuple[float, ...]) -> None:
+    graph = lower(body(), table(body(), edges), TENSORRT).graph
+    idx = index(graph)
+    names = {product_of(name) if edges else name for name in SELECTED}
+    for node in graph.nodes:
+        if node.op == "QuantizeLinear":
+            (pair,) = idx.consumers[node.output]
+            assert pair.op == "DequantizeLinear" and {n.output for n in idx.consumers[pair.output]} <= names
+    for name in names:
+        assert all(idx.producer(source, "DequantizeLinear") for source in idx.producers[name].inputs)
+
+
+def test_the_simulation_is_the_graph_rounded_in_float() -> None:
+    """Rounding activations and weights with numpy where the pairs stand gives the same, up to float16."""
+    prepared = body()
+    ranges = table(prepared)
+    graph = lower(prepared, ranges, TENSORRT).graph
+    simulated = open_simulation(graph, also=["a1_centred", "shortcut"])(feeds(prepared))
+    names = ("a1_centred", "shortcut.weight")
+    scale, weight_scale = (graph.constants[f"scale({name})"].astype(np.float32) for name in names)
+    pooled = ranges["a1"].pooled
+    assert scale * 255 == pytest.approx(pooled.high - pooled.low, rel=4e-3)  # the zero point is an integer
+    activation = np.clip(np.rint(simulated["a1_centred"].astype(np.float32) / scale), -128, 127) * scale
+    weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * weight_scale[:, None]
+    expected = np.einsum("bchw,oc->bohw", activation, weight)
+    np.testing.assert_allclose(simulated["shortcut"], expected, atol=3e-3 * np.abs(expected).max())
+    assert sqnr(run(prepared, feeds(prepared))["output"], simulated["output"]) > 30
+
+
+def test_nothing_stays_float32_between_the_casts() -> None:
+    graph = lowered(body())
+    types = infer_types(graph)
+    assert not list(float32_tensors(graph))
+    assert {types.values[name].dtype for name in (*SELECTED, "h1", "h4", "residual")} == {np.dtype(np.float16)}
+    assert all(value.dtype == np.float32 for value in (*graph.inputs, *graph.outputs) if value.name != GROUP)
+    scales = [array for name, array in graph.constants.items() if name.startswith("scale(")]
+    assert scales and all(scale.dtype == np.float16 for scale in scales)
+    assert graph.constants["float16(factors())"].dtype == np.float16
+
+
+def test_each_group_has_its_own_ranges() -> None:
+    """Scales that change with the group round as constant ones do: the widest group has the pooled ranges."""
+    prepared = body()
+    grouped, pooled = (lower(prepared, table(prepared, edges), TENSORRT) for edges in (EDGES, ()))
+    assert grouped.groups == EDGES and pooled.groups == ()
+    expected = open_simulation(pooled.graph)(feeds(prepared))["output"]
+    found = [
+        open_simulation(grouped.graph)(feeds(prepared) | {GROUP: np.array([group])})["output"]
+        for group in range(len(FACTORS))
+    ]
+    assert sqnr(expected, found[-1]) > 40 and sqnr(run(prepared, feeds(prepared))["output"], found[-1]) > 30
+    assert sqnr(expected, found[0]) < 25  # clipped
+
+
+def test_float16_alone_is_close_to_float32() -> None:
+    prepared = body()
+    half = to_float16(prepared)
+    assert sqnr(run(prepared, feeds(prepared))["output"], run(half, feeds(prepared))["output"]) > 50
+    assert half.constants["factors"].dtype == np.float32  # Resize takes its scales in float32 only
+
+
+def test_weights_beyond_float16_become_its_greatest_number() -> None:
+    prepared = body()
+    huge = prepared.with_nodes(prepared.nodes, {"h1.bias": np.full((1, 16, 1, 1), 1e9, np.float32)})
+    assert to_float16(huge).constants["float16(h1.bias)"].max() == np.finfo(np.float16).max
+
+
+def test_scales_too_small_for_float16_do_not_become_zero() -> None:
+    prepared = body()
+    silent = prepared.with_nodes(prepared.nodes, {"h1.weight": np.zeros((16, 3, 3, 3), np.float32)})
+    quiet = silent.with_nodes(silent.nodes, {"h1.bias": np.full((1, 16, 1, 1), 1e-9, np.float32)})
+    graph = lower(quiet, table(quiet), TENSORRT).graph
+    assert 0 < graph.constants["scale(a1_centred)"] <= np.finfo(np.float16).tiny
+    assert np.isfinite(open_simulation(graph)(feeds(quiet))["output"]).all()
+
+
+def test_an_operation_without_pairs_is_named() -> None:
+    prepared = body()
+    with pytest.raises(UserError, match="'shortcut' does not read 8 bits"):
+        pairs_on_inputs_only(prepared, to_float16(prepared), selected_ops(prepared))
+
+
+@pytest.mark.parametrize("edges", [EDGES, ()])
+def test_a_zero_point_that_nothing_moved_is_named(edges: tuple[float, ...]) -> None:
+    """Codes of `centred_int8` need a scheme that is centred."""
+    unmoved = replace(TENSORRT, scheme=replace(TENSORRT.scheme, centred=False))
+    with pytest.raises(UserError, match="'shortcut' reads 8 bits with a zero point"):
+        lower(body(), table(body(), edges), unmoved)
+
+
+def test_what_stays_float32_is_named() -> None:
+    prepared = body()
+    graph = lower(prepared, table(prepared), TENSORRT).graph
+    widened = graph.with_nodes((*graph.nodes, Node("Cast", ("a1",), ("wide",), {"to": 1})))
+    with pytest.raises(UserError, match="'wide' stays float32"):
+        pairs_on_inputs_only(prepared, widened, selected_ops(prepared))

@@ -1,0 +1,165 @@
+"""Which activations have a scale for each channel: those that win by it, the same whatever else is lowered."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
+from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, LEAST_GAIN
+from fewstep.calibration.lowering.targets.openvino import OPENVINO
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.channels import gain
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.table import ByChannel, Range, Ranges
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.selection import selected_ops
+from fewstep.graph.session import run
+from tests.calibration.lowering.bodies.small_body import body, open_simulation, sqnr, table
+from tests.calibration.lowering.bodies.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen
+
+both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
+
+
+WRITTEN = {"h2", "shortcut", "h3"}  # by convolutions of `body`
+
+
+def channels_of(prepared: Graph) -> dict[str, int]:
+    """Of what is observed in `body`."""
+    return {name: 16 if name in ("a1", "h3") else 32 for name in observed_tensors(prepared)}
+
+
+def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
+    """All but an eighth of the channels reach so much less far that scales of channels win this much."""
+    quiet = np.sqrt((8 * 10 ** (-decibels / 10) - 1) / 7)
+    factors = (1.0,) * (channels // 8) + (float(quiet),) * (channels - channels // 8)
+    made = replace(ranges, by_channel=ByChannel(factors, replace(ranges, by_channel=None)))
+    assert gain(made) == pytest.approx(decibels)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("decibels", "chosen"),
+    [
+        (0.1, WRITTEN),
+        (LEAST_GAIN / 2 - 0.01, WRITTEN),
+        (LEAST_GAIN / 2 + 0.01, {*WRITTEN, "a1"}),  # half of the largest
+    ],
+)
+def test_a_smaller_activation_needs_to_win_less_and_a_written_one_anything(decibels: float, chosen: set[str]) -> None:
+    prepared, ops = body(), selected_ops(body())
+    plain, channels = table(prepared), channels_of(prepared)
+    ranges = replace(plain, tensors={name: winning(decibels, plain[name], channels[name]) for name in channels})
+
+    def multiplies(least: float) -> set[str]:
+        scheme = replace(CPU_X86.scheme, least_gain=least)
+        found = encodings_of(prepared, ranges, ops, scheme)
+        return {name for name, code in found.items() if code.multipliers is not None}
+
+    assert multiplies(LEAST_GAIN) == chosen and CPU_X86.scheme.least_gain == LEAST_GAIN == 6.0
+    assert Scheme.least_gain == 0.0  # of a target that says nothing
+    every = set(encoded_tensors(ops, CPU_X86.scheme))
+    assert every >= WRITTEN
+    assert multiplies(decibels - 0.01) == multiplies(0.0) == multiplies(-np.inf) == every
+
+
+def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None:
+    prepared = body()
+    plain, channels = table(prepared), channels_of(prepared)
+    ranges = replace(plain, tensors={name: wider(plain[name], channels[name], 1.01) for name in channels})
+    codes = encodings_of(prepared, ranges, selected_ops(prepared), CPU_X86.scheme)
+    assert not [name for name, code in codes.items() if code.multipliers is not None]
+
+
+def shrinking() -> Graph:
+    """x -> a -> b -> c -> output: of 32 channels, 8 x 8 of them in a and 4 x 4 behind."""
+    rng = np.random.default_rng(0)
+    chain = (("x", "a", 1), ("a", "b", 2), ("b_biased", "c", 1), ("c", "output", 1))
+    nodes = [Node("Conv", (x, f"{y}.weight"), (y,), {"strides": [stride, stride]}) for x, y, stride in chain]
+    nodes.insert(2, Node("Add", ("b", "bias"), ("b_biased",)))
+    constants = {f"{y}.weight": rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for _, y, _ in chain}
+    x, y = (Value(name, F32, (BATCH, 32, size, size)) for name, size in (("x", 8), ("output", 4)))
+    return Graph("shrinking", (x,), (y,), tuple(nodes), constants | {"bias": np.ones((1, 32, 1, 1), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("decibels", "chosen"), [(1.4, {"c"}), (1.6, {"b_biased", "c"}), (6.1, {"a", "b_biased", "c"})]
+)
+def test_with_the_largest_operation_in_float_the_others_are_written_as_before(
+    decibels: float, chosen: set[str]
+) -> None:
+    """What is a fourth of the largest needs a fourth of the gain, 1.5 dB, though that one is not written any more."""
+    prepared = shrinking()
+    plain = seen(prepared, given(prepared))
+    ranges = replace(plain, tensors={name: winning(decibels, each, 32) for name, each in plain.tensors.items()})
+    _, whole, every = lower_graph(prepared, ranges, CPU_X86)
+    _, ops, fewer = lower_graph(prepared, ranges, CPU_X86, in_float=("b",))
+    assert [op.name for op in whole] == ["b", "c"] and [op.name for op in ops] == ["c"]
+    assert {name for name, code in every.items() if code.multipliers is not None} - {"b"} == chosen
+    assert fewer.keys() == {"b_biased", "c"}
+    for name, code in fewer.items():
+        assert np.array_equal(code.scales, every[name].scales) and code.zero_point == every[name].zero_point
+        assert (code.multipliers is None) == (every[name].multipliers is None) == (name not in chosen)
+        assert code.multipliers is None or np.array_equal(code.multipliers, every[name].multipliers)
+
+
+def wider(ranges: Ranges, channels: int, by: float) -> Ranges:
+    """As of a heavy tail that one scale clips: by channel nothing is, and ranges are this much wider. No channel is
+    quieter than the others."""
+    ends = Range(by * ranges.pooled.low, by * ranges.pooled.high)
+    amax = by * ranges.pooled_symmetric
+    return replace(ranges, by_channel=ByChannel((1.0,) * channels, Ranges(ends, (ends,), amax, (amax,))))
+
+
+@pytest.mark.parametrize("target", [TENSORRT, OPENVINO], ids=lambda target: target.name)
+@pytest.mark.parametrize(("decibels", "is_chosen"), [(2.9, True), (3.1, False)])
+def test_heavy_tails_that_one_scale_clips_keep_it_on_engines_that_fuse(
+    target: Target, decibels: float, is_chosen: bool
+) -> None:
+    assert target.scheme.least_gain == LEAST_GAIN_FUSED == -3.0
+    prepared, ops = body(), selected_ops(body())
+    plain, channels = table(prepared), channels_of(prepared)
+    made = {name: wider(plain.tensors[name], count, 10 ** (decibels / 20)) for name, count in channels.items()}
+    assert gain(made["a3"]) == pytest.approx(-decibels)
+    codes = encodings_of(prepared, replace(plain, tensors=made), ops, target.scheme)
+    assert [code.multipliers is not None for code in codes.values()] == [is_chosen] * 3
+
+
+def test_a_heavy_tail_costs_the_rest_nothing_where_one_scale_clips_it() -> None:
+    """On TensorRT: with scales of channels four times as wide every number would lose two bits, 12 dB."""
+    graph = layer("MatMul", np.ones(32))
+    plain = seen(graph, given(graph))
+    ranges = replace(plain, tensors={**plain.tensors, "a": wider(plain["a"], 32, 4.0)})
+    exact = run(graph, given(graph), ["b"])["b"]
+    kept = result(graph, ranges, TENSORRT)
+    np.testing.assert_array_equal(kept, result(graph, one_scale(plain), TENSORRT))
+    always = replace(TENSORRT, scheme=replace(TENSORRT.scheme, least_gain=-np.inf))
+    graph_of_all, _, codes = lower_graph(graph, ranges, always)
+    assert codes["a"].multipliers is not None and not products(lower(graph, ranges, TENSORRT).graph)
+    forced = open_simulation(graph_of_all, ["b"])(given(graph))["b"].astype(np.float32)
+    assert sqnr(exact, kept) - sqnr(exact, forced) > 6
+
+
+@both
+def test_operations_that_share_a_weight_have_one_scale_for_all_channels(target: Target) -> None:
+    """Beside one with a weight of its own, and also where the other reader of the weight stays in float."""
+    plain = layer("MatMul")
+    nodes = [node for node in plain.nodes if node.output != "c"]
+
+    def of(weight: str) -> Graph:
+        made = (("b", weight, "d"), ("a", "own", "e"))
+        behind = [Node("MatMul", (x, w), (y,)) for x, w, y in made]
+        constants = {"own": plain.constants["w"], "another": plain.constants["w"]}
+        return plain.with_nodes((*nodes[:2], *behind, Node("Add", ("d", "e"), ("c",)), nodes[2]), constants)
+
+    shared, apart = of("w"), of("another")
+    ranges = seen(shared, given(shared))
+    assert {op.name for op in selected_ops(shared)} == {"b", "d", "e"}
+    assert not products(lower(shared, ranges, target).graph)
+    for ops in (selected_ops(shared), tuple(op for op in selected_ops(shared) if op.name in ("b", "e"))):
+        codes = encodings_of(shared, ranges, ops, target.scheme)
+        assert all(code.multipliers is None for code in codes.values())
+    own = encodings_of(apart, ranges, selected_ops(apart), target.scheme)["a"].multipliers
+    assert own is not None and own.tolist() == (1 / REACH).tolist()

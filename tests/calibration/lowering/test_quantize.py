@@ -1,0 +1,109 @@
+"""Lowering, whatever the target: what it needs, what it refuses, what it leaves alone."""
+
+from collections import Counter
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.lowering.gathering import GROUP_INPUT
+from fewstep.calibration.lowering.quantize import encoded_tensors, lower
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
+from fewstep.graph.selection import selected_ops
+from fewstep.graph.session import open_session, run
+from fewstep.plans.errors import UserError
+from tests.calibration.every_target import every_target, selective_target
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
+
+
+def test_targets_are_values_with_names_of_their_own() -> None:
+    assert len({target.name for target in TARGETS}) == len(TARGETS)
+    with pytest.raises(FrozenInstanceError):
+        TARGETS[0].name = "another"  # type: ignore[misc]
+
+
+@selective_target
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_every_selected_operation_runs_in_int8_close_to_float(target: Target, spatial: int) -> None:
+    prepared = body(spatial)
+    lowered = lower(prepared, table(prepared), target)
+    assert set(lowered.coverage.int8_ops) == set(SELECTED)
+    assert lowered.coverage.float_ops == ("h1", "h4")
+    expected = run(prepared, feeds(prepared))["output"]
+    found = open_session(lowered.graph)(feeds(prepared))["output"]
+    assert sqnr(expected, found) > 30
+    assert lowered.graph.inputs == prepared.inputs and lowered.graph.outputs == prepared.outputs
+
+
+@every_target
+def test_a_tensor_without_a_range_is_named(target: Target) -> None:
+    prepared = body()
+    for name in encoded_tensors(selected_ops(prepared), target.scheme):
+        with pytest.raises(UserError, match=f"no tensor '{name}'"):
+            lower(prepared, without(table(prepared), name), target)
+
+
+@every_target
+def test_what_is_observed_is_enough_for_every_target(target: Target) -> None:
+    assert set(encoded_tensors(selected_ops(body()), target.scheme)) <= set(observed_tensors(body()))
+
+
+@selective_target
+def test_each_activation_is_quantized_once(target: Target) -> None:
+    prepared = body()
+    graph = lower(prepared, table(prepared), target).graph
+    read = Counter(node.inputs[0] for node in graph.nodes if node.op == "QuantizeLinear")
+    centred = ["a1_centred", "a1_padded_centred", "tokens_centred", "a3_padded_centred"]  # by what pads it has
+    assert read == Counter(centred if target.scheme.centred else ["a1", "tokens", "a3"])  # a1 feeds two convolutions
+
+
+@selective_target
+def test_every_target_takes_ranges_by_group(target: Target) -> None:
+    """The widest group's ranges are the pooled ones: its result is near float, and that of a narrow one is clipped."""
+    prepared = body()
+    lowered = lower(prepared, table(prepared, EDGES), target)
+    assert lowered.groups == EDGES and lowered.graph.inputs == (*prepared.inputs, GROUP_INPUT)
+    expected = run(prepared, feeds(prepared))["output"]
+    narrow, *_, widest = (
+        open_session(lowered.graph)(feeds(prepared) | {GROUP: np.array([group])})["output"]
+        for group in range(len(FACTORS))
+    )
+    assert sqnr(expected, widest) > 30 > 25 > sqnr(expected, narrow)
+
+
+@every_target
+def test_lowering_twice_is_refused(target: Target) -> None:
+    prepared = body()
+    lowered = lower(prepared, table(prepared), target).graph
+    with pytest.raises(UserError, match="quantized already"):
+        lower(lowered, table(prepared), target)
+
+
+@every_target
+def test_the_prepared_graph_is_untouched_and_the_result_always_the_same(target: Target) -> None:
+    prepared = body()
+    first, second = (lower(prepared, table(prepared, EDGES), target).graph for _ in range(2))
+    assert prepared.nodes == body().nodes
+    assert first.nodes == second.nodes and set(first.constants) == set(second.constants)
+    for name, array in first.constants.items():
+        np.testing.assert_array_equal(array, second.constants[name])
+
+
+@every_target
+def test_weights_that_are_not_finite_are_named(target: Target) -> None:
+    prepared = body()
+    broken = prepared.constants["h2.weight"].copy()
+    broken[0] = np.nan
+    with pytest.raises(UserError, match=r"weight 'h2\.weight' has NaN"):
+        lower(prepared.with_nodes(prepared.nodes, {"h2.weight": broken}), table(prepared), target)
+
+
+@every_target
+def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
+    value = Value("x", np.dtype(np.float32), (BATCH, 4))
+    graph = Graph("plain", (value,), (replace(value, name="y"),), (Node("Relu", ("x",), ("y",)),), {})
+    with pytest.raises(UserError, match="no operation of graph 'plain' can run in int8"):
+        lower(graph, table(body()), target)

@@ -1,0 +1,103 @@
+"""Second moments: what the weights multiply, and how much memory that takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.ranges import moments
+from fewstep.calibration.ranges.moments import MomentSums, blocks_of, drawn_patches, moment_bytes, widest
+from fewstep.calibration.ranges.observe import open_watched
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.selection import WeightedOp, selected_ops, weighted_op
+from fewstep.graph.session import run
+from tests.calibration.lowering.bodies.small_body import body, feeds
+
+F32 = np.dtype(np.float32)
+
+
+def as_rows(op: WeightedOp, weight: np.ndarray) -> np.ndarray:
+    return np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)
+
+
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
+    """Strides, pads and dilations; and the linear layer."""
+    prepared = body(spatial)
+    dilated = tuple(
+        replace(node, attributes=dict(node.attributes) | {"dilations": [2] * spatial, "pads": [2] * 2 * spatial})
+        if node.output == "h2"
+        else node
+        for node in prepared.nodes
+    )
+    prepared = replace(prepared, nodes=dilated)
+    ops = selected_ops(prepared)
+    values = run(prepared, feeds(prepared), [name for op in ops for name in (op.x, op.name)])
+    for op in ops:
+        weight = prepared.constants[op.weight]
+        kernel = weight.shape[2:] if op.node.op == "Conv" else ()
+        patches = drawn_patches(op, values[op.x], kernel, np.random.default_rng(0), 10**6)
+        channels = np.moveaxis(values[op.name], 1 if kernel else -1, -1).reshape(-1, weight.shape[op.axis])
+        np.testing.assert_allclose(patches @ as_rows(op, weight).T, channels, atol=1e-4)
+        few = drawn_patches(op, values[op.x], kernel, np.random.default_rng(0), 8)
+        assert few.shape == (8, patches.shape[1]) and all((row == patches).all(axis=1).any() for row in few)
+
+
+@pytest.mark.parametrize("attributes, size", [({"group": 2, "pads": [1, 1]}, 7), ({"auto_pad": b"SAME_UPPER"}, 7)])
+def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: int) -> None:
+    """A convolution over sequences, against its own patches: taps of a channel lie together."""
+    groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
+    weight = np.random.default_rng(0).standard_normal((32, 32 // groups, 3)).astype(np.float32)
+    nodes = (Node("Conv", ("x", "w"), ("y",), attributes),)
+    shape = (BATCH, 32, size)
+    graph = Graph("conv", (Value("x", F32, shape),), (Value("y", F32, shape),), nodes, {"w": weight})
+    op = weighted_op(nodes[0], graph)
+    assert op is not None
+    x = np.random.default_rng(1).standard_normal((5, 32, size)).astype(np.float32)
+    watched = MomentSums(open_watched(graph, ("x",)), graph, ((op,),), 64, 0)
+    np.testing.assert_allclose(watched({"x": x})["y"], run(graph, {"x": x}, ["y"])["y"], atol=1e-5)
+    padded = np.pad(x, [(0, 0), (0, 0), (1, 1)])
+    patches = np.stack([padded[:, :, at : at + 3].reshape(5, -1) for at in range(size)]).reshape(-1, 96)
+    blocks = blocks_of(op, weight.shape, moments.WIDTH)
+    assert [(span.start, span.stop) for span in blocks.spans] == ([(0, 48), (48, 96)] if groups == 2 else [(0, 96)])
+    for own, span in zip(watched.sums["w"], blocks.spans, strict=True):
+        np.testing.assert_allclose(own, patches[:, span].T @ patches[:, span], rtol=1e-4, atol=1e-3)
+
+
+def test_moments_do_not_depend_on_further_operations() -> None:
+    """Neither the positions that are drawn nor the width of blocks."""
+    prepared = body()
+    ops = selected_ops(prepared)
+    network = open_watched(prepared, tuple(dict.fromkeys(op.x for op in ops)))
+    alone, beside = (MomentSums(network, prepared, parts, 8, 0) for parts in ((ops[1:],), (ops[1:], ops[:1])))
+    for watched in (alone, beside):
+        watched(feeds(prepared))
+    assert alone.sums.keys() < beside.sums.keys()
+    for name, own in alone.sums.items():
+        np.testing.assert_array_equal(own, beside.sums[name])
+
+
+def test_an_expert_without_rows_has_no_moments() -> None:
+    op = WeightedOp(Node("MatMul", ("x", "w"), ("y",)), 16, 16, 1)
+    assert drawn_patches(op, np.empty((0, 16), np.float32), (), np.random.default_rng(0), 64).shape == (0, 16)
+    conv = WeightedOp(Node("Conv", ("x", "w"), ("y",), {"pads": [1, 1]}), 16, 16, 0)
+    assert drawn_patches(conv, np.empty((0, 16, 8), np.float32), (3,), np.random.default_rng(0), 64).shape == (0, 48)
+
+
+def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
+    """Layers of width x width weights, which take no memory."""
+    weight = np.broadcast_to(np.float32(0.5), (width, width))
+    nodes = tuple(Node("MatMul", (f"h{n}", f"w{n}"), (f"h{n + 1}",)) for n in range(layers))
+    shape = (BATCH, width)
+    ends = (Value("h0", F32, shape),), (Value(f"h{layers}", F32, shape),)
+    graph = Graph("wide", *ends, nodes, {f"w{n}": weight for n in range(layers)})
+    return graph, tuple(op for node in nodes if (op := weighted_op(node, graph)))
+
+
+def test_wide_layers_have_narrower_blocks_within_a_bound() -> None:
+    """164 M weights in layers of 1280 inputs; moments of whole layers would take as much as they, 655 MB."""
+    graph, ops = wide(100, 1280)
+    assert 4 * sum(graph.constants[op.weight].size for op in ops) > 16 * moments.MOST_BYTES
+    assert widest(ops, graph) == 80 and moment_bytes(ops, graph) == 4 * 163840000 / 16
+    graph, ops = wide(8, 1280)
+    assert widest(ops, graph) == moments.WIDTH and moment_bytes(ops, graph) == 8 * 1280 * 256 * 4

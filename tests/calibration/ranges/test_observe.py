@@ -1,0 +1,182 @@
+"""Watching a graph of two layers, whose activations are known."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.observe import (
+    Counts,
+    batch_within,
+    channel_axes,
+    observed_tensors,
+    open_watched,
+    watch,
+)
+from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.trajectories import BodyCall
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Step
+from fewstep.runtime.execute import StepState
+
+F32 = np.dtype(np.float32)
+X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
+GRAPH = Graph(
+    "two layers",
+    (Value("x", F32, (BATCH, 2, 4, 4)),),
+    (Value("v", F32, (BATCH, 2, 4, 4)),),
+    (
+        Node("Conv", ("x", "first"), ("a",)),
+        Node("Relu", ("a",), ("b",)),
+        Node("Mul", ("b", "b"), ("unseen",)),
+        Node("Conv", ("b", "second"), ("c",)),
+        Node("Add", ("c", "unseen"), ("v",)),
+        Node("Mul", ("second", "first"), ("constant",)),
+    ),
+    {"first": np.eye(2, dtype=np.float32)[:, :, None, None], "second": np.full((2, 2, 1, 1), 2, np.float32)},
+)
+
+
+def evaluation(lam: float | None, **tensors: np.ndarray) -> BodyCall:
+    step = Step(
+        network="denoiser",
+        time=7.0,
+        to=None,
+        lam=lam,
+        alpha=None,
+        sigma=None,
+        group=0,
+        branches=("cond",),
+        heads=1,
+        input=(1.0,),
+        shaping=None,
+        shaping_of=(),
+        x0=(1.0, 0.0),
+        update=((1.0, 0.0),),
+        terms=(),
+        draws=(),
+    )
+    return BodyCall(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
+
+
+def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
+    assert observed_tensors(GRAPH) == ("x", "a", "b", "c")
+
+
+def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
+    """What two operations read along different axes has none."""
+    linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
+    nodes = (
+        Node("MatMul", ("b", "w"), ("d",)),
+        Node("MatMul", ("d", "v"), ("e",)),
+        Node("Gemm", ("e", "u"), ("f",), {"transB": 1}),
+    )
+    both = GRAPH.with_nodes((*GRAPH.nodes, *nodes), linear)
+    assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
+    assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
+    assert set(observed_tensors(both)) - set(channel_axes(both)) == {"b"}
+
+
+def test_extremes_are_counted_by_channel_where_channels_are_told_apart() -> None:
+    counts = Counts.empty(GRAPH, (0.0,), 6)
+    assert counts.tensors == observed_tensors(GRAPH) and counts.axes == channel_axes(GRAPH)
+    plain = Counts(counts.tensors, counts.edges)
+    for one in (counts, plain):
+        for scale in (1, -3):
+            one.add(replace(evaluation(1.0, a=scale * X, b=X, c=X), seeds=(3, 4, 5)))
+    together = np.stack([X, -3 * X])
+    assert np.array_equal(counts.histograms["a", 1].lows, together.min(axis=(0, 1, 3, 4)))
+    assert np.array_equal(counts.histograms["a", 1].highs, together.max(axis=(0, 1, 3, 4)))
+    assert np.array_equal(counts.histograms["x", 1].highs, X.max(axis=(0, 2, 3)))
+    assert counts.samples == 6
+    assert plain.histograms["a", 1].lows.tolist() == [together.min()]
+    assert counts.reached()["a"] == plain.reached()["a"] == np.abs(together).max()
+
+
+def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> None:
+    watched = watch(GRAPH, ("x", "a", "b", "c", "v"))
+    assert [(value.name, value.shape) for value in watched.outputs[1:]] == [(n, (BATCH, 2, 4, 4)) for n in "abc"]
+    seen = open_session(watched, optimize=True)({"x": X})
+    assert np.array_equal(seen["a"], X) and np.array_equal(seen["b"], np.maximum(X, 0))
+    assert np.allclose(seen["v"], open_session(GRAPH, optimize=True)({"x": X})["v"], rtol=1e-6)  # fused differently
+
+
+def test_the_batch_keeps_activations_within_memory() -> None:
+    sample = 2 * 4 * 4 * 4  # bytes of one sample of one tensor
+    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=1) == 5
+    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=2) == 2
+    assert batch_within(1, GRAPH, ("a", "b"), branches=2) == 1
+
+
+def test_a_tensor_of_unknown_shape_is_named() -> None:
+    strange = replace(GRAPH, nodes=(*GRAPH.nodes, Node("Strange", ("b",), ("d",), domain="elsewhere")))
+    with pytest.raises(UserError, match="'d'"):
+        watch(strange, ("d",))
+
+
+def test_counts_fall_into_the_group_of_their_lambda() -> None:
+    counts = Counts(("x", "a"), (0.0,))
+    counts.add(evaluation(None, a=X))
+    counts.add(evaluation(1.0, a=2 * X))
+    counts.add(evaluation(2.0, a=4 * X))
+    noisy, clean = counts.of("a")
+    assert (noisy.stored.sum(), clean.stored.sum()) == (X.size, 2 * X.size)
+    assert (noisy.high, clean.high) == (float(X.max()), 4 * float(X.max()))
+    assert np.array_equal(counts.of("x")[0].counts, measure(X).counts)
+
+
+def test_what_a_tensor_reached_is_that_of_all_groups_whatever_its_sign() -> None:
+    counts = Counts(("x", "a"), (0.0,))
+    counts.add(evaluation(None, a=np.array([-7.5, 1.0], np.float32)))
+    counts.add(evaluation(1.0, a=np.array([0.25, 6.0], np.float32)))
+    assert counts.reached() == {"x": float(np.abs(X).max()), "a": 7.5}
+
+
+def test_a_group_without_data_is_an_error_with_the_name_of_the_tensor() -> None:
+    counts = Counts(("a",), (0.0,))
+    counts.add(evaluation(1.0, a=X))
+    with pytest.raises(UserError, match="tensor 'a' has no data in lambda group 0 of 2"):
+        counts.of("a")
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "infinite values")])
+def test_values_that_are_not_finite_name_the_tensor_and_the_step(bad: float, word: str) -> None:
+    values = X.copy()
+    values[0, 0, 0, 0] = bad
+    with pytest.raises(UserError, match=f"tensor 'a' has {word} at step 4 .time 7."):
+        Counts(("a",), ()).add(evaluation(0.0, a=values))
+
+
+def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of 4 heads among 6 tokens have 576 bytes; at most 300 are held, so there are two parts."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
+    nodes = (
+        *(Node("MatMul", ("x", f"w{name}"), (name,)) for name in "qkv"),
+        Node("Transpose", ("k",), ("columns",), {"perm": [0, 1, 3, 2]}),
+        Node("MatMul", ("q", "columns"), ("scores",)),
+        Node("Softmax", ("scores",), ("shares",)),
+        Node("MatMul", ("shares", "v"), ("attended",)),
+        Node("MatMul", ("attended", "wo"), ("output",)),
+    )
+    x, y = (Value(name, F32, (BATCH, 4, 6, 8)) for name in ("x", "output"))
+    graph = Graph("attention", (x,), (y,), nodes, weights)
+    fed = {"x": rng.standard_normal((3, 4, 6, 8)).astype(np.float32)}
+    opened: list[Graph] = []
+
+    def keeping(graph: Graph, **options: Any) -> Any:
+        opened.append(graph)
+        return open_session(graph, **options)
+
+    monkeypatch.setattr("fewstep.calibration.ranges.observe.open_session", keeping)
+    tensors = observed_tensors(graph)
+    whole = open_watched(graph, tensors)(fed)
+    monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", 300)
+    in_parts = open_watched(graph, tensors)(fed)
+    assert [each.ops().count("Softmax") for each in opened] == [1, 2]
+    assert set(tensors) == {"x", "q", "k", "v", "attended", "output"}
+    for name in set(tensors) - fed.keys():
+        np.testing.assert_array_equal(in_parts[name], whole[name])
