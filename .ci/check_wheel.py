@@ -11,8 +11,8 @@ PACKAGES = {path.parent.name for path in Path(__file__).parents[1].glob("*/py.ty
 READY = "fewstep/models/fashion_mnist/ready/"
 MUST = (
     "fewstep/models/fashion_mnist/fashion_mnist.safetensors",
-    "fewstep/evaluation/distances/extractors/cifar10-cnn.onnx",
-    "fewstep/evaluation/distances/extractors/fashion-mnist-cnn.onnx",
+    "fewstep/measure/distances/extractors/cifar10-cnn.onnx",
+    "fewstep/measure/distances/extractors/fashion-mnist-cnn.onnx",
     READY + "manifest.json",
 )
 LIMIT = 19_100_000  # bytes installed: with msgspec and safetensors 21 MB beyond numpy and onnxruntime
