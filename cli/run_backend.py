@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from fewstep.evaluation.choosing.chosen import Chosen
-from fewstep.evaluation.choosing.engines import for_rows
+from fewstep.report.choosing.chosen import Chosen
+from fewstep.report.choosing.engines import for_rows
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.loading import load

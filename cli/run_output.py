@@ -29,6 +29,6 @@ def write(x: NDArray[Any], path: Path, columns: int | None, scale: int | None) -
         with whole_file(path) as stream:
             np.save(stream, x)
         return
-    from fewstep.evaluation.drawing import pictures
+    from fewstep.report.drawing import pictures
 
     write_whole(path, pictures.png(pictures.grid(x, columns or columns_of(len(x)), scale or scale_of(x.shape))))

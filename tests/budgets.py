@@ -25,10 +25,10 @@ VERBS = {  # the module that each stands on
     "export": "fewstep.export.export",
     "calibrate": "fewstep.calibration.calibrate",
     "fit": "fewstep.calibration.fitting.fit",
-    "choose": "fewstep.evaluation.choosing.choose",
+    "choose": "fewstep.report.choosing.choose",
     "bench": "fewstep.measure.speed.bench",
     "evaluate": "fewstep.measure.distances.evaluate",
-    "report": "fewstep.evaluation.report.write",
+    "report": "fewstep.report.write",
 }
 Figures = dict[str, dict[str, int]]
 

@@ -110,8 +110,8 @@ def wheel(path: Path, **changed: bytes | None) -> Path:
     content: dict[str, bytes | None] = {f"fewstep/{folder}/py.typed": b"" for folder in PACKAGES}
     content |= {
         "fewstep/models/fashion_mnist/fashion_mnist.safetensors": b"weights",
-        "fewstep/evaluation/distances/extractors/cifar10-cnn.onnx": b"graph",
-        "fewstep/evaluation/distances/extractors/fashion-mnist-cnn.onnx": b"graph",
+        "fewstep/measure/distances/extractors/cifar10-cnn.onnx": b"graph",
+        "fewstep/measure/distances/extractors/fashion-mnist-cnn.onnx": b"graph",
         "fewstep/models/fashion_mnist/ready/manifest.json": ready,
         "fewstep/models/fashion_mnist/ready/graphs/g.onnx": graph,
         "fewstep-0.dist-info/METADATA": b"",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fewstep.runtime
-from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.report.integrity import VerifyOptions, verify
 from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 ROOT = Path(__file__).parent.parent

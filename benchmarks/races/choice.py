@@ -25,8 +25,8 @@ import msgspec
 
 from benchmarks.options import add_turns, parser_of, positive, refusing
 from benchmarks.races.turns import Call, in_turns
-from fewstep.evaluation.choosing.engines import TimedEngine, backend_of, engine_name
 from fewstep.plans.errors import UserError
+from fewstep.report.choosing.engines import TimedEngine, backend_of, engine_name
 from fewstep.runtime.backends import graph_of
 from fewstep.runtime.backends.openvino_agreement import drawn
 from fewstep.runtime.bundle.reading import open_bundle
@@ -36,7 +36,7 @@ BAR = 1.03
 CHOOSE = """
 import json, sys
 import msgspec
-from fewstep.evaluation.choosing.engines import engines_of
+from fewstep.report.choosing.engines import engines_of
 from fewstep.runtime.bundle.reading import open_bundle
 path, body, rows, threads = sys.argv[1:]
 kept = engines_of(open_bundle(path), body, int(rows), int(threads))

@@ -20,8 +20,6 @@ from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
-from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.report.verdict import far
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
@@ -31,6 +29,8 @@ from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER, regroup
+from fewstep.report.drawing.plan_view import headline
+from fewstep.report.verdict import far
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle

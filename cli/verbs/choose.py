@@ -8,15 +8,6 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.evaluation.choosing.choose import Choice, choose, needs, open_judging, plans_by_body
-from fewstep.evaluation.choosing.chosen import Deployment, described
-from fewstep.evaluation.choosing.deployments import ROUNDS, Judging
-from fewstep.evaluation.choosing.engines import candidates, engine_name
-from fewstep.evaluation.choosing.options import ChooseOptions
-from fewstep.evaluation.drawing import plots
-from fewstep.evaluation.drawing.plan_plot import stacked
-from fewstep.evaluation.drawing.plots import Series
-from fewstep.evaluation.report.quality import NONE
 from fewstep.graph.needs import check_memory, duration
 from fewstep.graph.output import write_whole
 from fewstep.measure.cost import seconds_of_one
@@ -25,6 +16,15 @@ from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
 from fewstep.measure.teacher import CHECKED
 from fewstep.plans.plan import Plan
+from fewstep.report.choosing.choose import Choice, choose, needs, open_judging, plans_by_body
+from fewstep.report.choosing.chosen import Deployment, described
+from fewstep.report.choosing.deployments import ROUNDS, Judging
+from fewstep.report.choosing.engines import candidates, engine_name
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.drawing import plots
+from fewstep.report.drawing.plan_plot import stacked
+from fewstep.report.drawing.plots import Series
+from fewstep.report.quality import NONE
 from fewstep.runtime.progress import Progress
 
 FRONT, CHOSEN = "front", "chosen"

@@ -12,14 +12,15 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.verbs.report import table
 from fewstep.cli.verbs.run import RunOptions, run
-from fewstep.evaluation.report import ReportOptions, report
-from fewstep.evaluation.report.verdict import warnings
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name
+from fewstep.report.options import ReportOptions
+from fewstep.report.verdict import warnings
+from fewstep.report.write import report
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome
-from fewstep.evaluation.diagnosis import Diagnosis, DoctorOptions, diagnose
+from fewstep.report.diagnosis import Diagnosis, DoctorOptions, diagnose
 from fewstep.runtime.machine.packages import EXTRAS
 from fewstep.runtime.progress import Progress
 

@@ -5,14 +5,14 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
-from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.report.quality import NO_SSIM, NONE
-from fewstep.evaluation.report.verdict import distant, verdicts
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.cost import seconds_of_one
 from fewstep.measure.distances.evaluate import ROOM, EvaluateOptions, EvaluationTask, evaluate, open_task
 from fewstep.measure.results import EvaluationResults
 from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.report.drawing.plan_view import headline
+from fewstep.report.quality import NO_SSIM, NONE
+from fewstep.report.verdict import distant, verdicts
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 

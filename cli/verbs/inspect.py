@@ -9,12 +9,12 @@ from rich.tree import Tree
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.bake import baked_lines
-from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
-from fewstep.evaluation.integrity import is_baked
 from fewstep.graph.bake.sealed import described_by
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE, Carried
+from fewstep.report.contents import InspectOptions, inspect
+from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
+from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Policy, TensorEntry
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import lines, plain
-from fewstep.evaluation.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.graph.output import write_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
+from fewstep.report.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _token_steps(plan: TokenPlan) -> Table:
 
 
 def _drawn(plan: Plan | TokenPlan, output: Path) -> Outcome:
-    from fewstep.evaluation.drawing.plan_plot import draw
+    from fewstep.report.drawing.plan_plot import draw
 
     if isinstance(plan, TokenPlan):
         raise UserError(

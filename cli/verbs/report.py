@@ -8,11 +8,6 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
-from fewstep.evaluation.drawing.plan_view import headline
-from fewstep.evaluation.report import ReportOptions, open_report, report
-from fewstep.evaluation.report.measure import candidates_of
-from fewstep.evaluation.report.verdict import warnings
-from fewstep.evaluation.report.write import WRITTEN
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.bodies import is_native
 from fewstep.measure.cost import seconds_of_one
@@ -21,6 +16,11 @@ from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.report.drawing.plan_view import headline
+from fewstep.report.measure import candidates_of
+from fewstep.report.options import ReportOptions
+from fewstep.report.verdict import warnings
+from fewstep.report.write import WRITTEN, open_report, report
 from fewstep.runtime.progress import Progress
 
 

@@ -27,7 +27,6 @@ from fewstep.cli.run_plan import (
     unlike_calibration,
 )
 from fewstep.cli.run_tiles import Tiling, tiling
-from fewstep.evaluation.choosing.chosen import Chosen, chosen
 from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
@@ -35,6 +34,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens import IDS
 from fewstep.plans.tracer import IMAGE
+from fewstep.report.choosing.chosen import Chosen, chosen
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape
@@ -231,7 +231,7 @@ def _with_prompts(options: RunOptions, bundle: Bundle, values: Values) -> tuple[
 
 def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
     """x [*x_shape] of a picture."""
-    from fewstep.evaluation.drawing import pictures
+    from fewstep.report.drawing import pictures
 
     shape = image_shape(bundle.manifest)
     if len(shape) != 3:
@@ -383,7 +383,7 @@ def _check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
     """Refuse, before sampling, what is no picture, or too large for one. Gaps between samples are not counted."""
     if options.output.suffix != PICTURE:
         return
-    from fewstep.evaluation.drawing import pictures
+    from fewstep.report.drawing import pictures
 
     pictures.check_shape(shape)
     height, width = shape[-2:]

@@ -3,9 +3,9 @@
 from rich.filesize import decimal
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.evaluation.engines.differences import EngineComparison
-from fewstep.evaluation.integrity import VerifyOptions, is_baked, verify
 from fewstep.plans.errors import UserError
+from fewstep.report.engines.differences import EngineComparison
+from fewstep.report.integrity import VerifyOptions, is_baked, verify
 from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.progress import Progress
 
@@ -38,7 +38,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
 
 
 def _of_baked(options: VerifyOptions) -> Outcome:
-    from fewstep.evaluation.baked import verify_baked  # onnxruntime is for who has such a file
+    from fewstep.report.baked import verify_baked  # onnxruntime is for who has such a file
 
     if options.engines:
         raise UserError("--engines compares the graphs of a bundle, and this is a baked file", "leave --engines out")

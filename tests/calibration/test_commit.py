@@ -15,9 +15,9 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
 from fewstep.calibration.precision.refine import SearchResult
-from fewstep.evaluation.report.precision import stored_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
+from fewstep.report.precision import stored_maps
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 

@@ -12,13 +12,13 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.comparable import CalibrationRecord, judged_unlike
 from fewstep.cli.verbs.report import verb
-from fewstep.evaluation.report import ReportOptions
 from fewstep.graph.commit import open_for_update
+from fewstep.report.options import ReportOptions
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.progress import SILENT
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
-from tests.evaluation.judged_bundle import make_bundle
+from tests.report.judged_bundle import make_bundle
 
 BOTH = replace(FIRST, target=("cpu-x86", "tensorrt"), guidance=2.0)
 ELSEWHERE = "along another plan than {}, so that their ranges may not fit: "

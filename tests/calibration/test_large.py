@@ -15,15 +15,15 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.integrity import VerifyOptions, verify
-from fewstep.evaluation.report.options import ReportOptions
-from fewstep.evaluation.report.write import report
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.report.contents import InspectOptions, inspect
+from fewstep.report.integrity import VerifyOptions, verify
+from fewstep.report.options import ReportOptions
+from fewstep.report.write import report
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 

@@ -9,7 +9,7 @@ from fewstep.cli.verbs import build as module
 from fewstep.cli.verbs.build import dry_run
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
-from tests.evaluation.judged_bundle import add_earlier, make_bundle
+from tests.report.judged_bundle import add_earlier, make_bundle
 
 
 def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fewstep.cli.verbs.evaluate import dry_run, evaluations, table
 from fewstep.measure.distances.evaluate import EvaluateOptions, open_task
-from tests.evaluation.judged_bundle import make_bundle
+from tests.report.judged_bundle import make_bundle
 
 
 def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:

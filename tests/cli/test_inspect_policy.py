@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from fewstep.cli.verbs.inspect import tree
-from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.graph.commit import open_for_update
+from fewstep.report.contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.cli.test_fitted_plans_shown import lines

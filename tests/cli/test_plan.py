@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.evaluation.drawing.plan_plot import draw
-from fewstep.evaluation.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.plans import grids, solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -17,6 +15,8 @@ from fewstep.plans.file import encode
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
+from fewstep.report.drawing.plan_plot import draw
+from fewstep.report.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.runtime import load
 from tests.runtime.test_fitted_plans import give
 

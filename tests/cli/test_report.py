@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from fewstep.cli.verbs.report import dry_run
-from fewstep.evaluation.report import ReportOptions, open_report
-from fewstep.evaluation.report import measure as module
-from fewstep.evaluation.report.measure import measure
+from fewstep.report import measure as module
+from fewstep.report.measure import measure
+from fewstep.report.options import ReportOptions
+from fewstep.report.write import open_report
 from fewstep.runtime.sampler import Sampler
-from tests.evaluation.judged_bundle import make_bundle
+from tests.report.judged_bundle import make_bundle
 
 
 def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

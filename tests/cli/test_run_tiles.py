@@ -35,7 +35,7 @@ def test_the_peak_of_memory_is_shown(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None:
-    from fewstep.evaluation.drawing import pictures
+    from fewstep.report.drawing import pictures
 
     grey = np.zeros((1, 1, 10, 8), np.float32)
     (tmp_path / "grey.png").write_bytes(pictures.png(pictures.grid(grey, 1)))

@@ -8,8 +8,8 @@ import pytest
 from fewstep.cli.tables import show
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.inspect import verb as inspect_verb
-from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.graph.commit import open_for_update
+from fewstep.report.contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import denoiser, run, write_bundle

@@ -16,9 +16,9 @@ from PIL import Image
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.evaluation.report import ReportOptions
 from fewstep.measure.results import EvaluationResults, Results
 from fewstep.measure.results import decode as decode_results
+from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress

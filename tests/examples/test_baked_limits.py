@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fewstep.evaluation.baked import LEAST, LEAST_SAME
+from fewstep.report.baked import LEAST, LEAST_SAME
 
 EXAMPLES = Path(__file__).parents[2] / "examples/baked"
 

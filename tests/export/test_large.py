@@ -16,7 +16,6 @@ import pytest
 import fewstep.runtime
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.evaluation import integrity
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.verification import verify
@@ -24,6 +23,7 @@ from fewstep.graph import io, weights
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
+from fewstep.report import integrity
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 

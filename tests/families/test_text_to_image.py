@@ -16,11 +16,11 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.cli.main import main
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import open_bundle
@@ -134,7 +134,7 @@ def test_image_to_image_keeps_less_of_the_picture_the_stronger_it_is(made: Made,
 
 
 def read(path: Path) -> np.ndarray:
-    from fewstep.evaluation.drawing import pictures
+    from fewstep.report.drawing import pictures
 
     return pictures.read(path, (3, 16, 16))[None]
 

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.calibration.ranges.table import load as load_ranges
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph import io
 from fewstep.plans import file
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import engine_files

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.file import encode
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fuzz.guard import guarded

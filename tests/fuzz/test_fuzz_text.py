@@ -15,7 +15,7 @@ from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_json
 
 pytest.importorskip("tokenizers")
-from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import open_bundle

@@ -13,7 +13,7 @@ from fewstep.measure import cost
 from fewstep.measure.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
-from tests.evaluation.judged_bundle import body, make_bundle
+from tests.report.judged_bundle import body, make_bundle
 
 F32 = np.dtype(np.float32)
 

@@ -8,7 +8,7 @@ import numpy as np
 from fewstep.measure.sampling_job import Batch, SamplingJob
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.runtime.loading import load
-from tests.evaluation.judged_bundle import make_bundle
+from tests.report.judged_bundle import make_bundle
 
 BODY = "int8-cpu-x86"
 

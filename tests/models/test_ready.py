@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.export.sources.shipped import fashion_mnist
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.models import ready
 from fewstep.models.fashion_mnist import unet
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle

@@ -7,8 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.evaluation.contents import fitted_contents
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.compile import compile_plan
@@ -18,6 +16,8 @@ from fewstep.plans.guidance import Cfg, CfgPlusPlus
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import Clip
 from fewstep.plans.transforms import reguided
+from fewstep.report.contents import fitted_contents
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

@@ -88,7 +88,7 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(module: str, tmp_path: 
 
 
 def test_telemetry_is_off_before_the_machine_is_diagnosed(tmp_path: Path) -> None:
-    doctor = "from fewstep.evaluation.diagnosis import DoctorOptions, diagnose; diagnose(DoctorOptions())"
+    doctor = "from fewstep.report.diagnosis import DoctorOptions, diagnose; diagnose(DoctorOptions())"
     assert quiet(IMPORTING + doctor, tmp_path) == "1\n"
 
 

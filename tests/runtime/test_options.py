@@ -9,10 +9,10 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
-from fewstep.evaluation.integrity import VerifyOptions, verify
-from fewstep.evaluation.report import ReportOptions
 from fewstep.export.export import ExportOptions
 from fewstep.plans.errors import UserError
+from fewstep.report.integrity import VerifyOptions, verify
+from fewstep.report.options import ReportOptions
 from fewstep.runtime.options import Options
 
 

@@ -20,10 +20,10 @@ from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.search import search
 from fewstep.calibration.fitting.task import open_task
 from fewstep.calibration.fitting.trade import COST, ENERGY_PART, Trade, Trader
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import regroup
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache

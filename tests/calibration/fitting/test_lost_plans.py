@@ -9,7 +9,7 @@ import pytest
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.cli.main import main
-from fewstep.evaluation.integrity import VerifyOptions, verify
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.runtime.test_fitted_plans import give

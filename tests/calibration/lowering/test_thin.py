@@ -7,9 +7,9 @@ from fewstep.calibration.lowering import thin
 from fewstep.calibration.lowering.coverage import count, macs
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.thin import thin_convolutions
-from fewstep.evaluation.report.operations import THIN, operations
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import selected_ops
+from fewstep.report.operations import THIN, operations
 
 WIDE, NARROW = 48, 16
 F32 = np.dtype(np.float32)

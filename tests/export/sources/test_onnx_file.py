@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.cli.main import main
-from fewstep.evaluation.contents import InspectOptions, inspect
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_spec
@@ -24,6 +23,7 @@ from fewstep.export.verification.verify import Verification
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
+from fewstep.report.contents import InspectOptions, inspect
 from fewstep.runtime.loading import load
 from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model
 from tests.export.verifying import verify

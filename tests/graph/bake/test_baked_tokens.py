@@ -11,7 +11,6 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.evaluation.baked import verify_baked
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, assembled, bake
 from fewstep.graph.bake.cut import cut
@@ -20,6 +19,7 @@ from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens import TokenPlan
+from fewstep.report.baked import verify_baked
 from fewstep.runtime.loading import load
 from tests.export.test_tokens import IDS, MASK, TIMED
 from tests.graph.bake.run_baked import open_baked
@@ -123,7 +123,7 @@ def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path
     assert main(["verify", str(file)]) == 0
     other = msgspec.structs.replace(baked.sample, sha256="", values=tuple((v + 1) % IDS for v in baked.sample.values))
     wrong = msgspec.structs.replace(verify_baked(file), holds=msgspec.structs.replace(baked, sample=other))
-    from fewstep.evaluation.baked import _tested
+    from fewstep.report.baked import _tested
 
     (damage,) = _tested(wrong, file, wrong.holds).damages
     assert "in 0% of its tokens the sample" in damage.what and "50% or more" in damage.what

@@ -12,7 +12,6 @@ import onnx
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.evaluation.baked import verify_baked
 from fewstep.graph import io
 from fewstep.graph.bake import sealed
 from fewstep.graph.bake.ahead import checked
@@ -23,6 +22,7 @@ from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
+from fewstep.report.baked import verify_baked
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
 from tests.graph.bake.run_baked import open_baked, sampled
@@ -88,7 +88,7 @@ def test_another_machine_may_round_but_not_compute_another_sample(
 ) -> None:
     """PSNR has peak 2: 0.02 everywhere is 40 dB, 0.5 is 12.04 dB."""
     computed = sealed.computed
-    monkeypatch.setattr("fewstep.evaluation.baked.computed", lambda *of: computed(*of) + np.float32(off))
+    monkeypatch.setattr("fewstep.report.baked.computed", lambda *of: computed(*of) + np.float32(off))
     integrity = verify_baked(file)
     assert integrity.psnr == pytest.approx(20 * np.log10(2 / off), abs=1e-3) and integrity.is_whole is (off < 0.1)
     assert said in "".join([integrity.sample, *(damage.what for damage in integrity.damages)])

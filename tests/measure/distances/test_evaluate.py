@@ -22,8 +22,8 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
-from tests.evaluation.extractors import write_extractor
-from tests.evaluation.judged_bundle import SHAPE, make_bundle
+from tests.report.extractors import write_extractor
+from tests.report.judged_bundle import SHAPE, make_bundle
 from tests.runtime.test_fitted_plans import give
 
 BODY = "int8-cpu-x86"

@@ -8,8 +8,8 @@ import pytest
 from fewstep.measure.distances.features import NAMED, default_features, open_extractor
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.evaluation.extractors import write_extractor
-from tests.evaluation.judged_bundle import make_bundle
+from tests.report.extractors import write_extractor
+from tests.report.judged_bundle import make_bundle
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 MATRIX = np.random.default_rng(0).normal(size=(64, 3))

@@ -13,7 +13,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.evaluation.judged_bundle import add_earlier, make_bundle
+from tests.report.judged_bundle import add_earlier, make_bundle
 from tests.runtime.test_fitted_plans import give
 
 QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}

@@ -16,12 +16,13 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import calibrate
-from fewstep.evaluation.report import ReportOptions, report
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import in_topological_order
 from fewstep.measure.bodies import int8_bodies, not_judged
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
+from fewstep.report.options import ReportOptions
+from fewstep.report.write import report
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino

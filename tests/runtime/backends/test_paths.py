@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.errors import UserError
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")

@@ -17,14 +17,14 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.cli.main import main
-from fewstep.evaluation.engines.beside import beside
-from fewstep.evaluation.engines.differences import EngineComparison
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.plans.errors import UserError
+from fewstep.report.engines.beside import beside
+from fewstep.report.engines.differences import EngineComparison
 from fewstep.runtime.backends import qnn
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.qnn import PROVIDER, SIZES, CompiledBySize, Qnn, device_of
@@ -181,7 +181,7 @@ def test_verify_compares_a_true_step_and_bench_says_that_times_mean_nothing(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {name: made for name, made in NAMED.items() if name in ("onnxruntime", "qnn")}
-    monkeypatch.setattr("fewstep.evaluation.engines.beside.NAMED", kept)
+    monkeypatch.setattr("fewstep.report.engines.beside.NAMED", kept)
     (compared,) = beside(open_bundle(bundle))
     assert isinstance(compared, EngineComparison) and compared.agrees and 0 < compared.difference < compared.limit
     assert main(["verify", str(bundle), "--engines"]) == 0

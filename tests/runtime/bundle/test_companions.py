@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 pytest.importorskip("tokenizers")
-from fewstep.evaluation.integrity import VerifyOptions, verify
 from fewstep.plans.errors import UserError
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.runtime.text_bundle import with_companions, write

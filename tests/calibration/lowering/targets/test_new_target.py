@@ -13,12 +13,13 @@ from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
-from fewstep.evaluation.contents import InspectOptions, inspect
-from fewstep.evaluation.report import ReportOptions, open_report
-from fewstep.evaluation.report.measure import measure
-from fewstep.evaluation.report.page import page
 from fewstep.measure.bodies import backend_of, engine_of, is_native, open_body
 from fewstep.plans.errors import UserError
+from fewstep.report.contents import InspectOptions, inspect
+from fewstep.report.measure import measure
+from fewstep.report.options import ReportOptions
+from fewstep.report.page import page
+from fewstep.report.write import open_report
 from fewstep.runtime.backends import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms

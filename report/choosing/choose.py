@@ -1,0 +1,155 @@
+"""`fewstep choose`: every body that runs here, along several plans, in one table; and the one that suits the budget."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from fewstep.graph.needs import Needs, check_memory
+from fewstep.measure.bodies import open_body
+from fewstep.measure.cost import branches, sampling_needs
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.sampling_job import FEW, FLOAT
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe, to_text
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep
+from fewstep.report.choosing.deployments import Judging, deployments, front, plans_of
+from fewstep.report.choosing.engines import (
+    KIND,
+    bodies_here,
+    body_facts,
+    engines_of,
+    kept_name,
+)
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.machine import cache
+from fewstep.runtime.progress import SILENT, Progress
+
+LOG = logging.getLogger("fewstep")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All deployments, those on the front, and the winner: None where no budget was asked for."""
+
+    deployments: tuple[Deployment, ...]
+    front: tuple[Deployment, ...]
+    chosen: Chosen | None
+    teacher: str
+    seeds: int
+    left_out: tuple[str, ...]  # bodies that nothing here runs, or whose samples are not finite, in sentences
+
+
+def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
+    """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
+    judging = open_judging(options, progress)
+    check_memory(needs(judging), options.bundle)
+    tried = plans_by_body(judging, options.plan)
+    judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
+    rows: list[Deployment] = []
+    errors: dict[str, UserError] = {}
+    for body, plans in tried.items():
+        try:
+            engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
+            rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
+        except UserError as error:  # no engine, or samples that are not finite
+            errors[body] = error
+    left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
+    if not rows:
+        for line in left_out[1:]:
+            LOG.info("%s", line)
+        first = next(iter(errors.values()), UserError(f"no plan of {options.bundle} was tried", "give --plan"))
+        raise UserError(f"no body to choose: {first.what}", first.fix)
+    on_front, chosen = front(rows), None
+    if options.within is not None or options.at_least is not None:
+        chosen = _chosen(judging.bundle, options, judging.plan, rows, on_front)
+        keep(judging.bundle, chosen)
+    ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
+    return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, left_out)
+
+
+def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:
+    """What deployments are compared with, with the teacher that is checked first. UserError where it cannot be."""
+    bundle = open_bundle(options.bundle)
+    bundle.check_continuous("choose")
+    if FLOAT not in bundle.manifest.bodies:
+        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
+    reference = open_body(bundle, FLOAT, options.threads)
+    calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
+    plan = judged_plan(reference, calibrated, guidance=options.guidance)
+    if plan.guidance is not None and to_text(plan.guidance) is None:
+        form = describe(plan.guidance)
+        raise UserError(
+            f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
+        )
+    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
+    teacher = teacher_plan(reference, options.teacher, plan)
+    return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress)
+
+
+def needs(judging: Judging) -> Needs:
+    """Memory of float32 beside two engines of the largest body."""
+    bundle = judging.bundle
+    each = [
+        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ()) for name in bodies_here(bundle)
+    ]
+    return max(each, key=lambda need: need.memory)
+
+
+def _teacher(judging: Judging, asked: str | None) -> Teacher:
+    """The teacher, checked once and kept."""
+    plan, rows = judging.plan, judging.rows
+    values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
+    key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)
+    content, teacher = cache.read(KIND, key), None
+    with suppress(msgspec.DecodeError):
+        teacher = None if content is None else msgspec.json.decode(content, type=Teacher)
+    if teacher is None:
+        seeds = range(min(CHECKED, judging.seeds))
+        teacher = checked_teacher(judging.reference, asked, plan, seeds, rows, judging.progress)
+        cache.store(KIND, key, msgspec.json.encode(teacher))
+    if not teacher.check.suffices:
+        LOG.warning("%s", teacher.check)
+    return teacher
+
+
+def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
+    """The plans of each body that has one. UserError for a name that means a plan on none of them."""
+    plans = {body: plans_of(judging, body, names) for body in bodies_here(judging.bundle)}
+    for name in names:
+        if not any(name in own for own in plans.values()):
+            raise UserError(f"no body of {judging.bundle.path} has the plan {name!r}", "leave it out, or fit it")
+    return {body: own for body, own in plans.items() if own}
+
+
+def _chosen(
+    bundle: Bundle, options: ChooseOptions, plan: Plan, rows: Sequence[Deployment], on_front: Sequence[Deployment]
+) -> Chosen:
+    """The best row within the time, or the quickest of the quality."""
+    if (within := options.milliseconds) is not None:
+        kept = [row for row in on_front if row.milliseconds <= within]
+        nearest = f"the quickest is {described(min(rows, key=lambda row: row.milliseconds))}"
+    else:
+        least = -np.inf if options.decibels is None else options.decibels
+        kept = [row for row in reversed(on_front) if row.psnr >= least]
+        nearest = f"the nearest is {described(max(rows, key=lambda row: row.psnr))}"
+    asked = f"within {options.within}" if within is not None else f"at least {options.at_least}"
+    if not kept:
+        raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", "ask for that, or for more plans")
+    winner = kept[-1]
+    family = tuple(
+        row.plan
+        for row in reversed(on_front)
+        if (row.body, row.backend) == (winner.body, winner.backend) and row.milliseconds <= winner.milliseconds
+    )
+    day = time.strftime("%Y-%m-%d")
+    rows_of_x = options.batch * branches(plan)
+    return Chosen(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

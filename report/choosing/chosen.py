@@ -1,0 +1,91 @@
+"""What was chosen for a bundle on this machine: kept in the user's cache folder, for `fewstep run` and for programs.
+
+    choice = chosen("bundle")
+    with load_chosen("bundle", choice) as sampler:
+        x = sampler.sample(choice.winner.plan, seeds=[0], guidance=choice.guidance, shaping=choice.shaping)
+
+A robot's loop takes `choice.family`: plans of the same body and engine, the best first.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.shaping import Shaping
+from fewstep.plans.spec import Strict
+from fewstep.report.choosing.engines import KIND, TimedEngine, backend_of, engine_name, kept_name
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
+from fewstep.runtime.sampler import Sampler
+
+
+class Deployment(Strict, frozen=True):
+    """milliseconds: of a call. psnr and p5: mean and 5th percentile to the teacher in dB; error: standard error of the
+    mean. gain: what the body keeps of guidance's direction, where calibration measured that; 1 is all of it."""
+
+    body: str
+    precision: str
+    backend: str
+    threads: int
+    spinning: bool
+    plan: str
+    evaluations: int
+    milliseconds: float
+    psnr: float
+    p5: float
+    error: float
+    gain: float | None = None
+
+
+class Chosen(Strict, frozen=True):
+    """The winner of a choice, and its family: plans of the same body and engine that are on the front too, of no more
+    time, the best first. `name` is the bundle's, `asked` the budget in words, `day` in the form of ISO 8601. `rows` are
+    those of x in a call of the network. All plans have this `guidance` and `shaping`."""
+
+    name: str
+    asked: str
+    day: str
+    rows: int
+    guidance: Guidance | None
+    shaping: Shaping | None
+    winner: Deployment
+    family: tuple[str, ...]
+
+
+def chosen(path: Path | str) -> Chosen:
+    """The last choice that was made of a bundle on this machine. UserError where there is none.
+
+    A bundle that changed since, another processor, and other versions of engines or fewstep have none.
+    """
+    content = cache.read(KIND, _name(open_bundle(path)))
+    with suppress(msgspec.DecodeError):
+        if content is not None:
+            return msgspec.json.decode(content, type=Chosen)
+    fix = f"fewstep choose {path} --within 20ms"
+    raise UserError(f"no choice was made of {path} on this machine, as it is now", fix)
+
+
+def load_chosen(path: Path | str, choice: Chosen) -> Sampler:
+    """The bundle with the body and the engine of a choice, ready to run its plans."""
+    winner = choice.winner
+    engine = TimedEngine(winner.backend, winner.threads, winner.milliseconds, spinning=winner.spinning)
+    return load(path, body=winner.body, backend=backend_of(engine, choice.rows))
+
+
+def described(row: Deployment) -> str:
+    """A deployment in words."""
+    engine = engine_name(row.backend, row.threads, row.spinning)
+    return f"{row.plan} on {row.body} ({engine}): {row.milliseconds:.3g} ms, {row.psnr:.1f} dB"
+
+
+def keep(bundle: Bundle, choice: Chosen) -> None:
+    """Keep a choice as the bundle's last one."""
+    cache.store(KIND, _name(bundle), msgspec.json.encode(choice))
+
+
+def _name(bundle: Bundle) -> str:
+    return kept_name("chosen", bundle.manifest.files, bundle.manifest.bodies)

@@ -1,0 +1,253 @@
+"""A deployment is a plan on a body on its fastest engine: how long a call takes, and how near its samples are.
+
+A call goes from noise to finished samples, as a program makes it: prologue, steps and all. A body has a process of its
+own, and takes turns with calls of float32 in another one. Its time is the median of those calls multiplied by the
+median ratio to them: other programs delay both of a round alike. A body's plans run the same network, so a line through
+their times takes out most of what is left of other programs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from io import BytesIO
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.cost import branches
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.sampling_job import FEW, FLOAT
+from fewstep.measure.speed.turns import TimedProcess
+from fewstep.measure.speed.worker import Call
+from fewstep.plans.errors import UserError
+from fewstep.plans.name import with_grid, with_steps
+from fewstep.plans.plan import Plan, shaping_of
+from fewstep.report.choosing.chosen import Deployment
+from fewstep.report.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, kept_name
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.loading import load
+from fewstep.runtime.machine import cache
+from fewstep.runtime.planning import plan_for
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.request import PlanSettings
+from fewstep.runtime.sampler import Sampler
+
+STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # of the plans that are tried by default
+ROUNDS = 5
+FAR = 2.0  # times the budget: a plan that is expected to take longer is not tried
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What deployments are compared with. reference: the float32 body. plan: the calibrated one, with the guidance and
+    the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a call."""
+
+    reference: Sampler
+    plan: Plan
+    teacher: Plan
+    seeds: int
+    batch: int
+    rows: ConditionRecords | None
+    progress: Progress = SILENT
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.reference.bundle
+
+    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[np.generic]]:
+        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
+
+    def samples(self, sampler: Sampler, plan: Plan, at_once: int) -> Floats:
+        """The samples [seeds, *x_shape] of a plan."""
+        parts = []
+        for start in range(0, self.seeds, at_once):
+            seeds = range(start, min(start + at_once, self.seeds))
+            parts.append(sampler.sample(plan, seeds, self.conditions(seeds)))
+            self.progress(f"sampling {plan.name}", seeds.stop, self.seeds)
+        return np.concatenate(parts)
+
+    @cached_property
+    def lessons(self) -> Floats:
+        """The teacher's samples, made once and kept."""
+        key = kept_name("teacher", *self._facts)
+        if (content := cache.read_intact(KIND, key)) is not None:
+            lessons: Floats = np.load(BytesIO(content), allow_pickle=False)
+            return lessons
+        lessons, stream = self.samples(self.reference, self.teacher, FEW), BytesIO()
+        np.save(stream, lessons)
+        cache.store_intact(KIND, key, stream.getvalue())
+        return lessons
+
+    def name_of(self, body: str, engine: TimedEngine, plan: Plan) -> str:
+        """The name under which a deployment is kept."""
+        own = (body_facts(self.bundle, body), engine.backend, engine.threads, engine.spinning, plan, self.batch)
+        return kept_name("deployment", own, *self._facts)
+
+    @cached_property
+    def _facts(self) -> tuple[object, ...]:
+        """All that the teacher's samples follow from."""
+        name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
+        conditions = {
+            key: (str(each.dtype), each.shape, each.tobytes())
+            for key, each in self.conditions(range(self.seeds)).items()
+        }
+        return (body_facts(self.bundle, name), self.teacher, self.seeds, conditions)
+
+
+def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Plan]:
+    """The plans of a body by name: those in `names`, or the default ones. A fitted plan that it lacks is left out.
+
+    UserError for a name that means no plan, on any body.
+    """
+    bundle, guidance, shaping = judging.bundle, judging.plan.guidance, shaping_of(judging.plan)
+    entry, plans = bundle.body(body), {}
+    for name in names or default_names(judging):
+        own = None if name.partition(":")[0] == "scheduler" or name.endswith(".json") else shaping
+        try:
+            plans[name] = plan_for(bundle, entry, name, guidance, PlanSettings(shaping=own))
+        except UserError:
+            if not name.startswith(FITTED) and name in names:
+                raise
+    return plans
+
+
+def default_names(judging: Judging) -> Iterator[str]:
+    """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted."""
+    name = with_grid(judging.plan.name)
+    steps = name.partition(":")[2].partition("@")[0]
+    if steps.isdecimal():
+        yield from (with_steps(name, count) for count in STEPS)
+    fitted = judging.bundle.manifest.fitted
+    yield from (f"{FITTED}{count}" for count in sorted({each.evaluations for each in fitted}))
+
+
+def deployments(
+    judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan], budget: float | None
+) -> list[Deployment]:
+    """The deployments of a body, those that are kept already and those that are measured now.
+
+    Plans that would take FAR times the budget by the engine's time of a network's call are left out, but the shortest.
+    """
+    shortest = min(len(plan.steps) for plan in plans.values())
+    each_step = (engine.milliseconds or 0.0) / len(networks(judging.bundle.manifest))
+    tried = {
+        name: plan
+        for name, plan in plans.items()
+        if budget is None or len(plan.steps) == shortest or len(plan.steps) * each_step <= FAR * budget
+    }
+    keys = {name: judging.name_of(body, engine, plan) for name, plan in tried.items()}
+    kept = {name: _read(key) for name, key in keys.items()}
+    fresh = {name: plan for name, plan in tried.items() if kept[name] is None}
+    measured = {name: each for name, each in kept.items() if each is not None}
+    if fresh:
+        rows = judging.batch * branches(judging.plan)
+        times = _times(judging, body, engine, tried)  # of all together: kept times may be of another load
+        with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
+            for name, plan in fresh.items():
+                own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons)
+                measured[name] = Deployment(
+                    body=body,
+                    precision=judging.bundle.body(body).precision,
+                    backend=engine.backend,
+                    threads=engine.threads,
+                    spinning=engine.spinning,
+                    plan=name,
+                    evaluations=len(plan.steps),
+                    milliseconds=times[name],
+                    psnr=float(own.mean()),
+                    p5=float(np.percentile(own, 5)),
+                    error=float(own.std(ddof=1) / len(own) ** 0.5),
+                    gain=_gain(judging.bundle, body, plan),
+                )
+        for name, row in measured.items():
+            measured[name] = msgspec.structs.replace(row, milliseconds=times[name])
+            cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
+    return [measured[name] for name in tried]
+
+
+def front(rows: Sequence[Deployment]) -> list[Deployment]:
+    """The deployments that no other beats in both time and mean PSNR, the quickest first."""
+    best, kept = -np.inf, []
+    for each in sorted(rows, key=lambda row: (row.milliseconds, -row.psnr)):
+        if each.psnr > best:
+            best = each.psnr
+            kept.append(each)
+    return kept
+
+
+def _times(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> dict[str, float]:
+    """Milliseconds of a call along each plan."""
+    shortest = dict([min(plans.items(), key=lambda named: len(named[1].steps))])
+    unit = _process(judging, FLOAT, TimedEngine(REFERENCE, engine.threads, None), shortest)
+    units: list[float] = []
+    ratios: dict[str, list[float]] = {name: [] for name in plans}
+    with unit, _process(judging, body, engine, plans) as process:
+        for turn in range(ROUNDS):
+            judging.progress(f"timing {body}", turn, ROUNDS)
+            for name in plans:
+                units.append(unit.milliseconds(*shortest))
+                ratios[name].append(process.milliseconds(name) / units[-1])
+    judging.progress(f"timing {body}", ROUNDS, ROUNDS)
+    lengths = [len(plan.steps) for plan in plans.values()]
+    times = on_a_line(lengths, [median(own) * median(units) for own in ratios.values()])
+    return dict(zip(plans, times, strict=True))
+
+
+def _process(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
+    """A body on an engine, with a call for each plan."""
+    seeds, rows = range(judging.batch), judging.batch * branches(judging.plan)
+    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.conditions(seeds))
+    return TimedProcess(body, partial(sampler_calls, *given))
+
+
+def sampler_calls(
+    path: Path,
+    body: str,
+    engine: TimedEngine,
+    rows: int,
+    plans: Mapping[str, Plan],
+    seeds: Sequence[int],
+    conditions: Mapping[str, NDArray[np.generic]],
+) -> dict[str, Call]:
+    """A call along each plan, from noise to samples: for a process of its own."""
+    sampler = load(path, body=body, backend=backend_of(engine, rows))
+
+    def call(plan: Plan) -> Floats:
+        sampler.forget()  # a caller brings other conditions each time
+        return sampler.sample(plan, seeds, conditions)
+
+    return {name: partial(call, plan) for name, plan in plans.items()}
+
+
+def on_a_line(lengths: Sequence[int], times: Sequence[float]) -> list[float]:
+    """Times of plans by their number of evaluations, on the line of Theil (1950) and Sen (1968) through them: its slope
+    is the median slope of all pairs. Times of plans of one length are their median."""
+    pairs = [(i, j) for i, j in combinations(range(len(times)), 2) if lengths[i] != lengths[j]]
+    slope = median([(times[j] - times[i]) / (lengths[j] - lengths[i]) for i, j in pairs]) if pairs else 0.0
+    start = median(took - slope * length for length, took in zip(lengths, times, strict=True))
+    return [start + slope * length for length in lengths]
+
+
+def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
+    """What a body keeps of guidance's direction at its worst step, as its calibration measured it."""
+    bodies = [bundle.network(name).body(body) for name in networks(bundle.manifest)]
+    gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
+    return None if plan.guidance is None else min(gains, default=None)
+
+
+def _read(key: str) -> Deployment | None:
+    content = cache.read(KIND, key)
+    with suppress(msgspec.DecodeError):
+        return None if content is None else msgspec.json.decode(content, type=Deployment)
+    return None

@@ -1,0 +1,283 @@
+"""What is in a bundle: graphs and how they run here, which operations are int8, half or float and why, plans, sizes."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from fewstep.calibration.lowering.coverage import macs, optimized
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.ranges import table
+from fewstep.graph import io
+from fewstep.graph.engine_operations import needed_version, text, unparsed
+from fewstep.graph.graph import Graph
+from fewstep.graph.selection import CONTRIB
+from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
+from fewstep.measure.results import Operation
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode_any
+from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.tokens import TokenPlan
+from fewstep.report.contents_form import (
+    BodyContents,
+    Contents,
+    FittedContents,
+    GraphContents,
+    NetworkContents,
+    PlanContents,
+    RangesContents,
+    Share,
+    StepGraphContents,
+    VerifiedStage,
+)
+from fewstep.report.operations import operations, unseen_tensors
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.fit_command import fit_again
+from fewstep.runtime.bundle.manifest import (
+    Body,
+    Coverage,
+)
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.fitted_plans import readable
+from fewstep.runtime.options import Options
+
+NCHWC = f"{CONTRIB}.nchwc"
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
+
+
+@dataclass(frozen=True)
+class InspectOptions(Options):
+    """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
+
+    bundle: The bundle's folder, or a file of `fewstep bake`.
+    operations: List every operation that multiplies, instead of their number alone.
+    """
+
+    bundle: Path
+    operations: bool = False
+
+
+class _Comparison(msgspec.Struct, frozen=True):
+    stage: str
+    time: float
+    batch: int
+    relative: float
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """The part of the table of `export` that is shown; a stage that it did not name is not there."""
+
+    comparisons: tuple[_Comparison, ...]
+
+
+def inspect(options: InspectOptions) -> Contents:
+    """Read a bundle. Every graph is read and, where onnxruntime runs it, opened once."""
+    bundle = open_bundle(options.bundle)
+    manifest = bundle.manifest
+    files, unreadable = _files(bundle)
+    return Contents(
+        path=str(options.bundle),
+        bytes=sum(files.values()) + (bundle.path / MANIFEST).stat().st_size,
+        manifest=manifest,
+        conditioner=_ahead(bundle, manifest.conditioner),
+        prologue=_ahead(bundle, manifest.prologue),
+        verified=() if manifest.verification in unreadable else verified_stages(bundle),
+        bodies=_bodies(bundle, unreadable),
+        plans={name: _plan(bundle, file) for name, file in manifest.plans.items() if file not in unreadable},
+        fitted=fitted_contents(bundle),
+        ranges=_ranges(bundle, unreadable),
+        files=files,
+        companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
+        scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
+        unreadable=unreadable,
+        networks={name: _network(bundle, name, unreadable) for name in manifest.networks},
+    )
+
+
+def _network(bundle: Bundle, name: str, unreadable: Collection[str]) -> NetworkContents:
+    entry, own = bundle.manifest.networks[name], bundle.network(name)
+    return NetworkContents(_ahead(own, entry.conditioner), _ahead(own, entry.prologue), _bodies(own, unreadable))
+
+
+def _bodies(bundle: Bundle, unreadable: Collection[str]) -> dict[str, BodyContents]:
+    base = bundle.manifest.bodies.get("float32")
+    prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
+    return {name: _body(bundle, name, body, prepared, unreadable) for name, body in bundle.manifest.bodies.items()}
+
+
+def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
+    """The sizes of the files that can be read; and of the others, what is wrong and what to do. UserError for a graph,
+    which most of the contents are read from."""
+    sizes, unreadable = dict[str, int](), dict[str, str]()
+    for name in bundle.manifest.files:
+        try:
+            sizes[name] = bundle.file(name).stat().st_size
+        except UserError as error:
+            unreadable[name] = str(error)
+    return sizes, unreadable
+
+
+def _scheduler(bundle: Bundle) -> str | None:
+    """The class that a scheduler config names, if the bundle has one."""
+    file = bundle.manifest.scheduler
+    config = None if file is None else msgspec.json.decode(bundle.read(file))
+    return str(config.get("_class_name")) if isinstance(config, dict) else None
+
+
+def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
+    """The fitted plans of a bundle; those whose files cannot be read are left out."""
+    manifest, entries = bundle.manifest, []
+    for each in manifest.fitted:
+        for plan in readable(bundle, [each])[0]:
+            command = fit_again(bundle.path, manifest, each.evaluations, weight_of(plan.guidance))
+            entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
+            entries.append(FittedContents(**entry, guidance=said, command=command))
+    return tuple(entries)
+
+
+def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
+    """A graph that runs before the first step, if there is one."""
+    return None if graph is None else _graph(bundle, graph, runs_here=True)[0]
+
+
+def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool, parsed: bool = True) -> tuple[GraphContents, Graph]:
+    read = io.load(bundle.graph(graph), root=bundle.path)
+    stored = Counter(read.ops())
+    nodes = optimized(read) if runs_here else None
+    counted = Counter(map(_kind, nodes or ()))
+    contrib = {_kind(node) for node in nodes or () if node.domain.startswith(CONTRIB)}
+    contents = GraphContents(
+        file=graph.file,
+        bytes=sum((bundle.path / name).stat().st_size for name in (graph.file, *graph.data)),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        operations=dict(stored.most_common()),
+        optimized=None if nodes is None else dict(counted.most_common()),
+        fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
+        engine=_engine(read) if parsed else None,
+    )
+    return contents, read
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    """The operation of an optimized graph; convolutions in onnxruntime's own layout are a kind of their own."""
+    return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
+
+
+def _engine(graph: Graph) -> str:
+    version = needed_version(graph)
+    return f"TensorRT {text(version)}" if version else "; ".join(map(str, unparsed(graph)))
+
+
+def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]) -> BodyContents:
+    runs_here = is_run_by_onnxruntime(body)
+    contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
+    earlier = tuple(
+        StepGraphContents(each.until, _graph(bundle, each, runs_here, parsed=False)[0], each.coverage)
+        for each in body.graphs
+        if each.until is not None and each.coverage is not None
+    )
+    uncounted = _uncounted(prepared)
+    if prepared is None or uncounted:
+        return _uncounted_body(body, contents, earlier, uncounted)
+    work = macs(prepared)
+    outputs = [node.output for node in prepared.nodes if node.output in work]
+    none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
+    unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
+    multiplying = operations(prepared, name, body.graph.coverage or none, unseen).operations
+    if body.graph.coverage is None:  # a body that is float anyway: nothing was decided of its operations
+        multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
+    is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
+    types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in multiplying)
+    return BodyContents(
+        graph=contents,
+        shares=tuple(_shares(multiplying, types)),
+        multiplying=multiplying,
+        types=types,
+        earlier=earlier,
+    )
+
+
+def _is_for_engines(body: Body) -> bool:
+    """True for bodies whose graphs TensorRT parses."""
+    target = targets_by_name().get(body.target)
+    return body.target == PORTABLE or (target is not None and target.platform.backend == TENSORRT.backend)
+
+
+def _uncounted(prepared: Graph | None) -> str:
+    """Why the operations of the float32 body cannot be counted, nothing if they can."""
+    if prepared is None:
+        return "the bundle has no float32 body to count them in"
+    own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
+    if own is None:
+        return ""
+    return f"{own.name or own.output!r} is a {own.op} of onnxruntime's own, behind which no shape is known"
+
+
+def _uncounted_body(
+    body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
+) -> BodyContents:
+    """A body of which no more is known than what calibration counted, if it is int8."""
+    shares: tuple[Share, ...] = ()
+    if (counted := body.graph.coverage) is not None:
+        in_float = counted.total_macs - counted.int8_macs
+        shares = (
+            Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
+            Share("float", len(counted.float_ops), in_float, {}),
+        )
+    return BodyContents(contents, shares, (), (), earlier, uncounted)
+
+
+def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
+    """Operations by type, int8 first."""
+    by_type: dict[str, list[Operation]] = {}
+    for operation, kind in zip(multiplying, types, strict=True):
+        by_type.setdefault(kind, []).append(operation)
+    for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
+        reasons = Counter(operation.reason for operation in own if operation.reason)
+        yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
+
+
+def _plan(bundle: Bundle, file: str) -> PlanContents:
+    plan = decode_any(bundle.read(file), file)
+    return PlanContents(
+        file=file,
+        steps=len(plan.steps),
+        evaluations=len(plan.steps),
+        branches=sum(len(step.branches) for step in plan.steps),
+        rows=1 if isinstance(plan, TokenPlan) else plan.rows,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        is_stochastic=isinstance(plan, TokenPlan) or any(step.draws for step in plan.steps),
+    )
+
+
+def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents, ...]:
+    tables = []
+    for file, bodies in ranges_files(bundle).items():
+        if file in unreadable:
+            continue
+        own = table.load(bundle.file(file))
+        tables.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
+    return tuple(tables)
+
+
+def verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
+    """The bundle's table, a line a stage."""
+    file = bundle.manifest.verification
+    if file is None:
+        return ()
+    table = msgspec.json.decode(bundle.read(file), type=_Table)
+    by_stage: dict[str, list[_Comparison]] = {}
+    for each in table.comparisons:
+        by_stage.setdefault(each.stage, []).append(each)
+    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
+    return tuple(
+        VerifiedStage(stage, len(by_stage[stage]), each.relative, each.time, each.batch)
+        for stage, each in worst.items()
+    )

@@ -1,0 +1,35 @@
+"""The page's section on what guidance multiplies, and on what a condition changes: how much of it a body keeps."""
+
+from fewstep.measure.results import Quality, Results
+from fewstep.report.elements import Html, count, decibel, join, paragraph, percent, plain, section, table
+from fewstep.report.verdict import differences_of
+
+HEAD = ("step", "gain", "signal to error", "of the sample")
+
+
+def direction_section(results: Results) -> Html | None:
+    """A table for each body and each of its differences; None where there is none, as without conditions."""
+    parts = [part for quality in results.qualities for part in _body(quality)]
+    if not parts:
+        return None
+    lead = paragraph(
+        "Guidance multiplies the direction from the unconditional output to the conditional one. A body may lose it "
+        "while its samples look fair. The second difference is between a sample's own condition and another sample's. "
+        "Both bodies see the states of float32's trajectory. A gain of 1 keeps the whole difference. Below 0 dB, "
+        "int8 adds more than the difference has. Where the difference is a small part of the predicted "
+        "sample, guidance multiplies the noise of int8 too.",
+        kind="lead",
+    )
+    return section("Guidance and conditions", lead, *parts)
+
+
+def _body(quality: Quality) -> list[Html]:
+    parts = []
+    for kind, steps in differences_of(quality).items():
+        rows = [
+            (count(each.step + 1), plain(each.gain), decibel(each.ratio), percent(each.share)) for each in steps if each
+        ]
+        if rows:
+            title = paragraph(Html("<b>"), quality.body, Html("</b>: "), kind)
+            parts.append(join([title, table(HEAD, rows, text_columns=0)]))
+    return parts

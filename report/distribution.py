@@ -1,0 +1,79 @@
+"""The page's section on samples as a distribution: what the last `fewstep evaluate` found, if it is of these bodies."""
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from fewstep.measure.bodies import graph_files
+from fewstep.measure.results import Distance, EvaluationResults, decode
+from fewstep.report.elements import Content, Html, count, join, paragraph, plain, section, table
+from fewstep.report.verdict import verdict
+from fewstep.runtime.bundle.reading import Bundle
+
+LOG = logging.getLogger("fewstep")
+
+
+def stored_evaluation(bundle: Bundle) -> EvaluationResults | None:
+    """What the bundle's own evaluation says of the bodies that it has today; None if there is nothing to say."""
+    manifest = bundle.manifest
+    if manifest.evaluation is None:
+        return None
+    try:
+        stored = decode(bundle.read(manifest.evaluation), EvaluationResults)
+    except msgspec.DecodeError as error:
+        LOG.warning("the evaluation in %s is left out (%s): fewstep evaluate makes it again", bundle.path, error)
+        return None
+    graphs = {name: graph_files(body) for name, body in manifest.bodies.items()}
+    current = tuple(each for each in stored.bodies if graphs.get(each.body) == each.graphs and each.distances)
+    return msgspec.structs.replace(stored, bodies=current) if current else None
+
+
+def distribution_section(evaluation: EvaluationResults) -> Html:
+    """Distances between sets of samples, each set of references in a table of its own."""
+    features = evaluation.features
+    if features is None or not evaluation.bodies:
+        return Html("")
+    references = [distance.reference for distance in evaluation.bodies[0].distances]
+    parts = [
+        paragraph(
+            f"FD({features.name}) is the Fréchet distance between the features of two sets of samples. Even two of "
+            "float32 samples are not at 0 from each other, since they are finite: that is the noise floor, and a "
+            "difference between int8 and float32 that stays inside it may be chance. Distances of other "
+            "extractors, of other numbers of samples, or in papers cannot be compared with these.",
+            kind="lead",
+        )
+    ]
+    for index, reference in enumerate(references):
+        parts.append(_against(evaluation, index, reference))
+    first = evaluation.bodies[0].distances[0]
+    parts.append(
+        paragraph(
+            "Noise floor: ",
+            plain(first.floor),
+            f"; theory expects {features.bias:.3g} for two sets of {first.samples} independent samples of a "
+            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold "
+            "the 95\u00a0% bootstrap interval over the paired seeds. Measured before this report, by: "
+            f"{evaluation.command}",
+            kind="note",
+        )
+    )
+    return section("Distribution", *parts)
+
+
+def _against(evaluation: EvaluationResults, index: int, reference: str) -> Html:
+    """One table, and in words what each of its lines amounts to."""
+    distances = [(each.body, each.distances[index]) for each in evaluation.bodies]
+    rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
+    rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
+    head = [f"against {reference}", "FD", "int8 minus float32", "samples", "references"]
+    sentences = [paragraph(Html("<b>"), body, Html("</b>: "), f"{verdict(distance)}.") for body, distance in distances]
+    return join([table(head, rows), *sentences])
+
+
+def _cells(distance: Distance, is_float: bool) -> list[Content]:
+    sizes = [count(distance.samples), count(distance.references)]
+    if is_float:
+        return [plain(distance.frechet_float), "", *sizes]
+    interval: list[Content] = [plain(distance.difference), " [", plain(distance.low), ", ", plain(distance.high), "]"]
+    return [plain(distance.frechet), join(interval), *sizes]

@@ -1,0 +1,67 @@
+"""A plan as a drawing: when it evaluates the denoiser, and what it makes of the predictions. One SVG file."""
+
+import re
+from html import escape
+
+import numpy as np
+
+from fewstep.plans.plan import Plan
+from fewstep.report.drawing import plots
+from fewstep.report.drawing.plan_view import X0Recurrence, headline, recurrence
+from fewstep.report.drawing.plots import Series
+
+TITLE_HEIGHT, GAP = 34, 26
+LAG_NAMES = ("x0 predicted here", "x0 of the evaluation before", "two before", "three before")
+EARLIER = "all before these, sizes added"
+NEGLIGIBLE = 1e-12  # of the largest coefficient: rounding, not part of the solver
+
+
+def draw(plan: Plan) -> str:
+    """The SVG file: lambda over the evaluations, and the coefficients of each step."""
+    return stacked(headline(plan), [_grid(plan), _coefficients(recurrence(plan))])
+
+
+def stacked(title: str, drawings: list[str]) -> str:
+    """Inline drawings of `plots`, one below the other, as a file of its own with their colours in it."""
+    top, parts = TITLE_HEIGHT, []
+    for drawing in drawings:
+        box = re.search(r'viewBox="([-\d. ]+)"', drawing)
+        assert box is not None
+        height = float(box[1].split()[3])
+        parts.append(drawing.replace("<svg ", f'<svg y="{top}" width="{plots.WIDTH}" height="{height:g}" ', 1))
+        top += int(height) + GAP
+    size = f'viewBox="0 0 {plots.WIDTH} {top}" width="{plots.WIDTH}" height="{top}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">'
+    style = f"<style>{plots.PALETTE}{plots.STYLE.replace('width: 100%; height: auto;', '')}</style>"
+    ground = '<rect width="100%" height="100%" fill="var(--page)"/>'
+    text = f'<text class="legend" x="{plots.LEFT}" y="22">{escape(title)}</text>'
+    return f'{head}{style}{ground}<g class="plot">{text}</g>{"".join(parts)}</svg>\n'
+
+
+def _grid(plan: Plan) -> str:
+    """log(alpha / sigma) of each evaluation; pure noise, where it is -infinity, has no mark."""
+    marks = [(index + 1, step.lam) for index, step in enumerate(plan.steps) if step.lam is not None]
+    marks = marks or [(1, 0.0)]
+    return plots.line_plot(
+        [Series("lambda = log(alpha / sigma)", [at for at, _ in marks], [lam for _, lam in marks])],
+        "evaluation",
+        "lambda",
+    )
+
+
+def _coefficients(numbers: X0Recurrence) -> str:
+    """What each step keeps of its input, and what it adds of the predicted x0 and of fresh noise."""
+    at = range(1, len(numbers.keep) + 1)
+    curves = [
+        ("input kept", numbers.keep),
+        *zip(LAG_NAMES, numbers.lags, strict=True),
+        ("fresh noise", numbers.noise),
+        (EARLIER, numbers.earlier),
+    ]
+    largest = max(float(np.abs(values).max()) for _, values in curves) or 1.0
+    series = [
+        Series(name, list(at), values.tolist(), colour % plots.COLOURS, dashed=name == EARLIER)
+        for colour, (name, values) in enumerate(curves)
+        if float(np.abs(values).max()) > NEGLIGIBLE * largest
+    ]
+    return plots.line_plot(series, "evaluation", "coefficient in the next input")

@@ -1,0 +1,242 @@
+"""Verify a bundle: hash every file, decode every plan, and compare every graph with the manifest.
+
+`load` checks each file at its first use. This checks all of them at once, after a copy or before a deployment.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.file import decode_any
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.tokens import LOGITS, TokenPlan
+from fewstep.report.engines.differences import EngineComparison, NotCompared
+from fewstep.runtime.backends import AHEAD, graph_names
+from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.backends.interface import difference
+from fewstep.runtime.bundle.companions import companions
+from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
+from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
+from fewstep.runtime.options import Options
+from fewstep.runtime.progress import SILENT, Progress
+
+FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
+
+    bundle: The bundle's folder, or a file of `fewstep bake`, of which checksum and test vector are checked.
+    graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
+    engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs.
+        Where one differs, the first layer that does is named.
+    """
+
+    bundle: Path
+    graphs: bool = True
+    engines: bool = False
+
+
+class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that is wrong with a bundle, or with an engine for it, and how to mend it."""
+
+    what: str
+    fix: str
+
+
+class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was checked and found. `unnamed` files lie in the folder, and nothing reads them."""
+
+    bundle: str
+    name: str
+    files: int
+    bytes: int
+    plans: int
+    graphs: int  # that were opened
+    damages: tuple[Damage, ...]
+    unnamed: tuple[str, ...]
+    notes: tuple[str, ...]
+    engines: tuple[EngineComparison, ...] = ()
+    differing: tuple[Damage, ...] = ()  # engines that compute something else, whose bundle may be whole
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.damages
+
+
+def is_baked(path: Path) -> bool:
+    """Whether a path in the place of a bundle is a single ONNX file."""
+    return path.suffix == ".onnx" and path.is_file()
+
+
+def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
+    """Check everything, and go on behind the first damage. UserError only if there is no manifest to go by."""
+    bundle = open_bundle(options.bundle)
+    manifest = bundle.manifest
+    checks = list(_hashes(bundle, progress))
+    sound = {name for name, damage in checks if damage is None}
+    damages = [damage for _, damage in checks if damage is not None]
+    damages += _plans(bundle, sound)
+    damages += _others(bundle, sound)
+    graphs = {name: graph for name, graph in _graphs(bundle) if {graph.file, *graph.data} <= sound}
+    notes = []
+    if options.graphs and find_spec("onnxruntime") is None:
+        notes.append("graphs were not opened: onnxruntime is not installed (pip install 'fewstep[cpu]')")
+    opened = graphs if options.graphs and not notes else {}
+    for done, (name, graph) in enumerate(opened.items(), 1):
+        damages += _opened(bundle, name, graph)
+        progress("graphs", done, len(opened))
+    compared: tuple[EngineComparison, ...] = ()
+    if options.engines and not damages:
+        compared = tuple(_beside(bundle, progress, notes))
+    elif options.engines:
+        notes.append("engines were not compared: the bundle is damaged; mend it, and verify it again")
+    return Integrity(
+        bundle=str(options.bundle),
+        name=manifest.name,
+        files=len(manifest.files),
+        bytes=sum((options.bundle / name).stat().st_size for name in sound),
+        plans=len(manifest.plans) + len(manifest.fitted),
+        graphs=len(opened),
+        damages=tuple(damages),
+        unnamed=tuple(_unnamed(bundle)),
+        notes=tuple(notes),
+        engines=compared,
+        differing=tuple(_other(each) for each in compared if not each.agrees),
+    )
+
+
+def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
+    """Each engine compared with onnxruntime. What could not be compared is a note."""
+    from fewstep.report.engines.beside import beside  # onnx is for who asks
+
+    for each in beside(bundle, progress):
+        if isinstance(each, NotCompared):
+            notes.append(f"{each.backend} was not compared: {each.reason}")
+        else:
+            yield each
+
+
+def _other(comparison: EngineComparison) -> Damage:
+    """An engine that computes something else."""
+    first = f"; its first layer is not known: {comparison.unknown}"
+    if comparison.layer is not None:
+        layer = comparison.layer
+        fused = ", in a fusion: it agrees when all tensors are returned" * layer.alone
+        first = f"; first in {layer.operation} {layer.tensor!r}, by {layer.difference:.2g} of its largest value{fused}"
+    engine, graph = comparison.backend, comparison.graph
+    what = f"{engine} computes {graph} otherwise than onnxruntime, by {comparison.difference:.2g} of the largest output"
+    return Damage(f"{what}{first}", "run it on onnxruntime, or report the layer to the engine's makers")
+
+
+def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
+    """Each file of the manifest, with what is wrong with it."""
+    for done, name in enumerate(bundle.manifest.files, 1):
+        try:
+            bundle.file(name)
+            yield name, None
+        except UserError as error:
+            yield name, Damage(error.what, error.fix)
+        progress("files", done, len(bundle.manifest.files))
+
+
+def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+    """Plans that cannot be read, or are for another schedule or prediction."""
+    manifest = bundle.manifest
+    fingerprint = NoiseSchedule(manifest.schedule).fingerprint
+    again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
+    for each in manifest.fitted:
+        weight = weight_of_fit(bundle.path, manifest, each)
+        again[each.file] = fit_again(bundle.path, manifest, each.evaluations, weight)
+    for file, command in again.items():
+        if file not in sound:
+            continue
+        try:
+            plan = decode_any((bundle.path / file).read_bytes(), file)
+        except UserError as error:
+            yield Damage(error.what, command)
+            continue
+        prediction = LOGITS if isinstance(plan, TokenPlan) else plan.prediction
+        if (plan.schedule, prediction) != (fingerprint, manifest.prediction):
+            yield Damage(f"{file} is a plan for another denoiser", command)
+
+
+def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+    """Ranges that are no table of tensors, null values of another shape, side-cars of another engine."""
+    manifest = bundle.manifest
+    for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
+        if file is not None and file in sound:
+            try:
+                load_file(bundle.path / file)
+            except (SafetensorError, ValueError) as error:
+                yield Damage(f"{file} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
+    for condition in manifest.conditions:
+        if condition.null_file is not None and condition.null_file in sound:
+            try:
+                bundle.null(condition)
+            except UserError as error:
+                yield Damage(error.what, error.fix)
+    for engine in manifest.engines:
+        if engine.sidecar in sound and not _is_of(bundle, engine):
+            again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
+            yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
+
+
+def _is_of(bundle: Bundle, engine: EngineEntry) -> bool:
+    try:
+        sidecar = json.loads((bundle.path / engine.sidecar).read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(sidecar, dict):
+        return False
+    return sidecar.get("key") == engine.key and sidecar.get("sha256") == bundle.manifest.files.get(engine.file)
+
+
+def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
+    for name in AHEAD:
+        if (ahead := getattr(bundle.manifest, name)) is not None:
+            yield name, ahead
+    for name, body in bundle.manifest.bodies.items():
+        yield from graph_names(name, body).items()
+    yield from companions(bundle.manifest)
+    for network in bundle.manifest.networks:
+        yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.network(network)))
+
+
+def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
+    """What onnxruntime finds wrong with a graph, and where it has other inputs or outputs than the manifest says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    path = path_text(bundle.path / graph.file)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        yield Damage(
+            f"{name}: onnxruntime {onnxruntime.__version__} cannot load {graph.file}: {first_line(error)}",
+            "pip install --upgrade onnxruntime, or copy the bundle again",
+        )
+        return
+    if problem := difference(graph, session.get_inputs, session.get_outputs):
+        yield Damage(f"{name}: {problem}", EXPORT_AGAIN)
+
+
+def _unnamed(bundle: Bundle) -> Iterator[str]:
+    """Files that are neither named by the manifest nor the manifest itself nor hidden, links left out."""
+    for path in sorted(bundle.path.rglob("*")):
+        name = path.relative_to(bundle.path).as_posix()
+        hidden = any(part.startswith(".") for part in path.relative_to(bundle.path).parts)
+        if path.is_file() and not path.is_symlink() and not hidden and name not in {MANIFEST, *bundle.manifest.files}:
+            yield name

@@ -1,0 +1,82 @@
+"""The page's section on a policy's actions: how far each joint is from float32, in the robot's units."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.control.chunk import snapped
+from fewstep.measure.results import JointError, Quality, Results
+from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.execute import Array
+from fewstep.runtime.units import to_units
+
+HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")
+LEVELS = ("joint", "levels", "actions on another level")
+
+
+def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[JointError, ...]:
+    """The errors of int8's actions against float32's, of samples [seeds, horizon, places] in model range, by joint.
+    Empty for a bundle without a policy of joints."""
+    policy = manifest.policy
+    if policy is None or len(manifest.x_shape) != 2:
+        return ()
+    executed = slice(policy.first, policy.first + policy.actions)
+    ours, exact = (_actions(manifest, each)[:, executed, : policy.width] for each in (samples, reference))
+    levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
+    error, moved = np.abs(ours - exact), snapped(ours, policy.discrete) != snapped(exact, policy.discrete)
+    return tuple(
+        JointError(
+            place,
+            rms=float(np.sqrt(np.mean(error[..., place] ** 2))),
+            p99=float(np.percentile(error[..., place], 99)),
+            largest=float(error[..., place].max()),
+            spread=float(exact[..., place].std()),
+            levels=len(levels[place]) if place in levels else 0,
+            moved=float(moved[..., place].mean()) if place in levels else 0.0,
+        )
+        for place in range(ours.shape[2])
+    )
+
+
+def _actions(manifest: Manifest, samples: Array) -> Array:
+    return np.asarray(samples if manifest.units is None else to_units(manifest, samples), np.float32)
+
+
+def joints_section(results: Results) -> Html | None:
+    """A table for each body, joints with levels apart; None where samples are no actions."""
+    parts = [part for quality in results.qualities if quality.joints for part in _body(quality)]
+    if not parts:
+        return None
+    lead = paragraph(
+        "Errors of the actions that are executed, int8 against float32 from the same noise and observations, in the "
+        "robot's units. The spread is the standard deviation of float32's actions. A joint with levels, such as a "
+        "gripper, counts actions that land on another level.",
+        kind="lead",
+    )
+    return section("Actions", lead, *parts)
+
+
+def _body(quality: Quality) -> list[Html]:
+    moving = [each for each in quality.joints if not each.levels]
+    stepped = [each for each in quality.joints if each.levels]
+    parts = []
+    if moving:
+        worst = max(moving, key=lambda each: each.share)
+        title = join([Html("<b>"), quality.body, Html("</b>: the worst joint is "), count(worst.place)])
+        parts += [paragraph(title), table(HEAD, _rows(moving))]
+    if stepped:
+        rows = [(count(each.place), count(each.levels), percent(each.moved)) for each in stepped]
+        parts += [paragraph(join([Html("<b>"), quality.body, Html("</b>: joints with levels")])), table(LEVELS, rows)]
+    return parts
+
+
+def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
+    return [
+        (count(each.place), *map(_digits, (each.rms, each.p99, each.largest)), percent(each.share)) for each in joints
+    ]
+
+
+def _digits(value: float) -> Html:
+    """Units may be metres or degrees: digits count from the first that is not 0."""
+    return data(value, f"{value:.3g}")

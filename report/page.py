@@ -1,0 +1,265 @@
+"""The page: results and samples in, one HTML file out, which needs nothing else and runs no script."""
+
+from collections.abc import Sequence
+from html import escape
+
+from fewstep.measure.bodies import SIMULATION
+from fewstep.measure.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
+from fewstep.report.direction import direction_section
+from fewstep.report.distribution import distribution_section
+from fewstep.report.drawing import plots
+from fewstep.report.drawing.plots import Series
+from fewstep.report.elements import (
+    Content,
+    Html,
+    card,
+    count,
+    decibel,
+    details,
+    figure,
+    join,
+    milliseconds,
+    paragraph,
+    percent,
+    plain,
+    section,
+    size,
+    table,
+    times,
+)
+from fewstep.report.joints import joints_section
+from fewstep.report.precision import ShownMap, precision_section
+from fewstep.report.quality import end_section
+from fewstep.report.samples import Samples, samples_section
+from fewstep.report.style import STYLE
+from fewstep.report.tokens import tokens_section
+from fewstep.report.verdict import warnings
+from fewstep.runtime.bundle.networks import said
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
+
+
+def page(
+    results: Results,
+    samples: Samples | None,
+    evaluation: EvaluationResults | None = None,
+    maps: Sequence[ShownMap] = (),
+) -> bytes:
+    """The whole document, UTF-8.
+
+    `samples` None: tokens. `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that
+    they come from.
+    """
+    sections = [
+        headline(results),
+        *(paragraph(warning, kind="lead") for warning in warnings(results)),
+        *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
+        *([] if evaluation is None else [distribution_section(evaluation)]),
+        *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
+        *filter(None, [joints_section(results), direction_section(results)]),
+        coverage_section(results),
+        *([precision_section(maps)] if maps else []),
+        speed_section(results),
+        provenance_section(results),
+    ]
+    title = escape(f"{results.bundle}: int8 report")
+    document = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
+        f"<body><main>{header(results).markup}{join(sections).markup}"
+        f"<footer>Measured in this run, in {results.seconds:.0f} s, unless said otherwise. Exact values: the JSON file "
+        "beside this page, and the value of each figure in its source.</footer></main></body></html>\n"
+    )
+    return document.encode()
+
+
+def header(results: Results) -> Html:
+    guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance}"
+    bodies = " and ".join(quality.body for quality in results.qualities)
+    lead = f"{bodies} against float32, along {results.plan}, {guidance}."
+    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{escape(lead)}</p></header>')
+
+
+def headline(results: Results) -> Html:
+    """The four figures a reader came for: of the body that runs on this machine."""
+    first = results.qualities[0]
+    end = first.against_float
+    covered = [each for each in results.covered if each.body == first.body]
+    seeds = f", {end.seeds} held-out seeds"
+    if (tokens := first.tokens) is not None:
+        same = join([percent(tokens.same), " are the same at the end", seeds])
+        cards = [card("Likeliest tokens that int8 changes", percent(tokens.disagreement, 2), same)]
+    else:
+        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), seeds])
+        cards = [card("End PSNR, int8 against float32", decibel(end.mean), rest)]
+    contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
+    if contests:
+        race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
+        both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
+        engines = f", {first.engine} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
+        note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
+        cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
+    if (share := results.int8_share(first.body)) is not None:
+        int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
+        where = " in the last steps" if any(map(_is_staged, covered)) else ""
+        note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
+        cards.append(card("MACs in int8", percent(share), note))
+    if first.body in results.sizes:
+        ratio = results.sizes["float32"] / results.sizes[first.body]
+        note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
+        cards.append(card("Size of the body, float32 over int8", times(ratio), note))
+    return Html(f'<div class="cards">{join(cards).markup}</div>')
+
+
+def steps_section(results: Results) -> Html:
+    """Where along the plan the error arises, and how it adds up."""
+    parts: list[Html] = [
+        paragraph(
+            "Signal to quantization noise at each step. Teacher-forced: both networks see the float trajectory, so a "
+            "point is that step's own error in the guided output. Closed loop: each along its own trajectory, so a "
+            "point is what has accumulated, in the predicted clean sample x0 and in the state x after the step.",
+            kind="lead",
+        )
+    ]
+    parts += [_steps(quality) for quality in results.qualities]
+    return section("Step by step", *parts)
+
+
+def _steps(quality: Quality) -> Html:
+    numbers = [step.index + 1 for step in quality.steps]
+    curves = [
+        Series("output, teacher-forced", numbers, [step.forced for step in quality.steps], 0),
+        Series("x0, closed loop", numbers, [step.x0 for step in quality.steps], 1),
+        Series("x, closed loop", numbers, [step.x for step in quality.steps], 1, dashed=True),
+    ]
+    drawn = Html(plots.line_plot(curves, "step, from noise to clean", "SQNR (dB)", x_ticks=numbers))
+    caption = (
+        f"{quality.body}, computed by {quality.engine}: {quality.against_float.seeds} seeds, "
+        f"{quality.forced_seeds} of them teacher-forced."
+    )
+    head = ["step", "time", "lambda", "range group", "output, forced", "x0", "x"]
+    rows = [
+        [
+            count(step.index + 1),
+            plain(step.time, 1),
+            "-∞" if step.lam is None else plain(step.lam, 2),
+            count(step.group),
+            decibel(step.forced),
+            decibel(step.x0),
+            decibel(step.x),
+        ]
+        for step in quality.steps
+    ]
+    return join([figure(drawn, caption), details("The same as a table", table(head, rows, text_columns=0))])
+
+
+def coverage_section(results: Results) -> Html:
+    """Which operations are int8, and how that is known."""
+    alike: dict[tuple[tuple[Operation, ...], float], list[BodyCoverage]] = {}
+    for covered in results.covered:
+        alike.setdefault((covered.operations, covered.share), []).append(covered)
+    counter = "its engine" if _elsewhere(results) else ONNXRUNTIME
+    parts = [
+        paragraph(
+            f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
+            "for a simulated one, by where the graph asks its engine for int8.",
+            kind="lead",
+        )
+    ]
+    parts += [_coverage(group) for group in alike.values()]
+    if not alike:
+        parts = [paragraph("This bundle records no coverage: calibrate it again to have it counted.")]
+    return section("Coverage", *parts)
+
+
+def _coverage(alike: Sequence[BodyCoverage]) -> Html:
+    """One table for all bodies whose operations have the same fate."""
+    covered = alike[0]
+    total = covered.coverage.total_macs
+    head = ["operation", "kind", "why float", "channels", "MACs", "share"]
+    rows: dict[str, list[Sequence[Content]]] = {"float": [], "int8": []}
+    for each in covered.operations:
+        channels = f"{each.channels[0]} to {each.channels[1]}" if each.channels else ""
+        share = percent(each.macs / total, 2)
+        rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
+    ours = len(rows["int8"])
+    sentence = paragraph(
+        Html(f"<b>{escape(', '.join(said(each.network, each.body) for each in alike))}</b>: "),
+        percent(covered.coverage.int8_macs / total, 2),
+        " of ",
+        count(total),
+        f" multiply-accumulates of one evaluation run in int8: {ours} of {len(covered.operations)} operations. ",
+        *_other_stages(covered),
+        "These stay in float:" if rows["float"] else "None stays in float.",
+    )
+    left = table(head, rows["float"], text_columns=3) if rows["float"] else Html("")
+    return join([sentence, left, details(f"The {ours} in int8", table(head, rows["int8"], text_columns=3))])
+
+
+def _is_staged(covered: BodyCoverage) -> bool:
+    """True where other graphs, with other operations in float, run some of the steps."""
+    return covered.share != covered.coverage.int8_macs / covered.coverage.total_macs
+
+
+def _other_stages(covered: BodyCoverage) -> Sequence[Content]:
+    if not _is_staged(covered):
+        return ()
+    return "That is the graph of the last steps; over all steps of the plan it is ", percent(covered.share, 2), ". "
+
+
+def speed_section(results: Results) -> Html:
+    """Every race as bars, then all of them as one table."""
+    parts: list[Html] = [
+        paragraph(
+            "One call of the body on that many rows (a guided sample is two); of several graphs or networks the "
+            "mean over the plan's steps, and the memory of the largest. Each contender has its own process; "
+            f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
+            f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}.",
+            kind="lead",
+        )
+    ]
+    charts = []
+    for race in results.races:
+        medians = [(timing.name, 1000 * timing.median) for timing in race.timings]
+        drawn = Html(plots.bars(medians, lambda value: f"{value:.2f} ms"))
+        on = ", ".join([ONNXRUNTIME, *(f"{name} on {engine}" for name, engine in _elsewhere(results).items())])
+        charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, {on}; shorter is faster"))
+    parts.append(Html(f'<div class="two">{join(charts).markup}</div>'))
+    head = ["graph", "rows", "threads", "median", "p10", "p90", "times faster", "lowest", "highest", "load", "memory"]
+    rows: list[Sequence[Content]] = [
+        [
+            timing.name,
+            count(race.batch),
+            count(race.threads),
+            milliseconds(timing.median),
+            milliseconds(timing.p10),
+            milliseconds(timing.p90),
+            times(timing.ratio),
+            times(timing.ratio_low),
+            times(timing.ratio_high),
+            milliseconds(timing.load),
+            size(timing.peak_mib * 2**20),
+        ]
+        for race in results.races
+        for timing in race.timings
+    ]
+    parts.append(table(head, rows))
+    sizes: list[Sequence[Content]] = [[body, size(bytes_)] for body, bytes_ in results.sizes.items()]
+    parts.append(table(["body", "graph and weights"], sizes))
+    return section("Speed and size", *parts)
+
+
+def _elsewhere(results: Results) -> dict[str, str]:
+    """The bodies that another engine ran, and that engine; onnxruntime ran float32 and the others."""
+    own = (ONNXRUNTIME, SIMULATION)
+    return {quality.body: quality.engine for quality in results.qualities if quality.engine not in own}
+
+
+def provenance_section(results: Results) -> Html:
+    """Enough to make this page again."""
+    machine = results.machine
+    rows: list[Sequence[Content]] = [[name, version] for name, version in machine.versions.items()]
+    rows += [["processor", f"{machine.processor}, {machine.cores} cores"], ["system", machine.system]]
+    commands = "\n".join((*results.made, results.command))
+    parts = [Html(f"<pre><code>{escape(commands)}</code></pre>"), table(["", ""], rows, text_columns=2)]
+    parts += [paragraph(note, kind="note") for note in results.notes]
+    return section("How it was made", *parts)

@@ -1,0 +1,191 @@
+"""The page's section on precision maps: quality against speed, and where each operation matters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
+from fewstep.graph import io
+from fewstep.graph.selection import selected_ops
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
+from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.plans.file import decode as decode_plan
+from fewstep.report.drawing import plots
+from fewstep.report.drawing.plots import Series
+from fewstep.report.elements import (
+    Content,
+    Html,
+    decibel,
+    details,
+    figure,
+    join,
+    paragraph,
+    section,
+    table,
+    times,
+)
+from fewstep.report.operations import layer
+from fewstep.runtime.bundle.reading import Bundle
+
+SHOWN = 24  # operations in the heat map: those that matter most
+AXIS = "lambda = log(alpha / sigma) of the steps in a range group, from noise to clean"
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """A search as the page has it: `operations` by the names of their modules, `heads` of its range groups."""
+
+    precision_map: PrecisionMap
+    operations: tuple[str, ...]
+    heads: tuple[str, ...]
+
+
+def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
+    """The searches that the bundle's own bodies come from."""
+    file = bundle.manifest.precision
+    if file is None:
+        return ()
+    return tuple(each for each in decode(bundle.read(file), file) if each.body in bundle.manifest.bodies)
+
+
+def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
+    """The stored maps, with the names of the bundle's float graph and plans. A map itself names tensors."""
+    maps = stored_maps(bundle)
+    if not maps:
+        return ()
+    prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
+    names = {op.name: layer(op.node) for op in selected_ops(prepared)}
+    return tuple(
+        ShownMap(each, tuple(names.get(name, name) for name in each.operations), _heads(bundle, each)) for each in maps
+    )
+
+
+def _heads(bundle: Bundle, precision_map: PrecisionMap) -> tuple[str, ...]:
+    """The median lambda of each range group's steps; the numbers of the groups where the plan has other ones, from a
+    later calibration."""
+    groups, file = len(precision_map.gains[0]), bundle.manifest.plans.get(precision_map.plan)
+    steps = () if file is None else decode_plan(bundle.read(file), file).steps
+    lams = [[step.lam for step in steps if step.group == group] for group in range(groups)]
+    if not all(lams) or groups != len({step.group for step in steps}):
+        return tuple(f"group {group}" for group in range(groups))
+    return tuple(map(_head, lams))
+
+
+def _head(lams: Sequence[float | None]) -> str:
+    finite = [lam for lam in lams if lam is not None]
+    return f"{median(finite):.2f}" if len(finite) == len(lams) else "noise"
+
+
+def precision_section(maps: Sequence[ShownMap]) -> Html:
+    """Every map with its frontier, the point that is deployed, and its sensitivities."""
+    lead = paragraph(
+        "What leaving operations in float gives and costs. Quality is measured closed loop on the deployed graphs: on "
+        f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
+        f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
+        "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
+        "on the machine that calibrated: measured with these graphs, or estimated from operations that were timed one "
+        "by one.",
+        kind="lead",
+    )
+    return section("Precision map", lead, *(_map(each) for each in maps))
+
+
+def _map(shown: ShownMap) -> Html:
+    precision_map = shown.precision_map
+    deployed = precision_map.deployed
+    sentence = paragraph(
+        Html("<b>"),
+        precision_map.body,
+        Html("</b>"),
+        f" along {precision_map.plan}, asked for {precision_map.asked}: ",
+        _quality(deployed.quality, deployed.standard_error),
+        f" on {_seeds(deployed)} at ",
+        times(precision_map.float_time / deployed.time),
+        f" the speed of float32 ({_known(deployed)}); all int8 would be ",
+        _quality(precision_map.all_int8, precision_map.all_int8_error),
+        " at ",
+        times(precision_map.float_time),
+        ".",
+    )
+    points = [point for point in precision_map.frontier if point.quality < CEILING] or [*precision_map.frontier]
+    speeds = [precision_map.float_time / point.time for point in points]
+    curves = [Series("frontier, on the seeds of the search", speeds, [_searched(point) for point in points], 0)]
+    if deployed.quality < CEILING or len(points) == len(precision_map.frontier):
+        at = [precision_map.float_time / deployed.time]
+        curves.append(Series(f"deployed, on {_seeds(deployed)}", at, [deployed.quality], 1))
+    frontier = figure(
+        Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
+        "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
+        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(precision_map.frontier))
+        + "fewstep calibrate with --quality or --speed deploys another point, and times no operation again.",
+    )
+    rows: list[Sequence[Content]] = [
+        [
+            _words(precision_map, point),
+            "deployed" if point.in_float == deployed.in_float else "",
+            _quality(point.quality, point.standard_error),
+            _seeds(point),
+            times(precision_map.float_time / point.time),
+            _known(point),
+        ]
+        for point in _with_deployed(precision_map)
+    ]
+    head = ["in float, by range group", "", "PSNR", "on", "speed", "which is"]
+    folded = details("The frontier as a table", table(head, rows, text_columns=2))
+    return join([sentence, frontier, folded, _sensitivity(shown)])
+
+
+def _with_deployed(precision_map: PrecisionMap) -> list[FrontierPoint]:
+    """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
+    but have missed the bound where it was judged."""
+    others = [point for point in precision_map.frontier if point.in_float != precision_map.deployed.in_float]
+    return sorted([*others, precision_map.deployed], key=lambda point: point.time)
+
+
+def _quality(value: float, error: float | None) -> Html:
+    return decibel(value) if error is None else join([decibel(value), f" \N{PLUS-MINUS SIGN} {error:.1f}"])
+
+
+def _searched(point: FrontierPoint) -> float:
+    """Quality on the seeds of the search, where all points compare."""
+    return point.quality if point.searched is None else point.searched
+
+
+def _seeds(point: FrontierPoint) -> str:
+    return "seeds of the search" if point.standard_error is None else "other seeds"
+
+
+def _sensitivity(shown: ShownMap) -> Html:
+    """Gains of the operations that matter most, over the range groups; framed: float in what is deployed."""
+    precision_map = shown.precision_map
+    most = sorted(range(len(precision_map.operations)), key=lambda op: -max(precision_map.gains[op]))[:SHOWN]
+    floats = [[group for group, ops in enumerate(precision_map.deployed.in_float) if op in ops] for op in most]
+    drawn = plots.heat_map(
+        [shown.operations[op] for op in most],
+        [precision_map.gains[op] for op in most],
+        floats,
+        AXIS,
+        "dB",
+        shown.heads,
+    )
+    part = (
+        f"the {len(most)} that add most, of {len(precision_map.operations)}"
+        if len(most) < len(precision_map.operations)
+        else "all"
+    )
+    caption = (
+        "What an operation in float adds, in one range group, everything else int8: the darker, the more dB of the "
+        f"finished sample, at most {max(map(max, precision_map.gains)):.2g}. Framed cells are in float in "
+        f"what is deployed. Operations shown: {part}."
+    )
+    return figure(Html(drawn), caption)
+
+
+def _known(point: FrontierPoint) -> str:
+    """How a point's time is known. Maps of earlier versions have estimates alone."""
+    return "measured" if point.time_is_measured else "estimated"
+
+
+def _words(precision_map: PrecisionMap, point: FrontierPoint) -> str:
+    counts = [len(ops) for ops in point.in_float]
+    return f"{', '.join(map(str, counts))} of {len(precision_map.operations)} operations" if any(counts) else "none"

@@ -1,0 +1,107 @@
+"""The page's section on finished samples: PSNR and SSIM against each reference, and what a mean error hides."""
+
+from collections.abc import Sequence
+
+from fewstep.measure.distances.drift import BANDS
+from fewstep.measure.results import EndQuality, Quality, Results
+from fewstep.measure.rollouts.metrics import WINDOW
+from fewstep.report.drawing import plots
+from fewstep.report.drawing.plots import Series
+from fewstep.report.elements import (
+    Content,
+    Html,
+    count,
+    decibel,
+    details,
+    figure,
+    paragraph,
+    percent,
+    plain,
+    section,
+    table,
+)
+
+NONE = "\N{EN DASH}"
+NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
+HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile", "seeds"]
+
+
+def end_section(results: Results, is_image: bool = True) -> Html:
+    """Finished samples, against each reference in a table of its own. A sentence says why small images have no SSIM."""
+    against_float = table(
+        ["int8 against float32, same plan", "computed by", *HEAD],
+        [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
+        text_columns=2,
+    )
+    ends = [("float32", results.float_against_teacher), *((q.body, q.against_teacher) for q in results.qualities)]
+    known = [(name, end) for name, end in ends if end is not None]
+    has_ssim = any(end.ssim is not None for _, end in known)
+    rows: list[Sequence[Content]] = [[f"{name}, {results.plan}", *_cells(end)] for name, end in known]
+    groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
+    distribution = figure(
+        Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
+    )
+    return section(
+        "End quality",
+        paragraph(
+            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. SSIM "
+            "compares structure in windows of 11 pixels; 1 is equality. "
+            "The first table says what quantization costs; the second what few steps cost, without and with int8. "
+            "The two references are not comparable with each other.",
+            kind="lead",
+        ),
+        against_float,
+        *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
+        distribution,
+        table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
+        *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),
+        *_statistics(results.qualities),
+    )
+
+
+def _statistics(qualities: Sequence[Quality]) -> list[Html]:
+    """Moments and spectrum of int8 samples, compared with float32 samples."""
+    drifts = [(q.body, q.against_float.drift) for q in qualities if q.against_float.drift is not None]
+    rows: list[Sequence[Content]] = [
+        [
+            body,
+            plain(drift.mean, 4),
+            percent(drift.energy),
+            percent(drift.detail),
+            percent(drift.saturation, 2),
+        ]
+        for body, drift in drifts
+    ]
+    head = ["statistics of int8 against float32", "shift of the mean", "energy", "detail", "saturation"]
+    parts = [
+        table(head, rows),
+        paragraph(
+            "Energy is the ratio of variances, detail the ratio of energies above half of Nyquist: below 100\u00a0% "
+            "int8 softens. Saturation is the share of values outside model range, int8 minus float32.",
+            kind="note",
+        ),
+    ]
+    channels: list[Sequence[Content]] = [
+        [f"{body}, channel {number}", plain(channel.mean, 4), percent(channel.std)]
+        for body, drift in drifts
+        for number, channel in enumerate(drift.channels)
+    ]
+    if len(channels) > len(qualities):
+        parts.append(details("Channel by channel", table(["", "shift of the mean", "standard deviation"], channels)))
+    bands = [(number + 0.5) / BANDS for number in range(BANDS)]
+    curves = [
+        Series(body, bands, [100 * ratio for ratio in drift.spectrum], index)
+        for index, (body, drift) in enumerate(drifts)
+        if drift.spectrum
+    ]
+    if curves:
+        drawn = plots.line_plot(curves, "frequency, 1 is Nyquist: from coarse to fine", "energy, % of float32")
+        caption = "Where in the spectrum int8 loses energy (below 100\u00a0%: softer) or adds some (above: noise)."
+        parts.append(figure(Html(drawn), caption))
+    return parts
+
+
+def _cells(end: EndQuality) -> list[Content]:
+    figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
+    similar: list[Content] = [NONE, NONE] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
+    return [*figures, *similar, count(end.seeds)]

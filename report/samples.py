@@ -1,0 +1,113 @@
+"""The page's pictures: the same seeds by every body, what int8 changed, and the samples it changed most."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.errors import UserError
+from fewstep.report.drawing import pictures
+from fewstep.report.elements import (
+    Content,
+    Html,
+    details,
+    figure,
+    join,
+    paragraph,
+    picture,
+    plain,
+    section,
+)
+
+COLUMNS = 10
+SCALE_TO = 96  # pixels: small samples are enlarged by a whole factor to about this, so that browsers do not blur them
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was sampled, [N, *x_shape] each, row i from seed i; `labels[i]` says what seed i was asked to be."""
+
+    teacher: Array
+    reference: Array
+    bodies: Mapping[str, Array]
+    labels: Sequence[str]
+    teacher_name: str
+    plan_name: str
+    references: Mapping[str, Array] = field(default_factory=dict)  # of float32 along each body's plan, by body
+
+
+def samples_section(samples: Samples) -> Html:
+    """Grids side by side; one sentence where samples are not pictures."""
+    try:
+        pictures.grid(samples.reference[:1], columns=1)
+    except UserError as reason:
+        return section("Samples", paragraph(f"Not shown: {reason.what}."))
+    shown = list(range(min(COLUMNS, len(samples.teacher))))
+    strips = [
+        _strip("", _labels([samples.labels[i] for i in shown])),
+        _strip(f"float32 teacher, {samples.teacher_name}", _row(samples.teacher[shown])),
+        _strip(f"float32, {samples.plan_name}", _row(samples.reference[shown])),
+    ]
+    for name, own in samples.bodies.items():
+        here = [i for i in shown if i < len(own)]
+        strips.append(_strip(f"{name}, {samples.plan_name}", _row(own[here])))
+    caption = f"Seeds 0 to {shown[-1]}, held out from calibration, one a column: none was chosen."
+    parts = [figure(_stack(strips), caption)]
+    parts += [_worst(samples, name, own) for name, own in samples.bodies.items()]
+    return section("Samples", *parts)
+
+
+def _worst(samples: Samples, name: str, own: Array) -> Html:
+    """The seeds with the lowest PSNR: float32, int8 and the enlarged difference."""
+    reference = samples.references.get(name, samples.reference)[: len(own)]
+    quality = psnr(own, reference)
+    worst = np.argsort(quality)[:COLUMNS]
+    gain = _gain(own[worst] - reference[worst])
+    strips = [
+        _strip(
+            "seed, and its PSNR in dB",
+            _labels([join([str(i), Html("<br>"), plain(float(quality[i]), 1)]) for i in worst]),
+        ),
+        _strip(f"float32, {samples.plan_name}", _row(reference[worst])),
+        _strip(f"{name}, {samples.plan_name}", _row(own[worst])),
+        _strip(f"difference × {gain}", _row(pictures.difference(own[worst], reference[worst], gain))),
+    ]
+    caption = f"{name}: the {len(worst)} of {len(own)} seeds furthest from float32, worst first. Grey is no difference."
+    shown = figure(_stack(strips), caption)
+    everything = pictures.difference(own, reference, gain)
+    grid = picture(pictures.png(pictures.grid(everything, columns=32)), f"differences of {name} from float32")
+    folded = details(
+        f"All {len(own)} differences", figure(grid, f"Difference × {gain}, 32 seeds a row, in order of the seeds.")
+    )
+    return join([shown, folded])
+
+
+def _gain(errors: Array) -> int:
+    """A power of two that brings the largest errors, but for one pixel in a hundred, to about full contrast."""
+    large = float(np.percentile(np.abs(errors), 99))
+    return 1 << min(max(floor(-log2(large)), 0), 10) if large > 0 else 1
+
+
+def _row(images: Array) -> Html:
+    """One picture a column: the same column is the same seed in every row."""
+    scale = max(1, SCALE_TO // images.shape[-1])
+    cells = [picture(pictures.png(pictures.grid(image[None], 1, scale)), "a sample") for image in images]
+    return Html(f'<div class="columns">{join(cells).markup}</div>')
+
+
+def _labels(texts: Sequence[Content]) -> Html:
+    cells = join(join([Html("<span>"), text, Html("</span>")]) for text in texts)
+    return Html(f'<div class="columns">{cells.markup}</div>')
+
+
+def _strip(name: str, content: Html) -> Html:
+    return join([Html("<div>"), name, Html("</div><div>"), content, Html("</div>")])
+
+
+def _stack(strips: Sequence[Html]) -> Html:
+    return Html(f'<div class="strip">{join(strips).markup}</div>')

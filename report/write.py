@@ -1,0 +1,158 @@
+"""The verb: measure, draw, and put the page and its figures into the bundle."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.needs import check_memory
+from fewstep.graph.output import write_whole
+from fewstep.measure import results
+from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task
+from fewstep.measure.results import EvaluationResults, Results
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.workers.in_order import Workers
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.report.distribution import stored_evaluation
+from fewstep.report.measure import measure
+from fewstep.report.options import ReportOptions
+from fewstep.report.page import page
+from fewstep.report.precision import ShownMap, shown_maps
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.progress import SILENT, Progress
+
+ADDRESS = "report/index.html"
+WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and its address, which are seldom more
+
+T = TypeVar("T")
+
+
+def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Results:
+    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
+
+    Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
+    `workers` of the caller sample in the place of those that the options name.
+    """
+    task = open_report(options)
+    before = task.bundle.manifest
+    check_memory(task.needs(*WRITTEN), options.bundle)
+    kept = _kept(task.bundle, task)
+    measured, samples = measure(task, options, progress, workers)
+    if options.output is not None:
+        measured = _with_notes(measured, kept)
+        write_whole(options.output.with_suffix(".json"), results.encode(measured))
+        write_whole(options.output, page(measured, samples, kept.evaluation, kept.maps))
+        return measured
+    with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.html") as writer:
+        bundle = open_bundle(options.bundle)
+        manifest = bundle.manifest
+        if any(getattr(manifest, field) != getattr(before, field) for field in ("bodies", "prologue", "networks")):
+            raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
+        if manifest != before:  # evaluated meanwhile, as it may be
+            kept = _kept(bundle, task)
+        measured = _with_notes(measured, kept)
+        content = page(measured, samples, kept.evaluation, kept.maps)
+        drawn = writer.add(content, folder="report", name="index", suffix=".html")
+        figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
+        _address(options.bundle, drawn)
+    return measured
+
+
+@dataclass(frozen=True)
+class StoredFigures:
+    """What the bundle has from evaluate and calibrate that belongs on the page; `left_out` says what does not."""
+
+    evaluation: EvaluationResults | None = None
+    maps: tuple[ShownMap, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def _with_notes(measured: Results, kept: StoredFigures) -> Results:
+    """The results, with a note on what is not shown beside them."""
+    return msgspec.structs.replace(measured, notes=(*measured.notes, *kept.left_out))
+
+
+def _kept(bundle: Bundle, task: JudgedTask) -> StoredFigures:
+    """What can be read of a bundle, as it is now, and is of the judged plan: the evaluation, and the precision maps of
+    bodies that were calibrated along it."""
+    left_out: list[str] = []
+    evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
+    maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
+    reference, judged = task.reference, task.plan
+    own = judged_plan(reference, next(iter(task.bodies.values())))
+    if evaluation is not None:
+        of = (evaluation.plan, evaluation.guidance)
+        if of != _named(judged) or (of == _named(own) and own != judged):  # of that name are two plans, then
+            left_out.append(f"Not shown: the bundle's evaluation, which is of {_said(*of)}.")
+            evaluation = None
+    shown = []
+    for each in maps:
+        calibrated = judged_plan(reference, bundle.body(each.precision_map.body))
+        if each.precision_map.plan == calibrated.name and calibrated == judged:
+            shown.append(each)
+        else:
+            said = _said(*_named(calibrated)) if each.precision_map.plan == calibrated.name else each.precision_map.plan
+            left_out.append(f"Not shown: the precision map of {each.precision_map.body}, which is of {said}.")
+    return StoredFigures(evaluation, tuple(shown), tuple(left_out))
+
+
+def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
+    """What is stored, or None, and a note in `left_out` that it cannot be read. The judging goes on."""
+    try:
+        return stored(bundle)
+    except UserError as error:
+        reason = error.what.replace(f"{bundle.path}: ", "")  # a page may be shown to others
+        left_out.append(f"Not shown: the bundle's {what}, since {reason}.")
+        return None
+
+
+def _named(plan: Plan) -> tuple[str, str | None]:
+    """A plan's name and guidance as results have them."""
+    return plan.name, None if plan.guidance is None else describe(plan.guidance)
+
+
+def _said(plan: str, guidance: str | None) -> str:
+    return f"{plan}, no guidance" if guidance is None else f"{plan}, guidance {guidance}"
+
+
+def open_report(options: ReportOptions) -> JudgedTask:
+    """What is judged, once all that can be refused before measuring is not. UserError names the rest."""
+    bundle = open_bundle(options.bundle)
+    bodies = int8_bodies(bundle)
+    for own in map(bundle.network, networks(bundle.manifest)):
+        for each in bodies:
+            for graph in own.body(each).graphs:
+                bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+        for name in filter(None, (own.manifest.ranges, *own.manifest.plans.values())):
+            bundle.file(name)
+    task = open_judged_task(bundle, list(bodies), options)
+    check_output(task, options.output, WRITTEN[0], "report", ".html")
+    return task
+
+
+def _address(bundle: Path, drawn: str) -> None:
+    """Make report/index.html lead to the page just committed.
+
+    The page itself has a content-hashed name, as every file of a bundle; this is only its address for people. A kill
+    before it leaves the address on the former page, or on none, and the bundle valid.
+    """
+    address = bundle / ADDRESS
+    draft = bundle / "report" / ".index.html"
+    with suppress(FileNotFoundError):
+        draft.unlink()
+    try:
+        draft.symlink_to(Path(drawn).name)
+    except OSError:  # no links here, as on some Windows systems
+        shutil.copyfile(bundle / drawn, draft)
+    os.replace(draft, address)

@@ -1,0 +1,304 @@
+"""`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.cli.verbs.choose import dry_run
+from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.report.choosing import choose as choosing
+from fewstep.report.choosing import deployments
+from fewstep.report.choosing.choose import choose, open_judging
+from fewstep.report.choosing.chosen import Deployment, chosen, load_chosen
+from fewstep.report.choosing.deployments import Judging, front, on_a_line
+from fewstep.report.choosing.engines import BodyEngines, TimedEngine
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.loading import load
+from fewstep.runtime.sampler import Sampler
+from tests.runtime.test_prologues import Split
+
+CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
+PLANS = ("ddim:2", "ddim:4", "ddim:8")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precision of each call of a network in this process; a call takes CALL, and every body runs on
+    onnxruntime."""
+    made: list[str] = []
+    call = Sampler.call
+
+    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        made.append(sampler.body.precision)
+        return call(sampler, x, *rest)
+
+    def times(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> dict[str, float]:
+        each = CALL[judging.bundle.body(body).precision]
+        return {name: each * len(plan.steps) for name, plan in plans.items()}
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),))
+
+    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(deployments, "_times", times)
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    return made
+
+
+def options(bundle: Path, **asked: Any) -> ChooseOptions:
+    return ChooseOptions(bundle, **{"plan": PLANS, "guidance": 2.0, "seeds": 3, "teacher": "ddim:32", **asked})
+
+
+def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle: Path, calls: list[str]) -> None:
+    rows = choose(options(tiny_bundle)).deployments
+    assert {(row.body, row.plan): row.milliseconds for row in rows} == {
+        (body, f"ddim:{steps}"): steps * CALL[body.partition("-")[0]]
+        for body in ("float32", "int8-cpu-x86")
+        for steps in (2, 4, 8)
+    }
+    sampler = load(tiny_bundle)
+    conditions = held_out_conditions(sampler.bundle.manifest.conditions, range(3))
+    lessons = sampler.sample("ddim:32", range(3), conditions, 2.0)
+    own = psnr(load(tiny_bundle, "int8").sample("ddim:4", range(3), conditions, 2.0), lessons)
+    (row,) = (row for row in rows if row.body == "int8-cpu-x86" and row.plan == "ddim:4")
+    assert row.psnr == pytest.approx(own.mean(), abs=0.01)
+    assert row.error == pytest.approx(own.std(ddof=1) / 3**0.5, abs=0.01)
+
+
+def test_the_best_within_a_time_wins_and_the_quickest_of_a_quality(tiny_bundle: Path, calls: list[str]) -> None:
+    within = choose(options(tiny_bundle, within="12.5ms"))
+    assert within.chosen is not None
+    kept = [row for row in within.deployments if row.milliseconds <= 12.5]
+    assert within.chosen.winner.psnr == max(row.psnr for row in kept)
+    least = within.chosen.winner.psnr
+    quickest = choose(options(tiny_bundle, at_least=f"{least - 0.01:.3f}dB")).chosen
+    assert quickest is not None
+    enough = [row for row in within.deployments if row.psnr >= least - 0.01]
+    assert quickest.winner.milliseconds == min(row.milliseconds for row in enough)
+
+
+def test_what_is_measured_already_is_not_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
+    first = choose(options(tiny_bundle, within="1s"))
+    calls.clear()
+    assert choose(options(tiny_bundle, within="1s")) == first and calls == []
+    longer = choose(options(tiny_bundle, within="1s", plan=(*PLANS, "ddim:3")))
+    assert {row.plan for row in longer.deployments} == {*PLANS, "ddim:3"}
+    assert calls.count("int8") == 3 * 3  # three seeds along the new one
+
+
+def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Path, calls: list[str]) -> None:
+    rows = choose(options(tiny_bundle, within="3.5ms")).deployments
+    assert {(row.precision, row.plan) for row in rows} == {
+        ("float32", "ddim:2"),
+        ("int8", "ddim:2"),
+        ("int8", "ddim:4"),
+    }
+
+
+def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Path, calls: list[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"within 1ms: the quickest is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 thread\): 2 ms"
+    ):
+        choose(options(tiny_bundle, within="1ms"))
+    with pytest.raises(UserError, match="at least 150dB: the nearest is ddim:8 on float32"):
+        choose(options(tiny_bundle, at_least="150dB"))
+    with pytest.raises(UserError, match="no choice was made of"):
+        chosen(tiny_bundle)
+
+
+def test_the_winner_is_kept_for_run_and_for_programs(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = choose(options(tiny_bundle, within="8ms")).chosen
+    choice = chosen(tiny_bundle)
+    assert choice == made and choice.winner.precision == "int8"
+    assert set(choice.family) <= set(PLANS) and choice.family[0] == choice.winner.plan
+    with load_chosen(tiny_bundle, choice) as sampler:
+        expected = sampler.sample(choice.winner.plan, [5, 6], {"class": [2, 2]}, choice.guidance)
+    line = ["run", str(tiny_bundle), "-n", "2", "--seed", "5", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]
+    assert main([*line, "--chosen", "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
+    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
+    assert main([*line, "--chosen", "--precision", "int8"]) != 0
+    assert "--chosen with --precision; leave one of them out" in capsys.readouterr().err
+
+
+def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    judged = {"step": 2, "gain": 0.75, "ratio": 4.0, "share": 0.1}
+    trial = {"ranges": "channels", "psnr": 40.0, "p5": 38.0, "seeds": 8, "is_chosen": True, "guidance": judged}
+    manifest["bodies"]["int8-cpu-x86"]["trials"] = [trial]
+    path.write_bytes(msgspec.json.encode(manifest))
+    rows = choose(options(tiny_bundle, plan=("ddim:2",))).deployments
+    assert {row.precision: row.gain for row in rows} == {"float32": None, "int8": 0.75}
+    assert {row.gain for row in choose(options(tiny_bundle, plan=("ddim:2",), guidance=1.0)).deployments} == {None}
+
+
+def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
+    asked = options(tiny_bundle, plan=("ddim:2",))
+    first = choose(asked).deployments
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["conditions"][0]["null"] = 0
+    path.write_bytes(msgspec.json.encode(manifest))
+    assert {row.psnr for row in choose(asked).deployments}.isdisjoint(row.psnr for row in first)
+
+
+def test_a_body_whose_samples_are_not_finite_is_left_out(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Sampler.call
+
+    def overflowing(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        return counted(sampler, x, *rest) * (np.inf if sampler.body.precision == "int8" else 1)
+
+    monkeypatch.setattr(Sampler, "call", overflowing)
+    choice = choose(options(tiny_bundle, plan=("ddim:2",)))
+    assert {row.precision for row in choice.deployments} == {"float32"}
+    assert len(choice.left_out) == 1 and choice.left_out[0].startswith("int8-cpu-x86 is left out: ")
+    assert "finite" in choice.left_out[0]
+
+
+def test_where_nothing_runs_one_line_says_why_and_what_to_do(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """float32's reason; --verbose adds the other bodies'."""
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        raise UserError(f"nothing here runs {body}", "install an engine")
+
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    said = "no body to choose: nothing here runs float32; install an engine"
+    words = ["choose", str(tiny_bundle), "--seeds", "2", "--plan", "ddim:2", "--teacher", "ddim:4"]
+    assert main(words) == 1
+    assert said in (error := capsys.readouterr().err) and "int8" not in error
+    assert main([*words, "--verbose"]) == 1
+    other = "int8-cpu-x86 is left out: nothing here runs int8-cpu-x86; install an engine"
+    assert said in (error := capsys.readouterr().err) and other in error
+
+
+def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
+    choose(options(tiny_bundle, within="8ms"))
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    manifest["bodies"]["int8-cpu-x86"] |= {"plan": "ddim:4"}
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
+        chosen(tiny_bundle)
+
+
+def test_the_command_shows_the_table_and_draws(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["choose", str(tiny_bundle), "--within", "8ms", "--seeds", "2", "--teacher", "ddim:32"]
+    assert main([*line, "--plan", "ddim:2", "--plan", "ddim:4", "-o", str(tmp_path / "front.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("ddim:2") == 2 + shown.count("--plan ddim:2") and "chosen" in shown
+    assert f"fewstep run {tiny_bundle} --chosen" in shown
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+
+
+def test_the_printed_command_runs_also_where_the_path_has_a_space(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tiny_bundle.rename(tmp_path / "a bundle")
+    assert main(["choose", str(bundle), "--within", "8ms", "--seeds", "2", "--plan", "ddim:2"]) == 0
+    words = shlex.split("fewstep run" + " ".join(capsys.readouterr().out.split()).partition("fewstep run")[2])
+    assert words == ["fewstep", "run", str(bundle), "--chosen"]
+    assert main([*words[1:], "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]) == 0
+
+
+def test_a_dry_run_counts_what_a_choice_evaluates(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, call, rows = options(tiny_bundle, teacher="ddim:9"), Sampler.call, list[int]()
+
+    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+        rows.append(len(x))
+        return call(sampler, x, *rest)
+
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+        return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, 1.0),))
+
+    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(deployments, "_times", lambda judging, body, engine, plans: dict.fromkeys(plans, 1.0))
+    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    would = dry_run(asked).value
+    assert isinstance(would, dict) and would["plans"] == list(PLANS) and would["bodies"] == ["float32", "int8-cpu-x86"]
+    assert rows == [2, 2]  # both branches: the evaluation that is timed, and the one before it
+    rows.clear()
+    choose(asked)
+    assert would["evaluations"] == sum(rows) / 2
+
+
+def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
+    with pytest.raises(UserError, match="no body of .* has the plan 'fitted:5'; leave it out, or fit it"):
+        choose(options(tiny_bundle, plan=("fitted:5",)))
+    with pytest.raises(UserError, match="unknown solver 'dimm'"):
+        choose(options(tiny_bundle, plan=("dimm:5",)))
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"within": "20"}, "--within is '20'; write a time with its unit, as 20ms or 1.5s"),
+        ({"within": "-1ms"}, "--within is '-1ms'"),
+        ({"within": "1.2.3ms"}, "--within is '1.2.3ms'"),
+        ({"at_least": "infdB"}, "--at-least is 'infdB'"),
+        ({"at_least": "40"}, "--at-least is '40'; write it as 40dB"),
+        ({"at_least": "good"}, "--at-least is 'good'; write it as 40dB"),
+        ({"within": "2s", "at_least": "40dB"}, "--within and --at-least together"),
+        ({"seeds": 1}, "--seeds is 1"),
+        ({"output": "front.png"}, "name a file that ends in .svg"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(tiny_bundle: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        options(tiny_bundle, **asked)
+
+
+def test_times_have_units(tiny_bundle: Path) -> None:
+    asked = {"20ms": 20.0, "1.5s": 1500.0, "800us": 0.8, " 3 ms": 3.0}
+    assert {text: options(tiny_bundle, within=text).milliseconds for text in asked} == asked
+
+
+def test_one_delayed_turn_moves_no_time() -> None:
+    lengths = (2, 3, 4, 5, 8)
+    times = [1.0 + 2.0 * length for length in lengths]
+    delayed = [5.0, 7.0, 30.0, 11.0, 17.0]
+    assert on_a_line(lengths, delayed) == pytest.approx(times)
+    assert on_a_line((4,), [9.0]) == [9.0] and on_a_line((4, 4, 4), [9.0, 8.0, 20.0]) == [9.0, 9.0, 9.0]
+
+
+def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
+    monkeypatch.setattr(deployments, "load", lambda path, **engine: split.sampler)
+    plans = {"ddim:2": split.sampler.compile("ddim:2")}
+    calls = deployments.sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    calls["ddim:2"](), calls["ddim:2"]()
+    assert split.labels == [[2], [2]]
+
+
+def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployments, "ROUNDS", 2)
+    judging = open_judging(options(tiny_bundle))
+    plans = deployments.plans_of(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
+    times = deployments._times(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    assert 0 < 4 * times["ddim:2"] < times["ddim:64"] < 1000
+
+
+def test_the_front_is_what_no_other_beats_in_both() -> None:
+    def row(milliseconds: float, decibels: float) -> Deployment:
+        return Deployment("b", "int8", "onnxruntime", 0, True, "p", 1, milliseconds, decibels, decibels, 0.1)
+
+    rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 29), row(1, 25), row(5, 40)]
+    assert [(each.milliseconds, each.psnr) for each in front(rows)] == [(1, 25), (3, 30), (5, 40)]

@@ -1,0 +1,375 @@
+"""The engines of a body: the fastest of what runs here and is right, measured once on a machine."""
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.measure.speed.duel import Duel
+from fewstep.measure.speed.turns import ContenderDied
+from fewstep.measure.speed.worker import Opener
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing import engines as measured
+from fewstep.report.choosing.engines import TimedEngine, backend_of, engine_name, engines_of
+from fewstep.runtime import load
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.machine import cache
+
+CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntime", "openvino") for threads in (0, 1)]
+
+
+def timed_of(path: Path, body: str = "float32", batch: int = 1) -> tuple[TimedEngine, ...]:
+    return engines_of(open_bundle(path), body, batch).timed
+
+
+def kept_files() -> int:
+    folder = cache.folder() / "choices"
+    return len([*folder.iterdir()]) if folder.is_dir() else 0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """onnxruntime under another name, whose outputs are off by `error`."""
+
+    error: float = 0.0
+    missing: bool = False
+    full: str = ""
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        return {"float32": ("float32",), "int8": ("int8-cpu-x86",)}
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        if self.missing:
+            raise UserError("this engine is not installed", "pip install engine")
+        if self.full == "load":
+            raise UserError("the engine cannot be made ready", "free GPU memory")
+        network = OnnxRuntime().load(bundle, name)
+
+        def call(feeds: Arrays) -> dict[str, np.ndarray]:
+            if self.full == "call":
+                raise UserError("the device has no memory left", "free some")
+            return {name: value + np.float32(self.error) for name, value in network(feeds).items()}
+
+        return call
+
+
+class InThisProcess(AbstractContextManager["InThisProcess"]):
+    """A contender whose engine a test has put here."""
+
+    has_failed = False
+
+    def __init__(self, name: str, opener: Opener) -> None:
+        self.name, self.calls = name, opener()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.calls = {}
+
+    def result(self) -> Any:
+        return self.calls[""]()
+
+    def milliseconds(self) -> float:
+        return 5.0
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The engines "onnxruntime" (threads 0 and 1, and 0 without spinning), "fast", "wrong" and "missing"; the times of
+    those that are raced, in this order."""
+    found = [5.0, 6.0, 7.0, 2.0]
+    engines: dict[str, Callable[[int], object]] = {
+        "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
+        "fast": lambda threads: Engine(),
+        "wrong": lambda threads: Engine(error=100.0),
+        "missing": lambda threads: Engine(missing=True),
+    }
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name](threads))
+    cpu = msgspec.structs.replace(measured.this_cpu(), cores=2)
+    monkeypatch.setattr(measured, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(measured, "physical_cores", lambda: 2)
+
+    raced: list[Callable[[], object]] = []
+
+    def met(*calls: Callable[[], object]) -> Duel:
+        if calls[0] not in raced:
+            raced.clear()
+        for call in calls:
+            call()
+            if call not in raced:
+                raced.append(call)
+        first, second = (found[raced.index(call)] for call in calls)
+        return Duel(first, second, second / first)
+
+    monkeypatch.setattr(measured, "duel", met)
+    monkeypatch.setattr(measured, "TimedProcess", InThisProcess)
+    return found
+
+
+def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[float]) -> None:
+    engines = timed_of(tiny_bundle, "int8-cpu-x86", batch=4)
+    timed = [(each.backend, each.threads, each.milliseconds) for each in engines]
+    assert timed[:3] == [("fast", 0, 2.0), ("onnxruntime", 0, 5.0), ("onnxruntime", 1, 6.0)]
+    refused = {each.backend: each.reason for each in engines[4:]}
+    assert "differs from onnxruntime by" in refused["wrong"]
+    assert refused["missing"] == "this engine is not installed; pip install engine"
+    with load(tiny_bundle, body="int8-cpu-x86", backend=backend_of(engines[0], 4)) as sampler:
+        assert sampler.sample("ddim:2", [0], {"class": [0]}).shape == (1, 1, 4, 4)
+
+
+def test_the_choice_is_compiled_for_its_batch(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured, and read from what was kept."""
+    loaded: list[int] = []
+
+    class Compiled(OpenVino):
+        def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+            loaded.append(self.batch)
+            return OnnxRuntime().load(bundle, name)
+
+    engines = {"onnxruntime": OnnxRuntime(), "openvino": Compiled()}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    times[:] = [5.0, 6.0, 7.0, 2.0, 3.0]
+    for _ in range(2):
+        assert backend_of(timed_of(tiny_bundle, batch=4)[0], 4) == Compiled(batch=4)
+    assert loaded == [4, 4]  # with its two counts of threads
+
+
+def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Path, times: list[float]) -> None:
+    first = timed_of(tiny_bundle, "int8-cpu-x86", batch=4)
+    times[:] = [1.0, 6.0, 7.0, 2.0]
+    assert timed_of(tiny_bundle, "int8-cpu-x86", batch=4) == first
+    assert timed_of(tiny_bundle, "int8-cpu-x86", batch=8)[0].backend == "onnxruntime"
+    assert timed_of(tiny_bundle, "float32", batch=4)[0].backend == "onnxruntime"
+    assert kept_files() == 3
+
+
+def test_another_version_or_processor_measures_again(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_of(tiny_bundle)
+    monkeypatch.setattr(measured, "installed", lambda: {"onnxruntime": "9.9"})
+    times[:] = [1.0, 6.0, 7.0, 2.0]
+    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
+
+
+def test_an_edit_of_fewstep_measures_again(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_of(tiny_bundle)
+    monkeypatch.setattr(measured, "code_of", lambda packages: b"another")
+    times[:] = [1.0, 6.0, 7.0, 2.0]
+    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("full", ["load", "call"])
+def test_a_failure_that_may_pass_is_not_kept(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    engines = {"onnxruntime": OnnxRuntime(), "fast": Engine(full=full)}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    times[:] = [5.0, 6.0, 7.0]
+    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
+    assert kept_files() == 0
+    engines["fast"], times[:] = Engine(), [5.0, 6.0, 7.0, 2.0]
+    assert timed_of(tiny_bundle)[0].backend == "fast"
+    assert kept_files() == 1
+
+
+def test_a_reference_whose_process_died_refuses_for_once(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imitated(*asked: object) -> Arrays:
+        raise ContenderDied("the process of onnxruntime was killed", "run it alone")
+
+    monkeypatch.setattr(measured, "_imitated", imitated)
+    bundle, fast = open_bundle(tiny_bundle), TimedEngine("fast", 0, None)
+    refused = measured._opened(bundle, "float32", fast, {"batch": 1}, [], ExitStack())
+    assert isinstance(refused, measured._Refused)
+    assert "was killed" in refused.timed.reason and refused.timed.may_pass
+
+
+def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:
+    timed_of(tiny_bundle)
+    (file,) = (cache.folder() / "choices").iterdir()
+    file.write_bytes(b"{")
+    assert timed_of(tiny_bundle)[0].backend == "fast"
+
+
+def test_a_damaged_graph_is_named(
+    tiny_bundle: Path, times: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    class Other(Engine):
+        @property
+        def bodies(self) -> Mapping[str, tuple[str, ...]]:
+            return {"int8": ("int8-openvino",)}
+
+    path = tiny_bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    body = manifest["bodies"]["int8-cpu-x86"]
+    graph = body["graphs"][0] | {"file": "other.onnx"}
+    manifest["bodies"]["int8-openvino"] = body | {"target": "openvino", "graphs": [graph]}
+    manifest["files"]["other.onnx"] = "0" * 64
+    path.write_bytes(msgspec.json.encode(manifest))
+    (tiny_bundle / "other.onnx").write_bytes(b"damaged")
+    engines = {"onnxruntime": OnnxRuntime(), "fast": Other()}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    caplog.clear()
+    with pytest.raises(UserError, match=r"nothing here runs int8-openvino of \S+: fast: .*other.onnx is damaged"):
+        timed_of(tiny_bundle, "int8-openvino")
+    assert "fast is left out" in caplog.text and "other.onnx is damaged" in caplog.text
+
+
+def test_without_onnxruntime_the_others_are_measured(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines = {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    monkeypatch.setattr(measured, "this_onnxruntime", lambda: None)
+    monkeypatch.setattr(measured, "OnnxRuntime", None)
+    times[:] = [2.0]
+    assert [each.backend for each in timed_of(tiny_bundle) if not each.reason] == ["fast"]
+    assert "no other engine is compared" in caplog.text
+    del engines["fast"]
+    with pytest.raises(UserError) as caught, caplog.at_level("INFO", "fewstep"):
+        timed_of(tiny_bundle, "int8-cpu-x86")
+    what = f"nothing here runs int8-cpu-x86 of {tiny_bundle}: onnxruntime: this engine is not installed"
+    assert str(caught.value) == f"{what}; pip install engine (other engines: --verbose)"
+    assert "missing does not run int8-cpu-x86: this engine is not installed; pip install engine" in caplog.text
+
+
+def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that take the body the one that is installed; of two that are, the platform's."""
+
+    class Other(Engine):
+        @property
+        def bodies(self) -> Mapping[str, tuple[str, ...]]:
+            return {"float32": ("float32",)}
+
+    engines = {"openvino": Other(), "fast": Engine(missing=True), "onnxruntime": Engine(full="load")}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    for there, said in ({"fast"}, "fast: this engine"), ({"fast", "onnxruntime", "openvino"}, "onnxruntime: the eng"):
+        monkeypatch.setattr(measured, "version_of", lambda name, there=there: "1" if name in there else None)
+        with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
+            timed_of(tiny_bundle, "int8-cpu-x86")
+
+
+def test_a_second_onnxruntime_is_opened_for_another_body_alone(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reference judges every engine of a body, and onnxruntime is not judged by itself."""
+    opened: list[str] = []
+
+    class Counted(OnnxRuntime):
+        def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+            opened.append(name)
+            return super().load(bundle, name)
+
+    engines = {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name) or Counted())
+    times[:] = [2.0, 3.0]
+    timed = timed_of(tiny_bundle, "int8-cpu-x86", batch=3)
+    assert opened == ["int8-cpu-x86"] and [each.backend for each in timed] == ["fast", "again", "wrong"]
+
+
+@pytest.mark.parametrize(
+    "found, chosen, said",
+    [
+        ([5.0, 4.0, 6.0, 9.0], OnnxRuntime(threads=1), "onnxruntime, 1 thread"),
+        ([5.0, 4.0, 3.0, 9.0], OnnxRuntime(spinning=False), "onnxruntime without spinning"),
+    ],
+)
+def test_the_threads_that_are_fastest_are_chosen_and_kept(
+    tiny_bundle: Path, times: list[float], found: list[float], chosen: OnnxRuntime, said: str
+) -> None:
+    times[:] = found
+    for _ in range(2):
+        best = timed_of(tiny_bundle)[0]
+        assert backend_of(best, 1) == chosen and best.milliseconds == min(found)
+        assert engine_name(best.backend, best.threads, best.spinning) == said
+
+
+@pytest.mark.parametrize("dies", ["onnxruntime", "fast"])
+def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    met = measured.duel
+
+    def dying(*calls: Any) -> Duel:
+        failed = next((call.__self__ for call in calls if call.__self__.name.startswith(dies)), None)
+        if failed is None or len({call.__self__.name[:4] for call in calls}) == 1:
+            return met(*calls)
+        failed.has_failed = True
+        raise ContenderDied(f"the process of {dies} was killed", "run it alone")
+
+    monkeypatch.setattr(measured, "duel", dying)
+    timed = timed_of(tiny_bundle)
+    assert timed[0].backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
+    (refused,) = [each for each in timed if "was killed" in each.reason]
+    assert refused.backend == dies and refused.may_pass and kept_files() == 0
+
+
+def test_what_is_slower_is_closed_before_the_next_is_loaded(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are open at once: the best so far, and the next."""
+    networks: list[weakref.ref[LoadedGraph]] = []
+    alive: list[list[int]] = []
+
+    class Watched(OnnxRuntime):
+        def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+            alive.append([place for place, network in enumerate(networks) if network() is not None])
+            network = super().load(bundle, name)
+            networks.append(weakref.ref(network))
+            return network
+
+    speeds = iter([Duel(5.0, 6.0, 1.2), Duel(5.0, 4.0, 0.8), Duel(4.0, 9.0, 2.25)])
+    engines = {"onnxruntime": Watched(), "openvino": Watched()}
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    monkeypatch.setattr(measured, "candidates", lambda threads: iter([*CANDIDATES]))
+    monkeypatch.setattr(measured, "duel", lambda *calls: next(speeds))
+    timed = timed_of(tiny_bundle)
+    assert alive == [[], [0], [0], [2]]
+    assert [each.milliseconds for each in timed] == [4.0, 5.0, 6.0, 9.0]
+
+
+def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that dies there is left out with a line, and is tried again the next time."""
+    monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
+    monkeypatch.setattr("fewstep.measure.speed.duel.SECONDS", 0.5)
+    timed = timed_of(tiny_bundle)
+    assert {each.threads for each in timed} == {0, 1} and all(0 < (each.milliseconds or 0) < 1000 for each in timed)
+    assert kept_files() == 1
+    monkeypatch.setattr("fewstep.measure.workers.child.PROCESS", tiny_bundle / "manifest.json")
+    with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
+        timed_of(tiny_bundle, batch=2)
+    assert kept_files() == 1
+
+
+def test_a_backend_is_installed_by_whichever_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "version_of", {"onnxruntime-gpu": "1.31", "openvino": "2026.4"}.get)
+    backends = ("onnxruntime", "onnxruntime-cuda", "openvino-bf16", "openvino", "qnn", "tensorrt")
+    assert [measured._is_installed(each) for each in backends] == [True] * 4 + [False] * 2

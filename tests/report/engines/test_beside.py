@@ -1,0 +1,173 @@
+"""Engines beside onnxruntime: OpenVINO as it is, TensorRT as a double."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from fewstep.cli.main import main
+from fewstep.graph.engines import built, watched
+from fewstep.plans.errors import UserError
+from fewstep.report.engines.beside import beside
+from fewstep.report.engines.differences import EngineComparison, NotCompared
+from fewstep.report.integrity import VerifyOptions, verify
+from fewstep.runtime.backends import named
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.runtime.backends.built import add_engine
+from tests.runtime.backends.tensorrt_double import engine
+
+
+def with_another_half(graph: bytes) -> bytes:
+    """The tiny body, whose first layer multiplies by 0.6 instead of 0.5."""
+    model = onnx.load_from_string(graph)
+    (half,) = [each for each in model.graph.initializer if each.name == "half"]
+    half.CopyFrom(numpy_helper.from_array(np.float32(0.6), "half"))
+    return model.SerializeToString()
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Leave these backends, beside onnxruntime."""
+    kept = {name: made for name, made in named.NAMED.items() if name in ("onnxruntime", *names)}
+    monkeypatch.setattr("fewstep.report.engines.beside.NAMED", kept)
+
+
+@pytest.fixture
+def wrong(tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With an engine whose first layer is wrong, and a builder that makes such engines."""
+    only(monkeypatch, "tensorrt")
+    graph = with_another_half((tiny_bundle / "graphs/body.onnx").read_bytes())
+    add_engine(tiny_bundle, "float32", content=engine(graph, "10.3.0", (1, 2, 8)))
+
+    def build(files: list[str], *_: object) -> None:
+        Path(files[1]).write_bytes(engine(with_another_half(Path(files[0]).read_bytes()), "10.3.0", (2, 2, 2)))
+
+    monkeypatch.setattr(built, "run_worker", build)
+    return tiny_bundle
+
+
+def test_an_engine_that_agrees_is_said_to(
+    tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, "tensorrt")
+    add_engine(tiny_bundle, "float32")
+    add_engine(tiny_bundle, "prologue")
+    found = [*beside(open_bundle(tiny_bundle))]
+    assert [(each.graph, each.calls, each.agrees) for each in found if isinstance(each, EngineComparison)] == [
+        ("prologue", 2, True),
+        ("float32", 2, True),
+    ]
+    assert main(["verify", str(tiny_bundle), "--engines"]) == 0
+    assert "tensorrt computes float32 as onnxruntime does" in capsys.readouterr().out
+
+
+def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = beside(open_bundle(wrong))
+    assert isinstance(found, EngineComparison) and not found.agrees and found.layer is not None
+    assert (found.layer.operation, found.layer.tensor, found.layer.alone) == ("Mul", "halved", False)
+    assert found.layer.difference == pytest.approx(0.2, rel=1e-3)
+    assert main(["verify", str(wrong), "--engines"]) == 1
+    said = capsys.readouterr().out
+    assert "tensorrt computes float32 otherwise than onnxruntime" in said and "first in Mul 'halved', by 0.2" in said
+    assert f"{wrong}: whole, but tensorrt computes it otherwise than onnxruntime; " in said and "damaged" not in said
+
+
+def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder makes right engines where more than two tensors come out."""
+
+    def build(files: list[str], *_: object) -> None:
+        graph = Path(files[0]).read_bytes()
+        is_fused = len(onnx.load_from_string(graph).graph.output) <= 2
+        Path(files[1]).write_bytes(engine(with_another_half(graph) if is_fused else graph, "10.3.0", (2, 2, 2)))
+
+    monkeypatch.setattr(built, "run_worker", build)
+    (found,) = beside(open_bundle(wrong))
+    assert isinstance(found, EngineComparison) and found.layer is not None
+    assert (found.layer.tensor, found.layer.alone) == ("halved", True)
+
+
+def test_a_mismatch_stays_one_where_the_layer_cannot_be_found(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("tensorrt cannot build it", "free memory")
+
+    monkeypatch.setattr(built, "run_worker", fail)
+    found = verify(VerifyOptions(wrong, engines=True))
+    (differing,) = found.differing
+    assert found.is_whole
+    assert "its first layer is not known: tensorrt cannot build it; free memory" in differing.what
+
+
+def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    from tests.runtime.backends.test_openvino_agreement import with_resize, write_bundle
+
+    only(monkeypatch, "openvino")
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", with_resize()))
+    body = next(each for each in beside(bundle) if isinstance(each, EngineComparison) and each.graph == "float32")
+    assert not body.agrees and body.layer is not None
+    assert (body.layer.operation, body.layer.tensor) == ("Resize", "small")
+
+
+def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped model is 0.0058 of the largest output off there, which is rounding; a fifth is not."""
+    pytest.importorskip("openvino")
+    only(monkeypatch, "openvino-bf16")
+    for off, agrees in ((0.0058, True), (0.2, False)):
+        monkeypatch.setattr("fewstep.report.engines.beside.largest", lambda *_, off=off: off)
+        graphs = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, EngineComparison)]
+        assert graphs and all(each.agrees is agrees and each.limit == 0.1 for each in graphs)
+
+
+def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU provider, in its place."""
+    from fewstep.graph import io
+    from fewstep.report.engines.narrowing import first_difference, inner_of
+
+    monkeypatch.setattr(watched, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(watched, "provider_settings", lambda device: {})
+    inner = inner_of(OnnxRuntimeCuda())
+    assert inner is not None
+    graph = io.load(tiny_bundle / "graphs/body.onnx")
+    feeds = {"x": np.ones((2, 1, 4, 4), np.float32), "row": np.ones((2, 1), np.float32)}
+    assert first_difference(graph, inner, feeds, 1e-6) is None
+
+
+def test_engines_of_a_damaged_bundle_are_left_out_with_a_note(
+    tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, "tensorrt")
+    add_engine(tiny_bundle, "float32")
+    with (tiny_bundle / "graphs/prologue.onnx").open("ab") as stream:
+        stream.write(b"more")
+    found = verify(VerifyOptions(tiny_bundle, engines=True))
+    assert not found.is_whole and found.engines == ()
+    assert found.notes == ("engines were not compared: the bundle is damaged; mend it, and verify it again",)
+    assert main(["verify", str(tiny_bundle), "--engines"]) == 1
+    assert "engines were not compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpus", [(), ("a GPU",)])
+def test_packages_for_gpus_are_advised_where_there_is_one(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...]
+) -> None:
+    only(monkeypatch, "onnxruntime-cuda")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("fewstep.report.engines.beside.these_gpus", lambda: gpus)
+    monkeypatch.setattr("fewstep.report.engines.beside.this_jetson", lambda: None)
+    (note,) = beside(open_bundle(tiny_bundle))
+    assert isinstance(note, NotCompared)
+    assert ("fewstep[gpu]" in note.reason) is bool(gpus)
+    assert note.reason.endswith("and nvidia-smi lists no GPU") is not bool(gpus)
+
+
+def test_what_is_missing_is_a_note(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    (note,) = beside(open_bundle(tiny_bundle))
+    assert isinstance(note, NotCompared) and ("python3-libnvinfer" in note.reason or "CUDA" in note.reason)
+    assert verify(VerifyOptions(tiny_bundle, engines=True)).is_whole

@@ -1,0 +1,89 @@
+"""A whole bundle is called whole, and each kind of damage is named with what mends it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.plans.errors import UserError
+from fewstep.report.integrity import Integrity, VerifyOptions, verify
+
+
+def checked(bundle: Path, graphs: bool = True) -> Integrity:
+    return verify(VerifyOptions(bundle, graphs))
+
+
+def said(bundle: Path) -> str:
+    """All damages, one a line."""
+    return "\n".join(f"{damage.what}; {damage.fix}" for damage in checked(bundle).damages)
+
+
+def edit(bundle: Path, file: str, content: bytes) -> None:
+    """Put other content in place of a file, with its hash in the manifest: what no hash can show."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / file).parent.mkdir(exist_ok=True)
+    (bundle / file).write_bytes(content)
+    manifest["files"][file] = hashlib.sha256(content).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_whole_bundle_is_whole(tiny_bundle: Path) -> None:
+    found = checked(tiny_bundle)
+    assert found.is_whole and (found.files, found.graphs, found.unnamed, found.notes) == (3, 3, (), ())
+    assert found.bytes == sum(path.stat().st_size for path in (tiny_bundle / "graphs").iterdir())
+
+
+def test_every_damage_is_named_not_only_the_first(tiny_bundle: Path) -> None:
+    (tiny_bundle / "graphs/body.onnx").unlink()
+    (tiny_bundle / "graphs/int8.onnx").write_bytes(b"cut")
+    lines = said(tiny_bundle).splitlines()
+    assert len(lines) == 2 and "graphs/body.onnx is missing" in lines[0] and "graphs/int8.onnx is damaged" in lines[1]
+    assert "fewstep calibrate" in lines[1]
+
+
+def test_a_graph_that_does_not_load_is_named(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, "graphs/body.onnx", b"no graph")
+    assert "float32: onnxruntime" in said(tiny_bundle) and "cannot load graphs/body.onnx" in said(tiny_bundle)
+    assert checked(tiny_bundle, graphs=False).is_whole
+
+
+def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
+    edit(tiny_bundle, "graphs/body.onnx", (tiny_bundle / "graphs/int8.onnx").read_bytes())
+    assert "graphs/body.onnx has the inputs group int64[1], row float32['batch', 1]" in said(tiny_bundle)
+
+
+def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    manifest["plans"], manifest["ranges"] = {"ddim:4": "plans/p.json"}, "ranges/r.safetensors"
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    edit(tiny_bundle, "plans/p.json", b"{}")
+    edit(tiny_bundle, "ranges/r.safetensors", b"nothing")
+    assert "plans/p.json is no plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
+    assert "ranges/r.safetensors holds no tensors" in said(tiny_bundle)
+
+
+def test_files_that_belong_to_nobody_are_noted(tiny_bundle: Path) -> None:
+    (tiny_bundle / "graphs/old.onnx").write_bytes(b"")
+    found = checked(tiny_bundle)
+    assert found.is_whole and found.unnamed == ("graphs/old.onnx",)
+
+
+def test_without_an_engine_the_rest_is_checked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewstep.report.integrity.find_spec", lambda name: None)
+    found = checked(tiny_bundle)
+    assert found.is_whole and found.graphs == 0 and "pip install 'fewstep[cpu]'" in found.notes[0]
+
+
+def test_no_manifest_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no bundle"):
+        checked(tmp_path)
+
+
+def test_the_exit_code_tells(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tiny_bundle)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tiny_bundle}: whole; 3 files")
+    (tiny_bundle / "graphs/body.onnx").unlink()
+    assert main(["verify", str(tiny_bundle)]) == 1
+    assert "damaged in 1 place;" in capsys.readouterr().out

@@ -1,0 +1,162 @@
+"""Verbs that judge and time, on a bundle of two networks."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.calibration import calibrate as calibrating
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.graph.pack import PackOptions, pack
+from fewstep.measure.cost import body_bytes, seconds_of_one
+from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
+from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.speed import mean_step
+from fewstep.measure.speed.bench import BenchOptions, bench
+from fewstep.measure.speed.race import Contender, Race, Timing
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing.choose import choose
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.options import ReportOptions
+from fewstep.report.write import report
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.fitted_plans import graph_of_fit
+from fewstep.runtime.loading import load
+
+BODIES = ("float32", "int8-cpu-x86")
+
+
+@pytest.fixture(scope="module")
+def bundle(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(layers_of_experts, tmp_path_factory.mktemp("experts") / "bundle")
+    calibrate(CalibrateOptions(path, "ddim:6", target=("cpu-x86",), trajectories=8))
+    return path
+
+
+@pytest.mark.slow
+def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
+    few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "batches": (1,), "rounds": 1, "turn_seconds": 1e-3}
+    measured = report(ReportOptions(bundle, teacher="ddim:12", **few))
+    (quality,) = measured.qualities
+    assert [(step.network, step.group) for step in quality.steps] == [
+        *(("noisy", group) for group in range(4)),
+        *(("denoiser", group) for group in range(2)),
+    ]
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        samples = [each.sample("ddim:6", range(4)) for each in (int8, exact)]
+    assert quality.against_float.values == pytest.approx(psnr(*samples), abs=1e-3)
+    work = {each.network: (each.work, each.coverage) for each in measured.covered}
+    macs = {name: coverage.total_macs for name, (_, coverage) in work.items()}
+    assert {name: each for name, (each, _) in work.items()} == {
+        "noisy": 4 * macs["noisy"],
+        "denoiser": 2 * macs["denoiser"],
+    }
+    int8_macs = 4 * work["noisy"][1].int8_macs + 2 * work["denoiser"][1].int8_macs
+    assert measured.int8_share("int8-cpu-x86") == pytest.approx(int8_macs / (4 * macs["noisy"] + 2 * macs["denoiser"]))
+    opened = open_bundle(bundle)
+    files = {name: opened.network(name).body("float32").graph.file for name in ("noisy", "denoiser")}
+    assert body_bytes(opened, "float32") == sum((bundle / file).stat().st_size for file in files.values())
+    text = (bundle / "report" / "index.html").read_text()
+    assert "noisy: int8-cpu-x86" in text
+
+
+def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def race(contenders: list[Contender], *_: object) -> Race:
+        """A call of the noisy network takes 1 s, of the other one 4 s, and half of it in int8."""
+        noisy = open_bundle(bundle).manifest.networks["noisy"].bodies
+        files = {graph.file for body in noisy.values() for graph in body.graphs}
+        timings = []
+        for each in contenders:
+            body, _, file = each.name.partition(", ")
+            seconds = (1.0 if file in files else 4.0) * (0.5 if body != "float32" else 1.0)
+            timings.append(Timing(each.name, *[seconds] * 4, 1, *[1 / seconds] * 3, 0, 0))
+        return Race(1, 1, 1, tuple(timings))
+
+    monkeypatch.setattr(mean_step, "race", race)
+    (measured,) = bench(BenchOptions(bundle, batches=(1,))).races
+    assert {each.name: (each.median, each.ratio) for each in measured.timings} == {
+        "float32": (2.0, 1.0),  # (4 * 1 + 2 * 4) / 6
+        "int8-cpu-x86": (1.0, 2.0),
+        "float32, noisy": (1.0, 1.0),
+        "int8-cpu-x86, noisy": (0.5, 2.0),
+        "float32, denoiser": (4.0, 1.0),
+        "int8-cpu-x86, denoiser": (2.0, 2.0),
+    }
+
+
+def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
+    few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 16, "teacher": "dpmpp_2m:24"}
+    result = fit(FitOptions(bundle, steps=3, plan="ddim:3", **few))
+    assert result.is_kept and result.on_judge.mean > 1
+    with load(bundle) as exact, load(bundle, "int8") as sampler:
+        plan = exact.compile("fitted:3")
+        assert [step.network for step in plan.steps] == ["noisy", "noisy", "denoiser"]
+        teacher = exact.sample("dpmpp_2m:24", PAIRED[:16])
+        gain = psnr(exact.sample(plan, PAIRED[:16]), teacher) - psnr(exact.sample("ddim:3", PAIRED[:16]), teacher)
+        assert psnr(sampler.sample("fitted:3", PAIRED[:16]), exact.sample(plan, PAIRED[:16])).mean() > 30
+    assert gain.mean() == pytest.approx(result.on_judge.mean, abs=1e-3)
+    assert plan.fitted.graph == graph_of_fit(open_bundle(bundle).manifest, BODIES[0])
+    pack(PackOptions(bundle, bundle.parent / "device", BODIES))
+    with load(bundle.parent / "device") as sampler:
+        packed, manifest = sampler.compile("fitted:3"), sampler.bundle.manifest
+    assert packed.steps == plan.steps and packed.fitted.graph == graph_of_fit(manifest, BODIES[0])
+    noisy = msgspec.structs.replace(manifest.networks["noisy"], bodies=manifest.bodies)
+    other = msgspec.structs.replace(manifest, networks={"noisy": noisy})
+    assert packed.fitted.graph != graph_of_fit(other, BODIES[0])  # beside another expert it is a plan of before
+    assert graph_of_fit(manifest, "int8-cpu-arm") is None
+    noisy = msgspec.structs.replace(noisy, bodies={"float32": manifest.bodies[BODIES[1]]})
+    assert graph_of_fit(msgspec.structs.replace(manifest, networks={"noisy": noisy}), BODIES[1]) is None
+
+
+def test_a_bound_is_of_the_run_in_which_all_networks_have_their_maps(bundle: Path) -> None:
+    own = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8)
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        before = psnr(*(each.sample("ddim:6", JUDGE_SEEDS) for each in (int8, exact))).mean()
+    bound = round(float(before) + 3, 1)
+    made = calibrate(replace(own, quality=f"{bound}dB"))
+    maps = {"denoiser": made.refined, "noisy": made.others["noisy"].refined}
+    assert {name: len(each["int8-cpu-x86"].point.choice) for name, each in maps.items()} == {"noisy": 4, "denoiser": 2}
+    with load(bundle) as exact, load(bundle, "int8") as int8:
+        after = psnr(*(each.sample("ddim:6", JUDGE_SEEDS) for each in (int8, exact))).mean()
+    assert after >= bound
+    assert made.refined["int8-cpu-x86"].point.known == pytest.approx(after, abs=1e-3)  # of the run of both maps
+    assert maps["noisy"]["int8-cpu-x86"].point.known >= bound + 10 * np.log10(2)
+    with pytest.raises(UserError, match="no precision map is 900 times as fast"):
+        calibrate(replace(own, speed="900x"))
+
+
+def test_maps_of_several_networks_open_no_workers(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[int] = []
+
+    @contextmanager
+    def counted(count: int, *_: object) -> Iterator[None]:
+        opened.append(count)
+        yield None
+
+    monkeypatch.setattr(calibrating, "opened", counted)
+    with pytest.raises(UserError, match="no precision map is 900 times as fast"):
+        calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8, speed="900x", workers=2))
+    assert opened == [2]  # for the first network's counts, and not for its map
+    assert "precision maps of several networks are searched by this process alone" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
+    asked = ChooseOptions(bundle, plan=("ddim:2", "ddim:6"), at_least="10dB", teacher="ddim:12", seeds=4, threads=1)
+    choice = choose(asked)
+    assert {(row.body, row.evaluations) for row in choice.deployments} == {(body, n) for body in BODIES for n in (2, 6)}
+    assert choice.chosen is not None and choice.chosen.winner.psnr > 10
+    with load(bundle) as sampler:
+        assert 0 < seconds_of_one(sampler, sampler.compile("ddim:2")) < 1
+        assert np.isfinite(sampler.sample("ddim:2")).all()

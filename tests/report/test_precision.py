@@ -1,0 +1,230 @@
+"""The report of a bundle whose body has several graphs: how it is timed, and its precision map on the page."""
+
+from dataclasses import replace as dataclass_replace
+from xml.etree import ElementTree
+
+import pytest
+from msgspec.structs import replace
+
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, encode
+from fewstep.graph.commit import open_for_update
+from fewstep.plans.file import decode as decode_plan
+from fewstep.report import write
+from fewstep.report.options import ReportOptions
+from fewstep.report.precision import ShownMap, precision_section, shown_maps, stored_maps
+from fewstep.report.verdict import warnings
+from fewstep.report.write import report
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.precision.test_refine import deep, run
+from tests.calibration.test_calibrate import write_bundle
+from tests.conftest import with_earlier
+
+pytestmark = pytest.mark.slow
+
+POINTS = (
+    FrontierPoint(30.0, 1.0, ((), ()), time_is_measured=True),
+    FrontierPoint(34.0, 1.25, ((1,), ()), time_is_measured=True),
+    FrontierPoint(36.0, 1.5, ((0, 1), (1,))),
+)
+MAP = PrecisionMap(
+    body="int8-cpu-x86",
+    plan="ddim:2",
+    asked="33dB",
+    operations=("first", "second <conv>"),
+    gains=((0.5, -0.1), (2.0, 1.0)),
+    costs=(0.3, 0.25),
+    all_int8=30.0,
+    float_time=2.5,
+    frontier=POINTS,
+    deployed=POINTS[1],
+)
+
+
+def drawn(found: PrecisionMap, heads: tuple[str, ...] = ("noise", "0.25")) -> str:
+    return precision_section([ShownMap(found, tuple(f"module.{name}" for name in found.operations), heads)]).markup
+
+
+def rows_of(text: str) -> list[str]:
+    return text.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
+
+
+def test_the_section_shows_what_is_deployed_and_what_else_there_is():
+    text = drawn(MAP)
+    assert "</b> along ddim:2, asked for 33dB" in text
+    assert 'value="34.0"' in text and 'value="2.0"' in text  # 2.5 / 1.25 times float32
+    assert "1, 0 of 2 operations" in text and "module.second &lt;conv&gt;" in text
+    for start in range(text.count("<svg")):
+        ElementTree.fromstring("<svg" + text.split("<svg")[start + 1].partition("</svg>")[0] + "</svg>")
+
+
+def test_times_that_are_estimates_are_told_from_those_that_were_measured():
+    text = drawn(MAP)
+    assert "the speed of float32 (measured)" in text
+    assert text.count('<td class="n">measured</td>') == 2 and text.count('<td class="n">estimated</td>') == 1
+    earlier = replace(MAP, deployed=replace(POINTS[1], time_is_measured=False))
+    assert "the speed of float32 (estimated)" in drawn(earlier)
+
+
+def test_what_is_deployed_is_a_row_of_the_frontier_and_marked():
+    marked = [row for row in rows_of(drawn(MAP)) if "deployed" in row]
+    assert len(rows_of(drawn(MAP))) == 3 and len(marked) == 1 and "1, 0 of 2 operations" in marked[0]
+    beaten = replace(MAP, deployed=FrontierPoint(33.5, 1.3, ((0,), (1,)), time_is_measured=True))
+    rows = rows_of(drawn(beaten))
+    assert [("deployed" in row) for row in rows] == [False, False, True, False]
+    assert 'value="33.5"' in rows[2] and "1, 1 of 2 operations" in rows[2]
+
+
+def test_quality_on_seeds_that_chose_nothing_is_told_from_that_of_the_search():
+    judged = replace(POINTS[1], quality=32.6, standard_error=0.24, searched=34.0)
+    found = replace(MAP, frontier=(POINTS[0], judged, POINTS[2]), deployed=judged, all_int8=29.5, all_int8_error=0.31)
+    text = drawn(found)
+    assert 'value="32.6">32.6 dB</data> \N{PLUS-MINUS SIGN} 0.2 on other seeds' in text
+    assert 'value="29.5">29.5 dB</data> \N{PLUS-MINUS SIGN} 0.3' in text
+    assert [("other seeds" in row, "seeds of the search" in row) for row in rows_of(text)] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    assert "frontier, on the seeds of the search: 34 at 2" in text and "deployed, on other seeds: 32.6 at 2" in text
+    assert "on seeds of the search at" in drawn(MAP)  # of an earlier version: nothing was judged
+
+
+def test_only_the_operations_that_add_most_are_drawn_and_counted():
+    names = tuple(f"op{i}" for i in range(30))
+    many = replace(MAP, operations=names, gains=tuple((float(i), 0.0) for i in range(30)), costs=(0.1,) * 30)
+    text = drawn(many)
+    assert "Operations shown: the 24 that add most, of 30." in text
+    assert ">module.op29</text>" in text and ">module.op6</text>" in text and "op5<" not in text
+    assert "Operations shown: all." in drawn(MAP)
+
+
+def test_columns_are_where_the_steps_of_a_group_are():
+    text = drawn(MAP)
+    assert ">noise</text>" in text and ">0.25</text>" in text and "heat map over lambda" in text
+
+
+def test_operations_and_groups_have_the_names_of_the_other_sections(tmp_path):
+    named = deep()
+    nodes = tuple(dataclass_replace(n, name=f"layer.{n.output}/Conv") if n.op == "Conv" else n for n in named.nodes)
+    bundle = write_bundle(tmp_path / "deep", dataclass_replace(named, nodes=nodes))
+    run(bundle, quality="20dB")
+    opened = open_bundle(bundle)
+    (shown,) = shown_maps(opened)
+    assert shown.precision_map.operations == ("h1", "h2", "h3", "h4")
+    assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
+    plan = decode_plan(opened.read(opened.manifest.plans["ddim:3"]))
+    lams = [step.lam for step in plan.steps]
+    assert shown.heads == tuple("noise" if lam is None else f"{lam:.2f}" for lam in lams) and len(set(shown.heads)) == 3
+    run(bundle, target=("tensorrt",), groups="pooled")  # the plan has one group now, this map still three
+    assert [each.heads for each in shown_maps(open_bundle(bundle))] == [("group 0", "group 1", "group 2")]
+
+
+def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle, speed="1.0x")
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    race = results.races[0]
+    slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
+    said = [each for each in warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
+    assert said == [
+        "int8-cpu-x86 is float32 at every step of ddim:3: nothing of it is int8, and its speed is float32's."
+    ]
+    assert said[0] in " ".join(warnings(results))
+
+
+def test_float32_itself_is_not_drawn_beside_the_others_but_said():
+    """Its 200 dB would leave all the others at the bottom of the axis."""
+    with_float = replace(MAP, frontier=(*POINTS, FrontierPoint(200.0, 2.5, ((0, 1), (0, 1)))))
+    text = drawn(with_float)
+    assert ": 36 at" in text and ": 200 at" not in text and 'value="200.0"' in text
+    assert ": 200 at" not in drawn(replace(with_float, deployed=with_float.frontier[-1]))
+    assert "Float32 itself, which is equal, is not drawn." in text
+    assert "is not drawn" not in drawn(MAP)
+    assert "at most 2. Framed" in text  # the largest gain
+
+
+def test_cells_are_as_dark_as_the_gain_and_framed_where_float():
+    text = drawn(MAP)
+    assert text.count(' class="f0 axis"') == 1  # "second" in the first group
+    assert 'fill-opacity="1.000"' in text and 'fill-opacity="0.500"' in text and 'fill-opacity="0.000"' in text
+
+
+def test_a_body_of_several_graphs_is_reported_with_its_map(tmp_path):
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle)
+    assert stored_maps(open_bundle(bundle)) == ()
+    with open_for_update(bundle, must_exist=True) as writer:  # the first steps run a graph of their own, here the same
+        body = writer.manifest.bodies["int8-cpu-x86"]
+        mapped = with_earlier(body, body.graph, body.graph.coverage)
+        kept = writer.add(encode((replace(MAP, plan="ddim:3"),)), "precision", "map", ".json")
+        bodies = {**writer.manifest.bodies, "int8-cpu-x86": mapped}
+        writer.commit(replace(writer.manifest, bodies=bodies, precision=kept))
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
+    assert results.races[0].timings[0].ratio == pytest.approx(1)
+    assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
+    page, told = tmp_path / "page.html", "Not shown: the precision map of int8-cpu-x86, which is of ddim:3"
+    for plan, shown in (("", True), ("ddim:4", False)):
+        report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **few))
+        text = page.read_text()
+        assert ('id="precision-map"' in text) == shown == (told not in text)
+
+
+FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+
+
+def maps_of(bundle, *maps, content=None):
+    with open_for_update(bundle, must_exist=True) as writer:
+        kept = writer.add(encode(maps) if content is None else content, "precision", "map", ".json")
+        writer.commit(replace(writer.manifest, precision=kept))
+    return bundle / kept
+
+
+def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
+    """Of two bodies that were calibrated along different plans."""
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle)
+    run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
+    maps_of(bundle, replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))
+    told = "Not shown: the precision map of {}, which is of {}, guidance 2."
+    for plan, shown, hidden, of in (
+        ("ddim:3", "int8-cpu-x86", "int8-cpu-x86-7bit", "ddim:2"),
+        ("ddim:2", "int8-cpu-x86-7bit", "int8-cpu-x86", "ddim:3"),
+    ):
+        page = tmp_path / "page.html"
+        measured = report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **FEW))
+        text = page.read_text()
+        assert f"<b>{shown}</b> along {plan}" in text and f"<b>{hidden}</b> along" not in text
+        assert [each for each in measured.notes if "Not shown" in each] == [told.format(hidden, of)]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"{", "is no precision map"), (b'{"schema":99,"maps":[]}', "has schema 99")]
+)
+def test_maps_that_cannot_be_read_are_left_out_and_said(tmp_path, content, said):
+    bundle = write_bundle(tmp_path / "deep", deep())
+    run(bundle)
+    maps_of(bundle, content=content)
+    notes = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **FEW)).notes
+    (note,) = (each for each in notes if "Not shown" in each)
+    assert note.startswith("Not shown: the bundle's precision maps, since precision/map-") and said in note
+    text = (bundle / "report" / "index.html").read_text()
+    assert said in text and 'id="precision-map"' not in text
+
+
+def test_what_is_kept_is_read_before_anything_is_measured(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def measure(*given):
+        raise Stopped
+
+    bundle, read = write_bundle(tmp_path / "deep", deep()), []
+    run(bundle)
+    monkeypatch.setattr(write, "measure", measure)
+    monkeypatch.setattr(write, "shown_maps", read.append)
+    with pytest.raises(Stopped):
+        report(ReportOptions(bundle, teacher="ddim:6"))
+    assert [each.path for each in read] == [bundle]

@@ -1,0 +1,324 @@
+"""The report of a tiny bundle: self-contained, its figures those of the results, its bundle valid at every moment."""
+
+import errno
+import json
+import re
+from html import escape
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.graph import commit
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.measure import results as forms
+from fewstep.measure.rollouts.metrics import CEILING, psnr
+from fewstep.measure.speed.machine import this_machine
+from fewstep.plans.errors import UserError
+from fewstep.report import write
+from fewstep.report.measure import notes
+from fewstep.report.options import ReportOptions
+from fewstep.report.page import headline, page
+from fewstep.report.samples import Samples
+from fewstep.report.verdict import warnings
+from fewstep.report.write import open_report, report
+from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
+from fewstep.runtime.loading import load
+from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
+
+RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
+F32 = np.dtype(np.float32)
+
+
+def wide_body():
+    """Three convolutions of 16 channels, of which the middle one reads "active"."""
+    names = ["x", "active", "made", "output"]
+    nodes = tuple(Node("Conv", (a, "w"), (b,), {}, b) for a, b in zip(names[:-1], names[1:], strict=True))
+    value = Value("x", F32, ("batch", 16, 4, 4))
+    return Graph("wide", (value,), (Value("output", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), "f4")})
+
+
+def options(bundle, **changes):
+    few = {"seeds": 6, "forced_seeds": 3, "teacher_seeds": 4, "simulated_seeds": 3, "batches": (2,), "rounds": 2}
+    return ReportOptions(bundle, **{"teacher": "dpmpp_2m:12", "turn_seconds": 0.01, **few, **changes})
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the exact value of every figure."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.figures = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "data":
+            self.figures.append(float(dict(attrs)["value"]))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle, its results and its page: made once, for tests that only look."""
+    path = make_bundle(tmp_path_factory.mktemp("report") / "tiny")
+    return path, report(options(path)), (path / "report" / "index.html").read_text()
+
+
+def test_the_page_needs_nothing_else(made):
+    _, _, text = made
+    tags = Page(text).tags
+    assert not [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object")]
+    assert all(attributes["src"].startswith("data:image/png;base64,") for tag, attributes in tags if tag == "img")
+    assert [tag for tag, _ in tags].count("img") >= 3
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", text) and "url(" not in text and "@import" not in text
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(svg)
+
+
+def test_nothing_is_cut_off_or_covered_on_a_narrow_page(made):
+    """Names of rows break and take their own width, what is wide scrolls, and a figure keeps its unit."""
+    _, _, text = made
+    (strip,) = re.findall(r"\.strip {([^}]*)}", text)[:1]
+    assert "fit-content(170px) minmax(0, 1fr)" in strip and "overflow-wrap: anywhere" in strip
+    shown = re.sub(r"<details>.*?</details>", "", text.partition("</style>")[2], flags=re.DOTALL)
+    assert shown.count("<figure>") == shown.count('<figure><div class="scroll">') > 3
+    assert shown.count("<table>") == shown.count('<div class="scroll"><table>')
+    assert not re.findall(r"\d%", re.sub(r"<[^>]*>", "", shown))
+
+
+def test_every_figure_that_was_measured_is_on_the_page(made):
+    _, measured, text = made
+    figures = Page(text).figures
+    for quality in measured.qualities:
+        for end in (quality.against_float, quality.against_teacher):
+            assert {end.mean, end.p5, end.worst, end.standard_error, end.seeds} <= set(figures)
+        assert {value for step in quality.steps for value in (step.forced, step.x0, step.x)} <= set(figures)
+        kept = [each for step in quality.steps for each in (step.guidance, step.condition) if each]
+        assert {value for each in kept for value in (each.gain, each.ratio, each.share)} <= set(figures)
+    assert {timing.median for race in measured.races for timing in race.timings} <= set(figures)
+    assert set(measured.sizes.values()) <= set(figures)
+    assert f"{measured.qualities[0].against_float.mean:.1f} dB" in text
+
+
+def test_a_known_error_gives_known_figures(made):
+    _, measured, _ = made
+    native, simulated = measured.qualities
+    assert (native.body, native.engine) == ("int8-cpu-x86", "onnxruntime")
+    assert (simulated.body, simulated.against_float.seeds) == ("int8-tensorrt", 3)
+    assert [step.forced for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
+    assert [step.guidance.gain for step in native.steps] == pytest.approx([1 + ERROR] * 4, abs=1e-4)
+    assert [step.condition.ratio for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
+    assert native.against_float.values[:3] == pytest.approx(simulated.against_float.values)
+    assert native.against_float.seeds == 6 and measured.float_against_teacher.seeds == 4
+    assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", "2")
+    assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
+    assert measured.races[0].batch == 4  # two samples, two branches
+
+
+def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
+    add_earlier(bundle, until=1)
+    measured = report(options(bundle))
+    (own,) = (quality for quality in measured.qualities if quality.body == "int8-cpu-x86")
+    assert [step.forced for step in own.steps] == pytest.approx([CEILING] + [-20 * np.log10(ERROR)] * 3, abs=0.01)
+    seeds = range(3)
+    with load(bundle, body="int8-cpu-x86") as mapped, load(bundle, body="float32") as exact:
+        conditions = {"class": list(seeds)}
+        drawn = [each.sample("dpmpp_2m:4", seeds, conditions, 2.0) for each in (mapped, exact)]
+    assert own.against_float.values[:3] == pytest.approx(psnr(*drawn), abs=1e-3)
+    (covered,) = measured.covered
+    assert covered.share == pytest.approx(0.75 * 0.5)  # the first of four steps has nothing in int8, the others half
+    assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
+    text = (bundle / "report" / "index.html").read_text()
+    assert {covered.share, 0.5} <= set(Page(text).figures) and "over all steps of the plan it is" in text
+
+
+def test_each_operation_says_why_it_is_float(made):
+    _, measured, text = made
+    (covered,) = measured.covered
+    assert [(op.name, op.kind, op.channels, op.macs) for op in covered.operations] == [
+        ("conv_in", "Conv", (1, 4), 2304),
+        ("conv_out", "Conv", (4, 1), 2304),
+    ]
+    assert [op.precision for op in covered.operations] == ["float", "int8"]
+    assert "fewer than 16 channels" in covered.operations[0].reason and not covered.operations[1].reason
+    assert 0.5 in Page(text).figures and "1 of 2 operations" in text
+
+
+def test_another_plan_and_guidance_go_to_a_file_of_their_own(bundle, tmp_path):
+    kept = (bundle / MANIFEST).read_bytes()
+    with pytest.raises(
+        UserError, match="was calibrated along dpmpp_2m:4, and keeps the report of that alone; give --o"
+    ):
+        report(options(bundle, plan="ddim:3"))
+    with pytest.raises(UserError, match="there is no folder"):
+        report(options(bundle, output=tmp_path / "no" / "page.html"))
+    other = tmp_path / "other.html"
+    measured = report(options(bundle, plan="ddim:3", guidance=1.5, output=other))
+    assert (measured.plan, measured.guidance, len(measured.qualities[0].steps)) == ("ddim:3", "1.5", 3)
+    assert (
+        forms.decode(other.with_suffix(".json").read_bytes(), forms.Results) == measured
+        and "ddim:3" in other.read_text()
+    )
+    assert (bundle / MANIFEST).read_bytes() == kept
+
+
+def test_the_page_says_how_the_bundle_was_made(made):
+    _, measured, text = made
+    commands = open_bundle(made[0]).manifest.provenance.commands
+    assert measured.made == commands
+    assert all(escape(command) in text for command in (*commands, measured.command))
+
+
+def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made):
+    _, measured, _ = made
+    (race,) = measured.races
+    float32, int8 = race.timings
+    other = msgspec.structs.replace(int8, name="int8-other", ratio=9.0)
+    races = tuple(
+        msgspec.structs.replace(race, timings=(float32, msgspec.structs.replace(int8, ratio=ratio), other))
+        for ratio in (1.5, 1.25, 3.0)
+    )
+    cards = Page(headline(msgspec.structs.replace(measured, races=races)).markup).figures
+    assert 1.25 in cards and not {1.5, 3.0, 9.0} & set(cards)
+
+
+def test_what_a_target_must_tell_is_on_the_page(made):
+    _, measured, text = made
+    assert "cpu-x86: exact on x86 CPUs with VNNI" in text
+    without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
+    body = open_bundle(made[0]).body("int8-cpu-x86")
+    without = msgspec.structs.replace(without, system="Linux x86_64")
+    assert "no VNNI was seen" in list(notes([body], without))[-1]
+    arm = msgspec.structs.replace(without, system="Darwin arm64", int8_instructions=())
+    assert not [note for note in notes([body], arm) if "no VNNI was seen" in note]
+    vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
+    assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
+
+
+def test_a_body_far_from_float_or_slower_than_it_is_named(made):
+    results, replace = made[1], msgspec.structs.replace
+    quality, race = results.qualities[0], results.races[0]
+    ratios = {name: replace(race, timings=tuple(replace(t, ratio=r) for t in race.timings)) for name, r in RATIOS}
+    good = replace(quality, against_float=replace(quality.against_float, mean=45.0))
+    far = replace(quality, against_float=replace(quality.against_float, mean=-3.9))
+    assert list(warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
+    first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
+    assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
+    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
+
+
+def test_a_body_that_loses_what_guidance_multiplies_is_named(made):
+    results, replace = made[1], msgspec.structs.replace
+    quality = results.qualities[0]
+    steps = [replace(step, guidance=replace(step.guidance, gain=0.4)) for step in quality.steps[2:]]
+    lost = replace(quality, steps=(*quality.steps[:2], *steps))
+    (said,) = (each for each in warnings(replace(results, qualities=(lost,))) if "direction" in each)
+    assert said.startswith(f"{quality.body} loses the direction of guidance: gain 0.40 and 34.0 dB at step ")
+
+
+def test_names_are_escaped(made):
+    _, _, text = made
+    assert "tiny &lt;denoiser&gt;" in text and "<denoiser>" not in text
+
+
+def test_the_command_is_printed_back_without_a_path(made):
+    bundle, measured, text = made
+    assert measured.command.startswith("fewstep report BUNDLE --seeds 6 --forced-seeds 3 --teacher-seeds 4")
+    assert measured.command in text and str(bundle.parent) not in text
+
+
+def test_the_results_are_json_beside_the_page_and_both_belong_to_the_bundle(made):
+    bundle, measured, text = made
+    opened = open_bundle(bundle)
+    assert opened.read(opened.manifest.report).decode() == text
+    assert forms.decode(opened.read(opened.manifest.results), forms.Results) == measured
+    assert "NaN" not in json.dumps(json.loads(opened.read(opened.manifest.results)))
+
+
+def test_a_second_report_replaces_the_first(bundle):
+    report(options(bundle))
+    report(options(bundle, seeds=4))
+    files = [path for path in (bundle / "report").iterdir() if not path.is_symlink()]
+    assert len(files) == 2 and "--seeds 4" in (bundle / "report" / "index.html").read_text()
+
+
+def test_a_bundle_without_int8_says_so(bundle):
+    with open_for_update(bundle, must_exist=True) as writer:
+        floats = {"float32": writer.manifest.bodies["float32"]}
+        writer.commit(msgspec.structs.replace(writer.manifest, bodies=floats))
+    with pytest.raises(UserError, match="no int8 body to judge; fewstep calibrate"):
+        report(options(bundle))
+
+
+@pytest.mark.parametrize("body", ["int8-cpu-x86", "int8-tensorrt"])
+def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
+    graph = bundle / open_bundle(bundle).manifest.bodies[body].graph.file
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=graph.name):
+        open_report(options(bundle))
+
+
+def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
+    def measure_and_change(*_):
+        with open_for_update(bundle, must_exist=True) as writer:
+            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
+            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+        return None, None
+
+    monkeypatch.setattr(write, "measure", measure_and_change)
+    with pytest.raises(UserError, match="was changed while it was judged"):
+        report(options(bundle))
+    assert open_bundle(bundle).manifest.report is None
+
+
+def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch):
+    def judged(*_):
+        raise AssertionError("minutes of work")
+
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(write, "measure", judged)
+    with monkeypatch.context() as full:
+        full.setattr(commit.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match=r"its disk has 1 kB free; free space or give --output FILE\.html"):
+            report(options(bundle))
+    monkeypatch.setattr(commit, "_lock", read_only)
+    with pytest.raises(UserError, match=r"\(Read-only file system\); make it writable or give --output FILE\.html"):
+        report(options(bundle))
+
+
+def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write, "_address", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report(options(bundle))
+    opened = open_bundle(bundle)
+    assert opened.manifest.report and all(opened.file(name) for name in named_files(opened.manifest))
+
+
+def test_options_that_make_no_sense_are_refused(bundle):
+    wrong = ({"seeds": 0}, {"seeds": 50_001}, {"batches": ()}, {"batches": (10**8,)}, {"threads": -1}, {"rounds": 0})
+    for changes in (*wrong, {"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}):
+        with pytest.raises(UserError, match="give at least 1|give at most|numbers from 1 to 4096|more than 0|give 1"):
+            options(bundle, **changes)
+
+
+def test_samples_that_are_no_pictures_leave_the_pictures_out(made):
+    _, measured, _ = made
+    chunk = np.zeros((6, 16, 2), np.float32)
+    samples = Samples(chunk, chunk, {"int8-cpu-x86": chunk}, ["a"] * 6, "t", "p")
+    text = page(measured, samples).decode()
+    assert "Not shown: a picture has 1 or 3 channels" in text and "<img" not in text

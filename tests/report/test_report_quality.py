@@ -1,0 +1,227 @@
+"""The sections on single samples and on their distribution: what they show, and of which bodies."""
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.verbs.evaluate import verb
+from fewstep.graph.commit import open_for_update
+from fewstep.measure import results as forms
+from fewstep.measure.distances.comparison import compare
+from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.results import Distance, Quality, TeacherCheck, TokenQuality, decode, encode
+from fewstep.report import write
+from fewstep.report.distribution import distribution_section, stored_evaluation
+from fewstep.report.options import ReportOptions
+from fewstep.report.quality import end_section
+from fewstep.report.verdict import distant, far, verdict, verdicts
+from fewstep.report.write import report
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.progress import SILENT
+from tests.report.extractors import write_extractor
+from tests.report.judged_bundle import make_bundle
+
+BODY = "int8-cpu-x86"
+IMAGES = np.random.default_rng(0).normal(size=(12, 3, 16, 16)) / 3
+DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 0.6, 1.25, False)
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    bundle = make_bundle(folder / "tiny")
+    features = write_extractor(folder / "mine.onnx", np.random.default_rng(1).normal(size=(64, 3)))
+    options = EvaluateOptions(
+        bundle, seeds=4, samples=100, features=str(features), teacher="ddim:6", teacher_seeds=1, resamples=20
+    )
+    return bundle, evaluate(options)
+
+
+class Results:
+    """What the section reads of a report's results."""
+
+    plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
+
+    def __init__(self, samples):
+        own = compare(samples, IMAGES, "float32, p:8")
+        self.qualities = (Quality(BODY, "cpu-x86", "onnxruntime", own, own, (), 0),)
+        self.float_against_teacher = own
+
+
+def test_single_samples_have_ssim_spectrum_and_channels():
+    shifted = IMAGES + np.array([0, 0.25, 0])[:, None, None]
+    results = Results(shifted)
+    text = end_section(results).markup
+    ssim = results.qualities[0].against_float.ssim
+    assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
+    assert "The teacher p:200 is 50.0 dB from twice as many steps, the judged plan 30.0 dB" in text
+    assert "Channel by channel" in text and "int8-cpu-x86, channel 1" in text and ">0.2500<" in text
+    assert "Where in the spectrum" in text
+
+
+def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
+    results = Results(IMAGES)
+    end = replace(results.float_against_teacher, ssim=None)
+    results.float_against_teacher = end
+    results.qualities = (replace(results.qualities[0], against_float=end, against_teacher=end),)
+    text = end_section(results).markup
+    assert text.count("\N{EN DASH}") == 6 and text.count("No SSIM: it compares images of at least 11 pixels") == 1
+    assert "No SSIM" not in end_section(Results(IMAGES)).markup
+    assert "No SSIM" not in end_section(results, is_image=False).markup
+
+
+def test_one_channel_needs_no_table_of_channels():
+    results = Results(IMAGES)
+    one = compare(IMAGES[:, :1], IMAGES[:, :1], "r")
+    results.qualities = (replace(results.qualities[0], against_float=one),)
+    assert "Channel by channel" not in end_section(results).markup
+
+
+def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluated):
+    _, results = evaluated
+    text = distribution_section(results).markup
+    (distance,) = results.bodies[0].distances
+    for value in (distance.frechet, distance.frechet_float, distance.low, distance.high):
+        assert f'value="{value!r}"' in text
+    assert "FD(mine)" in text and "FID" not in text and verdict(distance) in text.replace("&#x27;", "'")
+
+
+def test_the_next_report_shows_it(evaluated):
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    text = (bundle / "report" / "index.html").read_text()
+    assert 'id="distribution"' in text and repr(results.bodies[0].distances[0].frechet) in text
+
+
+@pytest.mark.slow
+def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_not(evaluated, tmp_path):
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    page = tmp_path / "page.html"
+    told = "Not shown: the bundle's evaluation, which is of dpmpp_2m:4, guidance 2."
+    for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
+        asked = ReportOptions(bundle, page, plan=plan, guidance=guidance, teacher="ddim:6", turn_seconds=0.01, **few)
+        measured, text = report(asked), page.read_text().replace("&#x27;", "'")
+        assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path):
+    """As of a body that was calibrated along another plan than the one that is judged."""
+    bundle, results = evaluated
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    before = open_bundle(bundle).manifest
+    for changes, said in (({"plan": "ddim:3"}, "ddim:3, guidance 2"), ({"guidance": None}, "dpmpp_2m:4, no guidance")):
+        with open_for_update(bundle, must_exist=True) as writer:
+            other = writer.add(encode(replace(results, **changes)), folder="report", name="evaluation", suffix=".json")
+            writer.commit(replace(writer.manifest, evaluation=other))
+        measured = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+        text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
+        sentence = f"Not shown: the bundle's evaluation, which is of {said}."
+        assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
+        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes(), forms.Results).notes
+    with open_for_update(bundle, must_exist=True) as writer:
+        again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=again))
+    assert open_bundle(bundle).manifest.evaluation == before.evaluation
+
+
+def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    file = bundle / str(open_bundle(bundle).manifest.evaluation)
+    file.write_bytes(file.read_bytes()[:-9])
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    (note,) = (
+        each
+        for each in report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few)).notes
+        if "Not shown" in each
+    )
+    assert note.startswith("Not shown: the bundle's evaluation, since file report/") and "is damaged" in note
+    text = (bundle / "report" / "index.html").read_text()
+    assert 'id="distribution"' not in text and "is damaged" in text
+
+
+def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluated, tmp_path, caplog):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    before = json.loads(encode(evaluated[1]))
+    before["bodies"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
+    with open_for_update(bundle, must_exist=True) as writer:
+        file = writer.add(json.dumps(before).encode(), folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=file))
+    assert stored_evaluation(open_bundle(bundle)) is None
+    (warning,) = caplog.messages
+    assert "is left out" in warning and "`kernel`" in warning and "fewstep evaluate makes it again" in warning
+
+
+def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
+    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+    manifest, real = open_bundle(bundle).manifest, write.measure
+    with open_for_update(bundle, must_exist=True) as writer:
+        writer.commit(replace(manifest, evaluation=None))
+
+    def meanwhile(*given):
+        with open_for_update(bundle, must_exist=True) as writer:
+            made = writer.add(encode(evaluated[1]), folder="report", name="evaluation", suffix=".json")
+            writer.commit(replace(writer.manifest, evaluation=made))
+        return real(*given)
+
+    monkeypatch.setattr(write, "measure", meanwhile)
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    assert 'id="distribution"' in (bundle / "report" / "index.html").read_text()
+
+
+def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
+    bundle, results = evaluated
+    assert stored_evaluation(open_bundle(bundle)) == results
+    with open_for_update(bundle, must_exist=True) as writer:
+        graph = writer.manifest.bodies["float32"].graph  # another graph under the body's name
+        changed = {**writer.manifest.bodies, BODY: replace(writer.manifest.bodies[BODY], graphs=(graph,))}
+        writer.commit(replace(writer.manifest, bodies=changed))
+    assert stored_evaluation(open_bundle(bundle)) is None
+
+
+def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
+    bundle = make_bundle(tmp_path / "tiny")
+    with open_for_update(bundle, must_exist=True) as writer:
+        stored = writer.add(b'{"schema": 0}', folder="report", name="evaluation", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=stored))
+    assert stored_evaluation(open_bundle(bundle)) is None and "fewstep evaluate makes it again" in caplog.text
+
+
+def test_verdicts_say_change_only_where_there_is_one(evaluated):
+    assert verdict(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], floor 1.25)"
+    further = replace(DISTANCE, detectable=True, difference=3.0, low=2.0, high=4.0)
+    assert verdict(further).startswith("the distribution changed: further away (+3 [+2, +4]")
+    assert "no improvement" in verdict(replace(further, difference=-3.0, low=-4.0, high=-2.0))
+    small = verdict(replace(DISTANCE, low=0.1))
+    assert small.startswith("inside the noise floor, though pairs of one seed show it: further away (+0.25 [+0.1, ")
+    (sentence,) = verdicts(evaluated[1])
+    assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
+
+
+def test_evaluate_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
+    bundle, results = evaluated
+    near, far = (
+        replace(body, body=name, against_float=replace(body.against_float, mean=mean))
+        for body in results.bodies
+        for name, mean in (("near", 25.0), ("far", 3.0))
+    )
+    assert list(distant([near])) == []
+    monkeypatch.setattr("fewstep.cli.verbs.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
+    shown = verb(EvaluateOptions(bundle), SILENT).shown
+    assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown
+
+
+def test_a_body_that_changes_many_tokens_is_named():
+    """The decibels of tokens are of other numbers, and have no limit here."""
+    assert far("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
+    said = "many changes 3.2 % of the likeliest tokens: compare its runs before deploying it."
+    assert far("many", 30.0, TokenAgreement(0.032, 0.6, ())) == said == far("many", 30.0, TokenQuality(0.032, 0.6, ()))
