@@ -19,7 +19,7 @@ JUDGED = (  # folders whose code decides samples and figures
     "calibration/fitting",
     "calibration/lowering",
     "calibration/ranges",
-    "control",
+    "robots/control",
     "runtime/runs",
 )
 ROW = re.compile(r"^\| \[.+?\]\((\S+?)\) \|.*\| ([^|]*) \| `([0-9a-f]+)` \|$", re.M)

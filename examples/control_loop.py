@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
-from fewstep.control import PolicyRunner
 from fewstep.plans.shaping import Clip
+from fewstep.robots.control import PolicyRunner
 from fewstep.runtime import Sampler, UserError, load
 
 RATE = 20.0  # actions a second

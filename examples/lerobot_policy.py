@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from fewstep.control import History, sample_actions
 from fewstep.export.export import ExportOptions, export
-from fewstep.models.policies.lerobot import LeRobotDiffusion, Unet
+from fewstep.robots.control import History, sample_actions
+from fewstep.robots.networks.lerobot import LeRobotDiffusion, Unet
 from fewstep.runtime import UserError, load
 
 STATE, ENVIRONMENT, ACTIONS = 6, 4, 6

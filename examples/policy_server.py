@@ -11,9 +11,9 @@ A message is a line of JSON, and then the bytes of its arrays. Nothing is unpick
     {"reset": 7, "prompt": "pick up the cube", "arrays": []}
     {"arrays": [["observation.state", "float32", [3]], ["observation.images.top", "uint8", [3, 96, 96]]]}
 
-The answer to an observation is an action, as `fewstep.control.Action` describes it; without an array nothing is to be
-sent to the robot. The answer to a mistake is {"error": ...}. A ROS node holds one `Robot`, calls `act` with its last
-messages in a timer of this rate, and publishes the array.
+The answer to an observation is an action, as `fewstep.robots.control.Action` describes it; without an array nothing is
+to be sent to the robot. The answer to a mistake is {"error": ...}. A ROS node holds one `Robot`, calls `act` with its
+last messages in a timer of this rate, and publishes the array.
 """
 
 import json
@@ -130,7 +130,7 @@ def _answer(action: Any) -> Message:
 
 
 def main(bundle: str, rate: str, robot: str = "") -> None:
-    from fewstep.control import PolicyRunner
+    from fewstep.robots.control import PolicyRunner
     from fewstep.runtime import load
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.text import load_text_encoder

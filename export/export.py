@@ -277,13 +277,13 @@ def made_from(former: Manifest, new: Manifest | None = None) -> str:
 
 
 def load_source(text: str, spec: Path | None = None) -> Source:
-    """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or LeRobot, a shipped
-    model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
+    """What a source is, is seen by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a plugin, a
+    shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.diffusers.files import CONFIG, INDEX
-    from fewstep.export.sources.lerobot.home import is_policy
+    from fewstep.export.sources.folders import kind_of
 
     is_shipped = text in shipped.NAMES
     is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
@@ -297,11 +297,8 @@ def load_source(text: str, spec: Path | None = None) -> Source:
         fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
         raise UserError(f"source {text!r} brings its own spec", fix)
     if is_folder:
-        if is_policy(Path(text)):
-            from fewstep.export.sources.lerobot import folder as lerobot_folder  # its networks are of torch
-
-            return lerobot_folder.load_lerobot_folder(Path(text))
-        return diffusers_folder.load_diffusers_folder(Path(text))
+        kind = kind_of(Path(text))
+        return diffusers_folder.load_diffusers_folder(Path(text)) if kind is None else kind.load(Path(text))
     if ":" in text or text.endswith(".py"):
         return python_file.load_python_file(text)
     if checkpoint.is_checkpoint(text):

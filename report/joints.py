@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.control.chunk import snapped
 from fewstep.measure.results import JointError, Quality, Results
 from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.execute import Array
+from fewstep.runtime.levels import snapped
 from fewstep.runtime.units import to_units
 
 HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")

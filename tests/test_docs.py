@@ -11,7 +11,7 @@ from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
 from tests import docs_blocks, verbs_page
 from tests.docs_blocks import PAGES, Block, blocks
-from tests.lerobot.policies import write_policy
+from tests.robots.lerobot.policies import write_policy
 from tests.sentences import sentences
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from benchmarks.options import parser_of
 from benchmarks.policy.call import counts
 from fewstep.runtime.bundle.reading import open_bundle
 
-FIXTURE = Path("tests/export/sources/lerobot/smolvla.npz")  # LeRobot's own files of a smaller one
+FIXTURE = Path("tests/robots/lerobot/smolvla.npz")  # LeRobot's own files of a smaller one
 GB, STEPS, LAYERS = 1e9, 10, 16
 WIDTH, KEYS, HIDDEN = 960, 320, 2560  # of the language model
 EXPERT, EXPERT_HIDDEN = 720, 2048
@@ -28,7 +28,7 @@ ROOT = "model.vlm_with_expert."
 CALL = """
 import sys, time
 import numpy as np
-from fewstep.control import History, sample_actions, with_prompt
+from fewstep.robots.control import History, sample_actions, with_prompt
 from fewstep.runtime import load
 from fewstep.runtime.text import load_text_encoder
 with load(sys.argv[1]) as sampler:

@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.markdown import table
-from fewstep.control import SequenceRequest, sample_sequences
 from fewstep.graph.io import load as load_graph
 from fewstep.graph.prologue import work
 from fewstep.graph.types import infer_types
+from fewstep.robots.control import SequenceRequest, sample_sequences
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from rollouts import episodes_of, run
 from verdicts import Contender, Ledger
 
-from fewstep.control import SequenceRequest, VirtualClock, padded, sample_sequences
-from fewstep.control.clocks import SequenceJob, VirtualRun
 from fewstep.plans.plan import Plan
+from fewstep.robots.control import SequenceRequest, VirtualClock, padded, sample_sequences
+from fewstep.robots.control.clocks import SequenceJob, VirtualRun
 from fewstep.runtime import Sampler
 from fewstep.runtime.policies import policy_of
-from rollouts import episodes_of, run
 
 FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
 

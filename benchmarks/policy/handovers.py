@@ -18,14 +18,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from demonstrations import HORIZON, NOISE, Episode, follow, packed, write
 from experts import RELEARNT, Float64, rescuer_of
+from rollouts import LOCKSTEP, one_hot, runner_of
 from simulator import KNOCKED, LONGEST, RATE, TASKS, Simulation, draw_knock
 from verdicts import Contender
 
-from fewstep.control import PolicyRunner, VirtualClock
 from fewstep.export.export import ExportOptions, export
+from fewstep.robots.control import PolicyRunner, VirtualClock
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from rollouts import LOCKSTEP, one_hot, runner_of
 
 EPISODES = {"push": 400, "box-close": 400, "peg-insert-side": 160}  # kept of each task
 ALONE = 0.4  # of the episodes of tasks RELEARNT: the expert begins them too

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.markdown import table
 from benchmarks.policy.call import windows
-from fewstep.control import PolicyRunner, SequenceRequest, VirtualClock, sample_sequences
+from fewstep.robots.control import PolicyRunner, SequenceRequest, VirtualClock, sample_sequences
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rollouts import LIMITS
 from simulator import RATE
 from table import PAGE, markdown
 
 from benchmarks.markdown import put_part
 from benchmarks.options import add_page
-from fewstep.control import PolicyRunner, SequenceRequest, sample_sequences
-from fewstep.control.statistics import quantiles
+from fewstep.robots.control import PolicyRunner, SequenceRequest, sample_sequences
+from fewstep.robots.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from rollouts import LIMITS
 
 # Calls before the next contender's: the first finds a cold cache.
 TURNS = {"int8": 500, "float32": 100, "torch": 25}

@@ -15,8 +15,8 @@ from simulator import ACTIONS, OBSERVED, TASKS
 from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.models.policies.unet1d import ConditionalUnet1d
 from fewstep.models.weights import load_weights
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime.bundle.manifest import Policy
 
 EXECUTED, MOST_DELAY = 8, 8

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
 from verdicts import Contender, Episode, Ledger, Verdict
 
-from fewstep.control import PolicyRunner, VirtualClock, ticks_between
 from fewstep.plans.shaping import Clip
+from fewstep.robots.control import PolicyRunner, VirtualClock, ticks_between
 from fewstep.runtime import Sampler
 
 LOCKSTEP = 32  # episodes at a time

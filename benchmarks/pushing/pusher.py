@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.models.policies.transformer import Layers
-from fewstep.models.policies.unet1d import TimeFeatures
 from fewstep.models.weights import load_weights
+from fewstep.robots.networks.transformer import Layers
+from fewstep.robots.networks.unet1d import TimeFeatures
 from fewstep.runtime.bundle.manifest import Policy
 
 HORIZON, EXECUTED = 16, 8

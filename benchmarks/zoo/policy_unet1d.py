@@ -9,9 +9,9 @@ from denoising import Batch, Data, Draw
 from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.models.policies.unet1d import ConditionalUnet1d
 from fewstep.models.training import Recipe
 from fewstep.models.weights import load_weights
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime.bundle.manifest import Policy
 
 HORIZON = 16

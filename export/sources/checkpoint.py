@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from fewstep.export.sources.diffusers.component import is_component
 from fewstep.export.sources.diffusers.files import INDEX
-from fewstep.export.sources.lerobot.home import is_policy
+from fewstep.export.sources.folders import kind_of
 from fewstep.plans.errors import UserError
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # Python's own, and torch.save's
@@ -28,5 +28,5 @@ def refuse_checkpoint(text: str) -> NoReturn:
 
 
 def _is_source(folder: Path) -> bool:
-    """Whether a folder is one that export takes: of diffusers, or of LeRobot's."""
-    return (folder / INDEX).is_file() or is_policy(folder)
+    """Whether a folder is one that export takes: of diffusers, or of a plugin."""
+    return (folder / INDEX).is_file() or kind_of(folder) is not None

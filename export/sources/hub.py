@@ -18,8 +18,8 @@ from typing import Any
 from fewstep.export.sources.checkpoint import PICKLES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
 from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
+from fewstep.export.sources.folders import kind_of
 from fewstep.export.sources.hub_failure import failure
-from fewstep.export.sources.lerobot.statistics import state_files
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import imported
@@ -28,7 +28,7 @@ NAME = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revi
 DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the card, and the files of tokenizers
 NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
 ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # how their folders begin, and their files
-POLICY, POLICY_WEIGHTS = "pretrained_model", "model.safetensors"  # the folder that a checkpoint of LeRobot may have
+USUAL_WEIGHTS = "model.safetensors"  # what a model of neither diffusers nor a plugin has
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOG = logging.getLogger("fewstep")
@@ -86,10 +86,10 @@ def fetch(text: str) -> Fetched:
             folder = download(commit, (*DESCRIPTIONS, *names))
         lacking = {home: homes[home] for home, files in wanted.items() if not _are_there(folder, files)}
     if not homes:
-        home = f"{POLICY}/" if (folder / POLICY / CONFIG).is_file() else ""
-        weights = [f"{home}{name}" for name in (POLICY_WEIGHTS, *state_files(folder / home))]
+        kind = kind_of(folder)
+        weights = [USUAL_WEIGHTS] if kind is None else kind.weights(folder)
         folder = download(commit, (*DESCRIPTIONS, *weights))
-        lacking = {} if (folder / weights[0]).is_file() else {home: ""}
+        lacking = {} if (folder / weights[0]).is_file() else {weights[0].removesuffix(Path(weights[0]).name): ""}
     if lacking and unanswered is None:
         _refuse_pickles(hub, model, commit, lacking)
     return Fetched(folder, model, commit)

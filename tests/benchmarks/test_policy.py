@@ -18,7 +18,7 @@ from benchmarks.policy import call, intervals
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from fewstep.runtime.policies import policy_problem
-from tests.control.tiny_policy import tiny_policy
+from tests.robots.control.tiny_policy import tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
 

@@ -46,7 +46,7 @@ def test_the_first_call_does_not_count_as_a_latency(
     policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A first call that takes 1000 seconds on the clock: the loop would choose the cheapest plan ever after."""
-    from fewstep.control import clocks
+    from fewstep.robots.control import clocks
 
     real, clock, cold = clocks.sample_sequences, time.perf_counter, [1000.0]
     passed = [0.0]

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.control.looping import looping
-from tests.control.tiny_policy import EXECUTED, HORIZON, SEEN
+from tests.robots.control.looping import looping
+from tests.robots.control.tiny_policy import EXECUTED, HORIZON, SEEN
 
 SEEN_ARRAYS = {name: np.array(value, np.float32) for name, value in SEEN.items()}
 

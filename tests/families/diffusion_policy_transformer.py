@@ -15,8 +15,8 @@ SOURCE = """
 import torch
 
 from fewstep.export import Condition, Policy, ScheduleSpec, Spec
-from fewstep.models.policies.diffusion_policy import DiffusionPolicy, Numbers
-from fewstep.models.policies.transformer import PolicyTransformer
+from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.robots.networks.transformer import PolicyTransformer
 
 
 def make():

@@ -15,8 +15,8 @@ SOURCE = """
 import torch
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
-from fewstep.models.policies.diffusion_policy import DiffusionPolicy, Numbers
-from fewstep.models.policies.unet1d import ConditionalUnet1d
+from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
 
 
 def make():

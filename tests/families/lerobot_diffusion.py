@@ -1,8 +1,8 @@
-"""LeRobot's diffusion policy as its training saves it. With cameras: tests/export/sources/lerobot/test_folder.py."""
+"""LeRobot's diffusion policy as its training saves it. With cameras: tests/robots/lerobot/test_folder.py."""
 
 from pathlib import Path
 
-from tests.lerobot.policies import write_policy
+from tests.robots.lerobot.policies import write_policy
 
 NAME = "Diffusion policy (LeRobot folder)"
 PLAN = "ddim:2@trailing"

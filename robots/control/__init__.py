@@ -1,0 +1,45 @@
+"""Run a policy in a control loop: observations go in, actions in the robot's units come out.
+
+`PolicyRunner` is a whole loop. Its parts work alone too:
+
+    history = History(sampler)
+    history.add({"observation.state": joints})                       # at every tick
+    actions = sample_actions(sampler, plan, history.window(), seed)  # actions[0] is for the tick of that window
+
+Sampling takes time, and a robot does not wait. While one sequence is executed, another thread samples the next
+one, from a window that does not change. `former` and `decided` of `sample_actions` make it continue the former one.
+"""
+
+from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences
+from fewstep.robots.control.chunk import Chunk, padded
+from fewstep.robots.control.clocks import Clock, VirtualClock, WallClock
+from fewstep.robots.control.history import History, Unusable, Window
+from fewstep.robots.control.language import with_prompt
+from fewstep.robots.control.latency import ticks_between, ticks_of_delay
+from fewstep.robots.control.limits import Limits
+from fewstep.robots.control.runner import PolicyRunner
+from fewstep.robots.control.statistics import LoopStatistics, Quantiles
+from fewstep.robots.control.tick import Action
+
+__all__ = [
+    "Action",
+    "Chunk",
+    "Clock",
+    "Continuity",
+    "History",
+    "Limits",
+    "LoopStatistics",
+    "PolicyRunner",
+    "Quantiles",
+    "SequenceRequest",
+    "Unusable",
+    "VirtualClock",
+    "WallClock",
+    "Window",
+    "padded",
+    "sample_actions",
+    "sample_sequences",
+    "ticks_between",
+    "ticks_of_delay",
+    "with_prompt",
+]

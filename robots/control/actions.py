@@ -1,0 +1,170 @@
+"""Sample sequences of actions, each as the continuation of the former one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.arguments import check_compiled, refuse_options
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.tracer import IMAGE
+from fewstep.robots.control.chunk import Float32, padded
+from fewstep.robots.control.history import Window
+from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.bundle.manifest import Policy
+from fewstep.runtime.execute import Hold, StepState, finish
+from fewstep.runtime.finite import check_finite
+from fewstep.runtime.levels import snapped
+from fewstep.runtime.policies import action_shape, policy_of
+from fewstep.runtime.sampler import Sampler
+
+Continuity = Literal["none", "hard", "trained"]
+
+
+@dataclass(frozen=True)
+class SequenceRequest:
+    """A request for a sequence that begins at the tick of the window.
+
+    `former` are the actions [k, ...] of the former sequence from the same tick on, in units; None at the start of an
+    episode. The robot executes the first `decided` of them while this sequence is sampled.
+    """
+
+    window: Window
+    seed: int
+    former: Float32 | None = None
+    decided: int = 0
+
+
+def sample_actions(
+    sampler: Sampler,
+    plan: Plan | str,
+    window: Window,
+    seed: int = 0,
+    former: ArrayLike | None = None,
+    decided: int = 0,
+    continuity: Continuity | None = None,
+    **others: Any,
+) -> Float32:
+    """Actions [n, ...] in units, from the tick of the window on. A robot executes the manifest's `policy.actions` of
+    them. The others are what the policy expects beyond.
+
+    Args:
+        former: the actions [k, ...] of the former sequence from this tick on, in units. A plan that was compiled with a
+            `strength` starts from them.
+        decided: how many of the former actions will be executed, whatever is sampled.
+        continuity: how the sequence continues the former one.
+            "trained" gives the decided actions to a network that was trained to continue them, and holds them.
+            "hard" holds the decided actions alone.
+            "none" holds nothing.
+            None is "trained" for a network that was trained so, else "hard".
+    """
+    refuse_options(others)
+    manifest = sampler.bundle.manifest
+    places = manifest.x_shape[0] - policy_of(manifest).first
+    checked = None if former is None else _former(former, places, action_shape(manifest), decided)
+    if checked is None and decided:
+        raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
+    actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
+    one: Float32 = actions[0]
+    return one
+
+
+def sample_sequences(
+    sampler: Sampler,
+    plan: Plan | str,
+    requests: Sequence[SequenceRequest],
+    continuity: Continuity | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> tuple[Float32, int]:
+    """Sequences [len(requests), n, ...] in units, sampled as one batch, and the number of steps.
+
+    `enough` is called after each step. Once it returns True, the sequences are what the network predicted there.
+    """
+    manifest = sampler.bundle.manifest
+    policy = policy_of(manifest)
+    continuity = continuity_of(continuity, policy)
+    compiled = sampler.compile(plan)
+    check_compiled(compiled)
+    value, decided = _continued(sampler, policy, requests, continuity)
+    hold = Hold(value, decided) if decided.any() else None
+    seen: dict[str, NDArray[Any]] = {
+        name: np.stack([np.asarray(each.window[name]) for each in requests]) for name in requests[0].window
+    }
+    if policy.prefix is not None and policy.delay is not None:
+        counts = [
+            each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
+        ]
+        seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
+    if IMAGE in compiled.given and any(each.former is None for each in requests):
+        raise UserError(
+            f"plan {compiled.name!r} starts from the former sequence, and there is none",
+            "give former=, or a plan that was compiled without a strength",
+        )
+    former = {IMAGE: value} if IMAGE in compiled.given else None
+    last: StepState | None = None
+    early = False
+    for last in sampler.steps(compiled, [each.seed for each in requests], seen, given=former, hold=hold):
+        early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
+        if early:
+            break
+    assert last is not None
+    x = np.where(decided, value, np.asarray(last.x0 if early else finish(compiled, [last]), np.float32))
+    check_finite(x, "the sample", last.index, last.step, compiled)
+    sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
+    sequences = sequences[..., : policy.width]
+    return snapped(sequences, policy.discrete), last.index + 1
+
+
+def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
+    """The checked continuity; None is "trained" for a policy with a prefix, else "hard"."""
+    if continuity is None:
+        return "hard" if policy.prefix is None else "trained"
+    if continuity not in get_args(Continuity):
+        raise UserError(f"continuity {continuity!r} is none", f"choose one of {', '.join(get_args(Continuity))}")
+    if continuity == "trained" and policy.prefix is None:
+        raise UserError(
+            "continuity 'trained' for a policy that takes no decided actions",
+            "use 'hard', or export with Policy(prefix=..., delay=..., most_delay=...)",
+        )
+    return continuity
+
+
+def _continued(
+    sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
+) -> tuple[Float32, Float32]:
+    """The former sequences [B, *x_shape] in model range, and a mask of 1 where they are held."""
+    manifest = sampler.bundle.manifest
+    places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
+    value = np.zeros((len(requests), *manifest.x_shape), np.float32)
+    mask = np.zeros_like(value)
+    for row, each in enumerate(requests):
+        if each.former is None:
+            continue
+        value[row, policy.first :][own] = padded(each.former, places)
+        value[row, : policy.first][own] = each.former[0]
+        if continuity != "none":
+            mask[row, policy.first : policy.first + each.decided] = 1
+    if manifest.units is not None:
+        value = sampler.from_units(value)
+    return value, mask
+
+
+def _former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
+    """The former sequence as an array; None where it is empty."""
+    fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
+    try:
+        former = np.asarray(unmasked(actions), np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"former actions are no array of numbers ({error})", fix) from error
+    if not former.size:
+        return None
+    if former.shape[1:] != shape or len(former) > places:
+        raise UserError(f"former actions have the shape {list(former.shape)}", fix)
+    if not np.isfinite(former).all():
+        raise UserError("former actions hold a number that is not finite", fix)
+    if not 0 <= decided <= len(former):
+        raise UserError(f"{decided} actions are decided, of {len(former)}", f"give 0 to {len(former)}")
+    return former

@@ -1,0 +1,41 @@
+"""Checks of a runner's arguments; each failure is one line."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fewstep.plans.errors import UserError
+from fewstep.robots.control.chunk import Float32
+from fewstep.runtime.arrays import unmasked
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def seconds(name: str, value: Any, fix: str = "give seconds, 0 or more", infinite: bool = False) -> float:
+    """A number of seconds, 0 or more."""
+    if not is_number(value) or not value >= 0 or (value == math.inf and not infinite):
+        raise UserError(f"{name} {value!r}", fix)
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    if not (is_number(value) and math.isfinite(value) and value > 0):
+        raise UserError(f"{name} {value!r}", "give a number above 0")
+    return float(value)
+
+
+def idle_of(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """A copy of the idle action as an array."""
+    fix = f"give one action {list(shape)} of finite numbers"
+    try:
+        idle = np.array(unmasked(action), np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"idle is no array of numbers ({error})", fix) from error
+    if idle.shape != shape or not np.isfinite(idle).all():
+        raise UserError(f"idle {action!r}", fix)
+    return idle

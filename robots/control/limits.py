@@ -1,0 +1,84 @@
+"""Limits of the actions that a runner sends, and of how fast they may change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fewstep.plans.errors import UserError
+from fewstep.robots.control.chunk import Float32
+from fewstep.runtime.arrays import unmasked
+
+Beyond = Literal["clip", "hold", "refuse"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits in the robot's units, each one number for all places of an action or one number for each; None is none.
+
+    low, high: the least and the greatest value.
+    change: the most that a value may change in a second, against the last action that was sent. The first action of an
+        episode has none before it, unless a runner has an idle action.
+    beyond: what happens at a tick whose action is beyond a limit. "clip" sends the nearest action within the limits.
+        "hold" sends the last action once more, or nothing where there is none. "refuse" sends nothing.
+    """
+
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    change: ArrayLike | None = None
+    beyond: Beyond = "clip"
+
+
+@dataclass(frozen=True)
+class ActionBounds:
+    """Checked limits for actions of one shape: `step` is the most change of a tick."""
+
+    low: Float32
+    high: Float32
+    step: Float32
+    beyond: Beyond
+
+    def within(self, action: Float32, before: Float32 | None) -> tuple[Float32 | None, str | None]:
+        """The action to send behind `before`, and which limit changed it; None for either is none."""
+        allowed = np.clip(action, self.low, self.high)
+        if before is not None:
+            allowed = np.clip(allowed, before - self.step, before + self.step)
+        beyond = np.argwhere(allowed != action)
+        if not len(beyond):
+            return action, None
+        place = tuple(beyond[0])
+        problem = (
+            f"place {', '.join(map(str, place))} of the action is {action[place]:g}, and {allowed[place]:g} allowed"
+        )
+        sent = {"clip": allowed, "hold": before, "refuse": None}[self.beyond]
+        return sent, problem
+
+
+def bounds_of(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
+    """The limits of actions of a shape at `rate` ticks a second. UserError for limits that allow no action."""
+    if limits.beyond not in get_args(Beyond):
+        raise UserError(f"beyond {limits.beyond!r} is none", f"choose one of {', '.join(get_args(Beyond))}")
+    low, high = _numbers("low", limits.low, shape, -np.inf), _numbers("high", limits.high, shape, np.inf)
+    change = _numbers("change", limits.change, shape, np.inf)
+    if (low > high).any():
+        raise UserError(f"low {limits.low!r} is above high {limits.high!r}", "give low <= high for each place")
+    if (change <= 0).any():
+        raise UserError(f"change {limits.change!r}", "give units a second, above 0")
+    if idle is not None and ((idle < low) | (idle > high)).any():
+        raise UserError(f"the idle action {idle.tolist()} is beyond its limits", "give an idle action within them")
+    return ActionBounds(low, high, change / np.float32(rate), limits.beyond)
+
+
+def _numbers(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:
+    try:
+        numbers = np.asarray(unmasked(default if value is None else value), np.float32)
+        spread: Float32 = np.broadcast_to(numbers, tuple(shape))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} {value!r} is not for actions {list(shape)}", "give one number, or one a place"
+        ) from error
+    if np.isnan(spread).any():
+        raise UserError(f"{name} {value!r} holds NaN", "give numbers")
+    return spread

@@ -1,0 +1,377 @@
+"""A policy in a control loop: an observation goes in at each tick, and an action comes out at once.
+
+    runner = PolicyRunner(sampler, rate=80.0, plans="dpmpp_2m:2", execute=4, fade=4)
+    with runner:
+        runner.warm_up(observation)
+        runner.reset(seed=0)
+        runner.run(robot.observe, robot.move, seconds=60)  # or `runner.act(observation)` at each tick
+
+A thread samples the next sequence while the present one is executed. The loop never waits for it: if it is late, the
+present sequence goes on, and each action says so. Under a `VirtualClock` the same code runs simulations that repeat
+exactly.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from numpy.typing import ArrayLike
+
+from fewstep.plans.arguments import whole
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Shaping
+from fewstep.robots.control import arguments
+from fewstep.robots.control.actions import Continuity, SequenceRequest, continuity_of
+from fewstep.robots.control.arguments import idle_of, positive
+from fewstep.robots.control.choice import PlanChoice, plans_of
+from fewstep.robots.control.chunk import Chunk, Float32, faded
+from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
+from fewstep.robots.control.history import History, Unusable, Window
+from fewstep.robots.control.language import EpisodePrompt
+from fewstep.robots.control.latency import ticks_between, ticks_of_delay
+from fewstep.robots.control.limits import Limits, bounds_of
+from fewstep.robots.control.statistics import LoopStatistics, Record
+from fewstep.robots.control.tick import Action, Source
+from fewstep.runtime.policies import action_shape, policy_of, state_words
+from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.text import TextEncoder
+
+Observation = Mapping[str, ArrayLike]
+OVERRUN = 0.1  # ticks: one that begins later than this is overrun
+WARM_UP_CALLS = 20  # measured calls of each plan, behind two that are not: a first sequence, and a following one
+EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A job that runs. It has the tick of its observation (`origin`), the number of its episode (`epoch`) and the index
+    of its plan (`place`). Meanwhile the robot executes `decided` actions of the former sequence, as foreseen."""
+
+    running: Running
+    origin: int
+    epoch: int
+    place: int
+    decided: int
+
+
+class PolicyRunner:
+    """The loop of one robot. All methods are called from one thread.
+
+    Args:
+        rate: ticks a second.
+        plans: names of plans, best first, or one name. The runner takes the first plan whose measured 99th percentile
+            keeps the deadline. A plan that fails is skipped for 200 sequences.
+        deadline: seconds that a call of the sampler may take; None is one tick. A call that reaches it ends after the
+            step that runs, with the actions that the network predicts there.
+        execute: how many actions of a sequence are used, counted from its observation, before the next sequence takes
+            over; None is the manifest's number. The call for the next sequence begins earlier by the ticks that it
+            takes, its delay. If the delay is more than half of `execute`, each call begins when the last one ends.
+        continuity: how a sequence continues the former one, as in `sample_actions`.
+        fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a
+            sequence, counted from its observation.
+        shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
+        expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
+            `warm_up` measures.
+        idle: the action in units that is sent while no sequence exists or the runner has stopped; None sends nothing.
+        limits: limits of the actions; None is none. An idle action may change at once.
+        most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops.
+            A robot that is driven by velocities needs a number: it moves on while an action is repeated. The runner
+            goes on by itself with the next sequence.
+        stopped: called at the tick at which the runner stops, with that tick's action.
+        clock: a `WallClock` (None is the same) or a `VirtualClock`.
+        text: the text encoder of the bundle, for policies of language: `reset` and `warm_up` then take a prompt.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        rate: float,
+        plans: Sequence[str] | str = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"),
+        *,
+        deadline: float | None = None,
+        execute: int | None = None,
+        continuity: Continuity | None = None,
+        fade: int = 0,
+        shaping: Shaping | None = None,
+        expected: float | None = None,
+        idle: ArrayLike | None = None,
+        limits: Limits | None = None,
+        most_held: int | None = None,
+        stopped: Callable[[Action], None] | None = None,
+        clock: Clock | None = None,
+        text: TextEncoder | None = None,
+    ) -> None:
+        manifest = sampler.bundle.manifest
+        policy = policy_of(manifest)
+        self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
+        self._rate = positive("rate", rate)
+        self._deadline = 1 / self._rate if deadline is None else positive("deadline", deadline)
+        self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._length)
+        self._clock = clock_of(clock)
+        if expected is None:
+            expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
+        expected = arguments.seconds("expected", expected)
+        self._sampler = sampler
+        self._continuity = continuity_of(continuity, policy)
+        self._fade, self._discrete = whole("fade", fade, 0, self._length), policy.discrete
+        self._plans = plans_of(sampler, plans, shaping)
+        self._choice = PlanChoice(len(self._plans), self._deadline, expected)
+        self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
+        self._bounds = bounds_of(limits or Limits(), action_shape(manifest), self._rate, self._idle)
+        self._most_held, self._stopped = None if most_held is None else whole("most_held", most_held, 0), stopped
+        self._history, self._record = History(sampler), Record(policy.discrete)
+        if text is None and (words := state_words(manifest)) is not None:
+            what = f"prompts of this policy hold {words.observation!r}"
+            raise UserError(what, "PolicyRunner(text=load_text_encoder(...))")
+        self._language = EpisodePrompt(text)
+        self._epoch, self._closed, self._last_now = 0, False, -math.inf
+        self._flight: _Flight | None = None
+        self._begin_episode(0, None)
+
+    def reset(self, seed: int = 0, conditions: Observation | None = None, prompt: str | None = None) -> None:
+        """Begin an episode. A call that still runs for the last episode is dropped when it ends.
+
+        Args:
+            seed: seed of the episode's noise, 0 to 2^40 - 1.
+            conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
+                for a missing condition without a default, and for an unknown one.
+            prompt: the task in words, for a runner with a text encoder.
+        """
+        seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
+        fixed = self._history.fixed({} if conditions is None else conditions, self._language.names(prompt))
+        self._language.begin(prompt)
+        self._begin_episode(seed, fixed)
+
+    def _begin_episode(self, seed: int, fixed: Window | None) -> None:
+        """`fixed` are the conditions of the episode; None until `reset` has them."""
+        self._epoch += 1
+        self._seed, self._calls, self._tick = seed, 0, -1
+        self._period = self._execute  # ticks between the observations of two sequences
+        self._foreseen = 0  # ticks that the last call was to take: its decided actions
+        self._fixed = fixed
+        self._chunk: Chunk | None = None
+        self._problem: str | None = None
+        self._sent = self._idle  # the last action that was sent
+        self._last_source: Source = "waiting"  # where the last tick's action came from
+        self._joins_at = -1  # the tick at which the present sequence takes over from another
+        self._history.clear()
+        self._record.broken_off()
+        self._tick_began = self._now()
+
+    def warm_up(
+        self, observation: Observation, conditions: Observation | None = None, prompt: str | None = None
+    ) -> None:
+        """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first
+        two, which are slower, are not counted. Call `reset` afterwards."""
+        self.reset(0, conditions, prompt)
+        self._history.add(observation)
+        window = self._window()
+        for place, plan in enumerate(self._plans):
+            actions, _ = self._call(plan, SequenceRequest(window, 0))
+            request = SequenceRequest(window, 0, actions, min(1, len(actions)))
+            self._call(plan, request)
+            self._choice.warmed_up(place, [self._call(plan, request)[1] for _ in range(WARM_UP_CALLS)])
+        self._begin_episode(0, None)
+
+    def act(self, observation: Observation) -> Action:
+        """The action of this tick, at once."""
+        self.observe(observation)
+        return self.action()
+
+    def observe(self, observation: Observation) -> None:
+        """The first half of `act`: take the observation of the next tick, and begin a sequence if one is due.
+
+        An observation without usable values (`History.add` raises `Unusable`) is rejected: the present sequence goes
+        on, and the action says so.
+        """
+        if self._closed:
+            raise UserError("the runner is closed", "make a new one")
+        if self._fixed is None:
+            self._fixed = self._history.fixed({})  # names the missing conditions
+        self._tick_began = self._now()
+        self._tick += 1
+        self._record.counts["ticks"] += 1
+        self._collect()
+        try:
+            self._history.add(observation)
+        except Unusable as error:
+            self._record.counts["rejected"] += 1
+            self._problem = error.what
+            return
+        if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._period):
+            self._begin_sequence()
+
+    def action(self) -> Action:
+        """The second half of `act`: the action of the present sequence at this tick, within the limits."""
+        self._collect()
+        problem, self._problem = self._problem, None
+        chunk, value = self._chunk, self._idle
+        source, age = self._source(), 0 if chunk is None else self._tick - chunk.origin
+        if chunk is not None and source != "stopped":
+            value, limited = self._bounds.within(chunk.at(self._tick), self._sent)
+            self._record.counts["limited"] += limited is not None
+            problem = problem or limited
+        if source == "stopped":
+            problem = problem or f"no sequence came for {self._most_held} ticks behind the last one"
+        if value is None or source in ("waiting", "stopped"):
+            self._record.broken_off()
+        else:
+            self._record.acted(value, self._joins_at == self._tick)
+        self._record.counts[source] += 1
+        self._sent = self._sent if value is None else value
+        action = Action(None if value is None else value.copy(), source, age, problem)  # the worker reads the sequence
+        if source == "stopped" and self._last_source != "stopped" and self._stopped is not None:
+            self._stopped(action)
+        self._last_source = source
+        seconds = self._now() - self._tick_began
+        if seconds >= 0:
+            self._record.acting.append(seconds)
+        return action
+
+    def run(
+        self,
+        observe: Callable[[], Observation],
+        send: Callable[[Float32], None],
+        seconds: float,
+        stop: Callable[[], bool] | None = None,
+    ) -> LoopStatistics:
+        """Tick at the rate for `seconds`, or until `stop` returns True. Each tick gives the value of `observe` to `act`
+        and the action to `send`, unless there is none. A tick that begins late does not hurry the next ones. `seconds`
+        may be inf."""
+        fix = "give 0 or more; inf lasts until `stop` returns True"
+        seconds = arguments.seconds("seconds", seconds, fix, infinite=True)
+        tick = 1 / self._rate
+        due = self._now()
+        for _ in itertools.count() if math.isinf(seconds) else range(round(seconds * self._rate)):
+            if stop is not None and stop():
+                break
+            now = self._now()
+            if not due - now <= (1 + OVERRUN) * tick:  # the clock was set back, or says NaN
+                due = now
+            self._clock.wait(due)
+            behind = self._now() - due
+            if behind > OVERRUN * tick:
+                self._record.counts["overrun"] += 1
+                due += behind
+            action = self.act(observe())
+            if action.value is not None:
+                send(action.value)
+            due += tick
+        return self.statistics
+
+    @property
+    def statistics(self) -> LoopStatistics:
+        """A summary of all ticks so far, without `warm_up`."""
+        return self._record.summary()
+
+    def close(self) -> None:
+        """Wait for the call that runs. The runner gives no actions afterwards."""
+        if not self._closed:
+            self._closed = True
+            self._clock.close()
+
+    def __enter__(self) -> "PolicyRunner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _now(self) -> float:
+        """The clock's time. A time before the last one is counted as a jump, and so is NaN."""
+        now = self._clock.now()
+        self._record.counts["jumps"] += not now >= self._last_now
+        self._last_now = now
+        return now
+
+    def _source(self) -> Source:
+        """Where this tick's action comes from. It is late where the next sequence is not there, though it would be, had
+        its call begun in time and taken no longer than foreseen."""
+        chunk = self._chunk
+        if chunk is None:
+            return "waiting"
+        if self._tick >= chunk.end:
+            return "held" if self._most_held is None or self._tick - chunk.end < self._most_held else "stopped"
+        next_begins = max(self._period, self._foreseen)  # ticks behind the origin: a call waits for the last one's end
+        return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
+
+    def _begin_sequence(self) -> None:
+        """Start to sample the sequence that begins at this tick."""
+        place = self._choice.choose()
+        former, decided = None, 0
+        if self._chunk is not None and self._source() != "stopped":  # a robot that stopped continues nothing
+            former = self._chunk.rest(self._tick)
+            most = min(len(former), self._length - self._execute)  # `execute` actions follow those that are decided
+            decided = min(self._delay(place), most)
+        plan = self._plans[place]
+        request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
+        self._calls += 1
+        self._foreseen = decided
+        self._record.plans[plan.name] += 1
+        running = self._clock.start(self._job(plan, request))
+        self._flight = _Flight(running, self._tick, self._epoch, place, decided)
+
+    def _window(self) -> Window:
+        """All that the network is given at this tick."""
+        return self._language.joined({**self._history.window(), **(self._fixed or {})})
+
+    def _collect(self) -> None:
+        """Take a finished sequence, unless it is of another episode, failed, or comes too late."""
+        if self._flight is None or not self._flight.running.done():
+            return
+        flight, self._flight = self._flight, None
+        result, counts = flight.running.result(), self._record.counts
+        self._measure(flight.place, result)
+        if flight.epoch != self._epoch:
+            counts["dropped"] += 1
+        elif result.actions is None:
+            counts["failed"] += 1
+            self._problem = result.failure
+        elif self._tick - flight.origin >= len(result.actions):
+            counts["dropped"] += 1
+            self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
+        else:
+            chunk = Chunk(result.actions, flight.origin)
+            former = None if self._last_source == "stopped" else self._chunk
+            self._period = ticks_between(self._execute, self._delay(flight.place))
+            if former is not None:
+                shared = 0 if self._continuity == "none" else flight.decided  # actions that are alike in both
+                self._joins_at = max(self._tick, flight.origin + shared)
+                chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
+            self._chunk = chunk
+
+    def _delay(self, place: int) -> int:
+        """Ticks that pass while a plan is sampled."""
+        return ticks_of_delay(self._choice.seconds(place), self._rate)
+
+    def _measure(self, place: int, result: SequenceResult) -> None:
+        """Record a finished call; its seconds decide on later plans."""
+        counts = self._record.counts
+        if result.actions is None:
+            self._choice.failed(place)
+            return
+        if not (math.isfinite(result.seconds) and result.seconds >= 0):
+            counts["jumps"] += 1
+            return
+        self._choice.measured(place, result.seconds)
+        self._record.sampling.append(result.seconds)
+        self._record.steps[result.steps] += 1
+        counts["missed"] += result.seconds > self._deadline
+        counts["cut"] += result.steps < len(self._plans[place].steps)
+
+    def _job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
+        return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
+
+    def _call(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
+        """The actions [n, ...] in units and the seconds of a call without a deadline, for which this waits."""
+        self._sampler.forget()  # a robot's pictures change, and warming up repeats one observation
+        job = dataclasses.replace(self._job(plan, request), deadline=math.inf)
+        result = self._clock.start(job).result()
+        if result.actions is None:
+            raise UserError(f"plan {plan.name!r} made no sequence: {result.failure}", "try it with `sample_actions`")
+        return result.actions, result.seconds

@@ -1,0 +1,160 @@
+"""What happened in a control loop: latencies, ticks without a fresh action, and how smooth the actions were."""
+
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.robots.control.chunk import Float32
+
+WINDOW = 100_000  # the last ticks and calls, which all figures are made of
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Quantiles of `count` durations in seconds; NaN for none."""
+
+    count: int
+    p50: float
+    p99: float
+    p999: float
+    most: float
+
+    def __str__(self) -> str:
+        """In milliseconds."""
+        if not self.count:
+            return "none"
+        p50, p99, most = (f"{1e3 * seconds:.1f}" for seconds in (self.p50, self.p99, self.most))
+        return f"{p50} ms (p50), {p99} ms (p99), {most} ms at most"
+
+
+@dataclass(frozen=True)
+class LoopStatistics:
+    """A summary of all ticks of a runner.
+
+    sampling: durations of the sampler's calls that gave a sequence. acting: durations of `act`.
+    ticks: all ticks. late, held, stopped, waiting: ticks by the source of their action.
+    limited: ticks whose action was beyond a limit.
+    overrun: ticks of `run` that began late by more than a tenth of a tick.
+    missed: calls that took longer than the deadline. cut: missed calls that ended with a prediction.
+    dropped: sequences that came too late, or after the end of their episode.
+    failed: calls without a sequence.
+    rejected: observations without usable values.
+    jumps: times at which the clock ran backwards.
+    plans, steps: how often each plan and each number of steps was used.
+    seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 is no seam. NaN as long as
+        either is missing.
+    jerk_contrast: the second difference of the actions where sequences meet, minus the one elsewhere, in units.
+    """
+
+    sampling: Quantiles
+    acting: Quantiles
+    ticks: int
+    late: int
+    held: int
+    stopped: int
+    waiting: int
+    limited: int
+    overrun: int
+    missed: int
+    cut: int
+    dropped: int
+    failed: int
+    rejected: int
+    jumps: int
+    plans: Mapping[str, int]
+    steps: Mapping[int, int]
+    seam: float
+    jerk_contrast: float
+
+    def __str__(self) -> str:
+        """A few lines; seconds in milliseconds."""
+        planned = self.ticks - self.late - self.held - self.stopped - self.waiting
+        plans = ", ".join(f"{count} of {name}" for name, count in self.plans.items()) or "none"
+        return (
+            f"ticks: {self.ticks}, of them {planned} planned, {self.late} late, {self.held} held, "
+            f"{self.stopped} stopped, {self.waiting} waiting; {self.limited} limited, "
+            f"{self.overrun} overrun, {self.rejected} rejected, {self.jumps} jumps of the clock\n"
+            f"calls: {plans}; {self.missed} missed, {self.cut} cut, {self.dropped} dropped, {self.failed} failed\n"
+            f"sampling: {self.sampling}\n"
+            f"acting: {self.acting}\n"
+            f"seam: {self.seam:.3g}, contrast of jerk: {self.jerk_contrast:.3g}"
+        )
+
+
+class Record:
+    """The last WINDOW ticks and calls, from which `summary` makes the statistics."""
+
+    def __init__(self, discrete: Collection[int] = ()) -> None:
+        self.sampling: deque[float] = deque(maxlen=WINDOW)
+        self.acting: deque[float] = deque(maxlen=WINDOW)
+        self.counts: Counter[str] = Counter()
+        self.plans: Counter[str] = Counter()
+        self.steps: Counter[int] = Counter()
+        self._discrete = discrete
+        self._actions: deque[Float32 | None] = deque(maxlen=WINDOW)  # None between two episodes
+        self._joins: deque[bool] = deque(maxlen=WINDOW)
+
+    def acted(self, action: Float32, joins: bool) -> None:
+        """Record an action that was sent; `joins`: it is the first of its sequence and follows another sequence."""
+        self._actions.append(action)
+        self._joins.append(joins)
+
+    def broken_off(self) -> None:
+        """Record the end of an episode: the next action does not continue the last one."""
+        self._actions.append(None)
+        self._joins.append(False)
+
+    def summary(self) -> LoopStatistics:
+        counts = self.counts
+        seam, contrast = smoothness(list(self._actions), list(self._joins), self._discrete)
+        return LoopStatistics(
+            sampling=quantiles(self.sampling),
+            acting=quantiles(self.acting),
+            plans=dict(self.plans),
+            steps=dict(self.steps),
+            seam=seam,
+            jerk_contrast=contrast,
+            **{
+                name: counts[name]
+                for name in ("ticks", "late", "held", "stopped", "waiting", "limited", "overrun", "missed", "cut")
+                + ("dropped", "failed", "rejected", "jumps")
+            },
+        )
+
+
+def quantiles(seconds: Collection[float]) -> Quantiles:
+    if not seconds:
+        return Quantiles(0, *[float("nan")] * 4)
+    array = np.fromiter(seconds, float)
+    return Quantiles(len(array), *np.quantile(array, [0.5, 0.99, 0.999, 1.0]).tolist())
+
+
+def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:
+    """(seam, jerk contrast) of actions in order; None stands between two episodes.
+
+    The seam is the root mean square of the change where sequences meet, divided by the one elsewhere, for each place of
+    an action by itself. The jerk contrast compares norms of second differences (arXiv 2603.11642). Discrete places are
+    left out.
+    """
+    changes: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+    jerks: dict[bool, list[float]] = {True: [], False: []}
+    before: list[NDArray[np.float64]] = []
+    for action, join in zip(actions, joins, strict=True):
+        if action is None:
+            before = []
+            continue
+        flat = np.delete(np.asarray(action, np.float64).ravel(), list(discrete))
+        if before:
+            changes[join].append(flat - before[-1])
+        if len(before) == 2:
+            jerks[join].append(float(np.linalg.norm(flat - 2 * before[1] + before[0])))
+        before = [*before[-1:], flat]
+    if not (changes[True] and changes[False] and jerks[True] and jerks[False]):
+        return float("nan"), float("nan")
+    at, within = (np.square(changes[where]).mean(axis=0) for where in (True, False))
+    moves = within > 0
+    seam = float(np.sqrt((at[moves] / within[moves]).mean())) if moves.any() else float("nan")
+    return seam, float(np.mean(jerks[True]) - np.mean(jerks[False]))

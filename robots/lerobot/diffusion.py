@@ -1,0 +1,133 @@
+"""A policy of type "diffusion": ResNets and a 1-D U-Net."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.configs import schedule_from_scheduler_config
+from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.policy import (
+    STATE,
+    Config,
+    Names,
+    PolicyFolder,
+    Shapes,
+    load_weights,
+)
+from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.runtime.bundle.manifest import Policy
+
+if TYPE_CHECKING:
+    from fewstep.robots.networks.lerobot import Unet, Vision
+    from fewstep.robots.networks.vision import Size
+
+NETWORK = Names([("diffusion.", "")])
+SCHEDULER = (  # what LeRobot passes on to the scheduler; all else is the scheduler's default
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "clip_sample",
+    "clip_sample_range",
+    "prediction_type",
+)
+LATER: dict[str, Any] = {  # fields that older versions did not write, and what those did
+    "resize_shape": None,
+    "crop_ratio": 1.0,
+    "use_separate_rgb_encoder_per_camera": False,
+}
+
+
+def load_diffusion(folder: PolicyFolder) -> TorchSource:
+    """The policy as a source."""
+    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.networks.lerobot import LeRobotDiffusion
+
+    config = {**LATER, **folder.config}
+    pictures, state, action = folder.pictures, folder.state, folder.action
+    environment = next(iter(folder.shapes("ENV").items()), None)
+    observations, vision = int(config["n_obs_steps"]), _vision(config, pictures)
+    numbers = environment[1][0] if environment else 0
+    network = load_weights(
+        lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _unet(config)),
+        folder,
+        NETWORK,
+        NETWORK.own(folder),
+    )
+    kinds: dict[str, Shapes] = {"STATE": {STATE: (state,)}, "VISUAL": pictures}
+    kinds["ENV"] = dict([environment] if environment else [])
+    conditions, statistics = folder.conditions(observations, kinds)
+    scheduler = scheduler_of(config)
+    schedule, prediction = schedule_from_scheduler_config(scheduler)
+    spec = Spec(
+        folder.name,
+        (int(config["horizon"]), action),
+        conditions,
+        prediction,
+        schedule,
+        units=folder.units(),
+        policy=Policy(observations, observations - 1, int(config["n_action_steps"])),
+    )
+    module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
+    return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler)
+
+
+def _vision(config: Config, pictures: Shapes) -> "Vision | None":
+    from fewstep.robots.networks.lerobot import Vision
+    from fewstep.robots.networks.resnet import BLOCKS
+
+    if not pictures:
+        return None
+    backbone = config["vision_backbone"]
+    if backbone not in BLOCKS:
+        raise UserError(f"its cameras are encoded by a {backbone!r}, and fewstep knows {', '.join(BLOCKS)}", WRITE_IT)
+    resize, crop = config["resize_shape"], config["crop_shape"]
+    if resize is not None:  # then the crop follows from it, whatever the file says
+        crop = None if config["crop_ratio"] == 1 else [int(side * config["crop_ratio"]) for side in resize]
+    return Vision(
+        cameras=len(pictures),
+        size=one_size(pictures),
+        backbone=backbone,
+        resize=size_of(resize),
+        crop=size_of(crop),
+        group_norm=bool(config["use_group_norm"]),
+        keypoints=int(config["spatial_softmax_num_keypoints"]),
+        separate=bool(config["use_separate_rgb_encoder_per_camera"]),
+    )
+
+
+def one_size(pictures: Shapes) -> "Size":
+    """The size of all cameras' pictures. UserError where they differ."""
+    first, *others = pictures.values()
+    if any(other != first for other in others):
+        raise UserError(f"its pictures are {[list(each) for each in pictures.values()]}", "give cameras of one size")
+    return first[1], first[2]
+
+
+def size_of(pixels: Iterable[Any] | None) -> "Size | None":
+    """Height and width as a config has them."""
+    if pixels is None:
+        return None
+    height, width = map(int, pixels)
+    return height, width
+
+
+def _unet(config: Config) -> "Unet":
+    from fewstep.robots.networks.lerobot import Unet
+
+    return Unet(
+        widths=tuple(map(int, config["down_dims"])),
+        kernel=int(config["kernel_size"]),
+        groups=int(config["n_groups"]),
+        time_width=int(config["diffusion_step_embed_dim"]),
+        scales=bool(config["use_film_scale_modulation"]),
+    )
+
+
+def scheduler_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the scheduler that a policy was trained with."""
+    kind = config["noise_scheduler_type"]
+    if kind not in ("DDPM", "DDIM"):
+        raise UserError(f"it was trained with the scheduler {kind!r}", "choose DDPM or DDIM")
+    return {"_class_name": f"{kind}Scheduler", **{name: config[name] for name in SCHEDULER}}

@@ -1,0 +1,24 @@
+"""The plugin by which `fewstep export` takes a folder of LeRobot. Torch is imported with the first policy."""
+
+from pathlib import Path
+
+from fewstep.export.sources.folders import FolderKind
+from fewstep.export.spec import Source
+from fewstep.robots.lerobot.home import home, is_policy
+from fewstep.robots.lerobot.policy import WEIGHTS
+from fewstep.robots.lerobot.statistics import state_files
+
+
+def _load(folder: Path) -> Source:
+    from fewstep.robots.lerobot.folder import load_lerobot_folder  # its networks are of torch
+
+    return load_lerobot_folder(folder)
+
+
+def _weights(folder: Path) -> list[str]:
+    """The weights of the policy, and the statistics of its processors."""
+    there = home(folder)
+    return [(there / name).relative_to(folder).as_posix() for name in (WEIGHTS, *state_files(there))]
+
+
+LEROBOT = FolderKind(holds=is_policy, load=_load, weights=_weights)

@@ -1,0 +1,157 @@
+"""A policy of type "multi_task_dit": CLIP for cameras and task, a transformer over actions."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.configs import schedule_from_scheduler_config
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.robots.lerobot.diffusion import one_size, scheduler_of, size_of
+from fewstep.robots.lerobot.language import read_language
+from fewstep.robots.lerobot.policy import (
+    STATE,
+    Names,
+    PolicyFolder,
+    count,
+    load_weights,
+    need,
+    read_policy,
+)
+from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.runtime.bundle.manifest import Condition, Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fewstep.robots.networks.encoders import Shape
+    from fewstep.robots.networks.multi_task_dit import ClipView, DitShape
+
+FLOW = ScheduleSpec("flow", timesteps=1)
+PREDICTION: Prediction = "flow"
+CLIP = "openai/clip-vit-"  # others have heads of other widths, or another activation
+CLIP_HEAD = 64  # numbers of an attention head, in all of OpenAI's CLIPs
+TEXT = "text"
+ENCODER = "observation_encoder."
+WORDS = f"{ENCODER}text_encoder."
+TRANSFORMER = "text_encoder.text_model."
+WORD_NAMES = Names(
+    [
+        (f"{WORDS}projection.", "projection."),
+        (f"{WORDS}{TRANSFORMER}embeddings.", ""),
+        (f"{WORDS}{TRANSFORMER}encoder.", ""),
+        (f"{WORDS}{TRANSFORMER}", ""),
+    ],
+    unused=("noise_predictor.", f"{ENCODER}vision_encoder"),
+)
+
+
+def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
+    """The policy as a source, its text encoder as a companion."""
+    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.networks.multi_task_dit import MultiTaskDit
+
+    config, pictures, state = folder.config, folder.pictures, folder.state
+    for field in ("vision_encoder_name", "text_encoder_name"):
+        if not config[field].startswith(CLIP):
+            raise UserError(f"{folder.home} has the encoder {config[field]!r}, and fewstep reads {CLIP}...", WRITE_IT)
+    clips = _clips(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
+    names = Names(
+        [
+            ("noise_predictor.", ""),
+            *((f"{clip}{part}.", f"vision.{n}.") for n, clip in enumerate(clips) for part in ("embeddings", "encoder")),
+            *((f"{clip}pre_layrnorm.", f"vision.{n}.pre_layrnorm.") for n, clip in enumerate(clips)),
+        ],
+        unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)),
+    )
+    own = names.own(folder)
+    shape, view = _dit(folder), _view(folder, own, names, len(clips)) if pictures else None
+    flows, observations = config["objective"] == "flow_matching", int(config["n_obs_steps"])
+    network = load_weights(lambda: MultiTaskDit(shape, observations, state, view, flows=flows), folder, names, own)
+    conditions, statistics = folder.conditions(observations, {"STATE": {STATE: (state,)}, "VISUAL": pictures})
+    scheduler, flow = None if flows else scheduler_of(config), (FLOW, PREDICTION)
+    schedule, prediction = flow if scheduler is None else schedule_from_scheduler_config(scheduler)
+    text = Condition(TEXT, TEXT, (shape.width,), "float32", typical=(-1.0, 1.0))
+    spec = Spec(
+        folder.name,
+        (shape.horizon, shape.actions),
+        (*conditions, text),
+        prediction,
+        schedule,
+        units=folder.units(),
+        policy=Policy(observations, observations - 1, int(config["n_action_steps"])),
+    )
+    module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
+    return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler, beside=_words(folder, text))
+
+
+def _clips(cameras: int, separate: bool) -> Sequence[str]:
+    """How the names of each vision encoder's weights begin."""
+    several = [f"{ENCODER}vision_encoders.{number}.model.vision_model." for number in range(cameras)]
+    return several if separate else [f"{ENCODER}vision_encoder.model.vision_model."][:cameras]
+
+
+def _dit(folder: PolicyFolder) -> "DitShape":
+    from fewstep.robots.networks.multi_task_dit import DitShape
+
+    config = folder.config
+    return DitShape(
+        horizon=int(config["horizon"]),
+        actions=folder.action,
+        width=int(config["hidden_dim"]),
+        heads=int(config["num_heads"]),
+        layers=int(config["num_layers"]),
+        time_width=int(config["timestep_embed_dim"]),
+        rope=float(config["rope_base"]) if config["use_rope"] else None,
+        learned=bool(config["use_positional_encoding"]),
+    )
+
+
+def clip_shape(weights: Mapping[str, "Tensor"], start: str, names: Names, folder: PolicyFolder) -> "Shape":
+    """The sizes of an encoder, which its weights say but for the number of heads."""
+    from fewstep.robots.networks.encoders import Shape
+
+    hidden, width = need(weights, f"{start}layers.0.mlp.fc1.weight", names, folder)
+    return Shape(width, max(1, width // CLIP_HEAD), count(weights, f"{start}layers."), hidden)
+
+
+def _view(folder: PolicyFolder, own: Mapping[str, "Tensor"], names: Names, encoders: int) -> "ClipView":
+    from fewstep.robots.networks.multi_task_dit import ClipView
+
+    pictures, config = folder.pictures, folder.config
+    size, resize, crop = one_size(pictures), size_of(config["image_resize_shape"]), size_of(config["image_crop_shape"])
+    before = resize or size
+    if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then leaves it out
+        crop = None
+    patch = need(own, "vision.0.patch_embedding.weight", names, folder)[-1]
+    positions = need(own, "vision.0.position_embedding.weight", names, folder)[0]
+    patches = [side // patch for side in crop or before]
+    if patches != [isqrt(positions - 1)] * 2:
+        raise ValueError(f"pictures of {patches} patches for an encoder of {positions - 1}")
+    return ClipView(
+        len(pictures), encoders, clip_shape(own, "vision.0.", names, folder), patch, positions, size, resize, crop
+    )
+
+
+def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
+    """CLIP's text encoder, with the projection that the policy learned."""
+    own = WORD_NAMES.own(folder)
+    shape = clip_shape(own, "", WORD_NAMES, folder)
+    vocabulary, positions = (
+        need(own, f"{name}_embedding.weight", WORD_NAMES, folder)[0] for name in ("token", "position")
+    )
+
+    home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
+
+    def load() -> "nn.Module":  # reads again: nothing of the policy's file stays in memory until then
+        from fewstep.robots.networks.encoders import ClipText
+
+        again = read_policy(home, config, name)
+        make = partial(ClipText, shape, vocabulary, positions, width)
+        return load_weights(make, again, WORD_NAMES, WORD_NAMES.own(again))
+
+    return read_language(folder).source(load, (text,), vocabulary, 4 * sum(each.numel() for each in own.values()))

@@ -1,0 +1,31 @@
+"""A LeRobot policy that takes what a robot measures: called as `forward(x, time, *observations)`."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fewstep.robots.lerobot.statistics import FeatureStatistics
+from fewstep.robots.networks.normalise import Normalise
+
+
+class RawPolicy(nn.Module):
+    """Normalises its first observations, one set of statistics for each; others, such as texts, go on as they are.
+
+    Observations number `first` to `first + cameras` are pictures, which the network takes as one list.
+    """
+
+    def __init__(
+        self, network: nn.Module, statistics: Sequence[FeatureStatistics], *, first: int, cameras: int
+    ) -> None:
+        super().__init__()
+        self.network, self.first, self.last = network, first, first + cameras
+        self.normalise = nn.ModuleList(
+            Normalise(each.centre, each.scale, each.base, picture=first <= number < self.last)
+            for number, each in enumerate(statistics)
+        )
+
+    def forward(self, x: Tensor, time: Tensor, *observations: Tensor) -> Tensor:
+        count = len(self.normalise)
+        seen = [normalise(value) for normalise, value in zip(self.normalise, observations[:count], strict=True)]
+        first, last = self.first, self.last
+        return self.network(x, time, *seen[:first], seen[first:last], *seen[last:], *observations[count:])

@@ -1,0 +1,227 @@
+"""What all policy folders of LeRobot have: features, their statistics, and weights under LeRobot's names."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewstep.graph.weights import LARGE
+from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.statistics import (
+    AFTER,
+    BEFORE,
+    RETRAINED,
+    WRITE_IT,
+    FeatureStatistics,
+    Normaliser,
+    check_steps,
+    normaliser,
+    read_tensors,
+    robot_names,
+)
+from fewstep.runtime.bundle.manifest import Affine, Condition
+from fewstep.runtime.bundle.reading import file_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+STATE, ACTION = "observation.state", "action"
+EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
+COMPILED = "_orig_mod."  # in the names of weights of a network that was compiled
+MODEL, CONVERTED = "model.", "paligemma_with_expert."
+STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+
+Config = Mapping[str, Any]
+Shapes = dict[str, tuple[int, ...]]  # by feature
+
+
+@dataclass(frozen=True)
+class PolicyFolder:
+    """A policy's files, read: its config, its weights without statistics, and how features are normalised.
+
+    `robot_names` are the names of observations that a step of the preprocessor renames, by the policy's names.
+    """
+
+    home: Path
+    config: Config
+    name: str
+    weights: Mapping[str, "Tensor"]
+    before: Normaliser
+    after: Normaliser
+    robot_names: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """One hash of all files that were read."""
+        digest = hashlib.sha256()
+        for file in sorted((*self.home.glob("*.json"), *self.home.glob("*.safetensors"))):
+            digest.update(bytes.fromhex(file_sha256(file)))
+        return digest.hexdigest()
+
+    @property
+    def state(self) -> int:
+        """Numbers of the state."""
+        return self._numbers("input_features", "STATE", STATE)
+
+    @property
+    def action(self) -> int:
+        """Numbers of an action."""
+        return self._numbers("output_features", "ACTION", ACTION)
+
+    @property
+    def pictures(self) -> Shapes:
+        """The shape [3, H, W] of each camera's pictures."""
+        pictures = {name: each for name, each in self.shapes("VISUAL").items() if EMPTY not in name}
+        if any(len(each) != 3 or each[0] != 3 for each in pictures.values()):
+            raise UserError(f"its pictures are {[list(each) for each in pictures.values()]}", "give [3, H, W] for each")
+        return pictures
+
+    def shapes(self, kind: str, features: str = "input_features") -> Shapes:
+        """The features of a type, in order."""
+        listed = dict(self.config[features])
+        return {name: tuple(map(int, each["shape"])) for name, each in listed.items() if each["type"] == kind}
+
+    def _numbers(self, features: str, kind: str, name: str) -> int:
+        shape = self.shapes(kind, features).get(name)
+        if shape is None:
+            raise UserError(f"{self.home / CONFIG} has no {name}", RETRAINED)
+        return flat(name, shape)
+
+    def robot_name(self, name: str) -> str:
+        """What the robot calls an observation, before a step of the preprocessor renames it."""
+        return self.robot_names.get(name, name)
+
+    def observed(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
+        """The statistics of an observation."""
+        return self.before.of(name, kind, shape[0] if kind == "VISUAL" else flat(name, shape))
+
+    def conditions(
+        self, count: int, kinds: Mapping[str, Shapes]
+    ) -> tuple[tuple[Condition, ...], tuple[FeatureStatistics, ...]]:
+        """Conditions of `count` observations each, and their statistics, of features by type, in order."""
+        listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
+        statistics = tuple(self.observed(*each) for each in listed)
+        conditions = (
+            condition(self.robot_name(name), (count, *shape), each)
+            for (name, _, shape), each in zip(listed, statistics, strict=True)
+        )
+        return tuple(conditions), statistics
+
+    def units(self, width: int | None = None) -> Affine:
+        """From normalised actions to the robot's; actions are padded to `width` places, which stay as they are."""
+        own = self.after.of(ACTION, "ACTION", self.action).inverse
+        padding = (width or self.action) - self.action
+        return Affine((*own.scale, *[1.0] * padding), (*own.shift, *[0.0] * padding), constant=own.constant)
+
+
+def flat(name: str, shape: tuple[int, ...]) -> int:
+    """How many numbers a feature has. UserError where it is no list of numbers."""
+    if len(shape) != 1:
+        raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
+    return shape[0]
+
+
+def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:
+    """The files of a policy. UserError where one is missing or damaged."""
+    check_steps(home)
+    tensors = read_weights(home)
+    before, after = (
+        normaliser(home, place, config, dict(config[features]), tensors)
+        for place, features in ((BEFORE, "input_features"), (AFTER, "output_features"))
+    )
+    own = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
+    return PolicyFolder(home, config, name, own, before, after, robot_names(home, config["input_features"]))
+
+
+def read_weights(home: Path) -> dict[str, "Tensor"]:
+    """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
+    openpi leave out the beginning of the network's names, and LeRobot puts it back."""
+    tensors = {name.replace(COMPILED, ""): each for name, each in read_tensors(home / WEIGHTS).items()}
+    if not any(name.startswith(CONVERTED) for name in tensors):
+        return tensors
+    kept = (MODEL, *STATISTICS)
+    return {name if name.startswith(kept) else MODEL + name: each for name, each in tensors.items()}
+
+
+def condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
+    """An observation as it is measured: pictures as cameras give them, numbers in the robot's units."""
+    tensor = re.sub(r"\W", "_", name)
+    if len(shape) > 2:
+        return Condition(name, tensor, shape, "uint8", low=0, high=255)
+    return Condition(name, tensor, shape, "float32", typical=statistics.typical)
+
+
+@dataclass(frozen=True)
+class Names:
+    """LeRobot's names of weights and the network's: pairs of beginnings. `unused` are beginnings of weights that no
+    action depends on, or that other networks of the bundle take."""
+
+    pairs: Sequence[tuple[str, str]]
+    unused: tuple[str, ...] = ()
+
+    def own(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
+        """The weights under the network's names. UserError naming one that has no place."""
+        renamed = {}
+        for name, tensor in folder.weights.items():
+            if name.startswith(self.unused):
+                continue
+            pair = next((pair for pair in self.pairs if name.startswith(pair[0])), None)
+            if pair is None:
+                raise UserError(
+                    f"{folder.home / WEIGHTS} has a weight {name!r}, for which {CONFIG} has no place", RETRAINED
+                )
+            renamed[pair[1] + name.removeprefix(pair[0])] = tensor
+        return renamed
+
+    def theirs(self, name: str) -> str:
+        """LeRobot's name of a weight of the network."""
+        pair = next((pair for pair in self.pairs if name.startswith(pair[1])), ("", ""))
+        return pair[0] + name.removeprefix(pair[1])
+
+
+def load_weights(
+    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, own: Mapping[str, "Tensor"]
+) -> "nn.Module":
+    """The network that `make` returns, with the folder's weights in place: they are in memory once.
+
+    Every weight has its place, and every place its weight.
+    """
+    import torch
+
+    from fewstep.export.mapped import release_after_use
+
+    path = folder.home / WEIGHTS
+    with torch.device("meta"):
+        network = make()
+    wanted = network.state_dict()
+    for name in (*wanted, *own):
+        theirs = names.theirs(name)
+        if name not in own:
+            raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
+        if name not in wanted:
+            raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
+        if own[name].shape != wanted[name].shape:
+            has, asks = list(own[name].shape), list(wanted[name].shape)
+            raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
+    # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
+    # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
+    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in own.items()}
+    network.load_state_dict(placed, assign=True)
+    release_after_use(network)
+    return network
+
+
+def need(weights: Mapping[str, "Tensor"], name: str, names: Names, folder: PolicyFolder) -> tuple[int, ...]:
+    """The shape of a weight that says a size of the network."""
+    if name not in weights:
+        raise UserError(f"{folder.home / WEIGHTS} has no weight {names.theirs(name)!r}", RETRAINED)
+    return tuple(weights[name].shape)
+
+
+def count(weights: Iterable[str], start: str) -> int:
+    """How many layers weights have whose names are START.NUMBER.REST."""
+    numbers = [name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)]
+    return 1 + max((int(each) for each in numbers if each.isdecimal()), default=-1)

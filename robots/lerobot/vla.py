@@ -1,0 +1,243 @@
+"""Policies of the types "smolvla", "pi0" and "pi05": a vision-language prefix and an action expert."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.diffusion import one_size, size_of
+from fewstep.robots.lerobot.language import read_language
+from fewstep.robots.lerobot.multi_task_dit import FLOW, PREDICTION
+from fewstep.robots.lerobot.policy import (
+    STATE,
+    Names,
+    PolicyFolder,
+    Shapes,
+    count,
+    load_weights,
+    need,
+    read_weights,
+)
+from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.runtime.bundle.manifest import Condition, Policy, PromptForm, StateWords
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fewstep.robots.networks.decoder import DecoderShape
+    from fewstep.robots.networks.vla import Eyes
+
+SMOL, PI = "model.vlm_with_expert.", "model.paligemma_with_expert."
+SMOLVLM = "smolvlm"  # in the names of the models whose sizes of heads are known
+SMOL_HEAD, GEMMA_HEAD = 64, 256  # numbers of an attention head, in all sizes of SmolLM2, and of Gemma in LeRobot
+VISION_HEADS = {1152: 16}  # by width, of SigLIP's largest; others have heads of 64
+WORDS, MASK = "words", "words_mask"
+EMBEDDING = "embed_tokens.weight"
+PI05_PROMPT = "Task: {task}, State: {state};\nAction: "
+STATE_BINS = 256
+
+
+def load_smolvla(folder: PolicyFolder) -> TorchSource:
+    """SmolVLA: the state is the last token of the prefix, and expert layers read the prefix or all, by turns."""
+    config = folder.config
+    _refuse(folder, ("adapt_to_pi_aloha", "add_image_special_tokens", "use_delta_joint_actions_aloha", "use_peft"))
+    if SMOLVLM not in (model := config["vlm_model_name"]).lower():
+        raise UserError(f"{folder.home} has the model {model!r}, and fewstep reads SmolVLM's", WRITE_IT)
+    text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
+    layers, experts = count(folder.weights, f"{text}layers."), count(folder.weights, f"{expert}layers.")
+    if not experts or layers % experts:
+        raise ValueError(f"{experts} layers of the expert beside {layers}")
+    every = layers // experts
+    names = _names(
+        _siglip(f"{SMOL}vlm.model.vision_model."),
+        (f"{SMOL}vlm.model.connector.modality_projection.proj.", "connector."),
+        (f"{text}layers.", "language."),
+        *((f"{expert}layers.{number}.", f"expert.{number * every}.") for number in range(experts)),
+        (f"{expert}norm.", "norm."),
+        unused=(f"{SMOL}vlm.lm_head.", f"{text}norm.", f"{text}embed_tokens."),
+    )
+    crosses, joins = "cross" in config["attention_mode"], int(config["self_attn_every_n_layers"])
+    own = names.own(folder)
+    beside = [
+        _decoder(own, f"expert.{n}.", SMOL_HEAD, names, folder, crosses and not (joins > 0 and n % joins == 0))
+        if n % every == 0
+        else None
+        for n in range(layers)
+    ]
+    resize = size_of(config["resize_imgs_with_padding"])
+    size = one_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
+    return _source(folder, own, names, SMOL_HEAD, beside, size, "prefix", f"{text}{EMBEDDING}")
+
+
+def load_pi(folder: PolicyFolder) -> TorchSource:
+    """pi0, whose state is a token of the expert; pi0.5, whose state is words of the prompt, and whose time scales the
+    expert's norms."""
+    _refuse(folder, ("use_relative_actions", "use_peft"))
+    if any(folder.before.modes.get("VISUAL", "IDENTITY") != "IDENTITY" for _ in folder.pictures):
+        raise UserError(f"{folder.home} normalises pictures, which PaliGemma takes as they are", WRITE_IT)
+    whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
+    text = f"{whole}language_model."
+    names = _names(
+        _siglip(f"{whole}vision_tower.vision_model."),
+        (f"{whole}multi_modal_projector.linear.", "connector."),
+        (f"{text}layers.", "language."),
+        (f"{expert}model.layers.", "expert."),
+        (f"{expert}model.norm.", "norm."),
+        unused=(f"{PI}paligemma.lm_head.", f"{expert}lm_head.", f"{text}norm.", f"{text}embed_tokens."),
+    )
+    own = names.own(folder)
+    for name, tensor in own.items():
+        if name.endswith("norm.weight") and not name.startswith("vision."):
+            own[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
+    beside = [
+        _decoder(own, f"expert.{number}.", GEMMA_HEAD, names, folder, False)
+        for number in range(count(own, "language."))
+    ]
+    size = size_of(folder.config["image_resolution"])
+    assert size is not None
+    embedding = next(
+        (each for each in (f"{text}{EMBEDDING}", f"{PI}paligemma.lm_head.weight") if each in folder.weights), EMBEDDING
+    )
+    place: Literal["prompt", "expert"] = "prompt" if folder.config["type"] == "pi05" else "expert"
+    return _source(folder, own, names, GEMMA_HEAD, beside, size, place, embedding)
+
+
+def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
+    """UserError for what fewstep does not read."""
+    for field in fields:
+        if folder.config.get(field):
+            raise UserError(f"its policy was trained with {field}, which fewstep does not read", WRITE_IT)
+    if not folder.pictures:
+        raise UserError(f"{folder.home} has no camera, which its policy needs", "give a policy with a camera or more")
+
+
+def _siglip(theirs: str) -> list[tuple[str, str]]:
+    """Names of the vision encoder."""
+    return [
+        (f"{theirs}embeddings.patch_embedding.", "vision.patch_embedding."),
+        (f"{theirs}embeddings.position_embedding.", "vision.position_embedding."),
+        (f"{theirs}encoder.layers.", "vision.layers."),
+        (f"{theirs}post_layernorm.", "vision.post_layernorm."),
+    ]
+
+
+def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]) -> Names:
+    """With the projections that all of these policies have."""
+    mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
+    own = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
+    return Names([*vision, *pairs, *mlps, *own], unused)
+
+
+def _decoder(
+    weights: Mapping[str, "Tensor"], start: str, head: int, names: Names, folder: PolicyFolder, crosses: bool
+) -> "DecoderShape":
+    """The sizes of a layer, which its weights say but for those of a head."""
+    from fewstep.robots.networks.decoder import DecoderShape
+
+    queries, width = need(weights, f"{start}self_attn.q_proj.weight", names, folder)
+    keys, seen = need(weights, f"{start}self_attn.k_proj.weight", names, folder)
+    hidden, _ = need(weights, f"{start}mlp.gate_proj.weight", names, folder)
+    adaptive = weights.get(f"{start}input_layernorm.dense.weight")
+    condition = 0 if adaptive is None else int(adaptive.shape[1])
+    return DecoderShape(width, queries // head, keys // head, head, hidden, condition, seen if crosses else 0)
+
+
+def _source(
+    folder: PolicyFolder,
+    own: Mapping[str, "Tensor"],
+    names: Names,
+    head: int,
+    beside: Sequence["DecoderShape | None"],
+    size: tuple[int, int],
+    place: Literal["prefix", "expert", "prompt"],
+    embedding: str,
+) -> TorchSource:
+    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.networks.vla import ActionSpace, Experts, VisionLanguageAction
+
+    config, pictures, gemma = folder.config, folder.pictures, place != "prefix"
+    language = _decoder(own, "language.0.", head, names, folder, False)
+    experts = Experts(language, tuple(beside), gemma)
+    space = ActionSpace(
+        length=int(config["chunk_size"]),
+        width=int(config["max_action_dim"]),
+        state=int(config["max_state_dim"]),
+        place=place,
+        causal=not gemma,
+        periods=(float(config["min_period"]), float(config["max_period"])),
+    )
+    if not 0 < space.periods[0] < space.periods[1] < math.inf:
+        raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
+    if folder.action > space.width or folder.state > space.state:
+        raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
+    eyes = _eyes(folder, own, names, language.width, size, gemma)
+    network = load_weights(lambda: VisionLanguageAction(eyes, experts, space), folder, names, own)
+    state: Shapes = {} if place == "prompt" else {STATE: (folder.state,)}
+    conditions, statistics = folder.conditions(1, {"STATE": state, "VISUAL": pictures})
+    words = read_language(folder, _state_form(folder) if place == "prompt" else None)
+    length = words.tokens.length
+    need(folder.weights, embedding, names, folder)
+    table = folder.weights[embedding]
+    scale = math.sqrt(language.width)
+    spread = 2 * scale * float(table.float().std())
+    text = (
+        Condition(WORDS, WORDS, (length, language.width), "float32", typical=(-spread, spread)),
+        Condition(MASK, MASK, (length,), "int64", low=0, high=1),
+    )
+    spec = Spec(
+        folder.name,
+        (space.length, space.width),
+        (*conditions, *text),
+        PREDICTION,
+        FLOW,
+        units=folder.units(space.width),
+        policy=Policy(1, 0, int(config["n_action_steps"]), width=folder.action),
+    )
+
+    load = partial(_words, folder.home, embedding, scale)
+    companion = words.source(load, text, len(table), 4 * table.numel())
+    module = RawPolicy(network, statistics, first=len(state), cameras=len(pictures))
+    return TorchSource(module, spec, folder.name, folder.sha256, beside=companion)
+
+
+def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
+    """The table of words, read again: nothing of the policy's file stays in memory until then."""
+    from fewstep.robots.networks.vla import WordEmbedding
+
+    return WordEmbedding(read_weights(home)[embedding].float(), scale)
+
+
+def _eyes(
+    folder: PolicyFolder, own: Mapping[str, "Tensor"], names: Names, width: int, size: tuple[int, int], centred: bool
+) -> "Eyes":
+    """The vision encoder's sizes, which its weights say but for the number of heads."""
+    from fewstep.robots.networks.encoders import Shape
+    from fewstep.robots.networks.vla import Eyes
+
+    channels, _, patch, _ = need(own, "vision.patch_embedding.weight", names, folder)
+    positions = math.isqrt(need(own, "vision.position_embedding.weight", names, folder)[0])
+    hidden, _ = need(own, "vision.layers.0.mlp.fc1.weight", names, folder)
+    merged = math.isqrt(need(own, "connector.weight", names, folder)[1] // channels)
+    heads, rest = (VISION_HEADS[channels], 0) if channels in VISION_HEADS else divmod(channels, 64)
+    if rest:
+        raise ValueError(f"a vision encoder of width {channels}, whose number of heads is not known")
+    if any(side % (patch * merged) for side in size):
+        raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
+    cameras = tuple((height, across) for _, height, across in folder.pictures.values())
+    encoder = Shape(channels, heads, count(own, "vision.layers."), hidden)
+    return Eyes(encoder, cameras, size, patch, positions, merged, centred)
+
+
+def _state_form(folder: PolicyFolder) -> PromptForm:
+    """pi0.5's prompt: each number of the normalised state in one of 256 bins from -1 to 1."""
+    stats = folder.observed(STATE, "STATE", (folder.state,))
+    shift = tuple(
+        base - centre * scale for base, centre, scale in zip(stats.base, stats.centre, stats.scale, strict=True)
+    )
+    return PromptForm(
+        PI05_PROMPT, tidied=True, state=StateWords(folder.robot_name(STATE), stats.scale, shift, STATE_BINS)
+    )

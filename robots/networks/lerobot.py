@@ -1,0 +1,102 @@
+"""LeRobot's diffusion policy: observation encoders and the 1-D U-Net, under its weight names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.robots.networks import resnet
+from fewstep.robots.networks.resnet import STRIDE, WIDTHS, Depth
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
+from fewstep.robots.networks.vision import CentreCrop, Resize, Size, SpatialSoftmax
+
+
+@dataclass(frozen=True)
+class Vision:
+    """How cameras are encoded: `cameras` pictures of one `size`, resized, then cropped, where these are given."""
+
+    cameras: int
+    size: Size
+    backbone: Depth = "resnet18"
+    resize: Size | None = None
+    crop: Size | None = None
+    group_norm: bool = False
+    keypoints: int = 32
+    separate: bool = True  # an encoder for each camera
+
+
+@dataclass(frozen=True)
+class Unet:
+    """Settings of the U-Net."""
+
+    widths: tuple[int, ...] = (512, 1024, 2048)
+    kernel: int = 5
+    groups: int = 8
+    time_width: int = 128
+    scales: bool = True
+
+
+class RgbEncoder(nn.Module):
+    """Normalised pictures [N, 3, H, W] to features [N, 2 * keypoints]."""
+
+    def __init__(self, vision: Vision) -> None:
+        super().__init__()
+        size = vision.size
+        self.resize = nn.Identity() if vision.resize is None else Resize(size, vision.resize)
+        size = vision.resize or size
+        self.crop = nn.Identity() if vision.crop is None else CentreCrop(size, vision.crop)
+        size = vision.crop or size
+        norm = resnet.group_norm if vision.group_norm else nn.BatchNorm2d
+        self.backbone = nn.Sequential(*resnet.layers(vision.backbone, norm).values())
+        height, width = (-(-side // STRIDE) for side in size)
+        self.pool = SpatialSoftmax(WIDTHS[-1], (height, width), vision.keypoints)
+        self.out = nn.Linear(2 * vision.keypoints, 2 * vision.keypoints)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keypoints = self.pool(self.backbone(self.crop(self.resize(x))))
+        return torch.relu(self.out(keypoints.flatten(1)))
+
+
+class LeRobotDiffusion(nn.Module):
+    """Predicts from noisy actions [B, horizon, actions], timesteps [B] and normalised observations.
+
+    These are numbers [B, observations, n], and as many pictures [B, observations, 3, H, W] as there are cameras.
+    `state` and `environment` are how many numbers one observation has.
+    """
+
+    def __init__(
+        self, actions: int, observations: int, state: int, vision: Vision | None, environment: int, unet: Unet
+    ) -> None:
+        super().__init__()
+        features = state + environment
+        if vision is not None:
+            features += vision.cameras * 2 * vision.keypoints
+            separate = nn.ModuleList([RgbEncoder(vision) for _ in range(vision.cameras if vision.separate else 0)])
+            self.rgb_encoder = separate if vision.separate else RgbEncoder(vision)
+        self.unet = ConditionalUnet1d(
+            actions,
+            observations * features,
+            unet.widths,
+            kernel=unet.kernel,
+            groups=unet.groups,
+            time_width=unet.time_width,
+            scales=unet.scales,
+        )
+
+    def forward(
+        self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], environment: Tensor | None = None
+    ) -> Tensor:
+        features = [state, *self._seen(pictures), *([] if environment is None else [environment])]
+        return self.unet(x, time, torch.cat(features, dim=2).flatten(1))
+
+    def _seen(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        """Features [B, observations, n] of each camera."""
+        if not pictures:
+            return []
+        observations, cameras = pictures[0].shape[1], len(pictures)
+        if isinstance(self.rgb_encoder, nn.ModuleList):
+            encoded = [encoder(each.flatten(0, 1)) for encoder, each in zip(self.rgb_encoder, pictures, strict=True)]
+            return [features.unflatten(0, (-1, observations)) for features in encoded]
+        together = self.rgb_encoder(torch.stack(tuple(pictures), dim=2).flatten(0, 2))  # one call of the shared encoder
+        return [together.unflatten(0, (-1, observations, cameras)).flatten(2)]

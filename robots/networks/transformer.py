@@ -1,0 +1,146 @@
+"""The transformer over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
+
+Weight names are those of its authors' `TransformerForDiffusion`. Attention is written out, so that what is made of the
+observations alone, keys and values included, leaves the loop with the prologue.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewstep.robots.networks.unet1d import TimeFeatures
+
+WIDER = 4  # the feed-forward layers, than the tokens
+
+
+class Attention(nn.Module):
+    """Of `heads` heads; queries, keys and values have one weight, as in torch's MultiheadAttention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width).normal_(std=0.02))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, seen: Tensor, mask: Tensor | None) -> Tensor:
+        """What `tokens` [B, T, width] find in `seen` [B, S, width]; `mask` [T, S] is added to the scores."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(each, weight, bias).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for each, weight, bias in zip((tokens, seen, seen), weights, biases, strict=True)
+        )
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class Layer(nn.Module):
+    """Self-attention, attention to a memory where `reads_memory`, feed-forward; each behind its LayerNorm."""
+
+    def __init__(self, width: int, heads: int, *, reads_memory: bool) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads)
+        self.norm1 = nn.LayerNorm(width)
+        if reads_memory:
+            self.multihead_attn = Attention(width, heads)
+            self.norm3 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.linear1, self.linear2 = nn.Linear(width, WIDER * width), nn.Linear(WIDER * width, width)
+        self.reads_memory = reads_memory
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.self_attn(normed, normed, mask)
+        if memory is not None:
+            x = x + self.multihead_attn(self.norm2(x), memory, memory_mask)
+        last = self.norm3 if self.reads_memory else self.norm2
+        return x + self.linear2(F.gelu(self.linear1(last(x))))
+
+
+class Layers(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, count: int, width: int, heads: int, *, reads_memory: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(width, heads, reads_memory=reads_memory) for _ in range(count)])
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask, memory, memory_mask)
+        return x
+
+
+class PolicyTransformer(nn.Module):
+    """Predicts from noisy actions [B, horizon, actions], timesteps [B] and observations [B, observations, n].
+
+    Args:
+        actions: values of one action.
+        horizon: actions of a sequence.
+        observations: how many; 0 where they are no condition but part of x.
+        observation: values of one.
+        layers, heads, width: of the transformer.
+        condition_layers: of the observations' encoder; 0 for two linear layers.
+        is_causal: an action sees those before it, and observations up to its own time.
+        time: the timestep is a token of the "condition", or the first one of the "sequence"; then there are no
+            observations.
+    """
+
+    mask: Tensor | None
+    memory_mask: Tensor | None
+
+    def __init__(
+        self,
+        actions: int,
+        horizon: int,
+        observations: int,
+        observation: int,
+        *,
+        layers: int = 12,
+        heads: int = 12,
+        width: int = 768,
+        condition_layers: int = 0,
+        is_causal: bool = False,
+        time: Literal["condition", "sequence"] = "condition",
+    ) -> None:
+        super().__init__()
+        self.time, in_sequence = time, time == "sequence"
+        tokens, seen = horizon + in_sequence, 1 + observations
+        self.input_emb = nn.Linear(actions, width)
+        self.pos_emb = nn.Parameter(torch.zeros(1, tokens, width))
+        self.time_emb = TimeFeatures(width)
+        if observations:
+            self.cond_obs_emb = nn.Linear(observation, width)
+        if in_sequence:
+            self.encoder: nn.Module = Layers(layers, width, heads)
+        else:
+            self.cond_pos_emb = nn.Parameter(torch.zeros(1, seen, width))
+            simple = nn.Sequential(nn.Linear(width, WIDER * width), nn.Mish(), nn.Linear(WIDER * width, width))
+            self.encoder = Layers(condition_layers, width, heads) if condition_layers else simple
+            self.decoder = Layers(layers, width, heads, reads_memory=True)
+        at = torch.arange(max(tokens, seen))
+        self.register_buffer("mask", _additive(at[:tokens, None] >= at[None, :tokens]) if is_causal else None)
+        sees = at[:tokens, None] >= at[None, :seen] - 1  # the first token of the condition is the timestep
+        self.register_buffer("memory_mask", _additive(sees) if is_causal and observations else None)
+        self.ln_f = nn.LayerNorm(width)
+        self.head = nn.Linear(width, actions)
+
+    def forward(self, x: Tensor, time: Tensor, observations: Tensor | None = None) -> Tensor:
+        known, actions = self.time_emb(time)[:, None], self.input_emb(x)
+        if self.time == "sequence":
+            h = self.encoder(torch.cat([known, actions], dim=1) + self.pos_emb, self.mask)[:, 1:]
+        else:
+            if observations is not None:
+                known = torch.cat([known, self.cond_obs_emb(observations)], dim=1)
+            memory = self.encoder(known + self.cond_pos_emb)
+            h = self.decoder(actions + self.pos_emb, self.mask, memory, self.memory_mask)
+        return self.head(self.ln_f(h))
+
+
+def _additive(sees: Tensor) -> Tensor:
+    """0 where one token sees another, minus infinity elsewhere."""
+    return torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))

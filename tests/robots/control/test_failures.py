@@ -1,0 +1,107 @@
+"""What fails in a control loop, an observation, a sample or a call, is told, and the loop goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.runtime import UserError
+from tests.robots.control.looping import RATE, Slow, act, looping
+from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
+
+
+def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    first = act(runner, clock, BAD)
+    assert first.value is None and "'state' holds a number that is not finite" in (first.problem or "")
+    assert network.calls == 0
+    for _ in range(EXECUTED):
+        assert act(runner, clock).problem is None
+    calls = network.calls
+    blind = [act(runner, clock, BAD) for _ in range(HORIZON)]
+    assert network.calls == calls and all(each.problem for each in blind)
+    assert [each.source for each in blind] == ["late"] * 12 + ["held"] * 4
+    assert act(runner, clock).source == "planned" and runner.statistics.rejected == 17
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (None, "the observation is None"),
+        ({"state": None}, "observation 'state' is None"),
+        ({"state": [0.0, None]}, "observation 'state' holds None"),
+        ({"state": np.ma.masked_all(2)}, "observation 'state' holds masked values"),
+        ({"state": [0.0, 1e300]}, "observation 'state' holds a number that is not finite in float32"),
+        ({"state": [0.0, -np.inf]}, "observation 'state' holds a number that is not finite in float32"),
+    ],
+)
+def test_a_sensor_that_drops_out_is_told_and_the_sequence_goes_on(
+    tiny_bundle: Path, observation: dict[str, list[float]], said: str
+) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    calls = network.calls
+    blind = [act(runner, clock, observation) for _ in range(3)]
+    assert {each.problem for each in blind} == {said} and network.calls == calls
+    assert [round(100 * float(each.value[0])) for each in blind] == [4, 5, 6]  # of the present sequence
+    assert act(runner, clock).source == "planned"
+    assert runner.statistics.rejected == 3 and runner.statistics.failed == 0
+
+
+def test_what_the_policy_does_not_look_at_may_be_anything(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle)
+    action = act(runner, clock, {**SEEN, "temperature": [np.nan]})
+    assert action.source == "planned" and action.problem is None
+
+
+def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.fails = True
+    action = act(runner, clock)
+    assert action.source == "late" and "not finite" in (action.problem or "") and np.isfinite(action.value).all()
+    network.fails = False
+    assert act(runner, clock).age == 0 and runner.statistics.failed == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of luck"), MemoryError("out of luck")])
+def test_any_failure_of_a_network_leaves_the_loop_running(tiny_bundle: Path, error: Exception) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.error = error
+    action = act(runner, clock)
+    assert action.source == "late" and action.problem == f"{type(error).__name__}: out of luck"
+    assert runner.statistics.failed == 1
+    network.error = None
+    assert act(runner, clock).age == 0
+
+
+def test_a_plan_that_fails_is_no_fast_one_and_the_next_one_is_taken(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle)
+    act(runner, clock)
+    network.fails = True
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    network.fails = False
+    for _ in range(EXECUTED):
+        act(runner, clock)
+    found = runner.statistics
+    assert dict(found.plans) == {"ddim:4": 2, "ddim:1": 1} and dict(found.steps) == {4: 1, 1: 1}
+    assert found.failed == 1 and found.sampling.count == 2
+
+
+@pytest.mark.parametrize("fine", [0, 2, 4, 43])  # evaluations before the first that fails: of 22 calls of 2
+def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine: int) -> None:
+    network = Slow(VirtualClock())
+
+    def failing(x: np.ndarray) -> np.ndarray:
+        network.fails = network.calls >= fine
+        return network(x)
+
+    runner = PolicyRunner(tiny_policy(tiny_bundle, failing), RATE, ("ddim:2",), clock=network.clock)
+    with pytest.raises(UserError, match="plan 'ddim:2' made no sequence: .*not finite"):
+        runner.warm_up(SEEN)

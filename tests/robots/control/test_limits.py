@@ -1,0 +1,76 @@
+"""What a runner sends where an action is beyond a limit, and where no new sequence comes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.robots.control import Action, Limits
+from fewstep.robots.control.limits import Beyond
+from fewstep.runtime import UserError
+from tests.robots.control.looping import RATE, act, looping
+from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
+
+
+@pytest.mark.parametrize(
+    ("beyond", "sent"), [("clip", [0, 1, 2, 2]), ("hold", [0, 1, 2, 2]), ("refuse", [0, 1, 2, None])]
+)
+def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list[int | None]) -> None:
+    runner, _, clock = looping(tiny_bundle, limits=Limits(high=[0.02, 9.0], beyond=beyond))
+    actions = [act(runner, clock) for _ in range(EXECUTED)]
+    assert [None if each.value is None else round(100 * float(each.value[0])) for each in actions] == sent
+    assert actions[2].problem is None
+    assert actions[3].problem == "place 0 of the action is 0.03, and 0.02 allowed"
+    assert runner.statistics.limited == 1
+
+
+def test_an_action_changes_no_faster_than_its_limit_from_the_idle_one_on(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, limits=Limits(change=[0.005 * RATE, np.inf]), idle=[-0.01, 0.0])
+    actions = [act(runner, clock) for _ in range(EXECUTED)]
+    np.testing.assert_allclose([each.value[0] for each in actions], [-0.005, 0.0, 0.005, 0.01], atol=1e-7)
+    assert runner.statistics.limited == 4
+    runner.reset()  # an episode begins at the idle action
+    assert act(runner, clock).value[0] == pytest.approx(-0.005)
+
+
+@pytest.mark.parametrize("idle", [None, [0.0, 0.0]])
+def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
+    tiny_bundle: Path, idle: list[float] | None
+) -> None:
+    stops = list[Action]()
+    runner, _, clock = looping(tiny_bundle, most_held=3, idle=idle, stopped=stops.append)
+    act(runner, clock)
+    blind = [act(runner, clock, BAD) for _ in range(HORIZON + 5)]
+    assert [each.source for each in blind[HORIZON - 1 :]] == ["held"] * 3 + ["stopped"] * 3
+    assert stops == [blind[HORIZON + 2]] and all("not finite" in (each.problem or "") for each in stops)
+    if idle is None:
+        assert blind[-1].value is None
+    else:
+        assert blind[-1].value.tolist() == idle
+    assert act(runner, clock).source == "planned"
+    assert (runner.statistics.held, runner.statistics.stopped) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limits": Limits(beyond="stop")}, "beyond 'stop' is none; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
+        ({"limits": Limits(low=1.0, high=0.0)}, "low 1.0 is above high 0.0"),
+        ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] is not for actions \[2\]"),
+        ({"limits": Limits(high=float("nan"))}, "high nan holds NaN"),
+        ({"limits": Limits(change=0.0)}, "change 0.0; give units a second, above 0"),
+        ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] is beyond its limits"),
+        ({"most_held": -1}, "most_held -1; give a whole number from 0 up"),
+    ],
+)
+def test_limits_that_allow_nothing_are_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        looping(tiny_bundle, **options)
+
+
+def test_the_sequence_behind_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3)
+    first = act(runner, clock)
+    for _ in range(HORIZON + 5):
+        act(runner, clock, BAD)
+    assert act(runner, clock).value[0] == first.value[0]  # without a fade from the last action before the stop

@@ -1,0 +1,150 @@
+"""Mistakes of a runner's caller: each is one line that names the thing and the fix."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.runtime import UserError
+from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
+from tests.robots.control.looping import act, looping
+from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
+
+
+class Learned:
+    """A stand-in for a torch tensor that requires grad."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"plans": ()}, "no plans"),
+        ({"plans": 5}, "plans 5; give one or more, best first"),
+        ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
+        ({"fade": 1.5}, "fade 1.5; give a whole number from 0 to 16"),
+        ({"deadline": 0.0}, "deadline 0.0"),
+        ({"expected": float("nan")}, "expected nan; give seconds"),
+        ({"expected": -0.1}, "expected -0.1; give seconds"),
+        ({"expected": float("inf")}, "expected inf; give seconds"),
+        ({"continuity": "sotf"}, "continuity 'sotf' is none"),
+        ({"continuity": "trained"}, "takes no decided actions"),
+        ({"idle": [0.0]}, r"idle \[0.0\]; give one action \[2\]"),
+        ({"idle": [0.0, float("nan")]}, "of finite numbers"),
+        ({"idle": [0.0, [1.0]]}, "idle is no array of numbers"),
+        ({"deadline": "0.1"}, "deadline '0.1'; give a number above 0"),
+        ({"expected": "x"}, "expected 'x'; give seconds"),
+        ({"fade": 17}, "fade 17; give a whole number from 0 to 16"),
+    ],
+)
+def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        looping(tiny_bundle, **options)
+
+
+def test_a_rate_and_a_clock_are_what_they_are(tiny_bundle: Path) -> None:
+    sampler = tiny_policy(tiny_bundle, ramp)
+    for rate in ("20", None, 0, True, float("nan")):
+        with pytest.raises(UserError, match="rate .*; give a number above 0"):
+            PolicyRunner(sampler, rate)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="clock 'x' is none; give WallClock"):
+        PolicyRunner(sampler, 20, clock="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "x", None])
+def test_a_delay_is_a_number_of_seconds(delay: object) -> None:
+    with pytest.raises(UserError, match="delay .*; give seconds, 0 or more"):
+        VirtualClock(delay)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "x"])
+def test_a_virtual_clock_advances_by_a_number(seconds: object) -> None:
+    clock = VirtualClock()
+    with pytest.raises(UserError, match="to advance; give a finite number"):
+        clock.advance(seconds)  # type: ignore[arg-type]
+    clock.advance(-1.0)  # set back
+    assert clock.now() == -1.0
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None, -1, 2**40])
+def test_a_seed_of_an_episode_is_a_whole_number(tiny_bundle: Path, seed: object) -> None:
+    runner, _, _ = looping(tiny_bundle)
+    with pytest.raises(UserError, match="seed .*; give a whole number from 0 to 1099511627775"):
+        runner.reset(seed)  # type: ignore[arg-type]
+
+
+def test_a_string_is_one_plan(tiny_bundle: Path) -> None:
+    runner, _, clock = looping(tiny_bundle, plans="ddim:2")
+    act(runner, clock)
+    assert dict(runner.statistics.plans) == {"ddim:2": 1}
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        ({"state": [0.0, [1.0]]}, "observation 'state' is no array"),
+        ({"state": [np.nan]}, r"observation 'state' has the shape \[1\]"),
+        ({}, "the observation has no 'state'"),
+        ({"state": Learned()}, "observation 'state' is no array .*requires grad"),
+        ({"state": ["a", "b"]}, "observation 'state' holds values of type"),
+        ([0.0, 0.0], "no mapping of names"),
+    ],
+)
+def test_an_observation_of_another_shape_is_one_line(
+    tiny_bundle: Path, observation: dict[str, list[float]], said: str
+) -> None:
+    runner, _, clock = looping(tiny_bundle)
+    with pytest.raises(UserError, match=said):
+        runner.act(observation)
+    assert act(runner, clock).source == "planned"
+
+
+def test_a_run_of_infinite_seconds_ends_where_its_caller_says_so(tiny_bundle: Path) -> None:
+    runner, _, _ = looping(tiny_bundle)
+    sent: list[np.ndarray] = []
+    assert runner.run(lambda: SEEN, sent.append, float("inf"), stop=lambda: len(sent) >= 7).ticks == 7
+    for seconds in (float("nan"), -1.0, float("-inf"), "2", None):
+        with pytest.raises(UserError, match="give 0 or more"):
+            runner.run(lambda: SEEN, sent.append, seconds)  # type: ignore[arg-type]
+    assert len(sent) == 7
+
+
+class Words:
+    """A stand-in for a text encoder, which notes what it encodes."""
+
+    state = None
+    network = SimpleNamespace(outputs=("task",))
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, prompts: list[str], state: object = None) -> dict[str, np.ndarray]:
+        self.encoded += prompts
+        return {"task": np.zeros((1, 2), np.float32)}
+
+
+def test_an_episode_that_is_refused_leaves_the_prompt_of_the_last_one(tiny_bundle: Path) -> None:
+    task, words = Condition("task", "task", (2,), "float32"), Words()
+    sampler = tiny_policy(tiny_bundle, ramp, others=(task,))
+    runner = PolicyRunner(sampler, 20, clock=VirtualClock(), text=words)  # type: ignore[arg-type]
+    runner.reset(prompt="push")
+    with pytest.raises(UserError, match="unknown condition 'colour'"):
+        runner.reset(prompt="pull", conditions={"colour": [1.0]})
+    with pytest.raises(UserError, match="the episode has no prompt"):
+        runner.reset()
+    assert words.encoded == ["push"]
+
+
+def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_bundle: Path) -> None:
+    sampler = tiny_policy(tiny_bundle, ramp)
+    form = PromptForm("{task}, {state}", state=StateWords("joints", (1.0, 1.0), (0.0, 0.0), 256))
+    text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, text=text)
+    with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
+        PolicyRunner(replace(sampler, bundle=replace(sampler.bundle, manifest=manifest)), 20)

@@ -1,0 +1,102 @@
+"""When sequences begin, how old their actions get, and how one takes over from the other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.robots.control.clocks import SequenceJob, VirtualRun
+from tests.robots.control.looping import RATE, TICK, act, looping
+from tests.robots.control.tiny_policy import EXECUTED, SEEN, ramp, tiny_policy
+
+
+def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, seconds=2 * TICK, plans=("ddim:1",), deadline=1.0)
+    runner.warm_up(SEEN)
+    actions = [act(runner, clock) for _ in range(40)]
+    steps = np.diff([float(each.value[0]) for each in actions[2:]])
+    joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
+    assert {each.source for each in actions[2:]} == {"planned"}
+    assert len(joins) >= 16 and np.diff(joins).tolist() == [2] * (len(joins) - 1)
+    assert max(each.age for each in actions[2:]) == EXECUTED - 1
+    inside = np.delete(steps, joins)
+    np.testing.assert_allclose(inside, 0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize(("delay", "execute", "oldest"), [(0, 8, 7), (1, 8, 7), (3, 8, 7), (4, 8, 7), (6, 8, 11)])
+def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
+    tiny_bundle: Path, delay: int, execute: int, oldest: int
+) -> None:
+    clock = VirtualClock(delay=delay * TICK)
+    sampler = tiny_policy(tiny_bundle, ramp)
+    options = {"deadline": 1.0, "expected": delay * TICK, "execute": execute}
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), clock=clock, **options)  # type: ignore[arg-type]
+    actions = [act(runner, clock) for _ in range(60)]
+    assert max(each.age for each in actions) == oldest
+    assert {each.source for each in actions} == {"planned"}
+
+
+def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=1.0)
+    runner.warm_up(SEEN)
+    network.seconds = 10 * TICK  # the delay that is expected from now on
+    for _ in range(20):
+        act(runner, clock)
+    network.seconds = 0.5 * TICK
+    actions = [act(runner, clock) for _ in range(40)][12:]
+    assert max(each.age for each in actions) < EXECUTED
+    assert {each.source for each in actions} == {"planned"}
+
+
+def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: Path) -> None:
+    """Joint 0 has the same ramp in each sequence. Joint 1 has the number of the call."""
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), fade=3)
+    actions = [act(runner, clock) for _ in range(2 * EXECUTED)]
+    assert [round(1000 * float(each.value[1]), 2) for each in actions] == [1, 1, 1, 1, 1.25, 1.5, 1.75, 2]
+    assert [round(100 * float(each.value[0]), 2) for each in actions[4:]] == [3, 3, 3, 3]
+    assert {each.source for each in actions} == {"planned"}
+
+
+@pytest.mark.parametrize("expected", [3 * TICK, None])  # a virtual clock knows its delay
+def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
+    tiny_bundle: Path, expected: float | None
+) -> None:
+    clock = VirtualClock(delay=3 * TICK)
+    decided = []
+    start = clock.start
+
+    def watching(job: SequenceJob) -> VirtualRun:
+        decided.append(job.request.decided)
+        return start(job)
+
+    clock.start = watching  # type: ignore[method-assign]
+    sampler = tiny_policy(tiny_bundle, ramp)
+    runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=expected, clock=clock)
+    for _ in range(20):
+        assert act(runner, clock).source == "planned"
+    assert decided == [0, 3, 3, 3, 3, 3, 3]  # more than half of the four: call follows call
+
+
+@pytest.mark.parametrize("continuity", ["hard", "none"])
+def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_were_held(
+    tiny_bundle: Path, continuity: str
+) -> None:
+    runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=1.0, continuity=continuity, fade=1)
+    network.seconds = 2 * TICK
+    runner.warm_up(SEEN)  # two actions are held from now on
+    network.seconds = 0.0
+    network.calls = 0
+    actions = [act(runner, clock) for _ in range(EXECUTED + 1)]  # the second sequence begins at tick 2, and is there
+    calls = [round(1000 * float(each.value[1]), 2) for each in actions]
+    assert [each.age for each in actions] == [0, 1, 0, 1, 0]
+    assert calls == ([1, 1, 1, 1, 1.5] if continuity == "hard" else [1, 1, 1.5, 2, 2.5])
+
+
+def test_no_deadline_cuts_the_delay_of_a_virtual_clock(tiny_bundle: Path) -> None:
+    clock = VirtualClock(delay=2 * TICK)
+    runner = PolicyRunner(tiny_policy(tiny_bundle, ramp), RATE, ("ddim:2",), deadline=TICK, clock=clock)
+    for _ in range(20):
+        act(runner, clock)
+    found = runner.statistics
+    assert found.missed == found.sampling.count - 1 > 4 and found.cut == 0  # the first one takes no delay

@@ -1,0 +1,339 @@
+"""Policies of language and vision, against the actions of LeRobot's own code (`tests/robots/lerobot/reference.py`)."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+import fewstep.runtime
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.graph.io import load
+from fewstep.graph.weights import LARGE
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.robots.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
+from fewstep.robots.lerobot.network import RawPolicy
+from fewstep.robots.lerobot.policy import read_weights
+from fewstep.robots.lerobot.statistics import RENAMED
+from fewstep.runtime.bundle.manifest import PromptForm
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.text import formed, load_text_encoder
+from tests.robots.lerobot.weights import weight
+
+HERE = Path(__file__).parent
+TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
+SEEN = "seen/"
+
+Record = Mapping[str, NDArray[Any]]
+Bundles = Callable[[str], tuple[Path, Record]]
+
+
+def write(kind: str, folder: Path) -> Record:
+    """The folder that LeRobot wrote, and what went in and came out."""
+    with np.load(HERE / f"{kind}.npz") as file:
+        record = dict(file)
+    for name, content in record.items():
+        if name.startswith("file/"):
+            path = folder / name.removeprefix("file/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.tobytes())
+    shapes = json.loads(record["weights"].tobytes())
+    tensors = {name: torch.from_numpy(weight(name, tuple(shape))) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return record
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """The bundle of a type, exported when the first test asks for it."""
+
+    @cache
+    def bundle_of(kind: str) -> tuple[Path, Record]:
+        folder = tmp_path_factory.mktemp(kind)
+        record = write(kind, folder / "policy")
+        export(ExportOptions(str(folder / "policy"), folder / "bundle", verify="quick"))
+        return folder / "bundle", record
+
+    return bundle_of
+
+
+def observe(record: Record, tick: int) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(SEEN): value[tick] for name, value in record.items() if name.startswith(SEEN)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TYPES)
+def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, record = bundles(kind)
+    monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
+    with fewstep.runtime.load(bundle) as sampler:
+        history = History(sampler)
+        for tick in range(2 if kind == "multi_task_dit" else 1):
+            history.add(observe(record, tick))
+        window = with_prompt(load_text_encoder(bundle), history.window(), str(record["task"]))
+        actions = sample_actions(sampler, "euler:10@trailing", window)
+    size = np.abs(record["actions"]).max(axis=0)
+    assert actions.shape == record["actions"].shape
+    assert (np.abs(actions - record["actions"]) / size).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_step_holds_nothing_of_the_prefix(bundles: Bundles, kind: str) -> None:
+    """Products with weights in the step graph: those of the expert, once a token of action."""
+    bundle, _ = bundles(kind)
+    body = load(bundle / open_bundle(bundle).manifest.bodies["float32"].graph.file)
+    products = sum(node.op in ("MatMul", "Gemm") and node.inputs[1] in body.constants for node in body.nodes)
+    joint, crossing = 7, 5  # products of a layer that reads itself too, and of one that reads the prefix alone
+    assert (
+        products
+        == {
+            "multi_task_dit": 2 * 4 + 2,
+            "smolvla": 2 * joint + crossing + 4,
+            "pi0": 2 * joint + 4,
+            "pi05": 2 * joint + 2,
+        }[kind]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    ["smolvla", "pi05"],  # whose state, in the prompt, changes with each sequence
+)
+def test_a_runner_takes_the_task_in_words(bundles: Bundles, kind: str) -> None:
+    bundle, record = bundles(kind)
+    text, seen = load_text_encoder(bundle), observe(record, 0)
+    with fewstep.runtime.load(bundle) as sampler:
+        runner = PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", text=text, clock=VirtualClock())
+        with pytest.raises(UserError, match="no prompt"):
+            runner.reset()
+        with pytest.raises(UserError, match=r"text=load_text_encoder"):
+            PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", clock=VirtualClock()).reset(prompt="push it")
+        runner.reset(seed=3, prompt="push it")
+        first = runner.act(seen)
+        history = History(sampler)
+        history.add(seen)
+        alone = sample_actions(
+            sampler, "euler:2@trailing", with_prompt(text, history.window(), "push it"), seed=3 << 24
+        )
+    assert first.value is not None
+    np.testing.assert_allclose(first.value, alone[0], rtol=1e-5)
+
+
+def form_of(kind: str, folder: Path) -> PromptForm | None:
+    write(kind, folder)
+    source = load_source(str(folder))
+    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
+    return source.beside.text.form
+
+
+def test_a_prompt_holds_the_state_in_bins(tmp_path: Path) -> None:
+    form = form_of("pi05", tmp_path / "pi05")  # quantiles of the first number: -1.4 and 2.4
+    assert formed(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
+    with pytest.raises(UserError, match="hold 'observation.state'"):
+        formed("push it", form)
+    assert formed("lift\n", form_of("smolvla", tmp_path / "smolvla")) == "lift\n"
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (
+            "smolvla",
+            {"type": "groot"},
+            "of type 'groot', and fewstep reads diffusion, multi_task_dit, smolvla, pi0, pi05",
+        ),
+        ("smolvla", {"type": ["pi0"]}, r"of type \['pi0'\], and fewstep reads"),
+        ("smolvla", {"adapt_to_pi_aloha": True}, "trained with adapt_to_pi_aloha"),
+        ("smolvla", {"max_state_dim": 7}, r"state_proj.weight' is \[128, 5\], and config.json asks for \[128, 7\]"),
+        ("smolvla", {"max_action_dim": 1}, "is not that of a smolvla policy"),
+        ("smolvla", {"min_period": 0.0}, r"a smolvla policy \(min_period 0 and max_period 4\)"),
+        ("smolvla", {"chunk_size": 10**9}, r"x_shape \[1000000000, 6\]; .* of 268435456 elements at most"),
+        ("smolvla", {"resize_imgs_with_padding": [30, 30]}, "in patches of 8, 2 by 2 a token"),
+        ("pi0", {"use_relative_actions": True}, "trained with use_relative_actions"),
+        ("pi0", {"chunk_size": None}, "is not that of a pi0 policy"),
+        ("multi_task_dit", {"num_layers": 3}, "has no weight 'noise_predictor.transformer_blocks.2"),
+        ("multi_task_dit", {"image_crop_shape": None}, "for an encoder of 4"),
+        ("multi_task_dit", {"vision_encoder_name": "laion/CLIP-ViT-H-14"}, "has the encoder 'laion/CLIP-ViT-H-14'"),
+        ("multi_task_dit", {"text_encoder_name": "laion/CLIP-ViT-H-14"}, "has the encoder 'laion/CLIP-ViT-H-14'"),
+        ("smolvla", {"vlm_model_name": "HuggingFaceM4/Idefics3-8B-Llama3"}, "has the model 'HuggingFaceM4/Idefics3"),
+    ],
+)
+def test_another_policy_is_refused(tmp_path: Path, kind: str, fields: dict[str, Any], message: str) -> None:
+    write(kind, tmp_path)
+    change(tmp_path / "config.json", **fields)
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_without_camera_is_refused(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    features = json.loads((tmp_path / "config.json").read_text())["input_features"]
+    change(tmp_path / "config.json", input_features={"observation.state": features["observation.state"]})
+    with pytest.raises(UserError, match="has no camera"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "to_batch_processor",
+            {"registry_name": "relative_actions_processor", "config": {"enabled": True}},
+            "relative",
+        ),
+        ("to_batch_processor", {"registry_name": "delta_processor"}, "has a step 'delta_processor'"),
+        ("to_batch_processor", {"registry_name": None, "class": "mine.Step"}, "has a step 'mine.Step'"),
+    ],
+)
+def test_a_step_that_would_change_actions_is_refused(
+    tmp_path: Path, name: str, changed: dict[str, Any], message: str
+) -> None:
+    write("smolvla", tmp_path)
+    file = tmp_path / "policy_preprocessor.json"
+    steps = json.loads(file.read_text())["steps"]
+    change(file, steps=[step | changed if step["registry_name"] == name else step for step in steps])
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def set_step(folder: Path, name: str, **config: Any) -> None:
+    """Change the settings of a step of the preprocessor."""
+    file = folder / "policy_preprocessor.json"
+    steps = json.loads(file.read_text())["steps"]
+    named = [step for step in steps if step["registry_name"] == name]
+    assert len(named) == 1
+    named[0]["config"] = {**named[0]["config"], **config}
+    change(file, steps=steps)
+
+
+def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    set_step(tmp_path, RENAMED, rename_map={"front": "observation.images.cam0"})
+    names = [each.name for each in load_source(str(tmp_path)).spec.conditions]
+    assert names == ["observation.state", "front", "observation.images.cam1", "words", "words_mask"]
+    set_step(tmp_path, RENAMED, rename_map=dict.fromkeys(("front", "top"), "observation.images.cam0"))
+    with pytest.raises(UserError, match="renames front and top to observation.images.cam0"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({"eps": 0.2}, [1.0, 1 / 20.2, 2.0]),
+        ({"eps": 0.0}, [1 / 0.8, 1 / 20, 1 / 0.3]),
+        ({"normalize_observation_keys": ["observation.images.cam0"]}, [1.0, 1.0, 1.0]),
+        ({"features": {}}, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_a_normaliser_has_its_own_settings(tmp_path: Path, config: dict[str, Any], scale: list[float]) -> None:
+    """Deviations of the state are 0.8, 20 and 0.3; those of actions take nothing added to them."""
+    write("smolvla", tmp_path)
+    set_step(tmp_path, "normalizer_processor", **config)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource) and isinstance(source.module, RawPolicy)
+    np.testing.assert_allclose(source.module.normalise[0].scale.flatten(), scale, rtol=1e-6)
+    assert source.spec.units is not None
+    np.testing.assert_allclose(source.spec.units.scale[:2], [6.0, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"eps": float("nan")}, "adds nan to deviations"),
+        ({"eps": "small"}, "a file is not that of a smolvla policy"),
+        ({"normalize_observation_keys": "observation.state"}, "names no list of observations"),
+        ({"norm_map": {"STATE": "MIN_MAX"}}, "min of observation.state is above its max"),
+    ],
+)
+def test_a_normaliser_that_makes_no_sense_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    write("smolvla", tmp_path)
+    set_step(tmp_path, "normalizer_processor", **config)
+    (file,) = tmp_path.glob("policy_preprocessor*.safetensors")
+    save_file({**load_file(file), "observation.state.min": torch.tensor([0.0, 99.0, 0.0])}, file)
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi0"])
+def test_weights_of_converted_and_of_bfloat16_checkpoints_are_read(tmp_path: Path, kind: str) -> None:
+    """As `lerobot/pi0_base` names its weights, and in the type of SmolVLA's language model."""
+    write(kind, tmp_path)
+    file = tmp_path / "model.safetensors"
+    expected = load_source(str(tmp_path))
+    assert isinstance(expected, TorchSource)
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    save_file({name.removeprefix("model.") if kind == "pi0" else name: each for name, each in tensors.items()}, file)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
+    own, theirs = source.module.state_dict(), expected.module.state_dict()
+    assert own.keys() == theirs.keys() and all(each.dtype == torch.float32 for each in own.values())
+    assert all(torch.allclose(own[name], theirs[name], rtol=0.02, atol=0.02) for name in own)
+    source.beside.text.companion.load()
+
+
+def test_statistics_of_a_converted_checkpoint_keep_their_names(tmp_path: Path) -> None:
+    kept = ("normalize_inputs.buffer_action.mean", "model.state_proj.weight")
+    short = ("paligemma_with_expert.weight", "_orig_mod.action_in_proj.weight")
+    save_file({name: torch.zeros(1) for name in (*kept, *short)}, tmp_path / "model.safetensors")
+    assert set(read_weights(tmp_path)) == {*kept, "model.paligemma_with_expert.weight", "model.action_in_proj.weight"}
+
+
+def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
+    """LeRobot masks it in all layers."""
+    write("smolvla", tmp_path)
+    features = json.loads((tmp_path / "config.json").read_text())["input_features"]
+    empty = {"observation.images.empty_camera_0": {"type": "VISUAL", "shape": [3, 480, 640]}}
+    change(tmp_path / "config.json", input_features={**features, **empty})
+    assert [each.name for each in load_source(str(tmp_path)).spec.conditions] == [*features, "words", "words_mask"]
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    write("pi0", tmp_path)
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"] |= {f"<{number}>": 98 + number for number in range(1, 4)}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has 102 tokens, and the policy's weights know 99"):
+        load_source(str(tmp_path))
+    (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="has no tokenizer: its policy takes that of google/paligemma-3b-pt-224"):
+        load_source(str(tmp_path))
+
+
+def test_statistics_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    write("smolvla", tmp_path)
+    (file,) = tmp_path.glob("policy_preprocessor*.safetensors")
+    save_file({**load_file(file), "observation.state.mean": torch.tensor([0.0, float("nan"), 0.0])}, file)
+    with pytest.raises(UserError, match=r"mean of observation\.state holds NaN"):
+        load_source(str(tmp_path))
+    finite = {"observation.state.mean": torch.zeros(3), "observation.state.std": torch.tensor([1.0, -2.0, 1.0])}
+    save_file({**load_file(file), **finite}, file)
+    with pytest.raises(UserError, match=r"std of observation\.state holds -2"):
+        load_source(str(tmp_path))
+
+
+def test_no_small_weight_keeps_the_file_in_memory(tmp_path: Path) -> None:
+    """A graph holds small weights as they are, and a view of the mapped file would hold all of it."""
+    write("smolvla", tmp_path)
+    source = load_source(str(tmp_path))
+    assert isinstance(source, TorchSource)
+    small = [each for each in source.module.parameters() if each.nbytes < LARGE]
+    assert small and all(each.untyped_storage().nbytes() == each.nbytes for each in small)
