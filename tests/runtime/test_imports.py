@@ -81,7 +81,7 @@ sys.meta_path.insert(0, Told())
 
 @pytest.mark.parametrize(
     "module",
-    ["graph.session", "calibration.checkpoint", "lowering.coverage", "export.sources.onnx_file"],
+    ["graph.session", "calibration.checkpoint", "calibration.lowering.coverage", "export.sources.onnx_file"],
 )
 def test_telemetry_is_off_before_onnxruntime_is_imported(module: str, tmp_path: Path) -> None:
     assert quiet(IMPORTING + f"import fewstep.{module}", tmp_path) == "1\n"
