@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from fewstep.measure.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
+from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 
-LEAST_PSNR = 25.0  # dB to float32: below it the difference can be seen in most images
 MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
 
 

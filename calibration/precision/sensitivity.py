@@ -6,6 +6,7 @@ float. A run is the same up to its group, so only what follows is computed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from time import perf_counter
 
@@ -18,6 +19,7 @@ from fewstep.calibration.precision.search_job import Ask
 from fewstep.calibration.precision.variants import Variants
 from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.machine.turns import median_ratio, so_many, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
 Array = NDArray[np.float64]
@@ -102,4 +104,4 @@ def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int 
         return perf_counter() - started
 
     seconds(base), seconds(other)  # the first call allocates
-    return float(np.median([seconds(other) / seconds(base) for _ in range(rounds)]))
+    return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], so_many(rounds)), 1)

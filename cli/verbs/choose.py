@@ -33,7 +33,7 @@ FRONT, CHOSEN = "front", "chosen"
 def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     choice = choose(options, progress)
     if options.output is not None:
-        write_whole(options.output, drawing(choice).encode())
+        write_whole(options.output, drawing(choice, options).encode())
     return Outcome(choice, (table(choice, options.batch), *choice.left_out, *_said(choice, options.bundle)))
 
 
@@ -113,21 +113,30 @@ def table(choice: Choice, batch: int) -> Table:
     return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", "gain", ""), rows, caption)
 
 
-def drawing(choice: Choice) -> str:
-    """Quality over time as SVG: a curve for each body, and the front."""
+def drawing(choice: Choice, options: ChooseOptions) -> str:
+    """Quality over time as SVG: a curve for each body with its numbers of evaluations, the front, and, of a choice, the
+    winner and the budget."""
     bodies = dict.fromkeys(row.body for row in choice.deployments)
     curves = [
         _curve(body, [row for row in choice.deployments if row.body == body], index)
         for index, body in enumerate(bodies)
     ]
     curves.append(_curve(FRONT, choice.front, len(curves), dashed=True))
+    if choice.chosen is not None:
+        ends = [(min(each), max(each)) for each in zip(*((row.milliseconds, row.psnr) for row in choice.deployments))]
+        for limit, is_time in ((options.milliseconds, True), (options.decibels, False)):
+            if limit is not None:
+                across, up = ((limit, limit), ends[1]) if is_time else (ends[0], (limit, limit))
+                curves.append(Series("budget", across, up, len(curves), dashed=True))
+        curves.append(_curve(CHOSEN, [choice.chosen.winner], len(curves)))
     return stacked(
         "plans, bodies, engines", [plots.line_plot(curves, "time of a call (ms)", "PSNR to the teacher (dB)")]
     )
 
 
 def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = False) -> Series:
-    return Series(name, [row.milliseconds for row in rows], [row.psnr for row in rows], colour, dashed)
+    labels = () if dashed else [str(row.evaluations) for row in rows]
+    return Series(name, [row.milliseconds for row in rows], [row.psnr for row in rows], colour, dashed, labels)
 
 
 def _said(choice: Choice, bundle: Path) -> Iterator[str]:

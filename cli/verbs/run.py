@@ -28,6 +28,7 @@ from fewstep.cli.run_plan import (
 )
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.graph.output import check_writable
+from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
 from fewstep.plans.plan import Plan
@@ -164,6 +165,8 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
         if getattr(options, name) != getattr(plain, name):
             raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
     choice = chosen(options.bundle)
+    if choice.winner.psnr < LEAST_PSNR:
+        LOG.warning("the choice is only %.1f dB from the teacher: look at its samples", choice.winner.psnr)
     options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
     return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
 

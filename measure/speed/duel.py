@@ -11,6 +11,8 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
+from fewstep.runtime.machine.turns import Rounds, median_ratio, take_turns
+
 Turn = Callable[[], float]  # the milliseconds of a call, as one turn has them
 
 CLEAR = 1.5  # times as slow: such a call is given up
@@ -30,15 +32,13 @@ class Duel(NamedTuple):
 
 def duel(first: Turn, second: Turn) -> Duel:
     """Each has run before."""
-    times: list[tuple[float, float]] = []
-    until = perf_counter() + SECONDS
-    while not times or (not _is_known([math.log(b / a) for a, b in times]) and perf_counter() < until):
-        if len(times) % 2:  # neither is always behind the other
-            later = second()
-            times.append((first(), later))
-        else:
-            times.append((first(), second()))
-    return Duel(median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times))
+    last = perf_counter() + SECONDS
+
+    def until(rounds: Rounds[float]) -> bool:
+        return _is_known([math.log(b / a) for a, b in rounds]) or perf_counter() >= last
+
+    rounds = take_turns([first, second], until)
+    return Duel(median(a for a, _ in rounds), median(b for _, b in rounds), median_ratio(rounds, 1))
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:

@@ -22,6 +22,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.turns import Rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
 LONGEST_TURN = 3600.0  # seconds
@@ -108,12 +109,12 @@ def race(
         for each in processes:
             each.turn(0.0)
         peaks = [each.peak_mib() for each in processes]
-        times: list[list[list[float]]] = [[] for _ in contenders]  # contender, round, run
-        for turn in range(rounds):
-            order = range(len(processes)) if turn % 2 else reversed(range(len(processes)))
-            for index in order:
-                times[index].append([wall for wall, _ in processes[index].turn(seconds)])
-            progress(f"timing {stage}", turn + 1, rounds)
+
+        def until(done: Rounds[list[float]]) -> bool:
+            progress(f"timing {stage}", len(done), rounds)
+            return len(done) >= rounds
+
+        times = list(zip(*take_turns([partial(each.walls, seconds) for each in processes], until), strict=True))
     each_of = zip(processes, peaks, times, strict=True)
     timings = tuple(_timing(process, peak, mine, times[0]) for process, peak, mine in each_of)
     return Race(batches.pop(), threads, rounds, timings)

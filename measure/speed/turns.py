@@ -60,9 +60,13 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         times: list[Seconds] = self._asked(worker.turn, call, seconds)
         return times
 
+    def walls(self, seconds: float = TURN, call: str = "") -> list[float]:
+        """A turn: seconds of its calls by the clock."""
+        return [wall for wall, _ in self.turn(seconds, call)]
+
     def milliseconds(self, call: str = "") -> float:
         """A turn of TURN: the median of its calls, by the clock."""
-        return 1000 * median(wall for wall, _ in self.turn(call=call))
+        return 1000 * median(self.walls(call=call))
 
     def result(self, call: str = "") -> Any:
         """What a call returns."""

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache as cache_of
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -13,6 +15,7 @@ from fewstep.graph.needs import Needs, check_memory
 from fewstep.measure.bodies import open_body
 from fewstep.measure.cost import branches, sampling_needs
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.sampling_job import FEW, FLOAT
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
@@ -20,7 +23,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep
-from fewstep.report.choosing.deployments import Judging, deployments, front, plans_of
+from fewstep.report.choosing.deployments import Judging, deployments, front, plans_of, unit_milliseconds
 from fewstep.report.choosing.engines import (
     KIND,
     bodies_here,
@@ -56,10 +59,11 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
+    unit_of = cache_of(partial(unit_milliseconds, judging))
     for body, plans in tried.items():
         try:
             engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
-            rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds)
+            rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds, unit_of)
         except UserError as error:  # no engine, or samples that are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
@@ -133,18 +137,23 @@ def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str,
 def _chosen(
     bundle: Bundle, options: ChooseOptions, plan: Plan, rows: Sequence[Deployment], on_front: Sequence[Deployment]
 ) -> Chosen:
-    """The best row within the time, or the quickest of the quality."""
-    if (within := options.milliseconds) is not None:
-        kept = [row for row in on_front if row.milliseconds <= within]
-        nearest = f"the quickest is {described(min(rows, key=lambda row: row.milliseconds))}"
-    else:
-        least = -np.inf if options.decibels is None else options.decibels
-        kept = [row for row in reversed(on_front) if row.psnr >= least]
-        nearest = f"the nearest is {described(max(rows, key=lambda row: row.psnr))}"
-    asked = f"within {options.within}" if within is not None else f"at least {options.at_least}"
+    """The best row within the time, or the quickest of the quality. Of less than LEAST_PSNR only where a quality that
+    is asked for allows it."""
+    within = np.inf if options.milliseconds is None else options.milliseconds
+    least = LEAST_PSNR if options.decibels is None else options.decibels
+    asked = " and ".join(
+        [f"within {options.within}"] * (options.within is not None)
+        + [f"at least {options.at_least or f'{LEAST_PSNR:g}dB'}"] * (options.at_least is not None or within < np.inf)
+    )
+    good = [row for row in on_front if row.psnr >= least]
+    kept = [row for row in good if row.milliseconds <= within]
     if not kept:
-        raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", "ask for that, or for more plans")
-    winner = kept[-1]
+        nearest = (
+            f"the quickest of them is {described(good[0])}" if good else f"the nearest is {described(on_front[-1])}"
+        )
+        fix = "ask for that, for more plans, or for less, as --at-least 15dB"
+        raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", fix)
+    winner = kept[0] if options.within is None else kept[-1]
     family = tuple(
         row.plan
         for row in reversed(on_front)

@@ -1,17 +1,18 @@
 """A deployment is a plan on a body on its fastest engine: how long a call takes, and how near its samples are.
 
 A call goes from noise to finished samples, as a program makes it: prologue, steps and all. A body has a process of its
-own, and takes turns with calls of float32 in another one. Its time is the median of those calls multiplied by the
-median ratio to them: other programs delay both of a round alike. A body's plans run the same network, so a line through
-their times takes out most of what is left of other programs.
+own, and takes turns with the unit, a call of float32's network in another one: other programs delay both alike. What is
+kept is the median ratio of a plan's call to the unit. Each choice measures the unit anew, so a ratio serves under any
+load.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from io import BytesIO
-from itertools import combinations
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 
@@ -30,19 +31,23 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.report.choosing.chosen import Deployment
-from fewstep.report.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, kept_name
+from fewstep.report.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, calls, kept_name
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.turns import Rounds, so_many, take_turns
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import defaults
 
+LOG = logging.getLogger("fewstep")
 STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # of the plans that are tried by default
-ROUNDS = 5
+ROUNDS, MOST_ROUNDS = 5, 15
+ALIKE = 0.98  # a plan of more evaluations may seem quicker by so little
 FAR = 2.0  # times the budget: a plan that is expected to take longer is not tried
 
 Floats = NDArray[np.floating]
@@ -133,11 +138,17 @@ def default_names(judging: Judging) -> Iterator[str]:
 
 
 def deployments(
-    judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan], budget: float | None
+    judging: Judging,
+    body: str,
+    engine: TimedEngine,
+    plans: Mapping[str, Plan],
+    budget: float | None,
+    unit_of: Callable[[int], float],
 ) -> list[Deployment]:
     """The deployments of a body, those that are kept already and those that are measured now.
 
-    Plans that would take FAR times the budget by the engine's time of a network's call are left out, but the shortest.
+    unit_of: the milliseconds of the unit, by threads. Plans that would take FAR times the budget by the engine's time
+        of a network's call are left out, but the shortest.
     """
     shortest = min(len(plan.steps) for plan in plans.values())
     each_step = (engine.milliseconds or 0.0) / len(networks(judging.bundle.manifest))
@@ -152,7 +163,7 @@ def deployments(
     measured = {name: each for name, each in kept.items() if each is not None}
     if fresh:
         rows = judging.batch * branches(judging.plan)
-        times = _times(judging, body, engine, tried)  # of all together: kept times may be of another load
+        ratios, is_sure = _ratios(judging, body, engine, fresh)
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
             for name, plan in fresh.items():
                 own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons)
@@ -164,16 +175,17 @@ def deployments(
                     spinning=engine.spinning,
                     plan=name,
                     evaluations=len(plan.steps),
-                    milliseconds=times[name],
+                    milliseconds=0.0,
+                    ratio=ratios[name],
                     psnr=float(own.mean()),
                     p5=float(np.percentile(own, 5)),
                     error=float(own.std(ddof=1) / len(own) ** 0.5),
                     gain=_gain(judging.bundle, body, plan),
                 )
-        for name, row in measured.items():
-            measured[name] = msgspec.structs.replace(row, milliseconds=times[name])
-            cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
-    return [measured[name] for name in tried]
+                if is_sure:
+                    cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))
+    unit = unit_of(engine.threads)
+    return [msgspec.structs.replace(measured[name], milliseconds=measured[name].ratio * unit) for name in tried]
 
 
 def front(rows: Sequence[Deployment]) -> list[Deployment]:
@@ -186,22 +198,45 @@ def front(rows: Sequence[Deployment]) -> list[Deployment]:
     return kept
 
 
-def _times(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> dict[str, float]:
-    """Milliseconds of a call along each plan."""
-    shortest = dict([min(plans.items(), key=lambda named: len(named[1].steps))])
-    unit = _process(judging, FLOAT, TimedEngine(REFERENCE, engine.threads, None), shortest)
-    units: list[float] = []
-    ratios: dict[str, list[float]] = {name: [] for name in plans}
-    with unit, _process(judging, body, engine, plans) as process:
-        for turn in range(ROUNDS):
-            judging.progress(f"timing {body}", turn, ROUNDS)
-            for name in plans:
-                units.append(unit.milliseconds(*shortest))
-                ratios[name].append(process.milliseconds(name) / units[-1])
-    judging.progress(f"timing {body}", ROUNDS, ROUNDS)
+def _ratios(
+    judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
+) -> tuple[dict[str, float], bool]:
+    """A call along each plan, as a multiple of the unit, and whether the ratios can be: a plan of more evaluations
+    takes longer. Rounds go on until they can, up to MOST_ROUNDS."""
     lengths = [len(plan.steps) for plan in plans.values()]
-    times = on_a_line(lengths, [median(own) * median(units) for own in ratios.values()])
-    return dict(zip(plans, times, strict=True))
+
+    def are_sure(rounds: Rounds[float]) -> bool:
+        pairs = permutations(zip(lengths, map(median, zip(*rounds, strict=True)), strict=True), 2)
+        return all(longer >= ALIKE * shorter for (few, shorter), (many, longer) in pairs if few < many)
+
+    def until(rounds: Rounds[float]) -> bool:
+        judging.progress(f"timing {body}", min(len(rounds), ROUNDS), ROUNDS)
+        return len(rounds) >= ROUNDS and (are_sure(rounds) or len(rounds) >= MOST_ROUNDS)
+
+    with unit_process(judging, engine.threads) as unit, _process(judging, body, engine, plans) as process:
+
+        def turn(name: str) -> float:
+            return process.milliseconds(name) / unit.milliseconds()
+
+        rounds = take_turns([partial(turn, name) for name in plans], until)
+    is_sure = are_sure(rounds)
+    if not is_sure:
+        LOG.warning("times of %s do not grow with their evaluations, so none is kept: another program runs", body)
+    return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
+
+
+def unit_milliseconds(judging: Judging, threads: int) -> float:
+    """The milliseconds of the unit now: a call of float32's network on onnxruntime, with so many threads."""
+    with unit_process(judging, threads) as process:
+        return median(turn for (turn,) in take_turns([process.milliseconds], so_many(ROUNDS)))
+
+
+def unit_process(judging: Judging, threads: int) -> TimedProcess:
+    """The unit in a process of its own."""
+    manifest, rows = judging.bundle.manifest, judging.batch * branches(judging.plan)
+    sizes = {"batch": rows, **defaults(manifest.x_shape, manifest.sizes)}
+    engine = TimedEngine(REFERENCE, threads, None)
+    return TimedProcess(FLOAT, partial(calls, judging.bundle.path, FLOAT, engine, sizes))
 
 
 def _process(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
@@ -228,15 +263,6 @@ def sampler_calls(
         return sampler.sample(plan, seeds, conditions)
 
     return {name: partial(call, plan) for name, plan in plans.items()}
-
-
-def on_a_line(lengths: Sequence[int], times: Sequence[float]) -> list[float]:
-    """Times of plans by their number of evaluations, on the line of Theil (1950) and Sen (1968) through them: its slope
-    is the median slope of all pairs. Times of plans of one length are their median."""
-    pairs = [(i, j) for i, j in combinations(range(len(times)), 2) if lengths[i] != lengths[j]]
-    slope = median([(times[j] - times[i]) / (lengths[j] - lengths[i]) for i, j in pairs]) if pairs else 0.0
-    start = median(took - slope * length for length, took in zip(lengths, times, strict=True))
-    return [start + slope * length for length in lengths]
 
 
 def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:

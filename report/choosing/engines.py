@@ -41,7 +41,7 @@ from fewstep.runtime.machine.packages import RUNTIMES, installed, this_onnxrunti
 from fewstep.runtime.sizes import defaults
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 7  # of what is kept, and how it is measured
+SCHEMA = 8  # of what is kept, and how it is measured
 REFERENCE = "onnxruntime"  # the backend that others are compared with
 LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
 PACKAGES_OF = {  # of backends that are not named after theirs

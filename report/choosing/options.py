@@ -28,7 +28,7 @@ class ChooseOptions(Options):
 
     bundle: The bundle's folder.
     within: The longest time of a call, from noise to samples, as 20ms.
-    at_least: The least mean PSNR to the teacher, as 40dB.
+    at_least: The least mean PSNR to the teacher, as 40dB. Default with a time: 25dB, below which differences are seen.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
         plan's solver and grid at 2 to 16 steps, and the bundle's fitted plans.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
@@ -59,8 +59,6 @@ class ChooseOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.within is not None and self.at_least is not None:
-            raise UserError("--within and --at-least together", "give one of them: the other is what the choice wins")
         _ = self.milliseconds, self.decibels  # numbers, or refused
         if not 1 <= self.batch <= LARGEST_BATCH:
             raise UserError(f"--batch is {self.batch}", f"give a number from 1 to {LARGEST_BATCH}")

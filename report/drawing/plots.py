@@ -39,13 +39,15 @@ COLOURS = 6
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: its name in the legend and its points. Series of one `colour` belong together."""
+    """A curve: its name in the legend and its points. Series of one `colour` belong together. `labels` stand at the
+    points, if there are some."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     colour: int = 0
     dashed: bool = False
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
             radius = 3 if len(points) > 1 else 6  # a point alone is what a reader looks for
             circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="{radius}"'
             parts.append(f"<circle {circle}><title>{title}</title></circle>")
+        for (left, up), label in zip(points, one.labels, strict=False):
+            parts.append(f'<text x="{left:.2f}" y="{up - 8:.2f}" text-anchor="middle">{escape(label)}</text>')
     legend = [(one.name, one.colour, one.dashed) for one in series]
     return _svg(parts, f"{y_label} over {x_label}", legend=legend)
 

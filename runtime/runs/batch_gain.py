@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.runtime.machine.turns import so_many, take_turns
 from fewstep.runtime.mixed_plans import Call, Feeds, joined
 
 REPEATS = 3  # after one call that warms up
@@ -48,5 +50,5 @@ def batch_gain(
         together()
     except UserError:
         return 0.0
-    times = [(seconds(singly), seconds(together)) for _ in range(REPEATS)]  # in turn: the machine may change its speed
+    times = take_turns([partial(seconds, singly), partial(seconds, together)], so_many(REPEATS))
     return min(single for single, _ in times) / max(min(joint for _, joint in times), 1e-9)
