@@ -1,4 +1,4 @@
-"""Does int8 win enough? `fewstep bench`, held against a bar: 1.4x for fashion_mnist, 1.8x for DDPM's network.
+"""Does int8 win enough? `fewstep measure`, held against a bar: 1.4x for fashion_mnist, 1.8x for DDPM's network.
 
     python -m benchmarks.speed BUNDLE [--json]
     python -m benchmarks.speed --ddpm [--json]
@@ -18,9 +18,10 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.outcome import tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
-from fewstep.cli.verbs.bench import verb
+from fewstep.cli.verbs.measure import verb
 from fewstep.export.export import ExportOptions, export
-from fewstep.measure.speed.bench import Benchmark, BenchOptions
+from fewstep.measure.measure import MeasureOptions
+from fewstep.measure.results import Results
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -59,12 +60,12 @@ def main(given: Sequence[str] | None = None) -> int:
         if arguments.bundle is not None:
             check(arguments.bundle)
         with progress_display() as progress, untrained() if arguments.ddpm else nullcontext(arguments.bundle) as bundle:
-            outcome = verb(BenchOptions(bundle), progress)
+            outcome = verb(MeasureOptions(bundle, ("ms",)), progress)
     except UserError as error:
         parser.error(str(error))
     tell(outcome, Manner(json=arguments.json))
     found = outcome.value
-    assert isinstance(found, Benchmark)
+    assert isinstance(found, Results)
     ratio, bar = found.ratio(INT8), BARS.get(found.model)
     assert ratio is not None  # it is there, and runs here
     said = f"no bar for {found.model}" if bar is None else f"bar: {bar}x"

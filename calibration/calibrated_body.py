@@ -26,6 +26,7 @@ from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
+from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows, row_by_row
 from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
@@ -61,7 +62,8 @@ def judging_course(task: Task, plan: Plan | TokenPlan, progress: Progress = SILE
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
     if isinstance(plan, TokenPlan):
-        return open_token_course(sampler, plan, seeds, task.conditions, shown)
+        values = held_out_conditions(sampler.bundle.manifest.conditions, seeds, task.conditions)
+        return open_token_course(sampler, plan, seeds, values, shown)
     course = open_course(task.among(sampler), plan, seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
         course = replace(course, differences=float_differences(course, sampler.denoiser))

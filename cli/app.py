@@ -15,7 +15,7 @@ from fewstep.cli.generate import command, flag, manner_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
-from fewstep.cli.verbs import VERBS
+from fewstep.cli.verbs import SUCCESSORS, VERBS
 from fewstep.plans.errors import UserError, printable
 
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
@@ -33,6 +33,8 @@ def run(arguments: list[str], manner: Manner) -> int:
     With --json stdout holds the document alone, whatever a verb runs prints.
     """
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if asked in SUCCESSORS:
+        raise WrongLine(f"{asked} is part of measure", SUCCESSORS[asked])
     if asked is not None and asked not in VERBS:
         raise WrongLine(f"unknown verb {asked!r}", f"give one of {', '.join(VERBS)}")
     if manner.quiet or manner.json:  # read when a library is imported that fetches models

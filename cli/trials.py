@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
-from fewstep.measure.results import BodyEvaluation, Quality
+from fewstep.measure.results import Quality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, said
 from fewstep.runtime.bundle.manifest import Trial
 
@@ -15,7 +15,7 @@ def quality_heads(of_tokens: bool) -> tuple[str, str]:
     return ("differ", "same") if of_tokens else ("PSNR", "p5")
 
 
-def quality_cells(body: Quality | BodyEvaluation) -> tuple[str, str]:
+def quality_cells(body: Quality) -> tuple[str, str]:
     """How near a body is to float32 along the same plan, in short."""
     if body.tokens is not None:
         return f"{100 * body.tokens.disagreement:.2f} %", f"{100 * body.tokens.same:.1f} %"

@@ -1,4 +1,4 @@
-"""The task of a judgement, which `evaluate` and `report` share: float32, int8 bodies, and the plan of each."""
+"""The task of a judgement, which `measure` and `report` share: float32, int8 bodies, and the plan of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from fewstep.graph.needs import Needs
 from fewstep.graph.output import check_writable
 from fewstep.measure.bodies import open_body
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
+from fewstep.measure.judge import Seeds
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
@@ -52,7 +53,9 @@ class JudgedTask:
     """What is judged: all that is checked before the first sample.
 
     Attributes:
-        options: of the verb.
+        command: of the verb, which makes the figures again.
+        workers, threads: of the sampling, as `SamplingOptions` has them.
+        asked: the teacher that was asked for, by name.
         reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
         bodies: by name; who samples opens them.
         plan: of the first body.
@@ -61,7 +64,10 @@ class JudgedTask:
         rows: conditions of one's own.
     """
 
-    options: JudgementOptions
+    command: str
+    workers: int
+    threads: int
+    asked: str | None
     reference: Sampler
     by_rows: bool
     bodies: Mapping[str, Body]
@@ -78,10 +84,13 @@ class JudgedTask:
         """The conditions of held-out seeds."""
         return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
 
+    def seeds(self, count: int) -> Seeds:
+        """The first held-out seeds."""
+        return Seeds(count, self.bundle.manifest.x_shape, self.conditions)
+
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
-        workers = self.options.workers
-        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, workers, by_rows=self.by_rows)
+        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, self.workers, by_rows=self.by_rows)
 
     def timed_plan(self) -> Plan:
         """A plan of two steps or more, of which the second can be timed."""
@@ -90,24 +99,27 @@ class JudgedTask:
     def sampling(self, workers: Workers | None) -> Sampling:
         """Who samples. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
-        here = {name: open_judged(self.bundle, name, self.options.threads, self.by_rows) for name in held}
+        here = {name: open_judged(self.bundle, name, self.threads, self.by_rows) for name in held}
         job = SamplingJob(pinned(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
 
     def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
         """The teacher, checked on the first of the seeds that it samples."""
-        seeds, asked = PAIRED[: min(CHECKED, taught)], self.options.teacher
-        return checked_teacher(self.reference, asked, self.plan, seeds, self.rows, progress, sampling.few_by_few)
+        seeds = PAIRED[: min(CHECKED, taught)]
+        return checked_teacher(self.reference, self.asked, self.plan, seeds, self.rows, progress, sampling.few_by_few)
 
 
-def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
-    """Open float32 to judge int8 bodies of these names. UserError if that cannot be."""
+def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:
+    """Open float32 to judge int8 bodies of these names, for a verb's options. UserError if that cannot be."""
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
     by_rows = sees_rows(bundle, names, plan, options.workers)
     return JudgedTask(
-        options=options,
+        command=options.command(verb),
+        workers=options.workers,
+        threads=options.threads,
+        asked=options.teacher,
         reference=body_by_rows(reference) if by_rows else reference,
         by_rows=by_rows,
         bodies=bodies,

@@ -1,10 +1,10 @@
-"""What report and evaluate measured: frozen structs, stored as JSON in the bundle, for programs that compare figures.
+"""What was measured of a bundle: frozen structs, stored as JSON in the bundle, for programs that compare figures.
 
 Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
 costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -144,9 +144,40 @@ class JointError(Strict, frozen=True):
         return self.rms / self.spread if self.spread else float(self.rms > 0)
 
 
+class Distance(Strict, frozen=True):
+    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
+
+    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
+    what chance alone makes.
+    """
+
+    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
+    samples: int  # in the body's set
+    references: int  # in the reference set
+    frechet: float
+    frechet_float: float  # of the float32 body's samples
+    difference: float  # frechet - frechet_float
+    low: float  # 95 % bootstrap interval of the difference
+    high: float
+    floor: float
+    detectable: bool  # whether the difference is more than chance alone makes
+
+
+class Features(Strict, frozen=True):
+    """The extractor that distances were measured with; distances of two extractors can't be compared."""
+
+    name: str
+    sha256: str
+    size: int  # features of a sample
+    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
+
+
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and how far it is from float32. `joints` are of policies. Tokens have no teacher
-    and no `steps`: their steps are in `tokens`."""
+    """One int8 body: how it was run, and how far it is from float32, one by one and as a set.
+
+    `joints` are of policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need an
+    extractor. `graphs` are the files that were measured: others under that name make these figures stale.
+    """
 
     body: str
     target: str
@@ -157,6 +188,8 @@ class Quality(Strict, frozen=True):
     forced_seeds: int
     joints: tuple[JointError, ...] = ()
     tokens: TokenQuality | None = None
+    distances: tuple[Distance, ...] = ()
+    graphs: tuple[str, ...] = ()
 
 
 class Operation(Strict, frozen=True):
@@ -186,7 +219,7 @@ class BodyCoverage(Strict, frozen=True):
 
 
 class Results(Strict, frozen=True):
-    """All figures of one report."""
+    """All figures of one measurement or report: bodies with what was asked for."""
 
     schema: int
     bundle: str
@@ -206,68 +239,17 @@ class Results(Strict, frozen=True):
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
+    features: Features | None = None  # of distances; None without
+    spinning: bool = True  # of the threads that wait while bodies are timed
+
+    def ratio(self, body: str) -> float | None:
+        """How many times faster than the first contender a body is, at the batch size where it wins least."""
+        return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
 
     def int8_share(self, body: str) -> float | None:
         """Share of a run's multiply-accumulates in int8, over the networks of a body; None where it is not known."""
         own = [each for each in self.covered if each.body == body]
         return sum(each.share * each.work for each in own) / sum(each.work for each in own) if own else None
-
-
-class Distance(Strict, frozen=True):
-    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
-
-    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
-    what chance alone makes.
-    """
-
-    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
-    samples: int  # in the body's set
-    references: int  # in the reference set
-    frechet: float
-    frechet_float: float  # of the float32 body's samples
-    difference: float  # frechet - frechet_float
-    low: float  # 95 % bootstrap interval of the difference
-    high: float
-    floor: float
-    detectable: bool  # whether the difference is more than chance alone makes
-
-
-class BodyEvaluation(Strict, frozen=True):
-    """One int8 body: quality of single samples, then of their distribution (none without a feature extractor)."""
-
-    body: str
-    graphs: tuple[str, ...]  # the files that were evaluated: others under that name make these figures stale
-    engine: str
-    against_float: EndQuality
-    against_teacher: EndQuality | None
-    distances: tuple[Distance, ...] = ()
-    tokens: TokenQuality | None = None
-
-
-class Features(Strict, frozen=True):
-    """The extractor that distances were measured with; distances of two extractors can't be compared."""
-
-    name: str
-    sha256: str
-    size: int  # features of a sample
-    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
-
-
-class EvaluationResults(Strict, frozen=True):
-    """All figures of one evaluation."""
-
-    schema: int
-    bundle: str
-    plan: str
-    guidance: str | None
-    teacher: str | None
-    float_against_teacher: EndQuality | None
-    bodies: tuple[BodyEvaluation, ...]
-    features: Features | None
-    machine: Machine
-    command: str
-    seconds: float
-    teacher_check: TeacherCheck | None = None  # None in results of earlier versions
 
 
 def end_quality(
@@ -287,14 +269,11 @@ def end_quality(
     )
 
 
-Form = TypeVar("Form", Results, EvaluationResults)
-
-
-def encode(results: Results | EvaluationResults) -> bytes:
+def encode(results: Results) -> bytes:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(results), indent=1)
 
 
-def decode(data: bytes, form: type[Form]) -> Form:
-    """A report's `Results`, or an evaluation's `EvaluationResults`, from JSON."""
-    return msgspec.json.decode(data, type=form)
+def decode(data: bytes) -> Results:
+    """Results from JSON. msgspec.DecodeError for others."""
+    return msgspec.json.decode(data, type=Results)

@@ -1,4 +1,4 @@
-"""The page's section on samples as a distribution: what the last `fewstep evaluate` found, if it is of these bodies."""
+"""The page's section on samples as a distribution: what the last `fewstep measure` found, if it is of these bodies."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from fewstep.measure.bodies import graph_files
-from fewstep.measure.results import Distance, EvaluationResults, decode
+from fewstep.measure.results import Distance, Results, decode
 from fewstep.report.elements import Content, Html, count, join, paragraph, plain, section, table
 from fewstep.report.verdict import verdict
 from fewstep.runtime.bundle.reading import Bundle
@@ -14,27 +14,27 @@ from fewstep.runtime.bundle.reading import Bundle
 LOG = logging.getLogger("fewstep")
 
 
-def stored_evaluation(bundle: Bundle) -> EvaluationResults | None:
+def stored_evaluation(bundle: Bundle) -> Results | None:
     """What the bundle's own evaluation says of the bodies that it has today; None if there is nothing to say."""
     manifest = bundle.manifest
     if manifest.evaluation is None:
         return None
     try:
-        stored = decode(bundle.read(manifest.evaluation), EvaluationResults)
+        stored = decode(bundle.read(manifest.evaluation))
     except msgspec.DecodeError as error:
-        LOG.warning("the evaluation in %s is left out (%s): fewstep evaluate makes it again", bundle.path, error)
+        LOG.warning("the evaluation in %s is left out (%s): fewstep measure makes it again", bundle.path, error)
         return None
     graphs = {name: graph_files(body) for name, body in manifest.bodies.items()}
-    current = tuple(each for each in stored.bodies if graphs.get(each.body) == each.graphs and each.distances)
-    return msgspec.structs.replace(stored, bodies=current) if current else None
+    current = tuple(each for each in stored.qualities if graphs.get(each.body) == each.graphs and each.distances)
+    return msgspec.structs.replace(stored, qualities=current) if current else None
 
 
-def distribution_section(evaluation: EvaluationResults) -> Html:
+def distribution_section(evaluation: Results) -> Html:
     """Distances between sets of samples, each set of references in a table of its own."""
     features = evaluation.features
-    if features is None or not evaluation.bodies:
+    if features is None or not evaluation.qualities:
         return Html("")
-    references = [distance.reference for distance in evaluation.bodies[0].distances]
+    references = [distance.reference for distance in evaluation.qualities[0].distances]
     parts = [
         paragraph(
             f"FD({features.name}) is the Fréchet distance between the features of two sets of samples. Even two of "
@@ -46,7 +46,7 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
     ]
     for index, reference in enumerate(references):
         parts.append(_against(evaluation, index, reference))
-    first = evaluation.bodies[0].distances[0]
+    first = evaluation.qualities[0].distances[0]
     parts.append(
         paragraph(
             "Noise floor: ",
@@ -61,9 +61,9 @@ def distribution_section(evaluation: EvaluationResults) -> Html:
     return section("Distribution", *parts)
 
 
-def _against(evaluation: EvaluationResults, index: int, reference: str) -> Html:
+def _against(evaluation: Results, index: int, reference: str) -> Html:
     """One table, and in words what each of its lines amounts to."""
-    distances = [(each.body, each.distances[index]) for each in evaluation.bodies]
+    distances = [(each.body, each.distances[index]) for each in evaluation.qualities]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
     head = [f"against {reference}", "FD", "int8 minus float32", "samples", "references"]

@@ -1,10 +1,10 @@
 """A bundle's figures: which bodies are compared, how each is run, and everything the page needs."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
-from typing import Any
 
 import msgspec
 
@@ -13,31 +13,28 @@ from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure import results
-from fewstep.measure.bodies import backend_of, engine_of, int8_bodies, is_native, not_judged, open_body
+from fewstep.measure.bodies import engine_of, not_judged
 from fewstep.measure.cost import BATCH, body_bytes
-from fewstep.measure.distances.judge import Judgement, Judgements, Setting, judge
-from fewstep.measure.distances.judged_batch import Candidate
-from fewstep.measure.distances.judged_tokens import judge_tokens
+from fewstep.measure.judge import Judgement, Want, judge
+from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import BodyCoverage, Quality, Results
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import label
-from fewstep.measure.sampling_job import FLOAT, Sampling
+from fewstep.measure.sampling_job import FLOAT
+from fewstep.measure.speed.bodies import Turns, races, timed_here
 from fewstep.measure.speed.machine import Machine, this_machine
-from fewstep.measure.speed.mean_step import int8_share, middle_feeds, parts_of, race_bodies
+from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.speed.race import Race
-from fewstep.measure.teacher import Teacher
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import Plan
 from fewstep.report.joints import joint_errors
 from fewstep.report.operations import operations, unseen_tensors
-from fewstep.report.options import ReportOptions
 from fewstep.report.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind
+from fewstep.runtime.bundle.networks import networks, whole_bodies
+from fewstep.runtime.bundle.platforms import cpu_kind
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
@@ -45,26 +42,34 @@ from fewstep.runtime.progress import SILENT, Progress
 LOG = logging.getLogger("fewstep")
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a page shows of a task: bodies on the first `seeds` seeds, of which the teacher samples `taught`; times."""
+
+    contenders: tuple[Contender, ...]
+    seeds: int
+    taught: int
+    turns: Turns
+
+
 def measure(
-    task: JudgedTask, options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None
+    task: JudgedTask, shown: Shown, progress: Progress = SILENT, workers: Workers | None = None
 ) -> tuple[Results, Samples | None]:
     """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
 
-    `workers` of the caller sample in the place of the options' own, which end before bodies are timed.
+    `workers` of the caller sample instead of the task's own, which end before bodies are timed.
     """
     start, bundle, plan = perf_counter(), task.bundle, task.plan
     prepared = {
         name: io.load(bundle.graph(task.reference.of(name).body.graph), root=bundle.path)
         for name in networks(bundle.manifest)
     }
-    candidates, left_out = candidates_of(task, options), tuple(_left_out(bundle))
-    with opened(options.workers, workers, options.threads) as hands:
+    left_out = tuple(_left_out(bundle))
+    with opened(task.workers, workers, task.threads) as hands:
         sampling = task.sampling(hands)
-        if task.teacher is None:
-            qualities, teacher, judgements = _of_tokens(task, candidates, sampling, progress), None, None
-        else:
-            teacher, judgements = _judgements(task, candidates, options, sampling, progress)
-            qualities = [_quality(task, each, judgements.bodies[each.name]) for each in candidates]
+        teacher = None if task.teacher is None else task.checked_teacher(sampling, shown.taught, progress)
+        want = Want(None if teacher is None else teacher.plan, shown.taught, samples=True)
+        found = judge(sampling.answers, shown.contenders, plan, task.seeds(shown.seeds), want, progress)
     measured = Results(
         schema=results.SCHEMA,
         bundle=bundle.manifest.name,
@@ -72,27 +77,27 @@ def measure(
         guidance=None if plan.guidance is None else describe(plan.guidance),
         teacher=teacher.plan.name if teacher else None,
         batch=BATCH,
-        float_against_teacher=judgements.float_against_teacher if judgements else None,
-        qualities=tuple(qualities),
+        float_against_teacher=found.reference.against_teacher,
+        qualities=tuple(_quality(task, each, found.bodies[each.name]) for each in shown.contenders),
         covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in task.plans.items())),
-        races=tuple(races(bundle, {FLOAT: plan, **task.plans}, options, task.rows, progress)),
+        races=_races(task, shown.turns, progress),
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         machine=this_machine(),
-        command=options.command("report"),
+        command=task.command,
         made=bundle.manifest.provenance.commands,
         seconds=perf_counter() - start,
         notes=(*notes(task.bodies.values(), this_machine()), *_own_plans(task.plans), *left_out),
         teacher_check=teacher.check if teacher else None,
         unlike=judged_unlike(bundle, plan),
     )
-    if teacher is None or judgements is None:
+    if teacher is None:
         return measured, None
     samples = Samples(
-        teacher=judgements.teacher,
-        reference=judgements.reference,
-        bodies={name: body.samples for name, body in judgements.bodies.items()},
-        references={name: body.reference for name, body in judgements.bodies.items()},
-        labels=[label(bundle.manifest.conditions, seed, task.rows) for seed in range(options.seeds)],
+        teacher=found.teacher,
+        reference=found.reference.samples,
+        bodies={name: body.samples for name, body in found.bodies.items()},
+        references={name: body.reference for name, body in found.bodies.items()},
+        labels=[label(bundle.manifest.conditions, seed, task.rows) for seed in range(shown.seeds)],
         teacher_name=teacher.plan.name,
         plan_name=plan.name,
     )
@@ -107,77 +112,20 @@ def _left_out(bundle: Bundle) -> Iterator[str]:
         yield sentence
 
 
-def _judgements(
-    task: JudgedTask,
-    candidates: Sequence[Candidate],
-    options: ReportOptions,
-    sampling: Sampling,
-    progress: Progress,
-) -> tuple[Teacher, Judgements]:
-    """The checked teacher, and every candidate's samples with the teacher's and float32's."""
-    taught = min(options.teacher_seeds, options.seeds)
-    teacher = task.checked_teacher(sampling, taught, progress)
-    setting = Setting(
-        plan=task.plan,
-        teacher=teacher.plan,
-        teacher_seeds=taught,
-        seeds=options.seeds,
-        x_shape=task.bundle.manifest.x_shape,
-        conditions=task.conditions,
-    )
-    return teacher, judge(setting, candidates, sampling.answers, progress)
-
-
-def _of_tokens(
-    task: JudgedTask, candidates: Sequence[Candidate], sampling: Sampling, progress: Progress
-) -> list[Quality]:
-    """The quality of each body of a token denoiser."""
-    plans: Any = {each.name: (regroup(task.plans[each.name], each.groups), each.seeds) for each in candidates}
-    return [
-        Quality(name, body.target, engine_of(body), end, None, (), plans[name][1], tokens=tokens)
-        for name, (end, tokens) in judge_tokens(sampling, plans, task.rows, progress).items()
-        for body in [task.bodies[name]]
-    ]
-
-
-def _quality(task: JudgedTask, candidate: Candidate, judgement: Judgement) -> Quality:
-    body = task.bodies[candidate.name]
+def _quality(task: JudgedTask, contender: Contender, judgement: Judgement) -> Quality:
+    body = task.bodies[contender.name]
+    assert judgement.against_float is not None  # a contender has seeds
     return Quality(
-        body=candidate.name,
+        body=contender.name,
         target=body.target,
         engine=engine_of(body),
         against_float=judgement.against_float,
         against_teacher=judgement.against_teacher,
         steps=judgement.steps,
-        forced_seeds=candidate.forced_seeds,
-        joints=joint_errors(task.bundle.manifest, judgement.samples, judgement.reference),
+        forced_seeds=contender.forced_seeds,
+        joints=() if judgement.tokens else joint_errors(task.bundle.manifest, judgement.samples, judgement.reference),
+        tokens=judgement.tokens,
     )
-
-
-def races(
-    bundle: Bundle,
-    plans: Mapping[str, Plan],
-    options: ReportOptions,
-    rows: ConditionRecords | None = None,
-    progress: Progress = SILENT,
-) -> list[Race]:
-    """float32 on onnxruntime against the int8 bodies that run here, each on its engine, at each batch size, fed as in
-    the middle of its plan. `plans` are by body."""
-    names = [FLOAT, *(name for name, body in int8_bodies(bundle).items() if is_native(body))]
-    if len(names) < 2:
-        return []
-    opened = {name: open_body(bundle, name, options.threads) for name in names}
-    backends = {name: backend_of(sampler.body) for name, sampler in opened.items()}
-    elsewhere = [name for name in names if backends[name] != ONNXRUNTIME]
-    timed = []
-    for batch in options.batches:
-        fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in opened.items()}
-        parts = []
-        for name in sorted(names, key=elsewhere.__contains__):
-            on = (name, backends[name]) if name in elsewhere else ()
-            parts += parts_of(bundle, name, plans[name], fed[name], *on)
-        timed.append(race_bodies(parts, options.threads, options.rounds, options.turn_seconds, progress))
-    return timed
 
 
 def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:
@@ -214,14 +162,8 @@ def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
         yield f"{others}: {first.name} is the plan that was fitted to each, and float32 runs it beside the body."
 
 
-def candidates_of(task: JudgedTask, options: ReportOptions) -> list[Candidate]:
-    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. All run the first
-    plan but a body that has another."""
-    candidates = []
-    for name, body in task.bodies.items():
-        native, own = is_native(body), task.plans[name]
-        seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
-        forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-        edges = edges_of(task.bundle.manifest, name)
-        candidates.append(Candidate(name, edges, seeds, forced, None if own == task.plan else own))
-    return candidates
+def _races(task: JudgedTask, turns: Turns, progress: Progress) -> tuple[Race, ...]:
+    """float32 against the int8 bodies that run here; none without such a body."""
+    names = [FLOAT, *(name for name in timed_here(task.bundle) if name in task.bodies)]
+    plans = {FLOAT: task.plan, **task.plans}
+    return races(task.bundle, names, plans, turns, rows=task.rows, progress=progress) if len(names) > 1 else ()

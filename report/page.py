@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from fewstep.measure.bodies import SIMULATION
-from fewstep.measure.results import BodyCoverage, EvaluationResults, Operation, Quality, Results
+from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.report.direction import direction_section
 from fewstep.report.distribution import distribution_section
 from fewstep.report.drawing import plots
@@ -41,12 +41,12 @@ from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 def page(
     results: Results,
     samples: Samples | None,
-    evaluation: EvaluationResults | None = None,
+    evaluation: Results | None = None,
     maps: Sequence[ShownMap] = (),
 ) -> bytes:
     """The whole document, UTF-8.
 
-    `samples` None: tokens. `evaluation` is what `fewstep evaluate` found of the same bodies, `maps` the searches that
+    `samples` None: tokens. `evaluation` is what `fewstep measure` found of the same bodies, `maps` the searches that
     they come from.
     """
     sections = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from fewstep.measure.results import BodyEvaluation, Distance, EvaluationResults, Quality, Results, TokenQuality
+from fewstep.measure.results import Distance, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
 from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.runtime.bundle.manifest import Difference
@@ -36,7 +36,7 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
     }
 
 
-def distant(bodies: Iterable[Quality | BodyEvaluation]) -> Iterator[str]:
+def distant(bodies: Iterable[Quality]) -> Iterator[str]:
     """One sentence for each body that is far from float32."""
     yield from filter(None, (far(each.body, each.against_float.mean, each.tokens) for each in bodies))
 
@@ -52,9 +52,9 @@ def far(body: str, psnr: float, tokens: TokenQuality | TokenAgreement | None) ->
     return None if share <= MOST_CHANGED else f"{body} changes {share:.1f} % of the likeliest tokens: {where}."
 
 
-def verdicts(results: EvaluationResults) -> Iterator[str]:
+def verdicts(results: Results) -> Iterator[str]:
     """One sentence for each body and set of references."""
-    for body in results.bodies:
+    for body in results.qualities:
         for distance in body.distances:
             yield f"{body.body} against {distance.reference}: {verdict(distance)}."
 

@@ -14,20 +14,22 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure import results
-from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.bodies import int8_bodies, is_native
+from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task
-from fewstep.measure.results import EvaluationResults, Results
+from fewstep.measure.results import Results
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.speed.bodies import Turns
 from fewstep.measure.workers.in_order import Workers
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.report.distribution import stored_evaluation
-from fewstep.report.measure import measure
+from fewstep.report.measure import Shown, measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.precision import ShownMap, shown_maps
-from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.networks import edges_of, networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -47,7 +49,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
     before = task.bundle.manifest
     check_memory(task.needs(*WRITTEN), options.bundle)
     kept = _kept(task.bundle, task)
-    measured, samples = measure(task, options, progress, workers)
+    measured, samples = measure(task, shown_of(task, options), progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
@@ -73,7 +75,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers
 class StoredFigures:
     """What the bundle has from evaluate and calibrate that belongs on the page; `left_out` says what does not."""
 
-    evaluation: EvaluationResults | None = None
+    evaluation: Results | None = None
     maps: tuple[ShownMap, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -136,9 +138,24 @@ def open_report(options: ReportOptions) -> JudgedTask:
                 bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
         for name in filter(None, (own.manifest.ranges, *own.manifest.plans.values())):
             bundle.file(name)
-    task = open_judged_task(bundle, list(bodies), options)
+    task = open_judged_task(bundle, list(bodies), options, "report")
     check_output(task, options.output, WRITTEN[0], "report", ".html")
     return task
+
+
+def shown_of(task: JudgedTask, options: ReportOptions) -> Shown:
+    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. All run the first
+    plan but a body that has another."""
+    contenders = []
+    for name, body in task.bodies.items():
+        native, own = is_native(body), task.plans[name]
+        seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
+        forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
+        edges = edges_of(task.bundle.manifest, name)
+        contenders.append(Contender(name, edges, seeds, forced, None if own == task.plan else own))
+    seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
+    turns = Turns(options.batches, options.rounds, options.turn_seconds, options.threads)
+    return Shown(tuple(contenders), seeds, min(options.teacher_seeds, options.seeds), turns)
 
 
 def _address(bundle: Path, drawn: str) -> None:

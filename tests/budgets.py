@@ -26,8 +26,7 @@ VERBS = {  # the module that each stands on
     "calibrate": "fewstep.calibration.calibrate",
     "fit": "fewstep.calibration.fitting.fit",
     "choose": "fewstep.report.choosing.choose",
-    "bench": "fewstep.measure.speed.bench",
-    "evaluate": "fewstep.measure.distances.evaluate",
+    "measure": "fewstep.measure.measure",
     "report": "fewstep.report.write",
 }
 Figures = dict[str, dict[str, int]]

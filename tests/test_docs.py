@@ -151,7 +151,7 @@ SEEN: set[str] = set()  # reports take long, and one command gives one report, o
 
 def run(line: str, block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(line)
-    if words[1] in ("report", "bench"):
+    if words[1] in ("report", "measure"):
         if line in SEEN:
             return
         SEEN.add(line)

@@ -67,14 +67,14 @@ class Chain:
         given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
         measured = ("--plan", plan, *given["seen"], *counted_at)
         calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))
-        judged = ("--seeds", "2", "--samples", "0", "--teacher", plan, *given["held"])
+        judged = ("--seeds", "2", "--teacher", plan, *given["held"])
         steps = {
             "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify, *freed),
             "run float32": ("run", bundle, *sampled, "-o", str(self.folder / "float32.npy")),
             "calibrate": ("calibrate", bundle, *measured, *calibrated),
             "inspect": ("inspect", bundle),
             "verify": ("verify", bundle),
-            "evaluate": ("evaluate", bundle, *judged),
+            "measure": ("measure", bundle, "--columns", "psnr", *judged),
         }
         for target in self.targets:
             backend = {"openvino": "openvino"}.get(target, "onnxruntime")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.on_zoo.zoo_distances [--model NAME ...] [--samples 256] [--steps 8 ...] [--work FOLDER]
 
-Calibrates as `fewstep calibrate` does by default, and measures as `fewstep evaluate` does. FD of int8 samples to
+Calibrates as `fewstep calibrate` does by default, and measures as `fewstep measure` does. FD of int8 samples to
 float32 samples of other seeds stands beside FD of float32 samples of int8's seeds. Prints a table of Markdown. Each
 line is a file of the work folder, and is measured again only where the bundle has changed.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import options
 from benchmarks.on_zoo.zoo_tools import ALL, Member, calibrated, own_conditions
 from fewstep.cli.progress import progress_display
-from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Distance
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress
@@ -46,8 +46,9 @@ def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Pr
     bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show, own=own)
     kept = arguments.work / f"distance-{bundle.name}-{arguments.samples}.json"
     if not kept.exists():
-        options = EvaluateOptions(
+        options = MeasureOptions(
             bundle,
+            ("psnr", "fd"),
             output=arguments.work / f"evaluation-{bundle.name}.json",
             body=(BODY,),
             seeds=1,
@@ -58,7 +59,7 @@ def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Pr
         )
         if own is not None and options.conditions is not None:
             np.savez(options.conditions, **own.held_out)  # type: ignore[arg-type]
-        (body,) = evaluate(options, show).bodies
+        (body,) = measure(options, show).qualities
         kept.write_bytes(msgspec.json.encode(body.distances[0]))
     return msgspec.json.decode(kept.read_bytes(), type=Distance)
 

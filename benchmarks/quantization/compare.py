@@ -36,8 +36,8 @@ from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.conditions_file import deal, read_conditions
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.mean_step import middle_feeds, taken
-from fewstep.measure.speed.race import Contender as Timed
 from fewstep.measure.speed.race import OnBackend, race
+from fewstep.measure.speed.race import TimedContender as Timed
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import DENOISER, Plan

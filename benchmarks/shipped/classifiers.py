@@ -1,4 +1,4 @@
-"""Small classifiers whose features compare sets of samples: the named extractors of `fewstep evaluate`.
+"""Small classifiers whose features compare sets of samples: the named extractors of `fewstep measure`.
 
 Distances between sets of samples are taken between these features (`fewstep.measure.distances.distance`).
 Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `measure/distances/extractors`, each

@@ -6,6 +6,7 @@ Each part is kept in the work folder as JSON, and an interrupted run goes on. `-
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -24,11 +25,12 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.measure.bodies import open_body
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import open_extractor
-from fewstep.measure.distances.judged_tokens import judge_tokens
+from fewstep.measure.judge import Seeds, Want, judge
+from fewstep.measure.judged_batch import Contender
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.measure.sampling_job import FLOAT, Sampling, SamplingJob
-from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.reading import open_bundle
@@ -129,7 +131,10 @@ def agreement(work: Path) -> Values:
         samplers = {body: open_body(bundle, body, 1) for body in (FLOAT, INT8)}
         plan: Any = regroup(samplers[FLOAT].compile(PLAN, GUIDANCE[name]), samplers[INT8].body.groups)
         sampling = Sampling(SamplingJob(pinned(bundle.path), by_rows=False), samplers)
-        _, own = judge_tokens(sampling, {INT8: (plan, JUDGES)})[INT8]
+        seeds = Seeds(JUDGES, bundle.manifest.x_shape, partial(held_out_conditions, bundle.manifest.conditions))
+        found = judge(sampling.answers, [Contender(INT8, samplers[INT8].body.groups, JUDGES)], plan, seeds, Want())
+        own = found.bodies[INT8].tokens
+        assert own is not None
         size = (FOLDER / f"{name}.safetensors").stat().st_size
         shares[name] = {"differ": own.disagreement, "same": own.same, "bytes": size}
         shares[name]["next"] = _next_to(samplers, plan) if name == "action_tokens" else None
@@ -139,9 +144,11 @@ def agreement(work: Path) -> Values:
 def _next_to(samplers: dict[str, Sampler], plan: Any) -> float:
     """The share of likeliest bins that differ in int8 and are next to float32's."""
     seeds = range(JUDGES)
-    course, body = open_token_course(samplers[FLOAT], plan, seeds), samplers[INT8]
-    values = branch_values(
-        body.bundle.manifest.conditions, held_out_conditions(body.bundle.manifest.conditions, seeds), None, JUDGES, {}
+    takes, body = samplers[FLOAT].bundle.manifest.conditions, samplers[INT8]
+    conditions = held_out_conditions(takes, seeds)
+    course, values = (
+        open_token_course(samplers[FLOAT], plan, seeds, conditions),
+        branch_values(takes, conditions, None, JUDGES, {}),
     )
     run, apart = course.run_by(body.token_network(plan, JUDGES, values)), []
     for state, exact, other in zip(course.own_states, course.own.logits, run.logits, strict=True):
@@ -155,7 +162,9 @@ def speed(work: Path) -> Values:
     """Ratios of int8 to float32, each in its own process and in turns, on one thread."""
     rows: Values = {}
     for name in NAMES:
-        made = bench(BenchOptions(bundle_of(work, name), batches=(1, 8, 32), threads=1, rounds=15, turn_seconds=0.3))
+        made = measure(
+            MeasureOptions(bundle_of(work, name), ("ms",), batches=(1, 8, 32), threads=1, rounds=15, turn_seconds=0.3)
+        )
         rows[name] = [
             {"rows": race.batch, "ratio": each.ratio, "low": each.ratio_low, "high": each.ratio_high}
             | {"ms": 1e3 * each.median, "float_ms": 1e3 * race.timings[0].median}

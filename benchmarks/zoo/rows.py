@@ -1,6 +1,6 @@
 """Write conditions for `fewstep calibrate --conditions`: `python benchmarks/zoo/rows.py NAME --seed 0 -o FILE.npz`.
 
-Another seed gives others, for `fewstep evaluate`. Members whose conditions fewstep draws itself have no such file.
+Another seed gives others, for `fewstep measure`. Members whose conditions fewstep draws itself have no such file.
 """
 
 import argparse

@@ -6,7 +6,6 @@ from time import perf_counter
 from fewstep.calibration.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
 from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.calibration.fitting.gate import former_fit
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.path import path_bytes
 from fewstep.calibration.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.calibration.fitting.tangents import calls
@@ -15,53 +14,54 @@ from fewstep.calibration.fitting.trade import SHARES, WEIGHTS
 from fewstep.measure.teacher import CHECKED
 
 
-def evaluations(task: FitTask, options: FitOptions) -> tuple[int, int]:
+def evaluations(task: FitTask) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
-    steps, seeds, choices, judges = options.steps, options.seeds, options.selection_seeds, options.judge_seeds
+    extent = task.extent
+    steps, seeds, choices, judges = extent.steps, extent.seeds, extent.selection_seeds, extent.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.on_path)
     on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
     plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # and each start has norms
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
-    body += (seeds + choices) * steps + _of_the_search(task, options) * steps  # of the nominal plan
+    body += (seeds + choices) * steps + _of_the_search(task) * steps  # of the nominal plan
     body += (seeds + choices + 3 * judges) * steps  # of the nominal, fitted and a former plan
     compared = 2 if former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECKED * (compared * steps + 3 * long)
 
 
-def _of_the_search(task: FitTask, options: FitOptions) -> int:
+def _of_the_search(task: FitTask) -> int:
     """The most rollouts of one sample, or as many evaluations."""
-    steps, seeds, choices = options.steps, options.seeds, options.selection_seeds
+    steps, seeds, choices = task.extent.steps, task.extent.seeds, task.extent.selection_seeds
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
-    columns = -(-calls(numbers_of(task, options)) // steps)
+    columns = -(-calls(numbers_of(task)) // steps)
     trade = choices + seeds + choices + len(SHARES) * choices  # where it begins, and the energy
     if task.extractor is not None:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = options.iterations + (1 if task.starts.on_path else 0)  # of the start that is not chosen
+    iterations = task.extent.iterations + (1 if task.starts.on_path else 0)  # of the start that is not chosen
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
-def numbers_of(task: FitTask, options: FitOptions) -> list[int]:
+def numbers_of(task: FitTask) -> list[int]:
     """The most free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
     own = 1 + (task.guidance is not None)  # its time, and its guidance weight
-    return [own + min(i + 2, HISTORY + 1) + given for i in range(options.steps)]
+    return [own + min(i + 2, HISTORY + 1) + given for i in range(task.extent.steps)]
 
 
-def search_bytes(task: FitTask, options: FitOptions) -> int:
+def search_bytes(task: FitTask) -> int:
     """The memory of all columns, those that a step corrects and the corrected ones; or of the teacher's path."""
     elements = prod(task.bundle.manifest.x_shape)
-    columns = 2 * 4 * options.seeds * sum(numbers_of(task, options)) * elements
-    seen = min(FIRST_BLOCKS * BLOCK, options.seeds)
+    columns = 2 * 4 * task.extent.seeds * sum(numbers_of(task)) * elements
+    seen = min(FIRST_BLOCKS * BLOCK, task.extent.seeds)
     return max(columns, path_bytes(seen, elements, len(task.teacher.steps))) if task.starts.on_path else columns
 
 
-def seconds(task: FitTask, options: FitOptions) -> float:
+def seconds(task: FitTask) -> float:
     """How long that takes at the speed of this moment, measured on one block."""
-    body, teacher = evaluations(task, options)
+    body, teacher = evaluations(task)
     own = _seconds_of_one(task, is_teacher=False)
     taught = own if task.sampler is task.reference else _seconds_of_one(task, is_teacher=True)
     return body * own + teacher * taught

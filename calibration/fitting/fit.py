@@ -92,10 +92,12 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
 
 def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
     """The fit in three steps: the teacher is checked, the numbers are searched, the plan is judged."""
-    gate = check_teacher(task, options, progress)
+    gate = check_teacher(task, progress)
+    if gate.is_shut and options.output is None:
+        raise UserError(gate.reason, gate.fix)
     task = replace(task, teacher=gate.teacher)
 
-    *_, best = search(task, options, progress)  # the last numbers are the best, after their trade
+    *_, best = search(task, progress)  # the last numbers are the best, after their trade
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fewstep.calibration.fitting.blocks import FIT_SEEDS
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.task import BODY, FitTask
 from fewstep.measure.results import TEACHER_MARGIN, TeacherCheck
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
 from fewstep.plans.name import with_steps
@@ -57,8 +55,8 @@ class TeacherGate:
         return self.is_shut or (_fails(after) and _is_behind(after, self.before))
 
 
-def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> TeacherGate:
-    """The gate before the search. UserError for a teacher of `--teacher` that fails, unless a file takes the plan.
+def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
+    """The gate before the search, which a teacher that was asked for shuts where it fails.
 
     The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
     plan: its error is then in both figures.
@@ -68,22 +66,19 @@ def check_teacher(task: FitTask, options: FitOptions, progress: Progress) -> Tea
     def checked(name: str | None, plan: Plan) -> Teacher:
         return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
 
-    first = checked(options.teacher or None, nominal)
+    first = checked(task.asked or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
     if former is not None and before.exactness is not None:
         replaced = former[1]
         before = checked(teacher.name, replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
-    if options.teacher and default != teacher.name:
+    if task.asked and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
     else:
         fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
-    is_shut = bool(options.teacher) and _fails(before) and not has_same_judge
-    gate = TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
-    if is_shut and options.output is None:
-        raise UserError(gate.reason, gate.fix)
-    return gate
+    is_shut = bool(task.asked) and _fails(before) and not has_same_judge
+    return TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
 
 
 def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:

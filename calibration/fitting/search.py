@@ -10,7 +10,6 @@ from fewstep.calibration.fitting.checkpoint import FitCheckpoint, checkpoint_of
 from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, Gain, NominalPsnr, Refinement, refine
 from fewstep.calibration.fitting.free import Kind, Number, free_numbers, is_continuous
 from fewstep.calibration.fitting.jacobian import Jacobian, join, norms
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.recurrence import Recurrence, plan_of, recurrence_of
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.start import best_on_path, best_start
@@ -46,22 +45,22 @@ class SearchedNumbers:
     trade: Trade | None = None
 
 
-def search(task: FitTask, options: FitOptions, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
+def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
     """The numbers that a fit begins at, then better and better ones, and at last the numbers of the trade.
 
     A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
     """
     conditions = task.conditions
     seeds = FitSeeds(
-        taught_blocks(task, FIT_SEEDS[: options.seeds], conditions.fit, "teacher of the fit", progress),
+        taught_blocks(task, FIT_SEEDS[: task.extent.seeds], conditions.fit, "teacher of the fit", progress),
         taught_blocks(
-            task, CHOICE_SEEDS[: options.selection_seeds], conditions.selection, "teacher of the choice", progress
+            task, CHOICE_SEEDS[: task.extent.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
     first, work = _beginning(task, seeds, progress)
-    for best in _refined(task, options, first, work, progress):
+    for best in _refined(task, first, work, progress):
         yield best
-    if best.done > 0 or options.iterations == 0:
+    if best.done > 0 or task.extent.iterations == 0:
         numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
 
@@ -117,15 +116,13 @@ def _serving_twice(work: Refinement) -> Refinement:
     return replace(work, measure=measure)
 
 
-def _refined(
-    task: FitTask, options: FitOptions, first: SearchedNumbers, work: Refinement, progress: Progress
-) -> Iterator[SearchedNumbers]:
+def _refined(task: FitTask, first: SearchedNumbers, work: Refinement, progress: Progress) -> Iterator[SearchedNumbers]:
     """Damped least squares on the end, from the checkpoint's numbers if there are some."""
     checkpoint = checkpoint_of_search(task, first)
     numbers, done = checkpoint.load(first.origin)
     yield replace(first, numbers=numbers, done=done)
-    most = done + options.iterations * (1 + SECANTS)
-    for iterate in refine(work, numbers, options.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
+    most = done + task.extent.iterations * (1 + SECANTS)
+    for iterate in refine(work, numbers, task.extent.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
         done += 1
         checkpoint.save(iterate.numbers, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)

@@ -30,8 +30,20 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 
 @dataclass(frozen=True)
+class FitExtent:
+    """Evaluations of the plan, seeds of the fit, of its choices and of its judgement, and its most iterations."""
+
+    steps: int
+    seeds: int
+    selection_seeds: int
+    judge_seeds: int
+    iterations: int
+
+
+@dataclass(frozen=True)
 class FitTask:
-    """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data."""
+    """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data.
+    `asked` is the teacher that was asked for, by name; "" for the default."""
 
     bundle: Bundle
     rolled: Rollouts
@@ -40,6 +52,8 @@ class FitTask:
     conditions: FitConditions
     guidance: Guidance | None
     extractor: Extractor | None
+    extent: FitExtent
+    asked: str
 
     @property
     def sampler(self) -> Sampler:
@@ -84,7 +98,11 @@ def open_task(options: FitOptions) -> FitTask:
         writer.reserve(ROOM)  # and we may write, and nobody else is writing
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
-    return FitTask(bundle, Rollouts(sampler, reference, job), starts, teacher, conditions, guidance, extractor)
+    extent = FitExtent(options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations)
+    rolled = Rollouts(sampler, reference, job)
+    return FitTask(
+        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, asked=options.teacher
+    )
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:

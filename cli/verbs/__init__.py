@@ -12,6 +12,10 @@ class Verb:
     extras: str = ""
 
 
+SUCCESSORS = {  # of verbs that have left
+    "evaluate": "fewstep measure --columns psnr,fd",
+    "bench": "fewstep measure --columns ms",
+}
 VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
     "export": Verb("Turn a denoiser into a verified ONNX bundle.", "export"),
     "calibrate": Verb("Measure a bundle along its plan and lower it to int8.", "calibration"),
@@ -22,10 +26,9 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
     "bake": Verb("Write a whole run as one ONNX file, for programs in any language.", "calibration"),
     "pack": Verb("Copy what devices need of a bundle: some bodies, shared weights once.", "calibration"),
     "report": Verb("Judge a bundle: quality, coverage, speed, size.", "calibration"),
-    "evaluate": Verb("Compare int8 samples with float32 ones, one by one and as a distribution.", "calibration"),
+    "measure": Verb("Measure bodies in one table: quality, distributions, time, size.", "calibration"),
     "inspect": Verb("Show what is in a bundle, and what runs in which type.", "calibration"),
     "verify": Verb("Check that a bundle is whole.", "cpu"),
-    "bench": Verb("Race the bodies of a bundle against each other.", "calibration"),
     "plan": Verb("List solvers and grids, show and plot compiled plans."),
     "doctor": Verb("Check this machine, and show how to get the missing parts."),
     "cache": Verb("Show what the cache folder of this user holds, and empty it."),

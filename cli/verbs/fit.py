@@ -45,10 +45,10 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
-    body, teacher = evaluations(task, options)
-    time = seconds(task, options)
+    body, teacher = evaluations(task)
+    time = seconds(task)
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
-    needed = replace(needed, memory=needed.memory + search_bytes(task, options))
+    needed = replace(needed, memory=needed.memory + search_bytes(task))
     warn_of_workers(options.workers, options.threads)
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"

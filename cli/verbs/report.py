@@ -1,7 +1,5 @@
 """`fewstep report`: the figures of the page as a table."""
 
-from collections.abc import Sequence
-
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -11,16 +9,15 @@ from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.bodies import is_native
 from fewstep.measure.cost import seconds_of_one
-from fewstep.measure.distances.judged_batch import Candidate
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.report.drawing.plan_view import headline
-from fewstep.report.measure import candidates_of
+from fewstep.report.measure import Shown
 from fewstep.report.options import ReportOptions
 from fewstep.report.verdict import warnings
-from fewstep.report.write import WRITTEN, open_report, report
+from fewstep.report.write import WRITTEN, open_report, report, shown_of
 from fewstep.runtime.progress import Progress
 
 
@@ -33,11 +30,11 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: ReportOptions) -> Outcome:
     task = open_report(options)
-    plan, teacher, candidates = task.plan, task.teacher, candidates_of(task, options)
-    judged = {each.name: each.seeds for each in candidates}
+    plan, teacher, shown = task.plan, task.teacher, shown_of(task, options)
+    judged = {each.name: each.seeds for each in shown.contenders}
     raced = (1 + sum(map(is_native, task.bodies.values()))) * len({step.network for step in plan.steps})
     timing = len(options.batches) * raced * (options.rounds + 1) * options.turn_seconds
-    count = evaluations(task, candidates, options)
+    count = evaluations(task, shown)
     doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
     seconds = count * seconds_of_one(task.reference, task.timed_plan(), task.rows)
     needed = task.needs(*WRITTEN)
@@ -66,17 +63,17 @@ def dry_run(options: ReportOptions) -> Outcome:
     )
 
 
-def evaluations(task: JudgedTask, candidates: Sequence[Candidate], options: ReportOptions) -> int:
+def evaluations(task: JudgedTask, shown: Shown) -> int:
     """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
     the first teacher suffices. Tokens have no teacher; a body sees float32's states, and runs by itself."""
     steps = len(task.plan.steps)
     if task.teacher is None:
-        return 3 * steps * sum(each.seeds for each in candidates)
-    long, taught = len(task.teacher.steps), min(options.teacher_seeds, options.seeds)
+        return 3 * steps * sum(each.seeds for each in shown.contenders)
+    long = len(task.teacher.steps)
     # a forced seed also runs both bodies under another condition
-    judged = options.seeds + sum(each.seeds + 3 * each.forced_seeds for each in candidates)
-    check = min(CHECKED, taught) * (steps + 3 * long)
-    return judged * steps + taught * long + check
+    judged = shown.seeds + sum(each.seeds + 3 * each.forced_seeds for each in shown.contenders)
+    check = min(CHECKED, shown.taught) * (steps + 3 * long)
+    return judged * steps + shown.taught * long + check
 
 
 def table(results: Results) -> Table:

@@ -32,10 +32,3 @@ class PairedSamples:
         """The figures so far, against what `reference` names. At least one sample was added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
         return end_quality(np.concatenate(self._psnr), drift(self._ours, self._theirs), reference, similar)
-
-
-def compare(samples: Floats, references: Floats, reference: str) -> EndQuality:
-    """The figures of samples [N, *x_shape] that are at hand, row by row against references."""
-    comparison = PairedSamples()
-    comparison.add(samples, references)
-    return comparison.quality(reference)

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import TokenPlan, TokenStep
@@ -127,11 +125,10 @@ def open_token_course(
     sampler: Sampler,
     plan: TokenPlan,
     seeds: Sequence[int],
-    rows: ConditionRecords | None = None,
+    conditions: Mapping[str, NDArray[Any]],
     progress: Progress = SILENT,
 ) -> TokenCourse:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
-    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
     recorded, logits, reference = list[Feeds](), list[Logits](), list[TokenState]()
 

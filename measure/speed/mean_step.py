@@ -9,7 +9,7 @@ import msgspec
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
-from fewstep.measure.speed.race import Contender, OnBackend, Race, Timing, race
+from fewstep.measure.speed.race import OnBackend, Race, TimedContender, Timing, race
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
@@ -25,7 +25,7 @@ class Part:
     body: str
     network: str
     share: float
-    contender: Contender
+    contender: TimedContender
 
 
 def shares(body: Body, plan: Plan, network: str = DENOISER) -> list[tuple[StepGraph, float]]:
@@ -92,7 +92,7 @@ def parts_of(
         else:
             what = [(f"{body}, {graph.file}", own.graph(graph), graph, share) for graph, share in graphs]
         parts += [
-            Part(label or body, network, share, Contender(name, runs, taken(graph, fed)))
+            Part(label or body, network, share, TimedContender(name, runs, taken(graph, fed)))
             for name, runs, graph, share in what
         ]
     return parts

@@ -40,7 +40,7 @@ class OnBackend:
 
 
 @dataclass(frozen=True)
-class Contender:
+class TimedContender:
     """What runs, and what it is fed at each run: a graph that onnxruntime opens, or a body on another backend."""
 
     name: str
@@ -85,7 +85,7 @@ def check_batches(batches: Sequence[int]) -> None:
 
 
 def race(
-    contenders: Sequence[Contender],
+    contenders: Sequence[TimedContender],
     threads: int = 0,
     rounds: int = 7,
     seconds: float = 0.5,
@@ -120,7 +120,7 @@ def race(
     return Race(batches.pop(), threads, rounds, timings)
 
 
-def _opener(contender: Contender, threads: int, spinning: bool) -> Opener:
+def _opener(contender: TimedContender, threads: int, spinning: bool) -> Opener:
     graph, feeds = contender.graph, dict(contender.feeds)
     if isinstance(graph, Path):
         return partial(worker.open_graph, path_text(graph), threads, spinning, feeds)

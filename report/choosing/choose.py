@@ -74,7 +74,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = front(rows), None
     if options.within is not None or options.at_least is not None:
-        chosen = _chosen(judging.bundle, options, judging.plan, rows, on_front)
+        chosen = _chosen(judging.bundle, options, judging.plan, on_front)
         keep(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, left_out)
@@ -134,9 +134,7 @@ def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str,
     return {body: own for body, own in plans.items() if own}
 
 
-def _chosen(
-    bundle: Bundle, options: ChooseOptions, plan: Plan, rows: Sequence[Deployment], on_front: Sequence[Deployment]
-) -> Chosen:
+def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]) -> Chosen:
     """The best row within the time, or the quickest of the quality. Of less than LEAST_PSNR only where a quality that
     is asked for allows it."""
     within = np.inf if options.milliseconds is None else options.milliseconds

@@ -103,7 +103,7 @@ class Bundle:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
         if self.manifest.vocabulary:
             what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
-            fix = f"compare bodies by fewstep report {self.path}, and plans by fewstep evaluate with --plan and -o"
+            fix = f"compare bodies by fewstep report {self.path}, and plans by fewstep measure with --plan and -o"
             raise UserError(what, fix)
 
     def body(self, name: str) -> Body:

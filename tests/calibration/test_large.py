@@ -19,7 +19,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
@@ -137,7 +137,7 @@ def test_scales_of_channels_are_among_what_is_given_apart(large: Path) -> None:
 def test_every_verb_takes_it(large: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(large, bundle)
-    evaluate(EvaluateOptions(bundle, seeds=2, samples=0, teacher=PLAN))
+    measure(MeasureOptions(bundle, ("psnr",), seeds=2, teacher=PLAN))
     report(
         ReportOptions(
             bundle,

@@ -10,7 +10,9 @@ import pytest
 LINES = {  # commands that take long, and tell of their first piece of work
     "sampling": ("run", "-n", "100000", "-c", "class=0", "--output", "x.npy"),
     "timing in other processes": (
-        "bench",
+        "measure",
+        "--columns",
+        "ms",
         "--batches",
         ",".join(["1"] * 200),
         "--rounds",

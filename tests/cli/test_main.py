@@ -98,7 +98,7 @@ def test_what_run_cannot_do_is_named(
     assert named in refusal(capsys, "run", tiny_bundle, *arguments, code=1)
 
 
-@pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build", "inspect", "verify", "bench", "evaluate"])
+@pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build", "inspect", "verify", "measure"])
 def test_every_verb_names_a_bundle_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert "there is no bundle" in refusal(capsys, verb, tmp_path / "nothing", code=1)
     assert "is no bundle" in refusal(capsys, verb, tmp_path, code=1)

@@ -9,7 +9,7 @@ from fewstep.cli.verbs.report import dry_run
 from fewstep.report import measure as module
 from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import open_report
+from fewstep.report.write import open_report, shown_of
 from fewstep.runtime.sampler import Sampler
 from tests.report.judged_bundle import make_bundle
 
@@ -32,8 +32,9 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(Sampler, "_network", counting)
-    monkeypatch.setattr(module, "races", lambda *_: [])
-    measure(open_report(options), options)
+    monkeypatch.setattr(module, "races", lambda *_, **rest: ())
+    task = open_report(options)
+    measure(task, shown_of(task, options))
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3
     assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

@@ -16,7 +16,6 @@ from PIL import Image
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.measure.results import EvaluationResults, Results
 from fewstep.measure.results import decode as decode_results
 from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
@@ -86,20 +85,22 @@ def test_report_prints_what_it_wrote(bundle: Path) -> None:
     printed = said("report", bundle, *SHORT_REPORT.split())
     opened = open_bundle(bundle)
     assert opened.manifest.results is not None
-    results = decode_results(opened.read(opened.manifest.results), Results)
+    results = decode_results(opened.read(opened.manifest.results))
     assert (bundle / "report/index.html").is_file()
     for quality in results.qualities:
         assert quality.body in printed and f"{quality.against_float.mean:.1f}" in printed
     assert "…" not in printed
 
 
-def test_evaluate_prints_what_it_stored(bundle: Path) -> None:
-    printed = said("evaluate", bundle, "--seeds", 4, "--teacher", "ddim:10", "--teacher-seeds", 2)
+def test_measure_prints_what_it_stored(bundle: Path) -> None:
+    printed = said(
+        "measure", bundle, "--columns", "psnr,fd", "--seeds", 4, "--teacher", "ddim:10", "--teacher-seeds", 2
+    )
     opened = open_bundle(bundle)
     assert opened.manifest.evaluation is not None
-    results = decode_results(opened.read(opened.manifest.evaluation), EvaluationResults)
-    assert [each.body for each in results.bodies] == ["int8-cpu-x86"] and results.features is None
-    assert f"{results.bodies[0].against_float.mean:.1f}" in printed and "4 seeds" in printed
+    results = decode_results(opened.read(opened.manifest.evaluation))
+    assert [each.body for each in results.qualities] == ["int8-cpu-x86"] and results.features is None
+    assert f"{results.qualities[0].against_float.mean:.1f}" in printed and "4 seeds" in printed
     assert "…" not in printed
 
 
@@ -181,9 +182,9 @@ def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document
     assert "in the bundle that this was packed from" in printed and "fewstep report" not in printed
 
 
-def test_bench_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:
+def test_measure_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:
     arguments = ("--batches", "1,2", "--rounds", 2, "--turn-seconds", 0.01, "--backend", "onnxruntime", "--no-spinning")
-    found = document("bench", bundle, *arguments)
+    found = document("measure", bundle, "--columns", "ms", *arguments)
     assert [race["batch"] for race in found["races"]] == [2, 4] and not found["spinning"]  # guided: two rows a sample
     for race in found["races"]:
         assert [each["name"] for each in race["timings"]] == ["float32", "int8-cpu-x86"]

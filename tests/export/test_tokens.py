@@ -272,7 +272,7 @@ def test_verbs_of_continuous_samples_say_so(verb, exported_tokens, capsys):
     assert main([verb, str(exported_tokens), *more.get(verb, [])]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert f"is a denoiser of tokens, and {verb} takes continuous samples; compare bodies by fewstep report" in said
-    assert said.endswith("and plans by fewstep evaluate with --plan and -o")
+    assert said.endswith("and plans by fewstep measure with --plan and -o")
 
 
 def test_runs_that_compose_say_so(sampler):

@@ -17,12 +17,12 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes, seconds_of_one
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.speed import mean_step
-from fewstep.measure.speed.bench import BenchOptions, bench
-from fewstep.measure.speed.race import Contender, Race, Timing
+from fewstep.measure.speed.race import Race, TimedContender, Timing
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
@@ -70,7 +70,7 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
 
 
 def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def race(contenders: list[Contender], *_: object) -> Race:
+    def race(contenders: list[TimedContender], *_: object) -> Race:
         """A call of the noisy network takes 1 s, of the other one 4 s, and half of it in int8."""
         noisy = open_bundle(bundle).manifest.networks["noisy"].bodies
         files = {graph.file for body in noisy.values() for graph in body.graphs}
@@ -82,7 +82,7 @@ def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.M
         return Race(1, 1, 1, tuple(timings))
 
     monkeypatch.setattr(mean_step, "race", race)
-    (measured,) = bench(BenchOptions(bundle, batches=(1,))).races
+    (measured,) = measure(MeasureOptions(bundle, ("ms",), batches=(1,))).races
     assert {each.name: (each.median, each.ratio) for each in measured.timings} == {
         "float32": (2.0, 1.0),  # (4 * 1 + 2 * 4) / 6
         "int8-cpu-x86": (1.0, 2.0),

@@ -12,7 +12,7 @@ from fewstep.cli.verbs.report import dry_run
 from fewstep.graph.commit import open_for_update
 from fewstep.measure import bodies
 from fewstep.measure.bodies import SIMULATION, engine_of, int8_bodies, require
-from fewstep.measure.distances.evaluate import EvaluateOptions, open_task
+from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.results import Results
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import report
@@ -67,9 +67,9 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
     assert told["seeds"] == {"int8-cpu-x86": 6, BODY: 6, "int8-tensorrt": 3}
 
 
-def test_evaluate_takes_it_by_default(bundle: Path) -> None:
+def test_measure_takes_it_by_default(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    assert list(open_task(EvaluateOptions(bundle, samples=0)).bodies) == ["int8-cpu-x86", BODY]
+    assert list(open_task(MeasureOptions(bundle, ("psnr",))).judged.task.bodies) == ["int8-cpu-x86", BODY]
 
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:

@@ -8,12 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.verbs.evaluate import verb
+from fewstep.cli.verbs.measure import verb
 from fewstep.graph.commit import open_for_update
-from fewstep.measure import results as forms
-from fewstep.measure.distances.comparison import compare
-from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
-from fewstep.measure.results import Distance, Quality, TeacherCheck, TokenQuality, decode, encode
+from fewstep.measure.distances.comparison import PairedSamples
+from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.results import Distance, EndQuality, Quality, TeacherCheck, TokenQuality, decode, encode
 from fewstep.report import write
 from fewstep.report.distribution import distribution_section, stored_evaluation
 from fewstep.report.options import ReportOptions
@@ -37,10 +36,23 @@ def evaluated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     bundle = make_bundle(folder / "tiny")
     features = write_extractor(folder / "mine.onnx", np.random.default_rng(1).normal(size=(64, 3)))
-    options = EvaluateOptions(
-        bundle, seeds=4, samples=100, features=str(features), teacher="ddim:6", teacher_seeds=1, resamples=20
+    options = MeasureOptions(
+        bundle,
+        ("psnr", "fd"),
+        seeds=4,
+        samples=100,
+        features=str(features),
+        teacher="ddim:6",
+        teacher_seeds=1,
+        resamples=20,
     )
-    return bundle, evaluate(options)
+    return bundle, measure(options)
+
+
+def compared(samples: np.ndarray, references: np.ndarray, name: str) -> EndQuality:
+    pairs = PairedSamples()
+    pairs.add(samples, references)
+    return pairs.quality(name)
 
 
 class Results:
@@ -49,7 +61,7 @@ class Results:
     plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
 
     def __init__(self, samples):
-        own = compare(samples, IMAGES, "float32, p:8")
+        own = compared(samples, IMAGES, "float32, p:8")
         self.qualities = (Quality(BODY, "cpu-x86", "onnxruntime", own, own, (), 0),)
         self.float_against_teacher = own
 
@@ -78,7 +90,7 @@ def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
 
 def test_one_channel_needs_no_table_of_channels():
     results = Results(IMAGES)
-    one = compare(IMAGES[:, :1], IMAGES[:, :1], "r")
+    one = compared(IMAGES[:, :1], IMAGES[:, :1], "r")
     results.qualities = (replace(results.qualities[0], against_float=one),)
     assert "Channel by channel" not in end_section(results).markup
 
@@ -86,7 +98,7 @@ def test_one_channel_needs_no_table_of_channels():
 def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluated):
     _, results = evaluated
     text = distribution_section(results).markup
-    (distance,) = results.bodies[0].distances
+    (distance,) = results.qualities[0].distances
     for value in (distance.frechet, distance.frechet_float, distance.low, distance.high):
         assert f'value="{value!r}"' in text
     assert "FD(mine)" in text and "FID" not in text and verdict(distance) in text.replace("&#x27;", "'")
@@ -97,7 +109,7 @@ def test_the_next_report_shows_it(evaluated):
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
     text = (bundle / "report" / "index.html").read_text()
-    assert 'id="distribution"' in text and repr(results.bodies[0].distances[0].frechet) in text
+    assert 'id="distribution"' in text and repr(results.qualities[0].distances[0].frechet) in text
 
 
 @pytest.mark.slow
@@ -126,7 +138,7 @@ def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path
         text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
         sentence = f"Not shown: the bundle's evaluation, which is of {said}."
         assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
-        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes(), forms.Results).notes
+        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
     with open_for_update(bundle, must_exist=True) as writer:
         again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=again))
@@ -151,13 +163,13 @@ def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path)
 def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluated, tmp_path, caplog):
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
     before = json.loads(encode(evaluated[1]))
-    before["bodies"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
+    before["qualities"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
     with open_for_update(bundle, must_exist=True) as writer:
         file = writer.add(json.dumps(before).encode(), folder="report", name="evaluation", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=file))
     assert stored_evaluation(open_bundle(bundle)) is None
     (warning,) = caplog.messages
-    assert "is left out" in warning and "`kernel`" in warning and "fewstep evaluate makes it again" in warning
+    assert "is left out" in warning and "`kernel`" in warning and "fewstep measure makes it again" in warning
 
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
@@ -193,7 +205,7 @@ def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, 
     with open_for_update(bundle, must_exist=True) as writer:
         stored = writer.add(b'{"schema": 0}', folder="report", name="evaluation", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=stored))
-    assert stored_evaluation(open_bundle(bundle)) is None and "fewstep evaluate makes it again" in caplog.text
+    assert stored_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
 
 
 def test_verdicts_say_change_only_where_there_is_one(evaluated):
@@ -207,16 +219,16 @@ def test_verdicts_say_change_only_where_there_is_one(evaluated):
     assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
 
 
-def test_evaluate_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
+def test_measure_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
     bundle, results = evaluated
     near, far = (
         replace(body, body=name, against_float=replace(body.against_float, mean=mean))
-        for body in results.bodies
+        for body in results.qualities
         for name, mean in (("near", 25.0), ("far", 3.0))
     )
     assert list(distant([near])) == []
-    monkeypatch.setattr("fewstep.cli.verbs.evaluate.evaluate", lambda *_: replace(results, bodies=(near, far)))
-    shown = verb(EvaluateOptions(bundle), SILENT).shown
+    monkeypatch.setattr("fewstep.cli.verbs.measure.measure", lambda *_: replace(results, qualities=(near, far)))
+    shown = verb(MeasureOptions(bundle), SILENT).shown
     assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown
 
 

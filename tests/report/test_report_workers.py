@@ -16,7 +16,7 @@ from fewstep.report import measure as module
 from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.samples import Samples
-from fewstep.report.write import open_report
+from fewstep.report.write import open_report, shown_of
 from tests.report.judged_bundle import add_earlier, make_bundle
 
 
@@ -33,6 +33,12 @@ def figures(measured: Results) -> Results:
     return msgspec.structs.replace(measured, races=(), seconds=0.0)
 
 
+def measured_by(options: ReportOptions, workers: Processes | None = None) -> tuple[Results, Any]:
+    """The figures and the samples of a report."""
+    task = open_report(options)
+    return measure(task, shown_of(task, options), workers=workers)
+
+
 def arrays(samples: Samples) -> Mapping[str, bytes]:
     return {
         name: each.tobytes() for name, each in {"T": samples.teacher, "R": samples.reference, **samples.bodies}.items()
@@ -42,11 +48,11 @@ def arrays(samples: Samples) -> Mapping[str, bytes]:
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_figures_of_none(tmp_path: Path, count: int) -> None:
     options = asked(tmp_path / "tiny")
-    alone, sampled = measure(open_report(options), options)
+    alone, sampled = measured_by(options)
     assert [quality.against_float.seeds for quality in alone.qualities] == [20, 5]
     assert np.isfinite([step.forced for step in alone.qualities[0].steps]).all()
     with Processes(count) as workers:
-        spread, others = measure(open_report(options), options, workers=workers)
+        spread, others = measured_by(options, workers=workers)
     assert (figures(spread), arrays(others)) == (figures(alone), arrays(sampled))
 
 
@@ -61,9 +67,9 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
         ended.append(len(workers._children))
 
     monkeypatch.setattr(Processes, "__exit__", ending)
-    monkeypatch.setattr(module, "races", lambda *_: [] if ended == [0] else pytest.fail("workers are there"))
+    monkeypatch.setattr(module, "races", lambda *_, **rest: () if ended == [0] else pytest.fail("workers are there"))
     options = asked(tmp_path / "tiny", workers=1)
-    measured, _ = measure(open_report(options), options)
+    measured, _ = measured_by(options)
     assert ended == [0] and "--turn-seconds 0.01" in measured.command
 
 
@@ -71,7 +77,7 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")
-    whole, sampled = measure(open_report(options), options)
+    whole, sampled = measured_by(options)
     monkeypatch.setattr("fewstep.measure.cost.LARGEST", 10**4)
     real = judged_task.SamplingJob
     jobs: list[SamplingJob] = []
@@ -82,6 +88,6 @@ def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(judged_task, "SamplingJob", recorded)
     with Processes(1) as workers:
-        by_rows, others = measure(open_report(options), options, workers=workers)
+        by_rows, others = measured_by(options, workers=workers)
     assert [job.by_rows for job in jobs] == [True]
     assert (figures(by_rows), arrays(others)) == (figures(whole), arrays(sampled))

@@ -12,10 +12,9 @@ from onnx import TensorProto, helper
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
 from fewstep.measure.distances.features import open_extractor
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import TokenQuality, TokenStepQuality
-from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.plans.errors import UserError
 from fewstep.report.options import ReportOptions
 from fewstep.report.tokens import _steps
@@ -64,8 +63,8 @@ def test_a_page_has_the_masked_share_of_any_lambda():
 def test_distances_are_of_what_an_extractor_makes_of_ids(bundle, means, tmp_path):
     np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 16, (200, 2, 12)))
     asked = {"seeds": 20, "samples": 100, "features": str(means), "resamples": 20}
-    results = evaluate(EvaluateOptions(bundle, tmp_path / "x.json", data=tmp_path / "data.npy", **asked))
-    (body,) = results.bodies
+    results = measure(MeasureOptions(bundle, ("psnr", "fd"), tmp_path / "x.json", data=tmp_path / "data.npy", **asked))
+    (body,) = results.qualities
     assert results.teacher is None and body.tokens.disagreement < 0.08 and body.against_float.seeds == 20
     own, data = body.distances
     assert own.samples == own.references == 100 and data.references == 200
@@ -76,28 +75,28 @@ def test_what_ids_cannot_be_is_one_line(bundle, means, tmp_path, capsys):
     np.save(tmp_path / "data.npy", np.full((10, 2, 12), 16))
     asked = {"seeds": 4, "samples": 100, "features": str(means)}
     with pytest.raises(UserError, match=r"holds other than ids; give a .npy of ids from 0 to 15, \[N, 2, 12\]"):
-        evaluate(EvaluateOptions(bundle, tmp_path / "x.json", data=tmp_path / "data.npy", **asked))
+        measure(MeasureOptions(bundle, ("psnr", "fd"), tmp_path / "x.json", data=tmp_path / "data.npy", **asked))
     with pytest.raises(UserError, match="extracts no features"):
         open_extractor(str(means), (2, 12))
     with pytest.raises(UserError, match="--teacher likeliest:24 for tokens"):
         report(ReportOptions(bundle, tmp_path / "page.html", teacher="likeliest:24"))
-    for verb, page in (("report", "page.html"), ("evaluate", "x.json")):
+    for verb, page in (("report", "page.html"), ("measure", "x.json")):
         assert main([verb, str(bundle), "-o", str(tmp_path / page), "--plan", "mdlm:8", "--dry-run"]) == 1
         assert "mdlm:8' may leave evaluations out" in capsys.readouterr().err
 
 
 def test_the_command_line_shows_agreement(bundle, tmp_path, capsys):
-    assert main(["evaluate", str(bundle), "--seeds", "4", "--samples", "0"]) == 0
+    assert main(["measure", str(bundle), "--seeds", "4", "--columns", "psnr"]) == 0
     assert "differ" in capsys.readouterr().out
     assert main(["report", str(bundle), "--seeds", "4", "--rounds", "1", "--turn-seconds", "0.01"]) == 0
     said = capsys.readouterr().out
     assert "same" in said and "PSNR" not in said
-    for verb in ("report", "evaluate"):
+    for verb in ("report", "measure"):
         assert main([verb, str(bundle), "--dry-run"]) == 0
         assert "the teacher" not in capsys.readouterr().out
 
 
-def test_bench_times_a_guided_step(bundle):
-    result = bench(BenchOptions(bundle, batches=(2,), rounds=1, turn_seconds=0.01))
+def test_measure_times_a_guided_step(bundle):
+    result = measure(MeasureOptions(bundle, ("ms",), batches=(2,), rounds=1, turn_seconds=0.01))
     assert (result.plan, result.races[0].batch) == ("maskgit:8", 4)
     assert result.ratio("int8-cpu-x86") is not None

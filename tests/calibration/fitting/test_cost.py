@@ -20,7 +20,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     plan is named, the teacher's path is sampled, too."""
     monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
-    body, teacher = evaluations(open_task(options), options)
+    body, teacher = evaluations(open_task(options))
     counted = {"int8": 0, "float32": 0}
     network, sample = Sampler.network, Sampler.sample
 
@@ -47,9 +47,9 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
 
 def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    before = evaluations(open_task(options), options)
+    before = evaluations(open_task(options))
     assert fit(options).is_kept
-    assert evaluations(open_task(options), options) == (before[0], before[1] + 4 * 2)
+    assert evaluations(open_task(options)) == (before[0], before[1] + 4 * 2)
 
 
 def test_columns_at_the_start_serve_its_choice_and_the_fit(tiny_bundle, monkeypatch):

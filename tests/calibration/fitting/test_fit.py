@@ -51,7 +51,7 @@ def test_a_plan_is_fitted_kept_and_found_again(tiny_bundle, tmp_path):
 def test_samples_of_a_fit_have_the_energy_of_the_teachers(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "iterations": 1})
     task = open_task(options)
-    *_, found = search(task, options)
+    *_, found = search(task)
     blocks = (*found.seeds.fit, *found.seeds.selection)
     made = np.concatenate(list(task.rolled.samples(plan_of(found.numbers), blocks)))
     ratio = np.square(made).sum() / np.square(np.concatenate([block.taught for block in blocks])).sum()
@@ -83,7 +83,7 @@ def test_without_iterations_the_trade_goes_on_from_a_fitted_plan(tiny_bundle, mo
     former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:2", "iterations": 0})
-    *_, found = search(open_task(options), options)
+    *_, found = search(open_task(options))
     np.testing.assert_allclose(plan_of(found.origin).steps[0].update, former_plan.steps[0].update)
     assert found.done == 0 and found.trade.features > 0.1 and found.trade.price <= COST
     with pytest.raises(UserError, match="give at least 0"):
@@ -141,13 +141,13 @@ def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
 def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tiny_bundle, caplog, monkeypatch, plan):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})
     task = open_task(options)
-    states = search(task, options)
+    states = search(task)
     next(states)
     first = next(states)
     states.close()
     monkeypatch.setattr(Rollouts, "columns", lambda *_: pytest.fail("a start is measured again"))
     with caplog.at_level(logging.WARNING, "fewstep"):
-        again = next(search(task, options))
+        again = next(search(task))
     assert "going on after 1 steps" in caplog.text
     np.testing.assert_array_equal(again.numbers.rows, first.numbers.rows)
     np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
@@ -173,16 +173,16 @@ def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle,
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
     task, made, real = open_task(options), [], teacher._store
     monkeypatch.setattr(teacher, "_store", lambda *given: made.append(given) or real(*given))
-    states = search(task, options)
+    states = search(task)
     next(states)
     next(states)
     states.close()
     blocks = len(made)
-    next(search(task, options))
+    next(search(task))
     assert len(made) == blocks > 0 and "going on after 1 steps" in caplog.text
     change(monkeypatch)
     caplog.clear()
-    next(search(task, options))
+    next(search(task))
     assert len(made) == 2 * blocks and "going on" not in caplog.text
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.race import Contender, OnBackend, race
+from fewstep.measure.speed.race import OnBackend, TimedContender, race
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import usable_cores
 
@@ -29,18 +29,20 @@ def matmuls(folder: Path, count: int) -> Path:
 def test_a_body_races_on_a_named_backend(tiny_bundle: Path) -> None:
     feeds = {"x": np.zeros((1, 1, 4, 4), np.float32), "row": np.zeros((1, 1), np.float32)}
     contenders = [
-        Contender("file", tiny_bundle / "graphs/body.onnx", feeds),
-        Contender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), feeds),
+        TimedContender("file", tiny_bundle / "graphs/body.onnx", feeds),
+        TimedContender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), feeds),
     ]
     first, second = race(contenders, threads=1, rounds=1, seconds=0.01, spinning=False).timings
     assert (first.name, second.name, first.ratio) == ("file", "body", 1.0) and second.median > 0
     with pytest.raises(UserError, match="no body 'int8-tensorrt'"):
-        race([Contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), feeds)], threads=1, rounds=1)
+        race(
+            [TimedContender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), feeds)], threads=1, rounds=1
+        )
 
 
 def test_ten_times_the_work_is_several_times_slower(tmp_path):
     feeds = {"x": np.ones((32, 256), np.float32)}
-    contenders = [Contender(f"{n} matmuls", matmuls(tmp_path, n), feeds) for n in (20, 2)]
+    contenders = [TimedContender(f"{n} matmuls", matmuls(tmp_path, n), feeds) for n in (20, 2)]
     result = race(contenders, threads=1, rounds=3, seconds=0.05)
     slow, fast = result.timings
     assert (result.batch, result.threads, result.rounds) == (32, 1, 3)
@@ -54,14 +56,14 @@ def test_a_child_that_dies_is_one_line(tmp_path):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a graph")
     with pytest.raises(UserError, match="broken failed: ") as failure:
-        race([Contender("broken", bad, {"x": np.zeros((1, 1), np.float32)})], threads=1)
+        race([TimedContender("broken", bad, {"x": np.zeros((1, 1), np.float32)})], threads=1)
     assert "\n" not in str(failure.value)
 
 
 def test_contenders_run_the_same_batch(tmp_path):
     graph = matmuls(tmp_path, 1)
     with pytest.raises(ValueError, match="same batch"):
-        race([Contender(str(n), graph, {"x": np.zeros((n, 256), np.float32)}) for n in (1, 2)])
+        race([TimedContender(str(n), graph, {"x": np.zeros((n, 256), np.float32)}) for n in (1, 2)])
 
 
 def test_the_machine_is_described_without_naming_it():

@@ -21,7 +21,7 @@ from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
-from fewstep.measure.speed.bench import BenchOptions, bench
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.beside import beside
 from fewstep.report.engines.differences import EngineComparison
@@ -187,5 +187,5 @@ def test_verify_compares_a_true_step_and_bench_says_that_times_mean_nothing(
     assert main(["verify", str(bundle), "--engines"]) == 0
     assert "at most 0.001 of the output's standard deviation" in capsys.readouterr().out
     few = {"batches": (1,), "rounds": 1, "turn_seconds": 0.01}
-    made = bench(BenchOptions(bundle, backend=("qnn",), **few))  # type: ignore[arg-type]
+    made = measure(MeasureOptions(bundle, ("ms",), backend=("qnn",), **few))  # type: ignore[arg-type]
     assert "qnn: this CPU executes the arithmetic of an NPU, so its time says nothing of one" in made.notes

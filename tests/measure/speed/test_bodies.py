@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fewstep.graph.commit import open_for_update
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.speed import mean_step
-from fewstep.measure.speed.bench import BenchOptions, bench
 from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.measure.speed.race import Race, Timing
 from fewstep.plans.errors import UserError
@@ -31,7 +31,7 @@ def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, 
         return Race(2, 1, 1, tuple(Timing(c.name, *[t] * 4, 1, r, r, r, 0, 0) for c, (t, r) in zip(contenders, times)))
 
     monkeypatch.setattr(mean_step, "race", race)
-    found = bench(BenchOptions(path, **QUICK))
+    found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
     assert [sorted(contender.feeds) for contender in raced] == [["row", "x"], ["row", "x"], ["group", "row", "x"]]
     assert [(timing.name, timing.median) for timing in found.races[0].timings] == [
         ("float32", 4.0),
@@ -54,7 +54,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
         return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
 
     monkeypatch.setattr(mean_step, "race", race)
-    bench(BenchOptions(path, plan="fitted:3", **QUICK))
+    measure(MeasureOptions(path, columns=("ms",), plan="fitted:3", **QUICK))
     fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
         with load(path, body=body) as sampler:
@@ -65,23 +65,23 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
 def test_graphs_are_really_run(tmp_path):
     path = make_bundle(tmp_path / "tiny")
     add_earlier(path)
-    (race,) = bench(BenchOptions(path, **QUICK)).races
+    (race,) = measure(MeasureOptions(path, columns=("ms",), **QUICK)).races
     assert [timing.name for timing in race.timings] == ["float32", "int8-cpu-x86"] and race.batch == 2
     assert race.timings[0].ratio == 1 and all(timing.median > 0 for timing in race.timings)
 
 
 def test_a_backend_that_has_nothing_to_run_is_named(tmp_path):
     path = make_bundle(tmp_path / "tiny")
-    found = bench(BenchOptions(path, backend=("onnxruntime-cuda",), **QUICK))
+    found = measure(MeasureOptions(path, columns=("ms",), backend=("onnxruntime-cuda",), **QUICK))
     assert found.notes == ("onnxruntime-cuda: nothing to time, the bundle has no body for it",)
 
 
 def test_a_batch_that_no_memory_holds_is_refused(tmp_path):
     with pytest.raises(UserError, match="--batches is 1,100000000; give numbers from 1 to 4096"):
-        BenchOptions(tmp_path, batches=(1, 10**8))
+        MeasureOptions(tmp_path, batches=(1, 10**8))
 
 
 @pytest.mark.parametrize("changes", [{"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}, {"rounds": 0}])
 def test_turns_that_cannot_be_timed_are_refused(tmp_path, changes):
     with pytest.raises(UserError, match="cannot be timed; give at least 1 round"):
-        BenchOptions(tmp_path, **changes)
+        MeasureOptions(tmp_path, **changes)

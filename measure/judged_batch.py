@@ -1,23 +1,27 @@
 """One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
 
-A batch is asked for by value and answered by bodies, wherever they are open. Nothing here knows what a bundle is: tests
-use denoisers whose error is known.
+A batch is asked for by value and answered by bodies, wherever they are open. Of plans of numbers nothing here knows
+what a bundle is: tests use denoisers whose error is known.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.direction import NONE, Sums, differences, moved, sums
 from fewstep.measure.rollouts.metrics import Energies
+from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.measure.sampling_job import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Edges, Plan, regroup
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
+from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.request import check_given
 from fewstep.runtime.slots import Carrying
 
@@ -33,11 +37,11 @@ class JudgedBody(Protocol):
     def executed(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork | Carrying: ...
 
 
-JudgedBodies = Callable[[str], JudgedBody]  # by the name of the body
+JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of tokens a Sampler
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contender:
     """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them.
 
     plan: its own, along which float32 is compared with it; None is the plan of the judgement.
@@ -46,7 +50,7 @@ class Candidate:
     name: str
     groups: Edges
     seeds: int
-    forced_seeds: int
+    forced_seeds: int = 0
     plan: Plan | None = None
 
 
@@ -77,39 +81,48 @@ class TeacherBatch:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch of seeds along the judged plan, asked of float32 and of the candidates that have seeds in it."""
+    """A batch of seeds along the judged plan, asked of float32 and of the contenders that have seeds in it."""
 
-    plan: Plan
-    candidates: tuple[Candidate, ...]
+    plan: Plan | TokenPlan
+    contenders: tuple[Contender, ...]
     seeds: SeedBatch
 
     def answer(self, bodies: JudgedBodies) -> "MeasuredBatch":
+        if isinstance(self.plan, TokenPlan):
+            runs = {each.name: _measured_tokens(self.plan, each, self.seeds, bodies) for each in self.contenders}
+            return MeasuredBatch(next(iter(runs.values())).reference, runs)
         exact = trajectory(self.plan, bodies(FLOAT), self.seeds)
         bodies_measured = {}
-        for each in self.candidates:
+        for each in self.contenders:
             floats = exact if each.plan is None else trajectory(each.plan, bodies(FLOAT), self.seeds)
-            bodies_measured[each.name] = _measured(self, each, bodies(each.name), floats, bodies(FLOAT))
+            along = regroup(each.plan or self.plan, each.groups)
+            bodies_measured[each.name] = _measured(along, self.seeds, each, bodies(each.name), floats, bodies(FLOAT))
         return MeasuredBatch(exact.sample, bodies_measured)
 
 
 @dataclass(frozen=True)
 class BodyMeasured:
-    """One candidate in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
-    forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step."""
+    """One contender in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
+    forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step.
 
-    samples: Array
-    reference: Array
-    forced: tuple[Energies, ...]
-    x0: tuple[Energies, ...]
-    x: tuple[Energies, ...]
-    differences: tuple[Sums, ...]
+    agreement, decibels [seeds]: of tokens, which have nothing else but samples.
+    """
+
+    samples: NDArray[Any]
+    reference: NDArray[Any]
+    forced: tuple[Energies, ...] = ()
+    x0: tuple[Energies, ...] = ()
+    x: tuple[Energies, ...] = ()
+    differences: tuple[Sums, ...] = ()
+    agreement: TokenAgreement | None = None
+    decibels: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
 class MeasuredBatch:
-    """A batch's samples by float32, and what was found of each candidate."""
+    """A batch's samples by float32, and what was found of each contender."""
 
-    reference: Array
+    reference: NDArray[Any]
     bodies: Mapping[str, BodyMeasured]
 
 
@@ -155,17 +168,31 @@ def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepSta
     return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
 
 
+def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> BodyMeasured:
+    """One batch of one contender: its logits at float32's states, and its own run."""
+    along: Any = regroup(contender.plan or plan, contender.groups)  # type: ignore[arg-type]
+    seeds = seeds.first(contender.seeds - seeds.numbers.start)
+    course = open_token_course(bodies(FLOAT), along, seeds.numbers, seeds.conditions)
+    body, count = bodies(contender.name), len(seeds.numbers)
+    values = branch_values(body.bundle.manifest.conditions, seeds.conditions, None, count, body.nulls)
+    run = course.run_by(body.token_network(along, count, values))
+    return BodyMeasured(run.ids, course.own.ids, agreement=course.agreement(run), decibels=course.quality(run))
+
+
 def _measured(
-    asked: JudgedBatch, candidate: Candidate, denoiser: JudgedBody, exact: BatchTrajectory, reference: JudgedBody
+    plan: Plan,
+    batch: SeedBatch,
+    contender: Contender,
+    denoiser: JudgedBody,
+    exact: BatchTrajectory,
+    reference: JudgedBody,
 ) -> BodyMeasured:
-    """One batch of one candidate: its own trajectory, and its single steps on the float trajectory."""
-    plan, start = regroup(candidate.plan or asked.plan, candidate.groups), asked.seeds.numbers.start
-    seeds = asked.seeds.first(candidate.seeds - start)
+    """One batch of one contender: its own trajectory, and its single steps on the float trajectory."""
+    start = batch.numbers.start
+    seeds = batch.first(contender.seeds - start)
     count = len(seeds.numbers)
     own = trajectory(plan, denoiser, seeds)
-    forced = list(
-        _single_steps(plan, denoiser, asked.seeds.first(max(candidate.forced_seeds - start, 0)), exact, reference)
-    )
+    forced = list(_single_steps(plan, denoiser, batch.first(max(contender.forced_seeds - start, 0)), exact, reference))
     return BodyMeasured(
         own.sample,
         exact.sample[:count],

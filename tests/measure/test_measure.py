@@ -12,7 +12,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.measure import cost, judged_task
 from fewstep.measure import results as forms
 from fewstep.measure.distances.distance import fit, frechet
-from fewstep.measure.distances.evaluate import EvaluateOptions, evaluate
+from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.held_out import APART, PAIRED, held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.trajectories import FIRST_SEED
@@ -32,18 +32,18 @@ MATRIX = np.random.default_rng(0).normal(size=(64, 3))
 
 
 def options(bundle, **changes):
-    few = {"seeds": 20, "samples": 120, "teacher_seeds": 5, "resamples": 20, "threads": 1}
-    return EvaluateOptions(bundle, **{"teacher": "dpmpp_2m:12", **few, **changes})
+    few = {"columns": ("psnr", "fd"), "seeds": 20, "samples": 120, "teacher_seeds": 5, "resamples": 20, "threads": 1}
+    return MeasureOptions(bundle, **{"teacher": "dpmpp_2m:12", **few, **changes})
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A bundle, and its evaluation with an extractor and data of its own."""
-    folder = tmp_path_factory.mktemp("evaluate")
+    folder = tmp_path_factory.mktemp("measure")
     extractor = write_extractor(folder / "mine.onnx", MATRIX)
     np.save(folder / "real.npy", np.random.default_rng(1).integers(256, size=(150, *SHAPE)).astype(np.uint8))
     bundle = make_bundle(folder / "tiny")
-    return bundle, evaluate(options(bundle, features=str(extractor), data=folder / "real.npy"))
+    return bundle, measure(options(bundle, features=str(extractor), data=folder / "real.npy"))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_seeds_of_pairs_of_other_floats_and_of_calibration_are_apart():
 
 def test_figures_are_those_of_the_samples_made_at_once(made):
     bundle, results = made
-    (own,) = results.bodies
+    (own,) = results.qualities
     exact, int8 = (samples_of(bundle, body, PAIRED[:120]) for body in ("float32", BODY))
     assert own.against_float.values == pytest.approx(psnr(int8[:20], exact[:20]))
     assert own.against_float.seeds == 20 and own.against_teacher.seeds == 5 and own.against_float.ssim is None  # 8x8
@@ -77,7 +77,7 @@ def test_figures_are_those_of_the_samples_made_at_once(made):
 
 def test_references_are_named_and_each_has_its_own_row(made):
     _, results = made
-    (own,) = results.bodies
+    (own,) = results.qualities
     assert (own.body, own.engine, results.plan, results.guidance) == (BODY, "onnxruntime", PLAN, "2")
     assert [each.reference for each in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
     assert [(each.samples, each.references) for each in own.distances] == [(120, 120), (120, 150)]
@@ -92,27 +92,27 @@ def test_references_are_named_and_each_has_its_own_row(made):
 def test_the_bundle_keeps_the_figures(made):
     bundle, results = made
     opened = open_bundle(bundle)
-    assert forms.decode(opened.read(opened.manifest.evaluation), forms.EvaluationResults) == results
-    assert results.bodies[0].graphs == (opened.body(BODY).graph.file,)
+    assert forms.decode(opened.read(opened.manifest.evaluation)) == results
+    assert results.qualities[0].graphs == (opened.body(BODY).graph.file,)
 
 
 def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_path):
     with pytest.raises(UserError, match="keeps the figures of that alone; give --output"):
-        evaluate(options(bundle, plan="ddim:3"))
-    results = evaluate(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
+        measure(options(bundle, plan="ddim:3"))
+    results = measure(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
     assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None
-    assert forms.decode((tmp_path / "other.json").read_bytes(), forms.EvaluationResults) == results
+    assert forms.decode((tmp_path / "other.json").read_bytes()) == results
 
 
 def test_without_an_extractor_there_are_pairs_only(bundle):
-    results = evaluate(options(bundle))  # none is known for this bundle's data
-    assert results.features is None and results.bodies[0].distances == ()
-    assert results.bodies[0].against_float.seeds == 20
+    results = measure(options(bundle))  # none is known for this bundle's data
+    assert results.features is None and results.qualities[0].distances == ()
+    assert results.qualities[0].against_float.seeds == 20
 
 
 def test_bodies_of_other_engines_are_evaluated_when_asked_for(bundle):
-    results = evaluate(options(bundle, body=("int8-tensorrt",), seeds=6))
-    assert [each.body for each in results.bodies] == ["int8-tensorrt"] and "simulated" in results.bodies[0].engine
+    results = measure(options(bundle, body=("int8-tensorrt",), seeds=6))
+    assert [each.body for each in results.qualities] == ["int8-tensorrt"] and "simulated" in results.qualities[0].engine
 
 
 def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_path):
@@ -127,7 +127,7 @@ def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_pat
         ({"output": tmp_path / "no" / "x.json"}, "there is no folder"),
     ):
         with pytest.raises(UserError, match=what):
-            evaluate(options(bundle, **changes))
+            measure(options(bundle, **changes))
 
 
 def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, mo
 
     monkeypatch.setattr(commit, "_lock", read_only)
     with pytest.raises(UserError, match=r"make it writable or give --output FILE\.json"):
-        evaluate(options(bundle))
+        measure(options(bundle))
 
 
 def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
@@ -145,27 +145,27 @@ def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
             bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
             writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
 
-    with pytest.raises(UserError, match="was changed while it was evaluated"):
-        evaluate(options(bundle), change)
+    with pytest.raises(UserError, match="was changed while it was measured"):
+        measure(options(bundle), change)
     assert open_bundle(bundle).manifest.evaluation is None
 
 
 def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
     np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
-    results = evaluate(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
+    results = measure(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
     own = {"class": [7, 2, 9, 7, 2]}
     exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
-    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+    assert results.qualities[0].against_float.values == pytest.approx(psnr(int8, exact))
 
 
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
-    alone = evaluate(asked)
+    alone = measure(asked)
     monkeypatch.setattr(judged_task, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
     monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
     with Processes(2) as workers:
-        spread = evaluate(asked, workers=workers)
-    assert len(alone.bodies[0].distances) == 1 and alone.bodies[0].against_float.seeds > 16
+        spread = measure(asked, workers=workers)
+    assert len(alone.qualities[0].distances) == 1 and alone.qualities[0].against_float.seeds > 16
     assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
 
 
@@ -180,22 +180,22 @@ def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figure
         return lambda feeds: rows.append(len(feeds["x"])) or network(feeds) if "x" in feeds else network(feeds)
 
     monkeypatch.setattr(OnnxRuntime, "load", loaded)
-    asked = options(bundle, samples=0)
-    whole = evaluate(asked)
+    asked = options(bundle, columns=("psnr",))
+    whole = measure(asked)
     assert max(rows) == 32
     if short == "activations":
         monkeypatch.setattr(cost, "LARGEST", 10**4)
     else:
         monkeypatch.setattr(cost, "memory_free", lambda _: 10**7)
     rows.clear()
-    by_rows = evaluate(asked)
+    by_rows = measure(asked)
     assert set(rows) == {1}
     assert msgspec.structs.replace(by_rows, seconds=0.0) == msgspec.structs.replace(whole, seconds=0.0)
 
 
 def test_who_samples_is_no_part_of_the_command():
-    asked = EvaluateOptions("bundle", seeds=8, workers=2)
-    assert asked.command("evaluate") == "fewstep evaluate BUNDLE --seeds 8"
+    asked = MeasureOptions("bundle", seeds=8, workers=2)
+    assert asked.command("measure") == "fewstep measure BUNDLE --seeds 8"
 
 
 def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, caplog):
@@ -203,12 +203,12 @@ def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, cap
     give(bundle, body=BODY, numbers="ddim:3@quadratic")
     asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)
     with caplog.at_level(logging.WARNING, "fewstep"):
-        results = evaluate(asked)
+        results = measure(asked)
     assert "fitted" not in caplog.text and results.plan == "fitted:3"
     conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, PAIRED[:20])
     given = "ddim:3@quadratic", PAIRED[:20], conditions, 2.0
     exact, int8 = (load(bundle, body=body).sample(*given) for body in ("float32", BODY))
-    assert results.bodies[0].against_float.values == pytest.approx(psnr(int8, exact))
+    assert results.qualities[0].against_float.values == pytest.approx(psnr(int8, exact))
 
 
 def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_path):
@@ -217,12 +217,12 @@ def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_pat
     give(bundle, body=other, numbers="ddim:3")
     asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=(BODY, other))
     with pytest.raises(UserError, match=f"plan fitted:3 is another one for {other}; .* --body {other}$"):
-        evaluate(asked)
+        measure(asked)
 
 
 def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path):
     give(bundle)
-    assert evaluate(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
+    assert measure(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
     command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --guidance 2$"
     with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, as {command}"):
-        evaluate(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))
+        measure(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.measure.distances import judge as judging
-from fewstep.measure.distances.judge import Setting
-from fewstep.measure.distances.judged_batch import Candidate, guided
+from fewstep.measure.judge import Seeds, Want, judge
+from fewstep.measure.judged_batch import Contender, guided
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -49,16 +48,11 @@ def gaussian(gain=1.0, noise=0.0, pull=1.0):
     return Body(denoiser)
 
 
-def setting(seeds=6, teacher_seeds=2, batch=4):
-    return Setting(
-        plan=compile_plan("dpmpp_2m:4", DENOISING, guidance=2.0),
-        teacher=compile_plan("dpmpp_2m:40", DENOISING, guidance=2.0),
-        teacher_seeds=teacher_seeds,
-        seeds=seeds,
-        x_shape=SHAPE,
-        conditions=lambda seeds: {"class": np.array([seed % 10 for seed in seeds])},
-        batch=batch,
-    )
+PLAN, TEACHER = (compile_plan(name, DENOISING, guidance=2.0) for name in ("dpmpp_2m:4", "dpmpp_2m:40"))
+
+
+def classes(seeds):
+    return {"class": np.array([seed % 10 for seed in seeds])}
 
 
 def asking(bodies):
@@ -66,44 +60,47 @@ def asking(bodies):
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
 
 
-def judge(candidate, seeds=6, forced_seeds=6, groups=(), **options):
-    asked, bodies = setting(**options), {"float32": gaussian(), "int8": candidate}
-    found = judging.judge(asked, [Candidate("int8", groups, seeds, forced_seeds)], asking(bodies))
+def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
+    ask = asking({"float32": gaussian(), "int8": candidate})
+    want = Want(TEACHER, taught, samples=True, **wanted)
+    found = judge(
+        ask, [Contender("int8", groups, seeds, forced_seeds)], PLAN, Seeds(6, SHAPE, classes), want, batch=batch
+    )
     return found, found.bodies["int8"]
 
 
 def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
-    found, own = judge(gaussian())
+    found, own = judged(gaussian())
     assert own.against_float.mean == own.against_float.worst == CEILING
     assert all((step.forced, step.x0, step.x) == (CEILING,) * 3 for step in own.steps)
-    assert own.against_teacher.values == found.float_against_teacher.values
+    assert own.against_teacher.values == found.reference.against_teacher.values
 
 
 def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
-    _, own = judge(gaussian(gain=1.1))
+    _, own = judged(gaussian(gain=1.1))
     assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
     assert own.against_float.drift.energy != pytest.approx(1)
 
 
 def test_closed_loop_error_is_not_the_single_step_error():
-    _, own = judge(gaussian(noise=0.01))
+    _, own = judged(gaussian(noise=0.01))
     assert all(20 < step.x < CEILING and 0 < step.x0 < CEILING for step in own.steps)
     assert own.steps[-1].x != pytest.approx(own.steps[-1].forced, abs=0.1)
 
 
 def test_a_lost_direction_has_its_gain_at_every_step():
-    _, own = judge(gaussian(pull=0.1))  # of two batches
+    _, own = judged(gaussian(pull=0.1))  # of two batches
     for step in own.steps:
         for each in (step.guidance, step.condition):
             assert (each.step, each.gain) == (step.index, pytest.approx(0.1, abs=1e-3))
-    _, own = judge(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
+    _, own = judged(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
     assert all(step.guidance is None and step.condition is None for step in own.steps)
 
 
 def test_the_references_are_named_and_differ():
-    found, own = judge(gaussian(gain=1.05))
+    found, own = judged(gaussian(gain=1.05))
     assert own.against_float.reference == "float32, dpmpp_2m:4"
-    assert own.against_teacher.reference == found.float_against_teacher.reference == "float32, dpmpp_2m:40"
+    assert own.against_teacher.reference == found.reference.against_teacher.reference == "float32, dpmpp_2m:40"
     assert own.against_float.mean != own.against_teacher.mean
 
 
@@ -117,29 +114,29 @@ def test_a_candidate_is_run_in_its_own_range_groups():
         exact, off = (gaussian(gain).executed(plan, samples, conditions) for gain in (1.0, 1.1))
         return lambda index, step, u: (exact if step.group < 2 else off)(index, step, u)
 
-    _, own = judge(Body(staged), groups=edges)
+    _, own = judged(Body(staged), groups=edges)
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
 
 
 def test_every_seed_is_judged_once_whatever_the_batch():
-    _, one = judge(gaussian(gain=1.02), batch=1)
-    found, all_at_once = judge(gaussian(gain=1.02), batch=6)
+    _, one = judged(gaussian(gain=1.02), batch=1)
+    found, all_at_once = judged(gaussian(gain=1.02), batch=6)
     assert one.against_float.seeds == all_at_once.against_float.seeds == 6
     assert one.against_float.values == pytest.approx(all_at_once.against_float.values)
     assert one.steps[2].forced == pytest.approx(all_at_once.steps[2].forced)
-    assert found.reference.shape == all_at_once.samples.shape == (6, *SHAPE)
-    assert found.teacher.shape == (2, *SHAPE) and found.float_against_teacher.seeds == 2
+    assert found.reference.samples.shape == all_at_once.samples.shape == (6, *SHAPE)
+    assert found.teacher.shape == (2, *SHAPE) and found.reference.against_teacher.seeds == 2
 
 
 def test_a_candidate_may_have_fewer_seeds():
-    _, own = judge(gaussian(gain=1.02), seeds=5, forced_seeds=1)
+    _, own = judged(gaussian(gain=1.02), seeds=5, forced_seeds=1)
     assert own.against_float.seeds == 5 and own.samples.shape == (5, *SHAPE)
-    assert own.steps[0].forced == pytest.approx(judge(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
+    assert own.steps[0].forced == pytest.approx(judged(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
 
 
 def test_steps_carry_the_candidates_range_groups():
-    _, own = judge(gaussian(), groups=(-1.0,))
+    _, own = judged(gaussian(), groups=(-1.0,))
     assert own.steps[0].group == 0 and own.steps[-1].group == 1
 
 
@@ -151,7 +148,7 @@ def test_guidance_is_the_line_through_both_branches():
 
 def test_a_teacher_of_more_seeds_than_there_are_is_refused():
     with pytest.raises(UserError, match="9 seeds for the teacher of 6"):
-        judge(gaussian(), teacher_seeds=9)
+        judged(gaussian(), taught=9)
 
 
 def test_a_degraded_sample_is_the_condition_of_each_seed():
@@ -165,10 +162,9 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
     ask = asking({"float32": body, "int8": body})
 
     plan = compile_plan("resshift:2", restoring)
-    made = Setting(plan, compile_plan("resshift:4", restoring), 2, 5, SHAPE, degraded, batch=2)
-    found = judging.judge(made, [Candidate("int8", (), 5, 5)], ask)
-    assert found.reference == pytest.approx(degraded(range(5))["y"] / 2)
+    want = Want(compile_plan("resshift:4", restoring), 2, samples=True)
+    found = judge(ask, [Contender("int8", (), 5, 5)], plan, Seeds(5, SHAPE, degraded), want, batch=2)
+    assert found.reference.samples == pytest.approx(degraded(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING
-    unknown = Setting(plan, plan, 2, 5, SHAPE, lambda seeds: {}, batch=2)
     with pytest.raises(UserError, match="the plan starts from 'y'"):
-        judging.judge(unknown, [], ask)
+        judge(ask, [], plan, Seeds(5, SHAPE, lambda seeds: {}), want, batch=2)

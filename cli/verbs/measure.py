@@ -1,0 +1,180 @@
+"""`fewstep measure`: the figures as a table, one for each race, and what they amount to."""
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from fewstep.cli.outcome import Outcome
+from fewstep.cli.tables import figures
+from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
+from fewstep.graph.needs import check_memory, duration
+from fewstep.measure.cost import seconds_of_one
+from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, TimedColumns, measure, open_task
+from fewstep.measure.results import Quality, Results
+from fewstep.measure.speed.race import Race
+from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.report.drawing.plan_view import headline
+from fewstep.report.quality import NO_SSIM, NONE
+from fewstep.report.verdict import distant, verdicts
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import Progress
+
+NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
+IMAGE_AXES = 3  # channels, height, width
+
+
+def verb(options: MeasureOptions, progress: Progress) -> Outcome:
+    results = measure(options, progress)
+    stored = f"{options.bundle}, and its next report" if results.qualities else None
+    where = options.output or stored
+    end = () if where is None else (f"{where}: the figures, measured in {results.seconds:.0f} s",)
+    teacher = () if results.teacher_check is None else (str(results.teacher_check),)
+    lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
+    is_image = len(open_bundle(options.bundle).manifest.x_shape) == IMAGE_AXES
+    tables = [table(results, is_image)] if results.qualities or results.sizes else []
+    said = (*teacher, *distant(results.qualities), *verdicts(results), *lacking)
+    return Outcome(results, (*tables, *said, *_speed(results), *end))
+
+
+def dry_run(options: MeasureOptions) -> Outcome:
+    task, lines = open_task(options), list[str]()
+    value: dict[str, object] = {"bundle": options.bundle}
+    if task.judged is not None:
+        more, said = _judging(task.judged, options)
+        value, lines = value | more, [headline(task.plan), *said]
+    if task.timed is not None:
+        timing = _timing(task.timed)
+        value["timing_seconds"] = timing
+        lines.append(f"timing takes {duration(timing)}, on a machine that should do nothing else")
+    where = options.output or (options.bundle / "report" if task.judged is not None else None)
+    lines += [] if where is None else [f"would write {where}"]
+    return Outcome(value, tuple(lines))
+
+
+def _judging(judged: JudgedColumns, options: MeasureOptions) -> tuple[dict[str, object], list[str]]:
+    task, extractor = judged.task, judged.extractor
+    sampled = max(judged.seeds, judged.featured if extractor else 0)
+    also = f", and {judged.featured} others in float32, for FD({extractor.name})" if extractor else ""
+    count, each = evaluations(judged), seconds_of_one(task.reference, task.timed_plan(), task.rows)
+    needed = task.needs(ROOM)
+    check_memory(needed, options.bundle)
+    warn_of_workers(options.workers, options.threads)
+    value: dict[str, object] = {
+        "evaluations": count,
+        "seconds": count * each,
+        "needs": needed,
+        "plan": task.plan.name,
+        "bodies": list(task.bodies),
+        "features": extractor and extractor.name,
+        "seeds": judged.seeds,
+        "samples": sampled,
+    }
+    teacher = [] if task.teacher is None else [f"and {judged.taught} of them with the teacher, {task.teacher.name}"]
+    said = [
+        f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
+        *teacher,
+        f"{count} evaluations of one sample, with both branches of guidance in one, take about "
+        f"{duration(count * each)} at float32's speed here",
+        needed.said(options.bundle),
+    ]
+    return value, said
+
+
+def evaluations(judged: JudgedColumns) -> int:
+    """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
+    task = judged.task
+    apart, bodies = judged.featured if judged.extractor else 0, len(task.bodies)
+    further = max(0, apart - judged.seeds)  # seeds whose features alone are wanted
+    if task.teacher is None:  # a body of tokens sees float32's states, and runs by itself
+        return (3 * judged.seeds * bodies + further * (1 + bodies) + apart) * len(task.plan.steps)
+    paired = (judged.seeds + further) * (1 + bodies)
+    return (paired + apart) * len(task.plan.steps) + judged.taught * len(task.teacher.steps)
+
+
+def _timing(timed: TimedColumns) -> float:
+    """Seconds of all turns."""
+    networks = len({step.network for step in timed.plans[timed.names[0]].steps})
+    contenders = (len(timed.names) + len(timed.elsewhere)) * networks
+    return len(timed.turns.batches) * contenders * (timed.turns.rounds + 1) * timed.turns.seconds
+
+
+def table(results: Results, is_image: bool = True) -> Table:
+    """A line for each body. SSIM is explained to those who have images."""
+    of_tokens = any(body.tokens for body in results.qualities)
+    similar = () if of_tokens else ("SSIM", "p5")
+    quality = (*quality_heads(of_tokens), *similar) if results.qualities else ()
+    distances = ("FD", "FD of float32") if results.features else ()
+    sizes = ("size",) if results.sizes else ()
+    bodies = {body.body: body for body in results.qualities}
+    rows = [
+        (
+            name,
+            *_quality(bodies.get(name), len(quality), len(distances)),
+            *([decimal(results.sizes[name]) if name in results.sizes else ""] * len(sizes)),
+        )
+        for name in {**results.sizes, **bodies}
+    ]
+    caption = _caption(results, is_image) if results.qualities else ""
+    return figures(f"{results.bundle}, {results.plan}", (*quality, *distances, *sizes), rows, caption)
+
+
+def _quality(body: Quality | None, figures: int, distances: int) -> tuple[str, ...]:
+    """The cells of a body; empty ones of a body that was not judged."""
+    if body is None:
+        return ("",) * (figures + distances)
+    end, first = body.against_float, next(iter(body.distances), None)
+    ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)
+    sets = (f"{first.frechet:.3g}", f"{first.frechet_float:.3g}") if first else (NONE, NONE)
+    return (*(*quality_cells(body), *ssim)[:figures], *sets[:distances])
+
+
+def _caption(results: Results, is_image: bool) -> str:
+    first = results.qualities[0]
+    seeds = first.against_float.seeds
+    text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
+    if first.tokens is not None:
+        text = f"{TOKENS} ({seeds} seeds)."
+    elif is_image and first.against_float.ssim is None:
+        text += f" {NO_SSIM}"
+    if results.features and first.distances:
+        text += (
+            f" FD({results.features.name}): distance of {first.distances[0].samples} samples from as many of float32 "
+            "by other seeds; that of float32 is the noise floor."
+        )
+    return text
+
+
+def _speed(results: Results) -> list[str | Table]:
+    """A table for each batch size, under the machine, and the notes."""
+    if not results.races:
+        return []
+    machine, waiting = results.machine, "spinning" if results.spinning else "sleeping"
+    int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
+    return [
+        f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), threads {waiting}",
+        *(_race(race) for race in results.races),
+        *(f"note: {note}" for note in results.notes),
+    ]
+
+
+def _race(race: Race) -> Table:
+    rows = [
+        (
+            each.name,
+            _milliseconds(each.median),
+            _milliseconds(each.p99),
+            *(f"{ratio:.2f}x" for ratio in (each.ratio, each.ratio_low, each.ratio_high)),
+            _milliseconds(each.load),
+            f"{each.peak_mib:.0f} MiB" if each.peak_mib else "",
+        )
+        for each in race.timings
+    ]
+    return figures(
+        f"{race.batch} {'row' if race.batch == 1 else 'rows'}, {race.threads} threads, {race.rounds} rounds",
+        ("p50", "p99", "faster", "lowest", "highest", "load", "memory"),
+        rows,
+        f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"

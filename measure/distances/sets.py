@@ -1,0 +1,85 @@
+"""Samples as sets: the Frechet distance of each body to float32 samples of other seeds, and to data."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.cost import BATCH
+from fewstep.measure.distances import distance
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.distances.references import References
+from fewstep.measure.results import Distance, Features
+from fewstep.measure.rollouts.held_out import APART
+from fewstep.measure.sampling_job import FLOAT, Batch, Sampling
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+
+Floats = NDArray[np.floating]
+HeldOut = Callable[[range], Mapping[str, NDArray[Any]]]  # the conditions of seeds
+
+
+def features_apart(
+    sampling: Sampling, plan: Plan, count: int, extractor: Extractor, conditions: HeldOut, progress: Progress = SILENT
+) -> Floats:
+    """Features [count, D] of float32 samples of seeds that nothing else uses."""
+    seeds, parts = APART[:count], list[Floats]()
+    asked = (Batch(FLOAT, plan, batch, conditions(batch)) for batch in _batches(seeds))
+    for batch, samples in zip(_batches(seeds), sampling.answers(asked), strict=True):
+        parts.append(extractor.extract(samples))
+        progress("other float32 samples", batch.stop - seeds.start, len(seeds))
+    return np.concatenate(parts)
+
+
+def features_of(data: References, extractor: Extractor, progress: Progress = SILENT) -> Floats:
+    """Features [N, D] of real samples."""
+    parts: list[Floats] = []
+    for done, samples in enumerate(data.batches(), 1):
+        parts.append(extractor.extract(samples))
+        progress("features of the data", min(done * len(parts[0]), len(data)), len(data))
+    return np.concatenate(parts)
+
+
+def described(extractor: Extractor, features: Floats) -> Features:
+    """The extractor, and what theory expects of the distance between two float32 sets, by features of one."""
+    fitted = distance.fit(features)
+    expected = distance.bias(fitted, fitted.count, fitted.count)
+    return Features(extractor.name, extractor.sha256, len(fitted.mean), expected)
+
+
+def distances(
+    floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
+) -> dict[str, tuple[Distance, ...]]:
+    """The distance of each body to each set of references, by features [N, D]. `floats` are float32's of the bodies'
+    seeds. The first set is float32's own, so it gives the floor."""
+    found: dict[str, list[Distance]] = {name: [] for name in bodies}
+    floor: float | None = None
+    for label, reference in sets.items():
+        fitted = distance.fit(reference)
+        nearest = distance.frechet(distance.fit(floats), fitted)
+        floor = nearest if floor is None else floor
+        for name, features in bodies.items():
+            far = distance.frechet(distance.fit(features), fitted)
+            low, high = distance.difference_interval(features, floats, reference, resamples)
+            found[name].append(
+                Distance(
+                    reference=label,
+                    samples=len(features),
+                    references=len(reference),
+                    frechet=far,
+                    frechet_float=nearest,
+                    difference=far - nearest,
+                    low=low,
+                    high=high,
+                    floor=floor,
+                    detectable=distance.is_detectable(far - nearest, (low, high), floor),
+                )
+            )
+            progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))
+    return {name: tuple(each) for name, each in found.items()}
+
+
+def _batches(seeds: range) -> Iterator[range]:
+    for start in range(0, len(seeds), BATCH):
+        yield seeds[start : start + BATCH]

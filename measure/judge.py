@@ -1,0 +1,258 @@
+"""Judge bodies: float32 and each contender sample the same held-out seeds, and are compared one by one and as sets.
+
+Questions go out a batch of seeds at a time, and whoever has the bodies open answers them: this process, or workers.
+Figures are added in the order of the batches, so they do not follow from who answers. Memory holds a batch, not all
+samples, unless they are wanted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.cost import BATCH
+from fewstep.measure.distances.comparison import PairedSamples
+from fewstep.measure.judged_batch import (
+    BodyMeasured,
+    Conditions,
+    Contender,
+    JudgedBatch,
+    MeasuredBatch,
+    SeedBatch,
+    TeacherBatch,
+)
+from fewstep.measure.results import EndQuality, StepQuality, TokenQuality, TokenStepQuality, end_quality
+from fewstep.measure.rollouts.direction import NONE, judged_differences
+from fewstep.measure.rollouts.metrics import Energies
+from fewstep.measure.sampling_job import FEW, FLOAT, Batch
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.execute import Array
+from fewstep.runtime.progress import SILENT, Progress
+
+LOGITS_HELD = 2**26  # numbers of a run's logits in memory, of each body
+
+Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of questions, in order
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Held-out seeds 0 .. count - 1. `conditions(seeds)` gives the values of each condition for each seed."""
+
+    count: int
+    x_shape: tuple[int, ...]
+    conditions: Callable[[range], Conditions]
+
+    def batch(self, numbers: range) -> SeedBatch:
+        return SeedBatch(numbers, self.x_shape, self.conditions(numbers))
+
+
+@dataclass(frozen=True)
+class Want:
+    """What is measured of each body, but its distance from float32 along the same plan.
+
+    teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
+    extract: samples to features [B, D], of the first `featured` seeds; None for none.
+    samples: whether samples are kept.
+    """
+
+    teacher: Plan | None = None
+    taught: int = 0
+    extract: Callable[[NDArray[Any]], NDArray[np.floating]] | None = None
+    featured: int = 0
+    samples: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of one body.
+
+    Attributes:
+        against_float: None of float32 itself, and without seeds.
+        against_teacher: None without a teacher.
+        steps: of plans of numbers; empty of float32 itself.
+        tokens: of token plans.
+        features: [featured, D]; empty where none are wanted.
+        samples: [seeds, *x_shape], where they are wanted; `reference` are float32's along its plan.
+    """
+
+    against_float: EndQuality | None
+    against_teacher: EndQuality | None
+    steps: tuple[StepQuality, ...]
+    tokens: TokenQuality | None
+    features: NDArray[np.floating]
+    samples: NDArray[Any]
+    reference: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `judge` measured: the teacher's samples, float32 along the plan of the judgement, and each contender."""
+
+    teacher: Array
+    reference: Judgement
+    bodies: Mapping[str, Judgement]
+
+
+def judge(
+    ask: Ask,
+    contenders: Sequence[Contender],
+    plan: Plan | TokenPlan,
+    seeds: Seeds,
+    want: Want,
+    progress: Progress = SILENT,
+    batch: int = BATCH,
+) -> Measured:
+    """Judge bodies against float32 along a plan, and against the teacher. UserError for more seeds of some kind than
+    there are."""
+    taught = want.taught if want.teacher is not None else 0
+    if taught > seeds.count or any(each.seeds > seeds.count for each in contenders):
+        raise UserError(f"{taught} seeds for the teacher of {seeds.count} in all", "give it at most so many")
+    lessons, paired = _cut(range(taught), FEW), _cut(range(seeds.count), _at_once(plan, batch))
+    apart = _cut(range(seeds.count, want.featured if want.extract else 0), batch)
+    answers = ask(_questions(contenders, plan, seeds, want, (lessons, paired, apart)))
+    parts: list[Array] = []
+    for part in lessons:
+        parts.append(next(answers))
+        progress(f"teacher {want.teacher.name if want.teacher else ''}", part.stop, taught)
+    teacher = np.concatenate(parts) if parts else np.zeros((0, *seeds.x_shape), np.float32)
+    floats = _Tally(want, teacher, plan, is_float=True)
+    tallies = {each.name: _Tally(want, teacher, regroup_any(each.plan or plan, each.groups)) for each in contenders}
+    for part in paired:
+        measured: MeasuredBatch = next(answers)
+        floats.add(BodyMeasured(measured.reference, measured.reference))
+        for name, own in measured.bodies.items():
+            tallies[name].add(own)
+        progress("judging", part.stop, seeds.count)
+    for part in apart:
+        for tally in (floats, *tallies.values()):
+            tally.add_features(next(answers))
+        progress("samples of sets", part.stop, want.featured)
+    return Measured(teacher, floats.judgement(), {name: tally.judgement() for name, tally in tallies.items()})
+
+
+def regroup_any(plan: Plan | TokenPlan, groups: Any) -> Any:
+    """The plan of numbers, or of tokens, with its steps in range groups."""
+    return regroup(plan, groups)  # type: ignore[arg-type]
+
+
+def _questions(
+    contenders: Sequence[Contender],
+    plan: Plan | TokenPlan,
+    seeds: Seeds,
+    want: Want,
+    parts: tuple[list[range], list[range], list[range]],
+) -> Iterator[Any]:
+    """The teacher's batches, those of pairs, and those of seeds whose features alone are wanted."""
+    lessons, paired, apart = parts
+    if want.teacher is not None:
+        yield from (TeacherBatch(want.teacher, seeds.batch(part)) for part in lessons)
+    for part in paired:
+        yield JudgedBatch(plan, tuple(each for each in contenders if part.start < each.seeds), seeds.batch(part))
+    for part in apart:
+        values = seeds.conditions(part)
+        yield Batch(FLOAT, plan, part, values)
+        yield from (Batch(each.name, each.plan or plan, part, values) for each in contenders)
+
+
+def _cut(seeds: range, size: int) -> list[range]:
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+
+
+def _at_once(plan: Plan | TokenPlan, batch: int) -> int:
+    """Seeds of a batch: few of tokens, whose logits are large."""
+    if not isinstance(plan, TokenPlan):
+        return batch
+    numbers = len(plan.steps) * max(len(step.branches) for step in plan.steps) * prod(plan.shape) * plan.vocabulary
+    return max(1, min(batch, LOGITS_HELD // numbers))
+
+
+@dataclass
+class _Tally:
+    """Sums over the batches seen so far, one of each energy per step; `plan` is in the contender's range groups.
+    `differences` [steps, 2, 4] are `direction.sums`."""
+
+    want: Want
+    teacher: Array
+    plan: Plan | TokenPlan
+    is_float: bool = False
+    seen: int = 0
+    against_float: PairedSamples = field(default_factory=PairedSamples)
+    against_teacher: PairedSamples = field(default_factory=PairedSamples)
+    features: list[NDArray[np.floating]] = field(default_factory=list)
+    samples: list[NDArray[Any]] = field(default_factory=list)
+    reference: list[NDArray[Any]] = field(default_factory=list)
+    tokens: list[BodyMeasured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.forced, self.x0, self.x = ([Energies() for _ in self.plan.steps] for _ in range(3))
+        self.differences = np.stack([NONE] * len(self.plan.steps))
+
+    def add(self, part: BodyMeasured) -> None:
+        lesson = self.teacher[self.seen :][: len(part.samples)]
+        self.against_teacher.add(part.samples[: len(lesson)], lesson)
+        self.add_features(part.samples)
+        if self.want.samples:
+            self.samples.append(part.samples)
+            self.reference.append(part.reference)
+        if part.agreement is not None:
+            self.tokens.append(part)
+        elif not self.is_float:
+            self.against_float.add(part.samples, part.reference)
+        for sums, parts in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
+            for total, energies in zip(sums, parts, strict=False):  # single steps are of fewer batches
+                total.include(energies)
+        for total_sums, added in zip(self.differences, part.differences, strict=False):
+            total_sums += added
+
+    def add_features(self, samples: NDArray[Any]) -> None:
+        """Take the features of samples, as far as they are wanted, and count their seeds."""
+        wanted = samples[: max(0, self.want.featured - self.seen)]
+        if self.want.extract is not None and len(wanted):
+            self.features.append(self.want.extract(wanted))
+        self.seen += len(samples)
+
+    def judgement(self) -> Judgement:
+        name, nothing = f"float32, {self.plan.name}", np.zeros(0, np.float32)
+        teacher, tokens, against_float = self.want.teacher, None, None
+        if self.tokens:
+            decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
+            against_float, tokens = end_quality(decibels, None, name), _token_quality(self.plan, self.tokens)
+        elif not self.is_float and self.seen:
+            against_float = self.against_float.quality(name)
+        return Judgement(
+            against_float=against_float,
+            against_teacher=self.against_teacher.quality(f"float32, {teacher.name}") if teacher else None,
+            steps=() if self.is_float or self.tokens else tuple(self._steps()),
+            tokens=tokens,
+            features=np.concatenate(self.features) if self.features else nothing,
+            samples=np.concatenate(self.samples) if self.samples else nothing,
+            reference=np.concatenate(self.reference) if self.reference else nothing,
+        )
+
+    def _steps(self) -> Iterator[StepQuality]:
+        steps: Any = self.plan.steps
+        for i, (step, forced, x0, x) in enumerate(zip(steps, self.forced, self.x0, self.x, strict=True)):
+            differences = judged_differences(i, self.differences[i])
+            energies = (forced.sqnr, x0.sqnr, x.sqnr)
+            yield StepQuality(i, step.time, step.lam, step.group, *energies, *differences, network=step.network)
+
+
+def _token_quality(plan: Any, parts: Sequence[BodyMeasured]) -> TokenQuality:
+    """The mean over batches: every sample has as many open positions at a step."""
+    agreements = [each.agreement for each in parts if each.agreement is not None]
+    weights = [len(each.samples) for each in parts]
+
+    def mean(field: Callable[[TokenAgreement], Any]) -> Any:
+        return np.average(np.array([field(each) for each in agreements]), axis=0, weights=weights)
+
+    steps = tuple(
+        TokenStepQuality(index, step.lam, step.group, float(differ), float(nats))
+        for index, (step, (differ, nats)) in enumerate(zip(plan.steps, mean(lambda each: each.steps), strict=True))
+    )
+    return TokenQuality(float(mean(lambda each: each.disagreement)), float(mean(lambda each: each.same)), steps)
