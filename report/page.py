@@ -33,7 +33,7 @@ from fewstep.report.quality import end_section
 from fewstep.report.samples import Samples, samples_section
 from fewstep.report.style import STYLE
 from fewstep.report.tokens import tokens_section
-from fewstep.report.verdict import warnings
+from fewstep.report.verdict import costliest, warnings
 from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
@@ -50,6 +50,7 @@ def page(
     they come from.
     """
     sections = [
+        *(paragraph(verdict, kind="lead") for verdict in [costliest(results)] if verdict),
         headline(results),
         *(paragraph(warning, kind="lead") for warning in warnings(results)),
         *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),

@@ -8,7 +8,33 @@ from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 
+NEAR_PSNR = 40.0  # dB: beyond it few people see a difference side by side
+ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
+
+
+def costliest(results: Results) -> str | None:
+    """What costs most between the exact samples and int8's, in two sentences with the next command: few steps, int8,
+    guidance's direction, or nothing. None without a quality. Of the first body, which runs here."""
+    if not results.qualities:
+        return None
+    first = results.qualities[0]
+    steps, int8 = results.float_against_teacher, first.against_float.mean
+    lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
+    if lost is not None and is_lost(lost):
+        return f"int8 costs most: {first.body} loses what guidance adds. Next: fewstep calibrate BUNDLE --quality 30dB."
+    if steps is None:
+        return None
+    figures = f"float32 is {steps.mean:.1f} dB from many steps, and {first.body} {int8:.1f} dB from float32"
+    if min(steps.mean, int8) >= NEAR_PSNR:
+        return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run BUNDLE --precision int8."
+    if steps.mean < int8 - ALIKE_PSNR:
+        return f"Few steps cost most, not int8: {figures}. Next: fewstep fit BUNDLE, or more steps."
+    if int8 < steps.mean - ALIKE_PSNR:
+        return (
+            f"int8 costs most, not few steps: {figures}. Next: fewstep calibrate BUNDLE --quality {steps.mean:.0f}dB."
+        )
+    return f"Few steps and int8 cost alike: {figures}. Next: fewstep choose BUNDLE --at-least {LEAST_PSNR:g}dB."
 
 
 def warnings(results: Results) -> Iterator[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.verbs.report import table
 from fewstep.cli.verbs.run import RunOptions, run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
@@ -60,7 +60,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
     return Outcome(
         {"bundle": options.bundle, "pictures": pictures, "report": page, "seconds": seconds, "results": results},
         (
-            table(results),
+            measured_table(results),
             *warnings(results),
             *(f"{picture}: samples, one class a column" for picture in pictures),
             *([] if few is None else [_gain(few)]),

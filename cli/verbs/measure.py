@@ -1,20 +1,18 @@
 """`fewstep measure`: the figures as a table, one for each race, and what they amount to."""
 
-from rich.filesize import decimal
 from rich.table import Table
 
+from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.cost import seconds_of_one
 from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, TimedColumns, measure, open_task
-from fewstep.measure.results import Quality, Results
+from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.report.drawing.plan_view import headline
-from fewstep.report.quality import NO_SSIM, NONE
-from fewstep.report.verdict import distant, verdicts
+from fewstep.report.verdict import costliest, distant, verdicts
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -30,9 +28,10 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     teacher = () if results.teacher_check is None else (str(results.teacher_check),)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
     is_image = len(open_bundle(options.bundle).manifest.x_shape) == IMAGE_AXES
-    tables = [table(results, is_image)] if results.qualities or results.sizes else []
+    tables = [measured_table(results, is_image)] if options.columns != ("ms",) else []
     said = (*teacher, *distant(results.qualities), *verdicts(results), *lacking)
-    return Outcome(results, (*tables, *said, *_speed(results), *end))
+    first = (verdict,) if (verdict := costliest(results)) else ()
+    return Outcome(results, (*first, *tables, *said, *_speed(results), *end))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:
@@ -95,52 +94,6 @@ def _timing(timed: TimedColumns) -> float:
     networks = len({step.network for step in timed.plans[timed.names[0]].steps})
     contenders = (len(timed.names) + len(timed.elsewhere)) * networks
     return len(timed.turns.batches) * contenders * (timed.turns.rounds + 1) * timed.turns.seconds
-
-
-def table(results: Results, is_image: bool = True) -> Table:
-    """A line for each body. SSIM is explained to those who have images."""
-    of_tokens = any(body.tokens for body in results.qualities)
-    similar = () if of_tokens else ("SSIM", "p5")
-    quality = (*quality_heads(of_tokens), *similar) if results.qualities else ()
-    distances = ("FD", "FD of float32") if results.features else ()
-    sizes = ("size",) if results.sizes else ()
-    bodies = {body.body: body for body in results.qualities}
-    rows = [
-        (
-            name,
-            *_quality(bodies.get(name), len(quality), len(distances)),
-            *([decimal(results.sizes[name]) if name in results.sizes else ""] * len(sizes)),
-        )
-        for name in {**results.sizes, **bodies}
-    ]
-    caption = _caption(results, is_image) if results.qualities else ""
-    return figures(f"{results.bundle}, {results.plan}", (*quality, *distances, *sizes), rows, caption)
-
-
-def _quality(body: Quality | None, figures: int, distances: int) -> tuple[str, ...]:
-    """The cells of a body; empty ones of a body that was not judged."""
-    if body is None:
-        return ("",) * (figures + distances)
-    end, first = body.against_float, next(iter(body.distances), None)
-    ssim = (f"{end.ssim.mean:.4f}", f"{end.ssim.p5:.4f}") if end.ssim else (NONE, NONE)
-    sets = (f"{first.frechet:.3g}", f"{first.frechet_float:.3g}") if first else (NONE, NONE)
-    return (*(*quality_cells(body), *ssim)[:figures], *sets[:distances])
-
-
-def _caption(results: Results, is_image: bool) -> str:
-    first = results.qualities[0]
-    seeds = first.against_float.seeds
-    text = f"PSNR in dB and SSIM against float32 along the same plan, {seeds} seeds, mean and 5th percentile."
-    if first.tokens is not None:
-        text = f"{TOKENS} ({seeds} seeds)."
-    elif is_image and first.against_float.ssim is None:
-        text += f" {NO_SSIM}"
-    if results.features and first.distances:
-        text += (
-            f" FD({results.features.name}): distance of {first.distances[0].samples} samples from as many of float32 "
-            "by other seeds; that of float32 is the noise floor."
-        )
-    return text
 
 
 def _speed(results: Results) -> list[str | Table]:

@@ -1,22 +1,17 @@
 """`fewstep report`: the figures of the page as a table."""
 
-from rich.filesize import decimal
-from rich.table import Table
-
+from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import figures
-from fewstep.cli.trials import TOKENS, quality_cells, quality_heads
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.bodies import is_native
 from fewstep.measure.cost import seconds_of_one
 from fewstep.measure.judged_task import JudgedTask
-from fewstep.measure.results import Quality, Results
 from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.report.drawing.plan_view import headline
 from fewstep.report.measure import Shown
 from fewstep.report.options import ReportOptions
-from fewstep.report.verdict import warnings
+from fewstep.report.verdict import costliest, warnings
 from fewstep.report.write import WRITTEN, open_report, report, shown_of
 from fewstep.runtime.progress import Progress
 
@@ -24,8 +19,11 @@ from fewstep.runtime.progress import Progress
 def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
     page = options.output or options.bundle / "report" / "index.html"
+    is_image = any(each.against_float.ssim for each in results.qualities)
     teacher = () if results.teacher_check is None else (str(results.teacher_check),)
-    return Outcome(results, (table(results), *teacher, *warnings(results), f"{page}: the report"))
+    first = (verdict,) if (verdict := costliest(results)) else ()
+    table = measured_table(results, is_image)
+    return Outcome(results, (*first, table, *teacher, *warnings(results), f"{page}: the report"))
 
 
 def dry_run(options: ReportOptions) -> Outcome:
@@ -74,40 +72,3 @@ def evaluations(task: JudgedTask, shown: Shown) -> int:
     judged = shown.seeds + sum(each.seeds + 3 * each.forced_seeds for each in shown.contenders)
     check = min(CHECKED, shown.taught) * (steps + 3 * long)
     return judged * steps + shown.taught * long + check
-
-
-def table(results: Results) -> Table:
-    """Figures of the bodies side by side, all as measured."""
-    judged = "; ".join(f"{each.body}: {each.against_float.seeds} seeds, {each.engine}" for each in results.qualities)
-    qualities = {quality.body: quality for quality in results.qualities}
-    rows = [
-        (body, *_quality(qualities.get(body)), _coverage(results, body), decimal(size), *_speeds(results, body))
-        for body, size in results.sizes.items()
-    ]
-    of_tokens = any(quality.tokens for quality in results.qualities)
-    quality = TOKENS if of_tokens else "PSNR in dB, mean and 5th percentile, against float32 along the same plan"
-    return figures(
-        f"{results.bundle}, {results.plan}",
-        (*quality_heads(of_tokens), "int8", "size", *(f"batch {race.batch}" for race in results.races)),
-        rows,
-        f"{quality} ({judged}). int8: share of MACs. Batch: one call of the body with so many rows, times faster than "
-        "float32.",
-    )
-
-
-def _quality(quality: Quality | None) -> tuple[str, str]:
-    return ("", "") if quality is None else quality_cells(quality)
-
-
-def _coverage(results: Results, body: str) -> str:
-    share = results.int8_share(body)
-    return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _speeds(results: Results, body: str) -> list[str]:
-    """Per race: times faster than float32, and milliseconds; empty for a body that does not run on this machine."""
-    cells = []
-    for each in results.races:
-        timing = next((timing for timing in each.timings if timing.name == body), None)
-        cells.append("" if timing is None else f"{timing.ratio:.2f}x {1e3 * timing.median:.3g} ms")
-    return cells

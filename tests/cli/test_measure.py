@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fewstep.cli.verbs.measure import dry_run, evaluations, table
+from fewstep.cli.measured_table import measured_table as table
+from fewstep.cli.verbs.measure import dry_run, evaluations
 from fewstep.measure.measure import MeasureOptions, open_task
 from tests.report.judged_bundle import make_bundle
 
@@ -26,10 +27,13 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
     end = SimpleNamespace(mean=30.0, p5=28.0, ssim=None, seeds=16)
     results: Any = SimpleNamespace(
         bundle="policy",
+        covered=(),
+        int8_share=lambda body: None,
+        races=(),
         plan="ddim:4",
         features=None,
         sizes={},
-        qualities=[SimpleNamespace(body="int8", against_float=end, distances=(), tokens=None)],
+        qualities=[SimpleNamespace(body="int8", engine="onnxruntime", against_float=end, distances=(), tokens=None)],
     )
     shown = str(table(results).caption), str(table(results, is_image=False).caption)
     assert ["No SSIM" in caption for caption in shown] == [True, False]

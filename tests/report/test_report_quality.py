@@ -12,13 +12,23 @@ from fewstep.cli.verbs.measure import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.measure.results import Distance, EndQuality, Quality, TeacherCheck, TokenQuality, decode, encode
+from fewstep.measure.results import (
+    Distance,
+    EndQuality,
+    Quality,
+    StepQuality,
+    TeacherCheck,
+    TokenQuality,
+    decode,
+    encode,
+)
 from fewstep.report import write
 from fewstep.report.distribution import distribution_section, stored_evaluation
 from fewstep.report.options import ReportOptions
 from fewstep.report.quality import end_section
-from fewstep.report.verdict import distant, far, verdict, verdicts
+from fewstep.report.verdict import costliest, distant, far, verdict, verdicts
 from fewstep.report.write import report
+from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.progress import SILENT
@@ -237,3 +247,31 @@ def test_a_body_that_changes_many_tokens_is_named():
     assert far("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
     said = "many changes 3.2 % of the likeliest tokens: compare its runs before deploying it."
     assert far("many", 30.0, TokenAgreement(0.032, 0.6, ())) == said == far("many", 30.0, TokenQuality(0.032, 0.6, ()))
+
+
+@pytest.mark.parametrize(
+    ("steps", "int8", "said"),
+    [
+        (10.8, 26.9, "Few steps cost most, not int8: float32 is 10.8 dB from many steps, and int8-cpu-x86 26.9 dB"),
+        (44.0, 26.9, "int8 costs most, not few steps: "),
+        (31.0, 29.0, "Few steps and int8 cost alike: "),
+        (41.0, 60.0, "Neither few steps nor int8 cost much: "),
+    ],
+)
+def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, int8, said):
+    results = evaluated[1]
+    (body,) = results.qualities
+    body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
+    taught = replace(results.float_against_teacher, mean=steps)
+    sentence = costliest(replace(results, float_against_teacher=taught, qualities=(body,)))
+    assert sentence.startswith(said) and "Next: fewstep " in sentence
+    assert costliest(replace(results, qualities=())) is None
+
+
+def test_a_lost_direction_of_guidance_comes_first(evaluated):
+    results = evaluated[1]
+    (body,) = results.qualities
+    lost = Difference(step=1, gain=0.2, ratio=-1.0, share=0.2)
+    steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
+    sentence = costliest(replace(results, qualities=(replace(body, steps=steps),)))
+    assert sentence.startswith("int8 costs most: int8-cpu-x86 loses what guidance adds.")
