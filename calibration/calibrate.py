@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -69,7 +70,7 @@ class Calibration:
     others: Mapping[str, "Calibration"] = field(default_factory=dict)
 
 
-def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Calibration:
+def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
     """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once.
 
     `workers` of the caller take the place of the workers that the options name.
@@ -80,8 +81,8 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: W
         tasks = {name: open_task(options, name) for name in names}
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
-        open_workers = partial(opened, options.workers, workers, options.threads)
-        has_workers = workers is not None or options.workers
+        open_workers = partial(opened, options.setup, workers)
+        has_workers = workers is not None or options.workers or options.cluster
         if len(names) > 1 and tasks[DENOISER].bound is not None and has_workers:
             LOG.warning("precision maps of several networks are searched by this process alone, without the workers")
         assert writer.manifest is not None

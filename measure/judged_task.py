@@ -21,6 +21,7 @@ from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling_job import FLOAT, Sampling, SamplingJob, open_judged
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.measure.workers.options import SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
@@ -54,7 +55,7 @@ class JudgedTask:
 
     Attributes:
         command: of the verb, which makes the figures again.
-        workers, threads: of the sampling, as `SamplingOptions` has them.
+        setup: who samples.
         asked: the teacher that was asked for, by name.
         reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
         bodies: by name; who samples opens them.
@@ -65,8 +66,7 @@ class JudgedTask:
     """
 
     command: str
-    workers: int
-    threads: int
+    setup: WorkerSetup
     asked: str | None
     reference: Sampler
     by_rows: bool
@@ -90,7 +90,9 @@ class JudgedTask:
 
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
-        return sampling_needs(self.bundle, self.bodies, self.plan, BATCH, written, self.workers, by_rows=self.by_rows)
+        return sampling_needs(
+            self.bundle, self.bodies, self.plan, BATCH, written, self.setup.count, by_rows=self.by_rows
+        )
 
     def timed_plan(self) -> Plan:
         """A plan of two steps or more, of which the second can be timed."""
@@ -99,7 +101,7 @@ class JudgedTask:
     def sampling(self, workers: Workers | None) -> Sampling:
         """Who samples. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
-        here = {name: open_judged(self.bundle, name, self.threads, self.by_rows) for name in held}
+        here = {name: open_judged(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pinned(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
 
@@ -117,8 +119,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     by_rows = sees_rows(bundle, names, plan, options.workers)
     return JudgedTask(
         command=options.command(verb),
-        workers=options.workers,
-        threads=options.threads,
+        setup=options.setup,
         asked=options.teacher,
         reference=body_by_rows(reference) if by_rows else reference,
         by_rows=by_rows,

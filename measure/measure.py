@@ -5,6 +5,7 @@ of many steps; the distributions of both against other float32 samples, and agai
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,7 @@ from fewstep.measure.sampling_job import FLOAT, Sampling
 from fewstep.measure.speed.bodies import Turns, races, timed_elsewhere, timed_here, timing_notes
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.workers.in_order import Workers
-from fewstep.measure.workers.opening import opened
+from fewstep.measure.workers.opening import WorkerSetup, opened
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -149,14 +150,13 @@ class MeasureTask:
     bundle: Bundle
     plan: Plan
     command: str
-    workers: int
-    threads: int
+    setup: WorkerSetup
     judged: JudgedColumns | None
     timed: TimedColumns | None
     sizes: Mapping[str, int]
 
 
-def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Results:
+def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
     """Measure a bundle, and store figures of quality in it as JSON, or all figures elsewhere.
 
     Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
@@ -195,8 +195,7 @@ def open_task(options: MeasureOptions) -> MeasureTask:
         bundle=bundle,
         plan=judged.task.plan if judged else timed.plans[timed.names[0]] if timed else _calibrated(bundle, options),
         command=options.command("measure"),
-        workers=options.workers,
-        threads=options.threads,
+        setup=options.setup,
         judged=judged,
         timed=timed,
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)} if "bytes" in wanted else {},
@@ -262,7 +261,7 @@ def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
     return list(asked)
 
 
-def measured_by(task: MeasureTask, progress: Progress = SILENT, workers: Workers | None = None) -> Results:
+def measured_by(task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
     """All figures of a task. Workers end before bodies are timed."""
     start, plan, timed = perf_counter(), task.plan, task.timed
     measured = Results(
@@ -284,7 +283,7 @@ def measured_by(task: MeasureTask, progress: Progress = SILENT, workers: Workers
         spinning=timed.turns.spinning if timed else True,
     )
     if task.judged is not None:
-        with opened(task.workers, workers, task.threads) as hands:
+        with opened(task.setup, workers) as hands:
             measured = _with_quality(measured, task.judged, progress, hands)
     if timed is not None:
         rows = task.judged.task.rows if task.judged else given_rows(task.bundle, None, None, HELD_OUT)

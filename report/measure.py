@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
@@ -25,7 +26,6 @@ from fewstep.measure.speed.bodies import Turns, races, timed_here
 from fewstep.measure.speed.machine import Machine, this_machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.speed.race import Race
-from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -53,7 +53,7 @@ class Shown:
 
 
 def measure(
-    task: JudgedTask, shown: Shown, progress: Progress = SILENT, workers: Workers | None = None
+    task: JudgedTask, shown: Shown, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Samples | None]:
     """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
 
@@ -65,7 +65,7 @@ def measure(
         for name in networks(bundle.manifest)
     }
     left_out = tuple(_left_out(bundle))
-    with opened(task.workers, workers, task.threads) as hands:
+    with opened(task.setup, workers) as hands:
         sampling = task.sampling(hands)
         teacher = None if task.teacher is None else task.checked_teacher(sampling, shown.taught, progress)
         want = Want(None if teacher is None else teacher.plan, shown.taught, samples=True)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_ta
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.speed.bodies import Turns
-from fewstep.measure.workers.in_order import Workers
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -39,7 +39,7 @@ WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and it
 T = TypeVar("T")
 
 
-def report(options: ReportOptions, progress: Progress = SILENT, workers: Workers | None = None) -> Results:
+def report(options: ReportOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
     """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
 
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.

@@ -4,6 +4,7 @@ Nothing is trained and no gradient is needed: the deployed graph is called along
 fit, of its choices and of its judgement are disjoint. The bundle receives no plan where the gain may be chance.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -74,8 +75,8 @@ class FitResult:
         return self.plan is not None and self.weak_teacher is None
 
 
-def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
-    """Fit a plan and keep it in its bundle.
+def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | None = None) -> FitResult:
+    """Fit a plan and keep it in its bundle. `workers` of the caller sample instead of those that the options name.
 
     A teacher of `options.teacher` has to be nearer to the exact trajectory than the plan at stake, which a new plan
     would replace. If it is not, the bundle keeps no plan. That is a UserError before the fit, unless `options.output`
@@ -86,8 +87,8 @@ def fit(options: FitOptions, progress: Progress = SILENT) -> FitResult:
     """
     started = perf_counter()
     task = open_task(options)
-    with opened(options.workers, threads=options.threads) as workers:
-        return _fitted(replace(task, rolled=replace(task.rolled, workers=workers)), options, started, progress)
+    with opened(options.setup, workers) as hands:
+        return _fitted(replace(task, rolled=replace(task.rolled, workers=hands)), options, started, progress)
 
 
 def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:

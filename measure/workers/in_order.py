@@ -6,28 +6,26 @@ are under way. Results that come early wait, so memory depends on the workers, n
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import Any, Protocol
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from dataclasses import dataclass
+from typing import Any
 
-from fewstep.measure.workers.job import Item, Job, Order, Result, order
+from fewstep.measure.workers.job import Item, Job, Result, do, order
 from fewstep.plans.errors import UserError
 
 AHEAD = 2  # items under way, for each worker
 
 
-class Workers(Protocol):
-    """The doers of items: `Processes` of this machine, or what a caller has."""
+@dataclass(frozen=True)
+class Workers:
+    """An executor that does items: processes of this machine, a cluster's, or what a caller has.
 
-    @property
-    def count(self) -> int:
-        """The number of items done at once."""
+    count: items done at once. threads: of one item, 1 or more; an engine of other threads may add in another order.
+    """
 
-    @property
-    def threads(self) -> int:
-        """Threads of one item, 1 or more: an engine of other threads may add in another order."""
-
-    def submit(self, order: Order[Any, Any], item: Any) -> "Future[Any]":
-        """Let a worker `do` an item. The item of a worker that dies is done again by another."""
+    executor: Executor
+    count: int
+    threads: int = 1
 
 
 def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
@@ -37,7 +35,7 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
     job_order = order(job, workers.threads)
     try:
         for item in items:
-            asked.append(workers.submit(job_order, item))
+            asked.append(workers.executor.submit(do, job_order, item))
             if len(asked) >= AHEAD * workers.count:
                 yield asked.popleft().result()
         while asked:

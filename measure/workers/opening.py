@@ -6,32 +6,66 @@ number of workers does not change the threads of an item.
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.processes import Processes
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
 THREADS = 1  # of an item of workers, unless the caller says otherwise
+UNKNOWN = 32  # calls at once of a caller's executor that does not say its number
+CONNECTING = 10  # seconds that a scheduler has to answer
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """Processes of this machine, 0 for none; threads of one item, 0 for `THREADS`; the address of a Dask scheduler."""
+
+    count: int = 0
+    threads: int = 0
+    cluster: str = ""
 
 
 @contextmanager
-def opened(count: int, open_already: Workers | None = None, threads: int = 0) -> Iterator[Workers | None]:
-    """Workers while the block runs; None where the process itself does all. `open_already` stay open, with their own
-    threads. `threads` run one item, 0 for `THREADS`. UserError for what is no worker."""
+def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
+    """Workers while the block runs; None where the process itself does all. `open_already` is the caller's, and stays
+    open. UserError for what is no executor, or no scheduler."""
+    count, threads, cluster = setup.count, setup.threads, setup.cluster
     check_workers(count)
     if open_already is not None:
-        if not hasattr(open_already, "submit"):
-            raise UserError(f"workers is {open_already!r}", "give open workers, or their number as an option")
-        yield open_already
+        if not isinstance(open_already, Executor):
+            raise UserError(
+                f"workers is {open_already!r}", "give a concurrent.futures.Executor, or a number as an option"
+            )
+        own = getattr(open_already, "threads", threads or THREADS)
+        yield Workers(open_already, getattr(open_already, "count", UNKNOWN), own)
+    elif cluster:
+        with _client(cluster) as client:
+            cores = sum(client.ncores().values())
+            yield Workers(client.get_executor(pure=False), max(1, cores), threads or THREADS)
     elif count:
         warn_of_workers(count, threads)
         with Processes(count, threads or THREADS) as processes:
-            yield processes
+            yield Workers(processes, count, processes.threads)
     else:
         yield None
+
+
+def _client(address: str) -> Any:
+    """A client of a Dask scheduler. UserError where it is not there."""
+    distributed = imported("distributed", "a cluster is asked by distributed, which", "pip install 'fewstep[cluster]'")
+    try:
+        return distributed.Client(address, timeout=CONNECTING)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no scheduler answers at {address} ({first_line(error)})", "start one: dask scheduler"
+        ) from None
 
 
 def threads_of(workers: Workers | None, threads: int) -> int:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.measure.workers.opening import check_workers
+from fewstep.measure.workers.opening import WorkerSetup, check_workers
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 
@@ -20,14 +21,24 @@ class SamplingOptions(Options):
         Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
     threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
         one for each core.
+    cluster: Address of a Dask scheduler whose workers share the sampling instead, as tcp://host:8786. They have fewstep
+        installed, and the bundle at the same path.
     """
 
     conditions: Path | None = None
     prompts: Path | None = None
     workers: int = field(default=0, metadata={"unrecorded": True})
     threads: int = 0
+    cluster: str = field(default="", metadata={"unrecorded": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_workers(self.workers)
         check_threads(self.threads)
+        if self.workers and self.cluster:
+            raise UserError("--workers and --cluster together", "give one of them: a cluster has workers of its own")
+
+    @property
+    def setup(self) -> WorkerSetup:
+        """Who samples."""
+        return WorkerSetup(self.workers, self.threads, self.cluster)

@@ -15,6 +15,7 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "export": ("fewstep export", ("torch", "onnx", "onnxscript", "onnxruntime")),
     "hub": ("fewstep export ORG/NAME", ("huggingface_hub",)),
     "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
+    "cluster": ("workers of a Dask cluster", ("distributed",)),
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
     "tensorrt": ("engines of TensorRT, and their check", ("tensorrt", "cuda-bindings", "polygraphy")),
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),

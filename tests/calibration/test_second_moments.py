@@ -18,9 +18,9 @@ from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.second_moments import second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import selected_ops
+from fewstep.measure.workers.in_order import Workers
 from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
-from tests.measure.workers.executor import ExecutorWorkers
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_they_are_those_of_all_rows_along_the_plan(task: Task, monkeypatch: pyte
 
 def test_workers_have_the_same_bits(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(2) as pool:
-        spread = moments_of(task, workers=ExecutorWorkers(pool, count=2))
+        spread = moments_of(task, workers=Workers(pool, 2))
     alone = moments_of(task)
     monkeypatch.setattr(second_moments, "POSITIONS", 100)
     assert not np.array_equal(moments_of(task)["w1"], alone["w1"])

@@ -60,13 +60,13 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[int] = []
-    end = Processes.__exit__
+    end = Processes.shutdown
 
-    def ending(workers: Processes, *error: Any) -> None:
-        end(workers, *error)
+    def ending(workers: Processes, *how: Any, **also: Any) -> None:
+        end(workers, *how, **also)
         ended.append(len(workers._children))
 
-    monkeypatch.setattr(Processes, "__exit__", ending)
+    monkeypatch.setattr(Processes, "shutdown", ending)
     monkeypatch.setattr(module, "races", lambda *_, **rest: () if ended == [0] else pytest.fail("workers are there"))
     options = asked(tmp_path / "tiny", workers=1)
     measured, _ = measured_by(options)

@@ -1,7 +1,7 @@
 """The threads of an item are a fact of their own: the number of workers changes no bit, whatever the machine has."""
 
 import platform
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from fewstep.calibration.checkpoint import checkpoint_of
 from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.measure.workers import opening
-from fewstep.measure.workers.in_order import Workers
-from fewstep.measure.workers.opening import opened, threads_of
+from fewstep.measure.workers.opening import WorkerSetup, opened, threads_of
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, write_bundle
-from tests.measure.workers.executor import ExecutorWorkers
 
 WIDTH = 64
 
@@ -49,7 +47,7 @@ def of_one_axis() -> Graph:
     return replace(plain, nodes=nodes, constants=constants)
 
 
-def made(folder: Path, by: Workers | None = None, **changes: Any) -> dict[str, bytes]:
+def made(folder: Path, by: Executor | None = None, **changes: Any) -> dict[str, bytes]:
     """The files of a calibration beside its manifest."""
     bundle = write_bundle(folder, of_one_axis())
     asked = replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
@@ -63,7 +61,7 @@ def test_threads_and_not_workers_decide_what_comes_out(tmp_path: Path) -> None:
     for count, threads, expected in ((1, 1, of_one), (3, 1, of_one), (2, 2, of_two)):
         with ThreadPoolExecutor(count) as pool:
             folder = tmp_path / f"{count}-{threads}"
-            assert made(folder, ExecutorWorkers(pool, count, threads)) == expected
+            assert made(folder, pool, threads=threads) == expected
     if platform.machine() == "x86_64":
         assert of_one != of_two
 
@@ -82,7 +80,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
     monkeypatch.setattr(opening, "usable_cores", lambda: 64)
     asked = []
     for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
-        with opened(count, None, threads) as workers:
+        with opened(WorkerSetup(count, threads)) as workers:
             assert workers is not None
             asked.append((workers.count, workers.threads, threads_of(workers, threads)))
     assert asked == [(2, 1, 1), (64, 1, 1), (8, 1, 1), (8, 8, 8), (9, 8, 8)]
