@@ -7,6 +7,7 @@ import msgspec
 
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
+from fewstep.plans.grids.ends import check_steps
 from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, weights
 from fewstep.plans.name import TokenPlanName, parse_token_plan_name
 from fewstep.plans.plan import group_of
@@ -34,6 +35,7 @@ def compile_tokens(
     if isinstance(form, CfgPlusPlus | Residual | Steer):
         raise UserError(f"guidance {form} along a token plan", "give a weight, Branches or Pag")
     parsed = parse_token_plan_name(name) if isinstance(name, str) else name
+    check_steps(schedule, parsed.steps, distinct=False)
     count, share, steps = math.prod(shape), 1.0, []
     for index, step in enumerate(parsed.sampler(tuple(shape), parsed.steps)):
         lam = None if share >= 1 else math.log1p(-share) - math.log(share)

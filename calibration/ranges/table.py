@@ -21,6 +21,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.tensor_file import check_header
 
 SCHEMA = 2
 LEVELS = 255  # steps between the least and the greatest of 256 integers
@@ -134,6 +135,7 @@ def decode(data: bytes) -> RangesTable:
 
 def _read(data: bytes) -> tuple[Mapping[str, Array], Header]:
     """The arrays, and the JSON object of the header, which safetensors' Python API gives for files only."""
+    check_header(data)
     try:
         arrays = load_tensors(data)  # checks lengths, offsets and overlaps, so the header can be trusted below
         size = int.from_bytes(data[:8], "little")

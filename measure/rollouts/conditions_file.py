@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
@@ -66,6 +67,8 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:  # a pickle runs code
                 return {name: np.asarray(file[name]) for name in file.files}  # a member that is no array comes as bytes
+        with path.open("rb") as opened:
+            check_header(opened.read(8))
         return dict(load_file(path))
     except Exception as error:  # numpy, zipfile and zlib answer damage with errors of a dozen unrelated classes
         reason = first_line(error)

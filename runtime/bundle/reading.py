@@ -138,6 +138,7 @@ def open_bundle(path: Path | str) -> Bundle:
             raise UserError(f"{path} is no bundle yet: the command that makes it is at work, or was killed", fix)
         if not manifest_path.is_file():
             raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
+        _confined(path, MANIFEST)
         if manifest_path.stat().st_size > MANIFEST_LIMIT:
             raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
         content = manifest_path.read_bytes()

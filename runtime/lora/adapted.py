@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from os import PathLike
+from os import PathLike, stat_result
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,12 @@ def stamps(adapters: Adapters) -> Stamps:
             raise UserError(f"{path} has the strength {strength!r}", "give a number, as 0.8")
     files = [(file_of(Path(path)), strength) for path, strength in adapters.items()]
     read = [(each, strength) for file, strength in files for each in (file, file.with_name(CONFIG)) if each.is_file()]
-    return tuple((str(each), each.stat().st_mtime_ns, each.stat().st_size, strength) for each, strength in read)
+    return tuple((str(each), *_identity(each.stat()), strength) for each, strength in read)
+
+
+def _identity(stat: stat_result) -> tuple[int, ...]:
+    """What changes when a file does, also to one of equal size and time."""
+    return stat.st_dev, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size
 
 
 def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:

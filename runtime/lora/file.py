@@ -17,8 +17,10 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Adapter
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.keys import DENOISER, Component, grouped, layers_of
+from fewstep.runtime.tensor_file import check_header
 
 CONFIG = "adapter_config.json"  # as peft writes it beside adapter_model.safetensors
+PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft would take any pattern, and a pattern may never end
 METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
 DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks that the metadata may speak of
 FORMS = ("LORA", "LOHA", "LOKR")  # of peft's configuration
@@ -54,16 +56,17 @@ class AlphaScale:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The configuration of a file of updates. `alphas` are by a pattern that matches a layer's name."""
+    """The configuration of a file of updates. `alphas` are by the end of a layer's name, behind a dot, or all of it."""
 
     alpha: float | None = None
     rank: float | None = None
-    alphas: Mapping[re.Pattern[str], float | None] = field(default_factory=dict)
+    alphas: Mapping[str, float | None] = field(default_factory=dict)
     is_stabilized: bool = False
 
     def scale(self, layer: str) -> AlphaScale:
         """The scale of the layer that the file calls so."""
-        own = next((alpha for pattern, alpha in self.alphas.items() if pattern.match(layer)), None)
+        ends = (alpha for end, alpha in self.alphas.items() if layer == end or layer.endswith(f".{end}"))
+        own = next(ends, None)
         return AlphaScale(self.alpha if own is None else own, self.rank, self.is_stabilized)
 
 
@@ -177,10 +180,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
     """(its tensors in float32, its metadata)."""
     try:
         content = file.read_bytes()
+        check_header(content)
         entries = deserialize(content)  # type: ignore[no-untyped-call]
         tensors = {key: _floats(**tensor) for key, tensor in sorted(entries, key=itemgetter(0))}
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{file.name} cannot be read ({error})", COPY_AGAIN) from error
     if broken := [key for key, tensor in tensors.items() if not np.isfinite(tensor).all()]:
         raise UserError(f"{file.name} holds NaN or infinity in {some(broken)}", COPY_AGAIN)
@@ -221,13 +225,15 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
         if fields.get("fan_in_fan_out"):
             raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
         alphas = dict(fields.get("alpha_pattern") or {})
+        if patterns := [name for name in alphas if not PLAIN.fullmatch(name)]:
+            raise ValueError(f"alpha_pattern has {patterns[0]!r:.40}, which is no name of a layer")
         return AdapterConfig(
             _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
             _number("r", fields.get("r") or None),
-            {re.compile(rf"(.*\.)?({pattern})$"): _number(pattern, alpha) for pattern, alpha in alphas.items()},
+            {name: _number(name, alpha) for name, alpha in alphas.items()},
             bool(fields.get("use_rslora")),
         )
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError, re.error) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
 
 

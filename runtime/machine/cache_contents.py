@@ -1,5 +1,6 @@
 """What the cache folder holds: its folders with their number of files, bytes and age, and how to empty them."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,10 @@ def contents() -> tuple[Content, ...]:
 
 def clear(kinds: Iterable[str]) -> None:
     """Remove folders and files of the cache folder, by name. A link goes, and what it leads to stays. Another process
-    may write meanwhile, and what it has just written may stay. OSError where something cannot be removed."""
+    may write meanwhile, and what it has just written may stay. OSError where something cannot be removed, or where the
+    cache folder itself is a link, which may lead to what is no cache."""
+    if cache.folder().is_symlink():
+        raise OSError(errno.ELOOP, "it is a link: remove what it leads to by hand", str(cache.folder()))
     for name in kinds:
         path = cache.folder() / name
         if path.is_dir() and not path.is_symlink():

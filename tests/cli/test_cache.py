@@ -61,6 +61,15 @@ def test_each_kind_says_its_purpose() -> None:
 
 
 def test_a_file_that_goes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = folder / "calibration/fitting/gone"
+    gone = folder / "fitting/gone"
     monkeypatch.setattr("fewstep.runtime.machine.cache_contents._files", lambda path: [gone, *path.iterdir()])
     assert [(each.kind, each.files) for each in contents()][:2] == [("engines", 1), ("fitting", 1)]
+
+
+def test_a_cache_folder_that_is_a_link_is_not_emptied(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(moved)
+    assert main(["cache", "--clear", "all"]) == 1
+    assert "it is a link" in capsys.readouterr().err and (moved / "engines/a.json").is_file()

@@ -78,6 +78,11 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path: Path, size: int) -
         load(tmp_path / "ranges.safetensors")
 
 
+def test_a_header_of_very_many_tensors_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(ValueError, match="its header has 5000000 bytes, and at most 4194304 are read"):
+        decode((5_000_000).to_bytes(8, "little") + b"{")
+
+
 def test_a_missing_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing"):
         load(tmp_path / "ranges.safetensors")

@@ -1,6 +1,7 @@
 """LoRA files that do not fit, or cannot be read: each is one line, and nothing is changed."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_weights_that_float32_cannot_hold_are_told(module: nn.Module, tmp_path: 
         (lambda folder: config(folder, '{"lora_alpha": "8"}'), "", r"is damaged \(alpha is '8'\); copy it again"),
         (lambda folder: config(folder, '{"lora_alpha": NaN}'), "", r"is damaged \(alpha is nan\)"),
         (lambda folder: config(folder, '{"lora_alpha": 1e300}'), "", r"is damaged \(alpha is 1e\+300\)"),
-        (lambda folder: config(folder, '{"alpha_pattern": {"(": 1}}'), "", r"is damaged \(missing \)"),
+        (lambda folder: config(folder, '{"alpha_pattern": {"(": 1}}'), "", r"is damaged \(alpha_pattern has '\('"),
+        (lambda folder: config(folder, PATTERN), "", "no name of a layer"),
+        (lambda folder: many(folder), "a.safetensors", "its header has .* bytes, and at most 4194304 are read"),
         (lambda folder: config(folder, '{"peft_type": "OFT"}'), "", "adapter_model.safetensors is of kind OFT"),
     ],
 )
@@ -101,6 +104,14 @@ def test_a_file_that_cannot_be_read_is_one_line(
     with pytest.raises(UserError, match=says) as failure:
         read_lora(f"{tmp_path}/{text}" if text else str(tmp_path))
     assert "\n" not in str(failure.value)
+
+
+PATTERN = '{"alpha_pattern": {"(((((((((((.*)*)*)*)*)*)*)*)*)*)*)*!": 1.0}}'  # which matches for ever
+
+
+def many(folder: Path) -> None:
+    header = json.dumps({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(80_000)})
+    (folder / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
 
 
 def nan(folder: Path) -> None:

@@ -129,6 +129,13 @@ def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> N
     assert "lies outside the bundle; copy the files themselves, as cp -rL does" in refusal(tiny_bundle)
 
 
+def test_the_manifest_is_no_link_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tiny_bundle / "manifest.json").rename(tmp_path / "elsewhere.json")
+    os.symlink(tmp_path / "elsewhere.json", tiny_bundle / "manifest.json")
+    with pytest.raises(UserError, match="file 'manifest.json' lies outside the bundle; copy the files themselves"):
+        open_bundle(tiny_bundle)
+
+
 def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None:
     graph = tiny_bundle / "graphs/body.onnx"
     content = graph.read_bytes()
