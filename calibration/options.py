@@ -47,8 +47,8 @@ class CalibrateOptions(SamplingOptions):
     trajectories: int = 64
     guidance: float | Guidance | None = None
     clip: float | None = None
-    groups: Groups = "step"
-    seed: int = FIRST_SEED
+    groups: Groups = field(default="step", metadata={"expert": True})
+    seed: int = field(default=FIRST_SEED, metadata={"expert": True})
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None

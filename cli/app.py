@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from difflib import get_close_matches
 
 import typer
 
@@ -18,6 +19,7 @@ from fewstep.cli.progress import progress_display
 from fewstep.cli.verbs import SUCCESSORS, VERBS
 from fewstep.plans.errors import UserError, printable
 
+ALL = "--help-all"  # --help with the options for experts
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
 
 
@@ -36,7 +38,11 @@ def run(arguments: list[str], manner: Manner) -> int:
     if asked in SUCCESSORS:
         raise WrongLine(f"{asked} is part of measure", SUCCESSORS[asked])
     if asked is not None and asked not in VERBS:
-        raise WrongLine(f"unknown verb {asked!r}", f"give one of {', '.join(VERBS)}")
+        near = get_close_matches(asked, VERBS, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"give one of {', '.join(VERBS)}"
+        raise WrongLine(f"unknown verb {asked!r}", fix)
+    shows_all = ALL in arguments
+    arguments = ["--help" if argument == ALL else argument for argument in arguments]
     if manner.quiet or manner.json:  # read when a library is imported that fetches models
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -53,9 +59,12 @@ def run(arguments: list[str], manner: Manner) -> int:
         for name, verb in VERBS.items():
             if name == asked:
                 module = importlib.import_module(f"fewstep.cli.verbs.{name}")
-                app.command(name)(command(module.verb, progress, outcomes.append, getattr(module, "dry_run", None)))
+                called = command(
+                    module.verb, progress, outcomes.append, getattr(module, "dry_run", None), shows_all=shows_all
+                )
+                app.command(name, epilog=f"Example: {verb.example}. --help-all shows options for experts too.")(called)
             else:
-                app.command(name, help=verb.summary)(_not_asked)
+                app.command(name, help=verb.summary, rich_help_panel=verb.group)(_not_asked)
         printed = io.StringIO() if manner.json else sys.stdout
         try:
             with redirect_stdout(printed):

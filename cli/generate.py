@@ -6,7 +6,7 @@ The first field without a default is the command's argument, every other field a
 `name: text` of the docstrings of the class and its bases, a short flag from the field's metadata:
 `field(metadata={"short": "-o"})`. A field of type `tuple[str, ...]` takes its values with commas, or the option several
 times; `metadata={"whole": True}` says that commas are part of a value. `metadata={"choices": names}`, a function, ends
-the help with the names it returns.
+the help with the names it returns. Help leaves fields of `metadata={"expert": True}` to --help-all.
 """
 
 import dataclasses
@@ -31,18 +31,24 @@ DryRun = Callable[[Any], Outcome]
 
 
 def command(
-    verb: Verb, progress: Progress, done: Callable[[Outcome], None], dry_run: DryRun | None = None
+    verb: Verb,
+    progress: Progress,
+    done: Callable[[Outcome], None],
+    dry_run: DryRun | None = None,
+    shows_all: bool = False,
 ) -> Callable[..., None]:
     """A function with the signature that typer reads: one parameter for each field of the verb's options.
 
-    `done` is given what the verb, or with --dry-run its dry run, returns.
+    `done` is given what the verb, or with --dry-run its dry run, returns. With `shows_all` help has the options for
+    experts too.
     """
     options_type = options_of(verb)
     hints, texts = get_type_hints(options_type), field_help(options_type)
     fields = option_fields(options_type)
     argument = next((field.name for field in fields if is_argument(field)), None)
     parameters = [
-        _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument) for field in fields
+        _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument, shows_all)
+        for field in fields
     ]
     if dry_run is not None:
         parameters.append(flag("dry_run", ("--dry-run",), DRY_RUN_HELP))
@@ -120,7 +126,9 @@ def is_argument(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool) -> inspect.Parameter:
+def _parameter(
+    field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool, shows_all: bool
+) -> inspect.Parameter:
     default = field.default_factory() if callable(field.default_factory) else field.default
     if _is_sequence(hint):
         hint = list[str]
@@ -137,7 +145,9 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, text: str, is_argumen
         if "short" in field.metadata:
             flags.append(field.metadata["short"])
         text, metavar = _with_words(hint, text)
-        option = typer.Option(*flags, help=text, metavar=metavar, show_default=default not in (None, ""))
+        is_hidden = bool(field.metadata.get("expert")) and not shows_all
+        shown = default not in (None, "")
+        option = typer.Option(*flags, help=text, metavar=metavar, show_default=shown, hidden=is_hidden)
         annotation = Annotated[hint, option]
     return inspect.Parameter(
         field.name,

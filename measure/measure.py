@@ -83,12 +83,12 @@ class MeasureOptions(JudgementOptions):
     samples: int = 2000
     features: str = ""
     data: Path | None = None
-    teacher_seeds: int | None = None
-    resamples: int = distance.RESAMPLES
+    teacher_seeds: int | None = field(default=None, metadata={"expert": True})
+    resamples: int = field(default=distance.RESAMPLES, metadata={"expert": True})
     backend: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1, 8)
-    rounds: int = 9
-    turn_seconds: float = 0.5
+    rounds: int = field(default=9, metadata={"expert": True})
+    turn_seconds: float = field(default=0.5, metadata={"expert": True})
     spinning: bool = True
 
     def __post_init__(self) -> None:

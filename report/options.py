@@ -29,12 +29,12 @@ class ReportOptions(JudgementOptions):
     bundle: Path
     output: Path | None = field(default=None, metadata={"short": "-o"})
     seeds: int = 256
-    forced_seeds: int = 32
-    teacher_seeds: int = 10
-    simulated_seeds: int = 32
+    forced_seeds: int = field(default=32, metadata={"expert": True})
+    teacher_seeds: int = field(default=10, metadata={"expert": True})
+    simulated_seeds: int = field(default=32, metadata={"expert": True})
     batches: tuple[int, ...] = (1, 8)
-    rounds: int = 7
-    turn_seconds: float = 0.5
+    rounds: int = field(default=7, metadata={"expert": True})
+    turn_seconds: float = field(default=0.5, metadata={"expert": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -38,9 +38,9 @@ class FitOptions(SamplingOptions):
     guidance: float | None = None
     output: Path | None = field(default=None, metadata={"short": "-o"})
     seeds: int = 48
-    selection_seeds: int = 24
-    judge_seeds: int = 64
-    iterations: int = 5
+    selection_seeds: int = field(default=24, metadata={"expert": True})
+    judge_seeds: int = field(default=64, metadata={"expert": True})
+    iterations: int = field(default=5, metadata={"expert": True})
     features: str = ""
     teacher: str = ""
 

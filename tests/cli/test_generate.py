@@ -101,7 +101,7 @@ def test_help_fits_a_terminal_and_names_every_word(
 ) -> None:
     """The words of a choice stand in the text, so that the columns of names and types stay narrow."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert main(["calibrate", "--help"]) == 0
+    assert main(["calibrate", "--help-all"]) == 0
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) <= 90 and "step|pooled" not in shown
     assert all(word in shown for word in ("step", "pooled", "openvino-bf16"))

@@ -324,3 +324,35 @@ def test_help_imports_neither_numpy_nor_an_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_verbs_stand_in_groups_and_demo_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    groups = list(dict.fromkeys(verb.group for verb in VERBS.values()))
+    places = [shown.index(f"─ {group} ─") for group in groups]
+    assert places == sorted(places) and shown.index("demo") < shown.index("export")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_ends_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"Example: {VERBS[verb].example}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_options_for_experts_are_shown_when_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0 and "--iterations" not in capsys.readouterr().out
+    assert main(["fit", "--help-all"]) == 0 and "--iterations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("calibrat", "did you mean calibrate?"),
+        ("xyz", "give one of demo, doctor"),
+        ("bench", "bench is part of measure; fewstep measure --columns ms"),
+        ("evaluate", "evaluate is part of measure; fewstep measure --columns psnr,fd"),
+    ],
+)
+def test_a_verb_that_is_none_leads_to_one_that_is(verb: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "bundle"]) == 2 and said in capsys.readouterr().err
