@@ -39,11 +39,14 @@ class VerifyOptions(Options):
     graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
     engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs.
         Where one differs, the first layer that does is named.
+    data: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. They are
+        noised and denoised, which shows whether the spec is right, and names the likely mistake.
     """
 
     bundle: Path
     graphs: bool = True
     engines: bool = False
+    data: Path | None = None
 
 
 class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,13 +1,21 @@
 """`fewstep verify`: one line if the bundle is whole, one for each damage if not."""
 
+from typing import TYPE_CHECKING
+
 from rich.filesize import decimal
+from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.tables import plain
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.differences import EngineComparison
 from fewstep.report.integrity import VerifyOptions, is_baked, verify
 from fewstep.runtime.bundle.platforms import QNN
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from fewstep.measure.spec_check import SpecCheck
 
 
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
@@ -24,17 +32,39 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
     if differing:
         verdict = f"{verdict}, but {' and '.join(differing)} computes it otherwise than onnxruntime"
+    spec, of_spec = None, list[Table | str]()
+    if options.data is not None and integrity.is_whole:
+        from fewstep.measure.spec_check import check_bundle  # onnxruntime is for who asks for it
+
+        spec = check_bundle(open_bundle(options.bundle), options.data)
+        of_spec = [_errors(spec), str(spec)]
+    value: object = integrity if spec is None else {"integrity": integrity, "spec": spec}
     return Outcome(
-        integrity,
+        value,
         (
             *(f"{damage.what}; {damage.fix}" for damage in (*integrity.damages, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
             *(_agreeing(each) for each in integrity.engines if each.agrees),
+            *of_spec,
             f"{options.bundle}: {verdict}; {checked}",
         ),
-        code=0 if integrity.is_whole and not differing else 1,
+        code=0 if integrity.is_whole and not differing and not (spec and spec.mistake) else 1,
     )
+
+
+def _errors(spec: "SpecCheck") -> Table:
+    """The error at each time, next to a linear denoiser's."""
+    rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.times]
+    caption = (
+        f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network is nearer."
+    )
+    table = plain("", caption)
+    for heading in ("time", "error", "linear denoiser"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _of_baked(options: VerifyOptions) -> Outcome:

@@ -1,0 +1,187 @@
+"""Is a spec right? Samples of the data are noised to several times, and each is denoised in one call.
+
+A right network is at most as far from the data as the best linear denoiser, which knows the mean and the variance of
+each element alone (Wiener 1949). A network that is told a wrong time, or whose output is misread, is far beyond it.
+The mistakes that people make are tried one by one; the one that brings the error down is named.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import mul
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.conditions_file import check_rows, read_arrays
+from fewstep.measure.sampling_job import FLOAT
+from fewstep.plans.errors import UserError
+from fewstep.plans.noise import stacked
+from fewstep.plans.prediction import check, input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.conditions import null
+from fewstep.runtime.loading import load
+from fewstep.runtime.prologues import TIME
+
+LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
+RIGHT = 1.2  # times the linear denoiser's error, in the geometric mean over times: more is no trained network
+BETTER = 2.0  # times: so much nearer a mistake has to bring it to be named
+MOST = 16  # samples that are denoised
+TABLES = ("linear", "scaled-linear", "cosine", "sigmoid")
+PATHS = ("flow", "trigonometric")
+
+Array = NDArray[np.float32]
+Network = Callable[[Array, NDArray[np.float64], Mapping[str, NDArray[Any]]], Array]  # x, times, conditions -> output
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to read a network: what it is told, and what its output means. `mistake` says it in words, "" as stated."""
+
+    schedule: ScheduleSpec
+    prediction: Prediction
+    mistake: str = ""
+    sign: float = 1.0
+    time: Callable[[float], float] = float
+    data: Callable[[Array], NDArray[Any]] = np.asarray
+
+
+class TimeError(msgspec.Struct, frozen=True):
+    """The squared error of the denoised samples at a time over the variance of the data, and the linear denoiser's."""
+
+    time: float
+    error: float
+    linear: float
+
+
+class SpecCheck(msgspec.Struct, frozen=True):
+    """Errors of the spec as stated, by time. `mistake` names the likely one; "" where the spec seems right."""
+
+    times: tuple[TimeError, ...]
+    samples: int
+    mistake: str = ""
+
+    def __str__(self) -> str:
+        """The verdict in a sentence."""
+        if not self.mistake:
+            return f"the spec seems right: {self.samples} samples are denoised as a trained network does"
+        return f"the spec seems wrong: {self.mistake}"
+
+
+def check_spec(
+    network: Network,
+    facts: DenoiserFacts,
+    data: Array,
+    conditions: Mapping[str, NDArray[Any]],
+    nulls: Mapping[str, NDArray[Any]] | None = None,
+) -> SpecCheck:
+    """The check of a network against samples [N, *x_shape] of its data, N at least 2.
+
+    conditions: of each sample, by name. nulls: those of the unconditional branch; None for none.
+    """
+    if len(data) < 2:
+        raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
+    stated = Reading(facts.schedule, facts.prediction)
+    times = _errors(network, stated, data, conditions)
+    own, readings = _score(times), [(stated, _score(times))]
+    for each in _mistakes(stated):
+        try:
+            readings.append((each, _score(_errors(network, each, data, conditions))))
+        except (UserError, ArithmeticError):  # this schedule knows no such prediction or time
+            continue
+    best, score = min(readings, key=lambda reading: reading[1])
+    mistake = ""
+    if own > BETTER * score and score <= RIGHT:
+        mistake = best.mistake
+    elif own > RIGHT:
+        mistake = f"errors are {own:.1f} times those of a linear denoiser, and no usual mistake explains it"
+    elif nulls is not None:
+        without = _score(_errors(network, stated, data, nulls))
+        if without > RIGHT:
+            mistake = "with the null values of its conditions it does not denoise: null is another value"
+    return SpecCheck(tuple(times), min(len(data), MOST), mistake)
+
+
+def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
+    """The check of a bundle's float32 body against the samples `x` [N, *x_shape] of an .npz or .safetensors file, with
+    an array for each condition by its name. UserError for what cannot be checked."""
+    manifest, arrays = bundle.manifest, dict(read_arrays(file))
+    bundle.check_continuous("verify --data")
+    if manifest.towards or manifest.networks or manifest.carried or manifest.heads > 1:
+        raise UserError(f"{bundle.path} is no plain denoiser", "compare its samples by eye")
+    data = arrays.pop("x", None)
+    if data is None or data.shape[1:] != manifest.x_shape:
+        shape = "" if data is None else f", {list(data.shape)}"
+        fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, manifest.x_shape))}], and each condition)"
+        raise UserError(f"{file.name} has no samples x of the bundle's shape{shape}", fix)
+    values = check_rows(file.name, arrays, manifest.conditions)
+    sampler = load(bundle.path, body=FLOAT)
+
+    def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
+        return sampler.evaluated(x, {TIME: times.astype(np.float32), **conditions}, 0)
+
+    nulls = None
+    if manifest.conditions and all(each.null is not None or each.name in sampler.nulls for each in manifest.conditions):
+        nulls = {each.name: null(each, values[each.name], sampler.nulls) for each in manifest.conditions}
+    facts = DenoiserFacts(manifest.schedule, manifest.prediction)
+    return check_spec(network, facts, np.asarray(data, np.float32), values, nulls)
+
+
+def _mistakes(stated: Reading) -> Iterator[Reading]:
+    """The readings of usual mistakes."""
+    spec, prediction = stated.schedule, stated.prediction
+    yield replace(stated, sign=-1.0, mistake="its output has the other sign")
+    for other in get_args(Prediction):
+        if other not in (prediction, "residual", "logits"):
+            yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
+    for factor in (1000.0, 0.001):
+        name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
+        told = f"the network is told {name} times the time: time_scale"
+        yield replace(stated, time=partial(mul, factor), mistake=told)
+    first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
+    yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
+    for kind in TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ():
+        if kind != spec.kind:
+            other_spec = msgspec.structs.replace(spec, kind=kind)
+            yield replace(stated, schedule=other_spec, mistake=f"its schedule is {kind!r}, not {spec.kind!r}")
+    yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
+    yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
+    yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
+
+
+def _errors(network: Network, reading: Reading, data: Array, conditions: Mapping[str, NDArray[Any]]) -> list[TimeError]:
+    """The errors of a reading at each time."""
+    x0 = np.asarray(reading.data(data[:MOST]), np.float32)
+    schedule, spec, count = NoiseSchedule(reading.schedule), reading.schedule, len(x0)
+    values = {name: array[:MOST] for name, array in conditions.items()}
+    variance = x0.astype(np.float64).var(axis=0)
+    whole = float(np.mean(np.square(x0 - x0.mean(axis=0), dtype=np.float64))) or 1e-12
+    noise, found = stacked(range(count), 0, x0.shape[1:]), []
+    low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
+    for lam in (each - 0.5 * np.log(whole) for each in LAMS):
+        if not low < lam < high:
+            continue
+        time = schedule.at_lam(lam)
+        check(reading.prediction, time, spec)
+        x = (time.alpha * x0 + time.sigma * noise).astype(np.float32)
+        fed = (input_scale(reading.prediction, time, spec) * x).astype(np.float32)
+        output = network(fed, np.full(count, reading.time(time.network)), values)[:, : x0.shape[1]]
+        a, b = x0_coefficients(reading.prediction, time, spec)
+        with np.errstate(over="ignore", invalid="ignore"):  # far beyond is far beyond
+            error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / whole
+        linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / whole
+        found.append(TimeError(time.network, float(error), float(linear)))
+    if not found:
+        raise UserError(f"schedule {schedule.name} has no time that tells", "compare samples by eye")
+    return found
+
+
+def _score(times: list[TimeError]) -> float:
+    """The geometric mean of the errors over the linear denoiser's; infinite where one is not finite."""
+    ratios = np.array([max(each.error, 1e-9) / max(each.linear, 1e-9) for each in times])
+    return float(np.exp(np.log(ratios).mean())) if np.isfinite(ratios).all() else float("inf")

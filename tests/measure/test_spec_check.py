@@ -1,0 +1,129 @@
+"""Each usual mistake of a spec, made on purpose, is named: by denoisers that are exact for Gaussian data."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.measure.spec_check import check_spec
+from fewstep.plans.errors import UserError
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+
+SHAPE = (1, 6, 6)
+RNG = np.random.default_rng(0)
+MEANS = np.stack([np.full(SHAPE, -0.6), np.full(SHAPE, 0.6)])  # of two classes
+LABELS = np.arange(32) % 2
+DATA = (MEANS[LABELS] + 0.15 * RNG.normal(size=(32, *SHAPE))).astype(np.float32)
+CLASSES, NULLS = {"class": LABELS}, {"class": np.full(32, 2)}
+Network = Callable[..., Any]
+
+
+def exact(kind: str, prediction: str, reverse: bool = False, scale: float = 1.0) -> tuple[Network, DenoiserFacts]:
+    """The posterior mean of data of these classes as a network, and its facts. Class 2 is both."""
+    spec = ScheduleSpec(kind)  # type: ignore[arg-type]
+    schedule = NoiseSchedule(spec)
+
+    def network(x: np.ndarray, times: np.ndarray, conditions: dict[str, Any]) -> np.ndarray:
+        told = float(times[0]) / scale
+        told = schedule.path.first + schedule.path.last - told if reverse else told
+        time = schedule.time(min(max(told, schedule.path.first), schedule.path.last))
+        x = x / input_scale(prediction, time, spec)  # type: ignore[arg-type]
+        labels = conditions["class"][: len(x)]
+        variance = np.array([0.0225, 0.0225, 0.3825])[labels][:, None, None, None]  # of both: 0.15^2 + 0.6^2
+        gain = variance * time.alpha / (variance * time.alpha**2 + time.sigma**2)
+        means = np.concatenate([MEANS, np.zeros((1, *SHAPE))])[labels]
+        x0 = means + gain * (x - time.alpha * means)
+        a, b = x0_coefficients(prediction, time, spec)  # type: ignore[arg-type]
+        return ((x0 - a * x) / b).astype(np.float32)
+
+    return network, DenoiserFacts(spec, prediction)  # type: ignore[arg-type]
+
+
+def verdict(network: Network, facts: DenoiserFacts, data: np.ndarray = DATA, nulls: Any = None) -> str:
+    return check_spec(network, facts, data, CLASSES, nulls).mistake
+
+
+FAMILIES = [("cosine", "v"), ("linear", "epsilon"), ("flow", "flow"), ("edm", "edm")]
+
+
+@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
+def test_a_right_spec_seems_right_and_is_nearer_than_a_linear_denoiser(kind: str, prediction: str) -> None:
+    found = check_spec(*exact(kind, prediction), DATA, CLASSES, None)
+    assert found.mistake == "" and all(each.error < 1.05 * each.linear for each in found.times)
+    assert "seems right" in str(found)
+
+
+@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
+def test_the_sign_of_the_output_is_named(kind: str, prediction: str) -> None:
+    network, facts = exact(kind, prediction)
+    assert verdict(lambda *asked: -network(*asked), facts) == "its output has the other sign"
+
+
+@pytest.mark.parametrize(
+    ("kind", "prediction", "stated"),
+    [
+        ("cosine", "v", "epsilon"),
+        ("linear", "epsilon", "v"),
+        ("linear", "sample", "epsilon"),
+        ("cosine", "v", "sample"),
+    ],
+)
+def test_another_prediction_is_named(kind: str, prediction: str, stated: Any) -> None:
+    network, facts = exact(kind, prediction)
+    assert verdict(network, DenoiserFacts(facts.schedule, stated)).startswith(f"prediction is '{prediction}'")
+
+
+@pytest.mark.parametrize(("own", "stated"), [("cosine", "linear"), ("linear", "cosine")])
+def test_another_schedule_is_named(own: str, stated: Any) -> None:
+    network, _ = exact(own, "epsilon")
+    assert verdict(network, DenoiserFacts(ScheduleSpec(stated), "epsilon")).startswith(f"its schedule is '{own}'")
+
+
+def test_the_time_that_a_network_is_told_is_named() -> None:
+    assert "1000 times the time" in verdict(*exact("flow", "flow", scale=1000.0))
+    assert "from noise to data" in verdict(*exact("flow", "flow", reverse=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [((DATA + 1) / 2, "the data are in [0, 1], and"), ((DATA + 1) * 127.5, "the data are in [0, 255]")],
+)
+def test_the_range_of_the_data_is_named(data: np.ndarray, said: str) -> None:
+    assert verdict(*exact("linear", "epsilon"), data).startswith(said)
+
+
+def test_null_values_that_stand_for_a_class_are_named() -> None:
+    network, facts = exact("cosine", "v")
+    assert verdict(network, facts, nulls=NULLS) == ""
+    assert "null is another value" in verdict(network, facts, nulls={"class": np.zeros(32, int)})
+
+
+def test_a_network_that_was_never_trained_is_like_no_mistake() -> None:
+    noise = np.random.default_rng(1)
+    found = verdict(lambda x, *_: noise.normal(size=x.shape).astype(np.float32), exact("cosine", "v")[1])
+    assert "no usual mistake explains it" in found
+
+
+def test_one_sample_is_refused() -> None:
+    with pytest.raises(UserError, match="1 samples show no spread"):
+        check_spec(*exact("cosine", "v"), DATA[:1], CLASSES, None)
+
+
+def test_verify_checks_the_spec_of_a_bundle(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny bundle's network was never trained."""
+    np.savez(
+        tmp_path / "data.npz", x=np.zeros((4, 1, 4, 4)) + np.arange(4).reshape(-1, 1, 1, 1), **{"class": [0, 1, 2, 0]}
+    )
+    assert main(["verify", str(tiny_bundle), "--data", str(tmp_path / "data.npz")]) == 1
+    shown = capsys.readouterr().out
+    assert "the spec seems wrong: " in shown and "linear denoiser" in shown
+    np.savez(tmp_path / "other.npz", x=np.zeros((4, 1, 5, 5)))
+    assert main(["verify", str(tiny_bundle), "--data", str(tmp_path / "other.npz")]) == 1
+    assert "other.npz has no samples x of the bundle's shape, [4, 1, 5, 5]" in capsys.readouterr().err
