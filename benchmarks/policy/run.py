@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from closed_loop import deviation, rows, watch
 from kept import keep, read
+from rollouts import episodes_of, run
 from simulator import KNOCKED, RATE, TASKS
 from table import HEAD, PAGE, Verdicts, markdown, row
 from verdicts import Contender, Ledger
@@ -33,7 +34,6 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from rollouts import episodes_of, run
 
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
