@@ -9,6 +9,7 @@ import msgspec
 from fewstep.plans import guidance, shaping
 from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
+from fewstep.plans.named_code import split_code
 from fewstep.plans.noise import DRAWS_LIMIT
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
 from fewstep.plans.tokens import TokenPlan, decode_tokens, is_token_plan
@@ -84,6 +85,8 @@ def _without_linear_ag(raw: Any) -> Any:
 def _problem(plan: Plan) -> str | None:
     """The problem with a plan's tables, or None."""
     K = plan.rows
+    if split_code(plan.name) is not None:
+        return f"its name {plan.name!r} is of code, which no file may name"
     if not plan.steps:
         return "it has no steps"
     if K < 1 or not (plan.start_draws or plan.given):

@@ -2,11 +2,13 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewstep.plans import grids, solvers, token_samplers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import ANGLES
+from fewstep.plans.lookup import found, names_of
 from fewstep.plans.name import Value, parameters
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -35,12 +37,12 @@ class SolverListing:
 
 
 def solver_listings() -> tuple[SolverListing, ...]:
-    """Every solver, in the order of `solvers.__all__`; evaluations and noise are read off a compiled plan."""
-    return tuple(_solver_listing(name) for name in solvers.__all__)
+    """Every solver, those of plugins among them, by name; evaluations and noise are read off a compiled plan."""
+    return tuple(_solver_listing(name, found("solver", name)) for name in names_of("solver"))
 
 
-def _solver_listing(name: str) -> SolverListing:
-    solver: Solver = getattr(solvers, name)
+def _solver_listing(name: str, solver: Solver | None) -> SolverListing:
+    assert solver is not None  # of a name that is listed
     facts = facts_of(solver)
     many, few = (compile_plan(f"{name}:{steps}", facts.made_for or ANY) for steps in (20, 10))
     return SolverListing(
@@ -91,12 +93,12 @@ class GridListing:
 
 
 def grid_listings() -> tuple[GridListing, ...]:
-    """Every grid, in the order of `grids.__all__`."""
-    return tuple(_grid_listing(name) for name in grids.__all__)
+    """Every grid, those of plugins among them, by name."""
+    return tuple(_grid_listing(name, found("grid", name)) for name in names_of("grid"))
 
 
-def _grid_listing(name: str) -> GridListing:
-    grid = getattr(grids, name)
+def _grid_listing(name: str, grid: Callable[..., object] | None) -> GridListing:
+    assert grid is not None  # of a name that is listed
     about = SENTENCE.match(" ".join((inspect.getdoc(grid) or "").split()))
     settable = parameters(grid)
     needs = tuple(key for key, each in settable.items() if each.default is inspect.Parameter.empty)

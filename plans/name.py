@@ -8,6 +8,8 @@ steps there, which come near the times of the distillation.
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
 first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
+Further names are those of plugins (`lookup.py`). Code of one's own stands in front of its function's name, as in
+"my_solver.py:heun3:8@my_grids.py:even" (`named_code.py`); the canonical form has neither its folder nor a colon.
 An order of a family may be given either way, "unipc_3:8" or "unipc(order=3):8"; the former is canonical.
 A name is read by the grammar of Python's literals and never evaluated.
 """
@@ -18,15 +20,18 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
-from types import ModuleType, UnionType
+from functools import cache, partial, wraps
+from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from fewstep.plans import grids, solvers, token_samplers
+from fewstep.plans import solvers, token_samplers
 from fewstep.plans.errors import UserError
+from fewstep.plans.lookup import MODULES, family, found, is_name, names_of
+from fewstep.plans.named_code import named_function, split_code, titled
 from fewstep.plans.plan import FITTED
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.published import facts_of, orders_of
+from fewstep.plans.symbol import Lin
 from fewstep.plans.tokens import TokenStep
 from fewstep.plans.tracer import Solver
 
@@ -64,13 +69,19 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     _check_length(name)
     if is_token_plan_name(name):
         raise UserError(f"plan '{name}' is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8")
-    what, _, rest = name.partition(":")
+    code = split_code(name)
+    home, (what, _, rest) = (None, name.partition(":")) if code is None else (code[0], code[1].partition(":"))
     count, at, where = rest.partition("@")
-    _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
-    solver, solver_text = _call(what.strip(), name, "solver", solvers)
-    steps = _steps(count, name, solver_text)
+    if home is None:
+        _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
+    solver, solver_text = _call(what.strip(), name, "solver", home)
+    steps = _steps(count, name, solver_text if home is None else f"{home}:{what.strip()}")
     own = TRAILING if facts_of(solver).distilled else default
-    grid, grid_text = _call(where.strip() if at else own, name, "grid", grids)
+    behind = split_code(where) if at else None
+    if behind is None:
+        grid, grid_text = _call(where.strip() if at else own, name, "grid")
+    else:
+        grid, grid_text = _call(behind[1], name, "grid", behind[0])
     text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
     return PlanName(text, solver, steps, grid)
 
@@ -89,10 +100,10 @@ def parse_token_plan_name(name: str) -> TokenPlanName:
     _check_length(name)
     what, _, count = name.partition(":")
     called = what.partition("(")[0].strip()
-    if called in solvers.__all__ or called in solvers.ALIASES:
+    if called in solvers.ALIASES or is_name("solver", called):
         names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
         raise UserError(f"plan '{name}' is for continuous samples, and this denoiser predicts tokens", f"take {names}")
-    sampler, text = _call(what.strip(), name, "sampler", token_samplers)
+    sampler, text = _call(what.strip(), name, "sampler")
     if not (steps := _steps(count, name, text)):
         raise UserError(f"plan '{name}' has no steps", f"write it as {text}:8")
     return TokenPlanName(f"{text}:{steps}", sampler, steps)
@@ -121,7 +132,9 @@ def _steps(count: str, name: str, what: str) -> int:
 
 def is_plan_name(text: str) -> bool:
     """True if the name compiles to a plan. A name such as "ddim:4 from step 1" describes a transform and does not.
-    Names of a scheduler's plan and of a fitted plan do, for the bundle that has them."""
+    Names of a scheduler's plan and of a fitted plan do, for the bundle that has them. No code is imported for it."""
+    if split_code(text) is not None:
+        return False
     with suppress(UserError):
         return bool(parse_plan_name(text))
     return re.fullmatch(r"\w+:\d+", text, re.ASCII) is not None
@@ -132,8 +145,8 @@ def with_grid(text: str) -> str:
 
     The name of a scheduler's plan, or of a fitted one, has no grid and stays as it is.
     """
-    named = text.partition(":")[0].partition("(")[0] in solvers.__all__
-    return f"{text}@{TRAILING}" if named and "@" not in text else text
+    named = "@" not in text and is_name("solver", text.partition(":")[0].partition("(")[0])
+    return f"{text}@{TRAILING}" if named else text
 
 
 def with_steps(name: str, steps: int) -> str:
@@ -176,30 +189,60 @@ def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
         raise UserError(f"unknown solver '{what}' in plan '{name}'", f"{fix}; `fewstep plan --list` has all")
 
 
-def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]:
-    """The function that `text` names, with its parameters bound, and `text` in canonical form."""
+def _call(text: str, name: str, kind: str, home: str | None = None) -> tuple[Any, str]:
+    """The function that `text` names, with its parameters bound, and `text` in canonical form; `home` is where code
+    lies that is the caller's own."""
     called, arguments = _read(text, name)
-    aliases: Mapping[str, str] = getattr(there, "ALIASES", {})
+    if home is not None:
+        return _bound(
+            _own(named_function(home, called), kind, f"{home}:{called}"), titled(home, called), arguments, name, kind
+        )
+    aliases: Mapping[str, str] = getattr(MODULES[kind], "ALIASES", {})
     if called in aliases:
         called, preset = _read(aliases[called], name)
         arguments = {**preset, **arguments}
-    called, arguments = _named_by_order(called, arguments, name, there)
-    if called not in there.__all__:
+    called, arguments = _named_by_order(called, arguments, name, kind)
+    function = found(kind, called)
+    if function is None:
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
-        all_names = [*there.__all__, *aliases, *([FITTED, *token_samplers.__all__] if kind == "solver" else [])]
+        all_names = [*names_of(kind), *aliases, *([FITTED, *token_samplers.__all__] if kind == "solver" else [])]
         near = get_close_matches(called, all_names)
         if kind == "solver" and not near:
             near = get_close_matches(called, all_names, cutoff=0.0)  # some sixty would fill the screen
         which = f"{', '.join(near)}; `fewstep plan --list` has all" if near else ", ".join(all_names)
         raise UserError(f"unknown {kind} '{called}' in plan '{name}'", f"choose one of {which}")
-    function = getattr(there, called)
+    return _bound(function, called, arguments, name, kind)
+
+
+@cache
+def _own(function: Callable[..., Any], kind: str, label: str) -> Callable[..., Any]:
+    """A function of the caller's own, whose result is checked too."""
+
+    @wraps(function)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        made = function(*arguments, **named)
+        if kind == "solver" and not isinstance(made, Lin):
+            raise UserError(f"solver {label} returned {type(made).__name__}", "let it return a sample, a Lin")
+        if kind == "grid" and not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
+            raise UserError(f"grid {label} returned no times", "let it return times of the schedule")
+        return made if kind == "solver" else tuple(made)
+
+    return checked
+
+
+def _bound(
+    function: Callable[..., Any], called: str, arguments: Mapping[str, Value], name: str, kind: str
+) -> tuple[Any, str]:
+    """A function with its parameters bound, and its canonical form."""
     accepted, hints = _declared(function)
     for parameter in arguments:
         if parameter not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"
             raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
-    values = {key: _checked(value, hints[key], f"{called}({key}=...)", name) for key, value in arguments.items()}
+    values = {
+        key: _checked(value, hints.get(key, float), f"{called}({key}=...)", name) for key, value in arguments.items()
+    }
     changed = {key: value for key, value in sorted(values.items()) if value != accepted[key].default}
     missing = [key for key, each in accepted.items() if each.default is inspect.Parameter.empty and key not in values]
     if missing:
@@ -211,10 +254,10 @@ def _call(text: str, name: str, kind: str, there: ModuleType) -> tuple[Any, str]
 
 
 def _named_by_order(
-    called: str, arguments: Mapping[str, Value], name: str, there: ModuleType
+    called: str, arguments: Mapping[str, Value], name: str, kind: str
 ) -> tuple[str, Mapping[str, Value]]:
     """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
-    orders = orders_of(getattr(there, called, None))
+    orders = () if called in MODULES[kind].__all__ else orders_of(family(kind, called))
     if not orders:
         return called, arguments
     if "order" not in arguments:

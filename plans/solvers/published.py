@@ -41,6 +41,9 @@ class Published:
     lacks: tuple[str, ...] = ()
 
 
+UNPUBLISHED = Published("", None, 0)
+
+
 def published(
     paper: str,
     *,
@@ -86,9 +89,10 @@ def orders_of(function: object) -> tuple[int, ...]:
 
 
 def facts_of(solver: Solver) -> Published:
-    """What is published of a solver, also of one whose parameters are set (`partial`)."""
+    """What is published of a solver, also of one whose parameters are set (`partial`). One of the caller's own may
+    say nothing."""
     function: Any = solver.func if isinstance(solver, partial) else solver
-    facts: Published | dict[int, Published] = getattr(function, FACTS)
+    facts: Published | dict[int, Published] = getattr(function, FACTS, UNPUBLISHED)
     if isinstance(facts, Published):
         return facts
     assert isinstance(solver, partial)  # a family's function alone is no solver

@@ -5,6 +5,7 @@ from itertools import accumulate
 from math import isfinite
 from operator import mul
 
+from fewstep.plans.named_code import split_code
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
 from fewstep.plans.tokens import vocabulary_problem
@@ -156,6 +157,12 @@ def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
             yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}"
 
 
+def _plan_names(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Names of plans that readers compile, with their fields."""
+    yield from ((f"bodies.{name}.plan", body.plan) for name, body in manifest.bodies.items() if body.plan is not None)
+    yield from (("fitted", fitted.nominal) for fitted in manifest.fitted)
+
+
 def _of_bodies(manifest: Manifest) -> Problems:
     if not manifest.bodies:
         yield "bodies", "there is none"
@@ -181,6 +188,9 @@ def _of_bodies(manifest: Manifest) -> Problems:
                 yield field, f"x is {tensor.dtype} of a denoiser that predicts {manifest.prediction}"
             if tensor.role in ("x", "output") and tensor.shape != wanted:
                 yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"
+    for field, plan in _plan_names(manifest):
+        if split_code(plan) is not None:
+            yield field, f"the plan's name {plan!r} is of code, which no bundle may name"
     for name, body in manifest.bodies.items():
         is_grouped = any(tensor.role == "group" for graph in body.graphs for tensor in graph.inputs)
         edges, untils = list(body.groups), [graph.until for graph in body.graphs]

@@ -1,0 +1,128 @@
+"""Code that a text names, where a name of the core could stand: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
+
+A plan's name begins with such a text, as in "my_solver.py:heun3:8", and `fewstep export --change` takes one. Whoever
+writes the name runs the code. Names that a bundle or a plan file holds never are such texts: readers refuse them, and
+`titled` makes the name that a compiled plan keeps.
+"""
+
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fewstep.plans.errors import UserError
+
+HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
+CODE = re.compile(rf"\s*({HOME}):(.*)", re.DOTALL)
+NUMERIC = (ZeroDivisionError, OverflowError)  # of arithmetic, for which the caller has words
+
+
+def split_code(text: str) -> tuple[str, str] | None:
+    """("my_solver.py", "heun3:8") of "my_solver.py:heun3:8": where code lies, and the rest. None of another text."""
+    found = CODE.fullmatch(text)
+    return None if found is None else (found[1], found[2].strip())
+
+
+def titled(home: str, rest: str) -> str:
+    """The name of code without its folder, which opens nothing: "my_solver.heun3:8"."""
+    return f"{Path(home).stem if home.endswith('.py') else home}.{rest}"
+
+
+def named_function(home: str, name: str) -> Callable[..., Any]:
+    """A function of a Python file or of an installed module.
+
+    UserError where it is missing or its module fails. An error inside the function, but for one of arithmetic, becomes
+    a UserError of one line.
+    """
+    if not name.isidentifier():
+        raise UserError(f"{home!r} is named without a function of it", f"write {home}:FUNCTION")
+    file = Path(home).absolute()
+    return _function(home, name, file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0)
+
+
+@cache
+def _function(home: str, name: str, changed: int) -> Callable[..., Any]:
+    """`changed` is of the file: another content is another function."""
+    if home.endswith(".py"):
+        label = f"{Path(home).name}:{name}"
+        with importable(Path(home).absolute().parent):
+            module = run_file(home)
+    else:
+        label, module = f"{home}:{name}", _module(home)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except (UserError, *NUMERIC):
+            raise
+        except (Exception, SystemExit) as error:  # another's code
+            raise UserError(
+                f"{label} failed: {line_of(error, Path(getattr(module, '__file__', None) or home))}",
+                "make the function run",
+            ) from error
+
+    return called
+
+
+def _module(home: str) -> ModuleType:
+    try:
+        return importlib.import_module(home)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the module {home} cannot be imported: {reason}", "install its package, or name a file") from (
+            error
+        )
+
+
+def run_file(home: str) -> ModuleType:
+    """The module that FILE.py is, run anew. UserError where there is none, or it fails."""
+    file = Path(home).absolute()  # as tracebacks have it
+    if not file.is_file():
+        raise UserError(f"there is no file {home}", "check the path before the colon")
+    if file.stem in sys.stdlib_module_names:
+        raise UserError(f"{file.name} has the name of a module of Python's own", "rename the file")
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification is not None and specification.loader is not None  # a .py file has a loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[file.stem] = module  # dataclasses and pickles of the file look it up there
+    try:
+        specification.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = line_of(error, file)
+        raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error
+    return module
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let a file import its neighbours, as it could if it were run."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def line_of(error: BaseException, file: Path) -> str:
+    """The error in one line, with the last line of the user's file that led to it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    text = (str(error).splitlines() or [""])[0]
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {text}{place}"
