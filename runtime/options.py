@@ -7,7 +7,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fewstep.plans.guidance import Guidance, Pag, from_text, to_text
+from fewstep.plans.guidance import Guidance, Pag, to_text
+from fewstep.plans.guidance_text import from_text
 
 
 class Options:

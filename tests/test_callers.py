@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 NAMED = (ROOT / "docs/design.md").read_text().partition("No verb calls the following")[2].partition("There is no")[0]
 REGISTRIES = {"plans.solvers", "plans.grids"}  # whose imports are the lists of names that a plan may say
 BY_NAME = re.compile(
-    r"cli\.verbs\.\w+\.(verb|dry_run)|calibration\.(fitting\.published\.\w+\.fitted|lowering\.targets\..*)"
+    r"cli\.verbs\.\w+\.(verb|dry_run)|calibration\.lowering\.targets\..*|literature\..*"
     r"|plans\.(transforms|token_samplers)\..*|.*\.__\w+__"
 )
 

@@ -1,7 +1,7 @@
 """The fits of the literature beside `fewstep fit` and the best plan without a fit, on seeds that none of them has seen.
 
     python -m benchmarks.fits.published BUNDLE --steps 5            # all methods of
-    fewstep.calibration.fitting.published python -m benchmarks.fits.published BUNDLE --method olss        # one of them;
+    fewstep.literature.fits python -m benchmarks.fits.published BUNDLE --method olss        # one of them;
     `end` is the bundle's own fitted plan python -m benchmarks.fits.published                             # writes
     docs/measured/published_fits.md
 
@@ -21,15 +21,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-import fewstep.calibration.fitting.published as published
+import fewstep.literature.fits as published
 from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of, refusing
 from fewstep.calibration.fitting.blocks import FIT_SEEDS, Block, blocks_of, sample
 from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.published.setting import FitSetting
 from fewstep.calibration.fitting.start import best_start
 from fewstep.calibration.fitting.task import FitTask, open_task
 from fewstep.calibration.fitting.teacher import taught
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.rollouts.held_out import PAIRED
@@ -71,7 +71,7 @@ class FittedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def methods() -> list[str]:
-    """The modules of `fewstep.calibration.fitting.published` that fit a plan."""
+    """The modules of `fewstep.literature.fits` that fit a plan."""
     names = [each.name for each in pkgutil.iter_modules(published.__path__)]
     return [name for name in names if hasattr(importlib.import_module(f"{published.__name__}.{name}"), "fitted")]
 

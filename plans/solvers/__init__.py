@@ -6,14 +6,11 @@ arithmetic ("euler:8" is "ddim:8"). An order of a family has a name of its own: 
 A solver is its own file and one line here: docs/developing.md, "Add a solver".
 """
 
-from fewstep.plans.solvers.bdia import bdia as bdia
-from fewstep.plans.solvers.bdia import bdia_inverse as bdia_inverse
 from fewstep.plans.solvers.consistency import consistency as consistency
 from fewstep.plans.solvers.consistency import ctm as ctm
 from fewstep.plans.solvers.consistency import lcm as lcm
 from fewstep.plans.solvers.consistency import renoise as renoise
 from fewstep.plans.solvers.consistency import tcd as tcd
-from fewstep.plans.solvers.dc_solver import dc_solver as dc_solver
 from fewstep.plans.solvers.ddim import ddim as ddim
 from fewstep.plans.solvers.ddim import ddpm as ddpm
 from fewstep.plans.solvers.ddim_inverse import ddim_inverse as ddim_inverse
@@ -35,17 +32,13 @@ from fewstep.plans.solvers.dpm_singlestep import dpmpp_singlestep as dpmpp_singl
 from fewstep.plans.solvers.dpmpp import dpmpp_2s as dpmpp_2s
 from fewstep.plans.solvers.dpmpp import dpmpp_3s as dpmpp_3s
 from fewstep.plans.solvers.dpmpp import dpmpp_sde as dpmpp_sde
-from fewstep.plans.solvers.edict import edict as edict
-from fewstep.plans.solvers.edict import edict_inverse as edict_inverse
 from fewstep.plans.solvers.edm import edm_euler as edm_euler
 from fewstep.plans.solvers.edm import edm_heun as edm_heun
 from fewstep.plans.solvers.er_sde import er_sde as er_sde
 from fewstep.plans.solvers.gradient_estimation import gradient_estimation as gradient_estimation
 from fewstep.plans.solvers.heun import heun as heun
-from fewstep.plans.solvers.interpolant import interpolant as interpolant
 from fewstep.plans.solvers.lms import lms as lms
 from fewstep.plans.solvers.momentum import ghvb as ghvb
-from fewstep.plans.solvers.momentum import hb as hb
 from fewstep.plans.solvers.pndm import f_pndm as f_pndm
 from fewstep.plans.solvers.pndm import ipndm as ipndm
 from fewstep.plans.solvers.pndm import pndm as pndm
@@ -57,7 +50,6 @@ from fewstep.plans.solvers.rectified_flow import rfpp as rfpp
 from fewstep.plans.solvers.resshift import resshift as resshift
 from fewstep.plans.solvers.rk4 import rk4 as rk4
 from fewstep.plans.solvers.sa_solver import sa_solver as sa_solver
-from fewstep.plans.solvers.score_sde import score_sde_pc as score_sde_pc
 from fewstep.plans.solvers.sgmse import sgmse as sgmse
 from fewstep.plans.solvers.stochastic_distilled import stochastic_distilled as stochastic_distilled
 from fewstep.plans.solvers.unipc import unipc as unipc

@@ -1,8 +1,9 @@
 """Momentum for the probability-flow ODE (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv
 2307.11118): damps the divergence that multistep methods show with few steps, at no evaluation and one row more.
 
-Both follow y = x / alpha over rho = sigma / alpha, dy / d rho = eps, with coefficients of even steps in rho; with
-beta = 1 they are Adams-Bashforth (PLMS). A step from pure noise, where rho is infinite, is first order.
+It follows y = x / alpha over rho = sigma / alpha, dy / d rho = eps, with coefficients of even steps in rho; with
+beta = 1 it is Adams-Bashforth (PLMS). A step from pure noise, where rho is infinite, is first order. The paper's plain
+heavy ball is `fewstep.literature.momentum`.
 """
 
 from collections.abc import Sequence
@@ -18,28 +19,6 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
 
 
-@published(PAPER, order=1, rows=3)
-def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
-    """Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. Order 1 where beta < 1;
-    `order` + 1 rows.
-
-    Args:
-        beta: in (0, 1]; the smaller, the more damped.
-        order: 1 to 4, values of the predicted noise that Adams-Bashforth combines.
-    """
-    _check("hb", beta, order)
-    x = trace.start()
-    history: list[Lin] = []  # predicted noise, newest first
-    velocity: Lin | None = None
-    for s, t in pairwise(times):
-        x, x0 = trace.denoise(x, s)
-        history = [trace.store(predicted_noise(x, x0, s)), *history[: order - 1]]
-        pushed = _combined(history, 1.0)
-        velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
-        x = first_order(x, x0, s, t) if s.alpha == 0 else _moved(x, velocity, s, t)
-    return x
-
-
 @published(PAPER, order=2, rows=2)
 def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j, with c to keep the
@@ -50,7 +29,7 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
         beta: in (0, 1]; the smaller, the more damped.
         order: 1 to 4, velocities that are combined.
     """
-    _check("ghvb", beta, order)
+    check_momentum("ghvb", beta, order)
     x = trace.start()
     velocities: list[Lin] = []  # newest first
     for s, t in pairwise(times):
@@ -59,16 +38,16 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
         if velocities:
             velocity = (1 - beta) * velocities[0] + beta * velocity
         velocities = [trace.store(velocity), *velocities[: order - 1]]
-        x = first_order(x, x0, s, t) if s.alpha == 0 else _moved(x, _combined(velocities, beta), s, t)
+        x = first_order(x, x0, s, t) if s.alpha == 0 else moved(x, adams_bashforth(velocities, beta), s, t)
     return x
 
 
-def _moved(x: Lin, slope: Lin, s: Time, t: Time) -> Lin:
+def moved(x: Lin, slope: Lin, s: Time, t: Time) -> Lin:
     """y_t = y_s + (rho_t - rho_s) slope, in x."""
     return t.alpha / s.alpha * x + (t.sigma - t.alpha * s.sigma / s.alpha) * slope
 
 
-def _combined(values: Sequence[Lin], b: float) -> Lin:
+def adams_bashforth(values: Sequence[Lin], b: float) -> Lin:
     """Adams-Bashforth for velocities of momentum b, newest value first; b = 1 is the plain one."""
     weights = (
         (1.0,),
@@ -82,6 +61,7 @@ def _combined(values: Sequence[Lin], b: float) -> Lin:
     return total
 
 
-def _check(name: str, beta: float, order: int) -> None:
+def check_momentum(name: str, beta: float, order: int) -> None:
+    """UserError for a beta or an order that makes no sense."""
     if not 0 < beta <= 1 or not 1 <= order <= 4:
         raise UserError(f"{name} with beta {beta:g} and order {order}", "choose beta in (0, 1] and order in 1 .. 4")

@@ -15,11 +15,11 @@ from fewstep.plans.paths import sigma_range
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.solvers.published import published
-from fewstep.plans.solvers.score_sde import MOST_CORRECTIONS, score
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
 MADE_FOR = DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")
 
 
@@ -58,3 +58,8 @@ def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections
         if t.sigma > 0:
             x = x + sqrt(g2 * delta) * trace.noise()
     return x
+
+
+def score(x: Lin, x0: Lin, s: Time) -> Lin:
+    """The gradient of log p_s at x: (alpha x0 - x) / sigma^2."""
+    return (s.alpha * x0 - x) / s.sigma**2

@@ -10,6 +10,7 @@ import numpy as np
 from fewstep.plans import solvers
 from fewstep.plans.grids import trailing
 from fewstep.plans.listing import solver_listings
+from fewstep.plans.lookup import found
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
@@ -75,7 +76,7 @@ def error(mixture: Mixture, name: str, spec: ScheduleSpec, prediction: Predictio
 def affordable(name: str, spec: ScheduleSpec, prediction: Prediction, count: int) -> tuple[Plan, tuple[Time, ...]]:
     for steps in range(count, 0, -1):
         times = trailing(NoiseSchedule(spec), steps)
-        plan = compiled(getattr(solvers, name), times, spec, prediction)
+        plan = compiled(found("solver", name), times, spec, prediction)
         if len(plan.steps) <= count:
             break
     return plan, times

@@ -14,10 +14,10 @@ from fewstep.plans.guidance import (
     Residual,
     Steer,
     describe,
-    from_text,
     to_text,
     weight_of,
 )
+from fewstep.plans.guidance_text import from_text
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute

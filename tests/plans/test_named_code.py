@@ -13,6 +13,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
+from fewstep.plans.guidance_text import from_text
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import is_plan_name, parse_plan_name, with_grid
 from fewstep.plans.named_code import split_code
@@ -139,11 +140,11 @@ def test_a_missing_home_of_code_is_named(name: str, said: str) -> None:
 
 
 def test_a_form_of_guidance_is_a_function_of_numbers(file: Path) -> None:
-    made = guidance.from_text(f"{file}:towards:2,0.5")
+    made = from_text(f"{file}:towards:2,0.5")
     assert made == Branches({"cond": 2.0, "uncond": -1.5, "style": 0.5})
     for text, said in ((f"{file}:number:2", "made float"), (f"{file}:towards:a", "has no numbers")):
         with pytest.raises(UserError, match=said):
-            guidance.from_text(text)
+            from_text(text)
 
 
 def test_plugins_add_names_of_each_kind(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def test_plugins_add_names_of_each_kind(file: Path, monkeypatch: pytest.MonkeyPa
     assert compile_plan("pc(order=3, bh1=True):4", DENOISER).name == "pc_3(bh1=True):4"
     assert with_grid("pece:4") == "pece:4@trailing" and is_plan_name("pece:4")
     assert {"pece", "pc_1", "pc_4", "heun"} <= {each.name for each in solver_listings()}
-    assert guidance.from_text("form:3") == guidance.Cfg(3.0)
+    assert from_text("form:3") == guidance.Cfg(3.0)
     with pytest.raises(UserError, match="solver pc needs order"):
         parse_plan_name("pc:4")
 

@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.literature.interpolant import BROWNIAN
+from fewstep.literature.kinetic import kinetic_optimal
 from fewstep.plans import grids
 from fewstep.plans.errors import UserError
-from fewstep.plans.kinetic import kinetic_optimal
 from fewstep.plans.paths import PATHS
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time, check_times
-from fewstep.plans.solvers.interpolant import BROWNIAN
 from fewstep.plans.spec import ScheduleSpec
 
 BETAS = tuple(np.linspace(1e-3, 0.2, 50).tolist())

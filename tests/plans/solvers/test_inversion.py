@@ -5,14 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 
+from fewstep.literature.bdia import bdia, bdia_inverse
+from fewstep.literature.edict import edict, edict_inverse
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.bdia import bdia, bdia_inverse
 from fewstep.plans.solvers.ddim_inverse import ddim_inverse
-from fewstep.plans.solvers.edict import edict, edict_inverse
 from fewstep.plans.solvers.published import facts_of
 from fewstep.runtime.execute import execute, finish
 from tests.plans.convergence import slope

@@ -1,4 +1,4 @@
-"""Heavy ball and generalized heavy ball."""
+"""Generalized heavy ball."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.momentum import ghvb, hb
+from fewstep.plans.solvers.momentum import ghvb
 from tests.plans.convergence import slope
 from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
@@ -19,8 +19,6 @@ from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 @pytest.mark.parametrize(
     ("solver", "order"),
     [
-        (hb, 1),
-        (partial(hb, beta=0.5, order=4), 1),
         (partial(ghvb, order=1), 1),
         (ghvb, 2),
         (partial(ghvb, order=3), 2),
@@ -31,11 +29,10 @@ def test_orders(solver, order, spec, prediction):
     assert slope(solver, spec, prediction) == pytest.approx(order, abs=0.25)
 
 
-@pytest.mark.parametrize("solver", [hb, ghvb])
-def test_full_momentum_is_plain_adams_bashforth(solver):
+def test_full_momentum_is_plain_adams_bashforth():
     """iPNDM, with its warm-up."""
     times = uniform_lambda(COSINE, 7)
-    mine = trace_plan("a", partial(solver, beta=1.0, order=4), times, denoising(COSINE, "v"))
+    mine = trace_plan("a", partial(ghvb, beta=1.0, order=4), times, denoising(COSINE, "v"))
     known = trace_plan("b", solvers.ipndm, times, denoising(COSINE, "v"))
     x = np.linspace(-2, 2, 5)
 
@@ -48,7 +45,7 @@ def test_full_momentum_is_plain_adams_bashforth(solver):
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.8])
-@pytest.mark.parametrize("solver", [hb, partial(ghvb, order=1), ghvb, partial(ghvb, order=3), partial(ghvb, order=4)])
+@pytest.mark.parametrize("solver", [partial(ghvb, order=1), ghvb, partial(ghvb, order=3), partial(ghvb, order=4)])
 def test_constant_noise_is_followed_exactly(solver, beta):
     """Weights sum to 1, so that y moves along eps as the ODE has it."""
     schedule = NoiseSchedule(LINEAR)
@@ -63,9 +60,6 @@ def test_constant_noise_is_followed_exactly(solver, beta):
 @pytest.mark.parametrize(
     ("solver", "rows"),
     [
-        (hb, 3),
-        (partial(hb, order=1), 2),
-        (partial(hb, order=4), 5),
         (partial(ghvb, order=1), 2),
         (ghvb, 2),
         (partial(ghvb, order=4), 4),
@@ -76,8 +70,7 @@ def test_rows(solver, rows):
     assert (plan.rows, len(plan.steps)) == (rows, 10)
 
 
-@pytest.mark.parametrize("solver", [hb, ghvb])
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"beta": 1.2}, {"order": 5}])
-def test_senseless_parameters_are_refused(solver, wrong):
+def test_senseless_parameters_are_refused(wrong):
     with pytest.raises(UserError, match="with beta"):
-        trace_plan("test", partial(solver, **wrong), uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon"))
+        trace_plan("test", partial(ghvb, **wrong), uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon"))

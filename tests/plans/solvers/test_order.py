@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
+from fewstep.plans.lookup import found, names_of
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
@@ -158,7 +158,7 @@ def error(name, spec, prediction, steps):
 
 def test_every_solver_is_tested_here():
     tested = {name.partition("(")[0] for name in EVALUATIONS}
-    assert tested | {*GIVEN} == {*solvers.__all__}
+    assert tested | {*GIVEN} == {*names_of("solver")}
     assert [each.name for each in solver_listings() if each.given] == [*GIVEN]
 
 
@@ -174,9 +174,9 @@ def test_what_is_measured_here_is_the_published_order():
             assert slope(each.name) == pytest.approx(each.order, abs=0.25)
 
 
-@pytest.mark.parametrize("name", solvers.__all__)
+@pytest.mark.parametrize("name", names_of("solver"))
 def test_every_plan_has_the_published_rows(name):
-    facts = facts_of(getattr(solvers, name))
+    facts = facts_of(found("solver", name))
     for steps in (10, 20):
         assert compile_plan(f"{name}:{steps}", facts.made_for or denoising(COSINE, "v")).rows == facts.rows
 
@@ -249,7 +249,7 @@ def test_float32_costs_little(name):
             assert off < 3e-5, (spec.kind, steps)
 
 
-@pytest.mark.parametrize("name", [name for name in solvers.__all__ if name not in GIVEN])
+@pytest.mark.parametrize("name", [name for name in names_of("solver") if name not in GIVEN])
 def test_no_solver_starts_a_flow_on_predicted_noise(name):
     with pytest.raises(UserError, match="epsilon prediction says nothing"):
         compile_plan(f"{name}:4", denoising(FLOW, "epsilon"))

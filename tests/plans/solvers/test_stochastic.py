@@ -5,9 +5,9 @@ from functools import cache
 
 import pytest
 
-from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.listing import solver_listings
+from fewstep.plans.lookup import found
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
@@ -33,7 +33,7 @@ FORMS = {
     "er_sde(order=2)": 2,
 }
 PLAIN = ("ddpm", "dpm_1_sde", "dpm_2m_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "flow_ancestral")
-ORDERS = {**{name: facts_of(getattr(solvers, name)).order for name in PLAIN}, **FORMS}
+ORDERS = {**{name: facts_of(found("solver", name)).order for name in PLAIN}, **FORMS}
 
 
 def gaussian(plan, spec):
@@ -113,7 +113,7 @@ def test_one_point_data_keep_their_exact_law_at_every_step(name, spec, predictio
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in (990.0, 700.0, 500.0, 180.0, 20.0)]
     point, first, end = 0.7, times[0], times[-1]
-    plan = trace_plan("test", getattr(solvers, name), times, denoising(spec, prediction))
+    plan = trace_plan("test", found("solver", name), times, denoising(spec, prediction))
 
     def network(index, step, u):
         time = schedule.time(step.time)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from fewstep.literature.dpm_v3 import dpm_v3
+from fewstep.literature.ems import Ems
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
-from fewstep.plans.solvers.dpm_v3 import dpm_v3
-from fewstep.plans.solvers.ems import Ems
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import analytic_first_step, gaussian_start
 from fewstep.runtime.execute import execute, finish

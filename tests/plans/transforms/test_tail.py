@@ -5,15 +5,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fewstep.plans import solvers
+from fewstep.literature.interpolant import MADE_FOR as INTERPOLATING
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
+from fewstep.plans.lookup import names_of
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
-from fewstep.plans.solvers.interpolant import MADE_FOR as INTERPOLATING
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime.execute import Hold, begin, combine, execute, finish, see, update
@@ -68,7 +68,7 @@ def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
     return len(states)
 
 
-@pytest.mark.parametrize("name", solvers.__all__)
+@pytest.mark.parametrize("name", names_of("solver"))
 def test_every_solver_resumes_at_every_step(name: str) -> None:
     assert ends_alike(compiled(name)) >= 3
 

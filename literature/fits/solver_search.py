@@ -10,13 +10,13 @@ from math import isinf
 
 import numpy as np
 
-from fewstep.calibration.fitting.published import auto_diffusion
-from fewstep.calibration.fitting.published.auto_diffusion import CHOICES, Places
-from fewstep.calibration.fitting.published.evolution import Species, evolve
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits import auto_diffusion
+from fewstep.literature.fits.auto_diffusion import CHOICES, Places
+from fewstep.literature.fits.evolution import Species, evolve
+from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.solvers.usf import Decision, Expansion, bh1, bh2, usf
 
 ORDERS = (1, 2, 3)
 RELAXATIONS = (None, bh1, bh2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.calibration.fitting.published.times import fit_times
+from fewstep.literature.fits.times import fit_times
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from fewstep.calibration.fitting.published import (
+from fewstep.literature.fits import (
     auto_diffusion,
     compensation,
     ems,
@@ -14,7 +14,7 @@ from fewstep.calibration.fitting.published import (
     time_shift,
     times,
 )
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode

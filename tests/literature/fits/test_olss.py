@@ -5,8 +5,8 @@ import pytest
 
 from fewstep.calibration.fitting.blocks import run, sample_of
 from fewstep.calibration.fitting.path import teacher_states
-from fewstep.calibration.fitting.published.olss import fit_rows
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
+from fewstep.literature.fits.olss import fit_rows
 from fewstep.plans.compile import compile_plan
 from tests.calibration.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
 

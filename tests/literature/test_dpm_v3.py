@@ -5,15 +5,15 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.published.ems import estimate_ems
+from fewstep.literature.dpm_v3 import divided_differences, dpm_v3
+from fewstep.literature.ems import Ems, integrated
+from fewstep.literature.fits.ems import estimate_ems
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.dpm_v3 import divided_differences, dpm_v3
-from fewstep.plans.solvers.ems import Ems, integrated
 from tests.plans.convergence import error, slope
 from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, flow_map, run, uniform_lambda

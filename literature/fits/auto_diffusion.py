@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.calibration.fitting.published.evolution import Species, evolve
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits.evolution import Species, evolve
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.published.auto_diffusion import species
-from fewstep.calibration.fitting.published.evolution import evolve
+from fewstep.literature.fits.auto_diffusion import species
+from fewstep.literature.fits.evolution import evolve
 from fewstep.plans.errors import UserError
 
 

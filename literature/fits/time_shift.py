@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms.time_shift import measured_shift, shift_times
 

@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.published.noise_norms import norm_ratios
+from fewstep.literature.fits.noise_norms import norm_ratios
+from fewstep.literature.score_sde import score_sde_pc
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
-from fewstep.plans.solvers.score_sde import score_sde_pc
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
 from tests.plans.convergence import gaussian_network, moments

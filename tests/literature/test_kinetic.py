@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from fewstep.literature.kinetic import kinetic_optimal, measured_separation
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.kinetic import kinetic_optimal, measured_separation
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.execution import sample

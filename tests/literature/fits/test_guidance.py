@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.published.guidance import (
+from fewstep.literature.fits.guidance import (
     per_sample,
     similarities,
 )

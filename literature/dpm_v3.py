@@ -8,9 +8,9 @@ from math import ceil, isinf, prod
 
 import numpy as np
 
+from fewstep.literature.ems import Array, Ems
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.ems import Array, Ems
 from fewstep.plans.solvers.exponential import first_order
 from fewstep.plans.solvers.multistep import gauss_legendre, lagrange
 from fewstep.plans.symbol import Lin

@@ -1,6 +1,6 @@
 """Empirical model statistics measured on rollouts (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268).
 
-`fewstep.plans.solvers.ems` says how DPM-Solver-v3 uses them.
+`fewstep.literature.ems` says how DPM-Solver-v3 uses them.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.fitting.path import teacher_states
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.dpm_v3 import dpm_v3
+from fewstep.literature.ems import Ems
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim import ddim
-from fewstep.plans.solvers.dpm_v3 import dpm_v3
-from fewstep.plans.solvers.ems import Ems
 from fewstep.runtime.execute import see
 
 Array = NDArray[np.float64]

@@ -31,7 +31,7 @@ def dc_solver(
     """UniPC of this order on x0 with its predictions compensated; order + 1 rows, with ratios max(order, 3) + 1.
 
     Args:
-        ratios: rho of each step, from `fewstep.calibration.fitting.published.compensation`; 1 leaves a prediction as it
+        ratios: rho of each step, from `fewstep.literature.fits.compensation`; 1 leaves a prediction as it
             is. The first two have no three predictions and are not used. Empty for all 1, which is UniPC.
         order: of the predictor, 1 to 4.
         bh1, lower_order_final: as for `unipc`.

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms.analytic_start import gaussian_start
 

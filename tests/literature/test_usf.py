@@ -6,12 +6,12 @@ from math import expm1
 import numpy as np
 import pytest
 
+from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.usf import Decision, Expansion, bh1, bh2, usf
 from tests.plans.convergence import STARTS, slope
 from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, LINEAR, denoising, uniform_lambda

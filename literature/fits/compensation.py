@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.fitting.blocks import flat, sample_of
 from fewstep.calibration.fitting.path import teacher_states
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.dc_solver import dc_solver
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
-from fewstep.plans.solvers.dc_solver import dc_solver
 
 LOWEST, HIGHEST = 0.5, 1.5  # of rho, as the authors bound it
 

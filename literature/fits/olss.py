@@ -14,8 +14,8 @@ import numpy as np
 
 from fewstep.calibration.fitting.blocks import Block, flat
 from fewstep.calibration.fitting.path import CHOICES, path_through, teacher_states
-from fewstep.calibration.fitting.published.setting import FitSetting
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.ddim import ddim
 from fewstep.runtime.execute import begin, combine, see

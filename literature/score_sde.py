@@ -4,7 +4,7 @@ a reverse-diffusion step, and Langevin steps that bring x nearer to the law of i
 The published corrector sizes its step by the data, 2 a (r |z| / |score|)^2 with the norms of this very noise and score:
 no static plan. But score = -eps / sigma and |eps| is close to |z|, both near the root of the number of elements, so the
 ratio is close to sigma, which is the *annealed* Langevin step of NCSN (Song & Ermon 2019) and a plan. What remains of
-the difference is one number a time: `fewstep.calibration.fitting.published.noise_norms` measures it on rollouts, and
+the difference is one number a time: `fewstep.literature.fits.noise_norms` measures it on rollouts, and
 `ratios` puts it into the plan.
 """
 
@@ -16,10 +16,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.solvers.published import published
+from fewstep.plans.solvers.sgmse import MOST_CORRECTIONS, score
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
-
-MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
 
 
 @published("Song et al. 2021, arXiv 2011.13456", order=1, rows=1)
@@ -40,7 +39,7 @@ def score_sde_pc(
     Args:
         snr: r, the corrector's ratio of signal to noise; 0.16 as published for variance-exploding schedules.
         corrections: Langevin steps at each time; 0 leaves the predictor.
-        ratios: |z| / |score| at each time but the last, from `fewstep.calibration.fitting.published.noise_norms`; empty
+        ratios: |z| / |score| at each time but the last, from `fewstep.literature.fits.noise_norms`; empty
             for sigma.
     """
     check_not_negative("snr", snr)
@@ -66,8 +65,3 @@ def score_sde_pc(
         if t.sigma > 0:
             x = x + sqrt(added) * trace.noise()
     return x
-
-
-def score(x: Lin, x0: Lin, s: Time) -> Lin:
-    """The gradient of log p_s at x: (alpha x0 - x) / sigma^2."""
-    return (s.alpha * x0 - x) / s.sigma**2

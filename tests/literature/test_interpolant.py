@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from fewstep.literature.interpolant import BROWNIAN
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.solvers.interpolant import BROWNIAN
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.execution import sample
 

@@ -6,7 +6,7 @@ AutoDiffusion (Li et al. 2023, arXiv 2309.10438) searches times by evolution, an
 
 from collections.abc import Callable, Sequence
 
-from fewstep.calibration.fitting.published.setting import FitSetting
+from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.published.compensation import fit_ratios
+from fewstep.literature.dc_solver import dc_solver
+from fewstep.literature.fits.compensation import fit_ratios
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.dc_solver import dc_solver
 from fewstep.runtime.execute import execute, finish
 from tests.plans.convergence import STARTS
 from tests.plans.execution import sample

@@ -1,0 +1,47 @@
+"""Guidance that a text names: a weight, a form of `guidance.py`, or a form of one's own."""
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
+from fewstep.plans.named_code import named_function, split_code
+from fewstep.plans.plugins import loaded, plugins
+
+
+def from_text(text: str) -> float | Guidance:
+    """The guidance that a command line names: "2", "pag:3", "steer:1", or several with a plus, in this order. A form of
+    one's own is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`. UserError
+    for another text."""
+    if (form := _own_form(text)) is not None:
+        return form
+    parts = text.split("+")
+    try:
+        steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
+        scale = float(parts.pop().removeprefix(PAG)) if parts and parts[-1].startswith(PAG) else None
+        weight = float(parts.pop()) if parts or steer is scale is None else 1.0
+        if parts:
+            raise ValueError(text)
+    except ValueError:
+        fix = f"give a weight as 2, {PAG}3 for perturbed attention, {STEER}1 for a gradient, or 2+{PAG}3 for both"
+        raise UserError(f"guidance {text!r} is no number", fix) from None
+    besides: Cfg | Pag | None = None if weight == 1 else Cfg(weight)
+    if scale is not None:
+        besides = Pag(scale, weight)
+    if steer is not None:
+        return Steer(steer, guidance=besides)
+    return besides if isinstance(besides, Pag) else weight
+
+
+def _own_form(text: str) -> Guidance | None:
+    """The form that code or a plugin makes of the numbers behind its name; None where the text names neither."""
+    code = split_code(text)
+    name, _, numbers = text.partition(":") if code is None else code[1].partition(":")
+    if code is None and (not name.isidentifier() or name in (PAG[:-1], STEER[:-1]) or name not in plugins("guidance")):
+        return None
+    function = loaded(plugins("guidance")[name]) if code is None else named_function(code[0], name)
+    try:
+        values = [float(number) for number in numbers.split(",") if number]
+    except ValueError:
+        raise UserError(f"guidance {text!r} has no numbers behind its name", f"write it as {name}:2,0.5") from None
+    made = function(*values) if callable(function) else None
+    if not isinstance(made, Guidance):
+        raise UserError(f"guidance {name} made {type(made).__name__}", "let it return a form of fewstep.plans.guidance")
+    return as_guidance(made)

@@ -1,0 +1,73 @@
+"""Heavy ball."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from fewstep.literature.momentum import hb
+from fewstep.plans import solvers
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.schedule import NoiseSchedule
+from tests.plans.convergence import slope
+from tests.plans.execution import sample
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
+
+
+@pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (FLOW, "flow")])
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [
+        (hb, 1),
+        (partial(hb, beta=0.5, order=4), 1),
+    ],
+)
+def test_orders(solver, order, spec, prediction):
+    assert slope(solver, spec, prediction) == pytest.approx(order, abs=0.25)
+
+
+def test_full_momentum_is_plain_adams_bashforth():
+    """iPNDM, with its warm-up."""
+    times = uniform_lambda(COSINE, 7)
+    mine = trace_plan("a", partial(hb, beta=1.0, order=4), times, denoising(COSINE, "v"))
+    known = trace_plan("b", solvers.ipndm, times, denoising(COSINE, "v"))
+    x = np.linspace(-2, 2, 5)
+
+    def network(index, step, u):
+        return [np.sin(3 * u + step.time)]
+
+    assert sample(mine, network, lambda k: x, np.float64) == pytest.approx(
+        sample(known, network, lambda k: x, np.float64), abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.8])
+def test_constant_noise_is_followed_exactly(beta):
+    """Weights sum to 1, so that y moves along eps as the ODE has it."""
+    schedule = NoiseSchedule(LINEAR)
+    times = [schedule.time(t) for t in (900.0, 700.0, 520.0, 400.0, 110.0, 30.0)]
+    plan = trace_plan("test", partial(hb, beta=beta), times, denoising(LINEAR, "epsilon"))
+    made = sample(plan, lambda index, step, u: [np.full_like(u, 0.3)], lambda k: np.array([1.1]), np.float64)
+    first, last = times[0], times[-1]
+    exact = last.alpha / first.alpha * first.sigma * 1.1 + (last.sigma - last.alpha * first.sigma / first.alpha) * 0.3
+    assert made == pytest.approx([exact], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("solver", "rows"),
+    [
+        (hb, 3),
+        (partial(hb, order=1), 2),
+        (partial(hb, order=4), 5),
+    ],
+)
+def test_rows(solver, rows):
+    plan = trace_plan("test", solver, uniform_lambda(LINEAR, 10), denoising(LINEAR, "epsilon"))
+    assert (plan.rows, len(plan.steps)) == (rows, 10)
+
+
+@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"beta": 1.2}, {"order": 5}])
+def test_senseless_parameters_are_refused(wrong):
+    with pytest.raises(UserError, match="with beta"):
+        trace_plan("test", partial(hb, **wrong), uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon"))
