@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.claims.settings import BATCH, LAWFUL, PARTICLES, Setting, W, guided
+from fewstep.literature.time_travel import time_travel
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Residual
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms import as_given, own_noise, tail, time_travel
+from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Hold
 from fewstep.runtime.execute import Seen, begin, combine, see, update
 from fewstep.runtime.runs import (

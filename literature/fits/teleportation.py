@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
+from fewstep.literature.analytic_start import gaussian_start
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms.analytic_start import gaussian_start
 
 MOST = 4  # steps that a start may save
 

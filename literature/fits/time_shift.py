@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.time_shift import measured_shift, shift_times
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms.time_shift import measured_shift, shift_times
 
 WINDOWS = (20.0, 40.0, 80.0)  # timesteps
 CUTOFFS = (200.0, 400.0)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.literature.time_travel import time_travel
 from fewstep.plans.arguments import whole
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import own_noise, tail, time_travel
+from fewstep.plans.transforms import own_noise, tail
 
 PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.literature.analytic_start import analytic_first_step
+from fewstep.literature.time_travel import time_travel
 from fewstep.plans.name import is_plan_name
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms import analytic_first_step, own_noise, tail, time_travel
+from fewstep.plans.transforms import own_noise, tail
 from fewstep.runtime import Hold, Sampler, UserError
 
 PICTURE = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4) * 8

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fewstep.literature.analytic_start import analytic_first_step, gaussian_start
 from fewstep.literature.dpm_v3 import dpm_v3
 from fewstep.literature.ems import Ems
 from fewstep.plans import solvers
@@ -12,7 +13,6 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import analytic_first_step, gaussian_start
 from fewstep.runtime.execute import execute, finish
 from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda

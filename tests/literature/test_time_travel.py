@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from fewstep.literature.time_travel import time_travel
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.noise import normal
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import tail, time_travel
+from fewstep.plans.transforms import tail
 from fewstep.runtime.execute import Hold, execute
 from tests.plans.execution import sample
 

@@ -4,11 +4,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.literature.time_shift import measured_shift, shift_times
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.plans.transforms import measured_shift, shift_times
 from tests.plans.gaussian import LINEAR, denoising
 
 PLAN = compile_plan("ddim:10", denoising(LINEAR, "epsilon"))

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from fewstep.literature.noise_scale import scale_noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import scale_noise
 from fewstep.runtime.execute import execute, finish
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
