@@ -16,6 +16,7 @@ from fewstep.cli.generate import command, flag, manner_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
+from fewstep.cli.removed import removed_among
 from fewstep.cli.verbs import SUCCESSORS, VERBS
 from fewstep.plans.errors import UserError, printable
 
@@ -41,6 +42,8 @@ def run(arguments: list[str], manner: Manner) -> int:
         near = get_close_matches(asked, VERBS, n=1)
         fix = f"did you mean {near[0]}?" if near else f"give one of {', '.join(VERBS)}"
         raise WrongLine(f"unknown verb {asked!r}", fix)
+    if asked is not None and (removed := removed_among(asked, arguments)) is not None:
+        raise WrongLine(f"{asked} has no option {removed[0]}", f"give {removed[1]}")
     shows_all = ALL in arguments
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
     if manner.quiet or manner.json:  # read when a library is imported that fetches models

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.gradient import Noisy, with_gradient
+from fewstep.literature.gradients.gradient import Noisy, with_gradient
 from fewstep.plans.guidance import Steer
 from fewstep.runtime import UserError, load
 

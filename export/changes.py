@@ -1,20 +1,23 @@
-"""What is changed in a denoiser before it is traced: LoRA merged, skip connections tuned, attention rewritten."""
+"""Changes of a denoiser before it is traced: LoRA merged, and functions from module to module that a text names."""
 
 import hashlib
+import inspect
 import json
 import logging
-import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.attention.request import AttentionRequest, rewritten
 from fewstep.export.lora.merge import merge
 from fewstep.export.lora.slots import SlotRequest, slots_of
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.spec import Source
+from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
+from fewstep.plans.named_code import named_function, split_code
+from fewstep.plans.plugins import loaded, plugins
+from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import DENOISER
 
@@ -22,30 +25,74 @@ if TYPE_CHECKING:
     from torch import nn
 
 LOG = logging.getLogger("fewstep")
-FREEU = "give b1,b2,s1,s2, as in 1.5,1.6,0.9,0.2"
-NO_REWRITE, NO_SLOTS = AttentionRequest(), SlotRequest()
+NO_SLOTS = SlotRequest()
 CHANGED = "_changed_by_fewstep"  # marks the modules of a network that options have changed in place
-LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
+RETURNS = "let it return (module, spec)"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A function `(module, spec, *arguments) -> (module, spec)`, with the conditions that it adds behind the spec's.
+
+    text: its name and arguments, without folders. files: SHA-256 of what it follows from beside these.
+    """
+
+    text: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def made(self, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
+        """What the function makes of a module and its spec."""
+        from torch import nn  # seconds: not for --help
+
+        made = self.function(module, spec, *self.arguments)
+        if not (isinstance(made, tuple) and len(made) == 2):
+            raise UserError(f"change {self.text} returned {type(made).__name__}", RETURNS)
+        module, spec = made
+        if not (isinstance(module, nn.Module) and isinstance(spec, Spec)):
+            raise UserError(f"change {self.text} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
+        return module, spec
+
+
+def read_change(text: str) -> Change:
+    """The change that a text names: NAME[:ARGUMENTS] of a plugin `change.NAME`, or FILE.py:FUNCTION[:ARGUMENTS].
+
+    Arguments are texts with commas between them. UserError for an unknown name, or for a number of arguments that the
+    function does not take.
+    """
+    code = split_code(text)
+    name, _, behind = text.partition(":") if code is None else code[1].partition(":")
+    arguments = tuple(behind.split(",")) if behind else ()
+    if code is None:
+        known = plugins("change")
+        if name not in known:
+            raise UserError(f"unknown change {name!r}", f"give one of {', '.join(known)}, or FILE.py:FUNCTION")
+        function, title = loaded(known[name]), name
+    else:
+        home = Path(code[0])
+        function, title = named_function(code[0], name), f"{home.name if home.suffix == '.py' else home}:{name}"
+    if not callable(function):
+        raise UserError(f"plugin change.{name} is no function", "name a function from module to module")
+    try:
+        inspect.signature(function).bind(None, None, *arguments)
+    except TypeError as error:
+        raise UserError(f"change {title} cannot be made: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
+    read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
+    plain = ",".join(Path(each).name if Path(each).is_file() else each for each in arguments)
+    files = tuple(file_sha256(each) for each in read if each.is_file())
+    return Change(f"{title}:{plain}" if plain else title, function, arguments, files)
 
 
 def changed(
-    source: Source,
-    loras: Sequence[Lora],
-    skip_scale: Sequence[float],
-    freeu: Sequence[float],
-    attention: AttentionRequest = NO_REWRITE,
-    slots: SlotRequest = NO_SLOTS,
+    source: Source, loras: Sequence[Lora], changes: Sequence[Change] = (), slots: SlotRequest = NO_SLOTS
 ) -> Source:
-    """The source with these changes, which its hash covers. Its module is changed in place.
+    """The source with these changes in order, which its hash covers. Its module may be changed in place.
 
     UserError if it is no torch module, or if one of them does not fit it.
     """
-    if not (loras or skip_scale or freeu or attention or slots):
+    if not (loras or changes or slots):
         return source
-    _check("--skip-scale", skip_scale, "give numbers around 1, as in 0.8,1")
-    _check("--freeu", freeu, FREEU)
-    if freeu and len(freeu) != 4:
-        raise UserError(f"--freeu has {len(freeu)} numbers", FREEU)
     if not isinstance(source, TorchSource):
         raise UserError(
             f"{source.label} is no torch module, whose layers could be changed",
@@ -65,28 +112,21 @@ def changed(
                     "%s also changes %d layers of %s, which the bundle does not hold", lora.name, count, network
                 )
     _mark(source.module)
-    if skip_scale or freeu:
-        from fewstep.export.skips import FreeU, tune_skips
-
-        backbone_and_skip = FreeU((freeu[0], freeu[1]), (freeu[2], freeu[3])) if freeu else None
-        skips = tune_skips(source.module, source.spec, skip_scale, backbone_and_skip)
-        LOG.info(
-            "%d skip connections: %s", len(skips), ", ".join(f"{list(c.skip.shape[1:])} x {c.scale:g}" for c in skips)
-        )
-    merged = [[lora.sha256, lora.strength] for lora in loras]
-    content: list[Any] = [source.sha256, merged, list(skip_scale), list(freeu)]
-    spec = source.spec
-    if attention:
-        spec, changes = rewritten(source.module, spec, attention)
-        content += changes
+    content: list[Any] = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], [], []]
+    module, spec = source.module, source.spec
+    for change in changes:
+        module, spec = change.made(module, spec)
+        LOG.info("--change %s", change.text)
+        content.append({"change": [change.text, *change.files]})
     if slots:
         content.append({"lora_slots": [*slots.layers, slots.rank]})
     return replace(
         source,
+        module=module,
         spec=spec,
         beside=beside,
         sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-        lora_slots=slots_of(source.module, slots) if slots else None,
+        lora_slots=slots_of(module, slots) if slots else None,
     )
 
 
@@ -112,9 +152,3 @@ def _with_weights(module: "nn.Module") -> list["nn.Module"]:
 def _beside(lora: Lora) -> Counter[str]:
     """How many layers of networks other than the denoiser a file changes."""
     return Counter(network for network, _ in lora.updates if network != DENOISER)
-
-
-def _check(option: str, values: Sequence[float], fix: str) -> None:
-    for value in values:
-        if not (math.isfinite(value) and LEAST <= value <= MOST):
-            raise UserError(f"{option} has {value}", fix)

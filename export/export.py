@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 from msgspec import UNSET
 
-from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.changes import changed
+from fewstep.export.changes import changed, read_change
 from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.slots import SlotRequest
@@ -67,12 +66,8 @@ class ExportOptions(Options):
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
     lora_slots: Layers that take LoRA files at run time: names, parts of names, or patterns as attn*.to_q; '*' for all.
     rank: The most that the ranks of a layer's files add up to, with --lora-slots.
-    skip_scale: Factors of a U-Net's skip connections, from the innermost to the outermost, spread evenly (Skip-Tuning).
-    freeu: b1,b2,s1,s2 of FreeU: factors of half the backbone's channels, and of low frequencies of the skips.
-    perturb: Layers of self-attention, or middle or all, that a condition perturbs, for guidance pag:SCALE.
-    negative: Layers of cross-attention, or all, that lead away from a negative text in the same evaluation (NASA).
-    mutual: Layers of self-attention, or all, whose keys and values a condition takes from another sample (MasaCtrl).
-    ip_adapter: FILE.safetensors of an IP-Adapter: an image's embedding becomes a condition.
+    change: NAME:ARGUMENTS, a change of the network before it is traced, as freeu:1.5,1.6,0.9,0.2 or pag:middle; or
+        FILE.py:FUNCTION, which takes (module, spec) and returns both. Several are made in this order.
     verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
         large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
         not again.
@@ -91,12 +86,7 @@ class ExportOptions(Options):
     lora: tuple[str, ...] = ()
     lora_slots: tuple[str, ...] = ()
     rank: int = 64
-    skip_scale: tuple[float, ...] = ()
-    freeu: tuple[float, ...] = ()
-    perturb: tuple[str, ...] = ()
-    negative: tuple[str, ...] = ()
-    mutual: tuple[str, ...] = ()
-    ip_adapter: Path | None = None
+    change: tuple[str, ...] = field(default=(), metadata={"whole": True})
     verify: Scope = "full"
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
@@ -195,6 +185,8 @@ def _check_choices(options: ExportOptions) -> None:
     ):
         if value not in choices:
             raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    for text in options.change:
+        read_change(text)
 
 
 def check(options: ExportOptions) -> Iterator[Source]:
@@ -253,16 +245,12 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
     return tuple(read_lora(text) for text in options.lora)
 
 
-def _attention(options: ExportOptions) -> AttentionRequest:
-    return AttentionRequest(options.perturb, options.negative, options.mutual, options.ip_adapter)
-
-
 def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None) -> Source:
     """The source as the options change it; `fetched`: its folder, where it came from a hub."""
     loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
     loaded = loaded if fetched is None else fetched.named(loaded)
-    attention, slots = _attention(options), SlotRequest(options.lora_slots, options.rank)
-    source = changed(loaded, loras, options.skip_scale, options.freeu, attention, slots)
+    changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
+    source = changed(loaded, loras, tuple(changes), slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -356,6 +344,7 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
         options,
         lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
         lora_slots=tuple(map(quote, options.lora_slots)),
+        change=tuple(quote(read_change(text).text) for text in options.change),
         null=tuple(map(without_folder, options.null)),
         expert=tuple(map(_without_folder_of_source, options.expert)),
     )

@@ -95,7 +95,7 @@ class Spec:
 
     Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
     process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
-    With `steers` the second is a gradient by that (`gradient.with_gradient`). `sizes` are axes of x that a caller
+    With `steers` the second is a gradient by that (`literature.gradients`). `sizes` are axes of x that a caller
     may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
     executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of

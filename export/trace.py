@@ -11,10 +11,10 @@ import torch
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
-from fewstep.export.gradient import GradientModule, check_sizes, no_derivative, written_out
 from fewstep.export.mapped import release
 from fewstep.export.refusals import changed_inputs
 from fewstep.export.spec import Spec, TracedDenoiser
+from fewstep.export.traced_form import TracedForm
 from fewstep.export.verification.reference import TorchReference, call, predicted, signature
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
@@ -34,8 +34,8 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     `batch_limit` is the largest batch that takes the same way through the module's code, where that branches on it and
     the branch makes no difference to the values: the graph then serves any batch.
     """
-    if isinstance(module, GradientModule):
-        check_sizes(spec)
+    if isinstance(module, TracedForm):
+        module.check_spec(spec)
     module = module.eval().cpu().float()
     check_weights(module)
     _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
@@ -44,12 +44,12 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     dynamic = _dynamic(module, spec, batch_limit)
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.takes_carried]
     try:
-        written = written_out(module, example) if isinstance(module, GradientModule) else module
+        written = module.to_trace(example) if isinstance(module, TracedForm) else module
         graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.beside])
     except UserError as error:
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX form", error.what)
-        if operation is not None and isinstance(module, GradientModule):
-            raise no_derivative(module, example, operation[1]) from error
+        if operation is not None and isinstance(module, TracedForm):
+            raise module.refused(example, operation[1]) from error
         raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec)
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]

@@ -98,7 +98,7 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
 
 
 def _ends(graph: Graph) -> tuple[str, ...]:
-    """The outputs, but for the gradient of a denoiser that has one (`export.gradient`)."""
+    """The outputs, but for the gradient of a denoiser that has one (`literature.gradients`)."""
     outputs = tuple(value.name for value in graph.outputs)
     joined = next((node for node in graph.nodes if node.name.startswith(f"{GRADIENT_HEAD}/")), None)
     if joined is None or joined.output not in outputs:

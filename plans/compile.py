@@ -163,14 +163,14 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
     if isinstance(besides, Pag) and not denoiser.perturbed:
         raise UserError(
             f"guidance {guide.to_text(besides)} for a network without perturbed attention",
-            "export it with --perturb middle, or give another guidance",
+            "export it with --change pag:middle, or give another guidance",
         )
     if isinstance(form, Steer) and len(denoiser.gradients) != 1:
         raise UserError(
             f"steering by gradients by {' and '.join(sorted(denoiser.gradients))}"
             if denoiser.gradients
             else "steering by a network whose second output is no gradient",
-            "export it with fewstep.export.gradient.with_gradient: docs/export/gradients.md",
+            "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, Residual) and denoiser.heads > 1:
         raise UserError("Residual guidance for a denoiser of several outputs", "use another form of guidance")

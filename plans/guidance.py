@@ -60,7 +60,7 @@ class Branches(Strict, frozen=True, tag="branches"):
 
 class Pag(Strict, frozen=True, tag="pag"):
     """Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377): o = o_cond + scale (o_cond - o_perturbed), in
-    text "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --perturb`.
+    text "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --change pag`.
 
     weight: of classifier-free guidance besides, which adds (weight - 1) (o_cond - o_uncond), as in the pipelines of
         diffusers; in text "WEIGHT+pag:SCALE". 1 evaluates no unconditional branch.
@@ -88,8 +88,8 @@ class Residual(Strict, frozen=True, tag="residual"):
 
 
 class Steer(Strict, frozen=True, tag="steer"):
-    """Guidance by a gradient h that the network computes as its second output (`export.gradient.with_gradient`):
-    x0' = x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
+    """Guidance by a gradient h that the network computes as its second output (`literature.gradients.gradient`): x0' =
+    x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
 
     weight: w, or one for each evaluation in turn, the last for all that follow.
     scale: s. "sigma2/alpha" is for h with respect to x: with h = grad log p(y | x) and weight 1 it makes samples of

@@ -30,7 +30,9 @@ class Options:
         for field in option_fields(type(self))[1:]:
             value = getattr(self, field.name)
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
-                words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [_text(value)])]
+                flag = f"--{field.name.replace('_', '-')}"
+                each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
+                words += [word for one in each for word in (flag, *([] if one is True else [_text(one)]))]
         return " ".join(words)
 
 

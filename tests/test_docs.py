@@ -19,8 +19,12 @@ LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", 
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 # of seconds each
-LONG = {"attention", "chunks", "cli", "compose", "export", "lora", "policies", "quantization", "restoration", "tokens"}
+LONG = {
+    "attention", "chunks", "cli", "compose", "export", "lora", "plugins", "policies", "quantization", "restoration",
+    "tokens",
+}  # fmt: skip
 LONGEST = 35  # words of a sentence
+FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
 WIDTH = 100  # columns of a line of prose
 
 
@@ -139,11 +143,13 @@ def test_what_is_printed_runs(
     for block in blocks(page):
         if block.mark:
             continue
-        if block.kind == "python":
+        if (named := FILE.match(block.text)) is not None:
+            (folder / named[1]).write_text(block.text)
+        elif block.kind == "python":
             exec(compile(block.text, f"{page}:{block.line}", "exec"), session)
-            continue
-        for line in block.commands:
-            run(line, block, capsys)
+        else:
+            for line in block.commands:
+                run(line, block, capsys)
 
 
 SEEN: set[str] = set()  # reports take long, and one command gives one report, on whatever page it stands

@@ -77,12 +77,12 @@ def cfg_plus_plus(s: Setting) -> Floats:
 
 def tuned(s: Setting, plan: str) -> Floats:
     """Skip connections scaled."""
-    return replace(s, sampler=_changed(s.source, skip_scale=(SKIPS[model(s)], 1.0))).sample(plan)
+    return replace(s, sampler=_changed(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample(plan)
 
 
 def perturbed(s: Setting) -> Floats:
     """Away from the network with perturbed attention in its middle, in two branches."""
-    return replace(s, sampler=_changed(s.source, perturb=("middle",))).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)]))
+    return replace(s, sampler=_changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)]))
 
 
 @lru_cache

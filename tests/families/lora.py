@@ -34,4 +34,4 @@ def make(folder: Path) -> dict[str, Any]:
             tensors[f"{stem}.alpha"] = torch.tensor(RANK / 2)
     save_file(tensors, folder / "lora.safetensors")
     lora = f"{folder / 'lora.safetensors'}:0.8"
-    return {"source": source, "lora": (lora,), "skip_scale": (0.8, 1.0), "freeu": (1.1, 1.2, 0.9, 0.8)}
+    return {"source": source, "lora": (lora,), "change": ("skip_tuning:0.8,1", "freeu:1.1,1.2,0.9,0.8")}

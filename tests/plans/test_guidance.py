@@ -290,7 +290,7 @@ def test_pag_needs_perturbed_attention():
     with pytest.raises(UserError) as refused:
         compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("cosine"), "epsilon", perturbed=False), Pag(2.0))
     assert refused.value.what == "guidance pag:2 for a network without perturbed attention"
-    assert "--perturb middle" in refused.value.fix
+    assert "--change pag:middle" in refused.value.fix
     unconditional = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False)
     assert len(compile_plan("ddim:5", unconditional, Pag(2.0)).steps[0].branches) == 2
     with pytest.raises(UserError, match="without an unconditional form"):

@@ -50,6 +50,18 @@ def test_a_missing_folder_and_a_folder_without_manifest_say_how_to_make_a_bundle
     assert "is no bundle yet: the command that makes it is at work, or was killed; wait" in refusal(tmp_path)
 
 
+def test_a_bundle_that_names_code_is_refused_before_any_of_it_is_imported(tiny_bundle: Path) -> None:
+    (tiny_bundle / "evil.py").write_text("raise SystemExit('imported')")
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    name, body = f"{tiny_bundle / 'evil.py'}:f:4", next(iter(manifest["bodies"]))
+    edit(tiny_bundle, bodies=manifest["bodies"] | {body: manifest["bodies"][body] | {"plan": name}})
+    with pytest.raises(UserError, match=rf"field bodies.{body}.plan: the plan's name .* is of code"):
+        open_bundle(tiny_bundle)
+    edit(tiny_bundle, bodies=manifest["bodies"], grid=f"{tiny_bundle / 'evil.py'}:f")
+    with load(tiny_bundle) as sampler, pytest.raises(UserError, match="is not NAME or NAME"):
+        sampler.compile("ddim:4")
+
+
 def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
     edit(tiny_bundle, schema=99, something_new={})
     assert "has schema 99" in refusal(tiny_bundle) and "--upgrade" in refusal(tiny_bundle)

@@ -12,26 +12,26 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.attention.request import rewritten as rewrite
-from fewstep.export.changes import changed
+from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.folder import BATCH_LIMIT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.literature.attention.nasa import nasa
+from fewstep.literature.attention.pag import pag
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Branches
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Carried, Condition
-from tests.export.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, inputs
 from tests.export.verifying import verify
+from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, inputs
 
 
-def rewritten(blocks: int = 2, **asked: Any) -> TorchSource:
-    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), (), (), AttentionRequest(**asked))
+def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
+    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
     assert isinstance(source, TorchSource)
     return source
 
@@ -60,7 +60,7 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
     x, time, text = inputs()
     negative = torch.randn(3, WORDS, WIDTH, generator=torch.Generator().manual_seed(2))
     scale = torch.tensor([0.2, 0.5, 0.0])
-    source, own = rewritten(negative=("all",)), Net()
+    source, own = rewritten("nasa:all"), Net()
     assert [each.name for each in source.spec.conditions] == ["text", "negative_text", "negative_scale"]
     encoded = negative + own.encoder(negative, negative)
     for block in own.blocks:
@@ -72,7 +72,7 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
 
 def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
     """One pass in place of two: what the loop has more of is attention to k' and v', not another network."""
-    away = prepare(rewritten(1, negative=("all",)).trace().graph)
+    away = prepare(rewritten("nasa", blocks=1).trace().graph)
     ends, own, words, negative = 2, 3 + 2, 1 + 2, 2  # into and out; projections and the two products of attention
     assert Counter(node.op for node in away.body.nodes)["MatMul"] == ends + own + words + negative
     assert away.conditioner is not None or away.prologue is not None
@@ -81,7 +81,7 @@ def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
 def test_a_sample_attends_to_the_keys_and_values_of_another() -> None:
     """As if the source's tokens were the ones that the layer sees (Cao et al. 2023)."""
     x, time, text = inputs(4)
-    source, own = rewritten(mutual=("blocks.1",)), Net()
+    source, own = rewritten("masactrl:blocks.1"), Net()
     places = torch.tensor([0, 1, 0, 3])  # of the source, before the sample
     layer = own.blocks[1].own
     alone = layer.forward
@@ -100,7 +100,7 @@ def test_carried_tensors_stand_behind_the_conditions() -> None:
 
     spec, (x, time, text) = replace(SPEC, carried=(Carried("past", (2, 4, 4)),)), inputs()
     module, own, past, away = Carrying(), Carrying(), torch.ones(3, 2, 4, 4), torch.ones(3, WORDS, WIDTH)
-    taken, _ = rewrite(module, spec, AttentionRequest(("all",), ("all",)))
+    _, taken = pag(*nasa(module, spec, "all"), "all")
     assert [each.name for each in taken.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
     found, kept = module(x, time, text, away, torch.zeros(3), torch.zeros(3), past)
     torch.testing.assert_close(found, own(x, time, text, past)[0], atol=1e-6, rtol=0)
@@ -110,7 +110,7 @@ def test_carried_tensors_stand_behind_the_conditions() -> None:
 
 @pytest.mark.slow
 def test_all_of_them_together_are_one_graph() -> None:
-    prepared = graphs(rewritten(1, perturb=("blocks.0",), negative=("all",), mutual=("blocks.0",)))
+    prepared = graphs(rewritten("masactrl:blocks.0", "nasa:all", "pag:blocks.0", blocks=1))
     assert prepared.body is not None
 
 
@@ -118,9 +118,9 @@ def test_all_of_them_together_are_one_graph() -> None:
 def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     """MasaCtrl lets the target attend to the source from a step on: a branch whose weight begins there."""
     (tmp_path / "net.py").write_text(
-        "from tests.export.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
+        "from tests.literature.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
     )
-    export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", mutual=("all",), verify="quick"))
+    export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", change=("masactrl",), verify="quick"))
     text = inputs()[2][:2].numpy()
     form = Branches({"cond": (1.0, 1.0, 0.0), "mutual": (0.0, 0.0, 1.0)})
     branches = {"mutual": {"source": [0, 1]}}
@@ -134,6 +134,24 @@ def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     np.testing.assert_allclose(states[-1].x0[0], own[-1].x0[0], atol=1e-5)  # the source
     assert np.abs(states[-1].x0[1] - own[-1].x0[1]).max() > 1e-3
     assert np.abs(states[-1].x0[1] - always[1]).max() > 1e-3
+
+
+def test_each_change_is_of_the_module_as_it_was() -> None:
+    """In any order, what a change does is what it does alone: its calls are those of the network's own run."""
+    x, time, text = inputs()
+    away, one = torch.randn(3, WORDS, WIDTH, generator=torch.Generator().manual_seed(2)), torch.ones(3)
+    first, last = rewritten("nasa", "pag:all"), rewritten("pag:all", "nasa")
+    assert [each.name for each in first.spec.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
+    assert [each.name for each in last.spec.conditions[1:]] == ["perturbed", "negative_text", "negative_scale"]
+    zero = torch.zeros(3)
+    torch.testing.assert_close(
+        first.module(x, time, text, away, one, zero), last.module(x, time, text, zero, away, one)
+    )
+    torch.testing.assert_close(
+        first.module(x, time, text, away, zero, one), last.module(x, time, text, one, away, zero)
+    )
+    alone = rewritten("pag:all").module(x, time, text, one)
+    torch.testing.assert_close(first.module(x, time, text, away, zero, one), alone, atol=1e-6, rtol=0)
 
 
 CROSS, EMBEDDING, TOKENS = 12, 10, 4
@@ -180,7 +198,7 @@ def adapted(unet: nn.Module, file: Path) -> TorchSource:
     takes = (Condition("text", "text", (5, CROSS), "float32", null=0.0),)
     spec = Spec("unet", (4, 8, 8), takes, "epsilon", ScheduleSpec("linear"))
     source = TorchSource(Text(copy.deepcopy(unet)), spec, "unet", "0" * 64, BATCH_LIMIT)
-    return changed(source, (), (), (), AttentionRequest(ip_adapter=file))  # type: ignore[return-value]
+    return changed(source, (), (read_change(f"ip_adapter:{file}"),))  # type: ignore[return-value]
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""An IP-Adapter (Ye et al. 2023, arXiv 2308.06721): cross-attention to an image in addition to the text.
+"""An IP-Adapter (Ye et al. 2023, arXiv 2308.06721): cross-attention to an image in addition to the text, by
+`fewstep export --change ip_adapter:FILE`.
 
 Its file has a projection of an image's embedding to tokens, and keys and values of these tokens for each layer of
 cross-attention. Published names: "image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight" and
@@ -14,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.attention.calls import ATTENTION, Attend, AttentionCall
-from fewstep.export.attention.rewrite import setting, spread
 from fewstep.export.error_text import module_name
-from fewstep.export.rewrite import Changes, Forward, Rewrite
+from fewstep.export.spec import Spec
+from fewstep.literature.attention.calls import ATTENTION, Attend, Attending, AttentionCall, attention_calls
+from fewstep.literature.attention.conditions import setting, spread
+from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite, without
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.file import read_tensors
 
 PROJECTION = ("image_proj.proj.weight", "image_proj.proj.bias", "image_proj.norm.weight", "image_proj.norm.bias")
@@ -33,15 +34,23 @@ class IpAdapter:
     """The tensors of a file: `projection` in the order of PROJECTION, and each layer's weights of keys and values."""
 
     name: str
-    sha256: str
     projection: tuple[Tensor, ...]
     layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spec]:
+    """The module with the adapter of a safetensors file. UserError for a file that does not fit it."""
+    adapter = read_ip_adapter(Path(file))
+    with without(module, spec, Attending) as own:
+        calls = attention_calls(module, own, [each.input for each in own.conditions])
+    across = [call for call in calls if call.follows and not call.is_self]
+    return module, rewrite(module, spec, Attending, [adaptation(across, module, adapter)])
 
 
 def read_ip_adapter(path: Path) -> IpAdapter:
     """The adapter in a safetensors file. UserError for a pickle, another file, or a projection of another form."""
     if not path.is_file():
-        raise UserError(f"there is no file {path}", "check the path behind --ip-adapter")
+        raise UserError(f"there is no file {path}", "check the path behind ip_adapter:")
     if path.suffix != ".safetensors":
         raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
     arrays, _ = read_tensors(path)
@@ -55,7 +64,7 @@ def read_ip_adapter(path: Path) -> IpAdapter:
         said = f"has no {lacking[0]}" if lacking else f"holds {unknown[0]}" if unknown else "has no layers"
         raise UserError(f"{path.name} is no IP-Adapter of one projected embedding: it {said}", GIVE_PLAIN)
     layers = tuple((tensors[k], tensors[v]) for k, v in keys)
-    return IpAdapter(path.name, file_sha256(path), tuple(tensors[key] for key in PROJECTION), layers)
+    return IpAdapter(path.name, tuple(tensors[key] for key in PROJECTION), layers)
 
 
 class ImageTokens(nn.Module):

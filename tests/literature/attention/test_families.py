@@ -8,8 +8,7 @@ pytest.importorskip("torch", reason="torch, which exports them, is not installed
 pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
 import torch
 
-from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.changes import changed
+from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.verification.points import points
@@ -33,17 +32,17 @@ def test_a_family(family: Family, tmp_path: Path) -> None:
     made = family.module.make(tmp_path)
     options = made if isinstance(made, dict) else {"source": made}
     if family.stem in EXPORTED:
-        export(ExportOptions(output=tmp_path / "bundle", perturb=("all",), verify="quick", **options))
+        export(ExportOptions(output=tmp_path / "bundle", change=("pag:all",), verify="quick", **options))
     loaded = load_source(options["source"], options.get("spec"))
     if family.stem in WITHOUT:
-        with pytest.raises(UserError, match="no attention for --perturb|no torch module"):
-            changed(loaded, (), (), (), AttentionRequest(("middle",)))
+        with pytest.raises(UserError, match="no attention for pag|no torch module"):
+            changed(loaded, (), (read_change("pag:middle"),))
         return
     assert isinstance(loaded, TorchSource)
     feeds = [torch.from_numpy(array) for array in next(points(loaded.spec)).feeds.values()]
     with torch.no_grad():
         plain = loaded.module.eval()(*feeds)
-        rewritten = changed(loaded, (), (), (), AttentionRequest(("middle",)))
+        rewritten = changed(loaded, (), (read_change("pag:middle"),))
         at_0, at_1 = (rewritten.module(*feeds, torch.full((1,), share)) for share in (0.0, 1.0))
     torch.testing.assert_close(at_0, plain, atol=1e-6, rtol=1e-6)
     assert (at_1 - plain).abs().max() > 1e-6

@@ -5,7 +5,8 @@ the graphs are compared with, are the changed one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewstep.export.gradient import GradientModule
 from fewstep.export.spec import Spec
+from fewstep.literature.gradients.gradient import GradientModule
 from fewstep.runtime.bundle.manifest import Condition
 
 Change = Callable[..., Tensor]  # of the call, which takes its operands, and of its operands
 Changes = Mapping[int, Change]  # by the number of the call
 Forward = Callable[..., Any]
+LAYER = "_rewritten_by_fewstep"  # an attribute of a module
 
 
 class Calls(TorchFunctionMode, ABC):
@@ -58,24 +60,65 @@ class Rewrite:
     begin: Callable[[Forward, Sequence[Tensor], Sequence[Tensor]], Changes]
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """What was made of a module: `forward` and `spec` are of before, `conditions` of behind it."""
+
+    kind: type[Calls]
+    forward: Forward
+    spec: Spec
+    conditions: tuple[Condition, ...]
+    rewrites: tuple[Rewrite, ...]
+
+
 def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Sequence[Rewrite]) -> Spec:
     """Change the module's calls of a kind, each rewrite around those before it; returns the spec with their conditions.
 
     Of a gradient, the denoiser's calls are changed, and the gradient goes through what they became.
     """
-    computes = "outputs" if isinstance(module, GradientModule) else "forward"
-    conditions = [condition for each in rewrites for condition in each.conditions]
-    forward, start = getattr(module, computes), first_condition(spec) + len(spec.conditions)
+    computes, former = _computes(module), _last(module, spec, kind)
+    forward = getattr(module, computes) if former is None else former.forward
+    before = spec if former is None else former.spec
+    every = (*(() if former is None else former.rewrites), *rewrites)
+    conditions = [condition for each in every for condition in each.conditions]
+    start = first_condition(before) + len(before.conditions)
 
     def rewritten(*inputs: Tensor) -> Any:
         own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
         values = list(inputs[start : start + len(conditions)])
-        changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in rewrites]
+        changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in every]
         with kind(partial(_joined, changes)):
             return forward(*own)
 
     setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
-    return replace(spec, conditions=(*spec.conditions, *conditions))
+    made = replace(before, conditions=(*before.conditions, *conditions))
+    setattr(module, LAYER, _Layer(kind, forward, before, made.conditions, every))
+    return made
+
+
+@contextmanager
+def without(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> Iterator[Spec]:
+    """The module as it was before its rewrites of a kind, if they were the last; yields its spec."""
+    layer, computes = _last(module, spec, kind), _computes(module)
+    if layer is None:
+        yield spec
+        return
+    now = getattr(module, computes)
+    setattr(module, computes, layer.forward)
+    try:
+        yield layer.spec
+    finally:
+        setattr(module, computes, now)
+
+
+def _last(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> _Layer | None:
+    """The rewrites of a kind that a further one joins: nothing was changed behind them."""
+    layer: _Layer | None = vars(module).get(LAYER)
+    return None if layer is None or (layer.kind, layer.conditions) != (kind, spec.conditions) else layer
+
+
+def _computes(module: torch.nn.Module) -> str:
+    return "outputs" if isinstance(module, GradientModule) else "forward"
 
 
 def _joined(changes: Sequence[Changes], number: int) -> Change:

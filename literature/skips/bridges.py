@@ -1,47 +1,32 @@
-"""Two changes of a U-Net's skip connections that cost no training, made in the module before it is traced.
-
-Skip-Tuning (Ma et al. 2024, arXiv 2402.15170) scales what the encoder hands to the decoder, for sampling in few steps.
-FreeU (Si et al. 2023, arXiv 2309.11497) amplifies half of the decoder's channels at its two lowest resolutions, and
-scales the lowest frequencies of the skips there.
+"""The skip connections of a U-Net, which changes of them find by watching the module run once.
 
 No block of a library needs to be known: a skip connection is a concatenation of something with what has been computed
-from it in the meantime, around the bottleneck. It is found by watching the module run once, and changed whenever it
-runs from then on: the module that is traced, and the one that the graphs are compared with, are the changed one.
+from it in the meantime, around the bottleneck.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fewstep.export.error_text import module_name
-from fewstep.export.gradient import GradientModule
-from fewstep.export.rewrite import Calls, Rewrite, rewrite
 from fewstep.export.spec import Spec
 from fewstep.export.trace import TRACE_BATCH, example_inputs
 from fewstep.export.verification.reference import call
+from fewstep.literature.gradients.gradient import GradientModule
+from fewstep.literature.rewrite import Calls, without
 from fewstep.plans.errors import UserError
 
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
-CHANNELS = 1  # the axis of what FreeU changes, [B, channels, height, width]
-FREEU_RESOLUTIONS = 2  # from the lowest on
-NO_SKIPS = "leave --skip-scale and --freeu out"
-
-
-@dataclass(frozen=True)
-class FreeU:
-    """`backbone` multiplies the first half of the decoder's channels, `skip` the low frequencies of what is handed to
-    it: two numbers each, for the lowest resolution and the next."""
-
-    backbone: tuple[float, float]
-    skip: tuple[float, float]
+CHANNELS = 1  # the axis along which they are joined, [B, channels, height, width], or the last
+NO_SKIPS = "leave the change out"
+LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -54,86 +39,6 @@ class Skip:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Change:
-    """What is done to one skip connection. 1.0 does nothing."""
-
-    skip: Skip
-    scale: float = 1.0
-    backbone: float = 1.0
-    low: float = 1.0
-
-    def apply(self, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-        """The concatenation of these operands [B, channels, ...], changed."""
-        place = self.skip.operand
-        skip, backbone = operands[place], operands[1 - place]
-        if self.low != 1.0:
-            skip = scale_low_frequencies(skip, self.low)
-        if self.scale != 1.0:
-            skip = skip * self.scale
-        if self.backbone != 1.0:
-            channels = torch.arange(backbone.shape[CHANNELS]).reshape(-1, *[1] * (backbone.ndim - CHANNELS - 1))
-            backbone = backbone * torch.where(channels < backbone.shape[CHANNELS] // 2, self.backbone, 1.0)
-        return join(skip, backbone) if place == 0 else join(backbone, skip)
-
-
-def tune_skips(
-    module: torch.nn.Module, spec: Spec, scales: Sequence[float] = (), freeu: FreeU | None = None
-) -> tuple[Change, ...]:
-    """Change the module's skip connections, from the innermost outwards; returns what is done to each.
-
-    `scales` are spread evenly over them, with straight lines between: one number holds for all, two go from the
-    innermost to the outermost. UserError if the module has no skip connection, or fewer than there are numbers.
-    """
-    skips = find_skips(module, spec)
-    if len(scales) > len(skips):
-        raise UserError(
-            f"--skip-scale has {len(scales)} numbers, and {module_name(module)} has {len(skips)} skip connections",
-            "give as many, or fewer",
-        )
-    changes = tuple(_changes(skips, scales or (1.0,), freeu, module_name(module)))
-    applied = {change.skip.number: change.apply for change in changes}
-    rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
-    return changes
-
-
-def _changes(skips: Sequence[Skip], scales: Sequence[float], freeu: FreeU | None, name: str) -> Iterator[Change]:
-    places = np.linspace(0, 1, len(skips)), np.linspace(0, 1, len(scales))
-    resolutions = list(dict.fromkeys(skip.shape[CHANNELS + 1 :] for skip in skips))
-    for skip, scale in zip(skips, np.interp(*places, scales), strict=True):
-        stage = resolutions.index(skip.shape[CHANNELS + 1 :])
-        if freeu is None or stage >= FREEU_RESOLUTIONS:
-            yield Change(skip, float(scale))
-            continue
-        if len(skip.shape) != CHANNELS + 3:
-            raise UserError(f"--freeu is for images, and {name} hands over {list(skip.shape[1:])}", "leave --freeu out")
-        yield Change(skip, float(scale), freeu.backbone[stage], freeu.skip[stage])
-
-
-def scale_low_frequencies(x: Tensor, scale: float) -> Tensor:
-    """x [B, C, H, W] with its frequencies 0 and -1 along each axis multiplied by `scale`, real part: FreeU's filter
-    with threshold 1, as products with the few waves that it changes."""
-    height, width = x.shape[-2:]
-    rows, columns = _angles(height)[:, None], _angles(width)[None, :]
-    phases = []
-    if height > 1:  # else its frequency -1 is 0
-        phases.append(rows)
-    if width > 1:
-        phases.append(columns)
-    if height > 1 and width > 1:
-        phases.append(rows + columns)
-    waves = [torch.ones(height, width)]
-    waves += [wave(phase).expand(height, width) for phase in phases for wave in (torch.cos, torch.sin)]
-    basis = torch.stack(waves).flatten(1)  # [at most 7, H W]: a plain product, too narrow to become int8
-    low = (x.flatten(2) @ basis.T) @ (basis * (scale - 1) / basis[0].sum())
-    return x + low.reshape(x.shape)
-
-
-def _angles(size: int) -> Tensor:
-    """[size], from 0 up to 2 pi. The size is counted: where it is free, torch.onnx takes no number made of it."""
-    return torch.arange(size) / torch.ones(size).sum() * (2 * math.pi)
-
-
 class Joining(Calls):
     """Concatenations, with what they join as operands."""
 
@@ -142,9 +47,6 @@ class Joining(Calls):
     def computed(self, func: Any, *args: Any, **named: Any) -> Any:
         operands, *rest = (named.pop("tensors"),) if "tensors" in named else args
         return self.change(lambda *tensors: func(tensors, *rest, **named), *operands)
-
-
-# Finding them
 
 
 @dataclass(frozen=True)
@@ -221,12 +123,12 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     one at the bottleneck itself, which looks the same. If several places have as many, the longest bridges decide.
     UserError where there are none. The module is put in evaluation mode, on the CPU, in float32.
     """
-    module.eval().cpu().float()
-    with _Watch() as watch:
+    with without(module, spec, Joining), _Watch() as watch:
         inputs = example_inputs(spec, TRACE_BATCH)
+        denoiser = module.eval().cpu().float()
         if isinstance(module, GradientModule):  # the denoiser's calls are its first
-            inputs, module = inputs[: 2 + module.arguments], module.denoiser
-        call(module, spec, inputs)
+            inputs, denoiser = inputs[: 2 + module.arguments], module.denoiser
+        call(denoiser, spec, inputs)
     starts = (bridge.start for bridge in watch.bridges)
     crossing = [[bridge for bridge in watch.bridges if bridge.start <= start < bridge.end] for start in starts]
     widest = max(crossing, key=lambda bridges: (len(bridges), sum(b.end - b.start for b in bridges)), default=[])
@@ -244,3 +146,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
     elif isinstance(value, dict):
         yield from _tensors(tuple(value.values()))
+
+
+def factors(change: str, texts: Sequence[str], fix: str) -> tuple[float, ...]:
+    """The numbers that a change was given, each from 0 to 10. UserError for another text."""
+    try:
+        numbers = tuple(map(float, texts))
+    except ValueError:
+        raise UserError(f"change {change} has {', '.join(texts)}", fix) from None
+    for number in numbers:
+        if not (math.isfinite(number) and LEAST <= number <= MOST):
+            raise UserError(f"change {change} has {number}", fix)
+    return numbers

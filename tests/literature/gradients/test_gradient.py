@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.export.attention.request import AttentionRequest, rewritten
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.gradient import Noisy, Normalise, Of, with_gradient
 from fewstep.export.spec import Spec
 from fewstep.export.trace import trace
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import STEERS, considered_ops, selected_ops
 from fewstep.graph.session import run
+from fewstep.literature.attention.pag import pag
+from fewstep.literature.gradients.gradient import Noisy, Normalise, Of, with_gradient
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PERTURBED, Steer
 from fewstep.plans.spec import ScheduleSpec
@@ -133,7 +133,7 @@ def test_the_gradient_goes_through_rewritten_attention() -> None:
     """At a share of perturbed attention, against autograd through the mixed attention; 0 is attention as it was."""
     torch.manual_seed(0)
     module, its = with_gradient(Tokens(), spec(), distance, (MEASURED,), "x0", "unit")
-    its, _ = rewritten(module, its, AttentionRequest(perturb=("all",)))
+    _, its = pag(module, its, "all")
     graph = trace(module, its).graph
     mixed = SimpleNamespace(denoiser=Tokens())
     mixed.denoiser.load_state_dict(module.denoiser.state_dict())
@@ -232,7 +232,7 @@ def pseudo_inverse(x0: Tensor, noisy: Noisy, measured: Tensor) -> Tensor:
 def posterior(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("gradient")
     (folder / "normal.py").write_text(
-        "from tests.export.test_gradient import *\n"
+        "from tests.literature.gradients.test_gradient import *\n"
         "def make():\n"
         "    its = Spec('normal', (4,), (), 'flow', FLOW)\n"
         "    measured = Condition('measured', 'measured', (2,), 'float32')\n"

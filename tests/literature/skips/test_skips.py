@@ -1,7 +1,6 @@
 """Skip-Tuning and FreeU: which connections are found, and what is done to them, beside diffusers and by hand."""
 
 import copy
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.changes import changed
+from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions
-from fewstep.export.gradient import Noisy, with_gradient, written_out
-from fewstep.export.skips import FreeU, Skip, find_skips, scale_low_frequencies, tune_skips
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
+from fewstep.literature.gradients.gradient import Noisy, with_gradient, written_out
+from fewstep.literature.skips.bridges import Skip, find_skips
+from fewstep.literature.skips.freeu import freeu, scale_low_frequencies
+from fewstep.literature.skips.skip_tuning import skip_tuning, spread_over
 from fewstep.models.fashion_mnist.unet import IMAGE_SHAPE, UNet
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
@@ -24,7 +25,8 @@ from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verify
 
-FREEU = FreeU(backbone=(1.4, 1.6), skip=(0.5, 0.3))
+B, S = (1.4, 1.6), (0.5, 0.3)
+FREEU = tuple(map(str, (*B, *S)))
 SPEC = Spec("own", (2, 8, 8), (), "epsilon", ScheduleSpec("linear"))
 
 
@@ -114,19 +116,19 @@ def test_skips_are_scaled_from_the_innermost_to_the_outermost(
 ) -> None:
     ours, expected = Own().requires_grad_(False), Own().requires_grad_(False)
     expected.factors = factors
-    tune_skips(ours, SPEC, scales)
+    skip_tuning(ours, SPEC, *map(str, scales))
     torch.testing.assert_close(ours(*inputs()), expected(*inputs()), atol=1e-6, rtol=0)
 
 
 def test_factors_between_lie_on_straight_lines(shipped: tuple[nn.Module, Spec]) -> None:
-    changes = tune_skips(*copy.deepcopy(shipped), (0.7, 1.0))
-    np.testing.assert_allclose([change.scale for change in changes], [0.7, 0.8, 0.9, 1.0])
+    found = spread_over(find_skips(*copy.deepcopy(shipped)), (0.7, 1.0), shipped[0])
+    np.testing.assert_allclose(found, [0.7, 0.8, 0.9, 1.0])
 
 
 def test_freeu_on_a_network_of_ones_own_is_by_hand() -> None:
     """The lowest resolution gets the first factors, the next the second ones; half of the backbone's channels."""
     ours, own = Own().requires_grad_(False), Own().requires_grad_(False)
-    tune_skips(ours, SPEC, (), FREEU)
+    freeu(ours, SPEC, *FREEU)
     x, time = inputs()
     h = own.outer(x) + (torch.cos(time) + torch.sin(time))[:, None, None, None]
     g = own.inner(nn.functional.avg_pool2d(h, 2))
@@ -168,9 +170,10 @@ def conditional() -> nn.Module:
 
 def test_freeu_is_that_of_diffusers(conditional: nn.Module) -> None:
     theirs, ours = copy.deepcopy(conditional).eval(), Text(copy.deepcopy(conditional))
-    theirs.enable_freeu(s1=FREEU.skip[0], s2=FREEU.skip[1], b1=FREEU.backbone[0], b2=FREEU.backbone[1])
+    theirs.enable_freeu(s1=S[0], s2=S[1], b1=B[0], b2=B[1])
     plain = ours.eval()(*inputs())
-    assert len(tune_skips(ours, SPEC, (), FREEU)) == 6
+    assert len(find_skips(ours, SPEC)) == 6
+    freeu(ours, SPEC, *FREEU)
     expected = Text(theirs)(*inputs())
     torch.testing.assert_close(ours(*inputs()), expected, atol=1e-5, rtol=0)
     assert (expected - plain).abs().max() > 0.05
@@ -190,7 +193,7 @@ def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -
 
     for block in theirs.up_blocks:
         block.register_forward_pre_hook(scaled, with_kwargs=True)
-    tune_skips(ours, SPEC, (0.5, 1.0))
+    skip_tuning(ours, SPEC, "0.5", "1")
     torch.testing.assert_close(ours(*inputs()), Text(theirs)(*inputs()), atol=1e-5, rtol=0)
 
 
@@ -204,21 +207,21 @@ def test_a_gradient_goes_through_scaled_skips() -> None:
     own.factors = (0.7, 1.0)
     expected, _ = with_gradient(own, SPEC, energy)
     ours, spec = with_gradient(Own().requires_grad_(False), SPEC, energy)
-    tune_skips(ours, spec, (0.7, 1.0))
+    skip_tuning(ours, spec, "0.7", "1")
     torch.testing.assert_close(written_out(ours, inputs())(*inputs()), expected(*inputs()), atol=1e-5, rtol=1e-5)
 
 
-def own_source(*scales: float, freeu: FreeU | None = None) -> TorchSource:
-    module = Own().requires_grad_(False)
-    if scales or freeu:
-        tune_skips(module, SPEC, scales, freeu)
-    return TorchSource(module, SPEC, "own", "0" * 64)
+def own_source(*changes: str) -> TorchSource:
+    source = TorchSource(Own().requires_grad_(False), SPEC, "own", "0" * 64)
+    made = changed(source, (), tuple(map(read_change, changes)))
+    assert isinstance(made, TorchSource)
+    return made
 
 
 @pytest.mark.slow
 def test_the_graph_is_that_of_the_changed_module() -> None:
     """Verified; factors are constants in it, layers keep their names, and what filters is too narrow for int8."""
-    plain, traced = own_source().trace(), own_source(0.5, 1.0, freeu=FREEU).trace()
+    plain, traced = own_source().trace(), own_source("skip_tuning:0.5,1", "freeu:1.4,1.6,0.5,0.3").trace()
     prepared = prepare(traced.graph)
     assert verify(SPEC, traced, prepared).worst.relative < 1e-5
     assert not {"Range", "Cos", "Sin", "Where", "Shape", "DFT"} & set(prepared.body.ops())
@@ -230,31 +233,40 @@ def test_the_graph_is_that_of_the_changed_module() -> None:
 
 def test_factors_of_one_leave_the_network_as_it_is() -> None:
     programs = (
-        torch.export.export(source.module, inputs(), strict=False) for source in (own_source(1.0), own_source())
+        torch.export.export(source.module, inputs(), strict=False)
+        for source in (own_source("skip_tuning:1"), own_source())
     )
     ones, plain = ([(n.target, n.name) for n in each.graph.nodes if n.op == "call_function"] for each in programs)
     assert ones == plain
 
 
 @pytest.mark.parametrize(
-    ("scales", "freeu", "says"),
+    ("change", "says"),
     [
-        ((1.0, 1.0, 1.0), (), "--skip-scale has 3 numbers, and Own has 2 skip connections; give as many, or fewer"),
-        ((math.nan,), (), "--skip-scale has nan; give numbers around 1"),
-        ((-0.5,), (), "--skip-scale has -0.5"),
-        ((), (1.0, 1.0), "--freeu has 2 numbers; give b1,b2,s1,s2"),
-        ((), (1.0, 1.0, 99.0, 1.0), "--freeu has 99.0"),
+        ("skip_tuning:1,1,1", "change skip_tuning has 3 numbers, and Own has 2 skips; give as many, or fewer"),
+        ("skip_tuning:nan", "change skip_tuning has nan; give numbers around 1"),
+        ("skip_tuning:-0.5", "change skip_tuning has -0.5"),
+        ("skip_tuning:much", "change skip_tuning has much; give numbers around 1"),
+        ("skip_tuning", "change skip_tuning has no factors"),
+        ("freeu:1,1", "change freeu has 2 numbers; give b1,b2,s1,s2"),
+        ("freeu:1,1,99,1", "change freeu has 99.0"),
     ],
 )
-def test_what_does_not_fit_is_one_line(scales: tuple[float, ...], freeu: tuple[float, ...], says: str) -> None:
-    given = TorchSource(Own(), SPEC, "own", "0" * 64)
+def test_what_does_not_fit_is_one_line(change: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        changed(given, [], scales, freeu)
+        own_source(change)
 
 
 def test_a_network_without_skips_says_so() -> None:
-    with pytest.raises(UserError, match="Tiny has no skip connections that it concatenates; leave --skip-scale"):
-        changed(source(Tiny()), [], (0.8,), ())
+    with pytest.raises(UserError, match="Tiny has no skip connections that it concatenates; leave the change out"):
+        changed(source(Tiny()), [], (read_change("skip_tuning:0.8"),))
+
+
+def test_one_change_goes_around_another() -> None:
+    """FreeU acts on what is handed over, and Skip-Tuning multiplies what is joined, whichever is named first."""
+    both, other = own_source("skip_tuning:0.5,1", "freeu:1.4,1.6,0.5,0.3"), own_source("freeu:1.4,1.6,0.5,0.3")
+    skip_tuning(other.module, SPEC, "0.5", "1")
+    torch.testing.assert_close(both.module(*inputs()), other.module(*inputs()), atol=1e-6, rtol=1e-5)
 
 
 def test_freeu_is_for_images() -> None:
@@ -267,20 +279,16 @@ def test_freeu_is_for_images() -> None:
             return self.last(torch.cat([self.first(x), x], dim=1)) * time[:, None, None]
 
     sound = Spec("sound", (2, 8), (), "epsilon", ScheduleSpec("linear"))
-    assert [change.scale for change in tune_skips(Sound(), sound, (0.9,))] == [0.9]
-    with pytest.raises(UserError, match="--freeu is for images, and Sound hands over"):
-        tune_skips(Sound(), sound, (), FREEU)
+    assert spread_over(find_skips(Sound(), sound), (0.9,), Sound()) == [0.9]
+    with pytest.raises(UserError, match="change freeu is for images, and Sound hands over"):
+        freeu(Sound(), sound, *FREEU)
 
 
 def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
-    hashes = {
-        changed(own_source(), [], scales, freeu).sha256
-        for scales, freeu in (((), ()), ((0.8,), ()), ((0.9,), ()), ((), (1.2, 1.1, 0.9, 0.8)))
-    }
+    hashes = {own_source(*each).sha256 for each in ((), ("skip_tuning:0.8",), ("skip_tuning:0.9",), ("freeu:1,1,1,1",))}
     assert len(hashes) == 4
-    options = ExportOptions("own", "out", skip_scale=(0.8, 1.0), freeu=(1.2, 1.1, 0.9, 0.8), perturb=("middle", "a.0"))
-    shown = "fewstep export BUNDLE --skip-scale 0.8,1 --freeu 1.2,1.1,0.9,0.8 --perturb middle,a.0"
-    assert options.command("export") == shown
+    options = ExportOptions("own", "out", change=("skip_tuning:0.8,1", "pag:middle,a.0"))
+    assert options.command("export") == "fewstep export BUNDLE --change skip_tuning:0.8,1 --change pag:middle,a.0"
 
 
 @pytest.mark.slow
@@ -288,6 +296,6 @@ def test_sizes_may_stay_free() -> None:
     """The waves of FreeU's filter are then made for the size that is asked for."""
     sizes = (Size("height", 1, 8, 16, 2), Size("width", 2, 8, 16, 2))
     module, spec = Own().requires_grad_(False), replace(SPEC, sizes=sizes)
-    tune_skips(module, spec, (0.5, 1.0), FREEU)
+    freeu(*skip_tuning(module, spec, "0.5", "1"), *FREEU)
     traced = TorchSource(module, spec, "own", "0" * 64).trace()
     assert verify(spec, traced, prepare(traced.graph)).worst.relative < 1e-5

@@ -21,8 +21,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from fewstep.export.error_text import module_name, place, users_line
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.derivatives import DERIVATIVES
-from fewstep.export.tracing.products import named_as_torch, products
+from fewstep.export.traced_form import TracedForm
+from fewstep.literature.gradients.derivatives import DERIVATIVES
+from fewstep.literature.gradients.products import named_as_torch, products
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
@@ -108,7 +109,7 @@ def check_sizes(spec: Spec) -> None:
         raise UserError(f"a gradient with free sizes ({sizes})", "export one size for each bundle: leave sizes out")
 
 
-class GradientModule(nn.Module):
+class GradientModule(TracedForm):
     """A denoiser and the gradient of an energy: forward(x, time, *conditions) -> [B, 2 C, ...]."""
 
     coefficients: Tensor
@@ -136,6 +137,15 @@ class GradientModule(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, *rest: Tensor) -> Tensor:
         return torch.cat(self.outputs(x, time, *rest), dim=1)
+
+    def check_spec(self, spec: Spec) -> None:
+        check_sizes(spec)
+
+    def to_trace(self, example: tuple[Tensor, ...]) -> "WrittenOut":
+        return written_out(self, example)
+
+    def refused(self, example: tuple[Tensor, ...], operation: str) -> UserError:
+        return no_derivative(self, example, operation)
 
     def outputs(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         """The prediction and h, each [B, *x_shape]."""

@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.attention.calls import Attending, attention_calls, chosen
-from fewstep.export.attention.request import AttentionRequest
-from fewstep.export.attention.rewrite import perturbation
-from fewstep.export.changes import changed
+from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.rewrite import rewrite
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.prepare import prepare
+from fewstep.literature.attention.calls import attention_calls
+from fewstep.literature.attention.pag import pag
 from fewstep.measure.rollouts.trajectories import draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Branches, Pag
@@ -28,10 +26,10 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.export.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, inputs
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verify
 from tests.graph.bake.run_baked import sampled
+from tests.literature.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, inputs
 
 
 def net_source(module: nn.Module | None = None) -> TorchSource:
@@ -40,8 +38,7 @@ def net_source(module: nn.Module | None = None) -> TorchSource:
 
 def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
     """The module is changed in place; the spec has one condition more."""
-    calls = [call for call in attention_calls(module, spec) if call.is_self]
-    return rewrite(module, spec, Attending, [perturbation(chosen(calls, layers, "--perturb", "Net"))])
+    return pag(module, spec, *layers)[1]
 
 
 def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:
@@ -152,30 +149,30 @@ def test_it_is_that_of_diffusers(tmp_path: Path) -> None:
 
 def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
     with pytest.raises(UserError) as refused:
-        changed(net_source(), (), (), (), AttentionRequest(("blocks.1", "encoder")))
-    assert refused.value.what == "--perturb encoder: Net has no such layer of attention"
+        changed(net_source(), (), (read_change("pag:blocks.1,encoder"),))
+    assert refused.value.what == "pag encoder: Net has no such layer of attention"
     assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
-    with pytest.raises(UserError, match="Tiny has no attention for --perturb among what torch's"):
-        changed(source(Tiny()), (), (), (), AttentionRequest(("middle",)))
+    with pytest.raises(UserError, match="Tiny has no attention for pag among what torch's"):
+        changed(source(Tiny()), (), (read_change("pag:middle"),))
 
 
 def test_without_the_option_nothing_changes() -> None:
     plain = net_source()
-    assert changed(plain, (), (), (), ()) is plain and "forward" not in vars(plain.module)
-    other = changed(net_source(), (), (), (), AttentionRequest(("middle",)))
+    assert changed(plain, ()) is plain and "forward" not in vars(plain.module)
+    other = changed(net_source(), (), (read_change("pag:middle"),))
     assert other.sha256 != plain.sha256
 
 
 @pytest.mark.slow
 def test_graphs_compute_what_the_module_does() -> None:
-    rewritten = changed(net_source(Net(1)), (), (), (), AttentionRequest(("all",)))
+    rewritten = changed(net_source(Net(1)), (), (read_change("pag:all"),))
     traced = rewritten.trace()
     assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
     assert verify(rewritten.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
 
 
 NET = """
-from tests.export.attention.networks import Net, SPEC
+from tests.literature.attention.networks import Net, SPEC
 
 def make():
     return Net(1), SPEC
@@ -186,7 +183,7 @@ def make():
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.py").write_text(NET)
-    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", perturb=("blocks.0",)))
+    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", change=("pag:blocks.0",)))
     return folder / "bundle"
 
 

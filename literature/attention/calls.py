@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewstep.export.refusals import watched
-from fewstep.export.rewrite import Calls, Change
 from fewstep.export.spec import Spec
 from fewstep.export.verification.points import points
 from fewstep.export.verification.reference import call
 from fewstep.graph.graph import Array, X
+from fewstep.literature.rewrite import Calls, Change, without
 from fewstep.plans.errors import UserError
 
 ATTENTION, MULTI_HEAD = F.scaled_dot_product_attention, F.multi_head_attention_forward
@@ -70,9 +70,14 @@ class Attending(Calls):
 def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str] = ()) -> tuple[AttentionCall, ...]:
     """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
 
-    It runs at one point, and again with another x and with another value of each of the inputs `looked_at`.
+    It runs at one point, and again with another x and with another value of each of the inputs `looked_at`. Calls that
+    were rewritten before are those of the module as it was.
     """
-    module.eval().cpu().float()
+    with without(module, spec, Attending) as own:
+        return _attention_calls(module.eval().cpu().float(), own, looked_at)
+
+
+def _attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str]) -> tuple[AttentionCall, ...]:
     first, second = (point.feeds for point in islice(points(spec), 2))
     base = _operands(module, spec, first)
     follows: dict[int, frozenset[str]] = {}

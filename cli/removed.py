@@ -1,0 +1,23 @@
+"""Options that verbs had, and what has taken their places."""
+
+from collections.abc import Mapping, Sequence
+
+REMOVED: Mapping[str, Mapping[str, str]] = {
+    "export": {
+        "--skip-scale": "--change skip_tuning:0.8,1",
+        "--freeu": "--change freeu:1.5,1.6,0.9,0.2",
+        "--perturb": "--change pag:LAYERS",
+        "--negative": "--change nasa:LAYERS",
+        "--mutual": "--change masactrl:LAYERS",
+        "--ip-adapter": "--change ip_adapter:FILE",
+    },
+}
+
+
+def removed_among(verb: str, arguments: Sequence[str]) -> tuple[str, str] | None:
+    """An option that the verb no longer has, and its successor; None where there is none."""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if (successor := REMOVED.get(verb, {}).get(name)) is not None:
+            return name, successor
+    return None

@@ -1,1 +1,0 @@
-"""Changes of a network's attention, each led by conditions of its own."""

@@ -1,0 +1,1 @@
+"""Other arithmetic in the calls of attention, led by conditions."""

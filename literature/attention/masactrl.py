@@ -1,0 +1,53 @@
+"""Mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): `fewstep export --change masactrl:LAYERS`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.spec import Spec
+from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen
+from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
+from fewstep.runtime.bundle.manifest import Condition
+
+MOST_BACK = 63  # samples
+
+
+def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
+    """The module whose layers of self-attention take keys and values from the sample that "source" names.
+
+    layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
+    """
+    own = [call for call in attention_calls(module, spec) if call.is_self]
+    taken = chosen(own, layers or ("all",), "masactrl", type(module).__name__)
+    return module, rewrite(module, spec, Attending, [mutuality(taken)])
+
+
+def mutuality(calls: Sequence[AttentionCall]) -> Rewrite:
+    """Mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries attend to the
+    keys and values of another sample of the same batch.
+
+    The condition "source" says how many places before it that sample stands; 0, the default, is the sample itself. One
+    before the first is the first. With guidance, each branch attends within itself.
+    """
+
+    def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
+        (source,) = values
+        rows = (torch.arange(source.shape[0]) - source).clamp(min=0)
+
+        def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attend(q, _of_samples(k, rows), _of_samples(v, rows))
+
+        return dict.fromkeys((call.number for call in calls), change)
+
+    condition = Condition(
+        "source", "source", (), "int64", low=0, high=MOST_BACK, typical=(0, 0), shared=True, default=(0.0,)
+    )
+    return Rewrite((condition,), begin)
+
+
+def _of_samples(each: Tensor, rows: Tensor) -> Tensor:
+    """[B, ...] of these samples, or [B * parts, ...] where a sample has several."""
+    if each.shape[0] == rows.shape[0]:
+        return each.index_select(0, rows)
+    return each.unflatten(0, (rows.shape[0], -1)).index_select(0, rows).flatten(0, 1)

@@ -1,0 +1,72 @@
+"""Negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3): `export --change nasa:LAYERS`."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+from torch import Tensor, nn
+
+from fewstep.export.spec import Spec
+from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen, mask_of
+from fewstep.literature.attention.conditions import setting, spread
+from fewstep.literature.rewrite import Change, Changes, Forward, Rewrite, first_condition, rewrite, without
+from fewstep.runtime.bundle.manifest import Condition
+
+
+def nasa(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
+    """The module whose layers of cross-attention lead away from a negative text, by "negative_scale".
+
+    layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
+    """
+    with without(module, spec, Attending) as own:
+        calls = attention_calls(module, own, [each.input for each in own.conditions])
+    across = [call for call in calls if call.follows and not call.is_self]
+    taken = chosen(across, layers or ("all",), "nasa", type(module).__name__)
+    return module, rewrite(module, spec, Attending, [negation(taken, own)])
+
+
+def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
+    """Negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3, equation 9): a call returns
+    softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
+
+    a is the condition "negative_scale", 0 by default. Each condition that the keys follow from has one more,
+    "negative_" before its name. k' and v' are those of a run of the module with these in their places; the rest of that
+    run leads to nothing, and no graph holds it.
+    """
+    numbers = {call.number for call in calls}
+    follows = frozenset[str]().union(*(call.follows for call in calls))
+    places = [place for place, each in enumerate(spec.conditions) if each.input in follows]
+    texts = [_negative(spec.conditions[place]) for place in places]
+
+    def begin(forward: Forward, inputs: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
+        *negatives, scale = values
+        replaced, kept = list(inputs), dict[int, tuple[Tensor, Tensor, Tensor | None]]()
+        for place, negative in zip(places, negatives, strict=True):
+            replaced[first_condition(spec) + place] = negative
+
+        def keep(number: int) -> Change:
+            def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                if number in numbers:
+                    kept[number] = k, v, mask_of(attend)
+                return attend(q, k, v)
+
+            return change
+
+        with Attending(keep):
+            forward(*replaced)
+
+        def away(number: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k_away, v_away, mask = kept[number]
+            out = attend(q, k, v)
+            return out - spread(scale, out) * attend(q, k_away, v_away, attn_mask=mask)
+
+        return {number: partial(away, number) for number in kept}
+
+    return Rewrite((*texts, setting("negative_scale", 1.0)), begin)
+
+
+def _negative(text: Condition) -> Condition:
+    """The condition of a negative text. It is the same in all branches, and nothing by default."""
+    nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # of a mask: all tokens are seen
+    own = {"name": f"negative_{text.name}", "input": f"negative_{text.input}", "default": (nothing,)}
+    return msgspec.structs.replace(text, **own, null=None, null_file=None, shared=True)

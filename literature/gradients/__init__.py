@@ -1,0 +1,1 @@
+"""The gradient of an energy as a second output."""

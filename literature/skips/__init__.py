@@ -1,0 +1,1 @@
+"""Changes of the skip connections of a U-Net."""
