@@ -11,6 +11,7 @@ REMOVED: Mapping[str, Mapping[str, str]] = {
         "--mutual": "--change masactrl:LAYERS",
         "--ip-adapter": "--change ip_adapter:FILE",
     },
+    "bake": {"--backbone": "--around backbone:FILE.onnx"},
 }
 
 

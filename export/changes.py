@@ -1,13 +1,11 @@
 """Changes of a denoiser before it is traced: LoRA merged, and functions from module to module that a text names."""
 
 import hashlib
-import inspect
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.lora.merge import merge
@@ -15,8 +13,7 @@ from fewstep.export.lora.slots import SlotRequest, slots_of
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import named_function, split_code
-from fewstep.plans.plugins import loaded, plugins
+from fewstep.plans.named_call import NamedCall, named_call
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import DENOISER
@@ -30,62 +27,26 @@ CHANGED = "_changed_by_fewstep"  # marks the modules of a network that options h
 RETURNS = "let it return (module, spec)"
 
 
-@dataclass(frozen=True)
-class Change:
-    """A function `(module, spec, *arguments) -> (module, spec)`, with the conditions that it adds behind the spec's.
-
-    text: its name and arguments, without folders. files: SHA-256 of what it follows from beside these.
-    """
-
-    text: str
-    function: Callable[..., Any]
-    arguments: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-
-    def made(self, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
-        """What the function makes of a module and its spec."""
-        from torch import nn  # seconds: not for --help
-
-        made = self.function(module, spec, *self.arguments)
-        if not (isinstance(made, tuple) and len(made) == 2):
-            raise UserError(f"change {self.text} returned {type(made).__name__}", RETURNS)
-        module, spec = made
-        if not (isinstance(module, nn.Module) and isinstance(spec, Spec)):
-            raise UserError(f"change {self.text} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
-        return module, spec
+def read_change(text: str) -> NamedCall:
+    """The change that a text names, a function `(module, spec, *arguments) -> (module, spec)`."""
+    return named_call("change", text, 2)
 
 
-def read_change(text: str) -> Change:
-    """The change that a text names: NAME[:ARGUMENTS] of a plugin `change.NAME`, or FILE.py:FUNCTION[:ARGUMENTS].
+def _made(change: NamedCall, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
+    """What a change makes of a module and its spec."""
+    from torch import nn  # seconds: not for --help
 
-    Arguments are texts with commas between them. UserError for an unknown name, or for a number of arguments that the
-    function does not take.
-    """
-    code = split_code(text)
-    name, _, behind = text.partition(":") if code is None else code[1].partition(":")
-    arguments = tuple(behind.split(",")) if behind else ()
-    if code is None:
-        known = plugins("change")
-        if name not in known:
-            raise UserError(f"unknown change {name!r}", f"give one of {', '.join(known)}, or FILE.py:FUNCTION")
-        function, title = loaded(known[name]), name
-    else:
-        home = Path(code[0])
-        function, title = named_function(code[0], name), f"{home.name if home.suffix == '.py' else home}:{name}"
-    if not callable(function):
-        raise UserError(f"plugin change.{name} is no function", "name a function from module to module")
-    try:
-        inspect.signature(function).bind(None, None, *arguments)
-    except TypeError as error:
-        raise UserError(f"change {title} cannot be made: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
-    read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
-    plain = ",".join(Path(each).name if Path(each).is_file() else each for each in arguments)
-    files = tuple(file_sha256(each) for each in read if each.is_file())
-    return Change(f"{title}:{plain}" if plain else title, function, arguments, files)
+    made = change.function(module, spec, *change.arguments)
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise UserError(f"change {change.text} returned {type(made).__name__}", RETURNS)
+    module, spec = made
+    if not (isinstance(module, nn.Module) and isinstance(spec, Spec)):
+        raise UserError(f"change {change.text} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
+    return module, spec
 
 
 def changed(
-    source: Source, loras: Sequence[Lora], changes: Sequence[Change] = (), slots: SlotRequest = NO_SLOTS
+    source: Source, loras: Sequence[Lora], changes: Sequence[NamedCall] = (), slots: SlotRequest = NO_SLOTS
 ) -> Source:
     """The source with these changes in order, which its hash covers. Its module may be changed in place.
 
@@ -115,9 +76,9 @@ def changed(
     content: list[Any] = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], [], []]
     module, spec = source.module, source.spec
     for change in changes:
-        module, spec = change.made(module, spec)
+        module, spec = _made(change, module, spec)
         LOG.info("--change %s", change.text)
-        content.append({"change": [change.text, *change.files]})
+        content.append({"change": [change.text, *map(file_sha256, change.files)]})
     if slots:
         content.append({"lora_slots": [*slots.layers, slots.rank]})
     return replace(

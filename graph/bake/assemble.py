@@ -49,13 +49,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run with what its inputs mean."""
+    """The graph of a run with what its inputs mean. `sizes` are those of its test vector, where 1 says too little."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]
     output: BakedPort
     draws: tuple[int, ...]
     carried: tuple[BakedPort, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def assemble(

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
-from fewstep.graph.bake.autoregression import ROUNDS, autoregression, read_backbone
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
@@ -22,6 +21,7 @@ from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.named_call import named_call
 from fewstep.plans.plan import Plan, Step, regroup
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens import TokenPlan, TokenStep
@@ -67,8 +67,8 @@ class BakeOptions(Options):
     latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
     unroll: Write every step out, for inference engines that have no Loop.
     one_file: Keep all weights in the file, up to 2 GB. A float network then takes some 70 % more memory.
-    backbone: An .onnx file that makes conditions of each sample from the sample before. The file then runs backbone and
-        plan once for each round of noise.
+    around: NAME:ARGUMENTS, what the run is put into, as backbone:FILE.onnx; or FILE.py:FUNCTION, which takes the run
+        and returns another.
     """
 
     bundle: Path
@@ -85,7 +85,7 @@ class BakeOptions(Options):
     latents: bool = False
     unroll: bool = False
     one_file: bool = False
-    backbone: Path | None = None
+    around: tuple[str, ...] = field(default=(), metadata={"whole": True})
 
 
 def bake(
@@ -97,9 +97,8 @@ def bake(
     run, baked = assembled(options, planned)
     beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape if isinstance(plan, TokenPlan) else bundle.manifest.x_shape
-    sizes = {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes)}
-    if options.backbone is not None:  # its own free sizes are 1
-        sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)} | sizes | {ROUNDS: 2}
+    sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
+    sizes |= {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes), **run.sizes}
     baked, files = _write(run.graph, options, baked, sizes, progress)
     return baked, (*files, *beside)
 
@@ -108,12 +107,16 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
     """The run as a graph, and its description; nothing is written."""
     bundle, body, plan = planned or plan_of(options)
     _check(options, bundle, bundle.body(body), plan)
-    backbone = None if options.backbone is None else read_backbone(options.backbone)
+    around = [named_call("around", text, 1) for text in options.around]
+    if options.output.resolve() in (file.resolve() for each in around for file in each.files):
+        raise UserError(f"{options.output} is read itself", "give the output another name")
     run = assemble(
         bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
     )
-    if backbone is not None:
-        run = autoregression(run, backbone)
+    for each in around:
+        run = each.function(run, *each.arguments)
+        if not isinstance(run, BakedRun):
+            raise UserError(f"around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
     return run, described(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
 
 
@@ -188,8 +191,6 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenP
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)
-    if options.backbone is not None and options.backbone.resolve() == options.output.resolve():
-        raise UserError(f"{options.output} is the backbone itself", "give the output another name")
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     if isinstance(plan, TokenPlan):

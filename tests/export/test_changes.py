@@ -58,8 +58,8 @@ def test_a_function_of_a_file_changes_the_module_and_adds_a_condition(file: Path
 
 def test_the_hash_follows_the_file_and_the_arguments(file: Path) -> None:
     changes = [read_change(f"{file}:scaled{end}") for end in ("", ":3")]
-    file.write_text(CODE + "# other")
     hashes = {changed(source(Tiny()), (), each).sha256 for each in ([], changes[:1], changes[1:])}
+    file.write_text(CODE + "# other")
     assert len(hashes | {changed(source(Tiny()), (), (read_change(f"{file}:scaled"),)).sha256}) == 4
 
 

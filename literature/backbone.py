@@ -1,4 +1,5 @@
-"""Autoregression with a diffusion head in one file: each round runs a backbone, then the head's whole plan, in a Loop.
+"""Autoregression with a diffusion head in one file, by `fewstep bake --around backbone:FILE.onnx`: each round runs a
+backbone, then the head's whole plan, in a Loop.
 
 The backbone is any graph that makes conditions of the head (MAR: Li et al. 2024, arXiv 2406.11838; VibeVoice: Peng et
 al. 2025, arXiv 2508.19205). It may take the sample of the round before as `x`, zeros or the file's input at first, and
@@ -27,6 +28,11 @@ from fewstep.runtime.bundle.manifest import CARRIED, NEXT
 
 ROUNDS, NUMBER = "rounds", "number"
 Shape = tuple[int | str, ...]
+
+
+def backbone(run: BakedRun, file: str) -> BakedRun:
+    """A run in rounds behind the backbone of an .onnx file. UserError for a file that is none, or does not fit."""
+    return autoregression(run, read_backbone(Path(file)))
 
 
 def read_backbone(path: Path) -> Graph:
@@ -58,7 +64,7 @@ def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
     outer.nodes.append(Node("Loop", (count, true, *names), (*behind, sample.name), {"body": body}, "rounds"))
     inputs, outputs = (*kept, *read), (sample, *left)
     graph = outer.graph([*map(value_of, inputs)], [*map(value_of, outputs)], run.graph.extents)
-    return BakedRun(graph, inputs, sample, run.draws, tuple(left))
+    return BakedRun(graph, inputs, sample, run.draws, tuple(left), {ROUNDS: 2})
 
 
 def _round(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
@@ -111,7 +117,7 @@ def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
 def _check(run: BakedRun, backbone: Graph) -> None:
     """UserError where a backbone does not fit a head."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
-        raise UserError("a backbone for a run that carries tensors or begins without noise", "leave --backbone out")
+        raise UserError("a backbone for a run that carries tensors or begins without noise", "leave the backbone out")
     for kind, values in (("inputs", backbone.inputs), ("outputs", backbone.outputs)):
         names = [value.name for value in values]
         for name in sorted({name for name in names if names.count(name) > 1}):

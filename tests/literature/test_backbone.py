@@ -76,7 +76,7 @@ def test_rounds_are_those_of_a_loop_by_hand(
     options = BakeOptions(
         tiny_bundle, plan, tmp_path / "s.onnx", precision, guidance=guidance, batch=batch, unroll=unroll
     )
-    baked, _ = bake(replace(options, backbone=file))
+    baked, _ = bake(replace(options, around=(f"backbone:{file}",)))
     seeds, voice = np.arange(2 * ROUNDS).reshape(ROUNDS, 2), np.array([0.3, 7.0], np.float32)
     expected, classes, total = by_hand(tiny_bundle, file, plan, seeds, voice, options)
     assert len({*classes.ravel()}) > 1
@@ -92,7 +92,7 @@ def test_rounds_are_those_of_a_loop_by_hand(
 
 def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Path) -> None:
     file, output = backbone(tmp_path / "backbone.onnx"), tmp_path / "s.onnx"
-    bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+    bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
     session, _ = open_baked(output)
     noise, voice = np.random.default_rng(0).standard_normal((5, 1, *SHAPE), np.float32), np.ones(1, np.float32)
     begin = {"x": np.zeros((1, *SHAPE), np.float32), "carried_total": np.zeros(1, np.float32)}
@@ -119,7 +119,7 @@ def test_a_backbone_that_does_not_fit_is_refused(
     file = tmp_path / "backbone.onnx"
     onnx.save(with_outputs(backbone(file), outputs), file)
     with pytest.raises(UserError, match=words):
-        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{file}",)))
     assert not (tmp_path / "s.onnx").exists()
 
 
@@ -142,7 +142,7 @@ def test_a_tensor_of_another_type_or_shape_is_refused(
 ) -> None:
     file = backbone(tmp_path / "backbone.onnx", **{name: (kind, shape)})
     with pytest.raises(UserError, match=re.escape(words)):
-        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{file}",)))
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,12 @@ def test_a_backbone_that_breaks_the_rules_of_onnx_is_refused_before_a_file_is_wr
     model.opset_import.extend([helper.make_opsetid(domain, 1)] if domain else [])
     onnx.save(model, file)
     if words is None:
-        baked, _ = bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+        baked, _ = bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
         assert baked.sample is None and "com.engine:Absolute(-1) is not a registered function/op" in caplog.text
         return
     monkeypatch.setattr("fewstep.graph.bake.bake._write", None)
     with pytest.raises(UserError, match=words):
-        bake(BakeOptions(tiny_bundle, "ddim:2", output, backbone=file))
+        bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
     assert not output.exists()
 
 
@@ -197,10 +197,10 @@ def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
 def test_a_file_that_is_no_backbone_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "backbone.onnx"
     with pytest.raises(UserError, match=f"there is no file {file}; give the .onnx file of the backbone"):
-        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=file))
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{file}",)))
     with pytest.raises(UserError, match=f"{tmp_path} is a folder"):
-        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", backbone=tmp_path))
+        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{tmp_path}",)))
     content = backbone(file).read_bytes()
-    with pytest.raises(UserError, match="is the backbone itself; give the output another name"):
-        bake(BakeOptions(tiny_bundle, "ddim:2", file, backbone=file))
+    with pytest.raises(UserError, match="is read itself; give the output another name"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", file, around=(f"backbone:{file}",)))
     assert file.read_bytes() == content

@@ -1,0 +1,52 @@
+"""A function that a text names, with arguments: a plugin's, or code of one's own."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.named_code import named_function, split_code
+from fewstep.plans.plugins import loaded, plugins
+
+
+@dataclass(frozen=True)
+class NamedCall:
+    """A function with the arguments that a text gives it, behind those of its caller.
+
+    text: its name and arguments, without folders. files: those that it follows from.
+    """
+
+    text: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def named_call(kind: str, text: str, own: int) -> NamedCall:
+    """The call that a text names: NAME[:ARGUMENTS] of a plugin `KIND.NAME`, or FILE.py:FUNCTION[:ARGUMENTS].
+
+    Arguments are texts with commas between them, behind the `own` that the caller gives. UserError for an unknown name,
+    or for a number of arguments that the function does not take.
+    """
+    code = split_code(text)
+    name, _, behind = text.partition(":") if code is None else code[1].partition(":")
+    arguments = tuple(behind.split(",")) if behind else ()
+    if code is None:
+        known = plugins(kind)
+        if name not in known:
+            raise UserError(f"unknown {kind} {name!r}", f"give one of {', '.join(known)}, or FILE.py:FUNCTION")
+        function, title = loaded(known[name]), name
+    else:
+        function, title = named_function(code[0], name), f"{Path(code[0]).name}:{name}"
+    if not callable(function):
+        raise UserError(f"plugin {kind}.{name} is no function", "name a function")
+    try:
+        inspect.signature(function).bind(*[None] * own, *arguments)
+    except TypeError as error:
+        raise UserError(f"{kind} {title} cannot be made: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
+    read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
+    plain = ",".join(Path(each).name if Path(each).is_file() else each for each in arguments)
+    files = tuple(each for each in read if each.is_file())
+    return NamedCall(f"{title}:{plain}" if plain else title, function, arguments, files)
