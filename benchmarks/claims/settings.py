@@ -11,6 +11,8 @@ import numpy as np
 
 from benchmarks.zoo.members import BY_NAME, FOLDER
 from fewstep.export.export import ExportOptions, export
+from fewstep.literature.populations import population
+from fewstep.literature.populations.population import Weigh
 from fewstep.measure.distances.distance import Gaussian, fit
 from fewstep.measure.distances.features import Extractor, open_extractor
 from fewstep.measure.rollouts.metrics import Floats
@@ -18,8 +20,6 @@ from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.runs import population
-from fewstep.runtime.runs.population import Weigh
 
 W = 2.0
 BATCH = 64

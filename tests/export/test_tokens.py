@@ -16,11 +16,11 @@ from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.tracing.operations_once import operations_once
+from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Carried, NamedOutput
 from fewstep.runtime.bundle.consistency import problems
 from fewstep.runtime.loading import load
-from fewstep.runtime.runs.population import population
 
 SOURCE = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(), spec()\n"
 TIMED = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(True), spec()\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.runtime.runs.resampling import ancestors, effective
+from fewstep.literature.populations.resampling import ancestors, effective
 
 
 def test_counts_are_the_weights_rounded() -> None:

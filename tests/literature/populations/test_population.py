@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.literature.populations import Steering, evolve, guidance_corrector, population
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -12,7 +13,6 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Sampler
 from fewstep.runtime.execute import Seen
-from fewstep.runtime.runs import Steering, evolve, guidance_corrector, population
 from tests.runtime.runs.mixtures import FACTS, GUIDED, SCHEDULE, Mixture
 
 THREE = Mixture((0.5, 0.3, 0.2), (-2.0, 0.0, 1.5), (0.3, 0.4, 0.25))

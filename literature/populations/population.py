@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.literature.populations.resampling import Choice, Floats, ancestors, effective
 from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
@@ -31,7 +32,6 @@ from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, se
 from fewstep.runtime.finite import check_finite, finite_outputs
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
-from fewstep.runtime.runs.resampling import Choice, Floats, ancestors, effective
 from fewstep.runtime.sampler import Sampler
 
 Weigh = Callable[[Seen], Any]

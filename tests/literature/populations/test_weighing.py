@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from fewstep.literature.populations import trajectory_variance
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.runtime.execute import execute, finish
-from fewstep.runtime.runs import trajectory_variance
 from tests.runtime.runs.mixtures import FACTS, SCHEDULE, Mixture
 
 MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
