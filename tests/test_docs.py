@@ -25,6 +25,7 @@ LONG = {
 }  # fmt: skip
 LONGEST = 35  # words of a sentence
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
+ENTRY = re.compile(r'^"(\w+\.[\w-]+)" = "(.*)"$', re.MULTILINE)  # a line of pyproject.toml that adds a plugin
 WIDTH = 100  # columns of a line of prose
 
 
@@ -140,6 +141,7 @@ def test_what_is_printed_runs(
     shutil.copytree(prepared, folder, symlinks=True)
     monkeypatch.chdir(folder)
     session: dict[str, object] = {"__name__": "session"}
+    install(page, folder, monkeypatch)
     for block in blocks(page):
         if block.mark:
             continue
@@ -150,6 +152,21 @@ def test_what_is_printed_runs(
         else:
             for line in block.commands:
                 run(line, block, capsys)
+
+
+def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page's pyproject.toml says of modules that the page brings, as if they were installed."""
+    files = set(re.findall(r"^# (\w+)\.py$", page.read_text(), re.MULTILINE))
+    if entries := [
+        (name, value) for name, value in ENTRY.findall(page.read_text()) if value.partition(":")[0] in files
+    ]:
+        info = folder / "reader-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Name: reader\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(
+            "[fewstep.plugins]\n" + "".join(f"{name} = {value}\n" for name, value in entries)
+        )
+        monkeypatch.syspath_prepend(folder)
 
 
 SEEN: set[str] = set()  # reports take long, and one command gives one report, on whatever page it stands

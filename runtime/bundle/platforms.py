@@ -6,6 +6,8 @@ The runtime chooses bodies by this table, and judges open them by it. A `Target`
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fewstep.plans.plugins import loaded, plugins
+
 CpuKind = Literal["x86", "arm"]
 
 PORTABLE = "portable"  # the target of float bodies, which every backend runs
@@ -46,8 +48,11 @@ PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, 
 
 
 def platform_of(target: str) -> Platform | None:
-    """The platform of a target; None for float bodies, and for targets of another version."""
-    return next((platform for platform in PLATFORMS if platform.name == target), None)
+    """The platform of a target, or of a plugin's; None for float bodies, and for targets that are not known here."""
+    own = next((platform for platform in PLATFORMS if platform.name == target), None)
+    if own is None and target != PORTABLE and (plugin := plugins("target").get(target)) is not None:
+        own = getattr(loaded(plugin), "platform", None)
+    return own
 
 
 def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:

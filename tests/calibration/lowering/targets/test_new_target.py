@@ -1,6 +1,7 @@
 """A target that is named in TARGETS, with a row in PLATFORMS, is calibrated, inspected and reported."""
 
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.measure.bodies import backend_of, engine_of, is_native, open_body
+from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.measure import measure
@@ -32,6 +34,9 @@ BODY = "int8-fake"
 
 def named_fake(target: Target, **changes: object) -> Target:
     return replace(target, platform=replace(target.platform, name="fake", **changes), notes=("it is an example",))
+
+
+FAKE = named_fake(CPU_X86, cpu=None, saturates=False)
 
 
 @pytest.fixture
@@ -104,3 +109,14 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(
     assert backend_of(body) == "onnxruntime" and not is_native(body)
     shown = inspect(InspectOptions(bundle)).bodies[BODY]
     assert shown.graph.optimized is None and shown.graph.engine is not None  # what TensorRT says of the graph
+
+
+def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("target.fake", f"{__name__}:FAKE", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: (entry,))
+    assert targets.targets_by_name()["fake"] is FAKE and targets.target_names()[-1] == "fake"
+    assert platforms.platform_of("fake") is FAKE.platform and platforms.platform_of("other") is None
+    wrong = EntryPoint("target.other", f"{__name__}:FAKE", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: (wrong,))
+    with pytest.raises(UserError, match=r"plugin target\.other is no Target of that name"):
+        targets.targets_by_name()

@@ -1,0 +1,45 @@
+"""The names by which the literature is found: each is there, and nothing of the core imports the room."""
+
+import ast
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from fewstep.plans.plugins import GROUP, loaded
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+NAMES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
+KINDS = {"around", "change", "solver", "source"}
+
+
+@pytest.mark.parametrize(("name", "value"), [each for each in NAMES.items() if ".literature." in each[1]])
+def test_a_name_is_that_of_its_function(name: str, value: str) -> None:
+    function = loaded(EntryPoint(name, value, GROUP))
+    assert callable(function) and function.__name__ == name.partition(".")[2] == value.partition(":")[2]
+
+
+def test_every_name_has_a_kind_that_somebody_asks_for() -> None:
+    assert {name.partition(".")[0] for name in NAMES} == KINDS
+
+
+@ONE_PROCESS
+def test_no_room_imports_the_literature() -> None:
+    """Also inside of functions."""
+    files = [file for room in PACKAGES if room != "literature" for file in (ROOT / room).rglob("*.py")]
+    imports = [(file.name, name) for file in files for node in nodes(parsed(file)) for name in _imported(node)]
+    assert len(imports) > 2000
+    assert [each for each in imports if each[1].startswith("fewstep.literature")] == []
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
