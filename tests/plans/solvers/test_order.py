@@ -121,11 +121,11 @@ ON_NOISE = [
 ]
 # Samplers of straightened trajectories: on bent ones they go somewhere else.
 STRAIGHT = {"rfpp": 10}
-# EDICT evaluates at a time that x is not at, so it is exact for no data; test_inversion.py has its tests.
+# EDICT evaluates at a time that x is not at, so it is exact for no data; test_edict.py has its tests.
 COUPLED = {"edict": 20}
 # Those that start from tensors of the caller; they have tests of their own.
 GIVEN = ("bdia_inverse", "ddim_inverse", "edict_inverse", "interpolant", "rddm", "resshift", "sgmse")
-# Deterministic ones whose order test_inversion.py, test_interpolant.py and test_restoration.py measure;
+# Deterministic ones whose order test_inversion.py, test_edict.py, test_interpolant.py and test_restoration.py measure;
 # test_stochastic.py has the others.
 MEASURED_ELSEWHERE = {"ddim_inverse", "edict", "interpolant", "rddm"}
 EVALUATIONS = {**DETERMINISTIC, **STOCHASTIC, **STRAIGHT, **COUPLED}
