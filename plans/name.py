@@ -77,11 +77,8 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
     solver, solver_text = _call(what.strip(), name, "solver", home)
     steps = _steps(count, name, solver_text if home is None else f"{home}:{what.strip()}")
     own = TRAILING if facts_of(solver).distilled else default
-    behind = split_code(where) if at else None
-    if behind is None:
-        grid, grid_text = _call(where.strip() if at else own, name, "grid")
-    else:
-        grid, grid_text = _call(behind[1], name, "grid", behind[0])
+    there, where = (at and split_code(where)) or (None, where.strip() if at else own)
+    grid, grid_text = _call(where, name, "grid", there)
     text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
     return PlanName(text, solver, steps, grid)
 
@@ -282,10 +279,11 @@ def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
                 return node.func.id, arguments
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
-    raise UserError(
-        f"'{text}' in plan '{name}' is not NAME or NAME(parameter=number, ...)",
-        "write it as in ddim(eta=0.5):10@karras(rho=7)",
-    )
+    if re.match(r"[^\W\d]\w*\.\w", text):  # as `titled` writes it
+        fix = "name its file or module again, as my_solver.py:heun3:8, or run the file of the plan"
+        raise UserError(f"'{text}' in plan '{name}' is of code that the name does not open", fix)
+    what = f"'{text}' in plan '{name}' is not NAME or NAME(parameter=number, ...)"
+    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7)")
 
 
 def _value(node: ast.expr) -> Value:

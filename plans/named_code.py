@@ -20,7 +20,7 @@ from typing import Any
 from fewstep.plans.errors import UserError
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
-CODE = re.compile(rf"\s*({HOME}):(.*)", re.DOTALL)
+CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # behind a `titled` name is a number of steps
 NUMERIC = (ZeroDivisionError, OverflowError)  # of arithmetic, for which the caller has words
 
 

@@ -48,7 +48,7 @@ def _text(value: Any) -> str:
         return to_text(value) or str(value)
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return Path(str(value)).name
+    return "@".join(Path(part).name for part in str(value).split("@"))  # a plan's name may have a file on both sides
 
 
 def _as(value: Any, hint: Any) -> Any:

@@ -70,6 +70,8 @@ def file(tmp_path: Path) -> Path:
         ("dpmpp_2m:8", None),
         ("ddim(eta=0.5):10@karras(rho=5)", None),
         ("0.5:8", None),
+        ("my_solver.heun3:8@my_grids.even", None),
+        ("my_solver.py:8", None),
         ("ddim:4@my_grids.py:even", None),
         ("plan.json", None),
     ],
@@ -115,7 +117,7 @@ def test_a_changed_file_is_run_again(file: Path) -> None:
     [
         ("none:2", "has no function 'none'"),
         ("WORD:2", "has no function 'WORD'"),
-        ("8", "'8' in plan .* is not NAME"),
+        ("8", "my_solver.py' in plan .* is not NAME|is of code"),
         ("euler", "does not say how many steps"),
         ("wrong:2", "returned float"),
         ("failing:2", r"my_solver.py:failing failed: AttributeError: .* \(line 15\)"),
@@ -131,6 +133,8 @@ def test_what_code_lacks_is_one_line(file: Path, rest: str, said: str) -> None:
     ("name", "said"),
     [
         ("none.py:a:8", "there is no file none.py"),
+        ("my_solver.heun3:8", "'my_solver.heun3' in plan .* is of code that the name does not open"),
+        ("my_solver.heun3(share=1):8", "is of code that the name does not open; name its file or module again"),
         ("fewstep.none:a:8", "the module fewstep.none cannot be imported: ModuleNotFoundError"),
     ],
 )

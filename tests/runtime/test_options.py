@@ -43,6 +43,7 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
 def test_a_command_has_what_differs_and_nobodys_folders() -> None:
     asked = Some(Path("own"), plan="mine/plan.json", batches=(2, 4), rounds=3, workers=7)
     assert asked.command("try") == "fewstep try BUNDLE --plan plan.json --batches 2,4 --rounds 3"
+    assert Some(Path("own"), "a/b.py:c:4@d/e.py:f").command("try") == "fewstep try BUNDLE --plan b.py:c:4@e.py:f"
     assert Some(Path("own")).command("try", always=("plan",)) == "fewstep try BUNDLE --plan ddim:2"
 
 
