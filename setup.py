@@ -5,5 +5,5 @@
 
 from setuptools import find_packages, setup
 
-FOUND = find_packages(exclude=["tests*", "benchmarks*", "examples*"])
+FOUND = find_packages(exclude=["tests*", "benchmarks*", "docs*"])
 setup(packages=[f"fewstep.{name}" for name in FOUND], package_dir={"fewstep": "."})

@@ -16,8 +16,8 @@ from fewstep.cli.generate import command, flag, manner_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
-from fewstep.cli.removed import removed_among
-from fewstep.cli.verbs import SUCCESSORS, VERBS
+from fewstep.cli.removed import SUCCESSORS, removed_among
+from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
 
 ALL = "--help-all"  # --help with the options for experts

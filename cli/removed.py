@@ -1,7 +1,11 @@
-"""Options that verbs had, and what has taken their places."""
+"""Verbs and options that have left, and what has taken their places."""
 
 from collections.abc import Mapping, Sequence
 
+SUCCESSORS = {  # of verbs that have left
+    "evaluate": "fewstep measure --columns psnr,fd",
+    "bench": "fewstep measure --columns ms",
+}
 REMOVED: Mapping[str, Mapping[str, str]] = {
     "export": {
         "--skip-scale": "--change skip_tuning:0.8,1",

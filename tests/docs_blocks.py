@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
-PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md")))
+PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")))
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")
 MARK = re.compile(r"<!-- (by hand|not run): (.+) -->")
 

@@ -16,10 +16,6 @@ class Verb:
 
 
 BEGIN, MAKE, RUN, JUDGE, SHOW = "Begin", "Make", "Run", "Judge", "Show"
-SUCCESSORS = {  # of verbs that have left
-    "evaluate": "fewstep measure --columns psnr,fd",
-    "bench": "fewstep measure --columns ms",
-}
 VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
     "demo": Verb(BEGIN, "Export, calibrate, run and judge a shipped model.", "fewstep demo", "export,calibration"),
     "doctor": Verb(BEGIN, "Check this machine, and show how to get the missing parts.", "fewstep doctor"),

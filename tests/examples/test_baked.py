@@ -29,7 +29,7 @@ from tests.graph.bake.run_baked import sampled
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).parents[2] / "examples/baked"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples/baked"
 PAGE_RUN = Path(__file__).with_name("page_in_chromium.mjs")
 PLAN, GUIDANCE, LABEL, SEEDS = "dpmpp_2m:8", 2.0, 3, (0, 1, 2, 2**40)
 TOKENS_LABEL = 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fewstep.report.baked import LEAST, LEAST_SAME
 
-EXAMPLES = Path(__file__).parents[2] / "examples/baked"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples/baked"
 
 
 def test_programs_refuse_below_the_same_psnr() -> None:

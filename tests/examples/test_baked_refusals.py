@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES, PAGE = ROOT / "examples/baked", ROOT / "docs/web"
+EXAMPLES, PAGE = ROOT / "docs/examples/baked", ROOT / "docs/web"
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WITH_A_FALSE_PAGE = """
@@ -62,7 +62,10 @@ def test_the_page_without_its_runtime_says_so(tmp_path: Path) -> None:
 def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
     program = [sys.executable, str(EXAMPLES / "web.py")]
     bare = subprocess.run(program, capture_output=True, text=True)
-    assert (bare.returncode, bare.stderr) == (1, "usage: python examples/baked/web.py BUNDLE NODE_MODULES FOLDER\n")
+    assert (bare.returncode, bare.stderr) == (
+        1,
+        "usage: python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER\n",
+    )
     command = [*program, "bundle", str(tmp_path), str(tmp_path / "page")]
     wrong = subprocess.run(command, capture_output=True, text=True)
     (line,) = wrong.stderr.splitlines()

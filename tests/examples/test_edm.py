@@ -17,7 +17,7 @@ from fewstep.runtime import load
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "edm.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "edm.py"
 STEPS = 8
 
 

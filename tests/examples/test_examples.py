@@ -16,7 +16,7 @@ import pytest
 import fewstep.runtime
 from fewstep.runtime.bundle.manifest import Size, Spectrogram
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def run(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -110,14 +110,14 @@ def test_what_a_bundle_is_not_for_is_one_line(
 def test_an_example_without_arguments_says_how_to_run_it(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match=f"^usage: python examples/{file.name} [A-Z]"):
+    with pytest.raises(SystemExit, match=f"^usage: python docs/examples/{file.name} [A-Z]"):
         run(file.name, [], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
 def test_an_example_is_in_the_readme_and_says_how_to_run_it(file: Path) -> None:
     assert f"## {file.name}" in (EXAMPLES / "README.md").read_text()
-    assert f"python examples/{file.name}" in (ast.get_docstring(ast.parse(file.read_text())) or "")
+    assert f"python docs/examples/{file.name}" in (ast.get_docstring(ast.parse(file.read_text())) or "")
 
 
 def test_a_stream_of_a_file_and_of_a_camera(

@@ -12,7 +12,7 @@ from fewstep.runtime import load
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "flow_map.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "flow_map.py"
 
 
 def test_a_flow_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

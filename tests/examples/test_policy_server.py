@@ -18,7 +18,7 @@ SEEN_ARRAYS = {name: np.array(value, np.float32) for name, value in SEEN.items()
 
 @pytest.fixture
 def server() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "policy_server.py"
+    path = Path(__file__).parents[2] / "docs/examples" / "policy_server.py"
     spec = importlib.util.spec_from_file_location("policy_server", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

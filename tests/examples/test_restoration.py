@@ -15,7 +15,7 @@ from fewstep.runtime import load
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "restoration.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "restoration.py"
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from fewstep.runtime.spectrogram import encode
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 STEPS, SNR = 3, 0.5
 
 

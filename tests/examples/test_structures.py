@@ -13,7 +13,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.plans.noise import normal
 from fewstep.runtime import UserError, load
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "structures.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "structures.py"
 STEPS, SEEDS = 3, (4, 5)
 
 

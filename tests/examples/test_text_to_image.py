@@ -1,4 +1,4 @@
-"""examples/text_to_image.py, on a text encoder and an autoencoder that can be computed by hand."""
+"""docs/examples/text_to_image.py, on a text encoder and an autoencoder that can be computed by hand."""
 
 import runpy
 import sys
@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("tokenizers")
 from tests.runtime.text_bundle import IMAGE, with_companions
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "text_to_image.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "text_to_image.py"
 
 
 def test_prompts_become_pictures(

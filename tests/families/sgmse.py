@@ -4,7 +4,7 @@ from pathlib import Path
 
 NAME = "SGMSE+ (complex spectrograms)"
 PLAN = "sgmse:2@linspace"
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SOURCE = """
 import runpy
 

@@ -1,6 +1,6 @@
 """Start from a given picture instead of noise: the sampler noises it part of the way and comes back.
 
-    python examples/image_to_image.py BUNDLE out.npy
+    python docs/examples/image_to_image.py BUNDLE out.npy
 
 The bundle is any of images with labels, such as `fewstep demo` makes. The picture given is itself a sample, of the
 first label, and the samples that come back are of the second. The larger the strength, the less is left of it.
@@ -37,7 +37,7 @@ def main(bundle: str, output: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python examples/image_to_image.py BUNDLE out.npy")
+        sys.exit("usage: python docs/examples/image_to_image.py BUNDLE out.npy")
     try:
         main(*sys.argv[1:])
     except UserError as error:

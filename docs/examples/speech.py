@@ -1,7 +1,7 @@
 """A speech enhancement network in the manner of SGMSE+ (Richter et al. 2023, arXiv 2208.05830): noisy speech becomes
 clean by a diffusion on complex spectrograms that starts from the noisy one.
 
-    python examples/speech.py FOLDER
+    python docs/examples/speech.py FOLDER
 
 FOLDER gets the bundle, and a noisy recording for enhance.py. The weights are random, where make() would load its own:
 what comes out is nearly what went in.
@@ -92,7 +92,7 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/speech.py FOLDER")
+        sys.exit("usage: python docs/examples/speech.py FOLDER")
     try:
         main(*sys.argv[1:])
     except UserError as error:

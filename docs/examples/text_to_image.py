@@ -1,6 +1,6 @@
 """Prompts to pictures in Python, as `fewstep run --prompt` makes them.
 
-    python examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
+    python docs/examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
 
 The bundle is that of a text-to-image pipeline: `fewstep export FOLDER -o BUNDLE`. The pictures are written as an array
 [N, 3, height, width] in [-1, 1]; they start from the same noise. Each network is loaded when its turn comes, and let go
@@ -36,7 +36,7 @@ def main(bundle: str, output: str, *prompts: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
-        sys.exit("usage: python examples/text_to_image.py BUNDLE out.npy PROMPT ...")
+        sys.exit("usage: python docs/examples/text_to_image.py BUNDLE out.npy PROMPT ...")
     try:
         main(*sys.argv[1:])
     except UserError as error:

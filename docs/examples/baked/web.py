@@ -1,6 +1,6 @@
 """Make the folder of docs/web: a baked file of a bundle, Python's samples to compare with, and onnxruntime-web.
 
-    python examples/baked/web.py BUNDLE NODE_MODULES FOLDER
+    python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER
     python -m http.server --directory FOLDER
 
 BUNDLE has the body int8-cpu-x86-7bit of the shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
@@ -15,7 +15,7 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 
-PAGE = Path(__file__).parents[2] / "docs/web"
+PAGE = Path(__file__).parents[2] / "web"
 NOISE = Path(__file__).with_name("noise.mjs")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 BODY, PLAN, GUIDANCE = "int8-cpu-x86-7bit", "dpmpp_2m:8", 2.0
@@ -53,7 +53,7 @@ def runtime_files(node_modules: Path) -> tuple[Path, ...]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit("usage: python examples/baked/web.py BUNDLE NODE_MODULES FOLDER")
+        sys.exit("usage: python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER")
     try:
         main(*map(Path, sys.argv[1:]))
     except UserError as error:

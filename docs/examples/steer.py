@@ -1,9 +1,9 @@
 """Samples steered by an energy of one's own: here points of a ring, which are asked to lie above a line.
 
-    python examples/steer.py ring
+    python docs/examples/steer.py ring
 
 The denoiser is exact for eight clusters on a ring. `make` puts the gradient of the energy behind it as a second output,
-and `Steer` reads that. On the command line the export is `fewstep export examples/steer.py:make -o ring`.
+and `Steer` reads that. On the command line the export is `fewstep export docs/examples/steer.py:make -o ring`.
 """
 
 import math
@@ -67,7 +67,7 @@ def main(bundle: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/steer.py BUNDLE")
+        sys.exit("usage: python docs/examples/steer.py BUNDLE")
     try:
         main(*sys.argv[1:])
     except UserError as error:

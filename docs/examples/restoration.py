@@ -1,6 +1,6 @@
 """Restoration: a small conditional U-Net that cleans blurred images, as ResShift trains one and as RDDM does.
 
-    python examples/restoration.py FOLDER
+    python docs/examples/restoration.py FOLDER
 
 Noising goes from the clean image to the degraded one, y, which `towards` names; the network sees y beside x. Each
 bundle is calibrated to int8 along its plan, with degraded images of its own. The weights are random, where a real
@@ -102,7 +102,7 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/restoration.py FOLDER")
+        sys.exit("usage: python docs/examples/restoration.py FOLDER")
     try:
         main(*sys.argv[1:])
     except UserError as error:

@@ -1,6 +1,6 @@
 """A denoiser that is an ONNX file already becomes a bundle, without torch.
 
-    python examples/onnx_in.py FOLDER
+    python docs/examples/onnx_in.py FOLDER
 
 The file is made here, with random weights; it stands for one that somebody else exported, with a fixed batch and a
 time that is one whole number for all samples. The spec says what it does not: schedule, prediction, names.
@@ -73,7 +73,7 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/onnx_in.py FOLDER")
+        sys.exit("usage: python docs/examples/onnx_in.py FOLDER")
     try:
         main(*sys.argv[1:])
     except UserError as error:

@@ -1,7 +1,7 @@
 """Structures: coordinates [N, 3] from noise, as Protenix-Mini makes them in a few steps (Gong et al. 2025, arXiv
 2507.11839), each step from a structure that is centred, turned and moved at random (AlphaFold 3, algorithm 19).
 
-    python examples/structures.py BUNDLE
+    python docs/examples/structures.py BUNDLE
 
 The trunk's embedding of a sequence is a condition: what depends on it alone runs once. The network is told
 c_noise = log(sigma / 16) / 4, for coordinates of deviation 16. The weights are random, where make() would load its own.
@@ -120,7 +120,7 @@ def main(bundle: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/structures.py BUNDLE")
+        sys.exit("usage: python docs/examples/structures.py BUNDLE")
     try:
         main(*sys.argv[1:])
     except UserError as error:

@@ -1,7 +1,7 @@
 """A diffusion policy that LeRobot trained becomes a bundle, and its samples are those of LeRobot's own loop.
 
-    python examples/lerobot_policy.py policy
-    python examples/lerobot_policy.py policy outputs/train/checkpoints/last
+    python docs/examples/lerobot_policy.py policy
+    python docs/examples/lerobot_policy.py policy outputs/train/checkpoints/last
 
 The first line makes a small policy with random weights, in the form of LeRobot, in the folder policy-lerobot; the
 second takes one of yours. On the command line this is `fewstep export FOLDER -o policy`. LeRobot is not needed.
@@ -84,7 +84,7 @@ def main(bundle: str, policy: str | None = None) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python examples/lerobot_policy.py BUNDLE [FOLDER]")
+        sys.exit("usage: python docs/examples/lerobot_policy.py BUNDLE [FOLDER]")
     try:
         main(*sys.argv[1:])
     except UserError as error:

@@ -1,6 +1,6 @@
 """A stream of frames through a denoiser: first those of a file, then those of a source that does not wait.
 
-    python examples/stream.py BUNDLE film.npy out.npy
+    python docs/examples/stream.py BUNDLE film.npy out.npy
 
 The bundle is any of images, such as `fewstep demo` makes; film.npy has frames [N, C, H, W] in model range. The samples
 of the file are written to out.npy.
@@ -51,7 +51,7 @@ def camera(film: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit("usage: python examples/stream.py BUNDLE film.npy out.npy")
+        sys.exit("usage: python docs/examples/stream.py BUNDLE film.npy out.npy")
     try:
         main(*sys.argv[1:])
     except (OSError, UserError) as error:

@@ -1,6 +1,6 @@
 """A recording of any length, enhanced as one sample: the network runs on windows of frames that overlap.
 
-    python examples/long_audio.py BUNDLE noisy.wav enhanced.wav
+    python docs/examples/long_audio.py BUNDLE noisy.wav enhanced.wav
 
 The bundle is that of speech.py. enhance.py cuts the sound itself and enhances each piece alone; here the pieces meet
 after every step, so that they agree where they overlap.
@@ -39,7 +39,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
 
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
-        sys.exit("usage: python examples/long_audio.py BUNDLE noisy.wav enhanced.wav [PLAN]")
+        sys.exit("usage: python docs/examples/long_audio.py BUNDLE noisy.wav enhanced.wav [PLAN]")
     try:
         main(*sys.argv[1:])
     except (OSError, UserError) as error:

@@ -1,6 +1,6 @@
 """A picture that is larger than the restoring network's, restored in windows that move at each step.
 
-    python examples/large_restoration.py BUNDLE degraded.npy restored.npy
+    python docs/examples/large_restoration.py BUNDLE degraded.npy restored.npy
 
 The bundle is one of restoration.py; degraded.npy is a picture [C, H, W] in model range, of any height and width from
 the network's on. The degraded picture is a condition of the network, and is cut as x is.
@@ -29,7 +29,7 @@ def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "ressh
 
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
-        sys.exit("usage: python examples/large_restoration.py BUNDLE degraded.npy restored.npy [PLAN]")
+        sys.exit("usage: python docs/examples/large_restoration.py BUNDLE degraded.npy restored.npy [PLAN]")
     try:
         main(*sys.argv[1:])
     except (OSError, UserError) as error:

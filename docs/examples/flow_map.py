@@ -1,6 +1,6 @@
 """A network that is told two times, where from and where to: a flow map, which jumps instead of following the flow.
 
-    python examples/flow_map.py BUNDLE
+    python docs/examples/flow_map.py BUNDLE
 
 Here it is a MeanFlow network (Geng, Deng, Bai, Kolter, He 2025, arXiv 2505.13447): the mean velocity between two times
 of a flow, told as t and t - r. Shortcut models and consistency trajectory models are brought in the same way; `ctm` is
@@ -94,7 +94,7 @@ def main(bundle: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/flow_map.py BUNDLE")
+        sys.exit("usage: python docs/examples/flow_map.py BUNDLE")
     try:
         main(*sys.argv[1:])
     except UserError as error:

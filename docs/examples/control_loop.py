@@ -1,6 +1,6 @@
 """A policy moves a robot at 20 Hz: the next actions are made in a thread while the present ones are executed.
 
-    python examples/control_loop.py policy
+    python docs/examples/control_loop.py policy
 
 The bundle is that of custom_module.py or of lerobot_policy.py. `PolicyRunner` gives an action at each tick and never
 waits. The robot here is a stand-in whose joints go where they are told.
@@ -46,7 +46,7 @@ def main(bundle: str, ticks: str = "60") -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python examples/control_loop.py BUNDLE [TICKS]")
+        sys.exit("usage: python docs/examples/control_loop.py BUNDLE [TICKS]")
     try:
         main(*sys.argv[1:])
     except UserError as error:

@@ -1,6 +1,6 @@
 """A noisy recording in, an enhanced one out, of any length: numpy and an inference engine, no torch.
 
-    python examples/enhance.py BUNDLE noisy.wav enhanced.wav
+    python docs/examples/enhance.py BUNDLE noisy.wav enhanced.wav
 
 The bundle is that of speech.py: it says how sound becomes a spectrogram, and how many frames the network takes. What is
 longer is cut into pieces that overlap; a few at a time are enhanced, and joined again.
@@ -64,7 +64,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
 
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
-        sys.exit("usage: python examples/enhance.py BUNDLE noisy.wav enhanced.wav [PLAN]")
+        sys.exit("usage: python docs/examples/enhance.py BUNDLE noisy.wav enhanced.wav [PLAN]")
     try:
         main(*sys.argv[1:])
     except (OSError, UserError) as error:

@@ -1,6 +1,6 @@
 """A run for a program that keeps the loop itself, such as steps.cpp: what is ahead, one step, and what is behind.
 
-    python examples/baked/steps.py BUNDLE FOLDER [--body int8-qnn] [--plan dpmpp_2m:8] [--guidance 2] [--batch 1]
+    python docs/examples/baked/steps.py BUNDLE FOLDER [--body int8-qnn] [--plan dpmpp_2m:8] [--guidance 2] [--batch 1]
 
 FOLDER receives ahead.onnx, step.onnx, behind.onnx and steps.txt. The step has fixed shapes, as a phone's processor
 wants them: the network, guidance and the update, with the numbers of all steps in a table that the number of the step

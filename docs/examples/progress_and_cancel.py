@@ -1,6 +1,6 @@
 """Watch a run and stop it: progress and a preview after each evaluation, and an event that cancels from another thread.
 
-    python examples/progress_and_cancel.py BUNDLE
+    python docs/examples/progress_and_cancel.py BUNDLE
 
 Any bundle will do whose network is told one time (that of flow_map.py is told two, and samples with `ctm`).
 """
@@ -45,7 +45,7 @@ def run(sampler: Sampler, plan: Plan, condition: dict[str, Any], cancel: threadi
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/progress_and_cancel.py BUNDLE")
+        sys.exit("usage: python docs/examples/progress_and_cancel.py BUNDLE")
     try:
         main(*sys.argv[1:])
     except UserError as error:

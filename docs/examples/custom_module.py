@@ -1,9 +1,9 @@
 """A torch module of one's own becomes a bundle: here a small robot policy, 16 actions of 3 joints from an observation.
 
-    python examples/custom_module.py policy
+    python docs/examples/custom_module.py policy
 
 The weights are random, where a real policy would load its own. On the command line the export is
-`fewstep export examples/custom_module.py:make -o policy`.
+`fewstep export docs/examples/custom_module.py:make -o policy`.
 """
 
 import sys
@@ -63,7 +63,7 @@ def main(bundle: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/custom_module.py BUNDLE")
+        sys.exit("usage: python docs/examples/custom_module.py BUNDLE")
     try:
         main(*sys.argv[1:])
     except UserError as error:

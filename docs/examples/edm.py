@@ -1,6 +1,6 @@
 """A network trained as in EDM (Karras et al. 2022, arXiv 2206.00364), in both forms that people have of it.
 
-    python examples/edm.py FOLDER
+    python docs/examples/edm.py FOLDER
 
 `make` brings the raw network F(c_in x, ln(sigma) / 4): what is around it (c_in, c_skip, c_out) becomes numbers of the
 plan, in float32. `make_preconditioned` brings D(x, sigma), which has them inside. The samples are compared with EDM's
@@ -136,7 +136,7 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/edm.py FOLDER")
+        sys.exit("usage: python docs/examples/edm.py FOLDER")
     try:
         main(*sys.argv[1:])
     except UserError as error:

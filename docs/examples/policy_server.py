@@ -1,7 +1,7 @@
 """A policy in a process of its own: the robot's process asks for an action at each tick, over a socket.
 
-    python examples/policy_server.py policy 20           # serves at 20 actions a second
-    python examples/policy_server.py policy 20 --robot   # in another terminal: a robot that stands still asks
+    python docs/examples/policy_server.py policy 20           # serves at 20 actions a second
+    python docs/examples/policy_server.py policy 20 --robot   # in another terminal: a robot that stands still asks
 
 The server answers one robot at a time, on this machine alone. Nobody is asked for a password: a tunnel, such as that of
 SSH, brings it to another machine. A robot's process needs `Message`, `Robot` and numpy, and no fewstep.
@@ -154,7 +154,7 @@ def main(bundle: str, rate: str, robot: str = "") -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python examples/policy_server.py BUNDLE RATE [--robot]")
+        sys.exit("usage: python docs/examples/policy_server.py BUNDLE RATE [--robot]")
     from fewstep.runtime import UserError
 
     try:
