@@ -102,8 +102,8 @@ def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -
     allowed = CHOICES.get(name)
     if allowed is not None:
         fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
-    elif name == "trained_betas":
-        fits = value is None or (isinstance(value, list) and all(isinstance(beta, int | float) for beta in value))
+    elif name in ("trained_betas", "scale_factors"):
+        fits = value is None or (isinstance(value, list) and all(isinstance(each, int | float) for each in value))
         wanted = "a list of numbers"
     elif isinstance(default, bool):
         fits, wanted = isinstance(value, bool) or value is None, "true or false"

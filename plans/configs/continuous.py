@@ -1,12 +1,10 @@
-"""Schedulers without a table of timesteps: EDM's, consistency models', and those of flows."""
+"""Schedulers without a table of timesteps or a flow: EDM's, Stable Audio's, and that of consistency models."""
 
-from math import log
+from math import atan, log, pi
 from typing import Any
 
-import numpy as np
-
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.discrete import OTHER_SIGMAS, THRESHOLDING, exponential, karras, respaced, stretched
+from fewstep.plans.configs.discrete import THRESHOLDING, exponential, karras
 from fewstep.plans.configs.dpm import multistep_solver
 from fewstep.plans.configs.recipe import (
     ScaledShaping,
@@ -14,17 +12,13 @@ from fewstep.plans.configs.recipe import (
     SchedulerRecipe,
     check_arguments,
     checked,
-    checked_shift,
-    dynamic_shift,
     ended,
     exploding,
     named,
+    preserving,
     shaping_of,
-    straight,
 )
-from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
-from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.tracer import Solver
@@ -57,19 +51,17 @@ CONSISTENCY = {
     "rho": 7.0,
     "clip_denoised": True,
 }
-FLOW_HEUN = {"num_train_timesteps": 1000, "shift": 1.0}
-FLOW_EULER = {
-    **FLOW_HEUN,
-    **OTHER_SIGMAS,
-    "use_dynamic_shifting": False,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-    "invert_sigmas": False,
-    "shift_terminal": None,
-    "time_shift_type": "exponential",
-    "stochastic_sampling": False,
+COSINE = {
+    **EDM,
+    "sigma_min": 0.3,
+    "sigma_max": 500.0,
+    "sigma_data": 1.0,
+    "sigma_schedule": "exponential",
+    "prediction_type": "v_prediction",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "euler_at_final": False,
 }
 
 
@@ -101,6 +93,15 @@ def edm_multistep(config: SchedulerConfig, request: ScheduleRequest) -> Schedule
 
 def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> SchedulerRecipe:
     spec, prediction = edm_schedule(config)
+    *sigmas, end = _sigmas(config, request)
+    times = ended([*(exploding(log(sigma) / 4, sigma) for sigma in sigmas), exploding(0.0, end)])
+    high = float(config["sigma_max"])
+    # the deviation of data of deviation 1 with the noise of sigma_max
+    return SchedulerRecipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
+
+
+def _sigmas(config: SchedulerConfig, request: ScheduleRequest) -> list[float]:
+    """The sigmas of the steps, and the one at which the last ends."""
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     place: Any = karras if config["sigma_schedule"] == "karras" else exponential
     rho = (_rho(config),) if place is karras else ()
@@ -110,11 +111,31 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
             sigmas = [low]  # its exponential grid is laid from sigma_min up
         if config.scheduler == "EDMEulerScheduler":
             least = float(sigmas[0])  # where it ends at sigma_min, that is the last sigma of its grid
-    times = [exploding(log(sigma) / 4, float(sigma)) for sigma in sigmas]
-    end = least if config["final_sigmas_type"] == "sigma_min" else 0.0
-    times = ended([*times, exploding(0.0, end)])
-    # the deviation of data of deviation 1 with the noise of sigma_max
-    return SchedulerRecipe(spec, prediction, times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
+    return [*map(float, sigmas), least if config["final_sigmas_type"] == "sigma_min" else 0.0]
+
+
+def cosine_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
+    """v on a quarter of a circle, whose angle over pi / 2 is the network's time: EDM's form for data of deviation 1."""
+    if config["prediction_type"] != "v_prediction":
+        raise config.refuse("prediction_type", "the network's output has the other sign", "set v_prediction")
+    if config["sigma_data"] != 1:
+        raise config.refuse("sigma_data", "a quarter of a circle is for data of deviation 1", "set 1")
+    return ScheduleSpec("trigonometric"), "v"
+
+
+def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
+    """CosineDPMSolverMultistepScheduler, that of Stable Audio. Its noise is a Brownian tree's, which has the same law
+    as the noise of plans."""
+    check_arguments(config, request)
+    if config["solver_order"] > 2:
+        raise config.refuse("solver_order", "the class has no such step", "set 2")
+    spec, prediction = cosine_schedule(config)
+    *sigmas, end = _sigmas(config, request)
+    times = ended([*(preserving(2 / pi * atan(sigma), sigma) for sigma in sigmas), preserving(0.0, end)])
+    fields = {**config.fields, "algorithm_type": "sde-dpmsolver++"}
+    solver = multistep_solver(SchedulerConfig(config.source, config.scheduler, fields), request)
+    start = (float(config["sigma_max"]) ** 2 + 1) ** 0.5 * times[0].alpha  # 1, but for a step that starts at sigma_min
+    return SchedulerRecipe(spec, prediction, times, solver, start=start, scale=1 / times[-1].alpha)
 
 
 def consistency_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
@@ -148,67 +169,3 @@ def _rho(config: SchedulerConfig) -> float:
     if not 0.01 <= rho <= 100:
         raise config.refuse("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
     return rho
-
-
-def flow_schedule(config: SchedulerConfig) -> tuple[ScheduleSpec, Prediction]:
-    """A straight path, its velocity predicted."""
-    return checked(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
-
-
-def flow_euler(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
-    """FlowMatchEulerDiscreteScheduler, called with a number of steps: it then shifts twice.
-
-    With use_dynamic_shifting `mu` is an argument, or `tokens`, the image's sequence length, from which it follows.
-    """
-    check_arguments(config, request, "mu", "tokens")
-    if config["invert_sigmas"]:
-        raise config.refuse("invert_sigmas", "x would gain noise", "leave it out")
-    sigmas = _shifted(config, request, dynamic=bool(config["use_dynamic_shifting"]))
-    if config["shift_terminal"]:
-        sigmas = stretched(config, sigmas)
-    other = respaced(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
-    solver = "renoise" if config["stochastic_sampling"] else "ddim"
-    return _flow(config, request, sigmas if other is None else other, solver)
-
-
-def flow_heun(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
-    """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
-    check_arguments(config, request)
-    return _flow(config, request, _shifted(config, request, dynamic=False), "heun")
-
-
-def _shifted(config: SchedulerConfig, request: ScheduleRequest, *, dynamic: bool) -> Array:
-    T, steps, shift = flow_schedule(config)[0].timesteps, request.steps, checked_shift(config, "shift", config["shift"])
-    even = np.linspace(1.0, 1 / steps, steps)
-    if dynamic:
-        first, shift = 1.0, dynamic_shift(config, _mu(config, request))
-    else:
-        first = shift
-    if request.sigmas is not None:
-        even = np.array(request.sigmas)
-    elif not request.even:
-        least = first / T / (1 + (first - 1) / T)
-        even = np.linspace(1.0, least, steps)
-    return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1
-
-
-def _mu(config: SchedulerConfig, request: ScheduleRequest) -> float:
-    if "mu" in request.arguments:
-        return request.arguments["mu"]
-    if "tokens" not in request.arguments:
-        fix = 'give arguments={"mu": ...} or {"tokens": ...}'
-        raise config.refuse("use_dynamic_shifting", "it needs mu, or the image's tokens", fix)
-    tokens = request.arguments["tokens"]
-    if tokens < 1 or tokens % 1:
-        raise UserError(f"{config.source}: tokens={tokens:g} is no number of tokens", "give 1 or more")
-    few, many = config["base_image_seq_len"], config["max_image_seq_len"]
-    if many == few:
-        raise config.refuse("max_image_seq_len", "the same as base_image_seq_len", "mend the file")
-    slope = (config["max_shift"] - config["base_shift"]) / (many - few)
-    return float(config["base_shift"] + slope * (tokens - few))
-
-
-def _flow(config: SchedulerConfig, request: ScheduleRequest, sigmas: Array, solver: str) -> SchedulerRecipe:
-    spec, prediction = flow_schedule(config)
-    times: list[Time] = [straight(spec.timesteps * float(sigma), float(sigma)) for sigma in sigmas]
-    return SchedulerRecipe(spec, prediction, [*times, straight(0.0, 0.0)], named(solver), start=1.0)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.configs import continuous, diffusion, discrete, dpm, k_diffusion
+from fewstep.plans.configs import continuous, diffusion, discrete, dpm, flows, k_diffusion
 from fewstep.plans.configs.config import SchedulerConfig, read, resolve
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, PipelineRules, tokens
@@ -44,12 +44,17 @@ SCHEDULERS: dict[str, Scheduler] = {
     "CMStochasticIterativeScheduler": Scheduler(
         continuous.CONSISTENCY, continuous.consistency, continuous.consistency_schedule
     ),
+    "CosineDPMSolverMultistepScheduler": Scheduler(
+        continuous.COSINE, continuous.cosine_multistep, continuous.cosine_schedule
+    ),
+    "DDIMInverseScheduler": Scheduler(diffusion.DDIM_INVERSE, diffusion.ddim_inverse),
     "DDIMScheduler": Scheduler(diffusion.DDIM, diffusion.ddim),
     "DDIMParallelScheduler": Scheduler(diffusion.DDIM, diffusion.ddim),
     "DDPMScheduler": Scheduler(diffusion.DDPM, diffusion.ddpm),
     "DDPMParallelScheduler": Scheduler(diffusion.DDPM, diffusion.ddpm),
     "DEISMultistepScheduler": Scheduler(dpm.DEIS, dpm.deis),
     "DPMSolverSDEScheduler": Scheduler(k_diffusion.SDE, k_diffusion.sde),
+    "DPMSolverMultistepInverseScheduler": Scheduler(dpm.MULTISTEP_INVERSE, dpm.multistep_inverse),
     "DPMSolverMultistepScheduler": Scheduler(dpm.MULTISTEP, dpm.multistep),
     "DPMSolverSinglestepScheduler": Scheduler(dpm.SINGLESTEP, dpm.singlestep),
     "EDMDPMSolverMultistepScheduler": Scheduler(
@@ -58,17 +63,18 @@ SCHEDULERS: dict[str, Scheduler] = {
     "EDMEulerScheduler": Scheduler(continuous.EDM, continuous.edm_euler, continuous.edm_schedule),
     "EulerAncestralDiscreteScheduler": Scheduler(k_diffusion.EULER_ANCESTRAL, k_diffusion.euler_ancestral),
     "EulerDiscreteScheduler": Scheduler(k_diffusion.EULER, k_diffusion.euler),
-    "FlowMatchEulerDiscreteScheduler": Scheduler(
-        continuous.FLOW_EULER, continuous.flow_euler, continuous.flow_schedule
-    ),
-    "FlowMatchHeunDiscreteScheduler": Scheduler(continuous.FLOW_HEUN, continuous.flow_heun, continuous.flow_schedule),
+    "FlowMatchEulerDiscreteScheduler": Scheduler(flows.FLOW_EULER, flows.flow_euler, flows.flow_schedule),
+    "FlowMatchHeunDiscreteScheduler": Scheduler(flows.FLOW_HEUN, flows.flow_heun, flows.flow_schedule),
+    "FlowMatchLCMScheduler": Scheduler(flows.FLOW_LCM, flows.flow_lcm, flows.flow_schedule),
     "HeunDiscreteScheduler": Scheduler(k_diffusion.HEUN, k_diffusion.heun),
     "IPNDMScheduler": Scheduler(diffusion.IPNDM, diffusion.ipndm, lambda config: (ScheduleSpec("trigonometric"), "v")),
     "KDPM2AncestralDiscreteScheduler": Scheduler(k_diffusion.KDPM2, k_diffusion.kdpm2_ancestral),
     "KDPM2DiscreteScheduler": Scheduler(k_diffusion.KDPM2, k_diffusion.kdpm2),
     "LCMScheduler": Scheduler(diffusion.LCM, diffusion.lcm),
+    "LTXEulerAncestralRFScheduler": Scheduler(flows.ANCESTRAL, flows.flow_ancestral, flows.flow_schedule),
     "LMSDiscreteScheduler": Scheduler(k_diffusion.LMS, k_diffusion.lms),
     "PNDMScheduler": Scheduler(diffusion.PNDM, diffusion.pndm),
+    "SCMScheduler": Scheduler(flows.SCM, flows.scm, flows.scm_schedule),
     "SASolverScheduler": Scheduler(dpm.SA, dpm.sa_solver),
     "TCDScheduler": Scheduler(diffusion.TCD, diffusion.tcd),
     "UniPCMultistepScheduler": Scheduler(dpm.UNIPC, dpm.unipc),
@@ -87,25 +93,11 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
 }
 GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
-FROM_IMAGES = (  # classes whose plans start in the middle of the grid, as in their image-to-image pipelines
-    "DDIMParallelScheduler",
-    "DDIMScheduler",
-    "DDPMParallelScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "EDMEulerScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchHeunDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "SASolverScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
+NOT_FROM_IMAGES = (  # classes whose steps depend on those before, or that begin with a sample of their own
+    *("CMStochasticIterativeScheduler", "CosineDPMSolverMultistepScheduler"),
+    *("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSDEScheduler", "SCMScheduler"),
+    *("DPMSolverSinglestepScheduler", "EDMDPMSolverMultistepScheduler", "IPNDMScheduler", "LMSDiscreteScheduler"),
+    *("LTXEulerAncestralRFScheduler", "PNDMScheduler"),
 )
 
 
@@ -232,7 +224,7 @@ def _from_image(
     """The request of an image-to-image pipeline: it passes the strength on to set_timesteps, or skips first steps."""
     if not isinstance(strength, Real) or not 0 < strength <= 1:
         raise UserError(f"strength {strength!r}", "give one in (0, 1] that leaves a step")
-    if config.scheduler not in FROM_IMAGES:
+    if config.scheduler in NOT_FROM_IMAGES:
         raise UserError(
             f"strength with {config.scheduler}, whose steps depend on those before",
             "leave --plan out, or name a solver, such as dpmpp_2m:20",

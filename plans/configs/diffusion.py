@@ -21,7 +21,9 @@ from fewstep.plans.configs.recipe import (
     check_arguments,
     ended,
     named,
+    preserving,
     shaping_of,
+    upwards,
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -35,6 +37,7 @@ from fewstep.plans.tracer import Solver, Tracer
 LEADING = {**BETAS, "timestep_spacing": "leading"}
 CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
 DDPM = {**LEADING, **THRESHOLDING, **CLIPPING, "variance_type": "fixed_small", "rescale_betas_zero_snr": False}
+DDIM_INVERSE = {**LEADING, **CLIPPING, "set_alpha_to_one": True, "rescale_betas_zero_snr": False}
 DDIM = {**LEADING, **THRESHOLDING, **CLIPPING, "set_alpha_to_one": True, "rescale_betas_zero_snr": False}
 PNDM = {**LEADING, "skip_prk_steps": False, "set_alpha_to_one": False}
 IPNDM = {"num_train_timesteps": 1000, "trained_betas": None}
@@ -55,17 +58,38 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
     spec, _ = schedule(config)
+    points, targets = strides(config, request, tables.alpha_bars(spec))
+    return _recipe(config, [*points, targets[-1]], unchained(targets, eta))
+
+
+def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
+    """DDIMInverseScheduler, from the given "x" to the noise: x of the time before is shown with the time after."""
+    check_arguments(config, request)
+    if config["prediction_type"] == "sample":
+        raise config.refuse("prediction_type", "a clean x and its prediction say nothing of the noise", "set epsilon")
+    if config["timestep_spacing"] == "linspace":
+        raise config.refuse("timestep_spacing", "the class does not have it", "set leading")
+    spec, _ = schedule(config)
+    noisier, cleaner = strides(config, request, tables.alpha_bars(spec))
+    hair = preserving(0.0, 1e-8)  # of noise in a clean x, so that the network's noise can be told from it
+    shown = [(t, s if s.sigma else hair) for t, s in zip(noisier, cleaner)]
+    times = [noisier[0], *(Time(t.network, s.alpha, s.sigma) for t, s in shown)]
+    solver = upwards(unchained(noisier[::-1], 0.0))
+    return SchedulerRecipe(*schedule(config), times, solver, shaping=shaping_of(config))
+
+
+def strides(config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array) -> tuple[list[Time], list[Time]]:
+    """The times of a grid, and T // N timesteps below each, which need not be the next one."""
     timesteps = spaced(config, request.steps, whole=True)
-    points = _points(config, spec, timesteps)
-    end = CLEAN if config["set_alpha_to_one"] else _points(config, spec, np.zeros(1))[0]
+    points = _points(config, bars, timesteps)
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, bars, np.zeros(1))[0]
     stride = config["num_train_timesteps"] // request.steps
-    reached = _points(config, spec, np.maximum(timesteps - stride, 0.0))
+    reached = _points(config, bars, np.maximum(timesteps - stride, 0.0))
     reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
-    targets = [t if t.lam > s.lam else ended([s, t])[-1] for s, t in zip(points, reached)]
-    return _recipe(config, [*points, targets[-1]], _unchained(targets, eta))
+    return points, [t if t.lam > s.lam else ended([s, t])[-1] for s, t in zip(points, reached)]
 
 
-def _unchained(targets: Sequence[Time], eta: float) -> Solver:
+def unchained(targets: Sequence[Time], eta: float) -> Solver:
     """DDIM from each time to its target, which need not be the next time, and with the network's noise where x0 is
     clipped. `targets` has one for each time of the whole grid."""
 
@@ -93,7 +117,7 @@ def ddpm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
         why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
         raise config.refuse("variance_type", why, "set fixed_small or fixed_large")
     spec, _ = schedule(config)
-    points = _points(config, spec, _own(request, lambda: spaced(config, request.steps, whole=True)))
+    points = _points(config, tables.alpha_bars(spec), _own(request, lambda: spaced(config, request.steps, whole=True)))
     solver = call("ddpm", large_variance=(variance == "fixed_large") or None)
     if variance == "fixed_large" and points[-1].network > 0:
         solver = _noisy_to_the_end(solver)
@@ -121,10 +145,10 @@ def pndm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
         why = f"{request.steps} steps have no whole timesteps halfway, or are fewer than 4"
         raise config.refuse("skip_prk_steps", why, "set it, ask for other steps, or use the plan f_pndm:N")
     spec, _ = schedule(config)
-    points = _points(config, spec, spaced(config, request.steps, whole=True))
-    end = CLEAN if config["set_alpha_to_one"] else _points(config, spec, np.zeros(1))[0]
+    points = _points(config, tables.alpha_bars(spec), spaced(config, request.steps, whole=True))
+    end = CLEAN if config["set_alpha_to_one"] else _points(config, tables.alpha_bars(spec), np.zeros(1))[0]
     if points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
-        end = _points(config, spec, np.array([points[-1].network - stride]))[0]
+        end = _points(config, tables.alpha_bars(spec), np.array([points[-1].network - stride]))[0]
     on_v = config["prediction_type"] == "v_prediction"  # it adds up v of different times
     solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
     if request.steps == 1:
@@ -137,7 +161,7 @@ def lcm(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_arguments(config, request)
     spec, _ = schedule(config)
     solver = call("lcm", timestep_scaling=float(config["timestep_scaling"]))
-    points = _points(config, spec, _own(request, lambda: _distilled(config, request)))
+    points = _points(config, tables.alpha_bars(spec), _own(request, lambda: _distilled(config, request)))
     return _recipe(config, [*points, CLEAN], solver)
 
 
@@ -146,7 +170,9 @@ def tcd(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
     check_arguments(config, request, "eta")
     spec, _ = schedule(config)
     gamma = request.argument("eta", 0.3)
-    points = _points(config, spec, np.append(_own(request, lambda: _distilled(config, request)), 0.0))
+    points = _points(
+        config, tables.alpha_bars(spec), np.append(_own(request, lambda: _distilled(config, request)), 0.0)
+    )
     return _recipe(config, points, call("tcd", gamma=float(gamma)))
 
 
@@ -171,8 +197,7 @@ def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
 
-def _points(config: SchedulerConfig, spec: ScheduleSpec, timesteps: Any) -> list[Time]:
-    bars = tables.alpha_bars(spec)
+def _points(config: SchedulerConfig, bars: tables.Array, timesteps: Any) -> list[Time]:
     if timesteps.min() < 0 or timesteps.max() >= len(bars):
         why = f"timesteps {timesteps.min():g} .. {timesteps.max():g} are beyond the table of {len(bars)}"
         raise config.refuse("steps_offset", why, "ask for fewer steps")
@@ -209,6 +234,3 @@ def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
             eps = eps + weight * value
         x = t.sigma * eps if s.alpha == 0 else transfer(x, eps, s, t)
     return x
-
-
-__all__ = ["DDIM", "DDPM", "IPNDM", "LCM", "PNDM", "TCD", "ddim", "ddpm", "ipndm", "lcm", "pndm", "tcd"]

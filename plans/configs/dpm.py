@@ -34,6 +34,7 @@ from fewstep.plans.configs.recipe import (
     preserving,
     shaping_of,
     straight,
+    upwards,
 )
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.schedule import Time
@@ -53,6 +54,15 @@ DPM = {
     "variance_type": None,
 }
 MULTISTEP = {**DPM, "euler_at_final": False, "use_lu_lambdas": False, "rescale_betas_zero_snr": False}
+MULTISTEP_INVERSE = {
+    **SHARED,
+    "solver_order": 2,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "lambda_min_clipped": -inf,
+    "variance_type": None,
+    "euler_at_final": False,
+}
 SINGLESTEP = {**DPM, "lower_order_final": False}
 DEIS = {**SHARED, **SHIFTED, "solver_order": 2, "algorithm_type": "deis", "solver_type": "logrho"}
 UNIPC = {
@@ -108,6 +118,30 @@ def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solve
     # the sign of its second difference is wrong in diffusers
     wrong = order == 3 and is_stochastic and config.scheduler == "DPMSolverMultistepScheduler"
     return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
+
+
+def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:
+    """DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on the grid of its sigmas from below."""
+    check_arguments(config, request)
+    _check_algorithm(config, "dpmsolver++", "dpmsolver", "deis")
+    if config["solver_order"] == 1:
+        raise config.refuse("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
+    for field in ("use_flow_sigmas", *OTHER_SIGMAS):
+        if config[field]:
+            raise config.refuse(field, "the class may leave steps out there", "leave it out")
+    table, last, is_trailing = (
+        SigmaTable(tables.rhos(schedule(config)[0])),
+        _last_timestep(config),
+        config["timestep_spacing"] == "trailing",
+    )
+    timesteps = spaced(config, request.steps + (not is_trailing), whole=True, last=last)[not is_trailing :]
+    if len(set(timesteps)) < len(timesteps):
+        raise config.refuse("timestep_spacing", "two steps are at one timestep", "ask for fewer steps")
+    told = [preserving(float(t), float(rho)) for t, rho in zip(timesteps[::-1], table.at(timesteps)[::-1], strict=True)]
+    *_, end = ended([*told, preserving(float(last - 1), float(table.rhos[last - 1]))], -1)
+    own = SchedulerConfig(config.source, config.scheduler, {**config.fields, "final_sigmas_type": "sigma_min"})
+    solver = upwards(multistep_solver(own, request))
+    return SchedulerRecipe(*schedule(config), [end, *told[::-1]], solver, shaping=shaping_of(config))
 
 
 def singlestep(config: SchedulerConfig, request: ScheduleRequest) -> SchedulerRecipe:

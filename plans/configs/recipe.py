@@ -12,7 +12,8 @@ from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.plans.tracer import Solver
+from fewstep.plans.symbol import Lin
+from fewstep.plans.tracer import Solver, Tracer
 
 MOST = 1e300  # an argument's size, so that arithmetic with it stays finite
 NOWHERE = 1e-14  # how far, in log sigma, a step goes whose two ends are one point
@@ -121,13 +122,31 @@ def exploding(network: float, sigma: float) -> Time:
     return CLEAN if sigma == 0 else Time(network, 1.0, sigma)
 
 
-def ended(times: list[Time]) -> list[Time]:
+def ended(times: list[Time], way: int = 1) -> list[Time]:
     """The times with an end that a step can reach. Some schedulers end with a step to where they are: it costs an
-    evaluation and changes nothing, but counts where the order falls in the last steps. It goes a hair's breadth."""
+    evaluation and changes nothing, but counts where the order falls in the last steps. It goes a hair's breadth, for
+    `way` -1 to more noise."""
     s, t = times[-2:]
     if abs(t.lam - s.lam) > 1e-5:
         return times
-    return [*times[:-1], Time(t.network, s.alpha * (1 + NOWHERE * s.sigma**2), s.sigma * (1 - NOWHERE * s.alpha**2))]
+    hair = way * NOWHERE
+    return [*times[:-1], Time(t.network, s.alpha * (1 + hair * s.sigma**2), s.sigma * (1 - hair * s.alpha**2))]
+
+
+class _FromSample(Tracer):
+    """A tracer whose solvers start from the given tensor "x"."""
+
+    def start(self) -> Lin:
+        return self.given("x")
+
+
+def upwards(solver: Solver) -> Solver:
+    """The solver from the clean end to the noise, starting from a given sample."""
+
+    def inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
+        return solver(_FromSample(**vars(trace)), times[::-1])
+
+    return inverse
 
 
 def shaping_of(config: SchedulerConfig) -> ScaledShaping:

@@ -25,7 +25,7 @@ def _problem(config: SchedulerConfig, request: ScheduleRequest) -> Problem | Non
         return "variance_type", f"the class does not cut it off a {fields['prediction_type']}", "leave it out"
     if name == "UniPCMultistepScheduler":
         return _unipc(config, request)
-    if name.endswith(("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")):
+    if name.endswith(("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler")) and "algorithm_type" in fields:
         return _dpm(config, request)
     return None
 

@@ -10,6 +10,10 @@ from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory,
 
 diffusers = pytest.importorskip("diffusers")
 
+NEEDS_TORCHSDE = {
+    "CosineDPMSolverMultistepScheduler": "scheduling_cosine_dpmsolver_multistep",
+    "DPMSolverSDEScheduler": "scheduling_dpmsolver_sde",
+}
 LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to that
 
 
@@ -19,6 +23,8 @@ def refused(name, config, steps):
     order = get("solver_order", 2)
     on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
     zero = get("final_sigmas_type", "zero") == "zero"
+    if "Inverse" in name:
+        return "its first order is DDIM's" if order == 1 else None
     if name.startswith("DPMSolver") and on_noise and zero:
         return "diverges"  # in diffusers too: its constructor says so
     if name == "DPMSolverMultistepScheduler" and order == 3:
@@ -61,9 +67,11 @@ def get_stride(config, steps):
 def broken(name, config, steps):
     """Why diffusers 0.42 may give no sample on a combination that plans have, or None."""
     get = config.get
-    zero = get("final_sigmas_type", "zero") == "zero"
+    zero = get("final_sigmas_type", "zero") == "zero" and "Inverse" not in name
     lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
-    if name.endswith(("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")) and not (zero or lowered):
+    if name.endswith(("DPMSolverMultistepScheduler", "InverseScheduler", "UniPCMultistepScheduler")) and not (
+        zero or lowered
+    ):
         return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types
     return None
 
@@ -72,16 +80,16 @@ def rounds_to_noise(name, config):
     """Samplers of the SDE that end with a step from sigma_min to sigma_min: float32 makes it a little longer or shorter
     than nothing, and its noise goes as the root of that length."""
     grids = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-    is_stochastic = str(config.get("algorithm_type")).startswith("sde-")
-    reaches_it = name.startswith("EDM") or any(config.get(grid) for grid in grids)
-    return is_stochastic and reaches_it and config["final_sigmas_type"] == "sigma_min"
+    is_stochastic = str(config.get("algorithm_type")).startswith("sde-") or name.startswith("Cosine")
+    reaches_it = name.startswith(("EDM", "Cosine")) or any(config.get(grid) for grid in grids)
+    return is_stochastic and reaches_it and config.get("final_sigmas_type") == "sigma_min"
 
 
 def made(name, config):
     """The scheduler, and its float32 table and square root in place of those here: torch's differ by processor."""
-    if name == "DPMSolverSDEScheduler":
-        module = import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
-        scheduler = module.DPMSolverSDEScheduler(**config)
+    if name in NEEDS_TORCHSDE:
+        module = import_module(f"diffusers.schedulers.{NEEDS_TORCHSDE[name]}")
+        scheduler = getattr(module, name)(**config)
     else:
         scheduler = getattr(diffusers, name)(**config)
     bars = getattr(scheduler, "alphas_cumprod", None)

@@ -78,7 +78,7 @@ def unroll(plan: Plan) -> Unrolled:
     def draws(number: int) -> Array:
         return (_basis(0) if number == 0 else _basis(EVALUATIONS + number))[None]
 
-    states = list(execute(plan, network, draws, np.float64))
+    states = list(execute(plan, network, draws, np.float64, given={name: _basis(0)[None] for name in plan.given}))
     sample = finish(plan, iter(states), np.float64)[0]
     return _unrolled([step.time for step in plan.steps], [state.u[0] for state in states], sample)
 
@@ -120,6 +120,7 @@ def run_plan(plan: Plan, denoiser: Denoiser, noise: Array) -> Array:
         lambda index, step, u: [denoiser(u[0], step.time)[None]],
         lambda number: noise[number][None],
         np.float64,
+        given=dict.fromkeys(plan.given, noise[0][None]),
     )
     return np.asarray(finish(plan, states, np.float64)[0])
 
@@ -204,7 +205,9 @@ def _noise(scheduler: Any, draw: Callable[[int], Array]) -> Any:
         if hasattr(module, "randn_tensor"):
             patch.setattr(module, "randn_tensor", randn_tensor)
         if hasattr(module, "BrownianTreeNoiseSampler"):
-            patch.setattr(module, "BrownianTreeNoiseSampler", lambda x, *_: _Brownian(lambda: randn_tensor(x.shape)))
+            patch.setattr(
+                module, "BrownianTreeNoiseSampler", lambda x, *_, **__: _Brownian(lambda: randn_tensor(x.shape))
+            )
         yield
 
 

@@ -16,9 +16,8 @@ from tests.plans.parity.extract import extract, torch
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
 
-OF_TABLES = [
-    name for name in sorted(SCHEDULERS) if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)
-]
+DOWN = [name for name in sorted(SCHEDULERS) if "Inverse" not in name]
+OF_TABLES = [name for name in DOWN if {"use_karras_sigmas", "beta_schedule"} <= set(SCHEDULERS[name].defaults)]
 GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"]
 
 
@@ -125,7 +124,7 @@ def test_a_learned_variance_is_cut_off_a_predicted_noise_alone(name, prediction)
         plan_from_scheduler_config(written, steps=4)
 
 
-CUT = [name for name in SCHEDULERS if "use_flow_sigmas" in SCHEDULERS[name].defaults]
+CUT = [name for name in DOWN if "use_flow_sigmas" in SCHEDULERS[name].defaults]
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 FLOWS = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift} for shift in (1.0, 3.0)]
 
@@ -156,7 +155,7 @@ def test_tables_are_those_of_a_processor_with_a_fused_multiply_add(kind, T):
     assert np.array_equal(tables.alpha_bars(spec[0]).astype(np.float32), bars)
 
 
-SPACED = [name for name in SCHEDULERS if "timestep_spacing" in SCHEDULERS[name].defaults]
+SPACED = [name for name in DOWN if "timestep_spacing" in SCHEDULERS[name].defaults]
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # they have timesteps of their own
 TOO_MANY = {1000: (61, 103, 121, 122), 250: (61, 103, 121, 122), 100: (29, 31, 58, 62, 97)}  # steps
 HALVES = {1000: (48, 96, 112), 250: (12, 24, 28, 36), 100: (24, 48)}
@@ -211,3 +210,25 @@ def test_the_other_multistep_classes_shift_by_the_exponential_of_mu_or_by_flow_s
 def test_unipc_on_noise_thresholds_nothing():
     config = {"thresholding": True, "predict_x0": False, "solver_order": 1, "final_sigmas_type": "sigma_min"}
     compare("UniPCMultistepScheduler", config, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "why"),
+    [
+        ("CosineDPMSolverMultistepScheduler", {"prediction_type": "epsilon"}, "other sign; set v_prediction"),
+        ("CosineDPMSolverMultistepScheduler", {"sigma_data": 0.5}, "data of deviation 1; set 1"),
+        ("CosineDPMSolverMultistepScheduler", {"solver_order": 3}, "no such step; set 2"),
+        ("DDIMInverseScheduler", {"prediction_type": "sample"}, "say nothing of the noise; set epsilon"),
+        ("DDIMInverseScheduler", {"timestep_spacing": "linspace"}, "does not have it; set leading"),
+        ("DPMSolverMultistepInverseScheduler", {"use_karras_sigmas": True}, "may leave steps out there"),
+        ("DPMSolverMultistepInverseScheduler", {"lambda_min_clipped": 4.4}, "two steps are at one timestep"),
+        ("DPMSolverMultistepInverseScheduler", {"algorithm_type": "sde-dpmsolver++"}, "does not have it"),
+        ("FlowMatchLCMScheduler", {"scale_factors": [0.5, 1.0]}, "samples keep their size; leave it out"),
+        ("LTXEulerAncestralRFScheduler", {"s_noise": 0.5}, "noise of deviation 1; leave it out"),
+        ("SCMScheduler", {"sigma_data": 0.0}, "it is a deviation; give a number above 0"),
+        ("KarrasVeScheduler", {}, "unknown scheduler class 'KarrasVeScheduler'; choose one of"),
+    ],
+)
+def test_what_no_plan_has_is_refused_by_name(name, config, why):
+    with pytest.raises(UserError, match=why):
+        plan_from_scheduler_config({"_class_name": name, **config}, steps=6)

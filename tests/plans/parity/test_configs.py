@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fewstep.plans.configs import plan_from_scheduler_config
 from fewstep.plans.configs.diffusers import SCHEDULERS
 from fewstep.plans.plan import Plan
-from tests.plans.parity.config_parity import compare
+from tests.plans.parity.config_parity import NEEDS_TORCHSDE, compare
 from tests.plans.parity.extract import run_plan
 
 diffusers = pytest.importorskip("diffusers")
@@ -197,11 +197,30 @@ FIELDS = {
         one_of("time_shift_type", "exponential", "linear"),
     ),
     "FlowMatchHeunDiscreteScheduler": fields(one_of("shift", 1.0, 3.0)),
+    "FlowMatchLCMScheduler": fields(one_of("shift", 1.0, 3.0), OTHER_SIGMAS, one_of("shift_terminal", None, 0.1)),
+    "LTXEulerAncestralRFScheduler": fields(one_of("eta", 1.0, 0.5, 0.0)),
+    "CosineDPMSolverMultistepScheduler": fields(
+        EDM[0], FINAL, one_of("solver_order", 1, 2), one_of("solver_type", "midpoint", "heun")
+    ),
+    "DDIMInverseScheduler": fields(
+        BETAS,
+        st.sampled_from([{"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}]),
+        one_of("prediction_type", "epsilon", "v_prediction"),
+        one_of("set_alpha_to_one", True, False),
+        st.sampled_from([{"clip_sample": False}, {"clip_sample": True}]),
+    ),
+    "DPMSolverMultistepInverseScheduler": fields(
+        *MULTISTEP[:3],
+        *MULTISTEP[4:],
+        one_of("algorithm_type", "dpmsolver++", "dpmsolver"),
+        one_of("solver_type", "midpoint", "heun"),
+        st.sampled_from([{}, {"lambda_min_clipped": -3.0}, {"thresholding": True, "sample_max_value": 0.8}]),
+    ),
 }
 
 
 def test_every_class_is_swept():
-    assert set(FIELDS) == set(SCHEDULERS)
+    assert {*FIELDS, "SCMScheduler"} == set(SCHEDULERS)  # that one: test_scm.py
 
 
 @pytest.mark.slow
@@ -219,6 +238,21 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
         compare(name, config, steps)
 
     sweep()
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("CosineDPMSolverMultistepScheduler", {}),
+        ("DDIMInverseScheduler", {"clip_sample": False}),
+        ("DPMSolverMultistepInverseScheduler", {}),
+        ("FlowMatchLCMScheduler", {"shift": 3.0}),
+        ("LTXEulerAncestralRFScheduler", {"eta": 0.5}),
+    ],
+)
+def test_classes_of_later_pipelines(name, config):
+    for steps in (1, 2, 5):
+        compare(name, config, steps)
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "trailing"])
@@ -242,7 +276,7 @@ def distance_from_the_marginal(plan: Plan) -> float:
     return float(np.abs(np.array(seen) - on_it).max())
 
 
-@pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - {"DPMSolverSDEScheduler"}))  # that one needs torchsde
+@pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - set(NEEDS_TORCHSDE)))
 def test_the_file_that_a_scheduler_saves_is_read(name, tmp_path):
     scheduler = getattr(diffusers, name)()
     scheduler.save_pretrained(tmp_path)

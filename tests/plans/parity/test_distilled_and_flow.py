@@ -2,7 +2,6 @@
 
 from math import sqrt
 
-import numpy as np
 import pytest
 
 from fewstep.plans.compile import trace_plan
@@ -58,24 +57,8 @@ def test_consistency_models():
         ("FlowMatchEulerDiscreteScheduler", {}, "flow_euler"),
         ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, "flow_sde"),
         ("FlowMatchHeunDiscreteScheduler", {}, "flow_heun"),
-        ("FlowMatchLCMScheduler", {}, "flow_sde"),
     ],
 )
 def test_flows(scheduler, options, name, shift):
     scheduler = getattr(diffusers, scheduler)(shift=shift, **options)
     assert_same(name, scheduler, 7, times_of(scheduler, 7), FLOW)
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ancestral_flow(eta):
-    """Theirs evaluates once more, at the clean end, for nothing."""
-    scheduler = diffusers.LTXEulerAncestralRFScheduler(eta=eta)
-    sigmas = [1.0, 0.9, 0.6, 0.25, 0.0]
-    theirs = extract(scheduler, None, sigmas=sigmas)
-    told = [float(t) for t in scheduler.timesteps]
-    times = [Time(t, 1 - float(sigma), float(sigma)) for t, sigma in zip(told, scheduler.sigmas)]
-    plan = trace_plan("test", parse_plan_name(f"flow_ancestral(eta={eta}):1").solver, times, FLOW)
-    ours, idle = unroll(plan), len(times)
-    assert not theirs.sample[idle]
-    assert ours.sample == pytest.approx(np.delete(theirs.sample, idle), abs=1e-6)
-    assert ours.inputs == pytest.approx(np.delete(theirs.inputs[:-1], idle, 1), abs=1e-6)
