@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.configs import continuous, diffusion, discrete, dpm, flows, k_diffusion
+from fewstep.plans.configs import cogvideox, continuous, diffusion, discrete, dpm, flows, k_diffusion
 from fewstep.plans.configs.config import SchedulerConfig, read, resolve
 from fewstep.plans.configs.discrete import OTHER_SIGMAS
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES, PipelineRules, tokens
@@ -44,6 +44,8 @@ SCHEDULERS: dict[str, Scheduler] = {
     "CMStochasticIterativeScheduler": Scheduler(
         continuous.CONSISTENCY, continuous.consistency, continuous.consistency_schedule
     ),
+    "CogVideoXDDIMScheduler": Scheduler(cogvideox.COGVIDEOX, cogvideox.ddim, cogvideox.schedule),
+    "CogVideoXDPMScheduler": Scheduler(cogvideox.COGVIDEOX, cogvideox.dpm, cogvideox.schedule),
     "CosineDPMSolverMultistepScheduler": Scheduler(
         continuous.COSINE, continuous.cosine_multistep, continuous.cosine_schedule
     ),
@@ -94,7 +96,7 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
 GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
 NOT_FROM_IMAGES = (  # classes whose steps depend on those before, or that begin with a sample of their own
-    *("CMStochasticIterativeScheduler", "CosineDPMSolverMultistepScheduler"),
+    *("CMStochasticIterativeScheduler", "CogVideoXDPMScheduler", "CosineDPMSolverMultistepScheduler"),
     *("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSDEScheduler", "SCMScheduler"),
     *("DPMSolverSinglestepScheduler", "EDMDPMSolverMultistepScheduler", "IPNDMScheduler", "LMSDiscreteScheduler"),
     *("LTXEulerAncestralRFScheduler", "PNDMScheduler"),

@@ -93,7 +93,7 @@ def made(name, config):
     else:
         scheduler = getattr(diffusers, name)(**config)
     bars = getattr(scheduler, "alphas_cumprod", None)
-    if bars is not None:
+    if bars is not None and not name.startswith("Cog"):
         single = bars.numpy().copy()
         if config.get("rescale_betas_zero_snr") and not name.startswith(("DDIM", "DDPM", "LCM")):
             single[-1] = 0.0  # these classes put 2^-24 there themselves

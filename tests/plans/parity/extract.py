@@ -142,10 +142,15 @@ def run_scheduler(
         scheduler.set_begin_index(0)  # it looks its first timestep up by value, and of two equal ones takes the second
     for_step |= {"return_dict": True} if "return_dict" in known else {}
     x = torch.from_numpy(start.copy())[None, :, None, None] * getattr(scheduler, "init_noise_sigma", 1.0)
+    is_cogvideox = "old_pred_original_sample" in known
+    told, before = [int(t) for t in scheduler.timesteps] if is_cogvideox else [], None
     with _noise(scheduler, draw):
-        for t in scheduler.timesteps:
+        for i, t in enumerate(scheduler.timesteps):
             u = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             output = torch.from_numpy(denoiser(u.double().numpy().ravel(), float(t)))[None, :, None, None]
+            if is_cogvideox:  # as its pipeline
+                x, before = scheduler.step(output, before, told[i], told[i - 1] if i else None, x)
+                continue
             x = scheduler.step(output, t, x, **for_step).prev_sample.double()
     return np.asarray(x.numpy().ravel())
 

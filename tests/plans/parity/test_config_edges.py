@@ -218,6 +218,7 @@ def test_unipc_on_noise_thresholds_nothing():
         ("CosineDPMSolverMultistepScheduler", {"prediction_type": "epsilon"}, "other sign; set v_prediction"),
         ("CosineDPMSolverMultistepScheduler", {"sigma_data": 0.5}, "data of deviation 1; set 1"),
         ("CosineDPMSolverMultistepScheduler", {"solver_order": 3}, "no such step; set 2"),
+        ("CogVideoXDDIMScheduler", {"snr_shift_scale": 0.0}, "is divided by it; give 0.001 .. 1000"),
         ("DDIMInverseScheduler", {"prediction_type": "sample"}, "say nothing of the noise; set epsilon"),
         ("DDIMInverseScheduler", {"timestep_spacing": "linspace"}, "does not have it; set leading"),
         ("DPMSolverMultistepInverseScheduler", {"use_karras_sigmas": True}, "may leave steps out there"),

@@ -90,6 +90,16 @@ DDPM = fields(
     st.sampled_from([{}, {"beta_schedule": "sigmoid"}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
 )
 
+COGVIDEOX = fields(
+    BETAS,
+    SPACING,
+    one_of("prediction_type", *THREE),
+    one_of("snr_shift_scale", 1.0, 3.0),
+    one_of("set_alpha_to_one", True, False),
+    st.sampled_from([{}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
+    clip_sample=False,
+)
+
 # What of its fields each class is tried with; arguments of its step are under "arguments"
 FIELDS = {
     "DDIMScheduler": DDIM,
@@ -199,6 +209,8 @@ FIELDS = {
     "FlowMatchHeunDiscreteScheduler": fields(one_of("shift", 1.0, 3.0)),
     "FlowMatchLCMScheduler": fields(one_of("shift", 1.0, 3.0), OTHER_SIGMAS, one_of("shift_terminal", None, 0.1)),
     "LTXEulerAncestralRFScheduler": fields(one_of("eta", 1.0, 0.5, 0.0)),
+    "CogVideoXDDIMScheduler": COGVIDEOX,
+    "CogVideoXDPMScheduler": COGVIDEOX,
     "CosineDPMSolverMultistepScheduler": fields(
         EDM[0], FINAL, one_of("solver_order", 1, 2), one_of("solver_type", "midpoint", "heun")
     ),
@@ -243,6 +255,8 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
 @pytest.mark.parametrize(
     ("name", "config"),
     [
+        ("CogVideoXDDIMScheduler", {"timestep_spacing": "trailing", **ZERO_SNR}),
+        ("CogVideoXDPMScheduler", {"timestep_spacing": "trailing", **ZERO_SNR}),
         ("CosineDPMSolverMultistepScheduler", {}),
         ("DDIMInverseScheduler", {"clip_sample": False}),
         ("DPMSolverMultistepInverseScheduler", {}),
