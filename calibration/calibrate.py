@@ -15,6 +15,7 @@ from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
+from fewstep.calibration.floor import refuse_low
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.lowering.scheme import Target
@@ -30,6 +31,7 @@ from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.second_moments import second_moments
+from fewstep.calibration.spare import sparing_for
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
@@ -132,12 +134,15 @@ def _calibrate_network(
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, progress)
     first = first_inputs(task, course)
-    bodies = make_each(task, targets, tables, moments, course, large, partial(_check_kernels, first), failed, progress)
+    spare = sparing_for(task, plan, progress)
+    rest = partial(_check_kernels, first), failed, spare, progress
+    bodies = make_each(task, targets, tables, moments, course, large, *rest)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
         with open_workers() if task.whole is None else nullcontext() as workers:
             refined = _refine(task, task.bound, plan, bodies, first, failed, before, progress, workers)
     _refuse_lost(bodies, refined, course, failed)
+    refuse_low(bodies, refined, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
     manifest = added(writer, manifest, task, plan, table, bodies, refined)
@@ -271,5 +276,6 @@ def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], 
 def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:
     """Workers that run the choices of a search."""
     exact, bundle = finish(plan, course.reference[-1:]), pinned(task.sampler.bundle.path)
-    job = SearchJob(bundle, plan, task.conditions, variants.table, variants.target.name, variants.moments or {}, exact)
+    rest = variants.target.name, variants.moments or {}, exact, variants.spared
+    job = SearchJob(bundle, plan, task.conditions, variants.table, *rest)
     return lambda asked: in_order(job, asked, workers)

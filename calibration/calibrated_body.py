@@ -4,15 +4,17 @@ Clipping can lower the error of each tensor and of each step, and still add up o
 deployed makes samples in the closed loop, and they are compared with float32's from the same noise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
+from fewstep.calibration.floor import headroom
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.opened import open_lowered
@@ -39,6 +41,8 @@ from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
+Spare = Callable[[Variants], Variants]
+
 AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin: precision maps have the ones before
 
 
@@ -49,6 +53,11 @@ class CalibratedBody:
     lowered: LoweredBody
     variants: Variants
     trial: Trial
+
+
+def all_int8(variants: Variants) -> Variants:
+    """Nothing stays in float."""
+    return variants
 
 
 def judging_seeds(trajectories: int) -> range:
@@ -80,6 +89,7 @@ def make_each(
     writer: Writer | None,
     check: Check,
     failed: dict[str, UserError],
+    spare: Spare = all_int8,
     progress: Progress = SILENT,
 ) -> dict[str, CalibratedBody]:
     """The body of each target, by its name.
@@ -91,6 +101,7 @@ def make_each(
         writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
         check: what each body has to pass.
         failed: receives the errors of bodies that cannot be made.
+        spare: says which operations stay in float.
 
     UserError if no body can be made.
     """
@@ -99,10 +110,10 @@ def make_each(
         name = body_of(target)
         keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
         table = tables[target.scheme.everything]
-        variants = Variants(task.prepared, table, target, keep, moments=moments)
         try:
+            variants = spare(Variants(task.prepared, table, target, keep, moments=moments))
             lowered = variants.lower(())
-            trial = judged(lowered, table, target, course, by_rows)
+            trial = structs.replace(judged(lowered, table, target, course, by_rows), in_float=variants.spared)
             check(name, lowered, target)
             bodies[name] = CalibratedBody(lowered, variants, trial)
         except UserError as error:
@@ -144,7 +155,10 @@ def judged(
     if isinstance(course, TokenCourse):
         return Trial(table.method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))
     guidance, condition = (_worst(each) for each in body_differences(course, networks))
-    return Trial(table.method, mean, p5, len(psnr), is_chosen=True, guidance=guidance, condition=condition)
+    less = headroom(course)
+    snr = None if less is None else round(mean - less, 2)
+    figures = table.method, mean, p5, len(psnr)
+    return Trial(*figures, is_chosen=True, guidance=guidance, condition=condition, snr=snr)
 
 
 def guidance_error(

@@ -26,7 +26,8 @@ def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
     """The quality of the body that is deployed, and a line for each difference of outputs that it may lose."""
     for each in trials:
         if each.is_chosen:
-            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB, {counted(each.seeds, 'seed')}"
+            over = "" if each.snr is None else f", the signal {each.snr:.1f} dB above the error"
+            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{over}, {counted(each.seeds, 'seed')}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield f"{differ} of the likeliest tokens differ at float32's states; {same} are the same at the end"

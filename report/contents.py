@@ -34,7 +34,7 @@ from fewstep.report.contents_form import (
     StepGraphContents,
     VerifiedStage,
 )
-from fewstep.report.operations import operations, unseen_tensors
+from fewstep.report.operations import operations, spared_operations, unseen_tensors
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import (
@@ -190,7 +190,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
     unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
-    multiplying = operations(prepared, name, body.graph.coverage or none, unseen).operations
+    multiplying = operations(prepared, name, body.graph.coverage or none, unseen, spared_operations(body)).operations
     if body.graph.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type

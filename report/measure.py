@@ -30,7 +30,7 @@ from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.report.joints import joint_errors
-from fewstep.report.operations import operations, unseen_tensors
+from fewstep.report.operations import operations, spared_operations, unseen_tensors
 from fewstep.report.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks, whole_bodies
@@ -137,7 +137,7 @@ def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan
         if coverage is not None and coverage.total_macs > 0:  # else it was edited
             share = int8_share(body, plan, network)
             steps = sum(step.network == network for step in plan.steps)
-            seen = operations(graph, name, coverage, unseen_tensors(own, body))
+            seen = operations(graph, name, coverage, unseen_tensors(own, body), spared_operations(body))
             yield msgspec.structs.replace(
                 seen, network=network, share=seen.share if share is None else share, work=steps * coverage.total_macs
             )

@@ -3,10 +3,9 @@
 from collections.abc import Collection
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.lowering.thin import thin_convolutions
 from fewstep.calibration.ranges import table
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.selection import considered_ops, selected_ops
+from fewstep.graph.selection import considered_ops
 from fewstep.measure.bodies import ranges_file
 from fewstep.measure.results import BodyCoverage, Operation
 from fewstep.runtime.bundle.manifest import Body, Coverage
@@ -15,16 +14,18 @@ from fewstep.runtime.bundle.reading import Bundle
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
 MAPPED = "left in float by the precision map"
-THIN = "thin: int8 wins little time in it, and loses much"
+SPARED = "left in float: int8 loses much in it, and wins little time"
 UNSEEN = "its activations had no values in calibration"
 
 
-def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = ()) -> BodyCoverage:
+def operations(
+    prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = (), spared: Collection[str] = ()
+) -> BodyCoverage:
     """The multiplying operations of the prepared graph in order, each with its fate in a lowered body.
 
     `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them.
+    `spared` are the operations that stay in float since they make much of the error (`spared_operations`).
     """
-    thin = thin_convolutions(prepared, selected_ops(prepared))
     work, int8 = macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in considered_ops(prepared)}
     rows = []
@@ -40,16 +41,16 @@ def operations(prepared: Graph, body: str, coverage: Coverage, unseen: Collectio
                 channels=(op.channels_in, op.channels_out) if op else None,
                 macs=work[node.output],
                 precision="int8" if is_int8 else "float",
-                reason="" if is_int8 else reason or _left(node, unseen, thin),
+                reason="" if is_int8 else reason or _left(node, unseen, spared),
             )
         )
     return BodyCoverage(body, coverage, tuple(rows), coverage.int8_macs / max(coverage.total_macs, 1))
 
 
-def _left(node: Node, unseen: Collection[str], thin: Collection[str]) -> str:
+def _left(node: Node, unseen: Collection[str], spared: Collection[str]) -> str:
     """Why an operation that the rule takes stays float."""
-    if node.output in thin:
-        return THIN
+    if node.output in spared:
+        return SPARED
     return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
 
 
@@ -57,6 +58,11 @@ def unseen_tensors(bundle: Bundle, body: Body) -> tuple[str, ...]:
     """The tensors that had no values when a body was calibrated; none of one that was not."""
     file = ranges_file(bundle, body)
     return () if file is None else table.load(bundle.file(file)).unseen
+
+
+def spared_operations(body: Body) -> frozenset[str]:
+    """The operations of a body that stay in float since they make much of its error."""
+    return frozenset(name for trial in body.trials if trial.is_chosen for name in trial.in_float)
 
 
 def layer(node: Node) -> str:

@@ -16,7 +16,6 @@ from fewstep.calibration.lowering.factors import factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.calibration.lowering.gptq import corrected
 from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
-from fewstep.calibration.lowering.thin import thin_convolutions
 from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight, representable
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import observed_tensors
@@ -138,8 +137,7 @@ def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, 
             f"no operation of graph {prepared.name!r} can run in int8",
             f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
         )
-    thin = frozenset(() if everything else thin_convolutions(prepared, ops))
-    return tuple(op for op in ops if op.name not in thin)
+    return ops
 
 
 def _check_constants(prepared: Graph) -> None:
@@ -249,7 +247,7 @@ def emit(
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form
-    sources = _scales_and_zero_points(encodings, groups, scheme.scale_dtype)
+    sources = scales_and_zero_points(encodings, groups, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
     outputs: set[str] = set()  # an activation or a weight that several operations read is quantized once
     for node in base.nodes:
@@ -267,7 +265,7 @@ def emit(
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
-def _scales_and_zero_points(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
+def scales_and_zero_points(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
     """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group"."""
     constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
     scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)

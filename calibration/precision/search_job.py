@@ -86,6 +86,7 @@ class SearchJob:
     target: str
     moments: Moments
     exact: Array
+    spared: tuple[str, ...] = ()
 
     def open(self, threads: int) -> Callable[[Choices], Qualities]:
         folder = self.bundle.folder()
@@ -93,5 +94,5 @@ class SearchJob:
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         course = open_course(without_network(sampler), self.plan, SEARCH_SEEDS, self.rows)
         target = targets_by_name()[self.target]
-        variants = Variants(prepared, self.table, target, threads=threads, moments=self.moments)
+        variants = Variants(prepared, self.table, target, threads=threads, moments=self.moments, spared=self.spared)
         return ChoiceRuns(variants, course, np.asarray(self.exact)).qualities

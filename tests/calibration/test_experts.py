@@ -63,7 +63,8 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
     assert third == Range(min(first.low, second.low), max(first.high, second.high)) == table_of(made)["early_x"].pooled
     for target in TARGETS:
         coverage = made.lowered[f"int8-{target}"].coverage
-        assert coverage.int8_ops == ("h1", "early_y") and "never_y" in coverage.float_ops
+        (trial,) = made.manifest.bodies[f"int8-{target}"].trials
+        assert {*coverage.int8_ops, *trial.in_float} == {"h1", "early_y"} and "never_y" in coverage.float_ops
     assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == table_of(made)
     given = {"seeds": range(4), "condition": {"class": [0, 1] * 2}, "guidance": 2.0}
     exact = load(bundle).sample("ddim:3", **given)

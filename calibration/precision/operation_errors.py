@@ -1,0 +1,109 @@
+"""What the rounding of each operation does to finished samples, from runs of one gated body (`gated.py`).
+
+A run has some operations in int8 and all others in float. Errors of different operations hardly go
+together, so that their squares add up. Where there are more operations than runs, groups of neighbours are halved, the
+worst first: few operations make most of an error.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.channels import even_weight
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.quantize import Quantizer, encodings_of, measured_ops
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.gated import GATES, gated
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.graph import Graph
+from fewstep.graph.io import exceeds
+from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.selection import WeightedOp
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.execute import finish
+
+Array = NDArray[np.float64]
+RUNS = 40  # at most, of two samples: counting follows 64
+ALONE = 0.5  # of a group's error: what its first half has less, the other is taken to have
+
+
+@dataclass(frozen=True)
+class OperationErrors:
+    """Mean squared errors of samples, of each of `operations` in int8. `signal` is the variance of float32's
+    samples."""
+
+    operations: tuple[str, ...]
+    errors: Array
+    signal: float
+
+
+def operation_errors(
+    prepared: Graph, table: RangesTable, target: Target, course: Course, quantize: Quantizer | None, runs: int = RUNS
+) -> OperationErrors:
+    """Measure them along a course. `quantize` rounds weights; None: they stay as they are, and are in no error. Large
+    networks are for None, which takes no second copy of weights."""
+    ops = measured_ops(prepared, table, target.scheme)
+    codes = encodings_of(prepared, table, ops, target.scheme)
+    weights = {} if quantize is None else {op.name: rounded_weight(op, prepared, codes, quantize) for op in ops}
+    is_small = not exceeds(prepared)
+    graph = attention_in_parts(gated(prepared, ops, codes, target.scheme, weights))
+    session = open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
+    network = session if is_small else row_by_row(session, graph.inputs)
+
+    def samples(numbers: Sequence[int]) -> Array:
+        """Finished samples with these operations in int8."""
+        gates = np.zeros(len(ops), np.float32)
+        gates[list(numbers)] = 1
+
+        def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+            return network({**feeds, GATES: gates})
+
+        made = course.run([run] * course.groups)
+        return finish(course.plan, made[-1:]).astype(np.float64)
+
+    exact = finish(course.plan, course.reference[-1:]).astype(np.float64)
+    found = shared_out(lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs)
+    return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
+
+
+def shared_out(error: Callable[[Sequence[int]], float], count: int, runs: int) -> Array:
+    """The error [count] of each of some things, of which any group can be asked in a run: each alone where there are
+    runs enough, else the worst groups halved. Things of one group have equal shares of its error."""
+    if count <= runs:
+        return np.array([error((number,)) for number in range(count)])
+    everything = tuple(range(count))
+    groups, left = {everything: error(everything)}, runs - 1
+    while left >= 2 and (several := [group for group in groups if len(group) > 1]):
+        worst = max(several, key=groups.__getitem__)
+        whole, middle = groups.pop(worst), len(worst) // 2
+        first, second = worst[:middle], worst[middle:]
+        groups[first] = error(first)
+        is_rest = groups[first] < ALONE * whole
+        groups[second] = whole - groups[first] if is_rest else error(second)
+        left -= 1 if is_rest else 2
+    shares = np.empty(count)
+    for group, whole in groups.items():
+        shares[list(group)] = whole / len(group)
+    return shares
+
+
+def rounded_weight(
+    op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
+) -> NDArray[np.float32]:
+    """What int8 has of a weight, for an input whose channels are not multiplied."""
+    numbers = codes[op.x].multipliers
+    weight = quantize(op, even_weight(op, prepared, codes), numbers).dequantized()
+    return weight if numbers is None else _undone(weight, numbers, op)
+
+
+def _undone(weight: NDArray[np.float32], numbers: Array, op: WeightedOp) -> NDArray[np.float32]:
+    """The weight of multiplied channels, times their numbers."""
+    rows = np.moveaxis(weight, op.axis, 0)
+    groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
+    parts = rows.reshape(groups, -1, *rows.shape[1:]) * numbers.reshape(groups, 1, -1, *[1] * (rows.ndim - 2))
+    return np.ascontiguousarray(np.moveaxis(parts.reshape(rows.shape), 0, op.axis), np.float32)

@@ -1,0 +1,52 @@
+"""From a task to the operations that stay in float in each body: runs of the task's plan say what each one costs."""
+
+from dataclasses import replace
+from functools import cache
+
+from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare, all_int8
+from fewstep.calibration.lowering.quantize import remembered, rounding
+from fewstep.calibration.precision.operation_errors import operation_errors
+from fewstep.calibration.precision.sparing import spared, times_in_float
+from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.task import Task
+from fewstep.graph.io import exceeds
+from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS, Course, open_course
+from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.progress import SILENT, Progress, under
+
+FIRST = AFTER_MAPS + MOST_SEEDS  # the seeds behind those that judge
+SAMPLES = 2
+
+
+def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Spare:
+    """What leaves the operations of a body in float that make much of its error. `plan` has the range groups of the
+    counts.
+
+    Samples of tokens have no squared error: there all is int8, as for engines without floats.
+    """
+    if isinstance(plan, TokenPlan):
+        return all_int8
+
+    @cache
+    def course() -> Course:
+        seeds = SELECTION_SEEDS[FIRST : FIRST + min(SAMPLES, len(task.seeds))]
+        sampler = task.among(body_by_rows(task.sampler))
+        opened = open_course(
+            sampler, plan, seeds, task.conditions, under(progress, "errors of operations"), task.network
+        )
+        close(task.sampler.denoiser)
+        return opened
+
+    def spare(variants: Variants) -> Variants:
+        target, table, prepared = variants.target, variants.table, variants.prepared
+        if target.scheme.everything:
+            return variants
+        quantizer = None if exceeds(prepared) else remembered(rounding(table, target, variants.moments))
+        errors = operation_errors(prepared, table, target, course(), quantizer)
+        kept = spared(errors, times_in_float(prepared, errors.operations))
+        return replace(variants, spared=kept, quantizer=quantizer)
+
+    return spare

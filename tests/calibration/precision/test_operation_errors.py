@@ -1,0 +1,72 @@
+"""The error of each operation, found by runs of one gated body."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.quantize import encodings_of, lower, measured_ops, remembered, rounding
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.precision.gated import GATES, gated
+from fewstep.calibration.precision.operation_errors import operation_errors, rounded_weight, shared_out
+from fewstep.graph.session import open_session, run
+from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, open_course
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.runtime.loading import load
+from tests.calibration.lowering.bodies.uneven_body import given, layer, seen
+from tests.calibration.precision.test_refine import LAYERS, deep
+from tests.calibration.precision.test_search_job import first
+from tests.calibration.test_calibrate import table_of
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "openvino"])
+@pytest.mark.parametrize("kind", ["Conv", "MatMul"])
+def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) -> None:
+    graph, scheme = layer(kind), targets_by_name()[target].scheme
+    table, fed = seen(graph, given(graph)), given(graph)
+    ops = measured_ops(graph, table, scheme)
+    codes, exact = encodings_of(graph, table, ops, scheme), run(graph, fed)["output"]
+    quantize = remembered(rounding(table, targets_by_name()[target]))
+    weights = {"b": rounded_weight(ops[0], graph, codes, quantize)}
+    body = open_session(gated(graph, ops, codes, scheme, weights), fuse_qdq=False)
+    half, whole = (body({**fed, GATES: np.full(len(ops), share, np.float32)})["output"] - exact for share in (0.5, 1))
+    assert len(ops) == 1 and not (body({**fed, GATES: np.zeros(1, np.float32)})["output"] - exact).any()
+    assert 0.3 < np.square(half).sum() / np.square(whole).sum() * 2 < 0.7  # a half of the error of both ends
+    lowered = lower(graph, table, targets_by_name()[target], quantize=quantize).graph
+    int8 = open_session(lowered, fuse_qdq=target == "cpu-x86")(fed)["output"] - exact
+    assert np.square(whole - int8).sum() < 0.02 * np.square(int8).sum()
+
+
+def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
+    """The layers of a deep body have errors that add up to that of all int8."""
+    options = first(tmp_path / "bundle")
+    made = calibrate(options)
+    course = open_course(
+        sampler_by_rows(load(options.bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
+    )
+    target, table = targets_by_name()["cpu-x86"], table_of(made)
+    errors = operation_errors(deep(), table, target, course, remembered(rounding(table, target)))
+    body = open_session(lower(deep(), table, target).graph, optimize=True)
+    psnr = course.quality(course.run([body] * course.groups))
+    whole = float(np.mean(4 / 10 ** (psnr / 10)))
+    assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
+    unrounded = operation_errors(deep(), table, target, course, None)
+    assert unrounded.errors == pytest.approx(errors.errors, rel=0.6) and (unrounded.errors < errors.errors).any()
+
+
+@pytest.mark.parametrize(("runs", "most"), [(64, 64), (20, 20)])
+def test_groups_are_halved_where_runs_are_few(runs: int, most: int) -> None:
+    asked: list[Sequence[int]] = []
+    true = np.full(64, 1e-3)
+    true[[5, 40]] = 1.0, 0.5
+
+    def error(numbers: Sequence[int]) -> float:
+        asked.append(numbers)
+        return float(true[list(numbers)].sum())
+
+    found = shared_out(error, 64, runs)
+    assert len(asked) <= most and found.sum() == pytest.approx(true.sum())
+    assert list(np.argsort(-found)[:2]) == [5, 40] and found[[5, 40]] == pytest.approx([1.0, 0.5], rel=0.01)
