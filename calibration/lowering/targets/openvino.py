@@ -18,6 +18,7 @@ the axes of a picture. docs/quantization.md has their gain.
 import numpy as np
 
 from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.constant_products import fold_constant_products
 from fewstep.calibration.lowering.coverage import complete
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_of
 from fewstep.calibration.lowering.executed import as_compiled, integer_operations
@@ -68,6 +69,7 @@ OPENVINO = Target(
     ),
     rewrites=(spread_group_norm,),
     passes=(),
+    finish=(fold_constant_products,),
     check=integer_kernels_run,
     engine=as_compiled,
     notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
