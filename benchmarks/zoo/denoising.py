@@ -52,7 +52,7 @@ class Problem:
 
 def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float]:
     """Network times as training draws them: whole timesteps, evenly; of schedule edm, log(sigma) from a normal
-    distribution; else evenly between the ends."""
+    distribution; of schedule exploding, log(sigma) evenly; else evenly between the ends."""
     schedule = NoiseSchedule(spec.schedule)
     if schedule.timesteps:
         return [float(t) for t in torch.randint(schedule.timesteps, (count,), generator=generator)]
@@ -61,6 +61,9 @@ def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float
         mean, deviation = LOG_SIGMA
         logs = mean + deviation * torch.randn(count, generator=generator, dtype=torch.float64)
         times = [schedule.at_rho(exp(log)).network for log in logs.tolist()]
+    elif spec.schedule.kind == "exploding":
+        shares = torch.rand(count, generator=generator, dtype=torch.float64)
+        times = (path.first * (path.last / path.first) ** shares).tolist()
     else:
         least = LEAST if spec.schedule.kind == "ou" else path.first
         times = (least + (path.last - least) * torch.rand(count, generator=generator, dtype=torch.float64)).tolist()
