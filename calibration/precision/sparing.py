@@ -1,8 +1,7 @@
 """Which operations stay in float by default: the few that make most of the error, as long as they are nearly free.
 
 Of all that may be left in float, in the order of error for time, as many are left as win most: dB less their price. A
-body that is below the floor then leaves more. Time follows from multiply-accumulates: nothing is timed. Operations that
-sum few products win no time in int8, where each value is rounded.
+body that is below the floor then leaves more. Time follows from multiply-accumulates: nothing is timed.
 """
 
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor of a body, to the peak and t
 MARGIN = 2.0  # dB over the floor, where that decides: what is foretold is not what is judged
 PRICE = 50.0  # dB for the time of a step all in int8: 0.5 dB for each 1 %
 SLOWER = 1.3  # steps all in int8 that float takes more, for a share of 1 of the multiply-accumulates
-SUMMED = 64  # products for a value, of which int8 wins no time (measured)
-LEAST_TIME = 2e-3  # of a step, for any operation: its borders
+THIN, SUMMED = 0.01, 64  # share, and products for a value, up to which int8 wins no time
+LEAST_TIME = 2e-3  # of a step, for an operation: its borders; a tenth for a thin one
 NEARLY_FREE, FURTHEST = 0.08, 0.5  # of a step, that quality may take; and that the floor may
 
 Array = NDArray[np.float64]
@@ -30,9 +29,9 @@ Array = NDArray[np.float64]
 def times_in_float(prepared: Graph, operations: Sequence[str]) -> Array:
     """What each of some operations adds to a step all in int8 if it stays in float, as a share of that step."""
     work, summed = macs(prepared), {op.name: _summed(op, prepared) for op, _ in considered_ops(prepared)}
-    total = sum(work.values()) or 1
-    wins = [work[name] / total * max(0.0, 1 - SUMMED / summed[name]) for name in operations]
-    return np.maximum(SLOWER * np.array(wins), LEAST_TIME)
+    shares = np.array([work[name] for name in operations]) / (sum(work.values()) or 1)
+    is_thin = (shares <= THIN) & (np.array([summed[name] for name in operations]) <= SUMMED)
+    return np.where(is_thin, LEAST_TIME / 10, np.maximum(SLOWER * shares, LEAST_TIME))
 
 
 def _summed(op: WeightedOp, prepared: Graph) -> int:

@@ -7,10 +7,8 @@ from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.sparing import (
     FURTHEST,
-    LEAST_TIME,
     NEARLY_FREE,
     SLOWER,
-    SUMMED,
     chosen,
     spared,
     times_in_float,
@@ -53,9 +51,7 @@ def test_a_floor_out_of_reach_changes_nothing() -> None:
 
 
 def test_time_is_that_of_products() -> None:
-    graph = layer("Conv")  # 288 products for a value
+    graph = layer("Conv")
     (only,) = [name for name in macs(graph) if name == "b"]
     share = macs(graph)[only] / sum(macs(graph).values())
-    assert times_in_float(graph, [only]) == pytest.approx([SLOWER * share * (1 - SUMMED / 288)])
-    linear = layer("MatMul")  # 32 products
-    assert times_in_float(linear, ["b"]) == pytest.approx([LEAST_TIME])
+    assert times_in_float(graph, [only]) == pytest.approx([SLOWER * share])
