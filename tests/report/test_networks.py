@@ -23,6 +23,7 @@ from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.speed import mean_step
 from fewstep.measure.speed.race import Race, TimedContender, Timing
+from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
@@ -140,8 +141,8 @@ def test_maps_of_several_networks_open_no_workers(
     opened: list[int] = []
 
     @contextmanager
-    def counted(count: int, *_: object) -> Iterator[None]:
-        opened.append(count)
+    def counted(setup: WorkerSetup, *_: object) -> Iterator[None]:
+        opened.append(setup.count)
         yield None
 
     monkeypatch.setattr(calibrating, "opened", counted)

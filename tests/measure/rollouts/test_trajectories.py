@@ -13,6 +13,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
+from fewstep.calibration.spare import FIRST as SPARING
+from fewstep.calibration.spare import SAMPLES
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.measure.rollouts.trajectories import (
     FIRST_SEED,
@@ -108,7 +110,9 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(noise, "stacked", recorded)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
-    tried = set(judging_seeds(options.trajectories))
+    judging = judging_seeds(options.trajectories)
+    tried = {*judging, *SELECTION_SEEDS[SPARING:][:SAMPLES]}  # those behind say what each operation costs
+    assert not {*judging} & {*SELECTION_SEEDS[SPARING:][:SAMPLES]}
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
     judged = {seed for seed in seen if seed < FIRST_SEED} - tried
