@@ -16,18 +16,22 @@ to be sent to the robot. The answer to a mistake is {"error": ...}. A ROS node h
 last messages in a timer of this rate, and publishes the array.
 """
 
+import io
 import json
 import math
 import socket
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 HOST, PORT = "127.0.0.1", 5757
-SILENT = 10.0  # seconds after which a robot is taken to be gone
-LINE, BYTES, KINDS = 2**16, 2**28, "biuf"  # the longest line, the most bytes of arrays, and the kinds of their numbers
+SILENT = 10.0  # seconds in which the next message is there as a whole; the other side is taken to be gone then
+LINE, BYTES = 2**16, 2**28  # the longest line, and the most bytes of arrays
+NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
+TYPES = {name: np.dtype(name) for name in NAMES.split()}  # of arrays
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,30 @@ class Message:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         listed = [(name, array.dtype.name, array.shape) for name, array in arrays.items()]
         line = json.dumps({**self.fields, "arrays": listed}).encode() + b"\n"
+        connection.settimeout(SILENT)
         connection.sendall(b"".join((line, *(array.tobytes() for array in arrays.values()))))
 
 
+class Incoming(io.RawIOBase):
+    """The bytes of a connection, until a time: reads that each bring a byte end then too."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection, self.until = connection, math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"a message takes longer than {SILENT:g} s")
+        self.connection.settimeout(left)
+        return self.connection.recv_into(buffer)
+
+
 def receive(stream: Any) -> Message | None:
-    """The next message; None behind the last one. ValueError for anything else."""
+    """The next message from an `Incoming`; None behind the last one. An error for anything else."""
+    stream.raw.until = time.monotonic() + SILENT
     line = stream.readline(LINE)
     if not line:
         return None
@@ -54,9 +77,9 @@ def receive(stream: Any) -> Message | None:
         raise ValueError("a message begins with a line of JSON")
     arrays, left = {}, BYTES
     for name, kind, shape in fields.pop("arrays"):
-        dtype = np.dtype(str(kind))
-        if dtype.kind not in KINDS or not all(isinstance(size, int) and size >= 0 for size in shape):
-            raise ValueError(f"{name} is {kind} {shape}")
+        if kind not in TYPES or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise ValueError(f"{name!r:.40} is {kind!r:.40} {shape!r:.40}")
+        dtype = TYPES[kind]
         size = math.prod(shape) * dtype.itemsize
         left -= size
         if left < 0:
@@ -74,7 +97,7 @@ class Robot:
     def __init__(self, port: int = PORT) -> None:
         self._connection = socket.create_connection((HOST, port), timeout=SILENT)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stream = self._connection.makefile("rb")
+        self._stream = io.BufferedReader(Incoming(self._connection))
 
     def reset(self, seed: int = 0, prompt: str | None = None) -> None:
         self._ask(Message({"reset": seed, "prompt": prompt}))
@@ -103,11 +126,10 @@ def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> N
     while robots is None or robots > 0:
         connection, _ = listening.accept()
         robots = None if robots is None else robots - 1
-        with connection, connection.makefile("rb") as stream:
-            connection.settimeout(SILENT)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            ready = False
+        with connection:
+            ready, stream = False, io.BufferedReader(Incoming(connection))
             try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while (message := receive(stream)) is not None:
                     try:
                         if "reset" in message.fields:
@@ -120,8 +142,8 @@ def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> N
                     except UserError as error:
                         answer = Message({"error": str(error)})
                     answer.send(connection)
-            except (OSError, ValueError, TypeError, KeyError) as error:  # gone, or no robot
-                print(f"policy_server: {error}", file=sys.stderr)
+            except Exception as error:  # gone, or no robot: the next one is served, whatever this one sent
+                print(f"policy_server: {type(error).__name__}: {str(error)!r:.200}", file=sys.stderr)
 
 
 def _answer(action: Any) -> Message:

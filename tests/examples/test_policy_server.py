@@ -1,8 +1,11 @@
 """The example server: the actions of its runner, and one line for what is no message."""
 
 import importlib.util
+import json
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,11 +30,12 @@ def server() -> ModuleType:
 
 
 @pytest.fixture
-def port(server: ModuleType, tiny_bundle: Path) -> Iterator[int]:
-    """A server for two robots, whose runner stops at once where its sequence ends."""
+def port(server: ModuleType, tiny_bundle: Path, request: pytest.FixtureRequest) -> Iterator[int]:
+    """A server for two robots, or as many as a test says, whose runner stops at once where its sequence ends."""
     runner, _, _ = looping(tiny_bundle, most_held=0)
     with socket.create_server((server.HOST, 0)) as listening:
-        thread = threading.Thread(target=server.serve, args=(runner, listening, 2))
+        robots = getattr(request, "param", 2)
+        thread = threading.Thread(target=server.serve, args=(runner, listening, robots), daemon=True)
         thread.start()
         yield listening.getsockname()[1]
         thread.join(10)
@@ -66,6 +70,11 @@ def test_a_robot_gets_the_actions_of_the_runner(server: ModuleType, port: int) -
         b'{"arrays": [["state", "float32", [2]]]}\n1234',
         b'{"arrays": 5}\n',
         b"{}\n",
+        pytest.param(b"[" * 60000 + b"\n", id="deep"),
+        b'{"arrays": [["state", "f4,(", [1]]]}\n',
+        b'{"arrays": [["state", ",", [1]]]}\n',
+        b'{"arrays": [["state", "float32", [0, 1000000000000000000000]]]}\n',
+        b'{"arrays": [["state", "float32", [' + b"1," * 99 + b"1]]]}\n1234",
     ],
 )
 def test_what_is_no_message_ends_the_connection_alone(
@@ -80,3 +89,52 @@ def test_what_is_no_message_ends_the_connection_alone(
     assert robot.act(SEEN_ARRAYS)[0] is not None
     robot.close()
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+FRAMES, ROBOTS = 500, 5
+
+
+def random_frame(rng: random.Random) -> bytes:
+    """Bytes, a line of JSON of values that mean nothing here, or a message with some of its bytes changed."""
+    values = [None, True, -1, 0, 3, 1e308, 10**30, "", "state", "float32", "O", "f4,(", [], [1], {}, "\x1b[2J\n", [[]]]
+    kind, noise = rng.randrange(3), rng.randbytes(rng.randrange(64))
+    if kind == 0:
+        return noise
+    if kind == 1:
+        arrays = rng.choice([rng.choice(values), [rng.choices(values, k=rng.choice([2, 3, 3, 3]))]])
+        fields = {rng.choice(["reset", "prompt", "arrays", "x"]): rng.choice(values) for _ in range(2)}
+        return json.dumps(fields | {"arrays": arrays}).encode() + b"\n" + noise
+    frame = bytearray(b'{"reset": 1, "arrays": []}\n{"arrays": [["state", "float32", [2]]]}\n' + bytes(8))
+    for _ in range(rng.randrange(1, 4)):
+        frame[rng.randrange(len(frame))] = rng.randrange(256)
+    return bytes(frame)
+
+
+@pytest.mark.parametrize("port", [FRAMES + ROBOTS], indirect=True)
+def test_no_frame_ends_the_loop_of_the_robots(server: ModuleType, port: int) -> None:
+    rng = random.Random(0)
+    for number in range(FRAMES):
+        with socket.create_connection((server.HOST, port), timeout=10) as connection:
+            connection.sendall(random_frame(rng))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(2**16):
+                pass
+        if number % (FRAMES // ROBOTS) == 0:
+            robot = server.Robot(port)
+            robot.reset()
+            assert [round(100 * float(robot.act(SEEN_ARRAYS)[0][0])) for _ in range(2)] == [0, 1]
+            robot.close()
+
+
+def test_a_message_that_comes_byte_by_byte_ends_in_time(
+    server: ModuleType, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENT", 0.3)
+    with socket.create_connection((server.HOST, port), timeout=10) as connection, pytest.raises(ConnectionError):
+        for _ in range(200):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+    monkeypatch.undo()
+    robot = server.Robot(port)
+    robot.reset()
+    robot.close()
