@@ -19,6 +19,7 @@ Nothing depends on the data, so one plan serves any number of threads. `compile.
 them banks, `file.py` writes and reads them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -31,6 +32,7 @@ from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
 FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
+FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail, which begins there
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 
@@ -157,6 +159,12 @@ class Plan(Strict, frozen=True, omit_defaults=True):
 def row_names(rows: int) -> tuple[str, ...]:
     """The given tensors of a plan's tail: one for each row of the state."""
     return tuple(f"row{row}" for row in range(rows))
+
+
+def position(plan: Plan, done: int = 0) -> tuple[str, int]:
+    """(the name of the whole plan, the number of the step that comes next) behind so many steps of a plan or a tail."""
+    first = sum(map(int, re.findall(FROM_STEP, plan.name)))
+    return re.sub(FROM_STEP, "", plan.name), (first + done) % (first + len(plan.steps))
 
 
 def array(tensor: Tensor) -> NDArray[np.float64]:

@@ -1,47 +1,77 @@
-"""Convert a caller's numbers to float32 arrays, and refuse other values and non-finite numbers by their names."""
+"""The one door for arrays of callers: an array of numbers that are all there, or one line that names the argument."""
 
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
+NO_ARRAY = (TypeError, ValueError, OverflowError, RuntimeError)  # the last of a torch tensor that requires grad
 
 
-def unmasked(value: Any) -> Any:
-    """The value itself; a masked array with NaN at its masked places, which numpy would read as if they were not."""
-    if not isinstance(value, np.ma.MaskedArray) or not np.ma.is_masked(value):
-        return value
-    return np.ma.filled(value.astype(value.dtype if value.dtype.kind == "f" else np.float64), np.nan)
+def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """The value as an array of numbers or truth values, converted to a type if one is asked for.
 
-
-def as_float32(value: Any, said: str, fix: str) -> Float32:
-    """The value as an array; UserError(said, fix) for a value that is no array of numbers."""
+    UserError(what ..., fix) for masked values, which numpy would read as if they were not, and for anything else that
+    is not made of numbers. What a type does not hold is infinite in it: `finite` refuses that.
+    """
+    is_no, holds = ("are no", "hold") if what.endswith("s") else ("is no", "holds")
     try:
-        with np.errstate(over="ignore"):  # what float32 does not hold is not finite then, and refused for that
-            return np.asarray(unmasked(value), np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(said, fix) from error
-
-
-def in_model_range(value: Any, what: str) -> Any:
-    """The value itself; UserError for bytes, as files of pictures hold them, however dark the picture is."""
-    try:
+        if has_masked(value):
+            raise UserError(f"{what} {holds} masked values", fix)
         array = np.asarray(value)
-    except (ValueError, TypeError):  # no array: refused by who makes floats of it
-        return value
+        if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
+            array = array.astype(np.float64)  # whole numbers beyond int64
+        if array.dtype.kind not in "biufV":
+            odd = next((each for each in array.ravel().tolist() if not isinstance(each, Real)), array.dtype)
+            raise TypeError(f"{odd!r:.40}")
+        with np.errstate(over="ignore"):
+            return array.astype(array.dtype if dtype is None else dtype, copy=False)
+    except NO_ARRAY as error:
+        raise UserError(f"{what} {is_no} array of numbers ({error})", fix) from error
+
+
+def has_masked(value: Any) -> bool:
+    """True for a masked array with masked places, also within lists and mappings."""
+    if isinstance(value, Mapping):
+        return any(map(has_masked, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has_masked, value))
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+
+
+def as_finite(value: Any, what: str, fix: str) -> Float32:
+    """`as_numbers` in float32, none of which is NaN or infinity."""
+    array: Float32 = as_numbers(value, what, fix, np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} hold{'' if what.endswith('s') else 's'} a number that is not finite", fix)
+    return array
+
+
+def over_samples(
+    array: NDArray[Any], what: str, shape: Sequence[int], fix: str, axes: int | None = None
+) -> NDArray[Any]:
+    """A tensor [B, *x_shape], given so, as one [*x_shape] for all, or with at least so many axes."""
+    if (1, *array.shape) == tuple(shape):
+        return array[None]
+    try:
+        if array.ndim < (len(shape) - 1 if axes is None else axes):
+            raise ValueError
+        return np.broadcast_to(array, tuple(shape))
+    except ValueError:
+        raise UserError(f"{what} does not have the shape {list(shape)} but {list(array.shape)}", fix) from None
+
+
+def in_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
+    """`as_numbers`; UserError for bytes, as files of pictures hold them, however dark the picture is."""
+    array = as_numbers(value, what, fix)
     if array.dtype == np.uint8 and array.size:
         raise UserError(
             f"{what}: bytes up to {array.max()}, as in a picture file, are not in model range",
             "give picture.astype(numpy.float32) / 127.5 - 1 where model range is [-1, 1]",
         )
-    return value
-
-
-def finite(array: Float32, said: str, fix: str) -> Float32:
-    """The array itself; UserError(said, fix) if it holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        raise UserError(said, fix)
     return array

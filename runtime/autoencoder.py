@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_float32, finite, in_model_range
+from fewstep.runtime.arrays import as_finite, in_model_range
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.companions import image_shape
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
@@ -88,8 +88,7 @@ def _one_by_one(network: Session, graph: GraphEntry, values: Float32) -> Float32
 
 def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
     fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
-    in_model_range(values, what)
-    array = np.ascontiguousarray(as_float32(values, f"{what} are no array of numbers", fix))
+    array = np.ascontiguousarray(as_finite(in_model_range(values, what, fix), what, fix))
     if array.shape[1:] != tuple(shape) or not len(array):
         raise UserError(f"{what} have the shape {list(array.shape)}", fix)
-    return finite(array, f"{what} hold a number that is not finite", fix)
+    return array

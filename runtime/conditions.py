@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -156,17 +157,12 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
     def refusal(what: str, each: str = "") -> UserError:
         return UserError(f"condition {name!r}{what}", f"give {_wanted(condition)}{each}")
 
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+    if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise refusal(f" is {values!r}, not one value per sample", " for each sample")
     if len(values) != samples:
         raise UserError(f"condition {name!r} has {len(values)} values for {samples} samples", "give one per sample")
-    if any(map(np.ma.is_masked, values)):
-        raise refusal(" has masked values")
-    numbers = [_number(condition, value) if isinstance(value, str) else value for value in values]
-    try:
-        array = np.asarray(numbers)
-    except ValueError as error:
-        raise refusal(" has values of different shapes") from error
+    taken = [_number(condition, value) if isinstance(value, str) else value for value in values]
+    array = as_numbers(taken, f"condition {name!r}", f"give {_wanted(condition)}")
     if array.shape != (samples, *condition.shape):
         raise refusal(f": one value has the shape {list(array.shape[1:])}")
     held = _held(array, np.dtype(condition.dtype))

@@ -6,7 +6,7 @@ multiplications and additions in column order, elementwise, so a sample's bits d
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import msgspec
@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
-from fewstep.plans.plan import Plan, Row, Step, Term, array
+from fewstep.plans.plan import Plan, Row, Step, Term, array, position
 from fewstep.runtime.slots import Carrying, Made, Slot, Slots
 
 Array = NDArray[np.floating]
@@ -238,7 +238,8 @@ def execute(
         u = combine(step.input, state, dtype)
         if isinstance(network, Carrying):
             outputs, made = network.call(index, step, u, carry_in(plan, step, network.slots, dtype))
-            network = Carrying(network.call, carry(plan, step, network.slots, made, dtype))
+            after = carry(plan, step, network.slots, made, dtype)
+            network = Carrying(network.call, replace(after, next=position(plan, index + 1)))
             slots = network.slots
         else:
             outputs = network(index, step, u)

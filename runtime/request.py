@@ -22,7 +22,7 @@ from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
-from fewstep.runtime.arrays import as_float32, finite, in_model_range
+from fewstep.runtime.arrays import as_finite, as_numbers, in_model_range, over_samples
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
@@ -186,7 +186,7 @@ def check_given(
             takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
             hint = "; give a strength to start from an image" if name == IMAGE else ""
             raise UserError(f"the plan is given {name!r}", takes + hint)
-        in_model_range(given[name], f"given {name!r}")
+        in_model_range(given[name], f"given {name!r}", f"give finite numbers {[samples, *shape]}")
     for name in names:
         if name not in offered:
             raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")
@@ -220,9 +220,8 @@ def check_branches(
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
     """States [B, *x_shape] that a caller brings, and the manifest at their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
-    array = as_float32(x, "x is no array of numbers", fix)
-    takes = at_shape(array.shape, manifest, fix)
-    return finite(array, "x holds a number that is not finite", fix), takes
+    array = as_finite(x, "x", fix)
+    return array, at_shape(array.shape, manifest, fix)
 
 
 def at_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
@@ -235,10 +234,8 @@ def at_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
 
 def check_network_time(time: ArrayLike, samples: int) -> NDArray[np.float64]:
     """Network times [samples], given as one for all or one for each."""
-    try:
-        times = np.broadcast_to(np.asarray(time, np.float64), (samples,))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"times {time!r} for {samples} samples", "give one for all, or one for each") from error
+    fix = "give one for all, or one for each"
+    times = over_samples(as_numbers(time, "times", fix, np.float64), f"time {time!r}", (samples,), fix)
     if not (np.abs(times) <= np.finfo(np.float32).max).all():
         raise UserError(f"times {time!r} are not all finite", "give times of the denoiser's schedule")
     return times
@@ -255,30 +252,25 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
     for step in plan.steps:
         held_row(step)
     wanted = (samples, *shape)
-    mask = _tensor("the mask of hold", hold.mask, wanted)
+    mask = _tensor("the mask of hold", hold.mask, wanted, 0)
     if mask.min() < 0 or mask.max() > 1:
         raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
     if not isinstance(hold.value, tuple):
-        value = in_model_range(hold.value, "the value to hold")
-        return replace(hold, value=_tensor("the value to hold", value, wanted), mask=mask)
+        value = in_model_range(hold.value, what := "the value to hold", f"give finite numbers {list(wanted)}")
+        return replace(hold, value=_tensor(what, value, wanted, 0), mask=mask)
     if len(hold.value) != len(plan.steps) + 1:
         raise UserError(
             f"{len(hold.value)} values to hold over {len(plan.steps)} steps",
             f"give a tuple of {len(plan.steps) + 1}: one for each step, and one for the sample",
         )
-    values = tuple(_tensor(f"value {place} to hold", value, wanted) for place, value in enumerate(hold.value))
+    values = tuple(_tensor(f"value {place} to hold", value, wanted, 0) for place, value in enumerate(hold.value))
     return replace(hold, value=values, mask=mask)
 
 
-def _tensor(what: str, value: Any, shape: Sequence[int]) -> Float32:
-    """A tensor that is broadcast to a shape."""
-    said, fix = f"{what} does not have the shape {list(shape)}", "give numbers in that shape"
-    array = as_float32(value, said, fix)
-    try:
-        tensor = array[None] if (1, *array.shape) == tuple(shape) else np.broadcast_to(array, tuple(shape))
-    except ValueError as error:
-        raise UserError(said, fix) from error
-    return finite(tensor, f"{what} holds a number that is not finite", "check where it comes from")
+def _tensor(what: str, value: Any, shape: Sequence[int], axes: int | None = None) -> Float32:
+    """A tensor that is broadcast to a shape; without `axes` over the samples alone."""
+    fix = f"give finite numbers {list(shape)}"
+    return over_samples(as_finite(value, what, fix), what, shape, fix, axes)
 
 
 def read_plan(path: Path) -> Plan | TokenPlan:

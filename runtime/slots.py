@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, Step
+from fewstep.plans.plan import Plan, Step, position
+from fewstep.runtime.arrays import as_numbers
 
 Array = NDArray[Any]
 Made = Mapping[str, Array]  # carried tensors and named outputs by name, [branches * B, *shape]
@@ -39,11 +40,13 @@ class Slots:
     """The carried tensors of B samples, by name: slot by slot, None where a slot is empty. `named` are the named
     outputs of the last evaluation [B, *shape], of its conditional branch where it has several.
 
-    It comes from a run, for the next run of as many samples along the same plan. `numpy` arrays are all that it holds.
+    It comes from a run, for the next run of as many samples along the same plan, or for the tail that goes on there:
+    `next` is that plan's name and the number of its next step; None is for any plan. All else are `numpy` arrays.
     """
 
     banks: Mapping[str, tuple[Slot | None, ...]]
     named: Mapping[str, Array] = field(default_factory=dict)
+    next: tuple[str, int] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -64,11 +67,15 @@ class Slots:
         for tensor in self.named.values():
             _check_places(samples, len(tensor))
         named = {name: tensor[list(samples)] for name, tensor in self.named.items()}
-        return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named)
+        return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named, self.next)
 
 
 def _check_places(samples: Sequence[int], count: int) -> None:
-    if missing := [each for each in samples if not 0 <= each < count]:
+    fix = "give a list of whole numbers, counted from 0"
+    places = as_numbers(samples, "places of samples", fix)
+    if places.ndim != 1 or places.size and places.dtype.kind not in "iu":
+        raise UserError(f"places of samples are {samples!r}", fix)
+    if missing := [each for each in places.tolist() if not 0 <= each < count]:
         raise UserError(f"carried has {count} samples, none at {missing[0]}", "count them from 0")
 
 
@@ -98,21 +105,33 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
     fix = "give what a run of this plan left for as many samples, or leave carried out to begin"
     if not isinstance(slots, Slots):
         raise UserError(f"carried is {type(slots).__name__}, no Slots", fix)
+    if slots.next not in (None, runs := position(plan)):
+        (left, step), (name, first) = slots.next, runs
+        raise UserError(f"carried is for step {step} of plan {left!r}, and step {first} of {name!r} runs", fix)
+    banks = dict(slots.banks) if isinstance(slots.banks, Mapping) else {}
     for name, bank in like.banks.items():
-        own = slots.banks.get(name)
-        if own is None or len(own) != len(bank):
-            has = "none" if own is None else len(own)
+        own = banks.get(name)
+        if not isinstance(own, tuple) or len(own) != len(bank):
+            has = len(own) if isinstance(own, tuple) else "none"
             raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, carried has {has}", fix)
-        for slot, first in zip(own, bank, strict=True):
-            if slot is None or first is None:
-                continue
-            wanted = (len(slot.branches) * samples, *first.value.shape[1:])
-            if (slot.value.shape, slot.value.dtype) != (wanted, first.value.dtype):
-                raise UserError(f"carried has {name!r} {list(slot.value.shape)}, not {list(wanted)}", fix)
-    begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in slots.banks.items()}
+        banks[name] = tuple(_checked(name, *each, samples, fix) for each in zip(own, bank, strict=True))
+    begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in banks.items()}
     if problem := carry_problem(plan, begins):
         raise UserError(f"plan {plan.name!r} with what is carried: {problem}", fix)
-    return slots
+    return replace(slots, banks=banks)
+
+
+def _checked(name: str, slot: Slot | None, first: Slot | None, samples: int, fix: str) -> Slot | None:
+    """A slot of a bank, like that of a first run."""
+    if slot is None or first is None:
+        return slot
+    if not isinstance(slot, Slot) or not isinstance(slot.branches, tuple):
+        raise UserError(f"carried has {name!r} in {slot!r:.40}, no Slot", fix)
+    value = as_numbers(slot.value, f"carried {name!r}", fix)
+    wanted = f"{first.value.dtype} {[len(slot.branches) * samples, *first.value.shape[1:]]}"
+    if (has := f"{value.dtype} {list(value.shape)}") != wanted:
+        raise UserError(f"carried has {name!r} {has}, not {wanted}", fix)
+    return Slot(slot.branches, value)
 
 
 def refuse_banks(plan: Plan, path: Path) -> None:

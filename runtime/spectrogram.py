@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.bundle.manifest import Spectrogram
 
 Float32 = NDArray[np.float32]
@@ -49,7 +50,8 @@ def samples(transform: Spectrogram, frames: int) -> int:
 
 def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
     """[..., samples] -> [..., bins, frames]. UserError where there are too few samples to reflect."""
-    signal, half = np.asarray(wave, np.float64), transform.n_fft // 2
+    half = transform.n_fft // 2
+    signal = as_numbers(wave, "a recording", f"give more than {half} samples", np.float64)
     if signal.ndim == 0 or signal.shape[-1] <= half:
         raise UserError(f"a recording of {signal.size} samples", f"give more than {half}")
     ends = [(0, 0)] * (signal.ndim - 1) + [(half, half)]
@@ -91,9 +93,10 @@ def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Floa
 
     Frames that were padded at the end are left out: they overlap with the last samples, and know nothing of them.
     """
-    parts = np.asarray(spectrogram, np.float64)
+    fix = f"give [..., 2, {bins(transform)}, frames]"
+    parts = as_numbers(spectrogram, "a spectrogram", fix, np.float64)
     if parts.ndim < 3 or parts.shape[-3:-1] != (2, bins(transform)):
-        raise UserError(f"a spectrogram of shape {list(parts.shape)}", f"give [..., 2, {bins(transform)}, frames]")
+        raise UserError(f"a spectrogram of shape {list(parts.shape)}", fix)
     parts = parts[..., : samples // transform.hop + 1] / transform.factor
     c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]
     return istft(transform, _powered(c, 1 / transform.exponent), samples).astype(np.float32)
@@ -120,9 +123,10 @@ def loudness(wave: ArrayLike) -> float:
 def pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
     """A wave [samples] cut into pieces [N, length], each of which begins `overlap` samples before the last one ends;
     zeros fill the last piece."""
-    signal = np.asarray(wave, np.float32)
+    fix = "give one channel, [samples]"
+    signal = as_numbers(wave, "a recording", fix, np.float32)
     if signal.ndim != 1:
-        raise UserError(f"a recording of the shape {list(signal.shape)}", "give one channel, [samples]")
+        raise UserError(f"a recording of the shape {list(signal.shape)}", fix)
     if length < 1 or not 0 <= 2 * overlap <= length:
         raise UserError(f"pieces of {length} samples that overlap by {overlap}", "let them overlap by half at most")
     step = length - overlap

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.arrays import as_float32
+from fewstep.runtime.arrays import as_finite
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
@@ -99,8 +99,8 @@ def formed(task: str, form: PromptForm | None, state: ArrayLike | None = None) -
         count, fix = len(form.state.scale), f"give state=[{len(form.state.scale)} numbers]"
         if state is None:
             raise UserError(f"prompts of this policy hold {form.state.observation!r}", fix)
-        values = as_float32(state, f"state {state!r} is no array of numbers", fix)
-        if values.shape != (count,) or not np.isfinite(values).all():
+        values = as_finite(state, "the state of a prompt", fix)
+        if values.shape != (count,):
             raise UserError(f"the state of a prompt is {values.tolist()}", fix)
         scaled = values * np.asarray(form.state.scale) + np.asarray(form.state.shift)
         edges = np.linspace(-1, 1, form.state.bins + 1)[:-1]

@@ -13,6 +13,7 @@ from fewstep.plans.plan import Plan, group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, Vocabulary
 from fewstep.plans.tokens import IDS, TokenPlan
+from fewstep.runtime.arrays import as_numbers, over_samples
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.request import GivenTensors, RunSettings, at_shape, by_tensor
 from fewstep.runtime.sizes import free_x_shape
@@ -55,13 +56,10 @@ def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, s
     if unknown := set(given) - {IDS}:
         raise UserError(f"the plan is given {min(unknown)!r}", f"it takes {IDS!r}: known tokens, -1 where open")
     fix = f"give whole numbers {list(shape)}: ids from 0 to {vocabulary.size - 1}, -1 where a position is open"
-    try:
-        ids = np.broadcast_to(np.asarray(given.get(IDS, -1)), shape)
-    except ValueError as error:
-        raise UserError(f"given {IDS!r} does not have the shape {list(shape)}", fix) from error
-    ids = _in_vocabulary(f"given {IDS!r}", ids, vocabulary, -1, fix)
+    what, known = f"given {IDS!r}", given.get(IDS, np.full(shape, -1))
+    ids = _in_vocabulary(what, over_samples(as_numbers(known, what, fix), what, shape, fix), vocabulary, -1, fix)
     if (ids == vocabulary.mask).any():
-        raise UserError(f"given {IDS!r} holds the mask id {vocabulary.mask}", fix)
+        raise UserError(f"{what} holds the mask id {vocabulary.mask}", fix)
     return ids
 
 
@@ -69,10 +67,7 @@ def check_states(x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
     """Ids [B, *x_shape] that a caller brings, and the manifest at their sizes."""
     vocabulary, shape = vocabulary_of(manifest), ", ".join(map(str, free_x_shape(manifest)))
     fix = f"give ids [B, {shape}] from 0 to {vocabulary.size - 1}, {vocabulary.mask} where a position is open"
-    try:
-        ids = np.asarray(x)
-    except ValueError as error:
-        raise UserError("x is no array of numbers", fix) from error
+    ids = as_numbers(x, "x", fix)
     takes = at_shape(ids.shape, manifest, fix)
     return _in_vocabulary("x", ids, vocabulary, vocabulary.mask, fix), takes
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.bundle.manifest import Affine, Manifest
 
 Float32 = NDArray[np.float32]
@@ -38,15 +38,12 @@ def _prepared(
     if units is None:
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
-    try:
-        values = np.asarray(unmasked(samples), np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"samples that are no array of numbers ({error})", fix) from error
+    values = as_numbers(samples, "samples", fix, np.float64)
     if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(units.scale):  # others may be free
         raise UserError(f"samples of the shape {list(values.shape)}", fix)
     along = [1] * len(shape)
     along[units.axis] = -1
-    scale, shift = (np.reshape(np.asarray(numbers, np.float64), along) for numbers in (units.scale, units.shift))
+    scale, shift = (np.reshape(np.asarray(each, np.float64), along) for each in (units.scale, units.shift))
     return units, values, scale, shift
 
 

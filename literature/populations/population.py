@@ -28,6 +28,7 @@ from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import conditions
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
 from fewstep.runtime.finite import check_finite, finite_outputs
 from fewstep.runtime.planning import PlanLike
@@ -202,10 +203,7 @@ def _without_groups(plan: Plan) -> list[Step]:
 
 def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
     returned, fix = weigh(seen), f"return one number for each of the {groups * particles} particles; -inf ends one"
-    try:
-        increments = np.asarray(returned, np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"weigh returned {returned!r} at step {seen.index}", fix) from error
+    increments = as_numbers(returned, f"what weigh returned at step {seen.index}", fix, np.float64)
     endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
     if increments.shape != (groups * particles,) or endless:
         raise UserError(

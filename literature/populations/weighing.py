@@ -12,6 +12,7 @@ from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.execute import Array, Seen
 
 Floats = NDArray[np.float64]
@@ -66,10 +67,7 @@ class Steering:
     def _reward_of(self, state: Seen) -> Floats:
         returned, samples = self.reward(state.x0), len(state.u)
         fix = f"return one number for each of the {samples} samples"
-        try:
-            reward = np.asarray(returned, np.float64)
-        except (TypeError, ValueError, RuntimeError) as error:  # the last of a torch tensor that requires grad
-            raise UserError(f"the reward at step {state.index} is no array of numbers ({error})", fix) from error
+        reward = as_numbers(returned, f"the reward at step {state.index}", fix, np.float64)
         if reward.shape != (samples,):
             raise UserError(f"the reward at step {state.index} has the shape {list(reward.shape)}", fix)
         return reward

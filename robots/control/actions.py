@@ -13,7 +13,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.tracer import IMAGE
 from fewstep.robots.control.chunk import Float32, padded
 from fewstep.robots.control.history import Window
-from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.arrays import as_finite
 from fewstep.runtime.bundle.manifest import Policy
 from fewstep.runtime.execute import Hold, StepState, finish
 from fewstep.runtime.finite import check_finite
@@ -155,16 +155,11 @@ def _continued(
 def _former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
     """The former sequence as an array; None where it is empty."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
-    try:
-        former = np.asarray(unmasked(actions), np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"former actions are no array of numbers ({error})", fix) from error
+    former = as_finite(actions, "former actions", fix)
     if not former.size:
         return None
     if former.shape[1:] != shape or len(former) > places:
         raise UserError(f"former actions have the shape {list(former.shape)}", fix)
-    if not np.isfinite(former).all():
-        raise UserError("former actions hold a number that is not finite", fix)
     if not 0 <= decided <= len(former):
         raise UserError(f"{decided} actions are decided, of {len(former)}", f"give 0 to {len(former)}")
     return former

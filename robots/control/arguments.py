@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.robots.control.chunk import Float32
-from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.arrays import as_finite
 
 
 def is_number(value: Any) -> bool:
@@ -32,10 +32,7 @@ def positive(name: str, value: Any) -> float:
 def idle_of(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
     """A copy of the idle action as an array."""
     fix = f"give one action {list(shape)} of finite numbers"
-    try:
-        idle = np.array(unmasked(action), np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"idle is no array of numbers ({error})", fix) from error
-    if idle.shape != shape or not np.isfinite(idle).all():
+    idle = as_finite(action, "idle", fix).copy()
+    if idle.shape != shape:
         raise UserError(f"idle {action!r}", fix)
     return idle

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.robots.control.chunk import Float32
-from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.arrays import as_numbers, over_samples
 
 Beyond = Literal["clip", "hold", "refuse"]
 
@@ -72,13 +72,9 @@ def bounds_of(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 |
 
 
 def _numbers(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:
-    try:
-        numbers = np.asarray(unmasked(default if value is None else value), np.float32)
-        spread: Float32 = np.broadcast_to(numbers, tuple(shape))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{name} {value!r} is not for actions {list(shape)}", "give one number, or one a place"
-        ) from error
+    fix = "give one number, or one a place"
+    array = as_numbers(default if value is None else value, name, fix, np.float32)
+    spread: Float32 = over_samples(array, f"{name} {value!r}", shape, fix, axes=0)
     if np.isnan(spread).any():
         raise UserError(f"{name} {value!r} holds NaN", "give numbers")
     return spread

@@ -7,6 +7,7 @@ from threading import Condition, Thread
 import numpy as np
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import has_masked
 from fewstep.runtime.runs.stream import Frame, Stream, StreamedFrame, arrays_of
 
 
@@ -41,6 +42,8 @@ def _taken(stream: Stream, newest: "_Newest") -> Iterator[StreamedFrame]:
 
 
 def _is_finite(frame: Frame) -> bool:
+    if has_masked(frame):
+        return False
     arrays = arrays_of(frame).values()
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)
 

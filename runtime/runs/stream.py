@@ -28,7 +28,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
-from fewstep.runtime.arrays import unmasked
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
@@ -305,9 +305,11 @@ class Stream:
 
 
 def arrays_of(frame: Frame) -> dict[str, NDArray[Any]]:
-    """The arrays of a frame by name."""
+    """The arrays of a frame by name; a label of a condition stays one."""
     named = {} if frame is None else dict(frame) if isinstance(frame, Mapping) else {IMAGE: frame}
-    try:
-        return {name: np.asarray(unmasked(value)) for name, value in named.items()}
-    except ValueError as error:
-        raise UserError(f"a frame is no array of numbers ({error})", "give arrays in model range") from error
+    return {
+        name: np.asarray(value)
+        if isinstance(value, str)
+        else as_numbers(value, f"{name!r} of a frame", "give an array in model range")
+        for name, value in named.items()
+    }

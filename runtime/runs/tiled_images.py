@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_float32, in_model_range
+from fewstep.runtime.arrays import as_finite, in_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.runs.tiles import Tiles
@@ -29,8 +29,7 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
     have no effect. A decoder that looks r latents far gives the image of the whole if 2 r <= overlap - blend.
     UserError for latents that windows cannot cover, and for what `Autoencoder.decode` refuses.
     """
-    in_model_range(latents, "latents")
-    array = as_float32(latents, "latents are no array of numbers", FIX)
+    array = as_finite(in_model_range(latents, "latents", FIX), "latents", FIX)
     if array.ndim == 0 or not len(array):
         raise UserError(f"latents have the shape {list(array.shape)}", FIX)
     shape = tiled_image_shape(autoencoder.described, array.shape[1:], tiles)

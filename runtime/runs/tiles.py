@@ -24,6 +24,7 @@ from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
+from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
@@ -253,7 +254,7 @@ class _Windows:
         ratios = self._ratios(name, value)
         if ratios is None:
             return value if len(places) == 1 else [each for _ in places for each in value]
-        array, cut = np.asarray(value), []
+        array, cut = as_numbers(value, f"condition {name!r}", "give numbers of the whole, or of a window"), []
         for place in places:
             along = place[len(place) - len(ratios) :]
             slices = (

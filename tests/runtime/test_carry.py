@@ -197,6 +197,27 @@ def test_a_sample_that_is_not_there_is_one_line() -> None:
     _, slots = chunks(compile_plan("ddim:3", FACTS, 2.0), [1, 2], 1)
     with pytest.raises(UserError, match="carried has 2 samples, none at 3; count them from 0"):
         slots.of([0, 3])
+    for places in ([0.5], "a", None, 1, [[0]], [10**400]):
+        with pytest.raises(UserError, match="^places of samples are .*; give a list of whole numbers"):
+            slots.of(places)
+    assert slots.of(np.array([1])).banks["past"][0].value.shape == (2, 2, 3)
+
+
+def test_what_another_plan_carried_is_refused() -> None:
+    """Of another solver, and of a run that was left at its third step; its tail goes on there."""
+    plan, seeds = compile_plan("ddim:4", FACTS), [1, 2]
+    _, slots = chunks(plan, seeds, 1)
+    like = first_slots(plan, zeros, 2)
+    assert check_slots(slots, plan, like, 2).next == check_slots(slots.of([1, 0]), plan, like, 2).next == ("ddim:4", 0)
+    with pytest.raises(UserError, match="carried is for step 0 of plan 'ddim:4', and step 0 of 'dpmpp_2m:4' runs"):
+        check_slots(slots, compile_plan("dpmpp_2m:4", FACTS), like, 2)
+    third = list(execute(plan, Carrying(recurrent, slots), draws(seeds)))[2].slots
+    with pytest.raises(UserError, match="carried is for step 3 of plan 'ddim:4', and step 0 of 'ddim:4' runs"):
+        check_slots(third, plan, like, 2)
+    rest = tail(tail(plan, 2), 1)
+    assert check_slots(third, rest, like, 2).next == ("ddim:4", 3)
+    *_, last = execute(rest, Carrying(recurrent, third), draws(seeds), given=as_given([zeros("past", 2)] * rest.rows))
+    assert check_slots(last.slots, plan, like, 2).next == ("ddim:4", 0)
 
 
 def test_threads_do_not_mix_slots() -> None:
@@ -218,13 +239,23 @@ def test_a_tail_goes_on_with_the_slots_of_its_run() -> None:
     np.testing.assert_array_equal(last.slots.banks["keys"][3].value, states[-1].slots.banks["keys"][3].value)
 
 
+def with_past(value):
+    return lambda slots: Slots({**slots.banks, "past": (Slot(("cond",), value),)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda slots: 3, "carried is int, no Slots"),
         (lambda slots: Slots({}), "has 4 slots of 'keys', carried has none"),
         (lambda slots: Slots({**slots.banks, "keys": slots.banks["keys"][:2]}), "has 4 slots of 'keys', carried has 2"),
-        (lambda slots: slots.of([0]), r"carried has 'keys' \[1, 4\], not \[2, 4\]"),
+        (lambda slots: Slots(3), "has 4 slots of 'keys', carried has none"),
+        (lambda slots: slots.of([0]), r"carried has 'keys' float32 \[1, 4\], not float32 \[2, 4\]"),
+        (with_past(zeros("past", 2).astype(np.float64)), r"'past' float64 \[2, 2, 3\], not float32 \[2, 2, 3\]"),
+        (with_past(zeros("past", 2).tolist()), r"carried has 'past' float64 \[2, 2, 3\], not float32"),
+        (with_past(np.ma.masked_all((2, 2, 3), np.float32)), "carried 'past' holds masked values"),
+        (with_past([[None]]), r"carried 'past' is no array of numbers \(None\)"),
+        (lambda slots: Slots({**slots.banks, "past": (zeros("past", 2),)}), "carried has 'past' in .*, no Slot"),
         (lambda slots: Slots({**slots.banks, "past": (None,)}), "step 0 reads slot 0 of 'past', which is empty"),
         (
             lambda slots: Slots({**slots.banks, "past": (Slot(("uncond",), zeros("past", 2)),)}),

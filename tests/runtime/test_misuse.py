@@ -58,11 +58,58 @@ def test_the_darkest_picture_is_bytes_too(sampler: Sampler) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_masked_values_are_not_read_through_their_mask(sampler: Sampler, dtype: type) -> None:
     masked = np.ma.array(np.zeros(PICTURE.shape, dtype), mask=PICTURE == 248)
-    with pytest.raises(UserError, match="given 'image' holds a number that is not finite"):
+    with pytest.raises(UserError, match="given 'image' holds masked values"):
         sampler.sample(**RUN, given={"image": masked}, strength=0.5)
-    with pytest.raises(UserError, match="condition 'class' has masked values; give 0 shirt"):
+    with pytest.raises(UserError, match="condition 'class' holds masked values; give 0 shirt"):
         sampler.sample(**{**RUN, "condition": {"class": [0, np.ma.masked]}})
+    with pytest.raises(UserError, match="the value to hold holds masked values"):
+        sampler.sample(**RUN, hold=Hold(list(masked), np.ones((1, 4, 4))))
+    with pytest.raises(UserError, match="x holds masked values"):
+        sampler.evaluate(masked, 5, RUN["condition"])
     assert sampler.sample(**RUN, given={"image": np.ma.array(SCALED)}, strength=0.5).shape == PICTURE.shape
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x",
+        None,
+        1j,
+        10**400,
+        [[1], [2, 3]],
+        ["1", "2"],
+        {},
+        np.datetime64(1, "s"),
+        np.timedelta64(1, "s"),
+        b"x",
+        [None],
+    ],
+)
+def test_what_is_no_array_of_numbers_is_one_line_that_names_the_argument(sampler: Sampler, value: Any) -> None:
+    """Wherever a caller's array comes in."""
+    calls: dict[str, Callable[[], Any]] = {
+        "given 'image'": lambda: sampler.sample(**RUN, given={"image": value}, strength=0.5),
+        "the value to hold": lambda: sampler.sample(**RUN, hold=Hold(value, np.ones((1, 4, 4)))),
+        "the mask of hold": lambda: sampler.sample(**RUN, hold=Hold(SCALED, value)),
+        "x": lambda: sampler.evaluate(value, 5, RUN["condition"]),
+        "times": lambda: sampler.evaluate(SCALED, value, RUN["condition"]),
+        "condition 'class'": lambda: sampler.sample(**{**RUN, "condition": {"class": [0, value]}}),
+    }
+    for named, call in calls.items():
+        with pytest.raises(UserError, match=f"^{named}") as refused:
+            call()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_given_tensor_of_another_rank_is_refused(sampler: Sampler) -> None:
+    """Broadcast, it would be the same picture in all channels and samples without a word."""
+    one = sampler.sample(**RUN, given={"image": SCALED[0]}, strength=0.5)
+    np.testing.assert_array_equal(
+        one[1:], sampler.sample("ddim:4", [7], {"class": [2]}, given={"image": SCALED[0]}, strength=0.5)
+    )
+    for wrong in (0.5, SCALED[0, 0], SCALED[None]):
+        with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 4, 4\] but"):
+            sampler.sample(**RUN, given={"image": wrong}, strength=0.5)
 
 
 @pytest.mark.parametrize("of", [pickle.dumps, copy.deepcopy])

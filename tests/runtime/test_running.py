@@ -75,7 +75,7 @@ def test_the_bare_network_is_called_once_for_times_of_each_sample(tiny_bundle: P
     np.testing.assert_allclose(int8.evaluate(IMAGES, [5, 80], {"class": [1, 3]}), expected * scale, rtol=1e-6)
     with pytest.raises(UserError, match=r"x has the shape \[2, 4, 4\]"):
         sampler.evaluate(IMAGES[:, 0], 5, {"class": [1, 3]})
-    with pytest.raises(UserError, match="times .* for 2 samples"):
+    with pytest.raises(UserError, match=r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"):
         sampler.evaluate(IMAGES, [5, 6, 7], {"class": [1, 3]})
 
 
@@ -262,7 +262,7 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
     [
         ("noise", 5, None, "x is no array of numbers"),
         (IMAGES * np.nan, 5, None, "x holds a number that is not finite"),
-        (IMAGES, {}, None, "times {} for 2 samples"),
+        (IMAGES, {}, None, r"times are no array of numbers \({}\); give one for all, or one for each"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
         (IMAGES, 5, 4, "takes one time, and gets two"),

@@ -306,7 +306,7 @@ def test_conditions_are_one_value_a_seed(sampler: Sampler, condition, line) -> N
         ({"weigh": 1.0}, "weigh 1.0 is no function"),
         (
             {"weigh": lambda state: ["a", "b"]},
-            r"weigh returned \['a', 'b'\] at step 0; return one number for each of the 2",
+            r"what weigh returned at step 0 is no array of numbers \('a'\); return one number for each of the 2",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     [
         ({"limits": Limits(beyond="stop")}, "beyond 'stop' is none; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
         ({"limits": Limits(low=1.0, high=0.0)}, "low 1.0 is above high 0.0"),
-        ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] is not for actions \[2\]"),
+        ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] does not have the shape \[2\] but \[3\]"),
         ({"limits": Limits(high=float("nan"))}, "high nan holds NaN"),
         ({"limits": Limits(change=0.0)}, "change 0.0; give units a second, above 0"),
         ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] is beyond its limits"),
