@@ -14,6 +14,7 @@ from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
+from fewstep.graph.engines.accounts import accounts
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import CONTRIB
 from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
@@ -97,6 +98,7 @@ def inspect(options: InspectOptions) -> Contents:
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
         networks={name: _network(bundle, name, unreadable) for name in manifest.networks},
+        engines=accounts(bundle),
     )
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from fewstep.graph.engines.accounts import Account
 from fewstep.measure.results import Operation
 from fewstep.runtime.bundle.manifest import Coverage, FittedPlan, Manifest, TensorEntry
 
@@ -124,3 +125,4 @@ class Contents(Struct, frozen=True):
     scheduler: str | None  # the class of diffusers that came with the denoiser
     unreadable: dict[str, str]  # of files that are missing or damaged, what to do
     networks: dict[str, NetworkContents]  # beside the denoiser
+    engines: dict[str, Account]  # what engines of the denoiser do in a step, by file, where their text shows it

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
+from fewstep.graph.engines.accounts import accounts, told_of
 from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, by_hand, intended
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.runtime.backends import AHEAD, graph_of
-from fewstep.runtime.bundle.networks import said
+from fewstep.runtime.bundle.networks import networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -18,7 +19,14 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
     result = build(options, progress)
     engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
-    lines = [f"{options.bundle / each.file}: {each.body} for {each.device}{note}" for each, note in engines]
+    told = dict[str, tuple[str, ...]]()
+    for name in networks(result.manifest):
+        own = open_bundle(options.bundle).network(name)
+        told |= told_of(own.manifest.engines, accounts(own))
+    lines = list[str]()
+    for each, note in engines:
+        lines.append(f"{options.bundle / each.file}: {each.body} for {each.device}{note}")
+        lines += [f"  {line}" for line in told.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
     return Outcome({"bundle": options.bundle, "built": result.built, "kept": result.kept}, tuple(lines))

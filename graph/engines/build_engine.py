@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 
 from fewstep.graph.commit import Writer
-from fewstep.graph.engines import engine_layers, engine_program
+from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.builders import EngineBuilder
+from fewstep.graph.engines.kernels import kernels_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
@@ -100,18 +101,20 @@ def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str,
     The program text is certain, so that a wrong float32 in it is an error. An inspector's names of layers differ
     between versions, so that a float32 among them is a warning.
     """
-    types = engine_program.convolutions(program)
-    for convolution, kind in types.items():
-        if order.is_reduced and kind == "float32":
+    kernels = kernels_of(program)
+    convolutions = () if kernels is None else kernels.convolutions
+    for each in convolutions:
+        if order.is_reduced and each.multiplies == "float32":
             raise UserError(
-                f"the engine for {order.key.device} computes convolution {convolution!r} in float32",
+                f"the engine for {order.key.device} computes convolution {each.name!r} in float32",
                 "report this with the graph: a lowering of fewstep is wrong",
             )
+    types = Counter(each.multiplies or "unknown" for each in convolutions)
     if layers.exists():
-        types = engine_layers.convolutions(layers.read_bytes())
-        if order.is_reduced and (count := list(types.values()).count("float32")):
+        types = Counter(engine_layers.convolutions(layers.read_bytes()).values())
+        if order.is_reduced and (count := types["float32"]):
             LOG.warning("the engine of %s computes %d convolutions in float32", order.body, count)
-    return dict(Counter(types.values()))
+    return dict(types)
 
 
 def run_worker(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.engines import engine_program
 from fewstep.graph.engines.build_engine import WORKER
 from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
+from fewstep.graph.engines.kernels import kernels_of
 
 pytest.importorskip(str(TENSORRT_RTX.module), reason="tensorrt-rtx, which builds without a GPU, is not installed")
 
@@ -42,4 +42,4 @@ def test_the_shipped_model_is_built(
 ) -> None:
     """A Loop has the network's 33 convolutions once; written out, they are there for every step."""
     options = BakeOptions(exported_fashion_mnist, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=1, unroll=unroll)
-    assert len(engine_program.convolutions(built(options))) == 33 * evaluations
+    assert len(kernels_of(built(options)).convolutions) == 33 * evaluations

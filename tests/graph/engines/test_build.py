@@ -319,7 +319,7 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
         ("import sys; sys.exit(3)", "it says nothing"),
         (
             "import sys; open(sys.argv[2], 'w').write('"
-            'tensor={ name="x" type=float }\\\\n corrltn={ name="c" output={"y" } input={"x" "w" } }\')',
+            'tensor={ dims={ 1 } name="x" type=float }\\n corrltn={ name="c" output={"y" } input={"x" "w" } }\')',
             "computes convolution 'c' in float32",
         ),
     ],

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fewstep.graph.bake.cut import Steps
-from fewstep.graph.engines import engine_program
 from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
+from fewstep.graph.engines.kernels import kernels_of
 from fewstep.graph.engines.resident.run import resident
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
@@ -46,4 +46,4 @@ def test_it_is_built(tiny_bundle: Path, tmp_path: Path, plan: str) -> None:
 
 @pytest.mark.slow
 def test_that_of_the_shipped_model_has_its_convolutions_once(exported_fashion_mnist: Path, tmp_path: Path) -> None:
-    assert len(engine_program.convolutions(engine_of_a_step(exported_fashion_mnist, "dpmpp_2m:8", tmp_path))) == 33
+    assert len(kernels_of(engine_of_a_step(exported_fashion_mnist, "dpmpp_2m:8", tmp_path)).convolutions) == 33

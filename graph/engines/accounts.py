@@ -1,0 +1,94 @@
+"""What the engines of a bundle do in one evaluation, in a few numbers: for `fewstep build` and `fewstep inspect`."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from fewstep.graph.engines.batches import BATCH
+from fewstep.graph.engines.bound import DEVICES, bound
+from fewstep.graph.engines.kernels import Kernels, kernels_of
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import AHEAD, graph_of
+from fewstep.runtime.bundle.engine_key import Sidecar
+from fewstep.runtime.bundle.manifest import EngineEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sizes import dimension
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One evaluation of an engine, at its preferred batch and sizes.
+
+    kernels: their number. bytes: that they read and write, None if not known. macs: by the type that is multiplied.
+    bounds: seconds that devices need at least, by name; no times.
+    """
+
+    batch: int
+    kernels: int
+    bytes: int | None
+    macs: dict[str, int]
+    bounds: dict[str, float]
+
+    @property
+    def int8_share(self) -> float:
+        """The share of the MACs in int8, of those that are counted."""
+        return self.macs.get("int8", 0) / max(sum(self.macs.values()), 1)
+
+    @property
+    def moved(self) -> str:
+        """The bytes in words."""
+        return "unknown bytes" if self.bytes is None else f"{self.bytes / 1e6:.3g} MB"
+
+    @property
+    def text(self) -> str:
+        """The account in words."""
+        share = 100 * self.int8_share
+        return f"batch {self.batch}: {self.kernels} kernels, {self.moved} a step, {share:.1f} % of MACs in int8"
+
+
+def account(kernels: Kernels, batch: int, device: str) -> Account:
+    """The account of an engine's kernels. `device` is the compute capability that it was built for."""
+    bounds = {each.name: bound(kernels, each) for each in DEVICES if each.kernels == device}
+    known = {name: seconds for name, seconds in bounds.items() if seconds is not None}
+    return Account(batch, len(kernels.each), kernels.bytes, kernels.macs, known)
+
+
+def accounts(bundle: Bundle) -> dict[str, Account]:
+    """Accounts of the engines of a bundle's bodies, by file. Engines without a program text have none: those of
+    `tensorrt`, and any whose file is damaged."""
+    found = {}
+    for engine in bundle.manifest.engines:
+        if engine.body not in AHEAD:
+            try:
+                made = _account(bundle, engine)
+            except UserError:  # `verify` says what is wrong with a file
+                continue
+            if made is not None:
+                found[engine.file] = made
+    return found
+
+
+def told_of(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
+    """Each engine's account in lines, by file: float16's of the same device and batch beside int8's, and bounds."""
+    halves = {(each.device, known[each.file].batch): known[each.file] for each in engines if _is_half(each, known)}
+    lines: dict[str, tuple[str, ...]] = {}
+    for each in engines:
+        if (own := known.get(each.file)) is not None:
+            half = halves.get((each.device, own.batch))
+            other = "" if half is None or half is own else f"; float16: {half.kernels} kernels, {half.moved}"
+            bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in own.bounds.items())
+            bounded = (f"a bound, not a time: {bounds}",) if bounds else ()
+            lines[each.file] = (f"{own.text}{other}", *bounded)
+    return lines
+
+
+def _is_half(engine: EngineEntry, known: Mapping[str, Account]) -> bool:
+    return engine.body == "float16" and engine.file in known
+
+
+def _account(bundle: Bundle, engine: EngineEntry) -> Account | None:
+    key = msgspec.json.decode(bundle.read(engine.sidecar), type=Sidecar).built_from
+    sizes = {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()}
+    inputs = graph_of(bundle, engine.body).inputs
+    shapes = {tensor.name: tuple(dimension(size, sizes) for size in tensor.shape) for tensor in inputs}
+    kernels = kernels_of(bundle.read(engine.file), shapes)
+    return None if kernels is None else account(kernels, key.batches[1], engine.device)

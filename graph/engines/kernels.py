@@ -1,0 +1,131 @@
+"""The kernels of an engine: what each reads, writes and multiplies. Facts of its program, and no times.
+
+Bytes are the sizes of all tensors that a kernel reads and writes, its weights among them. Caches make it less on a
+device, and what a kernel reads twice makes it more. Generated kernels and attention's count no MACs.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from fewstep.graph.engines.program import EngineInstruction, EngineProgram, ProgramTensor, program_of
+
+TYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp8_e4m3": "float8"}  # others have ONNX's names
+SIZES = {"float16": 2, "float32": 4, "bfloat16": 2, "int8": 1, "float8": 1, "int32": 4, "int64": 8, "bool": 1}
+CONVOLUTION = "corrltn"
+MULTIPLY = (CONVOLUTION, "fully_connected", "batched_gemm", "gemm")
+ON_DEVICE = ("runtime_function", "runtime_fusion")  # instructions with a program of their own
+NO_KERNELS = ("signal", "wait")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of an engine.
+
+    kind: the program's word for it: "corrltn" is a convolution. A generated kernel with a product has the product's.
+    reads, writes: types of its tensors, as "float16", in the program's order: a convolution reads its activation first.
+    bytes: of all that it reads and writes; None if a size is not known.
+    macs: products and sums of convolutions and products with weights; 0 for other kernels, and where not known.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    bytes: int | None
+    macs: int
+
+    @property
+    def multiplies(self) -> str | None:
+        """The type that a convolution or a product multiplies; None for other kernels."""
+        return self.reads[0] if self.kind in MULTIPLY and self.reads else None
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one evaluation."""
+
+    each: tuple[Kernel, ...]
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes that all kernels read and write; None if a size is not known."""
+        sizes = [kernel.bytes for kernel in self.each]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """MACs by the type that is multiplied."""
+        counted = Counter[str]()
+        for kernel in self.each:
+            if kernel.multiplies is not None and kernel.macs:
+                counted[kernel.multiplies] += kernel.macs
+        return dict(counted)
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """How many convolutions and products write each type."""
+        return dict(Counter(kernel.writes[0] for kernel in self.each if kernel.multiplies and kernel.writes))
+
+    @property
+    def convolutions(self) -> tuple[Kernel, ...]:
+        """Those that are convolutions."""
+        return tuple(each for each in self.each if each.kind == CONVOLUTION)
+
+
+def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Kernels | None:
+    """The kernels of a TensorRT-RTX engine in their order, for inputs of these shapes [batch, ...] by name.
+
+    `shapes` matter to engines with free sizes alone. None if the engine carries no program: unknown, not none.
+    """
+    program = program_of(engine)
+    return None if program is None else Kernels(_kernels(program, program.numbers(shapes or {})))
+
+
+def _kernels(program: EngineProgram, numbers: Mapping[str, int]) -> tuple[Kernel, ...]:
+    generated, kernels = iter(program.generated), []
+    for each in program.instructions:
+        inside = next(generated, None) if each.kind in ON_DEVICE else None
+        written = [_tensor(program, name) for name in each.outputs]
+        if each.kind in NO_KERNELS or all(tensor is not None and tensor.is_on_host for tensor in written):
+            continue
+        touched = [
+            tensor for name in each.inputs if (tensor := _tensor(program, name)) is None or not tensor.is_on_host
+        ]
+        sizes = [None if tensor is None else _bytes(tensor, numbers) for tensor in (*touched, *written)]
+        size = None if None in sizes else sum(size for size in sizes if size is not None)
+        reads, writes = (tuple(map(_type, tensors)) for tensors in (touched, written))
+        kind, macs = each.kind, _macs(each, program, numbers)
+        for one in inside.instructions if inside is not None else ():
+            if inside is not None and one.kind in MULTIPLY:
+                kind, macs = one.kind, macs + _macs(one, inside, numbers)
+                reads = tuple(_type(_tensor(inside, name)) for name in one.inputs)
+        kernels.append(Kernel(each.name, kind, reads, writes, size, macs))
+    return tuple(kernels)
+
+
+def _macs(each: EngineInstruction, program: EngineProgram, numbers: Mapping[str, int]) -> int:
+    """MACs of a convolution, its weights [out, in, ...], or of a product of [..., K] and [K, N]; 0 if not known."""
+    if each.kind not in MULTIPLY or len(each.inputs) < 2:
+        return 0
+    x, weight, y = (_tensor(program, name) for name in (*each.inputs[:2], each.outputs[0]))
+    made = None if y is None else y.elements(numbers)
+    if made is None or x is None or weight is None:
+        return 0
+    inner = weight.dims[1:] if each.kind == CONVOLUTION else x.dims[-1:]
+    known = [size if isinstance(size, int) else numbers.get(size, 0) for size in inner]
+    return made * prod(known)
+
+
+def _tensor(program: EngineProgram, name: str) -> ProgramTensor | None:
+    return program.tensors.get(name)
+
+
+def _type(tensor: ProgramTensor | None) -> str:
+    return "unknown" if tensor is None else TYPES.get(tensor.type, tensor.type)
+
+
+def _bytes(tensor: ProgramTensor, numbers: Mapping[str, int]) -> int | None:
+    elements, size = tensor.elements(numbers), SIZES.get(_type(tensor))
+    return None if elements is None or size is None else elements * size
