@@ -200,9 +200,9 @@ def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
     if space.memory_free is not None and space.memory_free < LEAST_MEMORY:
         yield Finding(
             "note",
-            f"{space.memory_free / 2**30:.1f} GiB of memory are free; running takes little, export and calibrate more",
+            f"{space.memory_free / 1e6:,.0f} MB of memory are free; running takes little, export and calibrate more",
             "close other programs before fewstep export or calibrate",
         )
     for where, free in (("the folder", space.disk_free), ("the folder of temporary files", space.temporary_free)):
         if free < LEAST_DISK:
-            yield Finding("note", f"{free / 2**30:.1f} GiB are left in {where}", "free space there, or set TMPDIR")
+            yield Finding("note", f"{free / 1e6:,.1f} MB are left in {where}", "free space there, or set TMPDIR")

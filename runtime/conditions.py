@@ -160,7 +160,10 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
     if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise refusal(f" is {values!r}, not one value per sample", " for each sample")
     if len(values) != samples:
-        raise UserError(f"condition {name!r} has {len(values)} values for {samples} samples", "give one per sample")
+        raise UserError(
+            f"condition {name!r} has {_count(len(values), 'value')} for {_count(samples, 'sample')}",
+            "give one for each",
+        )
     taken = [_number(condition, value) if isinstance(value, str) else value for value in values]
     array = as_numbers(taken, f"condition {name!r}", f"give {_wanted(condition)}")
     if array.shape != (samples, *condition.shape):
@@ -179,6 +182,10 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
     if outside.any():
         raise refusal(f": {array[outside][0]} is out of range")
     return array.astype(condition.dtype)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _number(condition: Condition, text: str) -> int:

@@ -58,7 +58,7 @@ class PrecisionMaps(Strict, frozen=True):
 
 
 def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
-    """ "44dB" and "1.5x" as numbers; the unit may be left out. At most one of the two."""
+    """ "44dB" and "1.5x" as numbers with their units. At most one of the two."""
     if quality is not None and speed is not None:
         raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
     if quality is not None:
@@ -109,7 +109,9 @@ def _reached(point: Point) -> FrontierPoint:
 
 
 def _number(text: str, unit: str, name: str, example: str) -> float:
-    match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:{unit})?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*{unit}\s*", text, re.IGNORECASE)
     if match is None or not 0 < float(match[1]) < MOST:
-        raise UserError(f"{name} {text!r} is no bound", f"write it as {example}: more than 0, less than {MOST}")
+        raise UserError(
+            f"{name} {text!r} is no bound", f"write it with its unit, as {example}: more than 0, less than {MOST}"
+        )
     return float(match[1])

@@ -63,6 +63,7 @@ BATCH = 64  # samples of one call; more would only cost memory
 BATCH_ELEMENTS = 2**16  # of a prediction in one call: 4 latents of 512 pixels
 LIMIT = 100_000  # samples of one file
 SCALE_LIMIT = 64
+DRAWN = ("columns", "scale")  # options of pictures alone
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
 Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
 Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
@@ -351,6 +352,8 @@ def _check(options: RunOptions) -> None:
             raise UserError(f"--{name} {value}", "give at least 1")
     if options.scale is not None and options.scale > SCALE_LIMIT:
         raise UserError(f"--scale {options.scale}", f"give at most {SCALE_LIMIT}")
+    if options.output.suffix == ARRAY and (given := [name for name in DRAWN if getattr(options, name) is not None]):
+        raise UserError(f"--{given[0]} with {options.output}, which has no pixels", "leave it out, or name a .png")
     if (options.image is None) != (options.strength is None):
         alone, other = ("--strength", "--image FILE") if options.image is None else ("--image", "--strength 0.6")
         raise UserError(f"{alone} alone says too little", f"give {other} with it")

@@ -1,5 +1,6 @@
 """A denoiser from a user's Python file: `FILE.py:FUNCTION`, a function that returns (module, spec)."""
 
+import ast
 import hashlib
 from pathlib import Path
 
@@ -8,15 +9,17 @@ from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.named_code import importable, line_of, run_file
 
+NAMED = 8  # functions that a message names
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
 
 
 def load_python_file(text: str) -> TorchSource:
     """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec."""
-    name, _, function_name = text.rpartition(":")
+    name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
     file = Path(name).absolute()  # as tracebacks have it
     if file.suffix != ".py" or not function_name.isidentifier():
-        raise UserError(f"source {text!r} is not FILE.py:FUNCTION", "write it as my_model.py:make")
+        fix = f"write it as {name or 'my_model.py'}:FUNCTION, one that returns (module, Spec){_has(file)}"
+        raise UserError(f"source {text!r} is not FILE.py:FUNCTION", fix)
     label = f"{file.name}:{function_name}"
     with importable(file.parent):
         python = run_file(name)
@@ -24,7 +27,8 @@ def load_python_file(text: str) -> TorchSource:
 
         function = getattr(python, function_name, None)
         if not callable(function):
-            raise UserError(f"{file.name} has no function {function_name!r}", "check the name after the colon")
+            fix = f"check the name after the colon{_has(file)}"
+            raise UserError(f"{file.name} has no function {function_name!r}", fix)
         try:
             result = function()
         except UserError:  # a wrong Spec says all by itself
@@ -37,3 +41,13 @@ def load_python_file(text: str) -> TorchSource:
     if not isinstance(module, torch.nn.Module) or not isinstance(spec, Spec):
         raise UserError(f"{label} returned ({type(module).__name__}, {type(spec).__name__})", RETURNS)
     return TorchSource(module, spec, label, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def _has(file: Path) -> str:
+    """The functions that a file defines, which is not run for that, as the end of a fix."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return ""
+    names = [each.name for each in body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+    return f": {file.name} has {', '.join(names[:NAMED])}" if names else ""

@@ -87,6 +87,7 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("--threads", "99999", *RUN), "99999 threads on"),
         (("--backend", "tensorflow", *RUN), "unknown backend 'tensorflow'; choose one of onnxruntime, "),
         (("-n", "99999999999", *RUN), "99999999999 samples"),
+        (("--scale", "2", "-o", "x.npy", *RUN), "--scale with x.npy, which has no pixels"),
         (("--scale", "100000", *RUN), "--scale 100000; give at most 64"),
         (("--scale", "64", "-n", "10000", *RUN), "a picture of 25600 x 25600 pixels is too large; lower --scale"),
         (("--plan", "dpmpp_2m:-3", *RUN), "how many steps, as a positive whole number"),
@@ -147,6 +148,7 @@ def test_damaged_bundles_are_named(tiny_bundle: Path, capsys: pytest.CaptureFixt
     ("arguments", "named"),
     [
         (("sample",), "unknown verb 'sample'"),
+        (("calibrat", "x"), "unknown verb 'calibrat'; give one of calibrate"),
         (("run",), "Missing argument 'BUNDLE'"),
         (("run", "b", "--stepz", "8"), "--stepz"),
         (("run", "b", "-n", "many"), "Invalid value for '--samples'"),

@@ -122,7 +122,7 @@ def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
         ("failing", r"my_model.py:failing failed: KeyError: 'weights' \(line \d+\)"),
         ("misspelt", r"^field 'prediction' of spec 'tiny' is wrong: .*'eps'; give one of epsilon, sample, v, flow, .*"),
         ("leaving", r"my_model.py:leaving failed: SystemExit: 3 \(line \d+\)"),
-        ("absent", "my_model.py has no function 'absent'"),
+        ("absent", "my_model.py has no function 'absent'; .*my_model.py has .*misspelt"),
     ],
 )
 def test_a_failure_leaves_the_old_bundle_or_none(
@@ -146,7 +146,7 @@ def test_a_failure_leaves_the_old_bundle_or_none(
             "",
             "no file or folder 'nothing', .* are ORG/NAME; give ORG/NAME of .* or one of fashion_mnist",
         ),
-        ("FILE", "", "is not FILE.py:FUNCTION"),
+        ("FILE", "def mak(x): return x", r"is not FILE.py:FUNCTION; write it as .*py:FUNCTION, .*\.py has mak"),
         ("FILE:", "", "is not FILE.py:FUNCTION"),
         ("absent.py:make", "", "there is no file absent.py"),
         ("FILE:make", "import no_such_package", r"cannot be imported: ModuleNotFoundError.*no_such_package.*line 1"),

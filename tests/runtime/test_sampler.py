@@ -148,7 +148,7 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"seeds": range(10**12)}, "more than 1048576 seeds"),
         ({"condition": {}}, "condition 'class' is missing; give 0 shirt, 1 dress, 2 bag"),
         ({"condition": {"class": [1], "text": ["a"]}}, "unknown condition 'text'; it takes 'class'"),
-        ({"condition": {"class": [1, 2]}}, "has 2 values for 1 samples"),
+        ({"condition": {"class": [1, 2]}}, "has 2 values for 1 sample; give one for each"),
         ({"condition": {"class": [4]}}, "4 is out of range; give 0 shirt"),
         ({"condition": {"class": [-1]}}, "-1 is out of range"),
         ({"condition": {"class": ["hat"]}}, "unknown value 'hat'; give 0 shirt"),

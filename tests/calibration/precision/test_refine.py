@@ -95,8 +95,8 @@ def test_a_quality_that_all_int8_misses_is_reached_by_what_is_deployed(made: Pat
 
 
 def test_the_map_is_kept_and_the_command_says_what_was_asked(made: Path) -> None:
-    manifest = run(made, quality="45").manifest
-    assert manifest.provenance.commands[-1].endswith("--quality 45")
+    manifest = run(made, quality="45dB").manifest
+    assert manifest.provenance.commands[-1].endswith("--quality 45dB")
     (kept,) = decode((made / str(manifest.precision)).read_bytes())
     assert (kept.body, kept.plan, kept.asked, len(kept.gains)) == ("int8-cpu-x86", "ddim:3", "45dB", 4)
     times = [point.time for point in kept.frontier]
@@ -118,7 +118,8 @@ def test_a_bound_out_of_reach_names_the_best_found_and_changes_nothing(made: Pat
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"quality": "good"}, "quality 'good' is no bound; write it as 44dB"),
+        ({"quality": "good"}, "quality 'good' is no bound; write it with its unit, as 44dB"),
+        ({"quality": "44"}, "quality '44' is no bound; write it with its unit, as 44dB"),
         ({"speed": "-1"}, "speed '-1' is no bound; write it as 1.5x"),
         ({"quality": "44", "speed": "2"}, "give one"),
         ({"quality": "44dB", "target": ("tensorrt",)}, "a precision map for tensorrt: it is measured where"),

@@ -278,7 +278,7 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
 @pytest.mark.parametrize(
     ("condition", "line"),
     [
-        ({"class": [0]}, "1 values for 2 samples"),
+        ({"class": [0]}, "1 value for 2 samples"),
         ({"class": [0, 1, 2]}, "3 values for 2 samples"),
         ({"class": 1}, "not one value per sample"),
         ({"class": [0, "cat"]}, "cat"),

@@ -180,7 +180,7 @@ def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> No
 @pytest.mark.parametrize(
     ("condition", "line"),
     [
-        ({"class": [0]}, "1 values for 2 samples"),
+        ({"class": [0]}, "1 value for 2 samples"),
         ({"class": [0, 1, 2]}, "3 values for 2 samples"),
         ({"class": 1}, "not one value per sample"),
         ({"clas": 1}, "unknown condition 'clas'"),
