@@ -178,7 +178,7 @@ def guidance_error(
         return None
     return UserError(
         f"int8 for {target.name} loses the {GUIDANCE}: {said(difference)}",
-        "keep more of it in float (--quality 30), or calibrate along a plan that does not guide at that step",
+        "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
     )
 
 

@@ -45,7 +45,7 @@ def floor_error(body: "CalibratedBody") -> UserError | None:
     return UserError(
         f"int8 for {body.variants.target.name} is {trial.psnr:.1f} dB from float32{over}, of {LEAST_PSNR:g} and"
         f" {LEAST_SNR:g} that are the least; {len(trial.in_float)} operations in float do not mend it",
-        "ask for a quality (--quality 30), take --precision float32, or follow more trajectories",
+        "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories",
     )
 
 

@@ -181,7 +181,7 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
     assert judged_of(bundle, "int8-cpu-x86").guidance == weaker  # of the body that was there
-    assert run(bundle, quality="150").refined["int8-cpu-x86"].is_float  # what is deployed has it
+    assert run(bundle, quality="150dB").refined["int8-cpu-x86"].is_float  # what is deployed has it
     monkeypatch.setattr(calibrated_body, "open_lowered", REAL)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
 

@@ -8,4 +8,4 @@ GUIDANCE = 1.5
 
 
 def make(folder: Path) -> str:
-    return f"{Path(__file__).parents[2] / 'examples' / 'flow_map.py'}:make"
+    return f"{Path(__file__).parents[2] / 'docs' / 'examples' / 'flow_map.py'}:make"

@@ -7,4 +7,4 @@ PLAN = "rddm:3"
 
 
 def make(folder: Path) -> str:
-    return f"{Path(__file__).parents[2] / 'examples' / 'restoration.py'}:make_rddm"
+    return f"{Path(__file__).parents[2] / 'docs' / 'examples' / 'restoration.py'}:make_rddm"

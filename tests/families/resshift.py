@@ -7,4 +7,4 @@ PLAN = "resshift:4"
 
 
 def make(folder: Path) -> str:
-    return f"{Path(__file__).parents[2] / 'examples' / 'restoration.py'}:make_resshift"
+    return f"{Path(__file__).parents[2] / 'docs' / 'examples' / 'restoration.py'}:make_resshift"

@@ -7,4 +7,4 @@ PLAN = "edm_euler:2@karras"
 
 
 def make(folder: Path) -> str:
-    return f"{Path(__file__).parents[2] / 'examples' / 'structures.py'}:make"
+    return f"{Path(__file__).parents[2] / 'docs' / 'examples' / 'structures.py'}:make"

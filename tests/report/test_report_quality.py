@@ -142,7 +142,7 @@ def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path
     before = open_bundle(bundle).manifest
     for changes, said in (({"plan": "ddim:3"}, "ddim:3, guidance 2"), ({"guidance": None}, "dpmpp_2m:4, no guidance")):
         with open_for_update(bundle, must_exist=True) as writer:
-            other = writer.add(encode(replace(results, **changes)), folder="report", name="evaluation", suffix=".json")
+            other = writer.add(encode(replace(results, **changes)), folder="report", name="measured", suffix=".json")
             writer.commit(replace(writer.manifest, evaluation=other))
         measured = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
         text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
@@ -150,7 +150,7 @@ def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path
         assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
         assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
     with open_for_update(bundle, must_exist=True) as writer:
-        again = writer.add(encode(results), folder="report", name="evaluation", suffix=".json")
+        again = writer.add(encode(results), folder="report", name="measured", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=again))
     assert open_bundle(bundle).manifest.evaluation == before.evaluation
 
@@ -175,7 +175,7 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     before = json.loads(encode(evaluated[1]))
     before["qualities"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
     with open_for_update(bundle, must_exist=True) as writer:
-        file = writer.add(json.dumps(before).encode(), folder="report", name="evaluation", suffix=".json")
+        file = writer.add(json.dumps(before).encode(), folder="report", name="measured", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=file))
     assert stored_evaluation(open_bundle(bundle)) is None
     (warning,) = caplog.messages
@@ -190,7 +190,7 @@ def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_pa
 
     def meanwhile(*given):
         with open_for_update(bundle, must_exist=True) as writer:
-            made = writer.add(encode(evaluated[1]), folder="report", name="evaluation", suffix=".json")
+            made = writer.add(encode(evaluated[1]), folder="report", name="measured", suffix=".json")
             writer.commit(replace(writer.manifest, evaluation=made))
         return real(*given)
 
@@ -213,7 +213,7 @@ def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evalu
 def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
     bundle = make_bundle(tmp_path / "tiny")
     with open_for_update(bundle, must_exist=True) as writer:
-        stored = writer.add(b'{"schema": 0}', folder="report", name="evaluation", suffix=".json")
+        stored = writer.add(b'{"schema": 0}', folder="report", name="measured", suffix=".json")
         writer.commit(replace(writer.manifest, evaluation=stored))
     assert stored_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
 

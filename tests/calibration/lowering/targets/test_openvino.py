@@ -231,7 +231,7 @@ def test_the_shipped_model_runs_in_int8(shipped: Path) -> None:
     found = open_bundle(shipped).body("int8-openvino")
     assert found.target == "openvino" and len(found.groups) == 3
     coverage = found.graph.coverage
-    assert coverage is not None and coverage.int8_macs >= 0.95 * coverage.total_macs
+    assert coverage is not None and coverage.int8_macs >= 0.9 * coverage.total_macs
 
 
 def test_its_float32_samples_are_those_of_onnxruntime_and_int8_ones_are_close(shipped: Path) -> None:
