@@ -1,5 +1,7 @@
 """A torch module as the reference that its graphs are compared with."""
 
+import inspect
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +95,22 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
         what = f"{module_name(module)} failed{where}: {first_line(error)}{place(error)}"
         ids = spec.vocabulary
         values = "every value" if ids is None else f"ids to {ids.size - 1}, the mask {ids.mask} and each condition"
-        raise UserError(what, f"let {signature(spec)} take {values} that its spec allows") from error
+        fix = _spec_fault(module, spec, first_line(error))
+        raise UserError(what, fix or f"let {signature(spec)} take {values} that its spec allows") from error
+
+
+def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
+    """The change of a Spec that contradicts its module, by what torch says of it; None where it may be right."""
+    takes = inspect.signature(module.forward).parameters
+    if (missing := re.search(r"missing \d+ required positional arguments?: (.+)", text)) is not None:
+        names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]
+        added = ", ".join(f"Condition({name!r}, input={name!r})" for name in names)
+        return f"add to the conditions of the Spec: {added}" if names else None
+    if re.search(r"positional arguments? but \d+ were given", text):
+        return f"forward takes {', '.join(takes)}, and the Spec gives {signature(spec)[8:-1]}: let both have the same"
+    if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):
+        return f"give the Spec the x_shape of what the module was trained on: it says {list(spec.x_shape)}"
+    return None
 
 
 def predicted(spec: Spec, returned: Any) -> Any:

@@ -165,6 +165,38 @@ def test_a_source_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str,
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("shape", "conditions", "says"),
+    [
+        (
+            "(3, 4, 4)",
+            "(label,)",
+            r"to have 2 channels, but got 3.*; give the Spec the x_shape .* \[3, 4, 4\]",
+        ),
+        ("(2, 4, 4)", "()", r"missing 1 .*; add to the conditions of the Spec: Condition\('label', input='label'\)"),
+        ("(2, 4, 4)", "(label, other)", r"forward takes x, time, label, and the Spec gives x, time, kind, other"),
+        ("(2, 15, 15)", "(label,)", r"[Ss]ize.*; give the Spec the x_shape .*: it says \[2, 15, 15\]"),
+    ],
+)
+def test_a_spec_that_contradicts_its_module_is_what_is_changed(
+    tmp_path: Path, shape: str, conditions: str, says: str
+) -> None:
+    made = f"""
+    def make():
+        label, other = (Condition(name, name, low=0, high=2) for name in ("kind", "other"))
+        return Halving(), Spec("tiny", {shape}, {conditions}, "flow", ScheduleSpec("flow"))
+
+    class Halving(Denoiser):
+        def forward(self, x, time, label):
+            half = nn.functional.avg_pool2d(super().forward(x, time, label), 2)
+            return x + nn.functional.interpolate(half, scale_factor=2)
+    """
+    (tmp_path / "source.py").write_text(textwrap.dedent(MAKE) + textwrap.dedent(made))
+    with pytest.raises(UserError, match=says) as failure:
+        export(ExportOptions(f"{tmp_path / 'source.py'}:make", tmp_path / "b"))
+    assert "\n" not in str(failure.value) and not (tmp_path / "b").exists()
+
+
 def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("def make(): return 1\n")
     with pytest.raises(UserError, match="random.py has the name of a module of Python's own; rename the file"):
