@@ -1,4 +1,4 @@
-"""The plan that `fewstep run` takes where none is named, and the warning for a plan that a body is not made for."""
+"""The plan and guidance that verbs take where none is named, and the warning for a plan that a body is not made for."""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ from fewstep.plans.tokens import USUAL, TokenPlan
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.fitted_plans import FITTED, find_fitted
 from fewstep.runtime.request import SCHEDULER, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -109,6 +109,20 @@ def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
     body = _calibrated(sampler.bundle.manifest, sampler.body)
     calibrated = None if body is None else calibrated_plan(sampler.bundle, body)
     return None if calibrated is None else shaping_of(calibrated)
+
+
+def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance | None:
+    """The guidance of a verb that was given none: that of the calibrated plan, for a plan by its name. A fitted plan
+    has it where one was fitted so, and a file has its own."""
+    own = _calibrated(bundle.manifest, body)
+    kept = None if own is None else calibrated_plan(bundle, own)
+    guidance: Guidance | None = None if kept is None else kept.guidance
+    if plan is None or guidance is None or not plan.startswith(FITTED):
+        return None if (plan or "").endswith(".json") else guidance
+    with suppress(UserError):
+        find_fitted(plan, bundle, body, guidance)
+        return guidance
+    return None
 
 
 def _calibrated(manifest: Manifest, body: Body) -> Body | None:

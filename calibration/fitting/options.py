@@ -19,7 +19,7 @@ class FitOptions(SamplingOptions):
     plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
     backend: The engine that runs the float32 body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
         tensorrt-rtx.
-    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs.
+    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs, of a command as calibrated.
     output: A JSON file for the plan as well.
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds; the choices of the fit are made on them.

@@ -13,18 +13,20 @@ from fewstep.calibration.fitting.task import BODY, ROOM, open_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.workers.opening import warn_of_workers
-from fewstep.plans.guidance import weight_of
+from fewstep.plans.guidance import describe, weight_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
+    options = _guided(options)
     result = fit(options, progress)
     if result.plan is None:
         end = [_rejection(options, result)]
@@ -44,7 +46,9 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: FitOptions) -> Outcome:
+    asked, options = options, _guided(options)
     task = open_task(options)
+    as_calibrated = " as calibrated" * (asked.guidance is None and task.guidance is not None)
     body, teacher = evaluations(task)
     time = seconds(task)
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
@@ -60,6 +64,7 @@ def dry_run(options: FitOptions) -> Outcome:
         "body": BODY,
         "plans": names,
         "solvers_on_path": solvers,
+        "guidance": describe(task.guidance),
         "teacher": task.teacher.name,
         "evaluations": body,
         "teacher_evaluations": teacher,
@@ -70,11 +75,20 @@ def dry_run(options: FitOptions) -> Outcome:
         value,
         (
             f"would fit {begin} in {counted(options.steps, 'evaluation')} to {BODY}",
+            f"at guidance {describe(task.guidance)}{as_calibrated}",
             f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
             f"at most {duration(time)} at the speed of this moment{if_it_suffices}",
             needed.said(options.bundle),
         ),
     )
+
+
+def _guided(options: FitOptions) -> FitOptions:
+    """The options with the default guidance in them, where that is a weight."""
+    bundle = open_bundle(options.bundle)
+    if options.guidance is not None or BODY not in bundle.manifest.bodies:
+        return options
+    return replace(options, guidance=weight_of(default_guidance(bundle, bundle.body(BODY), options.plan)))
 
 
 def table(result: FitResult) -> Table:

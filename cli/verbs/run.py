@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from os import PathLike
@@ -21,6 +22,7 @@ from fewstep.cli.run_plan import (
     check_given_by_options,
     check_name,
     check_tokens,
+    default_guidance,
     default_plan,
     default_shaping,
     known_tokens,
@@ -30,7 +32,7 @@ from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.graph.output import check_writable
 from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, weights
+from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, describe, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens import IDS
@@ -87,7 +89,7 @@ class RunOptions(Options):
     adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots (export --lora-slots).
         Several add up.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: only the conditional branch runs.
+        plus for several, as 2+pag:3; 1 runs the conditional branch alone. Default: as calibrated, else 1.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
         is given.
     size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles
@@ -140,21 +142,23 @@ class RunOptions(Options):
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     options, choice = _as_chosen(options)
-    x, plan = _run(options, choice, progress)
+    x, plan = _run(guided := _with_guidance(options, choice), choice, progress)
     seconds, samples = time.perf_counter() - started, counted(len(x), "sample")
     most = peak() if options.tiles else None
     memory = "" if most is None else f", {most >> 20} MiB at its peak"
     value = {"output": options.output, "shape": x.shape, "plan": plan, "seconds": seconds}
+    own = "" if options == guided else f", guidance {describe(as_guidance(guided.guidance))} as calibrated"
     more = ({} if most is None else {"peak_bytes": most}) | ({} if choice is None else {"choice": choice})
     return Outcome(
         value | more,
-        (f"{options.output}: {samples} of {plan} in {options.precision}, {seconds:.1f} s with loading{memory}",),
+        (f"{options.output}: {samples} of {plan} in {options.precision}{own}, {seconds:.1f} s with loading{memory}",),
     )
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> tuple[NDArray[np.float32], str]:
     """The samples [N, C, H, W] that were written, and the name of the plan that made them."""
-    return _run(*_as_chosen(options), progress)
+    options, choice = _as_chosen(options)
+    return _run(_with_guidance(options, choice), choice, progress)
 
 
 def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
@@ -170,6 +174,16 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
         LOG.warning("the choice is only %.1f dB from the teacher: look at its samples", choice.winner.psnr)
     options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
     return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
+
+
+def _with_guidance(options: RunOptions, choice: Chosen | None) -> RunOptions:
+    """The options with the default guidance in them. What is wrong with them is told by the run."""
+    if options.guidance is None and choice is None:
+        with suppress(UserError):
+            bundle = open_bundle(options.bundle)
+            body = choose_body(bundle, options.precision, named(options.backend, options.threads))
+            return replace(options, guidance=default_guidance(bundle, bundle.body(body), options.plan))
+    return options
 
 
 def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tuple[NDArray[np.float32], str]:

@@ -32,7 +32,8 @@ def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
     ("plan", "given", "said"),
     [
         ("ddim:3", ("--guidance", "2", "--body", "int8-cpu-x86"), False),
-        ("ddim:3", ("--precision", "int8"), True),
+        ("ddim:3", ("--precision", "int8"), False),  # as calibrated
+        ("ddim:3", ("--precision", "int8", "--guidance", "1"), True),
         ("ddim:4", ("--guidance", "2", "--precision", "int8"), True),
         ("ddim:4", (), False),  # float32
     ],

@@ -19,6 +19,7 @@ from fewstep.cli.verbs.fit import dry_run, verb
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
+from tests.cli.test_bake import calibrate_along
 
 FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
 
@@ -36,6 +37,10 @@ def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> Non
     options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
     on_path = "plans, or of 4 solvers over times of the teacher's path, in 2 evaluations to float32"
     assert str(dry_run(options).shown[0]).endswith(on_path)
+    assert dry_run(options).shown[1] == "at guidance 2"
+    assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance none"
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance 2 as calibrated"
     named = dry_run(replace(options, plan="dpmpp_2m:2"))
     assert named.shown[0] == "would fit dpmpp_2m:2 in 2 evaluations to float32"
     assert named.value["solvers_on_path"] == ()

@@ -5,17 +5,20 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 import fewstep.runtime
 from fewstep.cli.main import main
-from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
+from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import Branches
+from fewstep.plans.guidance import Branches, as_guidance
 from fewstep.plans.transforms import tail
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import PLAN, Sampler
+from tests.cli.test_bake import calibrate_along
 
 
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
@@ -95,6 +98,26 @@ def test_int8_away_from_its_calibration_is_told(
         assert line is None if said is None else line is not None and line.endswith(said)
         in_float = replace(calibrated, body=msgspec.structs.replace(calibrated.body, precision="float32"))
         assert unlike_calibration(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
+
+
+def test_a_verb_without_guidance_has_that_of_the_calibration(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In float32 too; a file has its own, a fitted plan that of its fit, and without a calibration there is none."""
+    run = ["run", str(tiny_bundle), "--plan", "ddim:3", "-n", "2", "-c", "class=1", "-o"]
+    assert main([*run, str(tmp_path / "none.npy")]) == 0
+    assert ", guidance" not in capsys.readouterr().out
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    for name, given in (("own", []), ("two", ["--guidance", "2"]), ("one", ["--guidance", "1"])):
+        assert main([*run, str(tmp_path / f"{name}.npy"), *given]) == 0
+        assert (", guidance 2 as calibrated" in capsys.readouterr().out) is (name == "own")
+    none, own, two, one = (np.load(tmp_path / f"{name}.npy") for name in ("none", "own", "two", "one"))
+    np.testing.assert_array_equal(own, two)
+    np.testing.assert_array_equal(one, none)
+    assert np.abs(own - none).max() > 1e-3
+    bundle = open_bundle(tiny_bundle)
+    assert default_guidance(bundle, bundle.body("float32"), "ddim:9") == as_guidance(2.0)
+    assert [default_guidance(bundle, bundle.body("float32"), each) for each in ("p.json", "fitted:2")] == [None, None]
 
 
 def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:
