@@ -60,7 +60,7 @@ def test_a_module_that_takes_one_time_is_named() -> None:
     spec = Spec("tiny", X_SHAPE, (), "flow", ScheduleSpec("flow"), to="to")
     with pytest.raises(UserError) as error:
         TorchSource(Tiny().requires_grad_(False), spec, "tiny", "0" * 64).trace()
-    assert "forward(x, time, to)" in error.value.fix
+    assert "the Spec gives x, time, to" in error.value.fix
 
 
 @pytest.mark.slow
