@@ -120,7 +120,7 @@ def test_a_bound_out_of_reach_names_the_best_found_and_changes_nothing(made: Pat
     [
         ({"quality": "good"}, "quality 'good' is no bound; write it with its unit, as 44dB"),
         ({"quality": "44"}, "quality '44' is no bound; write it with its unit, as 44dB"),
-        ({"speed": "-1"}, "speed '-1' is no bound; write it as 1.5x"),
+        ({"speed": "-1"}, "speed '-1' is no bound; write it with its unit, as 1.5x"),
         ({"quality": "44", "speed": "2"}, "give one"),
         ({"quality": "44dB", "target": ("tensorrt",)}, "a precision map for tensorrt: it is measured where"),
     ],
