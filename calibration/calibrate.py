@@ -217,7 +217,7 @@ def _refine(
         beside, own = (exact, plan) if target is None else _with_maps(exact, plan, before, target)
         shown = under(progress, "precision map")
         courses = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
-        close(task.sampler.denoiser)
+        close(task.sampler.of().graph)
         return own, *courses
 
     for_all = cache(partial(opened_for, None))  # without networks `before`, targets share their courses
@@ -258,7 +258,7 @@ def _bound_of_one(bound: Bound, task: Task, before: int) -> Bound:
     """
     if bound.quality is None or task.whole is None:
         return bound
-    return Bound(quality=bound.quality + 10 * math.log10((1 + len(task.whole.experts)) / (1 + before)))
+    return Bound(quality=bound.quality + 10 * math.log10(len(task.whole.denoiser.networks) / (1 + before)))
 
 
 def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:
@@ -268,8 +268,8 @@ def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], 
         if name in each.refined:
             *earlier, last = (open_lowered(lowered.graph, target) for _, lowered in each.refined[name].graphs)
             body = alone(each.manifest, network).bodies[name]
-            own = replace(sampler.of(network), body=body, denoiser=last, earlier=tuple(earlier))
-            sampler, plan = sampler.with_network(network, own), regroup(plan, {network: body.groups})
+            sampler = sampler.changed(network, body=body, graph=last, earlier=tuple(earlier))
+            plan = regroup(plan, {network: body.groups})
     return sampler, plan
 
 

@@ -75,8 +75,8 @@ def judging_course(task: Task, plan: Plan | TokenPlan, progress: Progress = SILE
         return open_token_course(sampler, plan, seeds, values, shown)
     course = open_course(task.among(sampler), plan, seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
-        course = replace(course, differences=float_differences(course, sampler.denoiser))
-    close(task.sampler.denoiser)  # float32 and a large int8 body at once are too much
+        course = replace(course, differences=float_differences(course, sampler.of().graph))
+    close(task.sampler.of().graph)  # float32 and a large int8 body at once are too much
     return course
 
 

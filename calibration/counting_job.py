@@ -54,7 +54,7 @@ class CountingJob:
         """The task in this process, without its trajectories."""
         folder = self.bundle.folder()
         whole = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
-        sampler = whole.of(self.network)
+        sampler = whole.alone(self.network)
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         return Task(
             sampler=sampler_by_rows(sampler),
@@ -68,7 +68,7 @@ class CountingJob:
             sizes=self.sizes,
             turn=self.turn,
             network=self.network,
-            whole=whole if whole.experts else None,
+            whole=whole if len(whole.denoiser.networks) > 1 else None,
             everything=self.everything,
         )
 

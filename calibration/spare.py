@@ -37,7 +37,7 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
         opened = open_course(
             sampler, plan, seeds, task.conditions, under(progress, "errors of operations"), task.network
         )
-        close(task.sampler.denoiser)
+        close(task.sampler.of().graph)
         return opened
 
     def spare(variants: Variants) -> Variants:

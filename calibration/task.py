@@ -82,7 +82,8 @@ class Task:
 
     def among(self, sampler: Sampler) -> Sampler:
         """The sampler of all networks, with this one in the place of the task's."""
-        return sampler if self.whole is None else self.whole.with_network(self.network, sampler)
+        whole = self.whole
+        return sampler if whole is None else whole.having(self.network, sampler.of())
 
     def after(self, done: int) -> "Task":
         """The task with the trajectories behind the first `done`."""
@@ -91,6 +92,6 @@ class Task:
 
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
         """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
-        sampler = self.among(replace(self.sampler, denoiser=network))
+        sampler = self.among(self.sampler.changed(graph=network))
         rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

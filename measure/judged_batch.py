@@ -21,20 +21,20 @@ from fewstep.plans.plan import Edges, Plan, regroup
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
-from fewstep.runtime.feeds import branch_values
+from fewstep.runtime.finite import finite_outputs, finite_states
 from fewstep.runtime.request import check_given
-from fewstep.runtime.slots import Carrying
+from fewstep.runtime.step_call import StepCall
 
 Conditions = Mapping[str, NDArray[np.generic]]
 
 
 class JudgedBody(Protocol):
-    """A body, as far as it is judged; `Sampler` is one. `executed` is of a compiled plan, the samples of a batch, and
+    """A body, as far as it is judged; `Sampler` is one. `step_call` is of a compiled plan, the samples of a batch, and
     the values of the conditions for each."""
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
-    def executed(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepNetwork | Carrying: ...
+    def step_call(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepCall: ...
 
 
 JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of tokens a Sampler
@@ -162,10 +162,11 @@ def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
 
 
 def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepState]:
-    network = denoiser.executed(denoiser.compile(plan), len(seeds.numbers), seeds.conditions)
+    network = denoiser.step_call(denoiser.compile(plan), len(seeds.numbers), seeds.conditions).network
     # a degraded sample is a condition
     inputs = check_given(plan.given, None, seeds.conditions, seeds.x_shape, len(seeds.numbers))
-    return execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
+    states = execute(plan, network, lambda number: stacked(seeds.numbers, number, seeds.x_shape), given=inputs)
+    return finite_states(states, plan)
 
 
 def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> BodyMeasured:
@@ -174,8 +175,7 @@ def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bo
     seeds = seeds.first(contender.seeds - seeds.numbers.start)
     course = open_token_course(bodies(FLOAT), along, seeds.numbers, seeds.conditions)
     body, count = bodies(contender.name), len(seeds.numbers)
-    values = branch_values(body.bundle.manifest.conditions, seeds.conditions, None, count, body.nulls)
-    run = course.run_by(body.token_network(along, count, values))
+    run = course.run_by(body.step_call(along, count, seeds.conditions).logits)
     return BodyMeasured(run.ids, course.own.ids, agreement=course.agreement(run), decibels=course.quality(run))
 
 
@@ -210,7 +210,7 @@ def _single_steps(
     if not (count := len(seeds.numbers)):
         return
     network, floats = (
-        _first_run(each.executed(each.compile(plan), count, seeds.conditions), plan) for each in (denoiser, reference)
+        _first_run(each.step_call(each.compile(plan), count, seeds.conditions), plan) for each in (denoiser, reference)
     )
     for i, step in enumerate(plan.steps):
         u, expected = exact.u[i][:count], [output[:count] for output in exact.outputs[i]]
@@ -225,12 +225,12 @@ def _single_steps(
         yield _energies(guided(outputs, plan, i), exact.guided[i][:count]), added
 
 
-def _first_run(network: StepNetwork | Carrying, plan: Plan) -> StepNetwork:
+def _first_run(call: StepCall, plan: Plan) -> StepNetwork:
     """The network at single steps of a first run, where no step reads what another wrote."""
-    if not isinstance(network, Carrying):
-        return network
-    call, slots = network.call, network.slots
-    return lambda index, step, u: call(index, step, u, carry_in(plan, step, slots))[0]
+    slots = call.slots
+    if slots is None:
+        return finite_outputs(call, plan)
+    return lambda index, step, u: call.carrying(index, step, u, carry_in(plan, step, slots))[0]
 
 
 def _energies(approximation: Array, signal: Array) -> Energies:

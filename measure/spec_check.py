@@ -123,11 +123,13 @@ def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
     sampler = load(bundle.path, body=FLOAT)
 
     def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
-        return sampler.evaluated(x, {TIME: times.astype(np.float32), **conditions}, 0)
+        return sampler.of().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
 
     nulls = None
-    if manifest.conditions and all(each.null is not None or each.name in sampler.nulls for each in manifest.conditions):
-        nulls = {each.name: null(each, values[each.name], sampler.nulls) for each in manifest.conditions}
+    if manifest.conditions and all(
+        each.null is not None or each.name in sampler.of().nulls for each in manifest.conditions
+    ):
+        nulls = {each.name: null(each, values[each.name], sampler.of().nulls) for each in manifest.conditions}
     facts = DenoiserFacts(manifest.schedule, manifest.prediction)
     return check_spec(network, facts, np.asarray(data, np.float32), values, nulls)
 

@@ -51,7 +51,7 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     """
     if asked is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
-        solver = "ctm" if sampler.inputs.has_second_time else "dpmpp_2m"
+        solver = "ctm" if sampler.of().inputs.has_second_time else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
     shaping = None if _is_file(asked) else shaping_of(judged)
     plan = sampler.compile(asked, judged.guidance, shaping=shaping)

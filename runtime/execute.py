@@ -219,6 +219,7 @@ def execute(
     dtype: DTypeLike = np.float32,
     given: Mapping[str, Array] | None = None,
     hold: Hold | None = None,
+    behind: Sequence[StepState] = (),
 ) -> Iterator[StepState]:
     """Run a plan, one `StepState` per evaluation.
 
@@ -228,19 +229,19 @@ def execute(
         draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
         given: the plan's given tensors [B, ...].
         hold: a part of the sample that is known.
+        behind: the first states, of a run that is the same so far. They are not yielded again.
     """
     drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
-    state: Sequence[Array] = begin(plan, drawn, dtype, given or {})
-    slots = network.slots if isinstance(network, Carrying) else None
-    for index, step in enumerate(plan.steps):
+    state: Sequence[Array] = behind[-1].after if behind else begin(plan, drawn, dtype, given or {})
+    slots = behind[-1].slots if behind else network.slots if isinstance(network, Carrying) else None
+    for index, step in list(enumerate(plan.steps))[len(behind) :]:
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)
         u = combine(step.input, state, dtype)
         if isinstance(network, Carrying):
-            outputs, made = network.call(index, step, u, carry_in(plan, step, network.slots, dtype))
-            after = carry(plan, step, network.slots, made, dtype)
-            network = Carrying(network.call, replace(after, next=position(plan, index + 1)))
-            slots = network.slots
+            assert slots is not None
+            outputs, made = network.call(index, step, u, carry_in(plan, step, slots, dtype))
+            slots = replace(carry(plan, step, slots, made, dtype), next=position(plan, index + 1))
         else:
             outputs = network(index, step, u)
         result = advance(plan, index, state, u, outputs, draws, dtype, slots)

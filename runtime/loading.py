@@ -1,7 +1,6 @@
 """Open a bundle for sampling: choose its body and the backend that runs it."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,6 +11,8 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import platform_of, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.denoiser import Denoiser
+from fewstep.runtime.network import Network
 from fewstep.runtime.on_demand import OnDemandBackend, OpenNetworks
 from fewstep.runtime.sampler import Sampler
 
@@ -53,22 +54,21 @@ def load(
         raise UserError(f"resident={resident!r} networks", "give at least 1, or leave it out")
     name = body or choose_body(bundle, precision, backend)
     if not bundle.manifest.networks:
-        return _loaded(bundle, name, backend)
-    experts, beside = {}, OpenNetworks(resident)
+        return Sampler(Denoiser({DENOISER: _loaded(bundle, name, backend)}))
+    loaded, beside = {}, OpenNetworks(resident)
     for each in bundle.manifest.networks:
         own = bundle.network(each)
-        experts[each] = _loaded(
-            own, body or choose_body(own, precision, backend), OnDemandBackend(backend, each, beside)
-        )
-    return replace(_loaded(bundle, name, OnDemandBackend(backend, DENOISER, beside)), experts=experts)
+        body_of_it = body or choose_body(own, precision, backend)
+        loaded[each] = _loaded(own, body_of_it, OnDemandBackend(backend, each, beside))
+    return Sampler(Denoiser(loaded | {DENOISER: _loaded(bundle, name, OnDemandBackend(backend, DENOISER, beside))}))
 
 
-def _loaded(bundle: Bundle, name: str, backend: Backend | OnDemandBackend) -> Sampler:
-    """The sampler of one network, which the manifest describes."""
-    return Sampler(
+def _loaded(bundle: Bundle, name: str, backend: Backend | OnDemandBackend) -> Network:
+    """One network, which the manifest describes."""
+    return Network(
         bundle=bundle,
         body=bundle.body(name),
-        denoiser=backend.load(bundle, name),
+        graph=backend.load(bundle, name),
         prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
         conditioner=None if bundle.manifest.conditioner is None else backend.load(bundle, CONDITIONER),
         earlier=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.plan import Plan, Step
+from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
 from fewstep.runtime.finite import check_finite_state, finite_sample
+from fewstep.runtime.graph_call import Call, split_outputs, stacked
 
 Float32 = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
@@ -43,7 +44,6 @@ class Cohort:
         return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
 
 
-Call = Callable[[Array, Feeds, int, str], Array]  # [N, *x_shape] for a range group of a network
 Join = Callable[[Sequence[Feeds]], Feeds]  # joins the inputs of several calls
 
 
@@ -79,26 +79,14 @@ def _step(cohorts: Sequence[Cohort], call: Call, join: Join) -> None:
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
-    stacked = [u for u, step in zip(inputs, steps, strict=True) for _ in step.branches]
+    x = np.concatenate([stacked(u, step) for u, step in zip(inputs, steps, strict=True)])
     fed = join([cohort.feeds(cohort.index) for cohort in cohorts])
-    result, start = call(np.concatenate(stacked), fed, steps[0].group, steps[0].network), 0
+    result, start = call(x, fed, steps[0].group, steps[0].network).output, 0
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
         own = result[start : start + len(u) * len(step.branches)]
         index, start = cohort.index, start + len(own)
         cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
-
-
-def split_outputs(result: Array, step: Step) -> list[Array]:
-    """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
-    if len(step.branches) == step.heads == 1:
-        return [result]
-    samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
-    return [
-        result[branch * samples : (branch + 1) * samples, head * channels : (head + 1) * channels]
-        for branch in range(len(step.branches))
-        for head in range(step.heads)
-    ]
 
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:

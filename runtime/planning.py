@@ -28,7 +28,6 @@ from fewstep.runtime.request import (
     scheduler_of,
     scheduler_plan,
 )
-from fewstep.runtime.sizes import sized
 from fewstep.runtime.token_planning import token_plan_for
 
 PlanLike = str | Path | Plan | TokenPlan
@@ -46,7 +45,7 @@ def plan_for(
     """The plan for a body, its steps in the body's range groups: a `Plan`, or for a token denoiser a `TokenPlan`.
     `Sampler.compile` documents the arguments."""
     shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")
-    facts, manifest = denoiser_facts(bundle.manifest), sized(bundle.manifest, settings.get("sizes"))
+    facts, manifest = denoiser_facts(bundle.manifest), bundle.manifest
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
     if not isinstance(plan, str | Path | Plan | TokenPlan):

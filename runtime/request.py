@@ -1,7 +1,7 @@
 """Check a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,6 @@ from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.execute import Hold, held_row
 from fewstep.runtime.feeds import Overrides
-from fewstep.runtime.lora.adapted import Adapters
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
 from fewstep.runtime.slots import Slots, check_slots, first_slots
 
@@ -36,6 +35,7 @@ Cancel = Event | Callable[[], bool]
 GivenTensors = Mapping[str, ArrayLike]
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
+CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 
 SCHEDULER = "scheduler:"  # begins the name of a plan by the scheduler that came with the denoiser
 SAMPLES_LIMIT = 2**20  # of a call
@@ -49,7 +49,6 @@ class PlanSettings(TypedDict, total=False):
     strength: float | None
     renoise: float | None
     branches: Overrides | None
-    sizes: Mapping[str, int] | None
 
 
 class RunSettings(PlanSettings, total=False):
@@ -58,7 +57,6 @@ class RunSettings(PlanSettings, total=False):
     given: GivenTensors | None
     carried: Slots | None
     hold: Hold | None
-    adapters: Adapters | None
     cancel: Cancel | None
 
 
@@ -83,8 +81,16 @@ class Request:
 def check_settings(settings: Mapping[str, Any], kind: type[PlanSettings]) -> None:
     """UserError for a setting that `kind` does not have."""
     if settings and (unknown := settings.keys() - kind.__annotations__.keys()):
+        refuse_choices(unknown)
         noun = "run" if kind is RunSettings else "plan"
         raise UserError(f"a {noun} has no option {min(unknown)!r}", f"it has {', '.join(kind.__annotations__)}")
+
+
+def refuse_choices(names: Collection[str]) -> None:
+    """UserError for what `Sampler.at` has taken over from each run."""
+    for name, successor in CHOSEN_ONCE.items():
+        if name in names:
+            raise UserError(f"a run has no option {name!r} any more", f"choose once: sampler = sampler.at({successor})")
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:

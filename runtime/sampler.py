@@ -7,33 +7,35 @@ No sample depends on an earlier one, so one sampler serves any number of threads
 condition, never on its neighbours in the batch.
 """
 
-import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from msgspec.structs import replace
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import DENOISER, Plan, Step, regroup
+from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.bare_network import evaluate_bare
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.denoiser import Denoiser
 from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
-from fewstep.runtime.loaded_network import Array, BranchValues, Float32, LoadedNetwork
+from fewstep.runtime.graph_call import Array, Float32
+from fewstep.runtime.lora.adapted import Adapters, adapted
+from fewstep.runtime.network import BranchValues, Feeds, Network
 from fewstep.runtime.planning import PlanLike, plan_for
-from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.request import (
     PlanSettings,
     Request,
@@ -43,10 +45,14 @@ from fewstep.runtime.request import (
     check_seeds,
     check_settings,
     check_tensors,
+    slots_of,
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized, x_dtype
-from fewstep.runtime.slots import Carrying, Slots, refuse_banks
+from fewstep.runtime.slots import Slots, refuse_banks
+from fewstep.runtime.step_call import Recorder, StepCall
+from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
+from fewstep.runtime.tokens import execute_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -56,11 +62,12 @@ PLANS_KEPT = 16
 
 
 @dataclass(frozen=True, repr=False)
-class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
-    """A denoiser that is loaded and ready; `load` makes it. `experts` are samplers of the networks that run steps in
-    its place, each as if it were alone."""
+class Sampler(AbstractContextManager["Sampler"]):
+    """A denoiser that runs plans; `load` makes it, and `at` makes it for other sizes and adapters. `record` sees each
+    call of a network in a run along one plan."""
 
-    experts: Mapping[str, "Sampler"] = field(default_factory=dict)
+    denoiser: Denoiser
+    record: Recorder | None = None
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -73,6 +80,53 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             "a sampler cannot be pickled or copied: it holds the memory of an engine",
             f"fewstep.runtime.load({str(self.bundle.path)!r}) in each process; threads may share one sampler",
         )
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle; its manifest has the sizes of this sampler."""
+        return self.of().bundle
+
+    @property
+    def body(self) -> Body:
+        """The body of the denoiser's own network."""
+        return self.of().body
+
+    def of(self, network: str = DENOISER) -> Network:
+        """One network, by its name in a plan's steps."""
+        return self.denoiser.networks[network]
+
+    def at(self, *, adapters: Adapters | None = None, **sizes: int) -> "Sampler":
+        """The sampler for other choices, which all its runs have. It shares this one's graphs.
+
+            wide = sampler.at(width=128, adapters={"a.safetensors": 0.8})
+
+        Args:
+            adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
+                updates add up, and they take the place of former ones. Files are read now.
+            sizes: of x's free axes, for a denoiser that has such (`bundle.manifest.sizes`). Others stay as they are.
+
+        UserError for a size that cannot be, a file that does not fit, and adapters with an engine other than
+        onnxruntime on the CPU.
+        """
+        networks = dict(self.denoiser.networks)
+        if adapters:
+            networks[DENOISER] = adapted(networks[DENOISER], adapters)
+        for name, each in networks.items() if sizes else ():
+            bundle = replace(each.bundle, manifest=sized(each.bundle.manifest, sizes))
+            networks[name] = replace(each, bundle=bundle)
+        return replace(self, denoiser=Denoiser(networks))
+
+    def changed(self, network: str = DENOISER, **parts: Any) -> "Sampler":
+        """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
+        return self.having(network, replace(self.of(network), **parts))
+
+    def having(self, name: str, network: Network) -> "Sampler":
+        """The sampler with another network in place of one of its own."""
+        return replace(self, denoiser=Denoiser({**self.denoiser.networks, name: network}))
+
+    def alone(self, network: str) -> "Sampler":
+        """The sampler of another network as if it were the bundle's only one, or this one for the denoiser."""
+        return self if network == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.of(network)}))
 
     def sample(
         self,
@@ -100,11 +154,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             strength: in (0, 1]: the share of the plan's steps that are run; the given image is noised to their start.
             renoise: in [0, 1]: the share of that noise that the image gets. None is 1, all of it, and 0 none.
             hold: a part of the sample that is known (inpainting, decided actions).
-            sizes: of x's free axes, {"height": 96}, for a denoiser that has such (`bundle.manifest.sizes`). One that is
-                not given has its default, and x_shape stands for the shape that follows.
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
-            adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
-                updates add up.
             carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
         """
         request = self._request(seeds, condition, guidance, settings)
@@ -174,15 +224,14 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = self._compiled(request, plans)
         deque(map(check_compiled, compiled), 0)
-        sampler = self.adapted(settings.get("adapters"))
         cohorts = [
-            sampler._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
+            self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
             if each not in compiled[:place]
         ]
         longest = max(len(each.steps) for each in compiled)
-        join = partial(mixed_plans.joined, shared=self.shared)
-        for _ in until_cancelled(mixed_plans.run(cohorts, sampler.call, join), longest, settings.get("cancel")):
+        join = partial(mixed_plans.joined, shared=self.denoiser.shared)
+        for _ in until_cancelled(mixed_plans.run(cohorts, self.denoiser, join), longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(request.seeds))
 
@@ -209,7 +258,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
             time: in the network's own units, one for all samples or one each.
             to: the second time, for a network that takes two.
         """
-        return evaluate_bare(self, x, time, condition, to)
+        return evaluate_bare(self.denoiser, x, time, condition, to)
 
     def network(
         self,
@@ -217,24 +266,21 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         samples: int,
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
-        sizes: Mapping[str, int] | None = None,
     ) -> StepNetwork:
         """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
+        check_compiled(plan)
         refuse_banks(plan, self.bundle.path)
-        return finite_outputs(self._network(plan, samples, self._values(samples, condition, branches, sizes)), plan)
+        return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
 
-    def executed(
+    def step_call(
         self,
-        plan: Plan,
+        plan: Plan | TokenPlan,
         samples: int,
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
-        sizes: Mapping[str, int] | None = None,
-    ) -> StepNetwork | Carrying:
-        """The denoiser along a compiled plan, for `execute`. It begins with zeros where the plan carries tensors."""
-        if not plan.banks:
-            return self.network(plan, samples, condition, branches, sizes)
-        return self.carrying(plan, samples, self._values(samples, condition, branches, sizes), None)
+    ) -> StepCall:
+        """The evaluations of a compiled plan. It begins with zeros where the plan carries tensors."""
+        return self._step_call(plan, samples, self._values(samples, condition, branches))
 
     def feeds(
         self,
@@ -242,51 +288,26 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         samples: int,
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
-        sizes: Mapping[str, int] | None = None,
-    ) -> Callable[[int], Mapping[str, NDArray[Any]]]:
+    ) -> Feeds:
         """The body's inputs but x at each step of a compiled plan: for callers that join several runs."""
+        check_compiled(plan)
         refuse_banks(plan, self.bundle.path)
-        return self._feeds(plan, samples, self._values(samples, condition, branches, sizes))
+        return self.step_call(plan, samples, condition, branches).feeds
 
     def _values(
-        self,
-        samples: int,
-        condition: conditions.ConditionValues | None,
-        branches: Overrides | None,
-        sizes: Mapping[str, int] | None,
+        self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
-        takes = sized(self.bundle.manifest, sizes)
-        return branch_values(takes.conditions, condition, branches, samples, self.nulls)
+        return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.of().nulls)
 
-    def draws(self, seeds: Sequence[int], sizes: Mapping[str, int] | None = None) -> Draws:
+    def draws(self, seeds: Sequence[int]) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
-        numbers, shape = check_seeds(seeds), sized(self.bundle.manifest, sizes).x_shape
+        numbers, shape = check_seeds(seeds), self.bundle.manifest.x_shape
         return lambda number: noise.stacked(numbers, number, shape)
 
     def forget(self) -> None:
-        """Let the next call run every conditioner, as one with other conditions does: of experts and adapters too."""
-        self.last.forget()
-        for each in (*self.experts.values(), *self._adapted.values()):
-            each.forget()
-
-    def of(self, network: str) -> "Sampler":
-        """The sampler of one network, by its name in a plan's steps: this one for the denoiser."""
-        return self if network == DENOISER else self.experts[network]
-
-    def with_network(self, network: str, sampler: "Sampler") -> "Sampler":
-        """This sampler with another one in the place of one of its networks."""
-        if network == DENOISER:
-            return dataclasses.replace(sampler, experts=self.experts)
-        return dataclasses.replace(self, experts={**self.experts, network: sampler})
-
-    def call(self, x: Array, fed: Arrays, group: int, network: str = DENOISER) -> Float32:
-        """A network on [N, *x_shape] -> [N, heads * C, ...], as the steps of a range group run it."""
-        return self.of(network).called(x, fed, group)[0]
-
-    @property
-    def shared(self) -> tuple[str, ...]:
-        """The inputs that all samples of a call have in common, of all networks."""
-        return tuple({name for each in (self, *self.experts.values()) for name in each.inputs.groups})
+        """Let the next call run every conditioner, as one with other conditions does."""
+        for each in self.denoiser.networks.values():
+            each.last.forget()
 
     def compile(
         self,
@@ -297,8 +318,7 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
         A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`. `branches` matters where a
-        condition has no null value: a caller that gives "uncond" can still guide. `sizes` matters where a plan follows
-        from them, as a scheduler's and one of tokens do.
+        condition has no null value: a caller that gives "uncond" can still guide.
         """
         check_settings(settings, PlanSettings)
         compiled: Plan = self._plan(plan, guidance, settings)  # all but who runs tokens want this kind
@@ -309,7 +329,8 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         if asks_nothing and guidance is None and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
         compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
-        compiled = regroup(compiled, {name: expert.body.groups for name, expert in self.experts.items()})
+        others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
+        compiled = regroup(compiled, others)
         if len(self._plans) >= PLANS_KEPT:
             self._plans.clear()
         return self._plans.setdefault(id(compiled), compiled)
@@ -328,9 +349,9 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
     ) -> Request:
         """A run's arguments, checked as far as no plan is needed for it."""
         check_settings(settings, RunSettings)
-        numbers, sizes = check_seeds(seeds), settings.get("sizes")
-        values = self._values(len(numbers), condition, settings.get("branches"), sizes)
-        return Request(sized(self.bundle.manifest, sizes), numbers, values, condition, guidance, settings)
+        numbers = check_seeds(seeds)
+        values = self._values(len(numbers), condition, settings.get("branches"))
+        return Request(self.bundle.manifest, numbers, values, condition, guidance, settings)
 
     def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Any]:
         compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]
@@ -350,15 +371,18 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
 
     def _run(self, request: Request, plan: Plan | TokenPlan, hold: Hold | None) -> Iterator[Any]:
         """One plan for all samples: states of its steps."""
-        sampler, cancel = self.adapted(request.settings.get("adapters")), request.settings.get("cancel")
+        seeds, carried, settings = request.seeds, request.settings.get("carried"), request.settings
+        states: Iterator[Any]
         if isinstance(plan, TokenPlan):
-            return until_cancelled(sampler.token_states(plan, request), len(plan.steps), cancel)
-        run = (plan, len(request.seeds), request.values)
-        has_more, carried = plan.banks or self.bundle.manifest.outputs, request.settings.get("carried")
-        network = sampler.carrying(*run, carried) if has_more else sampler._network(*run)
-        draws = self.draws(request.seeds, request.settings.get("sizes"))
-        states = execute(plan, network, draws, np.float32, request.tensors(plan), hold)
-        return until_cancelled(states, len(plan.steps), cancel)
+            reads_time = self.of().inputs.has_time
+            refuse_for_tokens(settings, plan, reads_time)
+            known = check_ids(settings.get("given"), plan, request.takes, len(seeds))
+            call = self._step_call(plan, len(seeds), request.values)
+            states = execute_tokens(plan, call.logits, seeds, vocabulary_of(request.takes).mask, known, reads_time)
+        else:
+            network = self._step_call(plan, len(seeds), request.values, carried).network
+            states = execute(plan, network, self.draws(seeds), np.float32, request.tensors(plan), hold)
+        return until_cancelled(states, len(plan.steps), settings.get("cancel"))
 
     def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
         """The samples of a batch that follow one plan."""
@@ -366,30 +390,16 @@ class Sampler(LoadedNetwork, AbstractContextManager["Sampler"]):
         return mixed_plans.Cohort(
             plan,
             places,
-            self.draws([request.seeds[place] for place in places], request.settings.get("sizes")),
+            self.draws([request.seeds[place] for place in places]),
             mixed_plans.at(places, request.tensors(plan)),
-            self._feeds(plan, len(places), lambda branch: mixed_plans.at(places, request.values(branch))),
+            self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, request.values(branch))),
         )
 
-    def _network(self, plan: Plan, samples: int, values: BranchValues) -> StepNetwork:
-        fed = self._feeds(plan, samples, values)
-
-        def evaluate(index: int, step: Step, u: Array) -> list[Array]:
-            x = u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
-            return mixed_plans.split_outputs(self.call(x, fed(index), step.group, step.network), step)
-
-        return evaluate
-
-    def _feeds(self, plan: Plan, samples: int, values: BranchValues) -> Callable[[int], dict[str, NDArray[Any]]]:
-        """The inputs at each step of the network that runs it. What makes its rows runs once, before its first step."""
-        check_compiled(plan)
-        if not self.experts:
-            return self.own_feeds(plan, samples, values)
-
-        @cache
-        def of(network: str) -> Callable[[int], dict[str, NDArray[Any]]]:
-            steps = tuple(step for step in plan.steps if step.network == network)
-            return self.of(network).own_feeds(replace(plan, steps=steps), samples, values)
-
-        names = [step.network for step in plan.steps]
-        return lambda index: of(names[index])(names[:index].count(names[index]))
+    def _step_call(
+        self, plan: Plan | TokenPlan, samples: int, values: BranchValues, carried: Slots | None = None
+    ) -> StepCall:
+        manifest, slots = self.bundle.manifest, None
+        feeds = self.denoiser.feeds(plan, samples, values)
+        if isinstance(plan, Plan) and (plan.banks or manifest.outputs):
+            slots = slots_of(plan, carried, manifest, samples)
+        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.record)

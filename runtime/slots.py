@@ -136,6 +136,6 @@ def _checked(name: str, slot: Slot | None, first: Slot | None, samples: int, fix
 
 def refuse_banks(plan: Plan, path: Path) -> None:
     """UserError for a plan whose run carries tensors, where no run would carry them."""
-    if isinstance(plan, Plan) and plan.banks:
+    if plan.banks:
         name = plan.banks[0].name
         raise UserError(f"{path} carries {name!r} from run to run", "run it by sample, steps or carry_on")

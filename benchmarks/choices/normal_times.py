@@ -3,7 +3,6 @@
 Time lies in [0, 1], and 0 is clean. It is drawn normally about 0.4 with deviation 0.4, and clipped to [0, 1].
 """
 
-from dataclasses import replace
 from math import floor
 from statistics import NormalDist
 
@@ -23,7 +22,7 @@ TIMES = NormalDist(0.4, 0.4)
 def count_at_normal_times(task: Task, progress: Progress = SILENT) -> Counts:
     """What activations hold at as many drawn steps of each sample as the task's plan has, by the task's groups."""
     counts = Counts.empty(task.prepared, task.edges, len(task.seeds))
-    sampler = replace(task.sampler, denoiser=open_watched(task.prepared, counts.tensors))
+    sampler = task.sampler.changed(graph=open_watched(task.prepared, counts.tensors))
     steps = min(LONG, sampler.bundle.manifest.schedule.timesteps)
     plan, batch = sampler.compile(f"ddim:{steps}", task.plan.guidance), batch_of(task, counts.tensors)
     for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions):

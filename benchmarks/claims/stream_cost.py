@@ -57,7 +57,7 @@ def scaled(sampler: Sampler, shape: tuple[int, ...]) -> tuple[Sampler, Scaled]:
     """The sampler for samples of a shape, with that network."""
     (output,) = (tensor.name for tensor in sampler.body.graph.outputs)
     manifest, network = msgspec.structs.replace(sampler.bundle.manifest, x_shape=shape), Scaled(output)
-    return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest)), network
+    return sampler.changed(graph=network, bundle=replace(sampler.bundle, manifest=manifest)), network
 
 
 def opened(sampler: Sampler, mode: Literal["batch", "sequence"] = "batch", **options: Any) -> Stream:

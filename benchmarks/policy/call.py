@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.conditions import drawn_range
 
-PARTS = ("conditioner", "prologue", "denoiser")
+PARTS = ("conditioner", "prologue", "graph")
 HEAD = ("body", "call", "encoder", "prologue", "steps", "host", "of float32")
 ROWS = 32  # windows that are drawn where no file has any
 WARM_UP = 3  # calls
@@ -82,8 +82,8 @@ def serve(given: argparse.Namespace) -> None:
     """Answer each line of stdin, a number of calls, with [call, conditioner, prologue, steps] in seconds of each."""
     backend = OnnxRuntime(threads=given.threads, spinning=False)
     sampler = load(given.bundle, precision=given.serve, backend=backend)
-    timed = {name: Timed(graph) for name in PARTS if (graph := getattr(sampler, name)) is not None}
-    sampler = replace(sampler, **timed)
+    timed = {name: Timed(graph) for name in PARTS if (graph := getattr(sampler.of(), name)) is not None}
+    sampler = sampler.changed(**timed)
     plan, seen = sampler.compile(given.plan), cycle(windows(sampler.bundle, given.conditions))
 
     def call() -> list[float]:

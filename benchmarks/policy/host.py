@@ -8,7 +8,7 @@ values are of the code, and other programs disturb them least.
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def row(name: str, calls: int, call: Callable[[], object], before: Callable[[], 
 
 
 def rows(sampler: Sampler, plan: str, window: Mapping[str, NDArray[Any]], task: list[str]) -> list[tuple[str, ...]]:
-    kept = {name: Kept(graph) for name in ("conditioner", "prologue", "denoiser") if (graph := getattr(sampler, name))}
-    without, compiled = replace(sampler, **kept), sampler.compile(plan)
+    kept = {
+        name: Kept(graph) for name in ("conditioner", "prologue", "graph") if (graph := getattr(sampler.of(), name))
+    }
+    without, compiled = sampler.changed(**kept), sampler.compile(plan)
     former = sample_sequences(sampler, compiled, [SequenceRequest(window, 0)])[0][0]
     request = SequenceRequest(window, 0, former, 1)
     clock = VirtualClock()

@@ -11,7 +11,7 @@ and diffusers, and fewstep[export,calibration,openvino].
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -137,8 +137,8 @@ def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, 
     shares = []
     with load(bundle, body=body, backend=named(backend, threads)) as opened:
         assert opened.prologue is not None  # of the time
-        network, prologue = Timed(opened.denoiser), Timed(opened.prologue)
-        sampler = replace(opened, denoiser=network, prologue=prologue)
+        network, prologue = Timed(opened.of().graph), Timed(opened.of().prologue)
+        sampler = opened.changed(graph=network, prologue=prologue)
         plan = sampler.compile(PLAN)
         for first in range(runs + 1):
             network.seconds, prologue.seconds, began = 0.0, 0.0, perf_counter()

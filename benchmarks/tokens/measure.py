@@ -34,7 +34,6 @@ from fewstep.measure.sampling_job import FLOAT, Sampling, SamplingJob
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.plan import regroup
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.tokens import advance
@@ -144,13 +143,9 @@ def agreement(work: Path) -> Values:
 def _next_to(samplers: dict[str, Sampler], plan: Any) -> float:
     """The share of likeliest bins that differ in int8 and are next to float32's."""
     seeds = range(JUDGES)
-    takes, body = samplers[FLOAT].bundle.manifest.conditions, samplers[INT8]
-    conditions = held_out_conditions(takes, seeds)
-    course, values = (
-        open_token_course(samplers[FLOAT], plan, seeds, conditions),
-        branch_values(takes, conditions, None, JUDGES, {}),
-    )
-    run, apart = course.run_by(body.token_network(plan, JUDGES, values)), []
+    conditions = held_out_conditions(samplers[FLOAT].bundle.manifest.conditions, seeds)
+    course = open_token_course(samplers[FLOAT], plan, seeds, conditions)
+    run, apart = course.run_by(samplers[INT8].step_call(plan, JUDGES, conditions).logits), []
     for state, exact, other in zip(course.own_states, course.own.logits, run.logits, strict=True):
         is_open = state.u == course.mask
         apart.append(np.abs(exact[is_open].argmax(-1) - other[is_open].argmax(-1)))

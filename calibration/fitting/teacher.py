@@ -44,7 +44,7 @@ def taught(
 def identity(sampler: Sampler) -> bytes:
     """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
     version and the processor."""
-    manifest, each = sampler.bundle.manifest, (sampler, *sampler.experts.values())
+    manifest, each = sampler.bundle.manifest, sampler.denoiser.networks.values()
     ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
     graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
     files = [file for graph in graphs for file in (graph.file, *graph.data)]

@@ -280,7 +280,7 @@ def _sampled(
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
-        sampler = loaded.adapted(adapters)
+        sampler = loaded.at(adapters=adapters, **sizes)
         wanted = options.plan or default_plan(sampler, options.strength)
         shaping = None if choice is None else choice.shaping
         if options.plan is None:
@@ -291,7 +291,6 @@ def _sampled(
             shaping=clip_to(options.clip) or shaping,
             strength=options.strength,
             branches=branches,
-            sizes=sizes,
         )
         check_given_by_options(plan, {*values, *given})
         if branches and not any(UNCOND in step.branches for step in plan.steps):
@@ -304,7 +303,6 @@ def _sampled(
             places = range(start, min(start + batch, count))
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
-                "sizes": sizes,
                 "condition": _in_turn(values, places),
                 "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
                 "given": {name: np.stack(rows) for name, rows in _in_turn(given, places).items()},

@@ -42,20 +42,21 @@ def write_recording(path: str, recording: NDArray[np.float32], rate: int) -> Non
 
 def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
     noisy, rate = read_recording(noisy_file)
-    with load(bundle) as sampler:
-        sound, sizes = sampler.bundle.manifest.spectrogram, sampler.bundle.manifest.sizes
+    with load(bundle) as loaded:
+        sound, sizes = loaded.bundle.manifest.spectrogram, loaded.bundle.manifest.sizes
         if sound is None or not sizes:
             raise UserError(f"{bundle} does not sample sound of any length", "give the bundle of speech.py")
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         (free,) = sizes
         count = max(free.low, min(frames(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
-        length, plan_of_it = samples(sound, count), sampler.compile(plan)
+        length, sampler = samples(sound, count), loaded.at(frames=count)
+        compiled = sampler.compile(plan)
         overlap, scale = length // 8, loudness(noisy)
         parts, enhanced = pieces(noisy / scale, length, overlap), []
         for start in range(0, len(parts), BATCH):
             y, seeds = encode(sound, parts[start : start + BATCH]), range(start, min(start + BATCH, len(parts)))
-            x = sampler.sample(plan_of_it, seeds, condition={"y": y}, sizes={"frames": count})
+            x = sampler.sample(compiled, seeds, condition={"y": y})
             enhanced.extend(decode(sound, x, length))
     result = joined(enhanced, len(noisy), overlap) * scale
     write_recording(enhanced_file, result, rate)

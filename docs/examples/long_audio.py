@@ -27,9 +27,8 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         y = encode(sound, noisy / scale, FRAMES)[None]  # [1, 2, bins, frames]
-        sizes, tiles = {"frames": FRAMES}, Tiles(OVERLAP)
-        compiled = sampler.compile(plan, sizes=sizes)
-        x = sample_tiles(sampler, compiled, y.shape[1:], tiles, [0], condition={"y": y}, sizes=sizes)
+        windows, tiles = sampler.at(frames=FRAMES), Tiles(OVERLAP)
+        x = sample_tiles(windows, plan, y.shape[1:], tiles, [0], condition={"y": y})
         enhanced = decode(sound, x[0], len(noisy)) * scale
     write_recording(enhanced_file, enhanced, rate)
     seconds, most = len(noisy) / sound.rate, peak()

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +36,7 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import PlanSettings, read_plan
-from fewstep.runtime.sizes import defaults, free_x_shape, sizes_of
+from fewstep.runtime.sizes import defaults, free_x_shape, sized, sizes_of
 from fewstep.runtime.token_planning import refuse_for_tokens
 
 Planned = tuple[Bundle, str, Plan | TokenPlan]  # what options of baking name: the bundle, a body and a plan
@@ -133,9 +133,10 @@ def plan_of(options: BakeOptions) -> Planned:
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
     asked = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    of_run = bundle
     if isinstance(asked, TokenPlan):
-        settings["sizes"] = sizes_of(asked.shape, bundle.manifest)
-    planned = plan_for(bundle, body, asked, options.guidance, settings)
+        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(asked.shape, bundle.manifest)))
+    planned = plan_for(of_run, body, asked, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 

@@ -17,29 +17,20 @@ from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.plan import DENOISER, Plan, Step
 from fewstep.plans.tokens import TokenPlan
 from fewstep.plans.transforms.chained import chained
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT
-from fewstep.runtime.execute import (
-    Array,
-    StepNetwork,
-    StepState,
-    advance,
-    begin,
-    carry,
-    carry_in,
-    combine,
-    execute,
-    finish,
-)
+from fewstep.runtime.bundle.manifest import CARRIED
+from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, execute, finish
 from fewstep.runtime.feeds import tensor_name
-from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.finite import finite_states
+from fewstep.runtime.graph_call import GraphCall, stacked
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.slots import Carrying, Slots
+from fewstep.runtime.slots import Slots
+from fewstep.runtime.step_call import StepCall, by_group
 
 SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
 SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
@@ -98,13 +89,10 @@ class Course:
         """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
         other."""
         before = self.reference[state.index - 1].slots if state.index else self.slots
-        return self._fed(state.index, state.u if u is None else u, before)
-
-    def _fed(self, index: int, u: Array, slots: Slots | None) -> Feeds:
-        step = self.plan.steps[index]
-        carried = {} if slots is None else carry_in(self.plan, step, slots)
+        carried = {} if before is None else carry_in(self.plan, state.step, before)
         ports = {CARRIED + name: array for name, array in carried.items()}
-        return {**self.feeds[index], **ports, self.ports[0]: np.concatenate([u] * len(step.branches))}
+        x = stacked(state.u if u is None else u, state.step)
+        return {**self.feeds[state.index], **ports, self.ports[0]: x}
 
     def run(
         self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
@@ -116,21 +104,13 @@ class Course:
             return state.step.network != self.network or state.step.group < first_group
 
         states = list(takewhile(is_same, along))  # a plan whose times go up comes back to earlier groups
-        rows: Sequence[Array] = states[-1].after if states else begin(self.plan, self.draws, np.float32, self.given)
-        slots = states[-1].slots if states else self.slots
-        for index in range(len(states), len(self.plan.steps)):
-            step = self.plan.steps[index]
-            u = combine(step.input, rows, np.float32)
-            if step.network == self.network or self.whole is None:
-                returned = networks[step.group](self._fed(index, u, slots))
-                if slots is not None:
-                    slots = carry(self.plan, step, slots, {name: returned[NEXT + name] for name in slots.banks})
-                outputs = split_outputs(returned[self.ports[1]], step)
-            else:
-                outputs = list(self.whole(index, step, u))
-            states.append(advance(self.plan, index, rows, u, outputs, self.draws, np.float32, slots))
-            rows = states[-1].after
-        return states
+        own = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
+
+        def network(index: int, step: Step, u: Array) -> Sequence[Array]:
+            return (own if self.whole is None or step.network == self.network else self.whole)(index, step, u)
+
+        running = network if self.slots is None else own.network
+        return [*states, *execute(self.plan, running, self.draws, given=self.given, behind=states)]
 
     def quality(self, states: Sequence[StepState]) -> NDArray[np.float64]:
         """PSNR of each sample against float32's, in dB."""
@@ -158,12 +138,12 @@ def without_network(sampler: Sampler) -> Sampler:
     """The sampler with zeros for a network, for courses that need no float32 samples. A body's inputs but x do not
     follow from samples."""
     output, (x,) = sampler.body.graph.outputs[0], [each for each in sampler.body.graph.inputs if each.role == "x"]
+    heads = sampler.bundle.manifest.heads
 
     def zeros(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
         return {output.name: np.concatenate([np.zeros_like(feeds[x.name])] * heads, axis=1)}
 
-    heads = sampler.bundle.manifest.heads
-    return replace(sampler, denoiser=zeros)
+    return sampler.changed(graph=zeros)
 
 
 def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
@@ -188,27 +168,25 @@ def open_course(
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     conditions = held_out_conditions(manifest.conditions, seeds, rows)
     given = check_given(plan.given, None, conditions, manifest.x_shape, len(seeds))
-    own = sampler.of(network)
-    ports = (tensor_name(own.body.graph, "x"), tensor_name(own.body.graph, "output"))
-    mine = [index for index, step in enumerate(plan.steps) if step.network == network]
+    graph = sampler.of(network).body.graph
+    ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
     recorded: dict[int, Feeds] = {}
 
-    def recording(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
-        index = mine[len(recorded)]
-        kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
-        recorded[index] = kept | {GROUP: np.array([plan.steps[index].group], np.int64)}
-        return own.denoiser(feeds)
+    def record(index: int, call: GraphCall) -> None:
+        step = plan.steps[index]
+        if step.network == network:
+            kept = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
+            recorded[index] = kept | {GROUP: np.array([step.group], np.int64)}
 
-    draws = sampler.draws(seeds)
-    running = sampler.with_network(network, replace(own, denoiser=recording)).executed(plan, len(seeds), conditions)
-    reference = []
-    for state in execute(plan, running, draws, given=given):
+    draws, recording = sampler.draws(seeds), replace(sampler, record=record)
+    running, reference = recording.step_call(plan, len(seeds), conditions), list[StepState]()
+    for state in finite_states(execute(plan, running.network, draws, given=given), plan):
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
-    slots = running.slots if isinstance(running, Carrying) else None
-    whole, others = None, dict(sampler.experts if beside is None else beside.experts)
-    if others and not isinstance(running, Carrying):
-        whole = running if beside is None else beside.network(plan, len(seeds), conditions)
+    judging = sampler if beside is None else beside
+    others = {name: each for name, each in judging.denoiser.networks.items() if name != DENOISER}
+    slots = running.slots if plan.banks else None
+    whole = judging.network(plan, len(seeds), conditions) if others and slots is None else None
     files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
     return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole, tuple(files))

@@ -5,7 +5,6 @@ do that on x86, but nothing says that they never will.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,21 +73,18 @@ def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
 
 def body_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
-    earlier = zip(sampler.earlier, sampler.body.graphs[:-1], strict=True)
-    return replace(
-        sampler,
-        denoiser=row_by_row(sampler.denoiser, sampler.body.graph.inputs),
-        earlier=tuple(row_by_row(network, graph.inputs) for network, graph in earlier),
-    )
+    own = sampler.of()
+    *earlier, last = map(row_by_row, (*own.earlier, own.graph), [graph.inputs for graph in own.body.graphs])
+    return sampler.changed(graph=last, earlier=tuple(earlier))
 
 
 def sampler_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
-    its seed alone. Its denoiser is left as it is: counting opens its own."""
-    bundle = sampler.bundle.manifest
-    conditioner, prologue = sampler.conditioner, sampler.prologue
-    if conditioner is not None and bundle.conditioner is not None:
-        conditioner = row_by_row(conditioner, bundle.conditioner.inputs)
-    if prologue is not None and bundle.prologue is not None:
-        prologue = row_by_row(prologue, bundle.prologue.inputs)
-    return replace(sampler, conditioner=conditioner, prologue=prologue)
+    its seed alone. Its body is left as it is: counting opens its own."""
+    own, manifest = sampler.of(), sampler.bundle.manifest
+    conditioner, prologue = own.conditioner, own.prologue
+    if conditioner is not None and manifest.conditioner is not None:
+        conditioner = row_by_row(conditioner, manifest.conditioner.inputs)
+    if prologue is not None and manifest.prologue is not None:
+        prologue = row_by_row(prologue, manifest.prologue.inputs)
+    return sampler.changed(conditioner=conditioner, prologue=prologue)

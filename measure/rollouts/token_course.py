@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.feeds import tensor_name
+from fewstep.runtime.graph_call import GraphCall, stacked
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.step_call import StepCall, by_group
 from fewstep.runtime.token_planning import vocabulary_of
 from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, all_revealed, execute_tokens, guided_logs
 
@@ -58,19 +60,11 @@ class TokenCourse:
 
     def fed(self, state: TokenState) -> Feeds:
         """All inputs of a body at a state of float32's, for all branches one after the other."""
-        return self._fed(state.index, state.u)
-
-    def _fed(self, index: int, ids: Ids) -> Feeds:
-        branches = len(self.plan.steps[index].branches)
-        return {**self.feeds[index], self.ports[0]: np.concatenate([ids] * branches)}
+        return {**self.feeds[state.index], self.ports[0]: stacked(state.u, state.step)}
 
     def run(self, networks: Sequence[LoadedGraph]) -> TokenRun:
         """`networks` has one for each range group."""
-
-        def evaluate(index: int, step: TokenStep, ids: Ids) -> Logits:
-            return networks[step.group](self._fed(index, ids))[self.ports[1]]
-
-        return self.run_by(evaluate)
+        return self.run_by(StepCall(by_group(networks, *self.ports), self.feeds.__getitem__).logits)
 
     def run_by(self, network: TokenNetwork) -> TokenRun:
         """The run of a network as the executor calls it, such as another body of the bundle."""
@@ -132,14 +126,12 @@ def open_token_course(
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
     recorded, logits, reference = list[Feeds](), list[Logits](), list[TokenState]()
 
-    def recording(feeds: Feeds) -> dict[str, Logits]:
-        kept = {name: value for name, value in feeds.items() if name != ports[0] and not moves(name)}
-        recorded.append(kept | {GROUP: np.array([plan.steps[len(recorded)].group], np.int64)})
-        returned = sampler.denoiser(feeds)
-        logits.append(returned[ports[1]])
-        return returned
+    def record(index: int, call: GraphCall) -> None:
+        kept = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
+        recorded.append(kept | {GROUP: np.array([plan.steps[index].group], np.int64)})
+        logits.append(call.output)
 
-    run: Any = replace(sampler, denoiser=recording).steps(plan, seeds, conditions, plan.guidance)
+    run: Any = replace(sampler, record=record).steps(plan, seeds, conditions, plan.guidance)
     for state in run:
         reference.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
         progress("steps of float32", len(reference), len(plan.steps))

@@ -10,6 +10,7 @@ precision maps (`closed_loop.py`). Calibration starts at 1 000 000 by default.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import default_value, drawn_range
 from fewstep.runtime.execute import StepState
+from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots
 
 HELD_OUT_SEEDS = range(100_000)
@@ -75,28 +76,23 @@ def roll_out(
     last = max((index for index, step in enumerate(plan.steps) if step.network == network), default=0)
     carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, turn):
-        takes = sized(sampler.bundle.manifest, size).conditions
-        calls: list[tuple[Arrays, Arrays]] = []
-        own = sampler.of(network)
-        chain = own if networks is None else replace(own, denoiser=_in_turn(networks), earlier=())
-        recording = replace(
-            chain,
-            denoiser=_recorded(chain.denoiser, calls),
-            earlier=tuple(_recorded(graph, calls) for graph in chain.earlier),
-        )
-        whole, carried = sampler.with_network(network, recording), None
+        calls: list[GraphCall] = []
+        whole, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
+        whole = whole.at(adapters=None, **(size or {}))
+        if networks is not None:
+            whole = whole.changed(network, graph=_in_turn(networks), earlier=())
         for run in range(runs):
             drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
             if conditions is None:
                 values = {
                     each.name: np.stack([draw_condition(each, number, seed) for seed in drawn])
-                    for number, each in enumerate(takes)
+                    for number, each in enumerate(whole.bundle.manifest.conditions)
                 }
             else:
                 values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
-            for state in whole.steps(plan, drawn, values, plan.guidance, sizes=size, carried=carried):
+            for state in whole.steps(plan, drawn, values, plan.guidance, carried=carried):
                 if calls:  # the step of another network leaves none
-                    feeds, tensors = calls.pop()
+                    feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
             carried = state.slots
         progress("trajectories", start + len(part), len(seeds))
@@ -142,15 +138,10 @@ def in_words(count: int) -> str:
     return "1 trajectory" if count == 1 else f"{count} trajectories"
 
 
-def _recorded(denoiser: LoadedGraph, calls: list[tuple[Arrays, Arrays]]) -> LoadedGraph:
-    """The denoiser, leaving its inputs and outputs in `calls`."""
-
-    def record(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        tensors = denoiser(feeds)
-        calls.append((feeds, tensors))
-        return tensors
-
-    return record
+def _recorded(calls: list[GraphCall], network: str, plan: Plan, index: int, call: GraphCall) -> None:
+    """Leave the call of a network's step in `calls`."""
+    if plan.steps[index].network == network:
+        calls.append(call)
 
 
 def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:

@@ -1,23 +1,23 @@
 """A loaded network with LoRA files in its slots: the same graphs, which are fed further inputs at each call."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
-from os import PathLike, stat_result
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from msgspec import UnsetType
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph
 from fewstep.runtime.bundle.lora_slots import ENDS, LoraSlots, port
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.lora.file import CONFIG, Lora, file_of
+from fewstep.runtime.lora.file import Lora, lora_of
 from fewstep.runtime.lora.fill import MERGE, filled
+from fewstep.runtime.network import Network
 
 Adapters = Mapping[str | PathLike[str], float]  # LoRA files or folders, and the strength of each
-Stamps = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,37 @@ class AdaptedGraph:
         return self.loaded({**feeds, **self.slots})
 
 
-def stamps(adapters: Adapters) -> Stamps:
-    """What changes when a file, its configuration or a strength does."""
+def adapted(network: Network, adapters: Adapters) -> Network:
+    """A network with LoRA files in its slots, at their strengths, in place of former ones.
+
+    UserError where a file does not fit, and for an engine other than onnxruntime on the CPU.
+    """
+    loras = _read(adapters)
+    if network.bundle.manifest.networks:
+        raise UserError(f"{network.bundle.path} has several networks, and slots are the denoiser's alone", MERGE)
+    if not getattr(_plain(network.graph), "takes_optional", False):
+        raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
+    slots = slot_inputs(network.bundle, loras)
+
+    def of(graph: LoadedGraph | None, name: str) -> Any:
+        if graph is None:
+            return None
+        return AdaptedGraph(_plain(graph), slots[name]) if slots.get(name) else _plain(graph)
+
+    return replace(
+        network,
+        graph=of(network.graph, "body"),
+        earlier=tuple(of(each, "body") for each in network.earlier),
+        prologue=of(network.prologue, PROLOGUE),
+        conditioner=of(network.conditioner, CONDITIONER),
+    )
+
+
+def _plain(graph: LoadedGraph) -> LoadedGraph:
+    return graph.loaded if isinstance(graph, AdaptedGraph) else graph
+
+
+def _read(adapters: Adapters) -> list[Lora]:
     if not isinstance(adapters, Mapping):
         raise UserError(f"adapters {adapters!r} is no mapping", 'give adapters={"FILE.safetensors": 0.8}')
     for path, strength in adapters.items():
@@ -40,14 +69,7 @@ def stamps(adapters: Adapters) -> Stamps:
             raise UserError(f"adapters have a file {path!r}", 'give paths: {"FILE.safetensors": 0.8}')
         if isinstance(strength, bool) or not isinstance(strength, Real):
             raise UserError(f"{path} has the strength {strength!r}", "give a number, as 0.8")
-    files = [(file_of(Path(path)), strength) for path, strength in adapters.items()]
-    read = [(each, strength) for file, strength in files for each in (file, file.with_name(CONFIG)) if each.is_file()]
-    return tuple((str(each), *_identity(each.stat()), strength) for each, strength in read)
-
-
-def _identity(stat: stat_result) -> tuple[int, ...]:
-    """What changes when a file does, also to one of equal size and time."""
-    return stat.st_dev, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size
+    return [lora_of(Path(path), strength) for path, strength in adapters.items()]
 
 
 def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:

@@ -8,8 +8,9 @@ import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.runtime.graph_call import Call
 from fewstep.runtime.machine.turns import so_many, take_turns
-from fewstep.runtime.mixed_plans import Call, Feeds, joined
+from fewstep.runtime.mixed_plans import Feeds, joined
 
 REPEATS = 3  # after one call that warms up
 

@@ -32,15 +32,15 @@ from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
+from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
 from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import check_branches, check_given, check_seeds
+from fewstep.runtime.request import check_branches, check_given, check_seeds, refuse_choices
 from fewstep.runtime.runs.batch_gain import batch_gain
 from fewstep.runtime.runs.similar import Similar
 from fewstep.runtime.runs.stats import Counter, Mode, Stats
 from fewstep.runtime.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import sized
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -108,7 +108,6 @@ class _Passed:
 def stream(
     sampler: Sampler,
     *,
-    sizes: Mapping[str, int] | None = None,
     noise: Noise = "fixed",
     similar: Similar | None = None,
     mode: Mode = "auto",
@@ -119,7 +118,6 @@ def stream(
     """A stream of frames through a sampler.
 
     Args:
-        sizes: sizes of x's free axes, for all frames.
         noise: "fixed" gives all frames the noise of `seed`, so that a still scene stays still; "fresh" gives the frame
             of index i the noise of seed + i.
         similar: a filter that skips frames which resemble the last one and bring the same conditions. A skipped frame
@@ -136,7 +134,7 @@ def stream(
     if not isinstance(similar, Similar | None):
         raise UserError(f"similar {similar!r} is no filter", "give fewstep.runtime.runs.Similar(threshold=0.98)")
     (seed,) = check_seeds([seed])
-    return Stream(sampler, sizes, noise, similar, mode, seed, clock, options)
+    return Stream(sampler, noise, similar, mode, seed, clock, options)
 
 
 class Stream:
@@ -145,7 +143,6 @@ class Stream:
     def __init__(
         self,
         sampler: Sampler,
-        sizes: Mapping[str, int] | None,
         noise: Noise,
         similar: Similar | None,
         mode: Mode,
@@ -153,11 +150,11 @@ class Stream:
         clock: Callable[[], float],
         options: FrameOptions,
     ) -> None:
-        self._sampler, self._sizes, self._noise, self._similar, self._mode = sampler, sizes, noise, similar, mode
+        self._sampler, self._noise, self._similar, self._mode = sampler, noise, similar, mode
         self._seed, self._clock = seed, clock
-        self._shared = sampler.shared
-        self._takes = sized(sampler.bundle.manifest, sizes)
-        self._draws = cache(sampler.draws([seed], sizes))
+        self._shared = sampler.denoiser.shared
+        self._takes = sampler.bundle.manifest
+        self._draws = cache(sampler.draws([seed]))
         self._lanes: deque[FrameLane] = deque()
         self.next_index = 0  # of the frame that is pushed next
         self._latest: Float32 | None = None  # the last fresh sample that came out
@@ -188,7 +185,7 @@ class Stream:
         given = check_given(self._plan.given, arrays, condition, self._takes.x_shape, 1)
         fed = self._feeds
         if fed is None or own:
-            fed = self._sampler.feeds(self._plan, 1, condition, self._options.get("branches"), self._sizes)
+            fed = self._sampler.feeds(self._plan, 1, condition, self._options.get("branches"))
         if self._batches is None:
             gain = batch_gain(self._plan, self._counted_call, fed, self._takes.x_shape, self._shared)
             self._batches = gain >= GAIN
@@ -199,7 +196,7 @@ class Stream:
         seed = self._seed if self._noise == "fixed" else (self._seed + index) % 2**64
         cohort = None
         if not self._skips(given, own, index):
-            draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed], self._sizes)
+            draws = self._draws if self._noise == "fixed" else self._sampler.draws([seed])
             kept = {name: np.array(tensor) for name, tensor in given.items()}  # the caller may reuse its buffers
             cohort = Cohort(self._plan, [0], draws, kept, fed)
         self._lanes.append(FrameLane(index, seed, now, cohort))
@@ -216,6 +213,7 @@ class Stream:
 
         `now` drops the frames on their way. Otherwise they keep the plan and conditions that they entered with.
         """
+        refuse_choices(changes)
         for name in changes:
             if name not in FrameOptions.__annotations__:
                 raise UserError(f"a stream has no option {name!r}", f"give {', '.join(FrameOptions.__annotations__)}")
@@ -230,12 +228,11 @@ class Stream:
             shaping=options.get("shaping"),
             strength=options.get("strength"),
             branches=branches,
-            sizes=self._sizes,
         )
         check_compiled(plan)
         check_branches(branches, [plan], options.get("guidance"))
         complete = all(name in condition for name in names)
-        fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches, self._sizes)) if complete else None
+        fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
         if (timed := [(each.network, each.group, each.branches) for each in plan.steps]) != self._timed:
@@ -268,15 +265,15 @@ class Stream:
         self._passed, self._skipped = now, 0
         return False
 
-    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int, network: str) -> Float32:
+    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int, network: str) -> GraphCall:
         self._counter.calls += 1
-        return self._sampler.call(x, fed, group, network)
+        return self._sampler.denoiser(x, fed, group, network)
 
     def _pump(self, *, to_the_end: bool) -> None:
         """One step of all lanes that have steps left, or all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.done]:
             try:
-                self._counter.calls += step(going, self._sampler.call, self._join)
+                self._counter.calls += step(going, self._sampler.denoiser, self._join)
             except Exception:
                 self._drop()  # some lanes have moved on, some have not
                 raise

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,8 +28,7 @@ from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
-from fewstep.runtime.finite import OUTPUT, check_finite, finite_sample, finite_states
-from fewstep.runtime.mixed_plans import split_outputs
+from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import (
     Cancel,
@@ -39,11 +38,13 @@ from fewstep.runtime.request import (
     check_hold,
     check_seeds,
     check_tensors,
+    refuse_choices,
     until_cancelled,
 )
 from fewstep.runtime.runs.windows import Place, covering, ramp
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import ELEMENTS_LIMIT, sized
+from fewstep.runtime.sizes import ELEMENTS_LIMIT
+from fewstep.runtime.step_call import StepCall
 
 if TYPE_CHECKING:
     from fewstep.runtime.execute import Hold
@@ -85,7 +86,7 @@ def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; the arguments are those of `tiled_steps`."""
-    compiled = _compiled(sampler, plan, options.get("branches"), options.get("sizes"))
+    compiled = _compiled(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
     return finite_sample(compiled, states, held)
@@ -102,7 +103,6 @@ def tiled_steps(
     branches: Overrides | None = None,
     given: GivenTensors | None = None,
     hold: "Hold | None" = None,
-    sizes: Mapping[str, int] | None = None,
     cancel: Cancel | None = None,
     **others: NoReturn,
 ) -> Iterator[StepState]:
@@ -114,15 +114,17 @@ def tiled_steps(
         condition: for each condition one value per sample. A condition that follows x has the size of the whole, or the
             share of it that it has of a window, and is cut as x is.
         given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
-        sizes: free sizes of a window. Other arguments are those of `Sampler.sample`.
+
+    Other arguments are those of `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
     """
+    refuse_choices(others)
     refuse_options(others)
-    shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches, sizes)
+    shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
     check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
     held = check_hold(hold, plan, shape, len(numbers))
-    network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}, sizes).network()
+    network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}).network()
 
     def draws(number: int) -> Float32:
         return noise.stacked(numbers, number, shape)
@@ -139,13 +141,13 @@ def _whole(shape: Sequence[int]) -> tuple[int, ...]:
         raise UserError(f"samples of the shape {shape!r}", "give whole numbers, such as (3, 1024, 1024)") from None
 
 
-def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None, sizes: Mapping[str, int] | None) -> Plan:
+def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
     if not isinstance(plan, Plan):
-        compiled = sampler.compile(plan, branches=branches, sizes=sizes)
+        compiled = sampler.compile(plan, branches=branches)
         check_compiled(compiled)
         return compiled
-    checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches, sizes=sizes)
+    checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches)
     return msgspec.structs.replace(checked, tensors=plan.tensors)
 
 
@@ -161,11 +163,10 @@ class _Windows:
         samples: int,
         condition: ConditionValues,
         branches: Overrides,
-        sizes: Mapping[str, int] | None,
     ) -> None:
         self._sampler, self._plan, self._shape, self._tiles = sampler, plan, shape, tiles
-        self._samples, self._condition, self._branches, self._sizes = samples, condition, branches, sizes
-        self._takes = sized(sampler.bundle.manifest, sizes)
+        self._samples, self._condition, self._branches = samples, condition, branches
+        self._takes = sampler.bundle.manifest
         self._window = window = self._takes.x_shape
         whole_axes = len(shape) == len(window) and all(
             full == part or (full > part and part > tiles.overlap) for full, part in zip(shape, window, strict=True)
@@ -180,7 +181,7 @@ class _Windows:
         follows = [self._ratios(name, value) for name, value in self._values()]
         first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
         condition_values, overrides = self._condition_in(first), self._overrides(first)
-        branch_values(self._takes.conditions, condition_values, overrides, samples, sampler.nulls)
+        branch_values(self._takes.conditions, condition_values, overrides, samples, sampler.of().nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
@@ -197,11 +198,8 @@ class _Windows:
             for start in range(0, len(places), self._tiles.batch):
                 some = places[start : start + self._tiles.batch]
                 x = np.concatenate([u[(slice(None), *place)] for place in some])
-                result = self._sampler.call(
-                    np.concatenate([x] * len(step.branches)), self._fed(some, index), step.group, step.network
-                )
-                check_finite(result, OUTPUT, index, step, self._plan)
-                outputs = split_outputs(result, step)
+                call = finite_outputs(StepCall(self._sampler.denoiser, partial(self._fed, some)), self._plan)
+                outputs = call(index, step, x)
                 for number, place in enumerate(some):
                     weight = ramp(place, self._shape, self._tiles.margin, self._tiles.overlap)
                     weights[place] += weight
@@ -224,14 +222,14 @@ class _Windows:
         condition = self._condition_in(places)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         count = self._samples * len(places)
-        return self._sampler.feeds(step, count, condition, self._overrides(places), self._sizes)(0)
+        return self._sampler.feeds(step, count, condition, self._overrides(places))(0)
 
     def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The inputs if no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         condition = self._condition_in(places)
         count = self._samples * windows
-        return self._sampler.feeds(self._plan, count, condition, self._overrides(places), self._sizes)
+        return self._sampler.feeds(self._plan, count, condition, self._overrides(places))
 
     def _condition_in(self, places: Sequence[Place]) -> dict[str, Any]:
         return {name: self._parts(name, value, places) for name, value in self._condition.items()}

@@ -63,7 +63,7 @@ def forward(bundle: Path) -> Sampler:
     manifest = msgspec.structs.replace(
         sampler.bundle.manifest, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8)
     )
-    return replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    return sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
 
 
 def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(

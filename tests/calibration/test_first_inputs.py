@@ -27,5 +27,5 @@ def test_the_first_step_of_each_group_is_there_row_by_row(tmp_path: Path) -> Non
         assert len(rows) == len(state.step.branches) == 2
         assert all(each[GROUP] == group and len(each["x"]) == len(each["row"]) == 1 for each in rows)
         np.testing.assert_array_equal([each["x"][0] for each in rows], [state.u[0]] * 2)
-        outputs = np.concatenate([task.sampler.denoiser({n: each[n] for n in ("x", "row")})["v"] for each in rows])
+        outputs = np.concatenate([task.sampler.of().graph({n: each[n] for n in ("x", "row")})["v"] for each in rows])
         np.testing.assert_allclose(outputs, [each[0] for each in state.outputs], atol=1e-6)

@@ -62,7 +62,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     assert course.groups == 2
 
     def own(feeds):
-        return sampler.denoiser({name: value for name, value in feeds.items() if name != "group"})
+        return sampler.of().graph({name: value for name, value in feeds.items() if name != "group"})
 
     itself = course.run([own, own])
     agreement = course.agreement(itself)
@@ -112,7 +112,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     (bundle / "own.json").write_bytes(content)
     files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
     manifest = msgspec.structs.replace(sampler.bundle.manifest, files=files, plans={"maskgit:8": "own.json"})
-    other = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    other = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
     assert default_plan(other) == bundle / "own.json"
     (bundle / "own.json").unlink()
 

@@ -24,7 +24,7 @@ from tests.cli.test_bake import calibrate_along
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
     manifest = msgspec.structs.replace(sampler.bundle.manifest, plans=plans, scheduler=scheduler)
     body = msgspec.structs.replace(sampler.body, plan=plan)
-    return replace(sampler, body=body, bundle=replace(sampler.bundle, manifest=manifest))
+    return sampler.changed(body=body, bundle=replace(sampler.bundle, manifest=manifest))
 
 
 def test_it_is_the_one_that_the_body_was_calibrated_along(tiny_bundle: Path) -> None:
@@ -54,7 +54,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bund
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
         manifest = msgspec.structs.replace(manifest, bodies=bodies, scheduler="scheduler.json")
-        calibrated = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+        calibrated = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None
         assert default_plan(calibrated) == "ddim:3"
 
@@ -96,7 +96,7 @@ def test_int8_away_from_its_calibration_is_told(
         calibrated = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
         line = unlike_calibration(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
         assert line is None if said is None else line is not None and line.endswith(said)
-        in_float = replace(calibrated, body=msgspec.structs.replace(calibrated.body, precision="float32"))
+        in_float = calibrated.changed(body=msgspec.structs.replace(calibrated.body, precision="float32"))
         assert unlike_calibration(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
 
 
@@ -139,7 +139,7 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
         kept = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
         manifest = msgspec.structs.replace(kept.bundle.manifest, grid="arctan")
-        new = replace(kept, bundle=replace(kept.bundle, manifest=manifest))
+        new = kept.changed(bundle=replace(kept.bundle, manifest=manifest))
         assert unlike_calibration(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
         assert "runs along ddim:3@arctan" in str(unlike_calibration(new.bundle, new.body, new.compile("ddim:3")))
         assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"

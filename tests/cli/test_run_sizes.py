@@ -22,9 +22,8 @@ def test_samples_have_the_sizes_that_were_asked_for(tiny_bundle: Path, tmp_path:
     asked = options(tmp_path, bundle, 6, "height=6", "width=8")
     x, plan = run(asked)
     picture = np.zeros((2, 1, 12, 8), np.float32)
-    expected = load(bundle).sample(
-        plan, [0, 1], {"class": ["bag"] * 2, "picture": picture}, sizes={"height": 6, "width": 8}
-    )
+    sampler = load(bundle).at(height=6, width=8)
+    expected = sampler.sample(plan, [0, 1], {"class": ["bag"] * 2, "picture": picture})
     assert np.array_equal(x, expected) and np.array_equal(np.load(asked.output), expected)
 
 

@@ -154,7 +154,7 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     manifest = msgspec.structs.replace(
         real.bundle.manifest, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),)
     )
-    sound = replace(real, bundle=replace(real.bundle, manifest=manifest))
+    sound = real.changed(bundle=replace(real.bundle, manifest=manifest))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
     assert "noisy.wav has 8000 Hz; give 16000, as in training" in told(8000)
 

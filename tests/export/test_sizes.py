@@ -306,7 +306,7 @@ def onnx_file(folder: Path, height: int | str) -> Path:
 def test_an_onnx_file_with_open_axes_keeps_them(tmp_path: Path) -> None:
     options = ExportOptions(str(onnx_file(tmp_path, "h")), tmp_path / "bundle", tmp_path / "net.json")
     export(options)
-    x = load(tmp_path / "bundle").sample("ddim:2", [0], sizes={"height": 5, "width": 16})
+    x = load(tmp_path / "bundle").at(height=5, width=16).sample("ddim:2", [0])
     assert x.shape == (1, 2, 5, 16)
 
 

@@ -119,7 +119,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
     x = sampler.sample(tmp_path / "plan.json", [5], {"class": [2]})
     assert (x == sampler.sample("omnivoice:4", [5], {"class": [2]}, guidance=2.0)).all()
     with pytest.raises(UserError, match=r"is for \[2, 12\] tokens.*this run has \[2, 20\].*by its name"):
-        sampler.sample(plan, [5], {"class": [2]}, sizes={"length": 20})
+        sampler.at(length=20).sample(plan, [5], {"class": [2]})
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
 
 
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
-    assert not sampler.reads_time
+    assert not sampler.of().inputs.has_time
     other = load(timed)
     said = "first_hitting:4.*told a time; take mdlm, or export a network that reads no time$"
     with pytest.raises(UserError, match=said):
@@ -164,7 +164,7 @@ def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_pat
     )
     export(ExportOptions(f"{tmp_path / 'plain.py'}:make", tmp_path / "plain", verify="quick"))
     plain = load(tmp_path / "plain")
-    assert not plain.reads_time
+    assert not plain.of().inputs.has_time
     assert plain.sample("first_hitting:4", [0]).shape == (1, 2, 12)
     assert sum(state.is_evaluated for state in plain.steps("mdlm:60", [0])) <= 24  # positions
     compiled = plain.compile("maskgit:4")
@@ -194,7 +194,7 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     (tmp_path / "spec.json").write_bytes(msgspec.json.encode(written | {"x": "input_ids", "output": "logits"}))
     export(ExportOptions(str(file), tmp_path / "bundle", spec=tmp_path / "spec.json", verify="quick"))
     other = load(tmp_path / "bundle")
-    assert not other.reads_time
+    assert not other.of().inputs.has_time
     assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
 
 
@@ -203,8 +203,8 @@ def test_a_scheduler_of_a_spec_is_a_plan(timed):
     plan = own.compile("scheduler:5", 2.0)
     assert plan.name == "scheduler:5"
     assert plan.steps == own.compile("maskgit(linear=True):5", 2.0).steps
-    x = own.sample("scheduler:5", [3], {"class": [1]}, sizes={"length": 20})
-    assert (x == own.sample("maskgit(linear=True):5", [3], {"class": [1]}, sizes={"length": 20})).all()
+    x = own.at(length=20).sample("scheduler:5", [3], {"class": [1]})
+    assert (x == own.at(length=20).sample("maskgit(linear=True):5", [3], {"class": [1]})).all()
     assert main(["plan", "--show", "scheduler:5", "--bundle", str(timed)]) == 0
 
 

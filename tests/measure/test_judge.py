@@ -21,10 +21,24 @@ SHAPE = (1, 4, 4)
 class Body:
     """A denoiser by its function `network(plan, samples, conditions)`."""
 
-    executed: Any
+    called: Any
 
     def compile(self, plan):
         return plan
+
+    def step_call(self, plan, samples, conditions):
+        return Called(self.called(plan, samples, conditions))
+
+
+@dataclass(frozen=True)
+class Called:
+    """A `StepCall` by its function."""
+
+    network: Any
+    slots: None = None
+
+    def __call__(self, index, step, u):
+        return self.network(index, step, u)
 
 
 def gaussian(gain=1.0, noise=0.0, pull=1.0):
@@ -111,7 +125,7 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
 
     def staged(plan, samples, conditions):
-        exact, off = (gaussian(gain).executed(plan, samples, conditions) for gain in (1.0, 1.1))
+        exact, off = (gaussian(gain).called(plan, samples, conditions) for gain in (1.0, 1.1))
         return lambda index, step, u: (exact if step.group < 2 else off)(index, step, u)
 
     _, own = judged(Body(staged), groups=edges)

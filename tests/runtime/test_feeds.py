@@ -31,11 +31,10 @@ def described(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any,
     """The tiny sampler with another network, which its manifest describes."""
     graph = msgspec.structs.replace(sampler.body.graph, inputs=(*sampler.body.graph.inputs, *inputs))
     manifest = msgspec.structs.replace(sampler.bundle.manifest, **fields)
-    return replace(
-        sampler,
+    return sampler.changed(
         bundle=replace(sampler.bundle, manifest=manifest),
         body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
-        denoiser=denoiser,
+        graph=denoiser,
     )
 
 

@@ -98,7 +98,7 @@ def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
     manifest = msgspec.structs.replace(sampler.bundle.manifest, conditions=(bare,))
-    unguided = replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    unguided = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
     words = "guidance 4.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         unguided.compile("fitted:3" if named else plan, 4.0)

@@ -66,7 +66,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
     called: list[str] = []
     for name in ("noisy", DENOISER):
-        watch(sampler.of(name), name, called)
+        sampler = watched(sampler, name, called)
     np.testing.assert_array_equal(sampler.evaluate(x, times, {"class": [0, 1]}), before)
     assert called == ["noisy", DENOISER]
 
@@ -75,15 +75,15 @@ def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
     noisy = sampler.of("noisy")
     manifest = msgspec.structs.replace(noisy.bundle.manifest, heads=2)
-    two = sampler.with_network("noisy", replace(noisy, bundle=replace(noisy.bundle, manifest=manifest)))
+    two = sampler.changed("noisy", bundle=replace(noisy.bundle, manifest=manifest))
     with pytest.raises(UserError, match="networks of 1 and 2 outputs in one call; give each its own call"):
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 
 
-def watch(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> None:
-    """Note each call of a sampler's graph."""
-    own = sampler.denoiser
-    object.__setattr__(sampler, "denoiser", lambda feeds: called.append(name) or own(feeds))
+def watched(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
+    """The sampler that notes each call of a network's graph."""
+    own = sampler.of(name).graph
+    return sampler.changed(name, graph=lambda feeds: called.append(name) or own(feeds))
 
 
 class Counting(OnnxRuntime):

@@ -33,8 +33,7 @@ class Split:
             conditioner=GraphEntry("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
             prologue=GraphEntry("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
         )
-        self.sampler = replace(
-            self.whole,
+        self.sampler = self.whole.changed(
             bundle=replace(self.whole.bundle, manifest=manifest),
             conditioner=self.condition,
             prologue=self.add_time,
@@ -86,8 +85,7 @@ def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
     """A network that is not told its time: nothing is left for a prologue."""
     manifest = split.sampler.bundle.manifest
-    alone: Sampler = replace(
-        split.sampler,
+    alone: Sampler = split.sampler.changed(
         bundle=replace(
             split.sampler.bundle,
             manifest=msgspec.structs.replace(
@@ -105,7 +103,7 @@ def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Pat
 
 
 def test_a_conditioner_that_forgets_the_batch_is_refused(split: Split) -> None:
-    lost = replace(split.sampler, conditioner=lambda feeds: {"shift": np.ones((1, 1), np.float32)})
+    lost = split.sampler.changed(conditioner=lambda feeds: {"shift": np.ones((1, 1), np.float32)})
     with pytest.raises(UserError, match="the conditioner makes no row 'shift' for each sample"):
         lost.sample("ddim:2", seeds=[1, 2], condition={"class": [0, 1]})
 
@@ -123,7 +121,7 @@ def test_the_conditioner_waits_for_another_condition(split: Split) -> None:
 
 
 def test_forgetting_includes_the_experts(split: Split) -> None:
-    with_expert = replace(split.sampler, experts={"noisy": split.sampler})
+    with_expert = split.sampler.having("noisy", split.sampler.of())
     split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})
     with_expert.forget()
     split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})

@@ -4,7 +4,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +191,9 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
 
     def counted(feeds):
         rows.append(len(feeds["x"]))
-        return sampler.denoiser(feeds)
+        return sampler.of().graph(feeds)
 
-    counting = Sampler(sampler.bundle, sampler.body, counted, sampler.prologue)
+    counting = sampler.changed(graph=counted)
     counting.sample_each(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
     assert rows == [6, 6, 4, 4]
 
@@ -340,7 +339,7 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
     def endless(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"v": np.full_like(feeds["x"], np.inf)}
 
-    sampler = replace(fewstep.runtime.load(tiny_bundle), denoiser=endless)
+    sampler = fewstep.runtime.load(tiny_bundle).changed(graph=endless)
     for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
         with pytest.raises(UserError, match="the denoiser's output is not finite at step 1 of 4"):
             sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))

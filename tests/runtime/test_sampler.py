@@ -4,7 +4,6 @@ import json
 import tracemalloc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def test_rows_are_dealt_out_step_by_step(tiny_bundle: Path) -> None:
     def denoiser(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"v": feeds["x"] * feeds["row"][:, :1, None, None]}
 
-    sampler = replace(fewstep.runtime.load(tiny_bundle), prologue=prologue, denoiser=denoiser)
+    sampler = fewstep.runtime.load(tiny_bundle).changed(prologue=prologue, graph=denoiser)
     tracemalloc.start()
     sampler.sample("ddim:100", seeds=range(64), condition={"class": [0] * 64})
     _, peak = tracemalloc.get_traced_memory()
@@ -100,7 +99,7 @@ def test_rows_are_dealt_out_step_by_step(tiny_bundle: Path) -> None:
 
 def test_a_prologue_that_forgets_the_batch_is_refused(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(tiny_bundle)
-    sampler = replace(sampler, prologue=lambda feeds: {"row": np.ones((1, 1), np.float32)})
+    sampler = sampler.changed(prologue=lambda feeds: {"row": np.ones((1, 1), np.float32)})
     with pytest.raises(UserError, match="the prologue makes no row 'row' for each sample"):
         sampler.sample("ddim:4", condition={"class": [0]})
 

@@ -1,6 +1,7 @@
 """Free sizes at run time: what may be chosen, and that a sample of any size is the one its own shape would have."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from fewstep.plans.noise import normal
 from fewstep.runtime import Hold, Sampler, UserError, load
 from fewstep.runtime.bundle.manifest import Manifest, Size
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.runs import Tiles, sample_tiles, stream
 from fewstep.runtime.sizes import dimension, read_sizes, size_problem, sized, sizes_of
 from tests.free_bundle import HEIGHT, WIDTH, free
 
@@ -36,12 +38,12 @@ def picture(height: int, width: int, samples: int = 2) -> np.ndarray:
 @pytest.mark.parametrize("height, width", [(4, 4), (2, 8), (12, 8)])
 def test_a_sample_has_the_sizes_that_were_asked_for(sampler: Sampler, height: int, width: int) -> None:
     condition = CLASSES | {"picture": picture(height, width)}
-    sizes = {"height": height, "width": width}
-    x = sampler.sample(PLAN, [3, 4], condition, sizes=sizes)
+    sampler = sampler.at(height=height, width=width)
+    x = sampler.sample(PLAN, [3, 4], condition)
     assert x.shape == (2, 1, height, width)
-    first = next(sampler.steps("ddim:1", [3, 4], condition, sizes=sizes))
+    first = next(sampler.steps("ddim:1", [3, 4], condition))
     assert np.allclose(first.u[0], normal(3, 0, (1, height, width)), rtol=1e-5)
-    alone = sampler.sample(PLAN, [4], {"class": ["shirt"], "picture": condition["picture"][1:]}, sizes=sizes)
+    alone = sampler.sample(PLAN, [4], {"class": ["shirt"], "picture": condition["picture"][1:]})
     assert np.array_equal(x[1:], alone)
 
 
@@ -49,25 +51,25 @@ def test_sizes_that_are_not_given_have_their_defaults(sampler: Sampler) -> None:
     condition = CLASSES | {"picture": picture(4, 4)}
     default = sampler.sample(PLAN, [0, 1], condition)
     assert default.shape == (2, 1, 4, 4)
-    assert np.array_equal(default, sampler.sample(PLAN, [0, 1], condition, sizes={"height": 4}))
+    assert np.array_equal(default, sampler.at(height=4).sample(PLAN, [0, 1], condition))
 
 
 def test_a_plan_for_each_sample_holds_at_any_size(sampler: Sampler) -> None:
     condition = CLASSES | {"picture": picture(6, 8)}
-    sizes = {"height": 6, "width": 8}
-    mixed = sampler.sample_each([PLAN, "ddim:2"], [0, 1], condition, sizes=sizes)
+    sampler = sampler.at(height=6, width=8)
+    mixed = sampler.sample_each([PLAN, "ddim:2"], [0, 1], condition)
     for place, plan in enumerate((PLAN, "ddim:2")):
-        assert np.allclose(mixed[place], sampler.sample(plan, [0, 1], condition, sizes=sizes)[place], atol=1e-6)
+        assert np.allclose(mixed[place], sampler.sample(plan, [0, 1], condition)[place], atol=1e-6)
 
 
 def test_given_and_held_tensors_have_the_sizes_of_the_run(sampler: Sampler) -> None:
-    condition, sizes = CLASSES | {"picture": picture(2, 8)}, {"height": 2, "width": 8}
+    condition, sampler = CLASSES | {"picture": picture(2, 8)}, sampler.at(height=4).at(height=2, width=8)
     given = {"image": np.zeros((2, 1, 2, 8), np.float32)}
-    assert sampler.sample(PLAN, [0, 1], condition, given=given, strength=0.5, sizes=sizes).shape == (2, 1, 2, 8)
+    assert sampler.sample(PLAN, [0, 1], condition, given=given, strength=0.5).shape == (2, 1, 2, 8)
     hold = Hold(np.full((1, 2, 8), 0.25, np.float32), np.ones((1, 2, 8), np.float32))
-    assert np.array_equal(sampler.sample(PLAN, [0, 1], condition, hold=hold, sizes=sizes), np.full((2, 1, 2, 8), 0.25))
+    assert np.array_equal(sampler.sample(PLAN, [0, 1], condition, hold=hold), np.full((2, 1, 2, 8), 0.25))
     with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 2, 8\]"):
-        sampler.sample(PLAN, [0, 1], condition, given={"image": np.zeros((2, 1, 4, 4))}, strength=0.5, sizes=sizes)
+        sampler.sample(PLAN, [0, 1], condition, given={"image": np.zeros((2, 1, 4, 4))}, strength=0.5)
 
 
 def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
@@ -91,7 +93,6 @@ def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
         ({"height": 4.0}, "height 4.0 is no whole number"),
         ({"height": True}, "height True is no whole number"),
         ({"height": np.array([4, 6])}, r"height array\(\[4, 6\]\) is no whole number"),
-        ((4, 4), "are no mapping of names to numbers"),
         (
             {"height": 6},
             r"condition 'picture': one value has the shape \[1, 8, 4\]; give float32 values of .*\[1, 12, 4\]",
@@ -100,13 +101,13 @@ def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
 )
 def test_sizes_that_cannot_be_are_one_line(sampler: Sampler, sizes: dict[str, int], said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        sampler.sample(PLAN, [0, 1], CLASSES | {"picture": picture(4, 4)}, sizes=sizes)
+        sampler.at(**sizes).sample(PLAN, [0, 1], CLASSES | {"picture": picture(4, 4)})
     assert "\n" not in str(caught.value)
 
 
 def test_a_bundle_of_one_shape_takes_no_sizes(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match=r"sizes .* for x of one shape, \[1, 4, 4\]; leave sizes out"):
-        load(tiny_bundle).sample(PLAN, [0], {"class": [0]}, sizes={"height": 8})
+        load(tiny_bundle).at(height=8)
 
 
 def test_each_backend_runs_every_size(bundle: Path, sampler: Sampler) -> None:
@@ -115,11 +116,11 @@ def test_each_backend_runs_every_size(bundle: Path, sampler: Sampler) -> None:
 
     other = load(bundle, backend=OpenVino(cached=False))
     for height, width in ((4, 4), (2, 8), (4, 4), (12, 8)):
-        asked = {
-            "condition": CLASSES | {"picture": picture(height, width)},
-            "sizes": {"height": height, "width": width},
-        }
-        assert np.allclose(other.sample(PLAN, [0, 1], **asked), sampler.sample(PLAN, [0, 1], **asked), atol=1e-5)
+        condition = CLASSES | {"picture": picture(height, width)}
+        own, expected = (
+            each.at(height=height, width=width).sample(PLAN, [0, 1], condition) for each in (other, sampler)
+        )
+        assert np.allclose(own, expected, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -132,9 +133,7 @@ def test_threads_of_other_sizes_share_a_sampler(bundle: Path) -> None:
 
         def draw(shape: tuple[int, int], sampler: Sampler = sampler) -> np.ndarray:
             condition = {"class": ["bag"], "picture": picture(*shape, samples=1)}
-            return sampler.sample(
-                PLAN, [sum(shape)], condition, sizes=dict(zip(("height", "width"), shape, strict=True))
-            )
+            return sampler.at(height=shape[0], width=shape[1]).sample(PLAN, [sum(shape)], condition)
 
         alone = {shape: draw(shape) for shape in set(shapes)}
         with ThreadPoolExecutor(8) as pool:
@@ -149,9 +148,11 @@ def test_more_than_a_sample_can_hold_is_one_line(bundle: Path) -> None:
         sized(manifest, {"height": 2**24, "width": 2**24})
 
 
-def test_a_plan_is_not_compiled_for_sizes_that_cannot_be(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match="height 5 is no multiple of 2"):
-        sampler.compile(PLAN, sizes={"height": 5})
+@pytest.mark.parametrize("name", ["sizes", "adapters"])
+def test_what_is_chosen_once_is_no_option_of_a_run(sampler: Sampler, name: str) -> None:
+    for run in (sampler.sample, sampler.compile, partial(sample_tiles, sampler, shape=(), tiles=Tiles(0)), stream):
+        with pytest.raises(UserError, match=rf"a run has no option '{name}' any more; choose once: .*sampler.at\("):
+            run(*[sampler] * (run is stream), plan=PLAN, **{name: {}})
 
 
 @pytest.mark.parametrize(

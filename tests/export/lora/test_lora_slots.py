@@ -20,7 +20,6 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.loaded_network import ADAPTED_KEPT
 from fewstep.runtime.loading import load
 from tests.export.lora.lora_files import kohya, peft, updates, write
 
@@ -86,11 +85,13 @@ def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
         texts = tuple(f"{path}:{strength}" for path, strength in adapters.items())
         export(options(folder, f"merged_{number}", lora=texts, verify="quick"))
         merged = load(folder / f"merged_{number}").sample(PLAN, [0, 1])
-        own = sampler.sample(PLAN, [0, 1], adapters=adapters)
+        with_files = sampler.at(adapters=adapters)
+        own = with_files.sample(PLAN, [0, 1])
         assert np.abs(own - merged).max() < 1e-5 < 1e-2 < np.abs(own - base).max()
-        assert np.array_equal(sampler.adapted(adapters).sample_each([PLAN, PLAN], [0, 1]), own)
-        each = sampler.sample_each([PLAN, "ddim:2"], [0, 1], adapters=adapters)
+        assert np.array_equal(with_files.sample_each([PLAN, PLAN], [0, 1]), own)
+        each = with_files.sample_each([PLAN, "ddim:2"], [0, 1])
         assert np.abs(each[0] - own[0]).max() < 1e-5
+        assert np.array_equal(sampler.at(adapters={first: 2.0}).at(adapters=adapters).sample(PLAN, [0, 1]), own)
     assert np.array_equal(sampler.sample(PLAN, [0, 1]), base)
 
 
@@ -102,33 +103,35 @@ def test_an_export_without_slots_says_nothing_of_them(folder: Path) -> None:
     export(options(folder, "plain", verify="quick"))
     assert b"lora" not in (folder / "plain" / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="plain has no slots for LoRA files; export it with --lora-slots, or merge it"):
-        load(folder / "plain").sample(PLAN, adapters={folder / "0.safetensors": 1.0})
+        load(folder / "plain").at(adapters={folder / "0.safetensors": 1.0})
 
 
 def test_threads_switch_without_mixing_and_memory_does_not_grow(folder: Path) -> None:
     paths = [folder / f"{number}.safetensors" for number in (0, 1)]
     choices = [None, *({path: strength} for path in paths for strength in (0.3, 0.6, 1.0))]
     sampler = load(folder / "slots")
-    expected = [sampler.sample(PLAN, [3], adapters=each) for each in choices]
+    samplers = [sampler.at(adapters=each) for each in choices]
+    expected = [each.sample(PLAN, [3]) for each in samplers]
 
     def same(turn: int) -> bool:
         which = turn * 5 % len(choices)
-        return np.array_equal(sampler.sample(PLAN, [3], adapters=choices[which]), expected[which])
+        return np.array_equal(samplers[which].sample(PLAN, [3]), expected[which])
 
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(same, range(50)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert all(pool.map(same, range(100)))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024  # kB
-    assert len(sampler._adapted) <= ADAPTED_KEPT
 
 
-def test_a_file_that_changed_is_read_again(folder: Path, tmp_path: Path) -> None:
+def test_a_file_is_read_when_it_is_chosen(folder: Path, tmp_path: Path) -> None:
     sampler, path = load(folder / "slots"), tmp_path / "a.safetensors"
     path.write_bytes((folder / "0.safetensors").read_bytes())
-    first = sampler.sample(PLAN, adapters={path: 1.0})
+    before = sampler.at(adapters={path: 1.0})
+    first = before.sample(PLAN)
     path.write_bytes((folder / "1.safetensors").read_bytes())
-    assert not np.array_equal(sampler.sample(PLAN, adapters={path: 1.0}), first)
+    assert np.array_equal(before.sample(PLAN), first)
+    assert not np.array_equal(sampler.at(adapters={path: 1.0}).sample(PLAN), first)
 
 
 @pytest.mark.slow
@@ -139,7 +142,7 @@ def test_int8_with_slots_is_as_near_as_merged_and_calibrated_again(folder: Path)
         calibrate(CalibrateOptions(folder / name, "ddim:8", ("cpu-x86",), trajectories=16))
     exact = load(folder / "merged").sample("ddim:8", seeds)
     merged = psnr(load(folder / "merged", "int8").sample("ddim:8", seeds), exact).mean()
-    slots = psnr(load(folder / "slots", "int8").sample("ddim:8", seeds, adapters={path: 1.0}), exact).mean()
+    slots = psnr(load(folder / "slots", "int8").at(adapters={path: 1.0}).sample("ddim:8", seeds), exact).mean()
     assert merged > 50 and slots > merged - 1
 
 
@@ -156,14 +159,14 @@ def test_a_baked_file_takes_an_onnx_adapter(folder: Path, tmp_path: Path, unroll
     noise = {"noise": sampler.draws([4])(0)}
     for options, adapters in ((None, None), (run, {adapter: 0.5})):
         (baked,) = session.run(None, noise, options)
-        assert np.abs(baked - sampler.sample(PLAN, [4], adapters=adapters)).max() < 1e-5
+        assert np.abs(baked - sampler.at(adapters=adapters).sample(PLAN, [4])).max() < 1e-5
 
 
 def test_the_command_line_takes_adapters(folder: Path, tmp_path: Path) -> None:
     adapter, output = folder / "0.safetensors", tmp_path / "x.npy"
     line = ["run", str(folder / "slots"), "--plan", PLAN, "-n", "2", "-o", str(output)]
     assert main([*line, "--adapter", f"{adapter}:0.5"]) == 0
-    expected = load(folder / "slots").sample(PLAN, [0, 1], adapters={adapter: 0.5})
+    expected = load(folder / "slots").at(adapters={adapter: 0.5}).sample(PLAN, [0, 1])
     assert np.array_equal(np.load(output), expected)
 
 
@@ -194,7 +197,7 @@ def test_a_file_that_does_not_fit_is_one_line(
 ) -> None:
     save_file(dict(tensors), tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=says) as failure:
-        load(folder / "slots").sample(PLAN, adapters={tmp_path / "a.safetensors": 2.0})
+        load(folder / "slots").at(adapters={tmp_path / "a.safetensors": 2.0})
     assert "\n" not in str(failure.value) and "a.safetensors" in str(failure.value)
 
 
@@ -210,7 +213,7 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
         ([whole], "is no mapping; give adapters="),
     ):
         with pytest.raises(UserError, match=says) as failure:
-            sampler.sample(PLAN, adapters=adapters)  # type: ignore[arg-type]
+            sampler.at(adapters=adapters)  # type: ignore[arg-type]
         assert "\n" not in str(failure.value)
 
 
@@ -219,4 +222,4 @@ def test_another_engine_runs_the_bundle_and_refuses_files(folder: Path) -> None:
     sampler = load(folder / "slots", backend=OpenVino(batch=1))
     assert np.abs(sampler.sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
     with pytest.raises(UserError, match="this engine takes no LoRA files at run time; use onnxruntime on the CPU"):
-        sampler.sample(PLAN, adapters={folder / "0.safetensors": 1.0})
+        sampler.at(adapters={folder / "0.safetensors": 1.0})

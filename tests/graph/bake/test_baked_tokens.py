@@ -96,11 +96,11 @@ def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, t
 
 def test_a_plan_s_file_bakes_its_own_length(bundle: Path, tmp_path: Path) -> None:
     sampler, ids = load(bundle, "int8"), np.full((COUNT, 2, 20), -1)
-    plan = sampler.compile("maskgit:3", 2.0, sizes={"length": 20})
+    plan = sampler.at(length=20).compile("maskgit:3", 2.0)
     (tmp_path / "own.json").write_bytes(msgspec.json.encode(plan))
     baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", "int8"))
     assert baked.inputs[0].shape == ("batch", 2, 20) and baked.sample is not None
-    expected = sampler.sample(plan, range(COUNT), {"class": LABELS}, sizes={"length": 20})
+    expected = sampler.at(length=20).sample(plan, range(COUNT), {"class": LABELS})
     np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", ids), expected)
 
 

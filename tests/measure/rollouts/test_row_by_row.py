@@ -42,8 +42,8 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loaded(*arguments: Any, **more: Any) -> Sampler:
         sampler = load(*arguments, **more)
-        assert sampler.prologue is not None
-        return replace(sampler, prologue=unsteady(sampler.prologue, "time"))
+        assert sampler.of().prologue is not None
+        return sampler.changed(prologue=unsteady(sampler.of().prologue, "time"))
 
     monkeypatch.setattr(opening, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)

@@ -41,19 +41,18 @@ def seeing(sampler: Sampler) -> Sampler:
         policy=Policy(2, FIRST, 2),
         units=msgspec.structs.replace(manifest.units, scale=(SCALE,) * 3, shift=(SHIFT,) * 3),
     )
-    return replace(
-        sampler,
+    return sampler.changed(
         bundle=replace(sampler.bundle, manifest=manifest),
         body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
-        denoiser=lambda feeds: {"v": np.broadcast_to(np.float32([[0.0], [0.1], [0.2], [0.3]]), feeds["x"].shape)},
+        graph=lambda feeds: {"v": np.broadcast_to(np.float32([[0.0], [0.1], [0.2], [0.3]]), feeds["x"].shape)},
     )
 
 
 def rhythm(sampler: Sampler, policy: Policy) -> Sampler:
     """The same policy in another rhythm."""
     manifest = msgspec.structs.replace(sampler.bundle.manifest, policy=policy)
-    return replace(sampler, bundle=replace(sampler.bundle, manifest=manifest))
+    return sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
 
 
 def test_the_first_observation_stands_for_those_before_it(sampler: Sampler) -> None:
@@ -102,7 +101,7 @@ def test_a_window_has_the_types_of_the_bundle(sampler: Sampler) -> None:
     manifest = policy.bundle.manifest
     camera = Condition("camera", "camera", (2, 1, 2), "uint8", low=0, high=255)
     manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, camera))
-    history = History(replace(policy, bundle=replace(policy.bundle, manifest=manifest)))
+    history = History(policy.changed(bundle=replace(policy.bundle, manifest=manifest)))
     history.add({"state": [1, 0.1], "camera": [[0, 255]]})
     window = history.window()
     assert {name: str(array.dtype) for name, array in window.items()} == {"state": "float32", "camera": "uint8"}
@@ -118,7 +117,7 @@ def test_a_condition_that_is_not_observed_at_each_tick_is_left_to_the_caller(sam
     manifest = policy.bundle.manifest
     task = Condition("task", "task", low=0, high=3)
     manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, task))
-    policy = replace(policy, bundle=replace(policy.bundle, manifest=manifest))
+    policy = policy.changed(bundle=replace(policy.bundle, manifest=manifest))
     history = History(policy)
     history.add({"state": [1.0, 2.0], "temperature": 20.0})  # the robot measures more than the policy sees
     assert list(history.window()) == ["state"]
@@ -183,7 +182,7 @@ def test_a_warm_start_begins_with_the_former_sequence_and_its_last_action(sample
         seen.append(feeds["x"].copy())
         return {"v": np.zeros_like(feeds["x"])}
 
-    policy = replace(rhythm(seeing(sampler), Policy(2, 0, 1)), denoiser=watching)
+    policy = rhythm(seeing(sampler), Policy(2, 0, 1)).changed(graph=watching)
     former = SHIFT + SCALE * np.float32([[0.1] * 3, [0.4] * 3])
     plan = policy.compile("ddim:4", strength=0.5, renoise=0.0)
     sample_actions(policy, plan, {"state": np.zeros((2, 2))}, former=former, continuity="none")
@@ -235,7 +234,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     rhythm_ = Policy(2, 0, 1, prefix="before", delay="decided", most_delay=2)
     manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, *ports), policy=rhythm_)
     body = msgspec.structs.replace(policy.body, graphs=(graph,))
-    policy = replace(policy, bundle=replace(policy.bundle, manifest=manifest), body=body, denoiser=network)
+    policy = policy.changed(bundle=replace(policy.bundle, manifest=manifest), body=body, graph=network)
     assert policy_problem(rhythm_, (4, 3), manifest.units, manifest.conditions) is None
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
     for decided, told in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
@@ -253,7 +252,7 @@ def test_a_policy_that_observes_nothing_of_that_length_has_no_history(sampler: S
     policy = seeing(sampler)
     manifest = msgspec.structs.replace(policy.bundle.manifest, policy=Policy(2**31, FIRST, 2))
     with pytest.raises(UserError, match="no condition of 2147483648 observations"):
-        History(replace(policy, bundle=replace(policy.bundle, manifest=manifest)))
+        History(policy.changed(bundle=replace(policy.bundle, manifest=manifest)))
 
 
 def test_a_bundle_that_is_no_policy_is_refused(tiny_bundle: Path) -> None:

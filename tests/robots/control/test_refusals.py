@@ -147,4 +147,4 @@ def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_
     text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
     manifest = msgspec.structs.replace(sampler.bundle.manifest, text=text)
     with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
-        PolicyRunner(replace(sampler, bundle=replace(sampler.bundle, manifest=manifest)), 20)
+        PolicyRunner(sampler.changed(bundle=replace(sampler.bundle, manifest=manifest)), 20)

@@ -31,12 +31,11 @@ def tiny_policy(
         units=None,
     )
     graph = msgspec.structs.replace(sampler.body.graph, inputs=sampler.body.graph.inputs[:1])
-    return replace(
-        sampler,
+    return sampler.changed(
         bundle=replace(sampler.bundle, manifest=manifest),
         body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
-        denoiser=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
+        graph=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
     )
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +136,14 @@ def test_samples_with_cameras_are_those_of_the_ddpm_loop(
 def test_the_cameras_are_encoded_once_whatever_the_number_of_steps(seeing: tuple[Path, LeRobotDiffusion]) -> None:
     seen, rows = observed(1, cameras=2), []
     with fewstep.runtime.load(seeing[0]) as sampler:
-        conditioner = sampler.conditioner
+        conditioner = sampler.of().conditioner
         assert conditioner is not None
 
         def counted(feeds: Any) -> Any:
             rows.append(len(feeds["observation_images_cam0"]))
             return conditioner(feeds)
 
-        watched = replace(sampler, conditioner=counted)
+        watched = sampler.changed(conditioner=counted)
         both = {name: np.concatenate([value, value]) for name, value in seen.items()}
         two = watched.sample("ddim:8", [5, 6], both)
         assert rows == [1]  # both samples see the same

@@ -349,13 +349,15 @@ def test_an_engine_runs_the_sizes_of_its_profile(tiny_bundle: Path, cuda: CudaDo
             asked: dict[str, Any] = {
                 "seeds": [0, 1],
                 "condition": {"class": [0, 1], "picture": picture},
-                "sizes": {"height": height, "width": width},
             }
-            expected = fewstep.runtime.load(bundle).sample("dpmpp_2m:4", **asked)
-            np.testing.assert_array_equal(sampler.sample("dpmpp_2m:4", **asked), expected)
+            own, expected = (
+                each.at(height=height, width=width).sample("dpmpp_2m:4", **asked)
+                for each in (sampler, fewstep.runtime.load(bundle))
+            )
+            np.testing.assert_array_equal(own, expected)
     with pytest.raises(UserError) as caught:
         picture = np.zeros((2, 1, 24, 4), np.float32)
-        sampler.sample("ddim:2", [0, 1], {"class": [0, 1], "picture": picture}, sizes={"height": 12})
+        sampler.at(height=12).sample("ddim:2", [0, 1], {"class": [0, 1], "picture": picture})
     assert str(caught.value) == (
         "the tensorrt engine of 'float32' for sm89 takes a height of 2 to 8, best 4, not 12; choose sizes in that "
         f"range, or fewstep build {bundle} --backend tensorrt --max-batch x:8x1x12x4"

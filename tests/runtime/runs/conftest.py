@@ -1,7 +1,7 @@
 """A sampler whose network is numpy: v = tanh(x / 2) + row, with the row of the tiny bundle's prologue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,11 @@ def network() -> Analytic:
 
 @pytest.fixture
 def sampler(tiny_bundle: Path, network: Analytic) -> Sampler:
-    return replace(fewstep.runtime.load(tiny_bundle), denoiser=network)
+    return fewstep.runtime.load(tiny_bundle).changed(graph=network)
 
 
 @pytest.fixture
 def grouped(tiny_bundle: Path) -> Sampler:
     """The int8 body's two range groups; a call has one."""
     scales = np.array([0.5, 0.25], np.float32)
-    return replace(fewstep.runtime.load(tiny_bundle, "int8"), denoiser=Analytic(scales))
+    return fewstep.runtime.load(tiny_bundle, "int8").changed(graph=Analytic(scales))

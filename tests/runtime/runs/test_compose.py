@@ -1,7 +1,6 @@
 """The blocks of docs/compose.md do what they say, on networks whose answers are known."""
 
 import ast
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,7 +47,7 @@ def modes(tiny_bundle: Path) -> Sampler:
             v[place] = time.alpha * (x[place] - time.alpha * x0) / time.sigma - time.sigma * x0
         return {"v": v}
 
-    return replace(sampler, denoiser=network)
+    return sampler.changed(graph=network)
 
 
 def mean(x: np.ndarray) -> np.ndarray:
@@ -188,9 +187,9 @@ def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> 
 
     def network(feeds):
         shown.append(feeds["x"].copy())
-        return modes.denoiser(feeds)
+        return modes.of().graph(feeds)
 
-    x = page.cow(replace(modes, denoiser=network), image, mask, WHO)
+    x = page.cow(modes.changed(graph=network), image, mask, WHO)
     assert len(shown) == 7 + 10 * 2 + 5
     inverse = [s.after[0] for s in modes.steps("ddim_inverse:10", [0], WHO, given={"x": image * mask})][::-1]
     at = [3, 4] * 10 + [5, 6]
@@ -268,10 +267,10 @@ def test_rollover_spends_no_more_than_its_budget_and_is_better(page, sampler: Sa
 
     def counted(feeds):
         calls.append(len(feeds["x"]))
-        return sampler.denoiser(feeds)
+        return sampler.of().graph(feeds)
 
     plan = sampler.compile("ddpm:10")
-    made = [page.rollover(replace(sampler, denoiser=counted), plan, mean, seed, WHO) for seed in range(8)]
+    made = [page.rollover(sampler.changed(graph=counted), plan, mean, seed, WHO) for seed in range(8)]
     assert len(calls) <= 8 * (1 + 3 * 9)
     plain = sampler.sample(plan, range(8), {"class": [1] * 8})
     assert mean(np.concatenate(made)).mean() > mean(plain).mean() + 0.05

@@ -2,7 +2,6 @@
 
 import gc
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +138,7 @@ def test_an_engine_that_refuses_batches_runs_a_sequence(sampler: Sampler, networ
             raise UserError(f"a batch of {len(feeds['x'])} samples, the engine takes 1", "build it again")
         return network(feeds)
 
-    engine = replace(sampler, denoiser=of_one)
+    engine = sampler.changed(graph=of_one)
     frames = stream(engine, **LCM, mode="auto")
     assert frames.stats().mode == "auto"
     for each, frame in zip(pushed(frames, FRAMES[:5]), FRAMES, strict=False):
@@ -162,7 +161,7 @@ def test_inputs_that_stay_are_joined_once(sampler: Sampler) -> None:
         return {"v": feeds["x"] / 2 + feeds["row"][:, :, None, None]}
 
     kept: list[np.ndarray] = []
-    frames = stream(replace(sampler, denoiser=network), **LCM, mode="batch")
+    frames = stream(sampler.changed(graph=network), **LCM, mode="batch")
     for frame in FRAMES[:8]:
         frames.push(frame)
     assert len(set(seen)) == 4 and len(set(seen[3:])) == 1
@@ -183,7 +182,7 @@ def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
         ({"prompt": "a cat"}, "a stream has no option 'prompt'"),
         ({"branches": {"unkond": DRESS}}, "branches sets 'unkond'"),
         ({"branches": {"uncond": DRESS}}, "give a guidance"),
-        ({"sizes": {}}, "a stream has no option 'sizes'"),
+        ({"hold": {}}, "a stream has no option 'hold'"),
     ]:
         with pytest.raises(UserError, match=line):
             frames.set(**wrong)
@@ -214,7 +213,7 @@ def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sample
 def test_an_overflow_drops_the_frames_on_their_way_and_the_stream_goes_on(sampler: Sampler, network: Analytic) -> None:
     frames = stream(sampler, **LCM, mode="batch")
     frames.push(FRAMES[0])
-    frames._sampler = replace(sampler, denoiser=lambda feeds: {"v": feeds["x"] * np.inf})
+    frames._sampler = sampler.changed(graph=lambda feeds: {"v": feeds["x"] * np.inf})
     with pytest.raises(UserError, match="not finite at step"):
         frames.push(FRAMES[1])
     frames._sampler = sampler
@@ -376,7 +375,7 @@ def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sample
 @pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_memory_is_flat(sampler: Sampler, count: int) -> None:
     """Objects alive, which an array is too. The network keeps no list here."""
-    quiet = replace(sampler, denoiser=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
+    quiet = sampler.changed(graph=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
     frames = stream(quiet, **LCM, mode="batch", similar=Similar(0.9, 3), guidance=Residual(1.2))
     for number in range(1100):  # the latencies are then as many as are kept
         frames.push(FRAMES[number % 40])

@@ -36,7 +36,7 @@ def sized(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: lis
         return {"v": (np.tanh(blur(feeds["x"], reach)) + feeds["row"][:, :, None, None]).astype(np.float32)}
 
     manifest = msgspec.structs.replace(sampler.bundle.manifest, x_shape=shape)
-    return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest))
+    return sampler.changed(graph=network, bundle=replace(sampler.bundle, manifest=manifest))
 
 
 WHOLE = (1, 37, 30)
@@ -52,7 +52,7 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
     sampler = fewstep.runtime.load(free(tiny_bundle))
     sizes = tuple(msgspec.structs.replace(size, low=4, high=64) for size in (HEIGHT, WIDTH))
     manifest = msgspec.structs.replace(sampler.bundle.manifest, sizes=sizes)
-    return replace(sampler, denoiser=network, bundle=replace(sampler.bundle, manifest=manifest))
+    return sampler.changed(graph=network, bundle=replace(sampler.bundle, manifest=manifest))
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,12 @@ def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> No
     sampler, picture = free_pictures, np.random.default_rng(0).uniform(-1, 1, (2, 1, 40, 24)).astype(np.float32)
     plan = sampler.compile("dpmpp_2m:4")
     condition = {"picture": picture, "class": [0, 1]}
-    expected = sampler.sample(plan, [5, 6], condition, sizes={"height": 20, "width": 24})
-    made = sample_tiles(
-        sampler, plan, (1, 20, 24), Tiles(2, moves=True, batch=2), [5, 6],
-        condition=condition, sizes={"height": 8, "width": 8},
-    )  # fmt: skip
+    expected = sampler.at(height=20, width=24).sample(plan, [5, 6], condition)
+    windows = sampler.at(height=8, width=8)
+    made = sample_tiles(windows, plan, (1, 20, 24), Tiles(2, moves=True, batch=2), [5, 6], condition=condition)
     np.testing.assert_allclose(made, expected, atol=1e-6)
     with pytest.raises(UserError, match="condition 'picture' has the shape"):
-        sample_tiles(sampler, plan, (1, 24, 24), Tiles(2), [5, 6], condition=condition, sizes={"height": 8, "width": 8})
+        sample_tiles(windows, plan, (1, 24, 24), Tiles(2), [5, 6], condition=condition)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""A denoiser is the networks of a bundle, loaded: each runs the steps in an interval of lambda."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.graph_call import GraphCall
+from fewstep.runtime.network import BranchValues, Feeds, Network
+from fewstep.runtime.prologues import Arrays
+
+
+@dataclass(frozen=True, repr=False)
+class Denoiser:
+    """`networks` by their names in a plan's steps; most bundles have one, DENOISER."""
+
+    networks: Mapping[str, Network]
+
+    def __call__(self, x: NDArray[np.generic], fed: Arrays, group: int, network: str = DENOISER) -> GraphCall:
+        """A network on [N, *x_shape], as the steps of a range group run it."""
+        return self.networks[network](x, fed, group)
+
+    def feeds(self, plan: Plan | TokenPlan, samples: int, values: BranchValues) -> Feeds:
+        """The inputs at each step of the network that runs it. What makes its rows runs once, before its first step."""
+        if len(self.networks) == 1:
+            return self.networks[DENOISER].feeds(plan, samples, values)
+
+        @cache
+        def of(network: str) -> Feeds:
+            own = tuple(step for step in plan.steps if step.network == network)
+            return self.networks[network].feeds(msgspec.structs.replace(plan, steps=own), samples, values)
+
+        names = [step.network for step in plan.steps]
+        return lambda index: of(names[index])(names[:index].count(names[index]))
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The inputs that all samples of a call have in common, of all networks."""
+        return tuple({name for each in self.networks.values() for name in each.inputs.groups})

@@ -1,0 +1,85 @@
+"""A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of its graphs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import CARRIED, Body
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
+from fewstep.runtime.feeds import tensor_name as name_of
+from fewstep.runtime.graph_call import Float32, GraphCall
+from fewstep.runtime.prologues import Arrays, LastRows
+from fewstep.runtime.sizes import output_shape, x_dtype
+
+BranchValues = Callable[[str], dict[str, NDArray[Any]]]  # conditions of a branch by name
+Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Network:
+    """`graph` is the body's last graph, `earlier` are those before it, and `nulls` the null values of conditions that
+    lie in files, by name."""
+
+    bundle: Bundle
+    body: Body
+    graph: LoadedGraph
+    prologue: LoadedGraph | None
+    earlier: tuple[LoadedGraph, ...] = ()
+    nulls: Arrays = field(default_factory=dict)
+    conditioner: LoadedGraph | None = None
+
+    @cached_property
+    def inputs(self) -> BodyInputs:
+        """The body's inputs but x."""
+        return BodyInputs.of(self.bundle, self.body)
+
+    @cached_property
+    def last(self) -> LastRows:
+        """What the conditioner made last."""
+        return LastRows()
+
+    def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:
+        """The output [N, heads * C, ...] for x [N, *x_shape] at a step of a range group."""
+        loaded, entry, port, output = self._graphs[0 if len(self._graphs) == 1 else self.body.serving(group)]
+        others = (
+            fed if len(self._graphs) == 1 else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
+        )
+        whole = {port: np.ascontiguousarray(x, x_dtype(self.bundle.manifest)), **others}
+        returned = loaded(whole)
+        made = returned.get(output)
+        if made is None or made.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
+            raise UserError(f"{self.bundle.path}: {entry.file} is not what the manifest says", EXPORT_AGAIN)
+        return GraphCall(whole, returned, made)
+
+    def evaluate(self, x: NDArray[Any], block: Arrays, group: int) -> Float32:
+        """The output for x [N, *x_shape] where a block [N, ...] has times and conditions. What it carries is zeros."""
+        fed = dict(self._feeds([block], [group])(0))
+        for each in self.bundle.manifest.carried:
+            fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
+        return self(x, fed, group).output
+
+    def feeds(self, plan: Plan | TokenPlan, samples: int, values: BranchValues) -> Feeds:
+        """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
+        for has_second in {step.to is not None for step in plan.steps}:
+            check_times(has_second, self.inputs.has_second_time)
+        return self._feeds(plan_blocks(plan, values, samples), [step.group for step in plan.steps])
+
+    def _feeds(self, blocks: Sequence[Arrays], groups: Sequence[int]) -> Feeds:
+        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner, self.last)
+
+    @cached_property
+    def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:
+        """The body's graphs: each with its entry, and the names of its x and output."""
+        return [
+            (loaded, entry, name_of(entry, "x"), name_of(entry, "output"))
+            for loaded, entry in zip((*self.earlier, self.graph), self.body.graphs, strict=True)
+        ]

@@ -1,0 +1,73 @@
+"""One evaluation of a plan's step: u is stacked for the branches, fed with all else, and the output is split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.plan import Step
+from fewstep.plans.tokens import TokenStep
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT
+from fewstep.runtime.graph_call import Array, Call, Float32, GraphCall, split_outputs, stacked
+from fewstep.runtime.network import Feeds
+from fewstep.runtime.prologues import Arrays
+from fewstep.runtime.slots import Carrying, Slots
+
+Recorder = Callable[[int, GraphCall], None]  # sees the number of a step, and its call
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """A denoiser along a compiled plan, as executors call it.
+
+    feeds: the inputs but x at each step. slots: those that a run begins with, where the denoiser returns more than its
+    prediction. named: its named outputs.
+    """
+
+    call: Call
+    feeds: Feeds
+    slots: Slots | None = None
+    named: tuple[str, ...] = ()
+    record: Recorder | None = None
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        """The outputs [B, *x_shape] of a step for u [B, *x_shape], head by head within branch by branch."""
+        return split_outputs(self.called(index, step, u).output, step)
+
+    def carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
+        """The outputs of a step that is fed carried tensors, and what it makes of them and of named outputs."""
+        made = self.called(index, step, u, {CARRIED + name: array for name, array in taken.items()})
+        banks = () if self.slots is None else self.slots.banks
+        kept = {name: made.returned[NEXT + name] for name in banks}
+        return split_outputs(made.output, step), kept | {name: made.returned[NAMED + name] for name in self.named}
+
+    def logits(self, index: int, step: TokenStep, ids: NDArray[np.int64]) -> Float32:
+        """The logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
+        return self.called(index, step, ids).output
+
+    def called(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
+        """The call of the step's network, with `ports` among its inputs."""
+        fed = self.feeds(index) if not ports else {**self.feeds(index), **ports}
+        made = self.call(stacked(u, step), fed, step.group, step.network)
+        if self.record is not None:
+            self.record(index, made)
+        return made
+
+    @property
+    def network(self) -> "StepCall | Carrying":
+        """The network for `execute`."""
+        return self if self.slots is None else Carrying(self.carrying, self.slots)
+
+
+def by_group(graphs: Sequence[LoadedGraph], x: str, output: str) -> Call:
+    """The call of a graph for each range group, whose x and output have these names."""
+
+    def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
+        whole = {**fed, x: array}
+        returned = graphs[group](whole)
+        return GraphCall(whole, returned, returned[output])
+
+    return call
