@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.markdown import table
 from benchmarks.policy.call import windows
-from fewstep.robots.control import PolicyRunner, SequenceRequest, VirtualClock, sample_sequences
+from fewstep.robots.control import PolicyRunner, Rhythm, SequenceRequest, VirtualClock, sample_sequences
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
@@ -55,7 +55,7 @@ def rows(sampler: Sampler, plan: str, window: Mapping[str, NDArray[Any]], task: 
     former = sample_sequences(sampler, compiled, [SequenceRequest(window, 0)])[0][0]
     request = SequenceRequest(window, 0, former, 1)
     clock = VirtualClock()
-    with PolicyRunner(without, RATE, plan, clock=clock) as runner:
+    with PolicyRunner(without, Rhythm(RATE, plan), clock=clock) as runner:
         runner.reset(0, {name: window[name] for name in task})
         seen = {name: array[-1] for name, array in window.items() if name not in task}
 

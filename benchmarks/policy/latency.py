@@ -23,7 +23,7 @@ from table import PAGE, markdown
 
 from benchmarks.markdown import put_part
 from benchmarks.options import add_page
-from fewstep.robots.control import PolicyRunner, SequenceRequest, sample_sequences
+from fewstep.robots.control import PolicyRunner, Rhythm, SequenceRequest, sample_sequences
 from fewstep.robots.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -121,7 +121,7 @@ def loop(sampler: Sampler, work: Path, seconds: float) -> str:
     """A loop of the runner beside the same loop without work, which shows the machine."""
     seen = windows(work)
     empty = machine(seconds / 10)
-    with PolicyRunner(sampler, RATE, ("dpmpp_2m:4", "dpmpp_2m:2"), shaping=LIMITS) as runner:
+    with PolicyRunner(sampler, Rhythm(RATE, ("dpmpp_2m:4", "dpmpp_2m:2")), shaping=LIMITS) as runner:
         first = next(seen)
         task = {"task": first["task"]}
         runner.warm_up({"observation": first["observation"][0]}, task)

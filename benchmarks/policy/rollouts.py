@@ -14,7 +14,7 @@ from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
 from verdicts import Contender, Episode, Ledger, Verdict
 
 from fewstep.plans.shaping import Clip
-from fewstep.robots.control import PolicyRunner, VirtualClock, ticks_between
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, ticks_between
 from fewstep.runtime import Sampler
 
 LOCKSTEP = 32  # episodes at a time
@@ -124,18 +124,16 @@ def _begin(
 
 def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None) -> PolicyRunner:
     assert contender.plan is not None
-    return PolicyRunner(
-        sampler,
+    rhythm = Rhythm(
         RATE,
         (contender.plan,),
         deadline=1.0,  # of virtual time, which a delay is far from
         execute=contender.execute,
-        continuity=contender.continuity,  # type: ignore[arg-type]
         fade=contender.fade,
-        shaping=LIMITS if contender.clipped else None,
         expected=contender.delay / RATE,
-        clock=clock,
     )
+    shaping, continuity = LIMITS if contender.clipped else None, contender.continuity
+    return PolicyRunner(sampler, rhythm, continuity=continuity, shaping=shaping, clock=clock)  # type: ignore[arg-type]
 
 
 def episodes_of(count: int, tasks: Sequence[str] = TASKS, first: int = 0) -> list[Episode]:

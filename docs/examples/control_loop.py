@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from fewstep.plans.shaping import Clip
-from fewstep.robots.control import PolicyRunner
+from fewstep.robots.control import PolicyRunner, Rhythm
 from fewstep.runtime import Sampler, UserError, load
 
 RATE = 20.0  # actions a second
@@ -34,7 +34,7 @@ class Robot:
 
 
 def main(bundle: str, ticks: str = "60") -> None:
-    with load(bundle) as sampler, PolicyRunner(sampler, RATE, PLANS, shaping=Clip(-1.0, 1.0)) as runner:
+    with load(bundle) as sampler, PolicyRunner(sampler, Rhythm(RATE, PLANS), shaping=Clip(-1.0, 1.0)) as runner:
         robot = Robot(sampler)
         runner.warm_up(robot.observe())  # the first calls are slower than those that follow
         runner.reset(seed=0)

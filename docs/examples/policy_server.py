@@ -152,7 +152,7 @@ def _answer(action: Any) -> Message:
 
 
 def main(bundle: str, rate: str, robot: str = "") -> None:
-    from fewstep.robots.control import PolicyRunner
+    from fewstep.robots.control import PolicyRunner, Rhythm, Safety
     from fewstep.runtime import load
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.text import load_text_encoder
@@ -167,7 +167,8 @@ def main(bundle: str, rate: str, robot: str = "") -> None:
         return
     text = None if manifest.text is None else load_text_encoder(bundle)
     plans = ("euler:10@trailing",) if manifest.prediction == "flow" else ("ddim:4", "ddim:2")
-    with load(bundle) as sampler, PolicyRunner(sampler, float(rate), plans, most_held=0, text=text) as runner:
+    rhythm, safety = Rhythm(float(rate), plans), Safety(most_held=0)
+    with load(bundle) as sampler, PolicyRunner(sampler, rhythm, safety, text=text) as runner:
         runner.warm_up(seen, prompt=prompt)
         with socket.create_server((HOST, PORT)) as listening:
             print(f"listening at {HOST}:{PORT}")

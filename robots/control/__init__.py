@@ -17,7 +17,9 @@ from fewstep.robots.control.history import History, Unusable, Window
 from fewstep.robots.control.language import with_prompt
 from fewstep.robots.control.latency import ticks_between, ticks_of_delay
 from fewstep.robots.control.limits import Limits
+from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.runner import PolicyRunner
+from fewstep.robots.control.safety import Safety
 from fewstep.robots.control.statistics import LoopStatistics, Quantiles
 from fewstep.robots.control.tick import Action
 
@@ -31,6 +33,8 @@ __all__ = [
     "LoopStatistics",
     "PolicyRunner",
     "Quantiles",
+    "Rhythm",
+    "Safety",
     "SequenceRequest",
     "Unusable",
     "VirtualClock",

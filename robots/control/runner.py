@@ -1,6 +1,6 @@
 """A policy in a control loop: an observation goes in at each tick, and an action comes out at once.
 
-    runner = PolicyRunner(sampler, rate=80.0, plans="dpmpp_2m:2", execute=4, fade=4)
+    runner = PolicyRunner(sampler, Rhythm(80.0, "dpmpp_2m:2", execute=4, fade=4))
     with runner:
         runner.warm_up(observation)
         runner.reset(seed=0)
@@ -14,9 +14,10 @@ exactly.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NoReturn
 
 from numpy.typing import ArrayLike
 
@@ -26,14 +27,16 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.robots.control import arguments
 from fewstep.robots.control.actions import Continuity, SequenceRequest, continuity_of
-from fewstep.robots.control.arguments import idle_of, positive
+from fewstep.robots.control.arguments import idle_of
 from fewstep.robots.control.choice import PlanChoice, plans_of
 from fewstep.robots.control.chunk import Chunk, Float32, faded
 from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
 from fewstep.robots.control.history import History, Unusable, Window
 from fewstep.robots.control.language import EpisodePrompt
 from fewstep.robots.control.latency import ticks_between, ticks_of_delay
-from fewstep.robots.control.limits import Limits, bounds_of
+from fewstep.robots.control.limits import bounds_of
+from fewstep.robots.control.rhythm import Rhythm
+from fewstep.robots.control.safety import NO_LIMITS, Safety, check_parts
 from fewstep.robots.control.statistics import LoopStatistics, Record
 from fewstep.robots.control.tick import Action, Source
 from fewstep.runtime.policies import action_shape, policy_of, state_words
@@ -62,26 +65,10 @@ class PolicyRunner:
     """The loop of one robot. All methods are called from one thread.
 
     Args:
-        rate: ticks a second.
-        plans: names of plans, best first, or one name. The runner takes the first plan whose measured 99th percentile
-            keeps the deadline. A plan that fails is skipped for 200 sequences.
-        deadline: seconds that a call of the sampler may take; None is one tick. A call that reaches it ends after the
-            step that runs, with the actions that the network predicts there.
-        execute: how many actions of a sequence are used, counted from its observation, before the next sequence takes
-            over; None is the manifest's number. The call for the next sequence begins earlier by the ticks that it
-            takes, its delay. If the delay is more than half of `execute`, each call begins when the last one ends.
+        rhythm: when sequences are sampled, along which plans.
+        safety: what may be sent, and what is sent where no sequence is there.
         continuity: how a sequence continues the former one, as in `sample_actions`.
-        fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a
-            sequence, counted from its observation.
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
-        expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0.
-            `warm_up` measures.
-        idle: the action in units that is sent while no sequence exists or the runner has stopped; None sends nothing.
-        limits: limits of the actions; None is none. An idle action may change at once.
-        most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops.
-            A robot that is driven by velocities needs a number: it moves on while an action is repeated. The runner
-            goes on by itself with the next sequence.
-        stopped: called at the tick at which the runner stops, with that tick's action.
         clock: a `WallClock` (None is the same) or a `VirtualClock`.
         text: the text encoder of the bundle, for policies of language: `reset` and `warm_up` then take a prompt.
     """
@@ -89,40 +76,33 @@ class PolicyRunner:
     def __init__(
         self,
         sampler: Sampler,
-        rate: float,
-        plans: Sequence[str] | str = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"),
+        rhythm: Rhythm,
+        safety: Safety = NO_LIMITS,
         *,
-        deadline: float | None = None,
-        execute: int | None = None,
         continuity: Continuity | None = None,
-        fade: int = 0,
         shaping: Shaping | None = None,
-        expected: float | None = None,
-        idle: ArrayLike | None = None,
-        limits: Limits | None = None,
-        most_held: int | None = None,
-        stopped: Callable[[Action], None] | None = None,
         clock: Clock | None = None,
         text: TextEncoder | None = None,
+        **former: NoReturn,
     ) -> None:
+        check_parts(rhythm, safety, former.keys())
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
         self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
-        self._rate = positive("rate", rate)
-        self._deadline = 1 / self._rate if deadline is None else positive("deadline", deadline)
-        self._execute = whole("execute", policy.actions if execute is None else execute, 1, self._length)
-        self._clock = clock_of(clock)
+        self._rate, self._deadline = rhythm.rate, 1 / rhythm.rate if rhythm.deadline is None else rhythm.deadline
+        execute = policy.actions if rhythm.execute is None else rhythm.execute
+        self._execute = whole("execute", execute, 1, self._length)
+        self._clock, expected = clock_of(clock), rhythm.expected
         if expected is None:
             expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
-        expected = arguments.seconds("expected", expected)
         self._sampler = sampler
         self._continuity = continuity_of(continuity, policy)
-        self._fade, self._discrete = whole("fade", fade, 0, self._length), policy.discrete
-        self._plans = plans_of(sampler, plans, shaping)
-        self._choice = PlanChoice(len(self._plans), self._deadline, expected)
-        self._idle = None if idle is None else idle_of(idle, action_shape(manifest))
-        self._bounds = bounds_of(limits or Limits(), action_shape(manifest), self._rate, self._idle)
-        self._most_held, self._stopped = None if most_held is None else whole("most_held", most_held, 0), stopped
+        self._fade, self._discrete = whole("fade", rhythm.fade, 0, self._length), policy.discrete
+        self._plans = plans_of(sampler, rhythm.plans, shaping)
+        self._choice = PlanChoice(len(self._plans), self._deadline, arguments.seconds("expected", expected))
+        self._idle = None if safety.idle is None else idle_of(safety.idle, action_shape(manifest))
+        self._bounds = bounds_of(safety.limits, action_shape(manifest), self._rate, self._idle)
+        self._most_held, self._stopped = safety.most_held, safety.stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:
             what = f"prompts of this policy hold {words.observation!r}"

@@ -1,10 +1,12 @@
 """A runner of the tiny policy under a virtual clock, whose network is as slow as a test wants."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fewstep.robots.control import Action, PolicyRunner, VirtualClock
+from fewstep.robots.control import Action, PolicyRunner, Rhythm, Safety, VirtualClock
 from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
 
 RATE = 100.0
@@ -32,7 +34,13 @@ def looping(bundle: Path, seconds: float = 0.0, **options: object) -> tuple[Poli
     clock = VirtualClock()
     network = Slow(clock, seconds)
     options = {"plans": ("ddim:4", "ddim:1"), "continuity": "hard"} | options
-    return PolicyRunner(tiny_policy(bundle, network), RATE, clock=clock, **options), network, clock  # type: ignore[arg-type]
+    rhythm, safety = (
+        {each.name: options.pop(each.name) for each in fields(part) if each.name in options}
+        for part in (Rhythm, Safety)
+    )
+    parts: Any = Rhythm(**{"rate": RATE, **rhythm}), Safety(**safety)
+    others: Any = options
+    return PolicyRunner(tiny_policy(bundle, network), *parts, clock=clock, **others), network, clock
 
 
 def act(runner: PolicyRunner, clock: VirtualClock, observation: dict[str, list[float]] = SEEN) -> Action:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.robots.control.looping import RATE, looping
@@ -16,7 +16,7 @@ SPEED = Condition("speed", "speed", (), "float32", default=(1.0,))
 
 
 def runner_of(bundle: Path) -> PolicyRunner:
-    return PolicyRunner(tiny_policy(bundle, ramp, None, (TASK, SPEED)), RATE, ("ddim:1",), clock=VirtualClock())
+    return PolicyRunner(tiny_policy(bundle, ramp, None, (TASK, SPEED)), Rhythm(RATE, ("ddim:1",)), clock=VirtualClock())
 
 
 @pytest.mark.parametrize(

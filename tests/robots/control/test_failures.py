@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from tests.robots.control.looping import RATE, Slow, act, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
@@ -102,6 +102,6 @@ def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine:
         network.fails = network.calls >= fine
         return network(x)
 
-    runner = PolicyRunner(tiny_policy(tiny_bundle, failing), RATE, ("ddim:2",), clock=network.clock)
+    runner = PolicyRunner(tiny_policy(tiny_bundle, failing), Rhythm(RATE, ("ddim:2",)), clock=network.clock)
     with pytest.raises(UserError, match="plan 'ddim:2' made no sequence: .*not finite"):
         runner.warm_up(SEEN)

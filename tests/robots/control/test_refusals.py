@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
 from tests.robots.control.looping import act, looping
@@ -52,9 +53,27 @@ def test_a_rate_and_a_clock_are_what_they_are(tiny_bundle: Path) -> None:
     sampler = tiny_policy(tiny_bundle, ramp)
     for rate in ("20", None, 0, True, float("nan")):
         with pytest.raises(UserError, match="rate .*; give a number above 0"):
-            PolicyRunner(sampler, rate)  # type: ignore[arg-type]
+            PolicyRunner(sampler, Rhythm(rate))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="clock 'x' is none; give WallClock"):
-        PolicyRunner(sampler, 20, clock="x")  # type: ignore[arg-type]
+        PolicyRunner(sampler, Rhythm(20), clock="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("parts", "former", "said"),
+    [
+        ((20.0,), {}, r"a runner's rhythm is 20.0; PolicyRunner\(sampler, Rhythm"),
+        ((Rhythm(20.0), 3), {}, "a runner's safety is 3"),
+        ((Rhythm(20.0),), {"fade": 4}, "no option 'fade' any more; .*fade is of Rhythm"),
+        ((Rhythm(20.0),), {"limits": None}, "no option 'limits' any more; .*limits is of Safety"),
+        ((Rhythm(20.0),), {"colour": 4}, "no option 'colour'; it has"),
+    ],
+)
+def test_former_options_name_the_part_that_they_are_of(
+    tiny_bundle: Path, parts: tuple[Any, ...], former: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said) as refused:
+        PolicyRunner(tiny_policy(tiny_bundle, ramp), *parts, **former)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "x", None])
@@ -132,7 +151,7 @@ class Words:
 def test_an_episode_that_is_refused_leaves_the_prompt_of_the_last_one(tiny_bundle: Path) -> None:
     task, words = Condition("task", "task", (2,), "float32"), Words()
     sampler = tiny_policy(tiny_bundle, ramp, others=(task,))
-    runner = PolicyRunner(sampler, 20, clock=VirtualClock(), text=words)  # type: ignore[arg-type]
+    runner = PolicyRunner(sampler, Rhythm(20), clock=VirtualClock(), text=words)  # type: ignore[arg-type]
     runner.reset(prompt="push")
     with pytest.raises(UserError, match="unknown condition 'colour'"):
         runner.reset(prompt="pull", conditions={"colour": [1.0]})
@@ -147,4 +166,4 @@ def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_
     text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
     manifest = msgspec.structs.replace(sampler.bundle.manifest, text=text)
     with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
-        PolicyRunner(sampler.changed(bundle=replace(sampler.bundle, manifest=manifest)), 20)
+        PolicyRunner(sampler.changed(bundle=replace(sampler.bundle, manifest=manifest)), Rhythm(20))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.robots.control import PolicyRunner, VirtualClock
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun
 from tests.robots.control.looping import RATE, TICK, act, looping
 from tests.robots.control.tiny_policy import EXECUTED, SEEN, ramp, tiny_policy
@@ -30,8 +30,8 @@ def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
 ) -> None:
     clock = VirtualClock(delay=delay * TICK)
     sampler = tiny_policy(tiny_bundle, ramp)
-    options = {"deadline": 1.0, "expected": delay * TICK, "execute": execute}
-    runner = PolicyRunner(sampler, RATE, ("ddim:1",), clock=clock, **options)  # type: ignore[arg-type]
+    rhythm = Rhythm(RATE, ("ddim:1",), deadline=1.0, expected=delay * TICK, execute=execute)
+    runner = PolicyRunner(sampler, rhythm, clock=clock)
     actions = [act(runner, clock) for _ in range(60)]
     assert max(each.age for each in actions) == oldest
     assert {each.source for each in actions} == {"planned"}
@@ -72,7 +72,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
 
     clock.start = watching  # type: ignore[method-assign]
     sampler = tiny_policy(tiny_bundle, ramp)
-    runner = PolicyRunner(sampler, RATE, ("ddim:1",), deadline=1.0, expected=expected, clock=clock)
+    runner = PolicyRunner(sampler, Rhythm(RATE, ("ddim:1",), deadline=1.0, expected=expected), clock=clock)
     for _ in range(20):
         assert act(runner, clock).source == "planned"
     assert decided == [0, 3, 3, 3, 3, 3, 3]  # more than half of the four: call follows call
@@ -95,7 +95,7 @@ def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_wer
 
 def test_no_deadline_cuts_the_delay_of_a_virtual_clock(tiny_bundle: Path) -> None:
     clock = VirtualClock(delay=2 * TICK)
-    runner = PolicyRunner(tiny_policy(tiny_bundle, ramp), RATE, ("ddim:2",), deadline=TICK, clock=clock)
+    runner = PolicyRunner(tiny_policy(tiny_bundle, ramp), Rhythm(RATE, ("ddim:2",), deadline=TICK), clock=clock)
     for _ in range(20):
         act(runner, clock)
     found = runner.statistics

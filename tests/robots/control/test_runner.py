@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.robots.control import PolicyRunner, VirtualClock, statistics
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, statistics
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
 from tests.robots.control.looping import RATE, TICK, act, looping
@@ -177,7 +177,7 @@ def test_runners_that_share_a_clock_are_sampled_together_and_act_as_alone(tiny_b
     def run(seeds: list[int], together: bool) -> list[list[np.ndarray]]:
         shared = VirtualClock(delay=2 * TICK)
         clocks = [shared if together else VirtualClock(delay=2 * TICK) for _ in seeds]
-        runners = [PolicyRunner(sampler, RATE, ("ddim:2",), deadline=1.0, clock=clock) for clock in clocks]
+        runners = [PolicyRunner(sampler, Rhythm(RATE, ("ddim:2",), deadline=1.0), clock=clock) for clock in clocks]
         for runner, seed in zip(runners, seeds, strict=True):
             runner.reset(seed)
         made: list[list[np.ndarray]] = [[] for _ in seeds]
@@ -274,7 +274,7 @@ def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> Non
         assert gate.wait(30)
         return ramp(x)
 
-    with PolicyRunner(tiny_policy(tiny_bundle, network), RATE, ("ddim:1",), deadline=60.0) as runner:
+    with PolicyRunner(tiny_policy(tiny_bundle, network), Rhythm(RATE, ("ddim:1",), deadline=60.0)) as runner:
         actions = [runner.act(SEEN) for _ in range(5)]  # the sampler is blocked, and this returns
         assert {each.source for each in actions} == {"waiting"}
         gate.set()
@@ -293,7 +293,7 @@ def test_discrete_places_are_no_part_of_the_seam(tiny_bundle: Path) -> None:
         return made
 
     sampler: Sampler = tiny_policy(tiny_bundle, network, Policy(1, 0, EXECUTED, discrete={1: (-1.0, 1.0)}))
-    runner = PolicyRunner(sampler, RATE, ("ddim:1",), continuity="none", clock=VirtualClock())
+    runner = PolicyRunner(sampler, Rhythm(RATE, ("ddim:1",)), continuity="none", clock=VirtualClock())
     for _ in range(40):
         assert abs(float(runner.act(SEEN).value[1])) == 1.0
     found = runner.statistics  # each sequence begins 0.03 below the end of the one before, where 0.01 is usual

@@ -20,7 +20,7 @@ from fewstep.graph.io import load
 from fewstep.graph.weights import LARGE
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.robots.control import History, PolicyRunner, VirtualClock, sample_actions, with_prompt
+from fewstep.robots.control import History, PolicyRunner, Rhythm, VirtualClock, sample_actions, with_prompt
 from fewstep.robots.lerobot.network import RawPolicy
 from fewstep.robots.lerobot.policy import read_weights
 from fewstep.robots.lerobot.statistics import RENAMED
@@ -114,11 +114,11 @@ def test_a_runner_takes_the_task_in_words(bundles: Bundles, kind: str) -> None:
     bundle, record = bundles(kind)
     text, seen = load_text_encoder(bundle), observe(record, 0)
     with fewstep.runtime.load(bundle) as sampler:
-        runner = PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", text=text, clock=VirtualClock())
+        runner = PolicyRunner(sampler, Rhythm(10.0, "euler:2@trailing"), text=text, clock=VirtualClock())
         with pytest.raises(UserError, match="no prompt"):
             runner.reset()
         with pytest.raises(UserError, match=r"text=load_text_encoder"):
-            PolicyRunner(sampler, rate=10.0, plans="euler:2@trailing", clock=VirtualClock()).reset(prompt="push it")
+            PolicyRunner(sampler, Rhythm(10.0, "euler:2@trailing"), clock=VirtualClock()).reset(prompt="push it")
         runner.reset(seed=3, prompt="push it")
         first = runner.act(seen)
         history = History(sampler)
