@@ -13,9 +13,10 @@ from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
 from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
-from fewstep.graph.bake.loop import Network, lay_loop
+from fewstep.graph.bake.loop import lay_loop
 from fewstep.graph.bake.metadata import TOKENS, BakedPort
 from fewstep.graph.bake.reveal import all_revealed, begin_tokens, checked_chances
+from fewstep.graph.bake.run import Network, Run
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
@@ -99,24 +100,8 @@ def assemble(
         draws = replace(draws, rest=checked_chances(outer, draws.rest))
     state = _start(outer, manifest, plan, draws, tensors)
     vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
-    if unroll:
-        kept = (draws, held, state, banks, vocabulary)
-        state = lay_unrolled(outer, batch, plan, parts.networks, parts.network_of, ahead, *kept)
-    else:
-        steps: tuple[Any, ...] = plan.steps
-        at, networks = 0, [parts.network_of(step) for step in steps]
-        rows = [0] * len(networks) if held is None else held.rows
-        own = [
-            (len(step.branches) if banks else 0, [bank.writes[at] for bank in banks]) for at, step in enumerate(steps)
-        ]
-        kinds = [*zip(networks, rows, own, strict=True)]
-        breaks = [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
-        for stretch in stretches(plan, breaks):
-            network, its = parts.networks[networks[at]], ahead[stretch.steps[0].network]
-            state = lay_loop(
-                outer, batch, plan, stretch, at, network, its, draws, held, state, f"steps_from_{at}", banks, vocabulary
-            )
-            at += len(stretch.steps)
+    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, vocabulary)
+    state = lay_unrolled(run, state) if unroll else _laid_loops(run, state)
     if isinstance(plan, TokenPlan):
         result = all_revealed(outer, vocabulary_of(manifest), *state)
     else:
@@ -134,6 +119,22 @@ def assemble(
     extents = {name: extent for network in parts.networks for name, extent in network.graph.extents.items()}
     graph = outer.graph([*map(value_of, inputs)], [*map(value_of, (output, *carried))], extents)
     return BakedRun(graph, inputs, output, draws.later, carried)
+
+
+def _laid_loops(run: Run, state: list[str]) -> list[str]:
+    """Add a Loop for each stretch of steps that one body serves; returns the names of the state behind the last."""
+    steps: tuple[Any, ...] = run.plan.steps
+    rows = [0] * len(steps) if run.held is None else run.held.rows
+    own = [
+        (len(step.branches) if run.banks else 0, [bank.writes[at] for bank in run.banks])
+        for at, step in enumerate(steps)
+    ]
+    kinds = [*zip(map(run.network_of, steps), rows, own, strict=True)]
+    at, breaks = 0, [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
+    for stretch in stretches(run.plan, breaks):
+        state = lay_loop(run, stretch, at, state)
+        at += len(stretch.steps)
+    return state
 
 
 def _ports(

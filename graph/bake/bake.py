@@ -12,9 +12,9 @@ from fewstep.graph import io, weights
 from fewstep.graph.bake.ahead import check_branches
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import Kind
-from fewstep.graph.bake.loop import Network
 from fewstep.graph.bake.metadata import Baked, described, encoded
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
+from fewstep.graph.bake.run import Network
 from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph

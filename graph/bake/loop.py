@@ -15,64 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph import weights
-from fewstep.graph.bake.ahead import Ahead
 from fewstep.graph.bake.aligned import NO_TENSOR, Aligned, Stretch
 from fewstep.graph.bake.batch import RunBatch
-from fewstep.graph.bake.carried import PORT, CarriedBank
-from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.bake.numbers import StepNumbers
 from fewstep.graph.bake.reveal import Reveal
+from fewstep.graph.bake.run import Network, Run
 from fewstep.graph.builder import Builder, Coefficient
-from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
 from fewstep.plans.plan import Plan, array
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import Vocabulary
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.bundle.manifest import GraphEntry
 
 
-@dataclass(frozen=True)
-class Network:
-    """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
-
-    name: str
-    graph: Graph
-    entry: GraphEntry
-
-
-def lay_loop(
-    outer: Builder,
-    batch: RunBatch,
-    plan: Plan | TokenPlan,
-    stretch: Stretch,
-    at: int,
-    network: Network,
-    ahead: Ahead,
-    draws: Draws,
-    held: Held | None,
-    state: Sequence[str],
-    name: str,
-    banks: Sequence[CarriedBank] = (),
-    vocabulary: Vocabulary | None = None,
-) -> list[str]:
+def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[str]:
     """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it. All steps
     write the same banks, in as many branches.
 
-    state: K tensors [B, ...]. vocabulary: of tokens.
+    state: K tensors [B, ...].
     """
+    name, outer, network = f"steps_from_{at}", run.outer, run.network(stretch.steps[0])
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(len(state))]
     numbers, inner_batch = StepNumbers(inner), RunBatch(inner, None, rows[0])
-    taken = (draws, held, rows, banks, vocabulary)
-    nexts, returned = lay_step(outer, inner, numbers, inner_batch, plan, stretch, at, network, ahead, *taken)
+    nexts, returned = lay_step(run, inner, numbers, inner_batch, stretch, at, rows)
     inner.nodes[:0] = numbers.look_up()
     outer.constants |= _codes(inner)
     outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
     inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
-    branches, written = len(stretch.branches), [bank for bank in banks if bank.writes[at]]
+    branches, written = len(stretch.branches), [bank for bank in run.banks if bank.writes[at]]
     made = [bank.apart(inner, returned[bank.returned.name], branches, bank.returned.name) for bank in written]
     x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
     sample = next(value for value in network.graph.inputs if value.name == x.name)
@@ -105,28 +79,15 @@ def lay_loop(
 
 
 def lay_step(
-    outer: Builder,
-    inner: Builder,
-    numbers: StepNumbers,
-    batch: RunBatch,
-    plan: Plan | TokenPlan,
-    stretch: Stretch,
-    at: int,
-    network: Network,
-    ahead: Ahead,
-    draws: Draws,
-    held: Held | None,
-    rows: Sequence[str],
-    banks: Sequence[CarriedBank],
-    vocabulary: Vocabulary | None,
+    run: Run, inner: Builder, numbers: StepNumbers, batch: RunBatch, stretch: Stretch, at: int, rows: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Add a step of a stretch to `inner`; returns the rows of the state behind it, and all that the network returns."""
-    step = _Step(outer, inner, numbers, batch, stretch, at, network, ahead, banks)
-    if isinstance(plan, TokenPlan):
-        assert vocabulary is not None
-        reveal = Reveal(outer, inner, numbers, plan, stretch, at, vocabulary, draws)
+    step = _Step(run, inner, numbers, batch, stretch, at)
+    if isinstance(run.plan, TokenPlan):
+        assert run.vocabulary is not None
+        reveal = Reveal(run.outer, inner, numbers, run.plan, stretch, at, run.vocabulary, run.draws)
         return [reveal.advance(rows[0], step.outputs(rows[0]))], step.made
-    return step.advance(plan, rows, draws, held), step.made
+    return step.advance(run.plan, rows), step.made
 
 
 def _codes(inner: Builder) -> dict[str, Array]:
@@ -149,23 +110,25 @@ def _codes(inner: Builder) -> dict[str, Array]:
 class _Step:
     """The body of the Loop in the making, with the numbers that it looks up. `made` is all that the network returns."""
 
-    outer: Builder
+    run: Run
     inner: Builder
     numbers: StepNumbers
     batch: RunBatch
     stretch: Stretch
     at: int
-    network: Network
-    ahead: Ahead
-    banks: Sequence[CarriedBank] = ()
     made: dict[str, str] = field(default_factory=dict)
 
-    def advance(self, plan: Plan, rows: Sequence[str], draws: Draws, held: Held | None) -> list[str]:
+    @property
+    def network(self) -> Network:
+        """The graph of all steps of the stretch."""
+        return self.run.network(self.stretch.steps[0])
+
+    def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
         """The rows of the state behind the step. All steps of the stretch hold the same row."""
-        stretch, inner = self.stretch, self.inner
+        stretch, inner, draws = self.stretch, self.inner, self.run.draws
         assert isinstance(stretch, Aligned)
-        if held is not None:
-            rows = self._held(rows, draws, held)
+        if self.run.held is not None:
+            rows = self._held(rows, self.run.held)
         u = inner.combine(self._row(stretch.input), rows, "u")
         outputs = self.outputs(u)
         columns = [*rows, *outputs]
@@ -180,7 +143,7 @@ class _Step:
                 [self.numbers.float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
             )
             columns.append(lay_shaping(inner, stretch.shaping, values, bounds, sample))
-        noise = draws.lay_all(self.outer) if stretch.draws.size else ""
+        noise = draws.lay_all(self.run.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
             columns.append(inner.node("Gather", (noise, self.numbers.scalar(numbers)), f"draw_{d}", axis=0))
         nexts = []
@@ -195,15 +158,16 @@ class _Step:
             nexts.append(inner.node("Identity", (row,), f"next_{k}"))
         return nexts
 
-    def _held(self, rows: Sequence[str], draws: Draws, held: Held) -> list[str]:
+    def _held(self, rows: Sequence[str], held: Held) -> list[str]:
         """The rows, of which the row of x is held."""
+        draws = self.run.draws
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
         if held.draws:
             scales = [self.numbers.float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
             places = draws.places(np.array(held.draws[steps]))
             noise = self.inner.node(
-                "Gather", (draws.lay_all(self.outer), self.numbers.scalar(places)), "hold_draw", axis=0
+                "Gather", (draws.lay_all(self.run.outer), self.numbers.scalar(places)), "hold_draw", axis=0
             )
         row = held.rows[self.at]
         return [*rows[:row], held.lay(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
@@ -262,16 +226,17 @@ class _Step:
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
             return self.inner.node("Expand", (self.numbers.float(np.array(times)), shape), f"{name}_now")
         if role == PORT:
-            (bank,) = (each for each in self.banks if each.taken.name == name)
+            (bank,) = (each for each in self.run.banks if each.taken.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])
             ends = (self.numbers.whole(begin), self.numbers.whole(begin + len(self.stretch.branches)))
             return bank.read(self.inner, ends, name)
-        if name in self.ahead.by_pair:
-            source, first = self.ahead.by_pair[name], list(self.ahead.first_pair[self.at : self.at + len(steps)])
+        ahead = self.run.ahead[steps[0].network]
+        if name in ahead.by_pair:
+            source, first = ahead.by_pair[name], list(ahead.first_pair[self.at : self.at + len(steps)])
         else:
-            source = self.ahead.by_branch[name]
-            first = [self.ahead.branches.index(step.branches[0]) for step in steps]
-            if all(step.branches == self.ahead.branches for step in steps):
+            source = ahead.by_branch[name]
+            first = [ahead.branches.index(step.branches[0]) for step in steps]
+            if all(step.branches == ahead.branches for step in steps):
                 return source
         start = self.inner.node("Mul", (self.numbers.whole(np.array(first)), self.batch.size), f"{name}_start")
         where = self.inner.node("Add", (places, start), f"{name}_places")

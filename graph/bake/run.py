@@ -1,0 +1,50 @@
+"""What the steps of a baked run share; `assemble.py` makes it once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.graph.bake.ahead import Ahead
+from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.carried import CarriedBank
+from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.hold import Held
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Graph
+from fewstep.plans.plan import Plan
+from fewstep.plans.spec import Vocabulary
+from fewstep.plans.tokens import TokenPlan
+from fewstep.runtime.bundle.manifest import GraphEntry
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
+
+    name: str
+    graph: Graph
+    entry: GraphEntry
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in the making.
+
+    outer: the graph around the steps. batch: of it. networks: the body's graphs, of all networks. network_of: the index
+    of the one that runs a step. ahead: of each network. vocabulary: of tokens.
+    """
+
+    outer: Builder
+    batch: RunBatch
+    plan: Plan | TokenPlan
+    networks: Sequence[Network]
+    network_of: Callable[[Any], int]
+    ahead: Mapping[str, Ahead]
+    draws: Draws
+    held: Held | None
+    banks: Sequence[CarriedBank]
+    vocabulary: Vocabulary | None
+
+    def network(self, step: Any) -> Network:
+        """The graph that runs a step."""
+        return self.networks[self.network_of(step)]
