@@ -19,7 +19,8 @@ import msgspec
 from benchmarks import options
 from benchmarks.markdown import table, with_part
 from benchmarks.quantization.outcome import Outcome, Row
-from fewstep.cli.verbs.run import RunOptions, run
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.verbs.run import run
 from fewstep.runtime.bundle.reading import open_bundle
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.verbs.run import RunOptions, run
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.verbs.run import run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
 from fewstep.measure.results import Results

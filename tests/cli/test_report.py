@@ -1,5 +1,6 @@
 """What a report is said to take before it begins is what it takes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import open_report, shown_of
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.step_call import StepCall
 from tests.report.judged_bundle import make_bundle
 
 
@@ -19,19 +21,16 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
     options = ReportOptions(make_bundle(tmp_path / "tiny"), teacher="dpmpp_2m:12", batches=(1,), **few)
     told = dry_run(options)
     evaluated = 0
-    network = Sampler._network
+    step_call = Sampler._step_call
 
-    def counting(sampler: Sampler, plan: Any, samples: int, *more: Any) -> Any:
-        made = network(sampler, plan, samples, *more)
-
-        def run(*step: Any) -> Any:
+    def counting(sampler: Sampler, plan: Any, samples: int, *more: Any) -> StepCall:
+        def record(*_: Any) -> None:
             nonlocal evaluated
             evaluated += samples
-            return made(*step)
 
-        return run
+        return replace(step_call(sampler, plan, samples, *more), record=record)
 
-    monkeypatch.setattr(Sampler, "_network", counting)
+    monkeypatch.setattr(Sampler, "_step_call", counting)
     monkeypatch.setattr(module, "races", lambda *_, **rest: ())
     task = open_report(options)
     measure(task, shown_of(task, options))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fewstep.cli.conditions import parse_sizes
-from fewstep.cli.verbs.run import RunOptions, run
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.verbs.run import run
 from fewstep.runtime import UserError, load
 from tests.free_bundle import free
 

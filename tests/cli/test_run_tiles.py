@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.cli.verbs.run import RunOptions, run, verb
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.verbs.run import run, verb
 from fewstep.runtime import UserError, load
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles

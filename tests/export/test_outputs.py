@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.verbs.run import RunOptions, run
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.verbs.run import run
 from fewstep.export import Condition, NamedOutput, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fewstep.cli.main import main
-from fewstep.cli.verbs.run import RunOptions, _batch
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run_sampling import batch_of
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
@@ -97,7 +98,7 @@ def test_a_run_is_the_rule_over_the_module_s_guided_logits(sampler):
 
 
 def test_samples_are_alike_alone_and_in_a_batch_and_of_any_length(sampler):
-    settings = {"guidance": 2.0, "sizes": {"length": 17}}
+    settings, sampler = {"guidance": 2.0}, sampler.at(length=17)
     x = sampler.sample("mdlm:9", range(8), {"class": [0, 1, 2, 0, 1, 2, 0, 1]}, **settings)
     assert (x.dtype, x.shape) == (np.int64, (8, 2, 17))
     assert ((x >= 0) & (x < IDS)).all()
@@ -139,13 +140,14 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
         ({"given": np.zeros((1, 2, 12), int)}, "given is no mapping of names to arrays but ndarray"),
         ({"strength": 0.5}, "a plan of tokens takes no strength"),
         ({"plan": "scheduler:4"}, "no scheduler of its own.*such as 'maskgit:8'"),
-        ({"sizes": {"length": 99}}, "length 99 is outside its range"),
     ],
 )
 def test_what_cannot_be_is_one_line(sampler, settings, said):
     plan = settings.pop("plan", "maskgit:4")
     with pytest.raises(UserError, match=said):
         sampler.sample(plan, [0], {"class": [0]}, **settings)
+    with pytest.raises(UserError, match="length 99 is outside its range"):
+        sampler.at(length=99)
 
 
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
@@ -255,7 +257,7 @@ def test_the_bare_network_takes_ids(sampler, ids, said):
 def test_logits_bound_how_many_samples_run_together(sampler):
     manifest = msgspec.structs.replace(sampler.bundle.manifest, vocabulary=Vocabulary(1024, 1024))
     options = RunOptions(Path("bundle"), samples=50)
-    assert [_batch(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
+    assert [batch_of(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
 
 
 def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):

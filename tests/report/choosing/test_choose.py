@@ -25,8 +25,9 @@ from fewstep.report.choosing.deployments import Judging, front
 from fewstep.report.choosing.engines import BodyEngines, TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.network import Network
 from tests.runtime.test_prologues import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
@@ -39,11 +40,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The precision of each call of a network in this process; a call takes CALL, and every body runs on
     onnxruntime."""
     made: list[str] = []
-    call = Sampler.call
+    call = Network.__call__
 
-    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
-        made.append(sampler.body.precision)
-        return call(sampler, x, *rest)
+    def counted(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
+        made.append(network.body.precision)
+        return call(network, x, *rest)
 
     def ratios(
         judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
@@ -54,7 +55,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
         return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),))
 
-    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(Network, "__call__", counted)
     monkeypatch.setattr(deployments, "_ratios", ratios)
     monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "engines_of", engines_of)
@@ -165,12 +166,13 @@ def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str
 def test_a_body_whose_samples_are_not_finite_is_left_out(
     tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Sampler.call
+    counted = Network.__call__
 
-    def overflowing(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
-        return counted(sampler, x, *rest) * (np.inf if sampler.body.precision == "int8" else 1)
+    def overflowing(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
+        made = counted(network, x, *rest)
+        return made._replace(output=made.output * (np.inf if network.body.precision == "int8" else 1))
 
-    monkeypatch.setattr(Sampler, "call", overflowing)
+    monkeypatch.setattr(Network, "__call__", overflowing)
     choice = choose(options(tiny_bundle, plan=("ddim:2",)))
     assert {row.precision for row in choice.deployments} == {"float32"}
     assert len(choice.left_out) == 1 and choice.left_out[0].startswith("int8-cpu-x86 is left out: ")
@@ -231,16 +233,16 @@ def test_the_printed_command_runs_also_where_the_path_has_a_space(
 
 
 def test_a_dry_run_counts_what_a_choice_evaluates(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, call, rows = options(tiny_bundle, teacher="ddim:9"), Sampler.call, list[int]()
+    asked, call, rows = options(tiny_bundle, teacher="ddim:9"), Network.__call__, list[int]()
 
-    def counted(sampler: Sampler, x: np.ndarray, *rest: Any) -> np.ndarray:
+    def counted(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
         rows.append(len(x))
-        return call(sampler, x, *rest)
+        return call(network, x, *rest)
 
     def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
         return BodyEngines(0, body, (TimedEngine("onnxruntime", 1, 1.0),))
 
-    monkeypatch.setattr(Sampler, "call", counted)
+    monkeypatch.setattr(Network, "__call__", counted)
     once = lambda judging, body, engine, plans: (dict.fromkeys(plans, 1.0), True)  # noqa: E731
     monkeypatch.setattr(deployments, "_ratios", once)
     monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: 1.0)

@@ -1,0 +1,136 @@
+"""The samples of `fewstep run`, some at a time."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.cli.run_backend import opened
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run_plan import check_given_by_options, default_plan, default_shaping, unlike_calibration
+from fewstep.cli.run_tiles import Tiling
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import UNCOND, as_guidance, weights
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import clip_to
+from fewstep.report.choosing.chosen import Chosen
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.conditions import is_led_by_guidance
+from fewstep.runtime.execute import StepState
+from fewstep.runtime.finite import finite_sample
+from fewstep.runtime.lora.file import with_strength
+from fewstep.runtime.progress import Progress
+from fewstep.runtime.prompts import Values
+from fewstep.runtime.request import read_plan
+from fewstep.runtime.runs.tiles import tiled_steps
+from fewstep.runtime.sizes import output_shape
+
+LOG = logging.getLogger("fewstep")
+BATCH = 64  # samples of one call; more would only cost memory
+BATCH_ELEMENTS = 2**16  # of a prediction in one call: 4 latents of 512 pixels
+Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples [N, *x_shape], the name of their plan, and the named outputs of the last evaluations."""
+
+    x: NDArray[np.float32]
+    plan: str
+    beside: Named
+
+
+def sampled(
+    options: RunOptions,
+    choice: Chosen | None,
+    shape: Tiling | Mapping[str, int],
+    batch: int,
+    values: Values,
+    branches: Mapping[str, Values],
+    given: Values,
+    progress: Progress,
+) -> Samples:
+    """The samples, `batch` at a time. `shape` has the sizes of a sample, or says how it is tiled."""
+    count, parts, left = options.count, [], list[Named]()
+    sizes = shape.sizes if isinstance(shape, Tiling) else shape
+    engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
+    with opened(options.bundle, *engine) as loaded:
+        adapters: dict[str | PathLike[str], float] = {}
+        for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
+            adapters[path] = adapters.get(path, 0.0) + strength
+        sampler = loaded.at(adapters=adapters, **sizes)
+        wanted = options.plan or default_plan(sampler, options.strength)
+        shaping = None if choice is None else choice.shaping
+        if options.plan is None:
+            shaping = default_shaping(sampler, wanted)
+        plan = sampler.compile(
+            wanted,
+            options.guidance,
+            shaping=clip_to(options.clip) or shaping,
+            strength=options.strength,
+            branches=branches,
+        )
+        check_given_by_options(plan, {*values, *given})
+        if branches and not any(UNCOND in step.branches for step in plan.steps):
+            raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
+        if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+            LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+        if (unlike := unlike_calibration(sampler.bundle, sampler.body, plan)) is not None:
+            LOG.warning("%s", unlike)
+        for start in range(0, count, batch):
+            places = range(start, min(start + batch, count))
+            seeds = [options.seed + place for place in places]
+            asked: dict[str, Any] = {
+                "condition": _in_turn(values, places),
+                "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
+                "given": {name: np.stack(rows) for name, rows in _in_turn(given, places).items()},
+            }
+            states = (
+                tiled_steps(sampler, plan, shape.shape, shape.tiles, seeds, **asked)
+                if isinstance(shape, Tiling)
+                else sampler.steps(plan, seeds, **asked)
+            )
+            parts.append(_sample(states, plan, seeds, progress, left))
+    beside = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
+    return Samples(np.concatenate(parts), plan.name, beside)
+
+
+def batch_of(options: RunOptions, manifest: Manifest) -> int:
+    """Samples that run together, of a whole sample's shape. Logits are many numbers for each token."""
+    elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
+    return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
+
+
+def _branches(options: RunOptions) -> int:
+    """Rows of x in a call of the network for each sample."""
+    if options.plan is not None and options.plan.endswith(".json"):
+        return max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
+    return len(weights(as_guidance(options.guidance), 0, 0.0))
+
+
+def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
+    """The values of the samples at these places."""
+    return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
+
+
+def _sample(
+    states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
+) -> NDArray[np.float32]:
+    """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
+
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+    def told() -> Iterator[StepState]:
+        for state in states:
+            progress(which, state.index + 1, len(plan.steps))
+            yield state
+        if isinstance(state, StepState) and state.slots is not None and state.slots.named:
+            left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # not the carried ones
+
+    return finite_sample(plan, told())

@@ -1,0 +1,27 @@
+"""Samples become pictures, and a picture becomes a sample: by the autoencoder of a bundle, where it has one."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.runs.tiled_images import decode_tiles
+from fewstep.runtime.runs.tiles import Tiles
+
+Float32 = NDArray[np.float32]
+
+
+def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:
+    """Pictures [N, channels, height, width] of samples [N, *x_shape]; `tiles` are those of larger samples."""
+    if bundle.manifest.autoencoder is None:
+        return x
+    decoder = load_autoencoder(bundle, threads, encoder=False)
+    return decoder.decode(x) if tiles is None else decode_tiles(decoder, x, tiles)
+
+
+def sample_of(bundle: Bundle, picture: Float32, threads: int = 0) -> Float32:
+    """x [*x_shape] of a picture [channels, height, width] in [-1, 1], for image-to-image."""
+    if bundle.manifest.autoencoder is None:
+        return picture
+    latent: Float32 = load_autoencoder(bundle, threads).encode(picture[None])[0]
+    return latent
