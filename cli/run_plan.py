@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from fewstep.cli.conditions import arrays_of
 from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
-from fewstep.plans.plan import Plan, regroup, shaping_of
+from fewstep.plans.plan import regroup, shaping_of
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tokens import USUAL, TokenPlan
+from fewstep.plans.tokens import USUAL
 from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
@@ -53,10 +54,9 @@ def known_tokens(path: Path, bundle: Bundle) -> list[NDArray[Any]]:
     return arrays_of("--known", path, bundle.manifest.x_shape, of_any_size=False)
 
 
-def check_given_by_options(plan: Plan | TokenPlan, offered: Collection[str]) -> None:
+def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
     """Refuse a plan that starts from a tensor which the options cannot give: the rows of a tail, the caller's noise."""
-    given = plan.given if isinstance(plan, Plan) else ()
-    if missing := [name for name in given if name not in offered]:
+    if missing := [name for name in plan.given if name not in offered]:
         fix = (
             "give --image and --strength"
             if missing[0] == IMAGE
@@ -139,7 +139,7 @@ def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
-    if isinstance(plan, Plan) and plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
+    if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
     name, guidance, shaping = _what_ranges_follow(calibrated)
     own, _, shaped = follows = _what_ranges_follow(plan)

@@ -122,7 +122,7 @@ def judge(
         progress(f"teacher {want.teacher.name if want.teacher else ''}", part.stop, taught)
     teacher = np.concatenate(parts) if parts else np.zeros((0, *seeds.x_shape), np.float32)
     floats = _Tally(want, teacher, plan, is_float=True)
-    tallies = {each.name: _Tally(want, teacher, regroup_any(each.plan or plan, each.groups)) for each in contenders}
+    tallies = {each.name: _Tally(want, teacher, regroup(each.plan or plan, each.groups)) for each in contenders}
     for part in paired:
         measured: MeasuredBatch = next(answers)
         floats.add(BodyMeasured(measured.reference, measured.reference))
@@ -134,11 +134,6 @@ def judge(
             tally.add_features(next(answers))
         progress("samples of sets", part.stop, want.featured)
     return Measured(teacher, floats.judgement(), {name: tally.judgement() for name, tally in tallies.items()})
-
-
-def regroup_any(plan: Plan | TokenPlan, groups: Any) -> Any:
-    """The plan of numbers, or of tokens, with its steps in range groups."""
-    return regroup(plan, groups)  # type: ignore[arg-type]
 
 
 def _questions(

@@ -171,7 +171,7 @@ def _run(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> Iterator[StepSta
 
 def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> BodyMeasured:
     """One batch of one contender: its logits at float32's states, and its own run."""
-    along: Any = regroup(contender.plan or plan, contender.groups)  # type: ignore[arg-type]
+    along: Any = regroup(contender.plan or plan, contender.groups)
     seeds = seeds.first(contender.seeds - seeds.numbers.start)
     course = open_token_course(bodies(FLOAT), along, seeds.numbers, seeds.conditions)
     body, count = bodies(contender.name), len(seeds.numbers)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -11,12 +12,14 @@ from fewstep.plans.tokens import TokenPlan
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
-def check_compiled(plan: Plan) -> None:
-    """Refuse the name of a plan where its numbers are needed and no sampler can compile it."""
+def check_compiled(plan: Plan | TokenPlan | str | Path) -> Plan:
+    """The plan. Refuse the name of one where its numbers are needed and no sampler can compile it, and one of
+    tokens."""
     if isinstance(plan, TokenPlan):
         raise UserError(f"plan {plan.name!r} is of tokens, and this takes continuous samples", "call sampler.sample")
     if not isinstance(plan, Plan):
         raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
+    return plan
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ them banks, `file.py` writes and reads them.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -30,12 +31,16 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
+if TYPE_CHECKING:
+    from fewstep.plans.any_plan import AnyPlan
+
 SCHEMA = 3
 FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
 FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail, which begins there
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 
+Kind = TypeVar("Kind", bound="AnyPlan")
 Row = tuple[float, ...]
 Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups: of all steps, or of networks by name
 
@@ -155,6 +160,11 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     fitted: Fitted | None = None
     banks: tuple[Bank, ...] = ()
 
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether a step draws noise."""
+        return any(step.draws for step in self.steps)
+
 
 def row_names(rows: int) -> tuple[str, ...]:
     """The given tensors of a plan's tail: one for each row of the state."""
@@ -189,16 +199,17 @@ def group_of(lam: float | None, groups: Sequence[float]) -> int:
     return 0 if lam is None else sum(lam >= edge for edge in groups)
 
 
-def shaping_of(plan: Plan) -> Shaping | None:
+def shaping_of(plan: "AnyPlan") -> Shaping | None:
     """That of its steps, of which some may have none, as all of a token plan do."""
     return next((own for step in plan.steps if (own := getattr(step, "shaping", None)) is not None), None)
 
 
-def regroup(plan: Plan, groups: Edges) -> Plan:
+def regroup(plan: Kind, groups: Edges) -> Kind:
     """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
     edges = groups if isinstance(groups, Mapping) else {step.network: groups for step in plan.steps}
     wanted = [group_of(step.lam, edges[step.network]) if step.network in edges else step.group for step in plan.steps]
     if wanted == [step.group for step in plan.steps]:
         return plan
-    steps = tuple(msgspec.structs.replace(step, group=group) for step, group in zip(plan.steps, wanted, strict=True))
-    return msgspec.structs.replace(plan, steps=steps)
+    pairs: Any = zip(plan.steps, wanted, strict=True)
+    regrouped = tuple(msgspec.structs.replace(step, group=group) for step, group in pairs)
+    return cast(Kind, msgspec.structs.replace(cast(Any, plan), steps=regrouped))

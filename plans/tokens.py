@@ -23,11 +23,12 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
+from fewstep.plans.plan import Bank, Fitted, Tensor
 from fewstep.plans.spec import Prediction, Strict, Vocabulary
 
 SCHEMA = 1  # of token plans
 USUAL = "maskgit:8"  # the plan of a token denoiser where none is named
-LOGITS = "logits"  # the prediction of a token denoiser
+LOGITS: Literal["logits"] = "logits"  # the prediction of a token denoiser
 IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
 
 Score = Literal["probability", "drawn", "margin", "entropy", "random"]
@@ -75,6 +76,38 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     shape: tuple[int, ...]
     guidance: Guidance | None
     steps: tuple[TokenStep, ...]
+
+    @property
+    def prediction(self) -> Prediction:
+        return LOGITS
+
+    @property
+    def rows(self) -> int:
+        """The ids are all of a state."""
+        return 1
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Known tokens are given to any run, and no plan asks for them."""
+        return ()
+
+    @property
+    def banks(self) -> tuple[Bank, ...]:
+        """No token denoiser carries tensors."""
+        return ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """It has no coefficients, so none that differ over a sample."""
+        return ()
+
+    @property
+    def fitted(self) -> Fitted | None:
+        return None
+
+    @property
+    def is_stochastic(self) -> bool:
+        return True
 
 
 def vocabulary_problem(

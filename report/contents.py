@@ -22,7 +22,6 @@ from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.plans.tokens import TokenPlan
 from fewstep.report.contents_form import (
     BodyContents,
     Contents,
@@ -253,9 +252,9 @@ def _plan(bundle: Bundle, file: str) -> PlanContents:
         steps=len(plan.steps),
         evaluations=len(plan.steps),
         branches=sum(len(step.branches) for step in plan.steps),
-        rows=1 if isinstance(plan, TokenPlan) else plan.rows,
+        rows=plan.rows,
         guidance=None if plan.guidance is None else describe(plan.guidance),
-        is_stochastic=isinstance(plan, TokenPlan) or any(step.draws for step in plan.steps),
+        is_stochastic=plan.is_stochastic,
     )
 
 

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.tokens import LOGITS, TokenPlan
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
@@ -168,8 +167,7 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
         except UserError as error:
             yield Damage(error.what, command)
             continue
-        prediction = LOGITS if isinstance(plan, TokenPlan) else plan.prediction
-        if (plan.schedule, prediction) != (fingerprint, manifest.prediction):
+        if (plan.schedule, plan.prediction) != (fingerprint, manifest.prediction):
             yield Damage(f"{file} is a plan for another denoiser", command)
 
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
-from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
@@ -67,7 +66,7 @@ def branch_values(
 
 
 def plan_blocks(
-    plan: Plan | TokenPlan, values: Callable[[str], dict[str, NDArray[Any]]], samples: int
+    plan: AnyPlan, values: Callable[[str], dict[str, NDArray[Any]]], samples: int
 ) -> list[dict[str, NDArray[Any]]]:
     """The conditions and times [branches * samples, ...] of each step, the branches one after the other."""
     joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # a condition may be an image: once for all steps

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED, Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
@@ -67,7 +66,7 @@ class Network:
             fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
         return self(x, fed, group).output
 
-    def feeds(self, plan: Plan | TokenPlan, samples: int, values: BranchValues) -> Feeds:
+    def feeds(self, plan: AnyPlan, samples: int, values: BranchValues) -> Feeds:
         """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)

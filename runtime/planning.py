@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -41,7 +40,7 @@ def plan_for(
     plan: PlanLike,
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
-) -> Any:
+) -> Plan | TokenPlan:
     """The plan for a body, its steps in the body's range groups: a `Plan`, or for a token denoiser a `TokenPlan`.
     `Sampler.compile` documents the arguments."""
     shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
@@ -210,9 +211,7 @@ def slots_of(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int
     return first if carried is None else check_slots(carried, plan, first, samples)
 
 
-def check_branches(
-    branches: Overrides | None, plans: Sequence[Plan | TokenPlan], guidance: float | Guidance | None
-) -> None:
+def check_branches(branches: Overrides | None, plans: Sequence[AnyPlan], guidance: float | Guidance | None) -> None:
     """Branches whose conditions are given must be a plan's; "uncond" may be idle at a guidance weight of 1."""
     used = {COND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
     if guidance is not None:
@@ -331,7 +330,7 @@ def check_plan(
             raise UserError(f"{asks} of a {own} that has {heads}", by_name(plan))
 
 
-def by_name(plan: Plan) -> str:
+def by_name(plan: AnyPlan) -> str:
     """The way to compile a plan for this bundle, in words."""
     from fewstep.plans.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
 
@@ -342,7 +341,7 @@ def by_name(plan: Plan) -> str:
     return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"
 
 
-def check_tensors(plan: Plan, x_shape: Sequence[int]) -> None:
+def check_tensors(plan: AnyPlan, x_shape: Sequence[int]) -> None:
     """UserError for a plan whose tensors, numbers for each element of a sample, do not fit samples of this shape."""
     for tensor in plan.tensors:
         if not _spreads(tensor.shape, x_shape):

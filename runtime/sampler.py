@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,7 +48,7 @@ from fewstep.runtime.request import (
     slots_of,
     until_cancelled,
 )
-from fewstep.runtime.sizes import sized, x_dtype
+from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots, refuse_banks
 from fewstep.runtime.step_call import Recorder, StepCall
 from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
@@ -222,8 +222,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             raise UserError(f"{str(one)!r} is one plan", "give a list with one for each seed, or call `sample`")
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
-        compiled = self._compiled(request, plans)
-        deque(map(check_compiled, compiled), 0)
+        compiled = list(map(check_compiled, self._compiled(request, plans)))
         cohorts = [
             self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
             for place, each in enumerate(compiled)
@@ -321,10 +320,9 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition has no null value: a caller that gives "uncond" can still guide.
         """
         check_settings(settings, PlanSettings)
-        compiled: Plan = self._plan(plan, guidance, settings)  # all but who runs tokens want this kind
-        return compiled
+        return cast(Plan, self._plan(plan, guidance, settings))  # all but who runs tokens want this kind
 
-    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> Any:
+    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> Plan | TokenPlan:
         asks_nothing = not settings or all(settings.get(name) is None for name in PlanSettings.__annotations__)
         if asks_nothing and guidance is None and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
@@ -336,7 +334,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return self._plans.setdefault(id(compiled), compiled)
 
     @cached_property
-    def _plans(self) -> dict[int, Any]:
+    def _plans(self) -> dict[int, Plan | TokenPlan]:
         """The last plans that were compiled and checked, by identity: each call would check them again."""
         return {}
 
@@ -353,14 +351,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         values = self._values(len(numbers), condition, settings.get("branches"))
         return Request(self.bundle.manifest, numbers, values, condition, guidance, settings)
 
-    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Any]:
+    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[Plan | TokenPlan]:
         compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]
         check_branches(request.settings.get("branches"), compiled, request.guidance)
-        for plan in compiled if x_dtype(request.takes) == "float32" else ():
+        for plan in compiled:
             check_tensors(plan, request.takes.x_shape)
         return compiled
 
-    def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Any, Hold | None]:
+    def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan | TokenPlan, Hold | None]:
         """The plan of all samples, and the part of them to hold."""
         (compiled,) = self._compiled(request, [plan])
         if isinstance(compiled, TokenPlan):

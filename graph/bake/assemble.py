@@ -163,8 +163,7 @@ def _ports(
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
     conditions = {each.name for each in manifest.conditions} | encoded
-    given = () if isinstance(plan, TokenPlan) else plan.given
-    ports += [BakedPort(name, "given", sample, "float32") for name in given if name not in conditions]
+    ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in conditions]
     if held is not None:
         ports += [BakedPort(HELD, "held", sample, "float32"), BakedPort(MASK, "hold", sample, "float32")]
     return tuple(ports)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.name import with_grid
@@ -56,7 +57,7 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
 
 
 def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:
-    return regroup(plan_for(reference.bundle, body, name, guidance), reference.body.groups)
+    return regroup(check_compiled(plan_for(reference.bundle, body, name, guidance)), reference.body.groups)
 
 
 def judged_plans(

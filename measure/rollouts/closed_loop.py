@@ -17,8 +17,8 @@ from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER, Plan, Step
-from fewstep.plans.tokens import TokenPlan
 from fewstep.plans.transforms.chained import chained
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import CARRIED
@@ -42,9 +42,9 @@ RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and
 Feeds = Mapping[str, NDArray[Any]]
 
 
-def runs_of(plan: Plan | TokenPlan) -> int:
+def runs_of(plan: AnyPlan) -> int:
     """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
-    return RUNS if isinstance(plan, Plan) and any(bank.is_kept for bank in plan.banks) else 1
+    return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
 @dataclass(frozen=True)

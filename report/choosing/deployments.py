@@ -27,6 +27,7 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.sampling_job import FEW, FLOAT
 from fewstep.measure.speed.turns import TimedProcess
 from fewstep.measure.speed.worker import Call
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid, with_steps
 from fewstep.plans.plan import Plan, shaping_of
@@ -120,7 +121,7 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
     for name in names or default_names(judging):
         own = None if name.partition(":")[0] == "scheduler" or name.endswith(".json") else shaping
         try:
-            plans[name] = plan_for(bundle, entry, name, guidance, PlanSettings(shaping=own))
+            plans[name] = check_compiled(plan_for(bundle, entry, name, guidance, PlanSettings(shaping=own)))
         except UserError:
             if not name.startswith(FITTED) and name in names:
                 raise

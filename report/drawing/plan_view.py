@@ -83,7 +83,7 @@ def compiled(options: PlanOptions, name: str) -> Any:
     return compile_plan(name, denoiser, options.guidance)
 
 
-def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | None) -> Plan:
+def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | None) -> Plan | TokenPlan:
     """The plan of the float32 body, or else of the first body that has one. Without a guidance it is the plan's own,
     where all fits of that name have the same."""
     if guidance is None:
@@ -96,8 +96,7 @@ def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | No
     errors = []
     for body in bodies:
         try:
-            plan: Plan = plan_for(bundle, body, name, guidance)
-            return plan
+            return plan_for(bundle, body, name, guidance)
         except UserError as error:
             errors.append(error)
     raise errors[0]
@@ -219,7 +218,7 @@ def headline(plan: Plan | TokenPlan) -> str:
     if isinstance(plan, TokenPlan):
         place = f"{list(plan.shape)} tokens of {plan.vocabulary} ids"
         return f"{plan.name} for {place}{guidance}: at most {len(plan.steps)} evaluations, {branches} branches"
-    noise = ", stochastic" if any(step.draws for step in plan.steps) else ""
+    noise = ", stochastic" if plan.is_stochastic else ""
     return (
         f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
         f"{len(plan.steps)} evaluations, {branches} branches, {plan.rows} rows"
