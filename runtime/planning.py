@@ -5,8 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.plans.compile import check_guidance, compile_plan
-from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
@@ -58,6 +56,7 @@ def plan_for(
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
             raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
+            from fewstep.plans.compile_tokens import compile_tokens
             from fewstep.plans.configs import sampler_from_scheduler_config  # seldom needed, and much to load
 
             named = replace(sampler_from_scheduler_config(*scheduler_of(plan, bundle)), text=plan)
@@ -67,7 +66,10 @@ def plan_for(
         raise UserError(
             f"plan {plan.name!r} is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8"
         )
-    check_guidance(guidance, facts)  # ahead of the plan: with a guidance that the denoiser lacks, no plan helps
+    if guidance is not None:
+        from fewstep.plans.compile import check_guidance
+
+        check_guidance(guidance, facts)  # ahead of the plan: with a guidance that the denoiser lacks, no plan helps
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
         guidance = None  # `find_fitted` has matched it
@@ -77,6 +79,8 @@ def plan_for(
         plan = scheduler_plan(plan, guidance, facts.guided, bundle, manifest.x_shape, strength)
         plan = _in_networks(plan, bundle) if manifest.networks else plan
     if isinstance(plan, str):
+        from fewstep.plans.compile import compile_plan  # all solvers and grids: not for who only runs plans
+
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
     check_fitted(plan, bundle, guidance)  # ahead of `check_plan`, whose fix is to compile the name
     check_plan(plan, guidance, strength, renoise, bundle)

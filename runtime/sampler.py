@@ -33,7 +33,6 @@ from fewstep.runtime.execute import Draws, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
 from fewstep.runtime.graph_call import Array, Float32
-from fewstep.runtime.lora.adapted import Adapters, adapted
 from fewstep.runtime.network import BranchValues, Feeds, Network
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.request import (
@@ -56,6 +55,8 @@ from fewstep.runtime.tokens import execute_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
+
+    from fewstep.runtime.lora.adapted import Adapters
 
 PLAN = "dpmpp_2m:8"
 PLANS_KEPT = 16
@@ -95,7 +96,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """One network, by its name in a plan's steps."""
         return self.denoiser.networks[network]
 
-    def at(self, *, adapters: Adapters | None = None, **sizes: int) -> "Sampler":
+    def at(self, *, adapters: "Adapters | None" = None, **sizes: int) -> "Sampler":
         """The sampler for other choices, which all its runs have. It shares this one's graphs.
 
             wide = sampler.at(width=128, adapters={"a.safetensors": 0.8})
@@ -110,6 +111,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         """
         networks = dict(self.denoiser.networks)
         if adapters:
+            from fewstep.runtime.lora.adapted import adapted  # seldom needed
+
             networks[DENOISER] = adapted(networks[DENOISER], adapters)
         for name, each in networks.items() if sizes else ():
             bundle = replace(each.bundle, manifest=sized(each.bundle.manifest, sizes))

@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.plan import Plan, group_of
@@ -30,6 +29,8 @@ def token_plan_for(
     """The plan of a token denoiser for samples of the manifest's shape, its steps in the body's range groups."""
     vocabulary = vocabulary_of(manifest)
     if isinstance(plan, str):
+        from fewstep.plans.compile_tokens import compile_tokens  # all names: not for who only runs plans
+
         return compile_tokens(plan, facts, manifest.x_shape, vocabulary.size, guidance, groups)
     if isinstance(plan, Plan):
         what = f"plan {plan.name!r} is for continuous samples, and this denoiser predicts tokens"
