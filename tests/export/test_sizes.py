@@ -51,9 +51,8 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "bundle")
 
 
-def asked(height: int, width: int, samples: int = 2) -> dict:
-    picture = np.random.default_rng(height).uniform(-1, 1, (samples, 1, height, width)).astype(np.float32)
-    return {"condition": {"picture": picture}, "sizes": {"height": height, "width": width}}
+def pictures(height: int, width: int) -> dict[str, np.ndarray]:
+    return {"picture": np.random.default_rng(height).uniform(-1, 1, (2, 1, height, width)).astype(np.float32)}
 
 
 def test_ports_and_rows_are_called_after_what_they_follow(exported: Path) -> None:
@@ -92,7 +91,7 @@ def test_it_is_verified_at_several_sizes(exported: Path) -> None:
 def test_the_torch_module_and_its_bundle_agree_at_any_size(exported: Path, height: int, width: int) -> None:
     module, _ = free_sizes_network.make()
     x = np.random.default_rng(0).standard_normal((2, 1, height, width), np.float32)
-    condition = asked(height, width)["condition"]
+    condition = pictures(height, width)
     with torch.no_grad():
         expected = module.eval()(*map(torch.from_numpy, (x, np.full(2, 300, np.float32), condition["picture"]))).numpy()
     found = load(exported).evaluate(x, 300.0, condition)
@@ -107,8 +106,10 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
     for body in ("int8-cpu-x86", "int8-tensorrt"):
         sampler = load(bundle, body=body)
         for height, width in ((8, 12), (4, 4), (20, 24)):
-            expected = float32.sample(PLAN, [0, 1], **asked(height, width))
-            found = sampler.sample(PLAN, [0, 1], **asked(height, width))
+            expected, found = (
+                each.at(height=height, width=width).sample(PLAN, [0, 1], pictures(height, width))
+                for each in (float32, sampler)
+            )
             assert found.shape == (2, 1, height, width)
             assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.05 * np.sqrt(np.mean(expected**2)), (body, height)
 
