@@ -13,10 +13,9 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
-from fewstep.plans.plan import regroup, shaping_of
+from fewstep.plans.plan import IMAGE, regroup, shaping_of
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tokens import USUAL
-from fewstep.plans.tracer import IMAGE
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, find_fitted

@@ -8,13 +8,13 @@ from fewstep.plans import guidance as guide
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
-from fewstep.plans.plan import SCHEMA, Plan, Step, group_of
+from fewstep.plans.plan import IMAGE, SCHEMA, Plan, Step, group_of
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.state_rows import tabulate
 from fewstep.plans.symbol import Lin
-from fewstep.plans.tracer import IMAGE, Solver, Tracer
+from fewstep.plans.tracer import Solver, Tracer
 
 
 def compile_plan(

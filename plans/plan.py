@@ -38,6 +38,8 @@ SCHEMA = 3
 FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
 FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail, which begins there
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
+IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
+NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 
 Kind = TypeVar("Kind", bound="AnyPlan")

@@ -15,15 +15,11 @@ from fewstep.plans import guidance as guide
 from fewstep.plans import prediction
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
-from fewstep.plans.plan import DENOISER
+from fewstep.plans.plan import DENOISER, IMAGE
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Rescale, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin
-
-IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
-
-NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
 
 
 class Draw(msgspec.Struct, frozen=True):

@@ -17,11 +17,10 @@ from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.keeping import keeping
-from fewstep.plans.plan import DENOISER, Plan, row_names
+from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.plans.tokens import USUAL, TokenPlan
-from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_finite, as_numbers, in_model_range, over_samples
 from fewstep.runtime.bundle.manifest import Manifest

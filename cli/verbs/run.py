@@ -21,8 +21,8 @@ from fewstep.cli.run_tiles import tiling
 from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, as_guidance, describe
+from fewstep.plans.plan import IMAGE
 from fewstep.plans.tokens import IDS
-from fewstep.plans.tracer import IMAGE
 from fewstep.report.choosing.chosen import Chosen, chosen
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape

@@ -9,9 +9,8 @@ from typing import Literal
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, row_names
+from fewstep.plans.plan import IMAGE, NOISE, Plan, row_names
 from fewstep.plans.tokens import IDS, TokenPlan
-from fewstep.plans.tracer import IMAGE, NOISE
 from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, held_row
 
 Kind = Literal["none", "noised", "fresh", "clean"]

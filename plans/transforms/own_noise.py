@@ -4,8 +4,7 @@ import msgspec
 
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
-from fewstep.plans.tracer import NOISE
+from fewstep.plans.plan import NOISE, Plan
 
 
 def own_noise(plan: Plan) -> Plan:

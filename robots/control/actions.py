@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.arguments import check_compiled, refuse_options
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
-from fewstep.plans.tracer import IMAGE
+from fewstep.plans.plan import IMAGE, Plan
 from fewstep.robots.control.chunk import Float32, padded
 from fewstep.robots.control.history import Window
 from fewstep.runtime.arrays import as_finite

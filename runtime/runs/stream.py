@@ -25,8 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tracer import IMAGE
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.conditions import ConditionValues
