@@ -52,17 +52,21 @@ def test_a_search_runs_no_more_and_no_less_than_a_dry_run_says(
     said = f"the search of a precision map takes {least} to {most} evaluations of 16 samples, "
     assert said in printed(would) and " at float32's speed, less what an earlier one measured" in printed(would)
     calls = [0]
-    real, opened = Course._fed, closed_loop.open_course
+    fed, by_group, opened = Course.fed, closed_loop.by_group, closed_loop.open_course
 
-    def call(*arguments: Any) -> Any:
-        calls[0] += 1
-        return real(*arguments)
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            calls[0] += 1
+            return function(*arguments)
+
+        return call
 
     def open_counted(sampler: Any, plan: Any, *more: Any) -> Course:
         calls[0] += len(plan.steps)
         return opened(sampler, plan, *more)
 
-    monkeypatch.setattr(Course, "_fed", call)
+    monkeypatch.setattr(Course, "fed", counted(fed))
+    monkeypatch.setattr(closed_loop, "by_group", lambda *ports: counted(by_group(*ports)))
     monkeypatch.setattr(closed_loop, "open_course", open_counted)
     calibrate(options)
     assert least == 5 * 3 + (3 + 4 * shared) + 5 * TIMED + 5 * 3  # courses, operations, their times, and the rest
