@@ -247,7 +247,7 @@ def emit(
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form
-    sources = scales_and_zero_points(encodings, groups, scheme.scale_dtype)
+    sources = scales_and_zero_points(encodings, scheme.scale_dtype)
     nodes, constants = list(sources.nodes), dict(sources.constants)
     outputs: set[str] = set()  # an activation or a weight that several operations read is quantized once
     for node in base.nodes:
@@ -265,14 +265,16 @@ def emit(
     return drop_unused(replace(base.with_nodes(nodes, constants), inputs=base.inputs + group))
 
 
-def scales_and_zero_points(encodings: Mapping[str, Encoding], groups: int, dtype: np.dtype[Any]) -> Replacement:
-    """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group"."""
+def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[Any]) -> Replacement:
+    """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group". A code may have
+    one scale for all groups."""
     constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
-    scales = representable(np.stack([code.scales for code in encodings.values()], axis=1), dtype)
-    names = tuple(scale_of(name) for name in encodings)
-    if groups == 1:
-        return Replacement((), constants | {name: scales[0, i] for i, name in enumerate(names)})
-    rows = gathered("scales()", scales, names)
+    scales = {scale_of(name): representable(code.scales, dtype) for name, code in encodings.items()}
+    constants |= {name: each[0] for name, each in scales.items() if len(each) == 1}
+    of_groups = {name: each for name, each in scales.items() if len(each) > 1}
+    if not of_groups:
+        return Replacement((), constants)
+    rows = gathered("scales()", np.stack(list(of_groups.values()), axis=1), tuple(of_groups))
     return Replacement(rows.nodes, constants | rows.constants)
 
 

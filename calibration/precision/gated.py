@@ -38,7 +38,7 @@ def gated(
     they round alike.
     """
     groups = max(len(code.scales) for code in codes.values())
-    sources = scales_and_zero_points(codes, groups, np.dtype(np.float32))
+    sources = scales_and_zero_points(codes, np.dtype(np.float32))
     gates = {op.name: f"gate({op.name})" for op in ops}
     split = Node("Split", (GATES,), tuple(gates.values()), {"axis": 0, "num_outputs": len(gates)})
     nodes, constants = [split, *sources.nodes], dict[str, Array](sources.constants)

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
+from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
 from fewstep.calibration.lowering.gathering import GROUP_INPUT
-from fewstep.calibration.lowering.quantize import encoded_tensors, lower
+from fewstep.calibration.lowering.quantize import encoded_tensors, lower, scales_and_zero_points
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import TARGETS
 from fewstep.calibration.ranges.observe import observed_tensors
@@ -107,3 +108,13 @@ def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
     graph = Graph("plain", (value,), (replace(value, name="y"),), (Node("Relu", ("x",), ("y",)),), {})
     with pytest.raises(UserError, match="no operation of graph 'plain' can run in int8"):
         lower(graph, table(body()), target)
+
+
+def test_a_scale_for_all_groups_is_a_constant_beside_those_of_groups() -> None:
+    """Some activations of a target have ranges of groups, and others do not."""
+    codes = {"a": Encoding(np.array([0.5]), np.int8(0)), "b": Encoding(np.array([0.25, 2.0]), np.int8(3))}
+    sources = scales_and_zero_points(codes, np.dtype(np.float32))
+    assert sources.constants[scale_of("a")] == 0.5 and sources.constants[zero_point_of("b")] == 3
+    (split,) = (node for node in sources.nodes if node.op == "Split")
+    assert split.outputs == (scale_of("b"),)
+    np.testing.assert_array_equal(sources.constants["scales()"], [[0.25], [2.0]])
