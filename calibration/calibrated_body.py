@@ -41,7 +41,9 @@ from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
+ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: a target's leaner form has so much, or loses no more by it
 Spare = Callable[[Variants], Variants]
+Keep = Callable[[Graph], Graph]
 
 AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin: precision maps have the ones before
 
@@ -110,18 +112,35 @@ def make_each(
         name = body_of(target)
         keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
         table = tables[target.scheme.everything]
-        try:
-            variants = spare(Variants(task.prepared, table, target, keep, moments=moments))
+
+        def made(form: Target, keep: Keep = keep, table: RangesTable = table) -> CalibratedBody:
+            """The body in a form of the target, judged."""
+            variants = spare(Variants(task.prepared, table, form, keep, moments=moments))
             lowered = variants.lower(())
-            trial = structs.replace(judged(lowered, table, target, course, by_rows), in_float=variants.spared)
-            check(name, lowered, target)
-            bodies[name] = CalibratedBody(lowered, variants, trial)
+            trial = structs.replace(judged(lowered, table, form, course, by_rows), in_float=variants.spared)
+            return CalibratedBody(lowered, variants, trial)
+
+        try:
+            body = _of_forms(target, made)
+            check(name, body.lowered, target)
+            bodies[name] = body
         except UserError as error:
             failed[name] = error
         progress("lowering", done, len(targets))
     if not bodies:
         raise next(iter(failed.values()))
     return bodies
+
+
+def _of_forms(target: Target, made: Callable[[Target], CalibratedBody]) -> CalibratedBody:
+    """The target's leaner form if its samples have quality enough, or lose little by it; else the target's own."""
+    if target.leaner is None:
+        return made(target)
+    lean = made(target.leaner)
+    if lean.trial.psnr >= ENOUGH:
+        return lean
+    own = made(target)
+    return lean if lean.trial.psnr >= own.trial.psnr - LEAST_LOSS else own
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from functools import cache
 
-from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare, all_int8
-from fewstep.calibration.lowering.quantize import remembered, rounding
+from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
+from fewstep.calibration.lowering.quantize import measured_ops, remembered, rounding
 from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.sparing import spared, times_in_float
 from fewstep.calibration.precision.variants import Variants
@@ -25,10 +25,11 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
     """What leaves the operations of a body in float that make much of its error. `plan` has the range groups of the
     counts.
 
-    Samples of tokens have no squared error: there all is int8, as for engines without floats.
+    Samples of tokens have no squared error: there only those stay that int8 makes slower. Engines without floats have
+    all in int8.
     """
     if isinstance(plan, TokenPlan):
-        return all_int8
+        return without_slower
 
     @cache
     def course() -> Course:
@@ -46,7 +47,14 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
             return variants
         quantizer = None if exceeds(prepared) else remembered(rounding(table, target, variants.moments))
         errors = operation_errors(prepared, table, target, course(), quantizer)
-        kept = spared(errors, times_in_float(prepared, errors.operations))
-        return replace(variants, spared=kept, quantizer=quantizer)
+        times = times_in_float(prepared, errors.operations, without_slower(variants).spared)
+        return replace(variants, spared=spared(errors, times), quantizer=quantizer)
 
     return spare
+
+
+def without_slower(variants: Variants) -> Variants:
+    """The operations that int8 makes slower stay in float."""
+    ops = measured_ops(variants.prepared, variants.table, variants.target.scheme)
+    slower = variants.target.slower(variants.prepared, ops)
+    return replace(variants, spared=tuple(op.name for op in ops if op.name in slower))

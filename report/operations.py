@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.reading import Bundle
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
 MAPPED = "left in float by the precision map"
-SPARED = "left in float: int8 loses much in it, and wins little time"
+SPARED = "left in float: int8 wins little or no time in it, or loses much"
 UNSEEN = "its activations had no values in calibration"
 
 

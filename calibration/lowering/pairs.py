@@ -21,6 +21,11 @@ def pairs(dtype: np.dtype[Any]) -> Form:
     return Form(quantize, lambda op, weight: operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
+def lean_pairs(dtype: np.dtype[Any]) -> Form:
+    """`pairs` with weights of one scale each."""
+    return Form(quantize, lambda op, weight: lean_operation(op, weight, dtype), encodes_output=lambda op: False)
+
+
 def quantize(tensor: str) -> tuple[Node, ...]:
     """The way of a tensor to 8 bits and back."""
     code = scale_of(tensor), zero_point_of(tensor)
@@ -46,6 +51,38 @@ def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> 
         ),
         constants,
     )
+
+
+def lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
+    """The operation with one scale in the pair of its weight, and a product with the channels' ratios to it behind.
+
+    A convolution in an engine writes float32 where its weight has scales of channels, and float16 where it has one
+    (tensorrt-rtx 1.7). Channels that all have one scale need no product.
+    """
+    if op.bias and op.node.op == "Conv" and (weight.scales != weight.scales[0]).any():
+        return operation(op, weight, dtype)  # prepared graphs have that bias in an Add behind
+    largest = weight.scales.astype(dtype).max()
+    inputs = integer_of(op.code), scale_of(op.code), zero_point_of(op.code)
+    constants: dict[str, Array] = {
+        inputs[0]: weight.values,
+        inputs[1]: np.array(largest, dtype),
+        inputs[2]: np.array(0, np.int8),
+    }
+    nodes = [Node("DequantizeLinear", inputs, (rounded(op.code),), {})]
+    read = (rounded(op.x), rounded(op.code))
+    if (weight.scales == weight.scales[0]).all():
+        return Replacement((*nodes, replace(op.node, inputs=(*read, *op.bias))), constants)
+    ratios = (weight.scales / np.float32(largest)).astype(dtype)
+    shape = (-1, *(1,) * (weight.values.ndim - 2)) if op.node.op == "Conv" else (-1,)
+    constants[f"ratios({op.name})"] = ratios.reshape(shape)
+    unscaled, scaled = f"unscaled({op.name})", f"scaled({op.name})" if op.bias else op.name
+    nodes += [
+        replace(op.node, inputs=read, outputs=(unscaled,)),
+        Node("Mul", (unscaled, f"ratios({op.name})"), (scaled,)),
+    ]
+    if op.bias:
+        nodes.append(Node("Add", (scaled, *op.bias), (op.name,)))
+    return Replacement(tuple(nodes), constants)
 
 
 def rounded(tensor: str) -> str:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.centring import centre
 from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
-from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, eight_of, scale_of, zero_point_of
+from fewstep.calibration.lowering.encoding import (
+    Encoding,
+    asymmetric_uint8,
+    eight_of,
+    scale_of,
+    symmetric_int8,
+    zero_point_of,
+)
 from fewstep.calibration.lowering.factors import factored
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.calibration.lowering.gptq import corrected
@@ -205,8 +212,15 @@ def encodings_of(
     names = observed_tensors(prepared, True) if scheme.everything else encoded_tensors(ops, scheme)
     one_scale = {name: replace(table[name], by_channel=None) for name in sharing.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
-    least = _least_gains(prepared, scheme)
-    return {name: encoded(ranges[name], bool(table.groups), scheme, least(name)) for name in names}
+    least, placed = _least_gains(prepared, scheme), scheme.placed(prepared, ops)
+
+    def code_of(name: str) -> Encoding:
+        is_grouped = bool(table.groups) and name not in placed.pooled
+        if name in placed.bare:
+            return symmetric_int8(ranges[name], is_grouped)
+        return encoded(ranges[name], is_grouped, scheme, least(name))
+
+    return {name: code_of(name) for name in names}
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
@@ -311,7 +325,8 @@ def _rounded(
 ) -> QuantizedWeight:
     """The integers of a weight. UserError if it is not finite."""
     try:
-        nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight)
+        is_alike = op.node.op in scheme.one_scale
+        nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight, is_alike)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
     own = moments.get(op.code)

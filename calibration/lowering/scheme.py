@@ -1,6 +1,6 @@
 """The aims of a lowering, as values: a Target says everything that differs between targets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,18 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Placing:
+    """How a target rounds some activations, by their names.
+
+    bare: activations that are rounded as they are, without multipliers and zero points.
+    pooled: activations with one scale for all groups.
+    """
+
+    bare: frozenset[str] = frozenset()
+    pooled: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Scheme:
     """The representation of numbers.
 
@@ -56,6 +68,8 @@ class Scheme:
     everything: True if engines take no float: every tensor has a code for all that it reached, and every weight is
         int8.
     narrow: True if inner operations with weights (`selected_ops`) then read 8 bits, where all else has 16.
+    placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
+    one_scale: the operations whose weights have one scale for all output channels, as "Conv".
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -67,6 +81,17 @@ class Scheme:
     least_gain: float = 0.0
     everything: bool = False
     narrow: bool = False
+    placing: Callable[[Graph, Sequence[WeightedOp]], Placing] | None = None
+    one_scale: frozenset[str] = frozenset()
+
+    def placed(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placing:
+        """`placing` of a graph; everywhere alike without one."""
+        return Placing() if self.placing is None else self.placing(prepared, ops)
+
+
+def none_slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
+    """A target whose operations all win by int8."""
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,9 @@ class Target:
     rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
+    leaner: the target that is tried first, which takes its place unless samples lose by it.
+    slower: the names of operations that take more time in int8 than in float, of the prepared graph and operations that
+        may be int8.
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
@@ -96,6 +124,8 @@ class Target:
     tries: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
+    leaner: "Target | None" = None
+    slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = none_slower
 
     @property
     def name(self) -> str:

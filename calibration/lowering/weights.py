@@ -34,6 +34,7 @@ def quantize_weight(
     method: str,
     scale_dtype: DTypeLike = np.float32,
     largest: int = LARGEST_WEIGHT,
+    is_alike: bool = False,
 ) -> QuantizedWeight:
     """Quantize a weight per channel.
 
@@ -43,12 +44,16 @@ def quantize_weight(
             squared error.
         scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
         largest: the greatest magnitude of an integer.
+        is_alike: all channels have the scale that is best for the whole weight.
 
     A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
     """
     if not np.isfinite(weight).all():
         raise ValueError("NaN or infinite weights")
     axis %= weight.ndim
+    if is_alike:
+        whole = quantize_weight(weight.reshape(1, -1), 0, method, scale_dtype, largest)
+        return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[axis]), axis)
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
     factors = FACTORS[:1] if method == "minmax" else FACTORS
     at_once = max(1, BLOCK // rows.shape[1])

@@ -1,10 +1,11 @@
 """Which operations stay in float by default: the few that make most of the error, as long as they are nearly free.
 
-Of all that may be left in float, in the order of error for time, as many are left as win most: dB less their price. A
-body that is below the floor then leaves more. Time follows from multiply-accumulates: nothing is timed.
+Those that int8 makes slower cost nothing: all of them stay. Of all others that may be left in float, in the order of
+error for time, as many are left as win most: dB less their price. A body that is below the floor then leaves more. Time
+follows from multiply-accumulates: nothing is timed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,14 @@ NEARLY_FREE, FURTHEST = 0.08, 0.5  # of a step, that quality may take; and that 
 Array = NDArray[np.float64]
 
 
-def times_in_float(prepared: Graph, operations: Sequence[str]) -> Array:
-    """What each of some operations adds to a step all in int8 if it stays in float, as a share of that step."""
+def times_in_float(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:
+    """What each of some operations adds to a step all in int8 if it stays in float, as a share of that step: nothing
+    for those that int8 makes `slower`."""
     work, summed = macs(prepared), {op.name: _summed(op, prepared) for op, _ in considered_ops(prepared)}
     shares = np.array([work[name] for name in operations]) / (sum(work.values()) or 1)
     is_thin = (shares <= THIN) & (np.array([summed[name] for name in operations]) <= SUMMED)
-    return np.where(is_thin, LEAST_TIME / 10, np.maximum(SLOWER * shares, LEAST_TIME))
+    times = np.where(is_thin, LEAST_TIME / 10, np.maximum(SLOWER * shares, LEAST_TIME))
+    return np.where(np.isin(operations, list(slower)), 0.0, times)
 
 
 def _summed(op: WeightedOp, prepared: Graph) -> int:
@@ -42,10 +45,12 @@ def _summed(op: WeightedOp, prepared: Graph) -> int:
 
 def spared(errors: OperationErrors, times: Array) -> tuple[str, ...]:
     """Names of the operations that stay in float, by `times_in_float`, in the graph's order."""
-    order = np.argsort(-errors.errors / times, kind="stable")
+    free = int(np.count_nonzero(times == 0))
+    by_time = np.divide(errors.errors, times, out=np.full_like(times, np.inf), where=times > 0)
+    order = np.argsort(-by_time, kind="stable")
     left = np.append(errors.errors[order][::-1].cumsum()[::-1], 0.0)
     time = np.append(0.0, times[order].cumsum())
-    count = chosen(left, time, errors.signal)
+    count = max(free, chosen(left, time, errors.signal))
     kept = {errors.operations[number] for number in order[:count]}
     return tuple(name for name in errors.operations if name in kept)
 

@@ -3,14 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import MOST_SEEDS, judging_seeds
+from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, judging_seeds
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
@@ -190,3 +193,29 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
 def judged_of(bundle: Path, name: str) -> Trial:
     (trial,) = open_bundle(bundle).manifest.bodies[name].trials
     return trial
+
+
+@pytest.mark.parametrize(
+    ("whole", "lean", "is_lean"),
+    [
+        (40.0, 40.0 - LEAST_LOSS, True),
+        (40.0, 39.9 - LEAST_LOSS, False),
+        (ENOUGH + 9, ENOUGH, True),
+        (ENOUGH + 9, ENOUGH - 0.1, False),
+    ],
+)
+def test_a_leaner_form_is_kept_unless_samples_lose(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, whole: float, lean: float, is_lean: bool
+) -> None:
+    """Weights of convolutions have one scale in it, and no ratios of channels."""
+    real = calibrated_body.judged
+
+    def judged(lowered: LoweredBody, table: RangesTable, target: Target, *more: object) -> Trial:
+        trial = real(lowered, table, target, *more)  # type: ignore[arg-type]
+        return msgspec.structs.replace(trial, psnr=whole if target.leaner else lean)
+
+    monkeypatch.setattr(calibrated_body, "judged", judged)
+    made = run(bundle, target=("tensorrt",))
+    assert made.manifest.bodies["int8-tensorrt"].trials[0].psnr == (lean if is_lean else whole)
+    ratios = [name for name in made.lowered["int8-tensorrt"].graph.constants if name.startswith("ratios(")]
+    assert bool(ratios) != is_lean

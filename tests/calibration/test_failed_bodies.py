@@ -27,7 +27,7 @@ def failing(target: Target) -> Target:
     def check(*_: object) -> None:
         raise UserError(f"{target.name} cannot compile it", "take another")
 
-    return replace(target, check=check)  # type: ignore[arg-type]
+    return replace(target, check=check, leaner=None)  # type: ignore[arg-type]
 
 
 @pytest.fixture

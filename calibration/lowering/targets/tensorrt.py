@@ -12,19 +12,27 @@ code is finer for it, as behind a SiLU, a subtraction in front and a sum behind 
 
 with s of scales of channels (`calibration/lowering/channels.py`), where x has them. Groups share the zero point, so
 that c is a constant. Zero points of their own would need a bias gathered for each operation, for scales 1 % finer.
-tensorrt-rtx 1.7 fuses all of it with the activations and norms around: an engine of the shipped model has 121 kernels
-with factors and 125 without. The cost on a GPU is not measured.
+That form is WHOLE, with convolutions' weights in one scale and their channels' ratios as a product behind. Where a
+convolution reads such an activation, its engine has more kernels than float16's, and moves as many bytes.
+
+LEAN is tried first. It rounds where the kernel that makes an activation does it too (`lowering/roundings.py`).
+Factors of groups stay where a linear layer reads; there the product behind is part of another kernel. Weights of
+convolutions have one scale for all channels. Samples judge both forms: LEAN is left where it has too little quality by
+them (`calibrated_body.ENOUGH`). Kernels and bytes of both: docs/measured/nvidia.md.
 
 A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
 computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
 from fewstep.calibration.lowering.coverage import count
 from fewstep.calibration.lowering.encoding import centred_int8, product_of
-from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.pairs import lean_pairs
+from fewstep.calibration.lowering.roundings import placing, slower
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.graph.graph import Graph
 from fewstep.graph.index import index
@@ -42,6 +50,8 @@ def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp,
     idx = index(lowered)
     for op in ops:
         node = idx.producers.get(product_of(op.name)) or idx.producers[op.name]
+        while node.op in ("Add", "Mul") and any(map(lowered.is_constant, node.inputs)):  # a bias, ratios of channels
+            node = idx.producers[next(name for name in node.inputs if not lowered.is_constant(name))]
         sources = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
         if any(source is None or not lowered.is_constant(source.inputs[1]) for source in sources):
             raise UserError(f"{op.name!r} does not read 8 bits with constant scales", BROKEN)
@@ -52,16 +62,19 @@ def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp,
     return count(prepared, [op.name for op in ops])
 
 
-TENSORRT = Target(
+WHOLE = Target(
     platform=platforms.TENSORRT,
     scheme=Scheme(
         encode=centred_int8,
         scale_dtype=np.dtype(np.float16),
-        form=pairs(np.dtype(np.float16)),
+        form=lean_pairs(np.dtype(np.float16)),
         constant_scales=True,
         centred=True,
         least_gain=LEAST_GAIN_FUSED,
     ),
     passes=(to_float16,),
     check=pairs_on_inputs_only,
+    slower=slower,
 )
+LEAN = replace(WHOLE, scheme=replace(WHOLE.scheme, placing=placing, one_scale=frozenset({"Conv"})))
+TENSORRT = replace(WHOLE, leaner=LEAN)

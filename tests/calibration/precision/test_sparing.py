@@ -55,3 +55,12 @@ def test_time_is_that_of_products() -> None:
     (only,) = [name for name in macs(graph) if name == "b"]
     share = macs(graph)[only] / sum(macs(graph).values())
     assert times_in_float(graph, [only]) == pytest.approx([SLOWER * share])
+
+
+def test_what_int8_makes_slower_stays_in_float_whatever_its_error() -> None:
+    """And what else makes much of the error."""
+    graph = layer("Conv")
+    (only,) = [name for name in macs(graph) if name == "b"]
+    assert times_in_float(graph, [only], {only}) == [0.0]
+    assert spared(errors(0.0, 1e-4, 1e-6, 1e-6), np.array([0.0, 0.002, 0.1, 0.1])) == ("a", "b")
+    assert spared(errors(1e-9, 1e-4, 1e-4, 1e-4), np.array([0.0, 0.5, 0.5, 0.5])) == ("a",)

@@ -35,7 +35,7 @@ def lowered(prepared: Graph) -> Graph:
 def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tuple[float, ...]) -> None:
     graph = lower(body(), table(body(), edges), TENSORRT).graph
     idx = index(graph)
-    names = {product_of(name) if edges else name for name in SELECTED}
+    names = {f"unscaled({product_of(name) if edges else name})" for name in SELECTED}  # ahead of ratios of channels
     for node in graph.nodes:
         if node.op == "QuantizeLinear":
             (pair,) = idx.consumers[node.output]
@@ -55,7 +55,9 @@ def test_the_simulation_is_the_graph_rounded_in_float() -> None:
     pooled = ranges["a1"].pooled
     assert scale * 255 == pytest.approx(pooled.high - pooled.low, rel=4e-3)  # the zero point is an integer
     activation = np.clip(np.rint(simulated["a1_centred"].astype(np.float32) / scale), -128, 127) * scale
-    weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * weight_scale[:, None]
+    assert weight_scale.shape == ()  # channels have ratios to it behind
+    channels = weight_scale * graph.constants["ratios(shortcut)"].astype(np.float32)[:, 0]
+    weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * channels
     expected = np.einsum("bchw,oc->bohw", activation, weight)
     np.testing.assert_allclose(simulated["shortcut"], expected, atol=3e-3 * np.abs(expected).max())
     assert sqnr(run(prepared, feeds(prepared))["output"], simulated["output"]) > 30

@@ -1,0 +1,122 @@
+"""The kernels that round activations to 8 bits in an engine of TensorRT: part of others, or their own.
+
+A rule, learned from the kernels of TensorRT-RTX 1.7 (docs/measured/nvidia.md). The kernel that makes an activation
+rounds it too, if it is elementwise or a norm. Then half of its bytes go, and no kernel comes. Four places differ:
+
+- Convolutions and products keep what they make in float, with their biases and sums. A rounding behind them is a kernel
+  of its own, which reads 2 bytes for each number to save one.
+- In float a convolution or a product is one kernel with the activation function behind its bias. In int8 that function
+  is a kernel of its own, which reads and writes all again, and rounds.
+- A convolution in float writes into the result of Concat. One in int8 does not: a kernel copies what it made.
+- A norm with constant scale and shift and a SiLU behind are one kernel, which rounds too. What else stands in front of
+  the rounding, such as multipliers or a zero point, is a further kernel that reads and writes it all again.
+"""
+
+from collections.abc import Sequence
+
+from fewstep.calibration.lowering.scheme import Placing
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.selection import WeightedOp
+from fewstep.graph.types import Types, infer_types
+
+BATCH = 2  # of a guided sample
+KERNEL = 51_200  # bytes that take as long as a launch: 0.5 us at 102.4 GB/s, of the smallest Orin NX
+KEPT = ("Conv", "MatMul", "Gemm", "Concat", "Split", "Slice")  # what these make is not rounded where it is made
+ACTIVATIONS = ("Gelu", "Relu", "Tanh", "Sigmoid", "Mish", "HardSwish")
+FLOAT = 4  # bytes of a number in the prepared graph
+
+
+def slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
+    """The names of the operations whose roundings move more bytes than they save.
+
+    None of them if that would be all, so that a small graph has a body.
+    """
+    idx, types = index(prepared), infer_types(prepared)
+    by_name = {op.name: op for op in ops}
+    in_float = frozenset(op.name for op in ops if not _pays(op, idx, types))
+    for op in ops:
+        maker = by_name.get(_activated(op.x, idx) or "")
+        if maker is not None and not _pair_pays(maker, op, idx, types):
+            in_float |= {maker.name, op.name}
+    return in_float if len(in_float) < len(ops) else frozenset()
+
+
+def placing(prepared: Graph, ops: Sequence[WeightedOp]) -> Placing:
+    """What may stand in front of the roundings of `ops` without a kernel."""
+    idx, names = index(prepared), dict.fromkeys(op.x for op in ops)
+    return Placing(
+        bare=frozenset(name for name in names if _is_kept(name, idx) or _is_norm_and_silu(name, idx)),
+        pooled=frozenset(name for name in names if any(reader.op == "Conv" for reader in idx.consumers[name])),
+    )
+
+
+def _pays(op: WeightedOp, idx: Index, types: Types) -> bool:
+    """Whether an engine moves fewer bytes with the operation in int8, counting a launch as `KERNEL` bytes."""
+    is_alone, written = _is_kept(op.x, idx), _copied(op, idx)
+    if not is_alone and written is None:
+        return True
+    read, made = (BATCH * (types.sample_bytes(name) or 0) // FLOAT for name in (op.x, written or op.name))
+    saved = idx.graph.constants[op.weight].size + (-2 * read - KERNEL if is_alone else 2 * read)
+    return saved > (0 if written is None else 4 * made + KERNEL)
+
+
+def _pair_pays(maker: WeightedOp, op: WeightedOp, idx: Index, types: Types) -> bool:
+    """Whether two operations with an activation function between them move fewer bytes in int8."""
+    read, between = (BATCH * (types.sample_bytes(each.x) or 0) // FLOAT for each in (maker, op))
+    return read + sum(idx.graph.constants[each.weight].size for each in (maker, op)) > 2 * between
+
+
+def _activated(name: str, idx: Index) -> str | None:
+    """The name of what an activation function, which makes a tensor, reads ahead of a bias: an operation's output."""
+    node = idx.producers.get(name)
+    if node is not None and node.op == "Mul":
+        source = next((each for each in node.inputs if idx.producer(each, "Sigmoid") is None), "")
+        is_silu = any(idx.producer(each, "Sigmoid") is not None for each in node.inputs)
+    else:
+        source, is_silu = "" if node is None else node.inputs[0], node is not None and node.op in ACTIVATIONS
+    shifted = idx.producer(source, "Add") if is_silu else None
+    others = () if shifted is None else [each for each in shifted.inputs if not idx.graph.is_constant(each)]
+    return others[0] if len(others) == 1 else None
+
+
+def _copied(op: WeightedOp, idx: Index) -> str | None:
+    """What a convolution writes, with its bias, if a Concat reads it."""
+    if op.node.op != "Conv":
+        return None
+    name, readers = op.name, idx.consumers.get(op.name, ())
+    while len(readers) == 1 and readers[0].op == "Add" and any(map(idx.graph.is_constant, readers[0].inputs)):
+        name = readers[0].output
+        readers = idx.consumers.get(name, ())
+    return name if any(reader.op == "Concat" for reader in readers) else None
+
+
+def _is_kept(name: str, idx: Index) -> bool:
+    """Whether no kernel makes a tensor that could round it."""
+    node = idx.producers.get(name)
+    if node is None or node.op in KEPT:
+        return True
+    if node.op == "Reshape":
+        return _is_kept(node.inputs[0], idx)
+    if node.op == "Transpose":  # attention's kernel writes what is turned around behind it
+        return idx.producer(node.inputs[0], "MatMul") is not None
+    if node.op == "Add":
+        return all(_is_kept(each, idx) for each in node.inputs if not idx.graph.is_constant(each))
+    return False
+
+
+def _is_norm_and_silu(name: str, idx: Index) -> bool:
+    """Whether a tensor is x * sigmoid(x) of a norm whose scale and shift are constants."""
+    product = idx.producer(name, "Mul")
+    gate = None if product is None else next((each for each in product.inputs if idx.producer(each, "Sigmoid")), None)
+    if product is None or gate is None:
+        return False
+    shifted = idx.producer(next((each for each in product.inputs if each != gate), ""), "Add")
+    scaled = None if shifted is None else _with_constant(shifted, "Mul", idx)
+    return scaled is not None and any(map(idx.graph.is_constant, scaled.inputs))
+
+
+def _with_constant(node: Node, op: str, idx: Index) -> Node | None:
+    """What makes the other input of a node with a constant, if it is such an operation."""
+    others = [each for each in node.inputs if not idx.graph.is_constant(each)]
+    return idx.producer(others[0], op) if len(others) == 1 else None

@@ -1,0 +1,83 @@
+"""Where TensorRT's roundings pay: by the kernels that an engine makes of a graph."""
+
+import numpy as np
+
+from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.roundings import BATCH as GUIDED
+from fewstep.calibration.lowering.roundings import KERNEL, placing, slower
+from fewstep.graph.graph import BATCH, Graph, Value
+from tests.calibration.lowering.bodies.small_body import Builder
+
+SIZE = 8
+SHAPES = {"w1": (32, 256), "bias": (256,), "w2": (256, 32)}
+
+
+def block(channels: int = 16, last: int = 3) -> Graph:
+    """A block with a norm's scale and shift in front of a convolution, a modulated one, and layers behind its sum."""
+    b = Builder(2)
+    h = b.conv("x", "h", 3, channels)
+    b.constants |= {name: np.ones((channels, 1, 1), np.float32) for name in ("gamma", "beta")}
+    shifted = b.add("Add", (b.add("Mul", (h, "gamma"), "scaled"), "beta"), "shifted")
+    first = b.conv(b.silu(shifted, "a"), "first", channels, channels)
+    second = b.conv(b.silu(b.add("Mul", (first, "row"), "modulated"), "b"), "second", channels, channels)
+    total = b.add("Add", (second, h), "total")
+    down = b.conv(total, "down", channels, channels)
+    both = b.add("Concat", (down, total), "both", axis=1)
+    b.add("Identity", (b.conv(b.silu(both, "c"), "out", 2 * channels, last),), "output")
+    f32 = np.dtype(np.float32)
+    inputs = (Value("x", f32, (BATCH, 3, SIZE, SIZE)), Value("row", f32, (BATCH, channels, 1, 1)))
+    outputs = (Value("output", f32, (BATCH, last, SIZE, SIZE)),)
+    return Graph("block", inputs, outputs, tuple(b.nodes), b.constants)
+
+
+def test_what_no_other_kernel_rounds_stays_float() -> None:
+    """Behind a sum of convolutions a rounding is a kernel of its own."""
+    graph = block()
+    ops = lowered_ops(graph)
+    assert {op.name for op in ops} == {"first", "second", "down"}
+    assert slower(graph, ops) == {"down"}
+
+
+def test_weights_that_are_many_pay_for_a_kernel_and_a_copy() -> None:
+    """A convolution whose activation is rounded alone, and whose result is copied to its place in a Concat."""
+    channels = next(
+        c for c in range(16, 256) if 9 * c * c > KERNEL + 2 * GUIDED * c * SIZE**2 + 4 * GUIDED * c * SIZE**2 + KERNEL
+    )
+    for count, in_float in ((channels - 1, {"down"}), (channels, set[str]())):
+        graph = block(count)
+        assert slower(graph, lowered_ops(graph)) == in_float
+
+
+def test_a_norm_and_its_silu_are_rounded_bare() -> None:
+    """Multipliers and zero points in front of that rounding would be a kernel. Behind a modulation they are none."""
+    graph = block()
+    placed = placing(graph, lowered_ops(graph))
+    assert "a" in placed.bare and "b" not in placed.bare
+    assert placed.pooled == {"a", "b", "total"}  # what a convolution reads
+
+
+def test_a_graph_that_would_be_all_float_stays_int8() -> None:
+    graph = block()
+    ops = tuple(op for op in lowered_ops(graph) if op.name == "down")
+    assert slower(graph, ops) == frozenset()
+
+
+def test_an_activation_function_between_two_layers_costs_what_their_weights_save() -> None:
+    """In float it is part of the layer in front. Wide layers have few weights for what lies between them."""
+    f32 = np.dtype(np.float32)
+    for rows, in_float in ((16, set[str]()), (256, {"wide", "narrow"})):
+        b = Builder(1)
+        b.add("MatMul", ("x", b.random("stem", 32, 32, scale=0.2)), "stemmed")
+        normed = b.add("LayerNormalization", ("stemmed", b.random("scale", 32, scale=1)), "norm")
+        b.constants |= {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+        b.add("MatMul", (normed, "w1"), "wide")
+        gelu = b.add("Gelu", (b.add("Add", ("wide", "bias"), "biased"),), "gelu")
+        third = b.add(
+            "MatMul", (b.silu(b.add("MatMul", (gelu, "w2"), "narrow"), "s"), b.random("w3", 32, 32, scale=1)), "third"
+        )
+        b.add("MatMul", (b.silu(third, "t"), b.random("last", 32, 32, scale=1)), "output")
+        values = tuple((Value(name, f32, (BATCH, rows, 32)),) for name in ("x", "output"))
+        graph = Graph("layers", *values, tuple(b.nodes), b.constants)
+        ops = lowered_ops(graph)
+        assert {op.name for op in ops} == {"wide", "narrow", "third"}
+        assert slower(graph, ops) == in_float
