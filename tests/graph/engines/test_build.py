@@ -15,6 +15,7 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.engines import build_engine
+from fewstep.graph.engines.accounts import accounts, told_of
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.graph.engines.builders import TENSORRT_RTX, EngineBuilder
 from fewstep.graph.graph import Graph
@@ -143,6 +144,22 @@ def test_an_int8_and_a_float16_engine_without_a_gpu(bundle: Path) -> None:
     assert half.manifest.bodies["float16"].precision == "float16"
     assert [engine.body for engine in half.manifest.engines] == ["int8-tensorrt", "prologue", "float16"]
     assert sidecar(bundle, half.manifest.engines[-1]).convolutions == {"float16": 5}
+
+
+@needs_tensorrt_rtx
+def test_int8_is_shown_beside_float16(bundle: Path) -> None:
+    """Kernels, bytes and MACs at the preferred batch, and bounds of the GPUs of that generation."""
+    for precision in ("int8", "float16"):
+        manifest = build(BuildOptions(bundle, device=("sm89",), precision=precision)).manifest  # type: ignore[arg-type]
+    known = accounts(open_bundle(bundle))
+    int8, half = (known[each.file] for each in manifest.engines if each.body != "prologue")
+    assert int8.batch == half.batch == 4 and set(int8.bounds) == {"RTX 4090"}
+    assert half.kernels > 0 and (half.bytes or 0) > 0 and half.int8_share == 0 < int8.int8_share < 1
+    assert sum(int8.macs.values()) == sum(half.macs.values())
+    lines = told_of(manifest.engines, known)
+    (shown,) = (lines[each.file] for each in manifest.engines if each.body == "int8-tensorrt")
+    assert shown[0].endswith(f"float16: {half.kernels} kernels, {half.moved}")
+    assert shown[1] == f"a bound, not a time: RTX 4090 {1e3 * int8.bounds['RTX 4090']:.3g} ms"
 
 
 @needs_tensorrt_rtx

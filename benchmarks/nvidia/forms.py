@@ -1,0 +1,137 @@
+"""What the builder of TensorRT-RTX makes of forms of int8, without a GPU, and what samples lose by them.
+
+    python -m benchmarks.nvidia.forms --work FOLDER
+
+writes the table of docs/measured/nvidia.md. Kernels and bytes are of engines for sm86, batch 2, of one evaluation.
+Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports, and the counts of activations.
+"""
+
+import argparse
+import json
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.markdown import put_part, table
+from benchmarks.zoo.bundles import exported
+from benchmarks.zoo.members import BY_NAME, CALIBRATION, HELD_OUT, SHIPPED, Member
+from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.lowering.encoding import symmetric_int8
+from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.quantize import lower_graph, rounding
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.tensorrt import LEAN, WHOLE
+from fewstep.calibration.opened import open_lowered
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.second_moments import second_moments
+from fewstep.graph.engines.build_engine import run_worker
+from fewstep.graph.engines.builders import STRICT
+from fewstep.graph.engines.kernels import Kernels, kernels_of
+from fewstep.graph.graph import Graph
+from fewstep.graph.io import save
+from fewstep.graph.passes.float16 import to_float16
+from fewstep.measure.rollouts.closed_loop import open_course
+from fewstep.plans.plan import DENOISER, regroup
+
+PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
+SCRIPT = "benchmarks/nvidia/forms.py"
+DEVICE, BATCH, FIRST_SEED = "SM86", 2, 40_000
+CONVOLUTIONS = frozenset({"Conv"})
+BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)), placing=None)  # scales of channels in front of Conv
+PLAIN = replace(LEAN.scheme, encode=symmetric_int8, centred=False, least_gain=1e9, placing=None, one_scale=CONVOLUTIONS)
+FORMS: Mapping[str, tuple[Target, bool]] = {  # by name, with ranges for each step or one for all
+    "before": (replace(WHOLE, scheme=BEFORE), True),
+    "plain": (replace(WHOLE, scheme=PLAIN), False),
+    "ratio": (replace(WHOLE, scheme=replace(WHOLE.scheme, placing=None)), True),
+    "whole": (WHOLE, True),
+    "lean": (LEAN, True),
+}
+MODELS = ("fashion_mnist", "policy_unet1d", "dit_flow", "unet_edm_cifar", "convnext_v_cosine")
+HEAD = ("model", "form", "kernels", "MB", "of float16's", "MACs in int8", "dB, mean / 5th percentile")
+
+
+def engine_of(graph: Graph, folder: Path, device: str = DEVICE) -> Kernels:
+    """The kernels of an engine of a graph."""
+    file, engine, request = (folder / name for name in ("graph.onnx", "graph.engine", "request.json"))
+    save(graph, file)
+    shapes = {
+        value.name: [[size if isinstance(size, int) else BATCH for size in value.shape]] * 3 for value in graph.inputs
+    }
+    asked = {"module": "tensorrt_rtx", "shapes": shapes, "flags": STRICT, "compute_capability": device}
+    request.write_text(json.dumps({**asked, "timing_cache": None, "layers": None}))
+    run_worker([str(file), str(engine), str(request)], graph.name, 3600.0, "tensorrt-rtx")
+    kernels = kernels_of(engine.read_bytes())
+    assert kernels is not None and kernels.bytes is not None
+    return kernels
+
+
+def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
+    """The rows of a model: float16, then each form."""
+    bundle = exported(member, work)
+    conditions = None
+    if (rows := member.rows(256, CALIBRATION)) is not None:
+        conditions = work / f"{member.name}-conditions.npz"
+        np.savez(conditions, **rows)  # type: ignore[arg-type]
+    guidance = None if member.guidance == 1 else member.guidance
+    options = CalibrateOptions(
+        bundle=bundle, plan=member.plan, target=("tensorrt",), guidance=guidance, conditions=conditions
+    )
+    task, kept = open_task(options), bundle / "counts.pickle"  # written and read by this script alone
+    if not kept.exists():
+        kept.write_bytes(pickle.dumps((count_activations(task), second_moments(task))))
+    counts, moments = pickle.loads(kept.read_bytes())
+    own = tabulate(counts, task.prepared, "", task.plan.name)
+    plan = regroup(task.plan, {DENOISER: counts.edges})
+    course = open_course(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))
+    lines: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        half = engine_of(to_float16(task.prepared), Path(folder))
+        lines.append(line(member.name, "float16", half, half, ""))
+        for name, (target, is_grouped) in FORMS.items():
+            ranges = own if is_grouped else pooled(own)
+            graph = lower_graph(task.prepared, ranges, target, (), rounding(ranges, target, moments))[0]
+            psnr = course.quality(course.run([open_lowered(graph, target)] * course.groups))
+            quality = f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}"
+            lines.append(line("", name, engine_of(graph, Path(folder)), half, quality))
+            print(member.name, *lines[-1][1:], flush=True)
+    return lines
+
+
+def pooled(own: RangesTable) -> RangesTable:
+    """One range of each activation for all steps and channels."""
+    tensors = {
+        name: replace(ranges, per_group=(ranges.pooled,), by_channel=None) for name, ranges in own.tensors.items()
+    }
+    return replace(own, groups=(), tensors=tensors)
+
+
+def line(model: str, form: str, kernels: Kernels, half: Kernels, quality: str) -> list[str]:
+    moved, whole = (each.bytes or 0 for each in (kernels, half))
+    share = kernels.macs.get("int8", 0) / max(sum(kernels.macs.values()), 1)
+    figures = (str(len(kernels.each)), f"{moved / 1e6:.2f}", f"{moved / whole:.2f}", f"{100 * share:.0f} %")
+    return [model, form, *figures, quality]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = BY_NAME | {member.name: member for member in SHIPPED}
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", action="append", choices=tuple(known), help="default: all of the page")
+    parser.add_argument("--seeds", type=int, default=32)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    rows = [row for name in given.model or MODELS for row in measured(known[name], given.work, given.seeds)]
+    if given.model is None:
+        put_part(PAGE, SCRIPT, table(HEAD, rows))
+    else:
+        print(table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()

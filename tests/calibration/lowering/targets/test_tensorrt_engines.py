@@ -1,0 +1,47 @@
+"""What the builder of TensorRT-RTX makes of our bodies: kernels, bytes and types, held by a table."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.nvidia.forms import engine_of
+from benchmarks.zoo.members import BY_NAME, SHIPPED
+from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.tensorrt import LEAN
+from fewstep.calibration.opening import open_task
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph.passes.float16 import to_float16
+from tests.graph.engines.test_build import needs_tensorrt_rtx
+
+MODELS = BY_NAME | {member.name: member for member in SHIPPED}
+HELD = {  # kernels of float16 and of int8, and their MB for each device, at batch 2
+    "fashion_mnist": (98, 98, {"SM86": (24.17, 19.71), "SM89": (24.17, 19.94)}),
+    "dit_flow": (45, 41, {"SM86": (4.26, 3.81), "SM89": (4.26, 3.81)}),
+    "policy_unet1d": (120, 120, {"SM86": (1.77, 1.18), "SM89": (1.80, 1.21)}),
+}
+NEAR = 0.01  # of the bytes: what calibration finds moves a pad here and there
+
+
+@needs_tensorrt_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HELD)
+def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, tmp_path: Path) -> None:
+    member = MODELS[name]
+    export(ExportOptions(member.source, tmp_path / "bundle"))
+    guidance = None if member.guidance == 1 else member.guidance
+    options = CalibrateOptions(
+        bundle=tmp_path / "bundle", plan=member.plan, target=("tensorrt",), guidance=guidance, trajectories=4
+    )
+    task = open_task(options)
+    ranges = tabulate(count_activations(task), task.prepared, "", task.plan.name)
+    body = lower(task.prepared, ranges, LEAN).graph
+    half_kernels, kernels, moved = HELD[name]
+    for device, (half_bytes, megabytes) in moved.items():
+        half, int8 = (engine_of(graph, tmp_path, device) for graph in (to_float16(task.prepared), body))
+        assert (len(half.each), len(int8.each)) == (half_kernels, kernels) and kernels <= half_kernels
+        assert half.bytes == pytest.approx(half_bytes * 1e6, rel=NEAR)
+        assert int8.bytes == pytest.approx(megabytes * 1e6, rel=NEAR) and megabytes < 0.9 * half_bytes
+        assert set(int8.outputs) == {"float16"}  # scales of channels in front of Conv made it float32
+        assert int8.macs["int8"] > 0.85 * sum(int8.macs.values())
