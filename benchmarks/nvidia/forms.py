@@ -22,8 +22,8 @@ from benchmarks.zoo.members import BY_NAME, CALIBRATION, HELD_OUT, SHIPPED, Memb
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.pairs import pairs
-from fewstep.calibration.lowering.quantize import lower_graph, rounding
-from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.quantize import lower_graph, measured_ops, rounding
+from fewstep.calibration.lowering.scheme import Target, none_slower
 from fewstep.calibration.lowering.targets.tensorrt import LEAN, WHOLE
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
@@ -43,16 +43,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
 SCRIPT = "benchmarks/nvidia/forms.py"
 DEVICE, BATCH, FIRST_SEED = "SM86", 2, 40_000
 CONVOLUTIONS = frozenset({"Conv"})
-BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)), placing=None)  # scales of channels in front of Conv
+BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)))  # scales of channels in front of Conv
 PLAIN = replace(LEAN.scheme, encode=symmetric_int8, centred=False, least_gain=1e9, placing=None, one_scale=CONVOLUTIONS)
+ALL = replace(WHOLE, slower=none_slower)
 FORMS: Mapping[str, tuple[Target, bool]] = {  # by name, with ranges for each step or one for all
-    "before": (replace(WHOLE, scheme=BEFORE), True),
-    "plain": (replace(WHOLE, scheme=PLAIN), False),
-    "ratio": (replace(WHOLE, scheme=replace(WHOLE.scheme, placing=None)), True),
+    "before": (replace(ALL, scheme=BEFORE), True),
+    "plain": (replace(ALL, scheme=PLAIN), False),
+    "ratio": (ALL, True),
     "whole": (WHOLE, True),
     "lean": (LEAN, True),
 }
-MODELS = ("fashion_mnist", "policy_unet1d", "dit_flow", "unet_edm_cifar", "convnext_v_cosine")
+MODELS = ("policy_unet1d", "dit_flow", "unet_edm_cifar", "fashion_mnist", "convnext_v_cosine", "text_unet_flow")
 HEAD = ("model", "form", "kernels", "MB", "of float16's", "MACs in int8", "dB, mean / 5th percentile")
 
 
@@ -95,7 +96,8 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
         lines.append(line(member.name, "float16", half, half, ""))
         for name, (target, is_grouped) in FORMS.items():
             ranges = own if is_grouped else pooled(own)
-            graph = lower_graph(task.prepared, ranges, target, (), rounding(ranges, target, moments))[0]
+            in_float = target.slower(task.prepared, measured_ops(task.prepared, ranges, target.scheme))
+            graph = lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))[0]
             psnr = course.quality(course.run([open_lowered(graph, target)] * course.groups))
             quality = f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}"
             lines.append(line("", name, engine_of(graph, Path(folder)), half, quality))
