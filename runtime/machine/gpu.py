@@ -85,7 +85,7 @@ def parse_jetson(model: str, release: str, jetpack: str) -> Jetson:
     """`release` is the first line of /etc/nv_tegra_release: "# R36 (release), REVISION: 4.3, ..."."""
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
     l4t = f"{match[1]}.{match[2]}" if match else ""
-    major = jetpack.partition(".")[0] or {"35": "5", "36": "6", "38": "7"}.get(l4t.partition(".")[0], "")
+    major = jetpack.partition(".")[0] or {"35": "5", "36": "6", "38": "7", "39": "7"}.get(l4t.partition(".")[0], "")
     tensorrt, note = next(((t, n) for version, t, n in MATRIX if version == major), ("unknown", "not in our table"))
     return Jetson(model, l4t, jetpack or (f"{major}.x" if major else ""), tensorrt, note)
 

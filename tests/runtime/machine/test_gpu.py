@@ -15,4 +15,6 @@ def test_what_a_jetson_says_of_itself_is_read() -> None:
     jetson = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
     assert (jetson.l4t, jetson.jetpack) == ("36.4.3", "6.x") and "stay on 10.x" in jetson.note
     assert gpu_of(jetson).sm == "sm87" and gpu_of(jetson).cuda == 12
+    without = parse_jetson("NVIDIA Jetson AGX Orin", "# R39 (release), REVISION: 2.0, GCID: 1", "")  # JetPack 7.2
+    assert (without.l4t, without.jetpack) == ("39.2.0", "7.x")
     assert parse_jetson("Thor", "# R38 (release), REVISION: 2.0, GCID: 1", "7.2.2").jetpack == "7.2.2"
