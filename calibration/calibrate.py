@@ -135,7 +135,8 @@ def _calibrate_network(
     course = judging_course(task, plan, progress)
     first = first_inputs(task, course)
     spare = sparing_for(task, plan, progress)
-    rest = partial(_check_kernels, first), failed, spare, progress
+    part_of = (lambda part: table_of(part=part)) if isinstance(course, Course) else None  # tokens keep one graph
+    rest = partial(_check_kernels, first), failed, spare, part_of, progress
     bodies = make_each(task, targets, tables, moments, course, large, *rest)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:

@@ -7,6 +7,7 @@ deployed makes samples in the closed loop, and they are compared with float32's 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fewstep.calibration.floor import headroom
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.opened import open_lowered
-from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.precision.refine import MOST_GRAPHS, SearchResult
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.table import RangesTable
@@ -42,6 +43,7 @@ from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
 ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: a target's leaner form has so much, or loses no more by it
+Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, and the graph
 Spare = Callable[[Variants], Variants]
 Keep = Callable[[Graph], Graph]
 
@@ -50,11 +52,21 @@ AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin:
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, its samples' quality, and what else its ranges can be lowered to."""
+    """An int8 body, its samples' quality, and what else its ranges can be lowered to.
+
+    `earlier` are (first group that the graph no longer serves, graph) of what runs ahead of `lowered`, in the order of
+    groups.
+    """
 
     lowered: LoweredBody
     variants: Variants
     trial: Trial
+    earlier: tuple[Served, ...] = ()
+
+    @property
+    def graphs(self) -> tuple[Served, ...]:
+        """All graphs, in the order of groups."""
+        return (*self.earlier, (len(self.variants.table.groups) + 1, self.lowered))
 
 
 def all_int8(variants: Variants) -> Variants:
@@ -92,6 +104,7 @@ def make_each(
     check: Check,
     failed: dict[str, UserError],
     spare: Spare = all_int8,
+    table_of: Callable[[slice], RangesTable] | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, CalibratedBody]:
     """The body of each target, by its name.
@@ -104,6 +117,7 @@ def make_each(
         check: what each body has to pass.
         failed: receives the errors of bodies that cannot be made.
         spare: says which operations stay in float.
+        table_of: `tabulate` for a part of the groups, for targets with floats; None keeps one graph a body.
 
     UserError if no body can be made.
     """
@@ -116,12 +130,24 @@ def make_each(
         def made(form: Target, keep: Keep = keep, table: RangesTable = table) -> CalibratedBody:
             """The body in a form of the target, judged."""
             variants = spare(Variants(task.prepared, table, form, keep, moments=moments))
-            lowered = variants.lower(())
-            trial = structs.replace(judged(lowered, table, form, course, by_rows), in_float=variants.spared)
-            return CalibratedBody(lowered, variants, trial)
+            return judged_body(variants, ((course.groups, variants.lower(())),))
+
+        def judged_body(variants: Variants, graphs: Sequence[Served]) -> CalibratedBody:
+            trial = judged(graphs, variants.table, variants.target, course, by_rows)
+            trial = structs.replace(trial, in_float=variants.spared)
+            return CalibratedBody(graphs[-1][1], variants, trial, tuple(graphs[:-1]))
+
+        def split(body: CalibratedBody, count: int) -> CalibratedBody:
+            """The body as so many graphs, each with ranges of its own steps."""
+            assert table_of is not None
+            ends = [round(course.groups * number / count) for number in range(count + 1)]
+            tables = [table_of(slice(*part)) for part in pairwise(ends)]
+            own = [replace(body.variants, table=each, body=None, quantizer=None).lower(()) for each in tables]
+            return judged_body(body.variants, tuple(zip(ends[1:], own, strict=True)))
 
         try:
-            body = _of_forms(target, made)
+            most = 1 if writer is not None or table_of is None else min(MOST_GRAPHS, course.groups)
+            body = _of_forms(target, made, split, most)
             check(name, body.lowered, target)
             bodies[name] = body
         except UserError as error:
@@ -132,15 +158,23 @@ def make_each(
     return bodies
 
 
-def _of_forms(target: Target, made: Callable[[Target], CalibratedBody]) -> CalibratedBody:
-    """The target's leaner form if its samples have quality enough, or lose little by it; else the target's own."""
+def _of_forms(
+    target: Target,
+    made: Callable[[Target], CalibratedBody],
+    split: Callable[[CalibratedBody, int], CalibratedBody],
+    most: int,
+) -> CalibratedBody:
+    """The target's leaner form, in as few graphs as have quality enough by samples, or lose little by it; else the
+    target's own. Graphs cost no byte of a step, but each has weights of its own: they are `most`."""
     if target.leaner is None:
         return made(target)
     lean = made(target.leaner)
     if lean.trial.psnr >= ENOUGH:
         return lean
     own = made(target)
-    return lean if lean.trial.psnr >= own.trial.psnr - LEAST_LOSS else own
+    least = min(ENOUGH, own.trial.psnr - LEAST_LOSS)
+    several = (split(lean, count) for count in range(2, most + 1))
+    return next((body for body in chain((lean,), several) if body.trial.psnr >= least), own)
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
@@ -155,16 +189,13 @@ def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
 
 
 def judged(
-    body: LoweredBody, table: RangesTable, target: Target, course: Course | TokenCourse, by_rows: bool = False
+    graphs: Sequence[Served], table: RangesTable, target: Target, course: Course | TokenCourse, by_rows: bool = False
 ) -> Trial:
     """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
 
     by_rows: a large body sees the samples of the course one by one.
     """
-    network = open_lowered(body.graph, target)
-    if by_rows:
-        network = row_by_row(network, body.graph.inputs)
-    networks = [network] * course.groups
+    networks = _opened(graphs, target, by_rows)
     made: Any = course.run(networks)
     psnr = course.quality(made)
     if not np.isfinite(psnr).all():
@@ -189,16 +220,24 @@ def guidance_error(
     """
     difference, target = body.trial.guidance, body.variants.target
     if isinstance(course, Course) and refined is not None and difference is not None and is_lost(difference):
-        networks: list[LoadedGraph] = []
-        for until, lowered in refined.graphs:
-            networks += [open_lowered(lowered.graph, target)] * (until - len(networks))
-        difference = _worst(body_differences(course, networks)[0])
+        difference = _worst(body_differences(course, _opened(refined.graphs, target))[0])
     if difference is None or not is_lost(difference):
         return None
     return UserError(
         f"int8 for {target.name} loses the {GUIDANCE}: {said(difference)}",
         "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
     )
+
+
+def _opened(graphs: Sequence[Served], target: Target, by_rows: bool = False) -> list[LoadedGraph]:
+    """The graph of each group, opened."""
+    networks: list[LoadedGraph] = []
+    for until, lowered in graphs:
+        network = open_lowered(lowered.graph, target)
+        if by_rows:
+            network = row_by_row(network, lowered.graph.inputs)
+        networks += [network] * (until - len(networks))
+    return networks
 
 
 def _worst(steps: Sequence[Difference | None]) -> Difference | None:

@@ -2,11 +2,11 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fewstep.calibration.calibrated_body import CalibratedBody
+from fewstep.calibration.calibrated_body import CalibratedBody, Served
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
@@ -46,8 +46,10 @@ def added(
     """
     bundle, manifest = task.sampler.bundle, alone(whole, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
-    bodies = {name: _body(writer, name, each.lowered, manifest, plan) for name, each in made.items()}
-    bodies |= {name: _mapped(writer, name, result, manifest, plan) for name, result in refined.items()}
+    bodies = {name: _of_graphs(writer, name, each.graphs, manifest, plan, table.groups) for name, each in made.items()}
+    bodies |= {
+        name: _of_graphs(writer, name, result.graphs, manifest, plan, table.groups) for name, result in refined.items()
+    }
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     for name, each in made.items():
         own = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
@@ -107,13 +109,15 @@ def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, p
     return Body.of(graph, "int8", target_of(name), lowered.groups, plan.name, lowered.coverage)
 
 
-def _mapped(writer: Writer, name: str, refined: SearchResult, manifest: Manifest, plan: Plan) -> Body:
-    """Store the graphs of a precision map."""
-    ends = [until for until, _ in refined.graphs]
-    bodies = [
-        _body(writer, f"{name}-{number}", lowered, manifest, plan) for number, (_, lowered) in enumerate(refined.graphs)
-    ]
-    groups = next((body.groups for body in bodies if body.groups), ())
+def _of_graphs(
+    writer: Writer, name: str, served: Sequence[Served], manifest: Manifest, plan: Plan, edges: tuple[float, ...]
+) -> Body:
+    """Store the graphs of a body, which was calibrated in groups with these edges."""
+    ends = [until for until, _ in served]
+    files = [name] if len(served) == 1 else [f"{name}-{number}" for number in range(len(served))]
+    bodies = [_body(writer, file, lowered, manifest, plan) for file, (_, lowered) in zip(files, served, strict=True)]
+    own = edges if len(served) > 1 else ()
+    groups = next((body.groups for body in bodies if body.groups), own)
     graphs = [
         msgspec.structs.replace(body.graph, until=groups[end - 1])
         for end, body in zip(ends[:-1], bodies[:-1], strict=True)

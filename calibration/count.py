@@ -8,7 +8,7 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.counting_job import CountingJob, trajectories_of
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
-from fewstep.calibration.ranges.methods import narrow_ranges, tensor_ranges
+from fewstep.calibration.ranges.methods import narrow_ranges, spread, tensor_ranges
 from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors
 from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
@@ -22,6 +22,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 
 LOG = logging.getLogger("fewstep")
+ALL = slice(None)
 MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing
 
 
@@ -80,16 +81,18 @@ def tabulate(
     *,
     everything: bool = False,
     method: Method = "channels",
+    part: slice = ALL,
 ) -> RangesTable:
     """The best ranges of what was counted, by a method, and a warning for each activation that is one number.
 
+    part: the groups that a graph is for. Others have the ranges of the nearest one, and no part in pooled ranges.
     everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
     inner operations with weights read. Others need fewer tensors.
     """
     least = counts.tensors if everything else observed_tensors(prepared)
     counted = tuple(name for name in counts.tensors if name in least)
     own = "minmax" if everything else method
-    for name in counted:
+    for name in counted if part == ALL else ():
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
@@ -97,7 +100,9 @@ def tabulate(
     readers = readers_of(prepared)
 
     def searched(name: str) -> Ranges:
-        return tensor_ranges(counts.of(name), own, counts.samples, readers(name))
+        groups = counts.of(name)
+        ranges = tensor_ranges(groups[part], own, counts.samples, readers(name))
+        return ranges if part == ALL else spread(ranges, part, len(groups))
 
     every = zip(counted, one_after_another(searched, counted), strict=True)
     for done, (name, ranges) in enumerate(every, 1):

@@ -12,6 +12,8 @@ import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +48,14 @@ CONVOLUTIONS = frozenset({"Conv"})
 BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)))  # scales of channels in front of Conv
 PLAIN = replace(LEAN.scheme, encode=symmetric_int8, centred=False, least_gain=1e9, placing=None, one_scale=CONVOLUTIONS)
 ALL = replace(WHOLE, slower=none_slower)
-FORMS: Mapping[str, tuple[Target, bool]] = {  # by name, with ranges for each step or one for all
-    "before": (replace(ALL, scheme=BEFORE), True),
-    "plain": (replace(ALL, scheme=PLAIN), False),
-    "ratio": (ALL, True),
-    "whole": (WHOLE, True),
-    "lean": (LEAN, True),
+FORMS: Mapping[str, tuple[Target, int]] = {  # by name, with the number of graphs; 0: one, with one range for all steps
+    "before": (replace(ALL, scheme=BEFORE), 1),
+    "plain": (replace(ALL, scheme=PLAIN), 0),
+    "ratio": (ALL, 1),
+    "whole": (WHOLE, 1),
+    "lean": (LEAN, 1),
+    "lean, 2 graphs": (LEAN, 2),
+    "lean, 3 graphs": (LEAN, 3),
 }
 MODELS = ("policy_unet1d", "dit_flow", "unet_edm_cifar", "fashion_mnist", "convnext_v_cosine", "text_unet_flow")
 HEAD = ("model", "form", "kernels", "MB", "of float16's", "MACs in int8", "dB, mean / 5th percentile")
@@ -87,18 +91,23 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     if not kept.exists():
         kept.write_bytes(pickle.dumps((count_activations(task), second_moments(task))))
     counts, moments = pickle.loads(kept.read_bytes())
-    own = tabulate(counts, task.prepared, "", task.plan.name)
+    table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
+    own = table_of()
     plan = regroup(task.plan, {DENOISER: counts.edges})
     course = open_course(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))
     lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         half = engine_of(to_float16(task.prepared), Path(folder))
         lines.append(line(member.name, "float16", half, half, ""))
-        for name, (target, is_grouped) in FORMS.items():
-            ranges = own if is_grouped else pooled(own)
-            in_float = target.slower(task.prepared, measured_ops(task.prepared, ranges, target.scheme))
-            graph = lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))[0]
-            psnr = course.quality(course.run([open_lowered(graph, target)] * course.groups))
+        for name, (target, count) in FORMS.items():
+            in_float = target.slower(task.prepared, measured_ops(task.prepared, own, target.scheme))
+            ends, networks = [round(course.groups * number / count) for number in range(count + 1)] if count else [], []
+            parts = [slice(*part) for part in pairwise(ends)] or [slice(0, course.groups)]
+            for part in parts:
+                ranges = (own if count else pooled(own)) if len(parts) == 1 else table_of(part=part)
+                graph = lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))[0]
+                networks += [open_lowered(graph, target)] * (part.stop - part.start)
+            psnr = course.quality(course.run(networks))
             quality = f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}"
             lines.append(line("", name, engine_of(graph, Path(folder)), half, quality))
             print(member.name, *lines[-1][1:], flush=True)

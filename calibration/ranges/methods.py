@@ -11,10 +11,11 @@ rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 ..
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import isclose, isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,22 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
         return a + reach[1] / 2 if isfinite(a) else 0.0
 
     return tuple(edge(a, b) for a, b in pairwise(distinct))
+
+
+def spread(ranges: Ranges, part: slice, groups: int) -> Ranges:
+    """Ranges of neighbouring groups, as those of all `groups`: the first one's ahead, and the last one's behind."""
+    low, high, _ = part.indices(groups)
+
+    def each(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return values[:1] * low + values + values[-1:] * (groups - high)
+
+    own = ranges.by_channel
+    return replace(
+        ranges,
+        per_group=each(ranges.per_group),
+        per_group_symmetric=each(ranges.per_group_symmetric),
+        by_channel=None if own is None else replace(own, ranges=spread(own.ranges, part, groups)),
+    )
 
 
 def tensor_ranges(

@@ -179,6 +179,8 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
         refined = calibration.refined.get(name)
         if refined is not None:
             yield f"  graphs: {len(body.graphs)}; {_found(refined, options.quality is not None)}"
+        elif len(body.graphs) > 1:
+            yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
         yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
         for note in lowered.notes:
             yield f"  {note}"

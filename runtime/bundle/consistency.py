@@ -192,9 +192,13 @@ def _of_bodies(manifest: Manifest) -> Problems:
         if split_code(plan) is not None:
             yield field, f"the plan's name {plan!r} is of code, which no bundle may name"
     for name, body in manifest.bodies.items():
-        is_grouped = any(tensor.role == "group" for graph in body.graphs for tensor in graph.inputs)
+        roles = [tensor.role for graph in body.graphs for tensor in graph.inputs]
+        is_grouped = "group" in roles or len(body.graphs) > 1
         edges, untils = list(body.groups), [graph.until for graph in body.graphs]
         if edges != sorted(set(edges)) or (len(edges) > 0) != is_grouped:
-            yield f"bodies[{name!r}].groups", "edges must increase, and go together with an input of role group"
+            yield (
+                f"bodies[{name!r}].groups",
+                "edges must increase, and go together with an input of role group or several graphs",
+            )
         if not untils or untils[-1] is not None or untils[:-1] != [edge for edge in edges if edge in untils]:
             yield f"bodies[{name!r}].graphs", f"they end at {untils}, and range groups at {edges}"

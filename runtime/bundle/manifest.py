@@ -109,10 +109,10 @@ class Body(Strict, frozen=True):
     """One deployable form of the denoiser: what runs N times a sample.
 
     `groups` are increasing edges of lambda = log(alpha / sigma). A step with lambda in [edge_g-1, edge_g) uses group g:
-    k edges make k + 1 groups. No edges: one group, and no graph has a "group" input.
+    k edges make k + 1 groups. No edges: one group and one graph, which has no "group" input.
 
-    `graphs` are in the order of their steps, from the noise on. They differ in what they leave in float, and each
-    `until` is an edge of the groups. Most bodies have one graph.
+    `graphs` are in the order of their steps, from the noise on. They differ in what they leave in float, or in their
+    ranges, and each `until` is an edge of the groups. Most bodies have one graph.
     """
 
     graphs: tuple[StepGraph, ...]

@@ -1,5 +1,6 @@
 """Each body is judged by samples of its own, in the closed loop."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +11,23 @@ from numpy.typing import NDArray
 
 from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, judging_seeds
-from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, Served, judging_seeds
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.ranges.table import load as load_table
+from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.bodies import ranges_files
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
 from fewstep.runtime.on_demand import OnDemand
 from fewstep.runtime.sampler import Sampler
@@ -210,8 +214,8 @@ def test_a_leaner_form_is_kept_unless_samples_lose(
     """Weights of convolutions have one scale in it, and no ratios of channels."""
     real = calibrated_body.judged
 
-    def judged(lowered: LoweredBody, table: RangesTable, target: Target, *more: object) -> Trial:
-        trial = real(lowered, table, target, *more)  # type: ignore[arg-type]
+    def judged(graphs: Sequence[Served], table: RangesTable, target: Target, *more: object) -> Trial:
+        trial = real(graphs, table, target, *more)  # type: ignore[arg-type]
         return msgspec.structs.replace(trial, psnr=whole if target.leaner else lean)
 
     monkeypatch.setattr(calibrated_body, "judged", judged)
@@ -219,3 +223,32 @@ def test_a_leaner_form_is_kept_unless_samples_lose(
     assert made.manifest.bodies["int8-tensorrt"].trials[0].psnr == (lean if is_lean else whole)
     ratios = [name for name in made.lowered["int8-tensorrt"].graph.constants if name.startswith("ratios(")]
     assert bool(ratios) != is_lean
+
+
+@pytest.mark.parametrize("enough", [2, 3])
+def test_a_leaner_form_has_as_many_graphs_as_samples_need(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int
+) -> None:
+    """Each has the ranges of its own steps, and one scale for them where a convolution reads."""
+    real = calibrated_body.judged
+
+    def judged(graphs: Sequence[Served], table: RangesTable, target: Target, *more: object) -> Trial:
+        trial = real(graphs, table, target, *more)  # type: ignore[arg-type]
+        return trial if target.leaner or len(graphs) == enough else msgspec.structs.replace(trial, psnr=1.0)
+
+    monkeypatch.setattr(calibrated_body, "judged", judged)
+    made = run(bundle, target=("tensorrt",))
+    body = made.manifest.bodies["int8-tensorrt"]
+    edges = len(body.groups)
+    ends = [round((edges + 1) * number / enough) for number in range(1, enough)]
+    assert [graph.until for graph in body.graphs] == [*(body.groups[end - 1] for end in ends), None]
+    loaded = open_bundle(bundle)
+    first, last = (io.load(loaded.file(graph.file)) for graph in (body.graphs[0], body.graphs[-1]))
+    scales = [name for name in first.constants if name.startswith("scale(") and first.constants[name].shape == ()]
+    assert any(first.constants[name] != last.constants[name] for name in scales if name in last.constants)
+    backend = OnnxRuntime(fuse_qdq=False)
+    float32, int8 = (
+        load(bundle, body=name, backend=backend).sample("ddim:3", range(4), {"class": [0, 1, 1, 0]}, guidance=2.0)
+        for name in ("float32", "int8-tensorrt")
+    )
+    assert psnr(int8, float32).mean() > 25

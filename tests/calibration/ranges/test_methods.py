@@ -10,7 +10,15 @@ import pytest
 
 from fewstep.calibration.ranges import methods
 from fewstep.calibration.ranges.histogram import measure, merge
-from fewstep.calibration.ranges.methods import CLIPPED, Density, lambda_edges, mse_amax, mse_range, tensor_ranges
+from fewstep.calibration.ranges.methods import (
+    CLIPPED,
+    Density,
+    lambda_edges,
+    mse_amax,
+    mse_range,
+    spread,
+    tensor_ranges,
+)
 from fewstep.calibration.ranges.table import Method, Range
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
@@ -173,3 +181,12 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
     monkeypatch.setattr(methods, "_weighed", everywhere)
     assert (mse_range(density, clipped), mse_amax(density, clipped)) == some
     assert few < 0.8 * sum(computed)
+
+
+def test_ranges_of_some_groups_are_spread_over_all() -> None:
+    """The first one's ahead, and the last one's behind; pooled ranges stay."""
+    ranges = tensor_ranges([measure(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)], "minmax")
+    whole = spread(ranges, slice(1, 3), 5)
+    assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])
+    assert [each.high for each in whole.per_group] == pytest.approx([2, 2, 3, 3, 3])
+    assert whole.pooled_symmetric == ranges.pooled_symmetric
