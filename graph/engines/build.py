@@ -205,6 +205,8 @@ def check_options(options: BuildOptions) -> EngineBuilder:
         value = getattr(options, option)
         if value is not None and value < least:
             raise UserError(f"--{option} {value}", f"give at least {least}")
+    if options.dla is not None and options.precision == "int8":
+        raise UserError("a DLA takes no int8 that a graph writes out", "build --precision float16, or leave --dla out")
     return builder
 
 
@@ -287,7 +289,13 @@ def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dic
         for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))
     )
     preferred = None if options.opt_batch is None else read_sizes(options.opt_batch, graph, "--opt-batch")
-    return profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
+    profile = profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
+    if options.dla is not None and (free := [name for name, ends in profile.items() if len(set(ends)) > 1]):
+        raise UserError(
+            f"a DLA takes one size alone, and {free[0]} has several: all would run on the GPU",
+            "give --min-batch and --max-batch the same number, or leave --dla out",
+        )
+    return profile
 
 
 def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:

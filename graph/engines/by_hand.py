@@ -51,6 +51,7 @@ def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> It
     yield f"--onnx={graph.file}"
     yield f"--saveEngine=by_hand/{name.replace('/', '-')}.engine"
     yield from ("--stronglyTyped", "--noTF32")
+    yield "--skipInference"  # trtexec's random whole numbers may be no valid group or class
     for end, word in enumerate(ENDS):
         shapes = (f"{each.name}:{'x'.join(map(str, _shape(each, profile, end)))}" for each in graph.inputs)
         yield f"--{word}Shapes={','.join(shapes)}"

@@ -280,19 +280,30 @@ def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
         COPY + "; import json; request = json.load(open(sys.argv[3])); timing = open(request['timing_cache'], 'ab')"
         "; timing.write(b'measured '); open(request['layers'], 'w').write('" + LAYERS + "')"
     )
-    made = build(BuildOptions(bundle, backend="tensorrt", workspace=512, version_compatible=True, dla=0))
+    made = build(BuildOptions(bundle, backend="tensorrt", workspace=512, version_compatible=True))
     prologue, body = (sidecar(bundle, engine).built_from for engine in made.built)
     assert (body.device, body.multiprocessors, body.backend_version) == ("sm87", 16, "11.0")
     flags = {"strongly_typed": True, "tf32": False, "workspace": 512, "version_compatible": True}
     assert sidecar(bundle, made.built[1]).convolutions == {"int8": 1, "float32": 1}
     assert caplog.messages == ["the engine of int8-tensorrt computes 1 convolutions in float32"]
-    assert prologue.flags == flags and body.flags == {**flags, "dla": 0}  # float32 is nothing for a DLA
+    assert prologue.flags == flags and body.flags == flags
     (timings,) = (cache.folder() / "timing").iterdir()
     assert timings.name == "tensorrt-11.0-sm87-16.cache" and timings.read_bytes() == b"measured measured "
     assert made.manifest.provenance.commands[-1] == (
         "fewstep build BUNDLE --backend tensorrt --device sm87 --precision int8 --min-batch 1"
-        " --max-batch 16 --workspace 512 --version-compatible --dla 0"
+        " --max-batch 16 --workspace 512 --version-compatible"
     )
+
+
+def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: None) -> None:
+    """float32 is nothing for it: the prologue runs on the GPU."""
+    worker.write_text(COPY)
+    options = BuildOptions(bundle, backend="tensorrt", precision="float16", dla=0)
+    with pytest.raises(UserError, match="a DLA takes one size alone, and batch has several"):
+        build(options)
+    made = build(replace(options, min_batch="2", max_batch="2"))
+    flags = [sidecar(bundle, engine).built_from.flags for engine in made.built]
+    assert [each.get("dla") for each in flags] == [None, 0]
 
 
 def test_a_hardware_compatible_engine_is_for_ampere_and_later(bundle: Path, worker: Path, jetson: None) -> None:
@@ -363,7 +374,8 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
         ({"opt_batch": "32"}, "batches 1, 32, 16 are not"),
         ({"workspace": 0}, "--workspace 0; give at least 1"),
         ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
-        ({"dla": 0}, "tensorrt-rtx has no --dla"),
+        ({"dla": 0, "precision": "float16"}, "tensorrt-rtx has no --dla"),
+        ({"dla": 0, "backend": "tensorrt"}, "a DLA takes no int8 .*; build --precision float16"),
     ],
 )
 def test_impossible_choices_are_refused(bundle: Path, worker: Path, change: dict[str, object], message: str) -> None:
