@@ -1,9 +1,15 @@
-"""Write an Einsum as the Transposes and the MatMul that it stands for."""
+"""Write an Einsum as the Transposes, Reshapes and the MatMul that it stands for."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from string import ascii_uppercase
+
+import numpy as np
 
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.types import Types, infer_types
 
 
 @dataclass(frozen=True)
@@ -17,23 +23,28 @@ class Operand:
 def expand_einsum(graph: Graph) -> Graph:
     """Write an Einsum that permutes axes as a Transpose, and one that multiplies two matrices as a MatMul.
 
-        Einsum("nhwpqc->nchpwq", x)      ==>      Transpose(x)
-        Einsum("ncq,nck->nqk", q, k)     ==>      MatMul(Transpose(q), k)
-        Einsum("bhwc,cd->bdhw", x, W)    ==>      Transpose(MatMul(x, W))
+        Einsum("nhwpqc->nchpwq", x)          ==>      Transpose(x)
+        Einsum("ncq,nck->nqk", q, k)         ==>      MatMul(Transpose(q), k)
+        Einsum("bhwc,cd->bdhw", x, W)        ==>      Transpose(MatMul(x, W))
+        Einsum("bchw,bcij->bhwij", q, k)     ==>      Reshape(MatMul(Transpose(Reshape(q)), Reshape(k)))
+        Einsum("bnhd,hdo->bno", x, W)        ==>      MatMul(Reshape(x), Reshape(W))
 
-    Engines have kernels for these, also in int8. An Einsum that sums over several axes stays, and one of more than two
-    operands.
+    Engines have kernels for these, also in int8. An Einsum without a sum stays, and one of more than two operands, and
+    one whose axes would have to be joined while two of their sizes are free.
     """
-    new = Additions(graph)
-    return graph.with_nodes(each for node in graph.nodes for each in (_written_out(node, new) or (node,)))
+    if "Einsum" not in graph.ops():
+        return graph
+    types, new = infer_types(graph), Additions(graph)
+    nodes = [each for node in graph.nodes for each in (_written_out(node, graph, types, new) or (node,))]
+    return graph.with_nodes(nodes, new.constants)
 
 
-def _written_out(node: Node, new: Additions) -> tuple[Node, ...]:
+def _written_out(node: Node, graph: Graph, types: Types, new: Additions) -> tuple[Node, ...]:
     if node.op != "Einsum" or node.domain:
         return ()
     equation = node.attributes["equation"]
     text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
-    left, arrow, result = text.partition("->")
+    left, arrow, result = _spelled_out(text, node, types).partition("->")
     terms = left.split(",")
     plain = all(term.isalpha() and len(set(term)) == len(term) for term in (*terms, result))
     if not arrow or not plain or len(terms) != len(node.inputs):
@@ -41,7 +52,21 @@ def _written_out(node: Node, new: Additions) -> tuple[Node, ...]:
     operands = [Operand(name, axes) for name, axes in zip(node.inputs, terms, strict=True)]
     if len(operands) == 1:
         return _permuted(operands[0], result, node) if set(result) == set(terms[0]) else ()
-    return _product(operands[0], operands[1], result, node, new) if len(operands) == 2 else ()
+    return _product(operands[0], operands[1], result, node, graph, types, new) if len(operands) == 2 else ()
+
+
+def _spelled_out(text: str, node: Node, types: Types) -> str:
+    """An equation with letters in the place of "...", where all operands that have it have the same axes there."""
+    terms = text.partition("->")[0].split(",")
+    shapes = [types.shape(name) for name in node.inputs]
+    hidden = set()
+    for term, shape in zip(terms, shapes, strict=False):
+        before, dots, behind = term.partition("...")
+        if dots:
+            hidden.add(None if shape is None else shape[len(before) : len(shape) - len(behind)])
+    if len(hidden) != 1 or (axes := hidden.pop()) is None:
+        return text
+    return text.replace("...", "".join([letter for letter in ascii_uppercase if letter not in text][: len(axes)]))
 
 
 def _permuted(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
@@ -50,31 +75,70 @@ def _permuted(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
     return (Node("Transpose", (operand.name,), node.outputs, {"perm": perm}, node.name),)
 
 
-def _product(a: Operand, b: Operand, axes: str, node: Node, new: Additions) -> tuple[Node, ...]:
-    """The MatMul of [batch.., rows.., summed] and [batch.., summed, column], with Transposes before and behind it, that
-    makes the outputs of a node with these axes; nothing where the node is no such product."""
-    summed = [axis for axis in a.axes if axis in b.axes and axis not in axes]
-    if len(summed) != 1 or set(axes) != (set(a.axes) | set(b.axes)) - set(summed):
+def _product(
+    a: Operand, b: Operand, axes: str, node: Node, graph: Graph, types: Types, new: Additions
+) -> tuple[Node, ...]:
+    """The MatMul of [batch.., rows.., summed] and [batch.., summed, column] that makes the outputs of a node with these
+    axes; nothing where the node is no such product.
+
+    Transposes stand before and behind it. Reshapes join several summed axes, columns, or rows behind a batch to one.
+    """
+    summed = "".join(axis for axis in a.axes if axis in b.axes and axis not in axes)
+    if not summed or set(axes) != (set(a.axes) | set(b.axes)) - set(summed):
         return ()
     batch = "".join(axis for axis in axes if axis in a.axes and axis in b.axes)
     rows, columns = ("".join(axis for axis in axes if axis in t.axes and axis not in batch) for t in (a, b))
-    if len(columns) != 1 and len(rows) == 1:
+    if (len(columns) != 1 and len(rows) == 1) or (graph.is_constant(a.name) and not batch):
         a, b, rows, columns = b, a, columns, rows
-    if len(columns) != 1 or not rows or (batch and len(rows) != 1):
+    if not rows or not columns:
+        return ()
+    kept, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight leaves leading rows as they are
+    sizes = _sizes(a, types) | _sizes(b, types)
+    made, joined = kept + row + columns, len(row) > 1 or len(columns) > 1
+    targets = [_target(kept, groups, sizes) for groups in ((row, summed), (*row, *columns))]
+    targets.append(_target(batch, (summed, columns), sizes))
+    if (joined or len(summed) > 1) and None in targets:
         return ()
     nodes: list[Node] = []
 
-    def ordered(operand: Operand, order: str) -> str:
-        if operand.axes == order:
-            return operand.name
-        name = new.name(f"{node.output}_{operand.name}_permuted")
-        nodes.extend(_permuted(operand, order, replace(node, outputs=(name,), name=f"{node.name}_permuted")))
+    def add(op: str, inputs: tuple[str, ...], name: str, **attributes: list[int]) -> str:
+        nodes.append(Node(op, inputs, (name,), attributes, node.name if op == "MatMul" else f"{node.name}_{op}"))
         return name
 
-    inputs = (ordered(a, batch + rows + summed[0]), ordered(b, batch + summed[0] + columns))
-    product = batch + rows + columns
-    result = node.output if product == axes else new.name(f"{node.output}_product")
-    nodes.append(Node("MatMul", inputs, (result,), name=node.name))
-    if product != axes:
-        nodes.extend(_permuted(Operand(result, product), axes, node))
+    def ordered(operand: Operand, order: str, groups: tuple[str, str], target: tuple[int, ...] | None) -> str:
+        name = operand.name
+        if operand.axes != order:
+            perm = [operand.axes.index(axis) for axis in order]
+            name = add("Transpose", (name,), new.name(f"{node.output}_{operand.name}_permuted"), perm=perm)
+        if target is not None and max(map(len, groups)) > 1:
+            name = add("Reshape", (name, _shape(target, new)), new.name(f"{node.output}_{operand.name}_joined"))
+        return name
+
+    left = ordered(a, kept + row + summed, (row, summed), targets[0])
+    right = ordered(b, batch + summed + columns, (summed, columns), targets[2])
+    name = node.output if made == axes and not joined else new.name(f"{node.output}_product")
+    name = add("MatMul", (left, right), name)
+    if joined and targets[1] is not None:
+        apart = node.output if made == axes else new.name(f"{node.output}_apart")
+        name = add("Reshape", (name, _shape(targets[1], new)), apart)
+    if made != axes:
+        nodes.extend(_permuted(Operand(name, made), axes, node))
     return tuple(nodes)
+
+
+def _sizes(operand: Operand, types: Types) -> dict[str, int | str]:
+    """The size of each axis of an operand, as far as it is known."""
+    shape = types.shape(operand.name)
+    return {} if shape is None else dict(zip(operand.axes, shape, strict=True))
+
+
+def _target(kept: str, groups: tuple[str, ...], sizes: Mapping[str, int | str]) -> tuple[int, ...] | None:
+    """The constant target of a Reshape that keeps leading axes and makes one axis of each group; None where two of
+    them are not known."""
+    dims = [[sizes.get(axis, "?") for axis in group] for group in groups]
+    joined = [-1 if any(isinstance(dim, str) for dim in group) else prod(map(int, group)) for group in dims]
+    return None if joined.count(-1) > 1 else (*[0] * len(kept), *joined)
+
+
+def _shape(target: tuple[int, ...], new: Additions) -> str:
+    return new.constant("shape_" + "x".join(map(str, target)), np.asarray(target, np.int64))
