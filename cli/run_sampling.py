@@ -38,7 +38,7 @@ Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one
 
 
 @dataclass(frozen=True)
-class Samples:
+class RunSamples:
     """Samples [N, *x_shape], the name of their plan, and the named outputs of the last evaluations."""
 
     x: NDArray[np.float32]
@@ -55,7 +55,7 @@ def sampled(
     branches: Mapping[str, Values],
     given: Values,
     progress: Progress,
-) -> Samples:
+) -> RunSamples:
     """The samples, `batch` at a time. `shape` has the sizes of a sample, or says how it is tiled."""
     count, parts, left = options.count, [], list[Named]()
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
@@ -98,7 +98,7 @@ def sampled(
             )
             parts.append(_sample(states, plan, seeds, progress, left))
     beside = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
-    return Samples(np.concatenate(parts), plan.name, beside)
+    return RunSamples(np.concatenate(parts), plan.name, beside)
 
 
 def batch_of(options: RunOptions, manifest: Manifest) -> int:

@@ -3,12 +3,11 @@
     python -m benchmarks.nvidia.forms --work FOLDER
 
 writes the table of docs/measured/nvidia.md. Kernels and bytes are of engines for sm86, batch 2, of one evaluation.
-Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports, and the counts of activations.
+Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports.
 """
 
 import argparse
 import json
-import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,10 +86,8 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     options = CalibrateOptions(
         bundle=bundle, plan=member.plan, target=("tensorrt",), guidance=guidance, conditions=conditions
     )
-    task, kept = open_task(options), bundle / "counts.pickle"  # written and read by this script alone
-    if not kept.exists():
-        kept.write_bytes(pickle.dumps((count_activations(task), second_moments(task))))
-    counts, moments = pickle.loads(kept.read_bytes())
+    task = open_task(options)
+    counts, moments = count_activations(task), second_moments(task)
     table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
     own = table_of()
     plan = regroup(task.plan, {DENOISER: counts.edges})

@@ -16,7 +16,7 @@ from fewstep.graph.bake.hold import HELD, MASK, Held, Kind, held_along
 from fewstep.graph.bake.loop import lay_loop
 from fewstep.graph.bake.metadata import TOKENS, BakedPort
 from fewstep.graph.bake.reveal import all_revealed, begin_tokens, checked_chances
-from fewstep.graph.bake.run import Network, Run
+from fewstep.graph.bake.run import BakedNetwork, Run
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
@@ -40,7 +40,7 @@ class Parts:
     ahead: "conditioner" and "prologue" of each network. text, decoder: the companions that are baked too.
     """
 
-    networks: Sequence[Network]
+    networks: Sequence[BakedNetwork]
     network_of: Callable[[Any], int]
     ahead: Mapping[str, Mapping[str, Graph]]
     text: Graph | None = None

@@ -14,7 +14,7 @@ from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import Kind
 from fewstep.graph.bake.metadata import Baked, described, encoded
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
-from fewstep.graph.bake.run import Network
+from fewstep.graph.bake.run import BakedNetwork
 from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
@@ -223,7 +223,7 @@ def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptio
     has_text = manifest.text is not None and not options.latents
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
-        networks=[Network(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
+        networks=[BakedNetwork(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
         network_of=network_of,
         ahead={network: ahead(own.manifest) for network, own in each.items()},
         text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,

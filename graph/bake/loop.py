@@ -21,7 +21,7 @@ from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.hold import Held
 from fewstep.graph.bake.numbers import StepNumbers
 from fewstep.graph.bake.reveal import Reveal
-from fewstep.graph.bake.run import Network, Run
+from fewstep.graph.bake.run import BakedNetwork, Run
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
@@ -119,7 +119,7 @@ class _Step:
     made: dict[str, str] = field(default_factory=dict)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> BakedNetwork:
         """The graph of all steps of the stretch."""
         return self.run.network(self.stretch.steps[0])
 

@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 
 
 @dataclass(frozen=True)
-class Network:
+class BakedNetwork:
     """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
 
     name: str
@@ -37,7 +37,7 @@ class Run:
     outer: Builder
     batch: RunBatch
     plan: Plan | TokenPlan
-    networks: Sequence[Network]
+    networks: Sequence[BakedNetwork]
     network_of: Callable[[Any], int]
     ahead: Mapping[str, Ahead]
     draws: Draws
@@ -45,6 +45,6 @@ class Run:
     banks: Sequence[CarriedBank]
     vocabulary: Vocabulary | None
 
-    def network(self, step: Any) -> Network:
+    def network(self, step: Any) -> BakedNetwork:
         """The graph that runs a step."""
         return self.networks[self.network_of(step)]
