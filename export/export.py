@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET
@@ -16,14 +16,15 @@ from fewstep.export.changes import changed, read_change
 from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.slots import SlotRequest
-from fewstep.export.null_option import add_null_files, with_nulls, without_folder
+from fewstep.export.null_option import add_null_files, null_values, with_nulls, without_folder
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
-from fewstep.export.spec import Source
+from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
+from fewstep.graph.graph import TIME, X
 from fewstep.graph.io import keep, store
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float16 import to_float16
@@ -41,7 +42,7 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, under
 
 if TYPE_CHECKING:
-    from fewstep.export.load_and_trace import Origin
+    from fewstep.export.load_and_trace import Evaluate, Origin
 
 DType = Literal["float32", "float16"]
 
@@ -76,6 +77,8 @@ class ExportOptions(Options):
     expert: NAME=SOURCE@LAMBDA: SOURCE runs the steps below that lambda = log(alpha / sigma), the noisy side, in the
         denoiser's place. NAME=SOURCE@-inf runs one step at pure noise ahead of all others. Folders of two transformers
         with a boundary_ratio bring their own. Changes such as --lora are made to the denoiser alone.
+    check: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. A spec that
+        they speak against is refused before the module is traced, with the likely mistake, as verify --data names it.
     """
 
     source: str
@@ -90,6 +93,7 @@ class ExportOptions(Options):
     verify: Scope = "full"
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
+    check: Path | None = field(default=None, metadata={"unrecorded": True})
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
@@ -107,7 +111,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         others = _experts(options, fetched)
         if others:  # a wrong expert is refused before minutes of work
             deque(_sources(options, loras, fetched, others), maxlen=0)
-        denoiser = _added(writer, options, partial(_source, options, loras, fetched), progress)
+        check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
+        denoiser = _added(writer, options, partial(_source, options, loras, fetched), progress, check_spec)
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
@@ -136,13 +141,33 @@ class Added:
     table: str
 
 
-def _added(writer: Writer, options: ExportOptions, load: Callable[[], Source], progress: Progress) -> Added:
+def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
+    """UserError where the samples of a file speak against the spec."""
+    from fewstep.measure.spec_check import read_samples  # onnxruntime: not for --help
+
+    def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
+        named = {each.input: conditions[each.name] for each in spec.conditions}
+        return evaluate({X: x, TIME: times.astype("float32"), **named})
+
+    found = read_samples(file, spec, spec.to is None and not has_experts).check(network, spec, null_values(spec, null))
+    if found.mistake:
+        raise UserError(str(found), "correct the Spec, or leave --check out")
+    LOG.warning("%s", found)
+
+
+def _added(
+    writer: Writer,
+    options: ExportOptions,
+    load: Callable[[], Source],
+    progress: Progress,
+    check: "Callable[[Spec, Evaluate], None] | None" = None,
+) -> Added:
     """Trace, rewrite and verify a network, and write its graphs."""
     from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
     from fewstep.export.verification.verify import Verification, compare
 
     verified_with = (options.dtype, repr(_versions()))
-    taken = take(load, writer, progress, options.verify, *verified_with)
+    taken = take(load, writer, progress, options.verify, *verified_with, check=check)
     prepared = taken.prepared
     warn_of_operations(prepared)
     half = _in_float16(writer, prepared) if options.dtype == "float16" else None
@@ -185,6 +210,8 @@ def _check_choices(options: ExportOptions) -> None:
     ):
         if value not in choices:
             raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
+    if options.check is not None and not options.check.is_file():
+        raise UserError(f"there is no file {options.check}", "check the path")
     for text in options.change:
         read_change(text)
 

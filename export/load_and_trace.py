@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 import fewstep.export
 import fewstep.graph
@@ -16,7 +17,7 @@ import fewstep.runtime
 from fewstep.export.lora.slots import placed
 from fewstep.export.needs import needs
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
-from fewstep.export.verification.points import Scope
+from fewstep.export.verification.points import Scope, points
 from fewstep.export.verification.verify import ReferenceOutputs, Verification, expect
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
@@ -38,6 +39,7 @@ PACKAGES = (
     fewstep.plans,
     fewstep.runtime,
 )  # whose code makes the prepared graph of the exported one, and compares both
+Evaluate = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]  # feeds by graph name -> the prediction
 STAGES = 3  # load, trace, prepare; then verification counts its own points
 
 
@@ -70,28 +72,46 @@ class LoadedDenoiser:
 
 
 def take(
-    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, dtype: str, *more: str
+    load: Callable[[], Source],
+    writer: Writer,
+    progress: Progress,
+    scope: Scope,
+    dtype: str,
+    *more: str,
+    check: Callable[[Spec, Evaluate], None] | None = None,
 ) -> LoadedDenoiser:
     """Load, trace, rewrite, and run the denoiser as it was given, unless that was done before.
 
-    `dtype` is of the body; `more` is all else that a verification depends on, in words: versions.
+    `dtype` is of the body; `more` is all else that a verification depends on, in words: versions. `check` refuses a
+    spec by what the denoiser returns, before a module is traced.
 
     The weights of a large one are then in files of the bundle's folder and no longer in memory: `again` loads it once
     more. The graphs of a small one share its weights.
     """
-    taken = _taken(load, writer, progress, scope, dtype, more)
+    taken = _taken(load, writer, progress, scope, dtype, more, check)
     collect_behind(taken.exported)
     return taken
 
 
 def _taken(
-    load: Callable[[], Source], writer: Writer, progress: Progress, scope: Scope, dtype: str, more: Sequence[str]
+    load: Callable[[], Source],
+    writer: Writer,
+    progress: Progress,
+    scope: Scope,
+    dtype: str,
+    more: Sequence[str],
+    check: Callable[[Spec, Evaluate], None] | None,
 ) -> LoadedDenoiser:
     source = load()
     if (needed := needs(source, dtype)) is not None:
         check_needs(needed, writer)
     progress("export", 1, STAGES)
+    evaluate = None if check is None else untraced(source)
+    if check is not None and evaluate is not None:
+        check(source.spec, evaluate)
     traced = source.trace()
+    if check is not None and evaluate is None:  # a file runs once it is opened
+        check(source.spec, traced.reference.output)
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
@@ -133,19 +153,26 @@ def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     return verification if verification.verified == verified and verification.scope in ("full", scope) else None
 
 
-def one_sample(source: Source) -> float | None:
-    """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
+def untraced(source: Source) -> Evaluate | None:
+    """A source's module as it was given; None where it first has to be traced."""
     from fewstep.export.sources.torch_module import TorchSource
 
     if not isinstance(source, TorchSource):
         return None
-    from fewstep.export.trace import example_inputs
-    from fewstep.export.verification.reference import call  # torch: ONNX files need none
+    from fewstep.export.verification.reference import of_module  # torch: ONNX files need none
 
-    module, example = source.module.eval().cpu().float(), example_inputs(source.spec, 1)
-    call(module, source.spec, example)
+    return partial(of_module, source.module.eval().cpu().float(), source.spec)
+
+
+def one_sample(source: Source) -> float | None:
+    """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
+    evaluate = untraced(source)
+    if evaluate is None:
+        return None
+    point = next(iter(points(source.spec)))
+    evaluate(point.feeds)
     started = perf_counter()
-    call(module, source.spec, example)
+    evaluate(point.feeds)
     return perf_counter() - started
 
 

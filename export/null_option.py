@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from numpy.typing import NDArray
 
-from fewstep.export.spec import Source
+from fewstep.export.spec import Source, Spec
 from fewstep.graph.commit import Writer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Manifest
@@ -40,10 +41,21 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
     return cast(Source, replace(cast(Any, source), spec=spec))
 
 
+def null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The null values [*shape] that are arrays, by the condition's name."""
+    named, files = {each.name: each for each in spec.conditions}, _files(texts).items()
+    return {name: read_null(named[name], Path(path).read_bytes()) for name, path in files}
+
+
+def _files(texts: Sequence[str]) -> dict[str, str]:
+    """The paths of null values that are arrays, by the condition's name."""
+    values = dict(text.split("=", 1) for text in texts)
+    return {name: value.removeprefix(FILE) for name, value in values.items() if value.startswith(FILE)}
+
+
 def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> Manifest:
     """The manifest with the null values that are arrays, each a file of the bundle."""
-    values = dict(text.split("=", 1) for text in texts)
-    paths = {name: value.removeprefix(FILE) for name, value in values.items() if value.startswith(FILE)}
+    paths = _files(texts)
     conditions = (
         msgspec.structs.replace(each, null_file=writer.add_copy(Path(path), "graphs", f"null-{each.name}", ".npy"))
         if (path := paths.get(each.name)) is not None

@@ -21,7 +21,7 @@ RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 # of seconds each
 LONG = {
     "attention", "chunks", "cli", "compose", "export", "lora", "plugins", "policies", "quantization", "restoration",
-    "tokens",
+    "tokens", "your_model",
 }  # fmt: skip
 LONGEST = 35  # words of a sentence
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
@@ -140,6 +140,7 @@ def test_what_is_printed_runs(
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder, symlinks=True)
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)  # blocks import the page's files, as a script in the folder does
     session: dict[str, object] = {"__name__": "session"}
     install(page, folder, monkeypatch)
     for block in blocks(page):

@@ -35,8 +35,7 @@ class TorchReference:
         return module_name(self.module)
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        output: Array = predicted(self.spec, call(self.module, self.spec, _tensors(feeds), where)).numpy()
-        return output
+        return of_module(self.module, self.spec, feeds, where)
 
     def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if not self.spec.beside:
@@ -77,6 +76,12 @@ class TorchReference:
 def _tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
     """Feeds stand in the order of the module's arguments."""
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values())
+
+
+def of_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:
+    """The prediction of a module for feeds in the order of its arguments."""
+    output: Array = predicted(spec, call(module, spec, _tensors(feeds), where)).numpy()
+    return output
 
 
 def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:

@@ -59,7 +59,7 @@ def deal(rows: ConditionRecords, samples: int) -> ConditionRecords:
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
-        raise UserError(f"there is no file {path}", "check the path behind --conditions")
+        raise UserError(f"there is no file {path}", "check the path")
     fix = "write it with numpy.savez(FILE, NAME=ARRAY) or safetensors.numpy.save_file({NAME: ARRAY}, FILE)"
     if path.suffix not in (".npz", ".safetensors"):
         raise UserError(f"{path.name} is neither .npz nor .safetensors", fix)

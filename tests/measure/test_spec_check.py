@@ -126,4 +126,4 @@ def test_verify_checks_the_spec_of_a_bundle(
     assert "the spec seems wrong: " in shown and "linear denoiser" in shown
     np.savez(tmp_path / "other.npz", x=np.zeros((4, 1, 5, 5)))
     assert main(["verify", str(tiny_bundle), "--data", str(tmp_path / "other.npz")]) == 1
-    assert "other.npz has no samples x of the bundle's shape, [4, 1, 5, 5]" in capsys.readouterr().err
+    assert "other.npz has no samples x of the denoiser's shape, but float64 [4, 1, 5, 5]" in capsys.readouterr().err

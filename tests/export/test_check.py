@@ -1,0 +1,136 @@
+"""`export --check`: a spec that samples of the data speak against is refused, by the mistake that was made."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.load_and_trace import untraced
+from fewstep.export.spec import Source
+from fewstep.graph.graph import TIME, X
+from fewstep.plans.errors import UserError
+from fewstep.plans.grids import trailing
+from fewstep.plans.noise import stacked
+from fewstep.plans.prediction import input_scale, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule
+
+ZOO = Path(__file__).parents[2] / "benchmarks" / "zoo"
+SOURCES = {
+    "fashion_mnist": "fashion_mnist",
+    "convnext": f"{ZOO / 'convnext_v_cosine.py'}:make",
+    "unet": f"{ZOO / 'unet_epsilon_linear.py'}:make",
+}
+WRONG = '''
+import torch
+from dataclasses import replace
+from fewstep.export import ScheduleSpec
+from fewstep.export.export import load_source
+
+class Changed(torch.nn.Module):
+    def __init__(self, module, scale, sign):
+        super().__init__()
+        self.module, self.scale, self.sign = module, scale, sign
+
+    def forward(self, x, time, labels):
+        return self.sign * self.module(x, self.scale * time, labels)
+
+def of(scale=1.0, sign=1.0, null=None, **changes):
+    source = load_source(SOURCE)
+    (label,) = source.spec.conditions
+    label = label if null is None else type(label)("class", input="class", low=0, high=9, null=null)
+    return Changed(source.module, scale, sign), replace(source.spec, conditions=(label,), **changes)
+
+def right(): return of()
+def sign(): return of(sign=-1.0)
+def time_scale(): return of(scale=0.001)
+def null(): return of(null=0)
+def prediction(): return of(prediction=OTHER)
+def schedule(): return of(schedule=ScheduleSpec(SCHEDULE))
+'''  # fmt: skip
+GAUSSIAN = '''
+import torch
+from fewstep.export import ScheduleSpec, Spec
+
+class Gaussian(torch.nn.Module):
+    """The flow of data of mean 0.5 and variance 0.04, exactly."""
+
+    def forward(self, x, time):
+        a, s = (1 - time)[:, None], time[:, None]
+        x0 = 0.5 + 0.04 * a / (0.04 * a**2 + s**2) * (x - 0.5 * a)
+        return SIGN * (x - x0) / s
+
+def make():
+    return Gaussian(), Spec("gaussian", (8,), (), "flow", ScheduleSpec("flow", timesteps=TIMESTEPS))
+'''
+
+
+def drawn(source: Source, labels: np.ndarray) -> np.ndarray:
+    """Samples of a denoiser along 12 steps of DDIM."""
+    evaluate, spec = untraced(source), source.spec
+    assert evaluate is not None
+    times = trailing(NoiseSchedule(spec.schedule), 12)
+    x = times[0].sigma * stacked(range(len(labels)), 0, spec.x_shape)
+    for s, t in zip(times, times[1:]):
+        u = (input_scale(spec.prediction, s, spec.schedule) * x).astype(np.float32)
+        told = np.full(len(x), s.network, np.float32)
+        a, b = x0_coefficients(spec.prediction, s, spec.schedule)
+        x0 = np.clip(a * x + b * evaluate({X: u, TIME: told, "class": labels}), -1, 1)
+        x = t.alpha * x0 + t.sigma * (x - s.alpha * x0) / s.sigma
+    return np.asarray(x0, np.float32)
+
+
+def refusal(source: str, data: Path, folder: Path) -> str:
+    """What export says of a source and samples."""
+    with pytest.raises(UserError, match="the spec seems wrong") as refused:
+        export(ExportOptions(source, folder / "bundle", check=data, verify="quick"))
+    assert not (folder / "bundle" / "manifest.json").exists()
+    return refused.value.what.removeprefix("the spec seems wrong: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_mistake_on_purpose_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "unet":
+        pytest.importorskip("diffusers")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ZOO)])
+    source, labels = load_source(SOURCES[name]), np.arange(16) % 10
+    kind = source.spec.schedule.kind
+    constants = {
+        "SOURCE": SOURCES[name],
+        "OTHER": "epsilon" if source.spec.prediction == "v" else "v",
+        "SCHEDULE": "cosine" if kind == "linear" else "linear",
+    }
+    text = "".join(f"{key} = {value!r}\n" for key, value in constants.items())
+    (tmp_path / "wrong.py").write_text(text + WRONG)
+    samples, file = drawn(source, labels), tmp_path / "data.npz"
+    np.savez(file, x=samples, **{"class": labels})
+    for mistake, said in {
+        "sign": "its output has the other sign",
+        "time_scale": "the network takes 1000 times the time that it is told: multiply it in forward",
+        "null": "null is another value",
+        "prediction": f"prediction is {source.spec.prediction!r}, not {constants['OTHER']!r}",
+        "schedule": f"its schedule is {kind!r}, not {constants['SCHEDULE']!r}",
+    }.items():
+        assert said in refusal(f"{tmp_path / 'wrong.py'}:{mistake}", file, tmp_path), mistake
+    np.savez(file, x=(samples + 1) / 2, **{"class": labels})
+    assert "the data are in [0, 1]" in refusal(f"{tmp_path / 'wrong.py'}:right", file, tmp_path)
+
+
+def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
+    for name, sign, timesteps in (("right", 1, 1), ("sign", -1, 1), ("clock", 1, 1000)):
+        (tmp_path / f"{name}.py").write_text(f"SIGN, TIMESTEPS = {sign}, {timesteps}\n{GAUSSIAN}")
+    assert refusal(f"{tmp_path / 'sign.py'}:make", data, tmp_path) == "its output has the other sign"
+    clock = "the network takes 1/1000 times the time that it is told: give the schedule timesteps=1"
+    assert refusal(f"{tmp_path / 'clock.py'}:make", data, tmp_path) == clock
+    manifest = export(ExportOptions(f"{tmp_path / 'right.py'}:make", tmp_path / "bundle", check=data))
+    assert "the spec seems right: 16 samples are denoised as a trained network does" in caplog.text
+    assert "--check" not in manifest.provenance.commands[0]
+
+
+def test_a_file_that_is_not_there_is_known_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file .*none.npz; check the path"):
+        export(ExportOptions("fashion_mnist", tmp_path / "bundle", check=tmp_path / "none.npz"))
