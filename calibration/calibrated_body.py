@@ -15,7 +15,6 @@ from msgspec import structs
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
-from fewstep.calibration.floor import headroom
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.opened import open_lowered
@@ -27,6 +26,7 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
+from fewstep.measure.nearness import nearness
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
 from fewstep.measure.rollouts.held_out import held_out_conditions
@@ -39,6 +39,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
+from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
@@ -205,10 +206,10 @@ def judged(
     if isinstance(course, TokenCourse):
         return Trial(table.method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))
     guidance, condition = (_worst(each) for each in body_differences(course, networks))
-    less = headroom(course)
-    snr = None if less is None else round(mean - less, 2)
-    figures = table.method, mean, p5, len(psnr)
-    return Trial(*figures, is_chosen=True, guidance=guidance, condition=condition, snr=snr)
+    near = nearness(float(psnr.mean()), finish(course.plan, course.reference[-1:]))
+    snr, unrelated = (None if each is None else round(each, 2) for each in (near.snr, near.unrelated))
+    trial = Trial(table.method, mean, p5, len(psnr), is_chosen=True, snr=snr, unrelated=unrelated)
+    return structs.replace(trial, guidance=guidance, condition=condition)
 
 
 def guidance_error(

@@ -35,7 +35,7 @@ def measured_table(results: Results, is_image: bool = True) -> Table:
 
 def _quality(body: Quality | None) -> tuple[str, ...]:
     if body is None:
-        return ("",) * 4
+        return ("",) * 5
     ssim = body.against_float.ssim
     return (*quality_cells(body), *((f"{ssim.mean:.4f}", f"{ssim.p5:.4f}") if ssim else (NONE, NONE)))
 
@@ -70,7 +70,8 @@ def _captions(results: Results, is_image: bool) -> list[str]:
         named = (
             TOKENS
             if first.tokens
-            else "PSNR in dB and SSIM against float32 along the same plan, mean and 5th percentile"
+            else "PSNR in dB and SSIM against float32 along the same plan, mean and 5th percentile; signal: dB above "
+            f"the error{first.against_float.nearness.beside}"
         )
         said.append(f"{named} ({judged}).")
         if is_image and first.tokens is None and first.against_float.ssim is None:

@@ -3,31 +3,34 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
+from fewstep.measure.nearness import Nearness
 from fewstep.measure.results import Quality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, said
+from fewstep.report.quality import NONE
 from fewstep.runtime.bundle.manifest import Trial
 
 TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
 
 
-def quality_heads(of_tokens: bool) -> tuple[str, str]:
+def quality_heads(of_tokens: bool) -> tuple[str, ...]:
     """What `quality_cells` stand under."""
-    return ("differ", "same") if of_tokens else ("PSNR", "p5")
+    return ("differ", "same") if of_tokens else ("PSNR", "p5", "signal")
 
 
-def quality_cells(body: Quality) -> tuple[str, str]:
+def quality_cells(body: Quality) -> tuple[str, ...]:
     """How near a body is to float32 along the same plan, in short."""
     if body.tokens is not None:
         return f"{100 * body.tokens.disagreement:.2f} %", f"{100 * body.tokens.same:.1f} %"
-    return f"{body.against_float.mean:.1f}", f"{body.against_float.p5:.1f}"
+    end = body.against_float
+    return f"{end.mean:.1f}", f"{end.p5:.1f}", NONE if end.snr is None else f"{end.snr:.1f}"
 
 
 def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
     """The quality of the body that is deployed, and a line for each difference of outputs that it may lose."""
     for each in trials:
         if each.is_chosen:
-            over = "" if each.snr is None else f", the signal {each.snr:.1f} dB above the error"
-            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{over}, {counted(each.seeds, 'seed')}"
+            near, seeds = Nearness(each.psnr, each.snr, each.unrelated), counted(each.seeds, "seed")
+            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{near.over}, {seeds}{near.beside}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield f"{differ} of the likeliest tokens differ at float32's states; {same} are the same at the end"

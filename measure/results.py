@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances.drift import Drift
+from fewstep.measure.nearness import Nearness, Signal
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.race import Race
 from fewstep.plans.plan import DENOISER
@@ -40,10 +41,16 @@ class EndQuality(Strict, frozen=True):
     values: tuple[float, ...]  # per seed
     drift: Drift | None  # None: tokens
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
+    snr: float | None = None  # as `Nearness` has them; None in results of earlier versions too
+    unrelated: float | None = None
 
     @property
     def seeds(self) -> int:
         return len(self.values)
+
+    @property
+    def nearness(self) -> Nearness:
+        return Nearness(self.mean, self.snr, self.unrelated)
 
 
 TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
@@ -253,19 +260,27 @@ class Results(Strict, frozen=True):
 
 
 def end_quality(
-    values: NDArray[np.float64], drift: Drift | None, reference: str, ssim: NDArray[np.float64] | None = None
+    values: NDArray[np.float64],
+    drift: Drift | None,
+    reference: str,
+    ssim: NDArray[np.float64] | None = None,
+    signal: Signal | None = None,
 ) -> EndQuality:
-    """Summarize PSNR values [seeds], one a sample, and SSIM values where there are some."""
+    """Summarize PSNR values [seeds], one a sample, and SSIM values where there are some. `signal` is the scale of the
+    references."""
+    near = Nearness(float(values.mean())) if signal is None else signal.nearness(float(values.mean()))
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
         reference=reference,
-        mean=float(values.mean()),
+        mean=near.psnr,
         p5=float(np.percentile(values, 5)),
         worst=float(values.min()),
         standard_error=spread,
         values=tuple(values.tolist()),
         drift=drift,
         ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
+        snr=near.snr,
+        unrelated=near.unrelated,
     )
 
 

@@ -23,7 +23,7 @@ from fewstep.report.elements import (
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
-HEAD = ["mean", "5th percentile", "worst", "std. error", "SSIM", "5th percentile", "seeds"]
+HEAD = ["mean", "5th percentile", "worst", "std. error", "signal", "another seed", "SSIM", "5th percentile", "seeds"]
 
 
 def end_section(results: Results, is_image: bool = True) -> Html:
@@ -44,8 +44,10 @@ def end_section(results: Results, is_image: bool = True) -> Html:
     return section(
         "End quality",
         paragraph(
-            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. SSIM "
-            "compares structure in windows of 11 pixels; 1 is equality. "
+            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. "
+            "Signal is the variance of the references over the error, for which no range matters. Another seed is the "
+            "PSNR of one reference to the next: what samples have that are not related. "
+            "SSIM compares structure in windows of 11 pixels; 1 is equality. "
             "The first table says what quantization costs; the second what few steps cost, without and with int8. "
             "The two references are not comparable with each other.",
             kind="lead",
@@ -104,4 +106,5 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
 def _cells(end: EndQuality) -> list[Content]:
     figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
     similar: list[Content] = [NONE, NONE] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
-    return [*figures, *similar, count(end.seeds)]
+    scale: list[Content] = [NONE if each is None else decibel(each) for each in (end.snr, end.unrelated)]
+    return [*figures, *scale, *similar, count(end.seeds)]

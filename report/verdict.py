@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
+from fewstep.measure.nearness import LEAST_PSNR, Nearness
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
-from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 
-NEAR_PSNR = 40.0  # dB: beyond it few people see a difference side by side
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
 
@@ -26,7 +25,7 @@ def costliest(results: Results) -> str | None:
     if steps is None:
         return None
     figures = f"float32 is {steps.mean:.1f} dB from many steps, and {first.body} {int8:.1f} dB from float32"
-    if min(steps.mean, int8) >= NEAR_PSNR:
+    if steps.nearness.is_near and first.against_float.nearness.is_near:
         return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run BUNDLE --precision int8."
     if steps.mean < int8 - ALIKE_PSNR:
         return f"Few steps cost most, not int8: {figures}. Next: fewstep fit BUNDLE, or more steps."
@@ -64,15 +63,15 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
 
 def distant(bodies: Iterable[Quality]) -> Iterator[str]:
     """One sentence for each body that is far from float32."""
-    yield from filter(None, (far(each.body, each.against_float.mean, each.tokens) for each in bodies))
+    yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in bodies))
 
 
-def far(body: str, psnr: float, tokens: TokenQuality | TokenAgreement | None) -> str | None:
+def far(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None) -> str | None:
     """The sentence for a body whose samples differ visibly from float32's, or whose tokens differ in many places; None
-    near it. `psnr` in dB."""
+    near it."""
     if tokens is None:  # a NaN is no quality either
         where = "look at the samples before deploying it"
-        return None if psnr >= LEAST_PSNR else f"{body} is only {psnr:.1f} dB from float32: {where}."
+        return None if near.is_enough else f"{body} is only {near.said('float32')}: {where}."
     share = 100 * tokens.disagreement
     where = "compare its runs before deploying it"
     return None if share <= MOST_CHANGED else f"{body} changes {share:.1f} % of the likeliest tokens: {where}."

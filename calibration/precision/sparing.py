@@ -14,9 +14,9 @@ from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp, considered_ops
+from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.metrics import PEAK
 
-LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor of a body, to the peak and to the variance of float32's samples
 MARGIN = 2.0  # dB over the floor, where that decides: what is foretold is not what is judged
 PRICE = 50.0  # dB for the time of a step all in int8: 0.5 dB for each 1 %
 SLOWER = 1.3  # steps all in int8 that float takes more, for a share of 1 of the multiply-accumulates

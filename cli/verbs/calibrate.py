@@ -22,6 +22,7 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
+from fewstep.measure.nearness import Nearness
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, said
 from fewstep.measure.rollouts.trajectories import batches, count_batches, in_words, roll_out
@@ -45,7 +46,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.manifest.bodies[name].trials:
-                if trial.is_chosen and (sentence := far(name, trial.psnr, trial.tokens)):
+                near = Nearness(trial.psnr, trial.snr, trial.unrelated)
+                if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))

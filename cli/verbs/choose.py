@@ -99,18 +99,21 @@ def table(choice: Choice, batch: int) -> Table:
             f"{row.milliseconds:.3g} ms",
             f"{row.psnr:.1f} ± {row.error:.1f} dB",
             f"{row.p5:.1f} dB",
+            NONE if row.snr is None else f"{row.snr:.1f} dB",
             NONE if row.gain is None else f"{row.gain:.3f}",
             CHOSEN if row == winner else FRONT if row in choice.front else "",
         )
         for row in choice.deployments
     ]
+    beside = choice.deployments[0].nearness.beside
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "
-        f"{choice.seeds} seeds with its standard error, and the 5th percentile. Gain: "
+        f"{choice.seeds} seeds with its standard error, and the 5th percentile. Signal: "
+        f"the teacher's samples above the error{beside}. Gain: "
         "what is left of guidance's direction at the worst step of calibration. Front: no other is quicker and nearer."
     )
-    return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", "gain", ""), rows, caption)
+    return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", ""), rows, caption)
 
 
 def drawing(choice: Choice, options: ChooseOptions) -> str:

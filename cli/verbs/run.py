@@ -18,7 +18,6 @@ from fewstep.cli.run_output import ARRAY, PICTURE, write
 from fewstep.cli.run_plan import check_name, check_tokens, default_guidance, known_tokens
 from fewstep.cli.run_sampling import batch_of, sampled
 from fewstep.cli.run_tiles import tiling
-from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, as_guidance, describe
 from fewstep.plans.plan import IMAGE
@@ -69,8 +68,8 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
         if getattr(options, name) != getattr(plain, name):
             raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
     choice = chosen(options.bundle)
-    if choice.winner.psnr < LEAST_PSNR:
-        LOG.warning("the choice is only %.1f dB from the teacher: look at its samples", choice.winner.psnr)
+    if not choice.winner.nearness.is_enough:
+        LOG.warning("the choice is only %s: look at its samples", choice.winner.nearness.said("the teacher"))
     options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
     return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
 

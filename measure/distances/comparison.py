@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances.drift import Moments, drift
+from fewstep.measure.nearness import Signal
 from fewstep.measure.results import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import has_ssim, psnr, ssim
 
@@ -17,6 +18,7 @@ class PairedSamples:
         self._psnr: list[NDArray[np.float64]] = []
         self._ssim: list[NDArray[np.float64]] = []
         self._ours, self._theirs = Moments(), Moments()
+        self._signal = Signal()
 
     def add(self, samples: Floats, references: Floats) -> None:
         """Take one more batch; an empty one changes nothing."""
@@ -27,8 +29,11 @@ class PairedSamples:
             self._ssim.append(ssim(samples, references))
         self._ours.add(samples)
         self._theirs.add(references)
+        self._signal.add(references)
 
     def quality(self, reference: str) -> EndQuality:
         """The figures so far, against what `reference` names. At least one sample was added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
-        return end_quality(np.concatenate(self._psnr), drift(self._ours, self._theirs), reference, similar)
+        return end_quality(
+            np.concatenate(self._psnr), drift(self._ours, self._theirs), reference, similar, self._signal
+        )

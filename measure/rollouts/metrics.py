@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 PEAK = 2.0  # the width of model range [-1, 1]
 CEILING = 200.0  # dB reported for equal arrays; float32 itself resolves about 150 dB, so nothing measured reaches it
-LEAST_PSNR = 25.0  # dB: below it the difference can be seen in most images
 WINDOW = 11  # pixels of SSIM's Gaussian window, whose deviation is 1.5
 
 Floats = NDArray[np.floating]

@@ -14,8 +14,8 @@ import numpy as np
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.measure.bodies import open_body
 from fewstep.measure.cost import branches, sampling_needs
+from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.rollouts.metrics import LEAST_PSNR
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.sampling_job import FEW, FLOAT
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
@@ -135,15 +135,15 @@ def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str,
 
 
 def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]) -> Chosen:
-    """The best row within the time, or the quickest of the quality. Of less than LEAST_PSNR only where a quality that
-    is asked for allows it."""
+    """The best row within the time, or the quickest of the quality. Below the floor only where a quality that is asked
+    for allows it."""
     within = np.inf if options.milliseconds is None else options.milliseconds
-    least = LEAST_PSNR if options.decibels is None else options.decibels
+    least, floor = options.decibels, f"{LEAST_PSNR:g}dB, with a signal {LEAST_SNR:g} dB above the error"
     asked = " and ".join(
         [f"within {options.within}"] * (options.within is not None)
-        + [f"at least {options.at_least or f'{LEAST_PSNR:g}dB'}"] * (options.at_least is not None or within < np.inf)
+        + [f"at least {options.at_least or floor}"] * (options.at_least is not None or within < np.inf)
     )
-    good = [row for row in on_front if row.psnr >= least]
+    good = [row for row in on_front if (row.nearness.is_enough if least is None else row.psnr >= least)]
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
         nearest = (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from fewstep.measure.nearness import Nearness
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
@@ -25,8 +26,8 @@ from fewstep.runtime.sampler import Sampler
 
 class Deployment(Strict, frozen=True):
     """milliseconds: of a call; ratio: the same as a multiple of a call of float32's network. psnr and p5: mean and 5th
-    percentile to the teacher in dB; error: standard error of the mean. gain: what the body keeps of guidance's
-    direction, where calibration measured that; 1 is all of it."""
+    percentile to the teacher in dB; error: standard error of the mean. snr, unrelated: as `Nearness` has them. gain:
+    what the body keeps of guidance's direction, where calibration measured that; 1 is all of it."""
 
     body: str
     precision: str
@@ -41,6 +42,12 @@ class Deployment(Strict, frozen=True):
     p5: float
     error: float
     gain: float | None = None
+    snr: float | None = None
+    unrelated: float | None = None
+
+    @property
+    def nearness(self) -> Nearness:
+        return Nearness(self.psnr, self.snr, self.unrelated)
 
 
 class Chosen(Strict, frozen=True):
@@ -81,7 +88,7 @@ def load_chosen(path: Path | str, choice: Chosen) -> Sampler:
 def described(row: Deployment) -> str:
     """A deployment in words."""
     engine = engine_name(row.backend, row.threads, row.spinning)
-    return f"{row.plan} on {row.body} ({engine}): {row.milliseconds:.3g} ms, {row.psnr:.1f} dB"
+    return f"{row.plan} on {row.body} ({engine}): {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{row.nearness.over}"
 
 
 def keep(bundle: Bundle, choice: Chosen) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.cost import branches
+from fewstep.measure.nearness import nearness
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
@@ -168,6 +169,7 @@ def deployments(
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
             for name, plan in fresh.items():
                 own = psnr(judging.samples(sampler, plan, judging.batch), judging.lessons)
+                near = nearness(float(own.mean()), judging.lessons)
                 measured[name] = Deployment(
                     body=body,
                     precision=judging.bundle.body(body).precision,
@@ -178,10 +180,12 @@ def deployments(
                     evaluations=len(plan.steps),
                     milliseconds=0.0,
                     ratio=ratios[name],
-                    psnr=float(own.mean()),
+                    psnr=near.psnr,
                     p5=float(np.percentile(own, 5)),
                     error=float(own.std(ddof=1) / len(own) ** 0.5),
                     gain=_gain(judging.bundle, body, plan),
+                    snr=near.snr,
+                    unrelated=near.unrelated,
                 )
                 if is_sure:
                     cache.store(KIND, keys[name], msgspec.json.encode(measured[name]))

@@ -28,7 +28,8 @@ class ChooseOptions(Options):
 
     bundle: The bundle's folder.
     within: The longest time of a call, from noise to samples, as 20ms.
-    at_least: The least mean PSNR to the teacher, as 40dB. Default with a time: 25dB, below which differences are seen.
+    at_least: The least mean PSNR to the teacher, as 40dB. Default with a time: 25dB, and a signal
+        15 dB above the error, below which differences are seen.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
         plan's solver and grid at 2 to 16 steps, and the bundle's fitted plans.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a

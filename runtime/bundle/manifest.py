@@ -82,8 +82,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     percentile of samples of `seeds` seeds. `guidance` and `condition` are of the step at which int8 keeps least of
     cond - uncond, and of the change that another condition makes; None where there is no such difference.
 
-    `snr` is the variance of float32's samples over the error, in dB. `in_float` are operations that stay in float
-    since they make much of the error.
+    `snr` is the variance of float32's samples over the error, and `unrelated` the mean PSNR of float32's samples of two
+    seeds, in dB. `in_float` are operations that stay in float since they make much of the error.
 
     Of a token denoiser `psnr` and `p5` are of logarithms of probabilities: their variance over their error, in dB.
 
@@ -103,6 +103,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     condition: Difference | None = None
     tokens: TokenAgreement | None = None
     snr: float | None = None
+    unrelated: float | None = None
 
 
 class Body(Strict, frozen=True):

@@ -7,6 +7,7 @@ from typing import Any
 from fewstep.cli.measured_table import measured_table as table
 from fewstep.cli.verbs.measure import dry_run, evaluations
 from fewstep.measure.measure import MeasureOptions, open_task
+from fewstep.measure.nearness import Nearness
 from tests.report.judged_bundle import make_bundle
 
 
@@ -24,7 +25,7 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
 
 
 def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
-    end = SimpleNamespace(mean=30.0, p5=28.0, ssim=None, seeds=16)
+    end = SimpleNamespace(mean=30.0, p5=28.0, ssim=None, seeds=16, snr=19.0, nearness=Nearness(30.0, 19.0, 9.0))
     results: Any = SimpleNamespace(
         bundle="policy",
         covered=(),
@@ -37,3 +38,4 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
     )
     shown = str(table(results).caption), str(table(results, is_image=False).caption)
     assert ["No SSIM" in caption for caption in shown] == [True, False]
+    assert "signal: dB above the error; another seed's sample has 9.0 dB" in shown[1]

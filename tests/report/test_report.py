@@ -205,8 +205,8 @@ def test_a_body_far_from_float_or_slower_than_it_is_named(made):
     results, replace = made[1], msgspec.structs.replace
     quality, race = results.qualities[0], results.races[0]
     ratios = {name: replace(race, timings=tuple(replace(t, ratio=r) for t in race.timings)) for name, r in RATIOS}
-    good = replace(quality, against_float=replace(quality.against_float, mean=45.0))
-    far = replace(quality, against_float=replace(quality.against_float, mean=-3.9))
+    good = replace(quality, against_float=replace(quality.against_float, mean=45.0, snr=35.0))
+    far = replace(quality, against_float=replace(quality.against_float, mean=-3.9, snr=None, unrelated=None))
     assert list(warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
     first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
     assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."

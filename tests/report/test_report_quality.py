@@ -232,14 +232,15 @@ def test_verdicts_say_change_only_where_there_is_one(evaluated):
 def test_measure_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
     bundle, results = evaluated
     near, far = (
-        replace(body, body=name, against_float=replace(body.against_float, mean=mean))
+        replace(body, body=name, against_float=replace(body.against_float, mean=mean, snr=mean - 10, unrelated=9.0))
         for body in results.qualities
         for name, mean in (("near", 25.0), ("far", 3.0))
     )
     assert list(distant([near])) == []
     monkeypatch.setattr("fewstep.cli.verbs.measure.measure", lambda *_: replace(results, qualities=(near, far)))
     shown = verb(MeasureOptions(bundle), SILENT).shown
-    assert "far is only 3.0 dB from float32: look at the samples before deploying it." in shown
+    beside = "the signal -7.0 dB above the error; another seed's sample has 9.0 dB"
+    assert f"far is only 3.0 dB from float32, {beside}: look at the samples before deploying it." in shown
 
 
 def test_a_body_that_changes_many_tokens_is_named():

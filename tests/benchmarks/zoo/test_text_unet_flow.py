@@ -8,12 +8,13 @@ import pytest
 
 from benchmarks.zoo.members import BY_NAME
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import calibrated_body, floor
+from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.graph import GROUP, Graph
+from fewstep.measure import nearness
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference
@@ -56,7 +57,7 @@ def test_a_body_that_hardly_hears_the_text_is_refused(tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match="int8 for cpu-x86 loses the direction of guidance: gain 0.0"):
         calibrate(options)
     monkeypatch.setattr(verb, "guidance_error", lambda *arguments: None)
-    monkeypatch.setattr(floor, "LEAST_SNR", 0.0)  # its signal is 14 dB above the error
+    monkeypatch.setattr(nearness, "LEAST_SNR", 0.0)  # its signal is 14 dB above the error
     (trial,) = calibrate(options).manifest.bodies["int8-cpu-x86"].trials
     assert trial.psnr > 25
     assert isinstance(trial.condition, Difference) and trial.condition.gain < 0.1

@@ -1,0 +1,97 @@
+"""One measure of how near samples are to their references, for signals of any scale: to the peak, and over the signal.
+
+PSNR has the peak of model range, 2. Where the signal is quiet in that range, a high PSNR may hide much noise, so the
+ratio of the signal to the error stands beside it. A sample of another seed says what "near" is worth at all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.metrics import PEAK, psnr
+
+LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor, to the peak and to the variance of the references
+NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Figures in dB.
+
+    psnr: the mean over samples. snr: the variance of the references over the error; None where they are one number, and
+        for tokens. unrelated: the mean PSNR of a reference to the reference of another seed; None for a single seed.
+    """
+
+    psnr: float
+    snr: float | None = None
+    unrelated: float | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether samples reach the floor; one that is not finite does not. A signal beyond the peak is its own."""
+        return self._reaches(LEAST_PSNR, LEAST_SNR)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether few people see a difference."""
+        return self._reaches(NEAR_PSNR, NEAR_SNR)
+
+    def _reaches(self, peak: float, signal: float) -> bool:
+        if self.snr is None:
+            return self.psnr >= peak
+        return max(self.psnr, self.snr) >= peak and self.snr >= signal
+
+    def said(self, reference: str) -> str:
+        """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """
+        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.beside}"
+
+    @property
+    def over(self) -> str:
+        """ ", the signal 26.1 dB above the error", or nothing."""
+        return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
+
+    @property
+    def beside(self) -> str:
+        """ "; another seed's sample has 12.3 dB", or nothing."""
+        return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
+
+
+class Signal:
+    """The scale of a stream of references [B, *x_shape], batch by batch: how the stream is cut does not matter."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = self._squares = 0.0
+        self._last: Floats | None = None
+        self._unrelated: list[float] = []
+
+    def add(self, references: Floats) -> None:
+        """Take one more batch. Each reference is compared with the one before it."""
+        if not len(references):
+            return
+        values = references.astype(np.float64)
+        self._count += values.size
+        self._sum += float(values.sum())
+        self._squares += float(np.square(values).sum())
+        chain = references if self._last is None else np.concatenate([self._last, references])
+        if len(chain) > 1:
+            self._unrelated += psnr(chain[1:], chain[:-1]).tolist()
+        self._last = references[-1:]
+
+    def nearness(self, mean: float) -> Nearness:
+        """The figures of samples whose mean PSNR to these references is `mean`."""
+        average = self._sum / self._count
+        variance = self._squares / self._count - average**2
+        is_number = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)
+        snr = None if is_number else mean + float(10 * np.log10(variance / PEAK**2))
+        return Nearness(mean, snr, float(np.mean(self._unrelated)) if self._unrelated else None)
+
+
+def nearness(mean: float, references: Floats) -> Nearness:
+    """The figures of samples whose mean PSNR to these references [B, *x_shape] is `mean`."""
+    signal = Signal()
+    signal.add(references)
+    return signal.nearness(mean)

@@ -1,0 +1,54 @@
+"""One measure of nearness, for signals of any scale."""
+
+import numpy as np
+import pytest
+
+from fewstep.measure.distances.comparison import PairedSamples
+from fewstep.measure.nearness import Nearness, Signal, nearness
+from fewstep.measure.rollouts.metrics import PEAK, psnr
+
+
+@pytest.mark.parametrize(
+    ("psnr", "snr", "enough"),
+    [
+        (25.0, 15.0, True),
+        (24.9, 20.0, False),
+        (40.0, 14.9, False),
+        (25.0, None, True),
+        (np.nan, 20.0, False),
+        (-200.0, 50.0, True),
+    ],
+)
+def test_both_figures_are_asked_for(psnr: float, snr: float | None, enough: bool) -> None:
+    assert Nearness(psnr, snr).is_enough is enough
+
+
+def test_a_quiet_signal_is_not_near_for_its_peak() -> None:
+    assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
+
+
+def test_figures_follow_from_the_signal_however_it_is_cut() -> None:
+    rng = np.random.default_rng(0)
+    exact = (0.13 * rng.standard_normal((7, 1, 8, 8)) + 5).astype(np.float32)
+    noisy = exact + np.float32(0.01) * rng.standard_normal(exact.shape).astype(np.float32)
+    whole, cut = nearness(float(psnr(noisy, exact).mean()), exact), PairedSamples()
+    for part in (slice(0, 1), slice(1, 1), slice(1, 5), slice(5, 7)):
+        cut.add(noisy[part], exact[part])
+    assert whole.snr == pytest.approx(whole.psnr - 10 * np.log10(PEAK**2 / exact.astype(np.float64).var()), abs=1e-6)
+    assert whole.snr == pytest.approx(20 * np.log10(13), abs=1)
+    assert whole.unrelated == pytest.approx(float(psnr(exact[1:], exact[:-1]).mean()), abs=1e-9)
+    assert whole.unrelated == pytest.approx(20 * np.log10(PEAK / 0.13) - 10 * np.log10(2), abs=1)
+    assert vars(cut.quality("float32").nearness) == pytest.approx(vars(whole))
+
+
+def test_one_number_has_no_signal_and_one_seed_no_other() -> None:
+    assert nearness(30.0, np.full((1, 1, 4, 4), 0.3, np.float32)) == Nearness(30.0)
+    signal = Signal()
+    signal.add(np.zeros((2, 1, 4, 4), np.float32))
+    assert signal.nearness(30.0).snr is None
+
+
+def test_what_is_said_compares_with_another_seed() -> None:
+    said = "14.8 dB from float32, the signal 7.0 dB above the error; another seed's sample has 17.3 dB"
+    assert Nearness(14.8, 7.0, 17.3).said("float32") == said
+    assert Nearness(50.0).said("float32") == "50.0 dB from float32"
