@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Real
 
 from fewstep.plans import guidance as guide
+from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
@@ -38,15 +39,20 @@ def compile_plan(
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
     from fewstep.plans.name import TRAILING, parse_plan_name, with_grid  # all solvers: not for who only runs plans
+    from fewstep.plans.solvers.published import facts_of
 
-    parsed = parse_plan_name(name, denoiser.grid if strength is None else TRAILING)
+    grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
+    parsed = parse_plan_name(name, *grids)
     times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
     text = (
         parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
     )  # without its grid the name means another plan
-    return trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
+    plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
+    if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied:
+        _check_every_step(plan, NoiseSchedule(denoiser.schedule))
+    return plan
 
 
 def trace_plan(
@@ -133,6 +139,19 @@ def _from_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence
     if first.alpha == 0 or not any(each.until == PURE_NOISE for each in denoiser.networks):
         return times
     return [Time(first.network, 0.0, 1.0), *times]
+
+
+def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
+    """UserError for a step from sigma_min along a consistency function, which returns x itself there: the step would do
+    nothing."""
+    end = schedule.cleanest.lam - 1e-9
+    for step in plan.steps:
+        if step.lam is not None and step.lam >= end and schedule.timesteps is None:
+            fewer = f"{len(plan.steps) - 1} steps, or " if len(plan.steps) > 1 else ""
+            raise UserError(
+                f"the step of plan {plan.name!r} from time {step.time:g} does nothing: the network returns x there",
+                f"take {fewer}a grid that ends before it, such as {plan.name.partition('@')[0]}@{ANGLES}",
+            )
 
 
 def _second_time(to: Time, schedule: NoiseSchedule) -> float:

@@ -2,8 +2,8 @@
 
     SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
 
-A name without a grid has the grid of its denoiser (`DenoiserFacts.grid`). A solver of distilled denoisers takes even
-steps there, which come near the times of the distillation.
+A name without a grid has the grid of its denoiser (`DenoiserFacts.grid`). A solver of distilled denoisers takes the
+grid that the spec names as trained, or even steps, which come near the times of the distillation (`default_grid.py`).
 
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
@@ -63,8 +63,9 @@ class PlanName:
     grid: Grid
 
 
-def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
-    """Parse a plan's name; `default` is the grid of a name without one. A wrong name is a UserError of one line, which
+def parse_plan_name(name: str, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
+    """Parse a plan's name; `default` is the grid of a name without one, `distilled` that of a solver of distilled
+    denoisers. A wrong name is a UserError of one line, which
     lists the names."""
     _check_length(name)
     if is_token_plan_name(name):
@@ -76,7 +77,7 @@ def parse_plan_name(name: str, default: str = TRAILING) -> PlanName:
         _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
     solver, solver_text = _call(what.strip(), name, "solver", home)
     steps = _steps(count, name, solver_text if home is None else f"{home}:{what.strip()}")
-    own = TRAILING if facts_of(solver).distilled else default
+    own = distilled if facts_of(solver).distilled else default
     there, where = (at and split_code(where)) or (None, where.strip() if at else own)
     grid, grid_text = _call(where, name, "grid", there)
     text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")

@@ -1,5 +1,7 @@
 """The grid of plan names without one: the rule, and what a name keeps."""
 
+from dataclasses import replace
+
 import pytest
 
 from fewstep.plans.compile import compile_plan
@@ -26,7 +28,8 @@ COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v", grid="arctan")
         (ScheduleSpec("residual-shift", 1000), "sample", "trailing"),  # restoration
         (ScheduleSpec("flow"), "residual", "trailing"),
         (ScheduleSpec("cosine"), "sample", "trailing"),  # a policy's
-        (ScheduleSpec("edm"), "consistency", "trailing"),  # distilled
+        (ScheduleSpec("flow"), "consistency", "trailing"),  # distilled
+        (ScheduleSpec("edm"), "consistency", "arctan"),  # `trailing` would evaluate sigma_min
     ],
 )
 def test_the_rule_looks_at_schedule_and_prediction(schedule, prediction, grid):
@@ -50,6 +53,34 @@ def test_a_name_with_a_grid_means_the_same_everywhere():
 def test_solvers_of_distilled_denoisers_keep_to_the_times_of_training(name):
     assert parse_plan_name(f"{name}:4", "arctan").text == f"{name}:4@trailing"
     assert parse_plan_name(f"{name}:4@karras", "arctan").text == f"{name}:4@karras"
+
+
+EXPLODING = ScheduleSpec("exploding", sigma_min=0.002, sigma_max=80.0)
+CONSISTENCY = DenoiserFacts(EXPLODING, "sample")  # a consistency function of one's own
+
+
+@pytest.mark.parametrize("grid", ["trailing", "karras"])
+@pytest.mark.parametrize(
+    ("solver", "denoiser"),
+    [("consistency", CONSISTENCY), ("ddim", DenoiserFacts(ScheduleSpec("edm"), "consistency")), ("ctm", CONSISTENCY)],
+)
+def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFacts, grid: str) -> None:
+    with pytest.raises(UserError, match=r"from time (0.002|-1.55\d*) does nothing") as refused:
+        compile_plan(f"{solver}:2@{grid}", denoiser)
+    assert refused.value.fix == f"take 1 steps, or a grid that ends before it, such as {solver}:2@arctan"
+    assert len(compile_plan(f"{solver}:1@{grid}", denoiser).steps) == 1
+
+
+def test_consistency_has_two_steps_that_count() -> None:
+    plan = compile_plan("consistency:2", CONSISTENCY)
+    assert plan.name == "consistency:2@arctan"
+    assert [step.time for step in plan.steps] == pytest.approx([80.0, 1.33], abs=0.01)
+
+
+def test_the_grid_that_a_spec_names_is_of_distilled_solvers_too() -> None:
+    trained = "custom(times=(80.0, 0.8))"
+    plan = compile_plan("consistency:2", replace(CONSISTENCY, grid=trained))
+    assert plan.name == "consistency:2@custom(times=[80, 0.8])" and plan.steps[1].time == 0.8
 
 
 def test_the_solvers_of_distilled_denoisers_are_those_without_order_or_inverse():
