@@ -278,7 +278,8 @@ def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One reference judges every engine of a body, and onnxruntime is not judged by itself."""
+    """One reference judges every engine of a body, and onnxruntime is not judged by itself. float32 is asked where int8
+    differs."""
     opened: list[str] = []
 
     class Counted(OnnxRuntime):
@@ -291,7 +292,8 @@ def test_a_second_onnxruntime_is_opened_for_another_body_alone(
     monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name) or Counted())
     times[:] = [2.0, 3.0]
     timed = timed_of(tiny_bundle, "int8-cpu-x86", batch=3)
-    assert opened == ["int8-cpu-x86"] and [each.backend for each in timed] == ["fast", "again", "wrong"]
+    assert opened == ["int8-cpu-x86", "float32"]
+    assert [each.backend for each in timed] == ["fast", "again", "wrong"]
 
 
 @pytest.mark.parametrize(
@@ -373,3 +375,14 @@ def test_a_backend_is_installed_by_whichever_package_brings_it(monkeypatch: pyte
     monkeypatch.setattr(measured, "version_of", {"onnxruntime-gpu": "1.31", "openvino": "2026.4"}.get)
     backends = ("onnxruntime", "onnxruntime-cuda", "openvino-bf16", "openvino", "qnn", "tensorrt")
     assert [measured._is_installed(each) for each in backends] == [True] * 4 + [False] * 2
+
+
+def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32() -> None:
+    """An engine that rounds at other places differs by 0.16 where int8 itself is off by 0.2; another may not."""
+    exact = {"output": np.array([1.0, 0.0], np.float32), "not asked": np.ones(3, np.float32)}
+    here = {"output": np.array([0.8, 0.0], np.float32)}
+    own, wrong = ({"output": np.array([0.96, each], np.float32)} for each in (0.0, 0.4))
+    measured._check("int8", here, own, lambda: exact)
+    for precision, outputs, floats in (("int8", wrong, exact), ("int8", own, None), ("float32", own, exact)):
+        with pytest.raises(UserError, match="differs from onnxruntime by"):
+            measured._check(precision, here, outputs, None if floats is None else lambda: exact)
