@@ -40,8 +40,8 @@ class Processes(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         """End all workers. Calls that have not begun are cancelled."""
+        super().shutdown(wait=False, cancel_futures=True)  # first: a thread fails all that it takes once it is closed
         self._is_open = False
-        super().shutdown(wait=False, cancel_futures=True)
         for child in tuple(self._children):
             child.kill()
         super().shutdown(wait=wait)
