@@ -17,8 +17,7 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.token_course import check_counts
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import of_shares
-from fewstep.plans.name import with_steps
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.plan import Plan, shaping_of, with_steps
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.progress import SILENT, Progress

@@ -2,22 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.grids.ends import check_steps
 from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, weights
-from fewstep.plans.name import TokenPlanName, parse_token_plan_name
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens import SCHEMA, TokenPlan, token_plan_problem
 
+if TYPE_CHECKING:
+    from fewstep.plans.name import TokenPlanName
+
 
 def compile_tokens(
-    name: str | TokenPlanName,
+    name: "str | TokenPlanName",
     denoiser: DenoiserFacts,
     shape: Sequence[int],
     vocabulary: int,
@@ -31,6 +33,9 @@ def compile_tokens(
         guidance: a form that is a sum over branches, or the weight w of classifier-free guidance.
         groups: increasing edges of lambda, which give each step its range group.
     """
+    from fewstep.plans.grids.ends import check_steps  # all solvers and grids: not for who only runs plans
+    from fewstep.plans.name import parse_token_plan_name
+
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):
         raise UserError(f"guidance {form} along a token plan", "give a weight, Branches or Pag")

@@ -147,13 +147,6 @@ def with_grid(text: str) -> str:
     return f"{text}@{TRAILING}" if named else text
 
 
-def with_steps(name: str, steps: int) -> str:
-    """The name of the same solver and grid with other steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
-    solver, _, rest = name.partition(":")
-    _, at, grid = rest.partition("@")
-    return f"{solver}:{steps}{at}{grid}"
-
-
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a solver or grid that a name may set: all after the first two. The order in a family's name
     settles some, which are left out."""

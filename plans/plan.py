@@ -215,3 +215,10 @@ def regroup(plan: Kind, groups: Edges) -> Kind:
     pairs: Any = zip(plan.steps, wanted, strict=True)
     regrouped = tuple(msgspec.structs.replace(step, group=group) for step, group in pairs)
     return cast(Kind, msgspec.structs.replace(cast(Any, plan), steps=regrouped))
+
+
+def with_steps(name: str, steps: int) -> str:
+    """The name of the same solver and grid with other steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    solver, _, rest = name.partition(":")
+    _, at, grid = rest.partition("@")
+    return f"{solver}:{steps}{at}{grid}"

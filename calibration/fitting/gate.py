@@ -14,8 +14,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
-from fewstep.plans.name import with_steps
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, with_steps
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle

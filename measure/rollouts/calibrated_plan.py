@@ -6,7 +6,6 @@ from typing import Any
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
-from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan, regroup, shaping_of
 from fewstep.plans.shaping import described
 from fewstep.plans.tokens import USUAL
@@ -47,6 +46,8 @@ def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float 
     if calibrated is None:
         usual = USUAL if reference.bundle.manifest.vocabulary else PLAN
         return reference.compile(plan or body.plan or usual, guidance)
+    from fewstep.plans.name import with_grid  # all solvers: not for who only runs plans
+
     asked = calibrated.guidance if guidance is None else as_guidance(guidance)
     name = with_grid(calibrated.name)
     own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)

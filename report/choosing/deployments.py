@@ -30,8 +30,7 @@ from fewstep.measure.speed.turns import TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import with_grid, with_steps
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.plan import Plan, shaping_of, with_steps
 from fewstep.report.choosing.chosen import Deployment
 from fewstep.report.choosing.engines import KIND, REFERENCE, TimedEngine, backend_of, body_facts, calls, kept_name
 from fewstep.runtime.bundle.networks import networks
@@ -131,6 +130,8 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
 
 def default_names(judging: Judging) -> Iterator[str]:
     """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted."""
+    from fewstep.plans.name import with_grid  # all solvers: not for who only runs plans
+
     name = with_grid(judging.plan.name)
     steps = name.partition(":")[2].partition("@")[0]
     if steps.isdecimal():
