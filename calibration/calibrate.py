@@ -23,9 +23,9 @@ from fewstep.calibration.needs import needs
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.calibration.precision.bound import Bound, describe
 from fewstep.calibration.precision.native import searched_here
-from fewstep.calibration.precision.record import describe
-from fewstep.calibration.precision.refine import Bound, SearchResult, refine
+from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.search_job import Ask, SearchJob
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.observe import observed_tensors

@@ -12,7 +12,7 @@ from fewstep.calibration.failed_bodies import body_of
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
-from fewstep.calibration.precision.record import parse_bound
+from fewstep.calibration.precision.bound import parse_bound
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
 from fewstep.graph import io

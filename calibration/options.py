@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, target_names, targets_by_name
+from fewstep.calibration.precision.bound import parse_bound
 from fewstep.calibration.precision.native import check_targets
-from fewstep.calibration.precision.record import parse_bound
 from fewstep.measure.bodies import require
 from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS
 from fewstep.measure.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words

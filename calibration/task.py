@@ -7,7 +7,7 @@ from functools import cached_property
 
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.refine import Bound
+from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp

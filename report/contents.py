@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 
 from fewstep.calibration.lowering.coverage import macs, optimized
-from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.ranges import table
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
@@ -42,7 +41,7 @@ from fewstep.runtime.bundle.manifest import (
     Coverage,
 )
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.fitted_plans import readable
 from fewstep.runtime.options import Options
@@ -207,8 +206,8 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
 
 def _is_for_engines(body: Body) -> bool:
     """True for bodies whose graphs TensorRT parses."""
-    target = targets_by_name().get(body.target)
-    return body.target == PORTABLE or (target is not None and target.platform.backend == TENSORRT.backend)
+    platform = platform_of(body.target)
+    return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
 
 
 def _uncounted(prepared: Graph | None) -> str:

@@ -10,7 +10,6 @@ from time import perf_counter
 import msgspec
 
 from fewstep.calibration.comparable import judged_unlike
-from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure import results
@@ -34,7 +33,7 @@ from fewstep.report.operations import operations, spared_operations, unseen_tens
 from fewstep.report.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks, whole_bodies
-from fewstep.runtime.bundle.platforms import cpu_kind
+from fewstep.runtime.bundle.platforms import cpu_kind, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.cpu import EXACT
 from fewstep.runtime.progress import SILENT, Progress
@@ -145,13 +144,12 @@ def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan
 
 def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     """What a reader must know of the bodies, and of this machine, to believe the figures."""
-    targets = targets_by_name()
-    for target in (targets[body.target] for body in bodies if body.target in targets):
-        for note in target.notes:
-            yield f"{target.name}: {note}."
+    for platform in filter(None, (platform_of(body.target) for body in bodies)):
+        for note in platform.notes:
+            yield f"{platform.name}: {note}."
         is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"
-        if target.platform.saturates and is_x86 and EXACT.isdisjoint(machine.int8_instructions):
-            yield f"{target.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
+        if platform.saturates and is_x86 and EXACT.isdisjoint(machine.int8_instructions):
+            yield f"{platform.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
 def _own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def lower(
     graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
     graph = keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
-    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.notes + _notes(encodings))
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.platform.notes + _notes(encodings))
 
 
 def lower_graph(

@@ -110,7 +110,6 @@ class Target:
         UserError names an operation that does not.
     engine: opens the lowered graph as it is deployed, returning inner tensors too; None where this machine may have
         none that does.
-    notes: what a user of the lowered graph must know.
     tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
         at all, or wrong.
     """
@@ -120,7 +119,6 @@ class Target:
     passes: tuple[Callable[[Graph], Graph], ...]
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
     engine: Opener | None = None
-    notes: tuple[str, ...] = ()
     tries: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()

@@ -1,17 +1,19 @@
 """What a search found, as it is kept in the bundle: the frontier, the point that is deployed, every measurement."""
 
-import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from fewstep.calibration.precision.refine import Bound, SearchResult
-from fewstep.calibration.precision.search import Point
+from fewstep.calibration.precision.bound import Bound, describe
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 
+if TYPE_CHECKING:
+    from fewstep.calibration.precision.refine import SearchResult
+    from fewstep.calibration.precision.search import Point
+
 SCHEMA = 2
 READ = (1, SCHEMA)  # 1 has times that were added up from single operations, and no word on it
-MOST = 1000  # dB, or times as fast as float32
 
 
 class FrontierPoint(Strict, frozen=True):
@@ -57,20 +59,7 @@ class PrecisionMaps(Strict, frozen=True):
     maps: tuple[PrecisionMap, ...]
 
 
-def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
-    """ "44dB" and "1.5x" as numbers with their units. At most one of the two."""
-    if quality is not None and speed is not None:
-        raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
-    if quality is not None:
-        return Bound(quality=_number(quality, "db", "quality", "44dB"))
-    return None if speed is None else Bound(speed=_number(speed, "x", "speed", "1.5x"))
-
-
-def describe(bound: Bound) -> str:
-    return f"{bound.quality:g}dB" if bound.quality is not None else f"{bound.speed:g}x"
-
-
-def record(body: str, plan: str, bound: Bound, refined: SearchResult) -> PrecisionMap:
+def record(body: str, plan: str, bound: Bound, refined: "SearchResult") -> PrecisionMap:
     measured = refined.sensitivity
     return PrecisionMap(
         body=body,
@@ -102,16 +91,7 @@ def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ..
     return found.maps
 
 
-def _reached(point: Point) -> FrontierPoint:
+def _reached(point: "Point") -> FrontierPoint:
     in_float = tuple(tuple(sorted(floats)) for floats in point.choice)
     error, searched = (None, None) if point.judged is None else (point.judged.error, point.quality)
     return FrontierPoint(point.known, point.time, in_float, point.time_is_measured, error, searched)
-
-
-def _number(text: str, unit: str, name: str, example: str) -> float:
-    match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*{unit}\s*", text, re.IGNORECASE)
-    if match is None or not 0 < float(match[1]) < MOST:
-        raise UserError(
-            f"{name} {text!r} is no bound", f"write it with its unit, as {example}: more than 0, less than {MOST}"
-        )
-    return float(match[1])

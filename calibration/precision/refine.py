@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.search import (
     Choice,
     JudgedQuality,
@@ -37,17 +38,6 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
 MOST_GRAPHS = 3  # of a body: each is loaded
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What is asked for: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
-
-    The other of the two is made as good as it gets.
-    """
-
-    quality: float | None = None
-    speed: float | None = None
 
 
 @dataclass(frozen=True)

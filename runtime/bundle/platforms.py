@@ -25,6 +25,7 @@ class Platform:
     cpu: the kind of CPU that the bodies are fastest on; None: any processor of the backend.
     saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
     simulated: whether onnxruntime judges the bodies by their 8-bit rounding, as their engine belongs to a device.
+    notes: what a user of the bodies must know.
     """
 
     name: str
@@ -33,16 +34,45 @@ class Platform:
     cpu: CpuKind | None = None
     saturates: bool = False
     simulated: bool = False
+    notes: tuple[str, ...] = ()
 
 
-CPU_X86 = Platform("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "x86", saturates=True)
-CPU_X86_7BIT = replace(CPU_X86, name="cpu-x86-7bit", saturates=False)
-CPU_ARM = replace(CPU_X86_7BIT, name="cpu-arm", cpu="arm")
+CPU_X86 = Platform(
+    *("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "x86"),
+    saturates=True,
+    notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
+)
+CPU_X86_7BIT = replace(
+    CPU_X86,
+    name="cpu-x86-7bit",
+    saturates=False,
+    notes=("exact on every x86 CPU; where there is VNNI cpu-x86 is as fast and finer",),
+)
+CPU_ARM = replace(
+    CPU_X86_7BIT,
+    name="cpu-arm",
+    cpu="arm",
+    notes=("the same samples as cpu-x86, calibrated alike; its times on a CPU that isn't ARM say nothing of ARM",),
+)
 TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT", simulated=True)
-OPENVINO = Platform("openvino", "openvino", "OpenVINO")
-OPENVINO_BF16 = Platform("openvino-bf16", "openvino-bf16", "OpenVINO in bf16")
-QNN = Platform("qnn", "qnn", "QNN", simulated=True)
-QNN_8BIT = replace(QNN, name="qnn-8bit")
+OPENVINO = Platform(
+    *("openvino", "openvino", "OpenVINO"),
+    notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
+)
+OPENVINO_BF16 = Platform(
+    *("openvino-bf16", "openvino-bf16", "OpenVINO in bf16"),
+    notes=(*OPENVINO.notes, "float32 between convolutions where the CPU has no bf16"),
+)
+QNN = Platform(
+    *("qnn", "qnn", "QNN"),
+    simulated=True,
+    notes=("every tensor has 16 bits, every weight 8",),
+)
+QNN_8BIT = replace(
+    QNN,
+    name="qnn-8bit",
+    notes=("inner operations with weights read 8 bits; every other tensor has 16 bits, every weight 8",),
+)
 
 PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)
 

@@ -16,5 +16,4 @@ CPU_ARM = replace(
     CPU_X86,
     platform=platforms.CPU_ARM,
     scheme=replace(CPU_X86.scheme, encode=asymmetric_int8),
-    notes=("the same samples as cpu-x86, calibrated alike; its times on a CPU that isn't ARM say nothing of ARM",),
 )

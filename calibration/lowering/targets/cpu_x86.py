@@ -98,5 +98,4 @@ CPU_X86 = Target(
     finish=(channel_forms, norm_forms),
     check=integer_kernels_run,
     engine=as_deployed,
-    notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
 )

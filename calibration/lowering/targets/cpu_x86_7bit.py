@@ -13,5 +13,4 @@ CPU_X86_7BIT = replace(
     CPU_X86,
     platform=platforms.CPU_X86_7BIT,
     scheme=replace(CPU_X86.scheme, largest_weight=64),
-    notes=("exact on every x86 CPU; where there is VNNI cpu-x86 is as fast and finer",),
 )

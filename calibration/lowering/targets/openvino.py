@@ -72,6 +72,5 @@ OPENVINO = Target(
     finish=(fold_constant_products,),
     check=integer_kernels_run,
     engine=as_compiled,
-    notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
     tries=float_graphs_run,
 )

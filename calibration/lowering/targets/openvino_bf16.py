@@ -14,5 +14,4 @@ OPENVINO_BF16 = replace(
     OPENVINO,
     platform=platforms.OPENVINO_BF16,
     rewrites=(),
-    notes=(*OPENVINO.notes, "float32 between convolutions where the CPU has no bf16"),
 )

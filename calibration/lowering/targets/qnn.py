@@ -44,11 +44,9 @@ QNN = Target(
     passes=(),
     finish=(pairs_everywhere,),
     check=no_float,
-    notes=("every tensor has 16 bits, every weight 8",),
 )
 QNN_8BIT = replace(
     QNN,
     platform=platforms.QNN_8BIT,
     scheme=replace(QNN.scheme, narrow=True),
-    notes=("inner operations with weights read 8 bits; every other tensor has 16 bits, every weight 8",),
 )

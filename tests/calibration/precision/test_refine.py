@@ -14,8 +14,9 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine
-from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode, parse_bound
-from fewstep.calibration.precision.refine import Bound, Search
+from fewstep.calibration.precision.bound import Bound, parse_bound
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode
+from fewstep.calibration.precision.refine import Search
 from fewstep.calibration.precision.search import Choice, JudgedQuality, Point
 from fewstep.calibration.precision.search_cache import SearchCache, key
 from fewstep.calibration.precision.sensitivity import Sensitivity

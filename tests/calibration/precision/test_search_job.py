@@ -15,7 +15,7 @@ from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine as refine_module
 from fewstep.calibration.precision import sensitivity
-from fewstep.calibration.precision.refine import Bound
+from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.search import Choice
 from fewstep.calibration.precision.search_job import SearchJob, runs_here
 from fewstep.calibration.precision.variants import Variants

@@ -14,6 +14,7 @@ from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
+from fewstep.measure import bodies
 from fewstep.measure.bodies import backend_of, engine_of, is_native, open_body
 from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
@@ -22,7 +23,6 @@ from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.write import open_report, shown_of
-from fewstep.runtime.backends import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
@@ -33,7 +33,7 @@ BODY = "int8-fake"
 
 
 def named_fake(target: Target, **changes: object) -> Target:
-    return replace(target, platform=replace(target.platform, name="fake", **changes), notes=("it is an example",))
+    return replace(target, platform=replace(target.platform, name="fake", notes=("it is an example",), **changes))
 
 
 FAKE = named_fake(CPU_X86, cpu=None, saturates=False)
@@ -90,7 +90,7 @@ def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    monkeypatch.setitem(named.NAMED, "other", lambda threads: opened.append(threads) or OnnxRuntime(threads=threads))
+    monkeypatch.setattr(bodies, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
     own = named_fake(CPU_X86, backend="other", label="Other")
     monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
     body = open_bundle(bundle).body(BODY)

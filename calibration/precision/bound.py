@@ -1,0 +1,41 @@
+"""What is asked of a precision map: a least quality, or a least speed."""
+
+import re
+from dataclasses import dataclass
+
+from fewstep.plans.errors import UserError
+
+MOST = 1000  # dB, or times as fast as float32
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is asked for: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
+
+    The other of the two is made as good as it gets.
+    """
+
+    quality: float | None = None
+    speed: float | None = None
+
+
+def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
+    """ "44dB" and "1.5x" as numbers with their units. At most one of the two."""
+    if quality is not None and speed is not None:
+        raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
+    if quality is not None:
+        return Bound(quality=_number(quality, "db", "quality", "44dB"))
+    return None if speed is None else Bound(speed=_number(speed, "x", "speed", "1.5x"))
+
+
+def describe(bound: Bound) -> str:
+    return f"{bound.quality:g}dB" if bound.quality is not None else f"{bound.speed:g}x"
+
+
+def _number(text: str, unit: str, name: str, example: str) -> float:
+    match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*{unit}\s*", text, re.IGNORECASE)
+    if match is None or not 0 < float(match[1]) < MOST:
+        raise UserError(
+            f"{name} {text!r} is no bound", f"write it with its unit, as {example}: more than 0, less than {MOST}"
+        )
+    return float(match[1])
