@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
+from fewstep.cli.verbs.demo import DemoOptions
 from fewstep.measure.results import decode as decode_results
 from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
@@ -205,6 +205,15 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
 
 
+def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: Document, tmp_path: Path) -> None:
+    quick, full = (document("demo", "-o", tmp_path / "demo", "--dry-run", *more)["would"] for more in ((), ("--full",)))
+    assert (quick[-2:], full[-2:]) == (
+        ["report on 32 held-out seeds", "this takes a minute and a half on two idle cores"],
+        ["report on 256 held-out seeds", "this takes about five minutes on two idle cores"],
+    )
+    assert "tensorrt" in full[1] and "tensorrt" not in quick[1]
+
+
 def test_the_demo_refuses_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong, named in (("--target=cpu", "unknown target"), ("--plan=x:1", "'x'")):
         assert main(["demo", "-o", str(tmp_path / "demo"), wrong]) == 1
@@ -225,7 +234,11 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
 ) -> None:
     """All of it but the length of the report, which is a matter of its defaults."""
     few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
-    monkeypatch.setattr("fewstep.cli.verbs.demo.ReportOptions", partial(ReportOptions, turn_seconds=0.01, **few))
+
+    def judged(options: DemoOptions) -> ReportOptions:
+        return ReportOptions(options.bundle, turn_seconds=0.01, **few)
+
+    monkeypatch.setattr(DemoOptions, "judged", property(judged))
 
     def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
         found = calibrate(options, progress)
