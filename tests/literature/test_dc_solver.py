@@ -8,8 +8,7 @@ import pytest
 from fewstep.literature.dc_solver import dc_solver
 from fewstep.literature.fits.compensation import fit_ratios
 from fewstep.plans import solvers
-from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.errors import UserError
+from fewstep.plans.compile import trace_plan
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.execute import execute, finish
@@ -84,14 +83,3 @@ def test_the_fit_is_the_minimum():
         return rms(trajectory(times, STARTS, ratios=(1.0, 1.0, rho))[-1] - teacher[-1])
 
     assert loss(ratios[2]) == pytest.approx(min(loss(rho) for rho in np.linspace(0.5, 1.5, 101)), rel=1e-3)
-
-
-def test_rows_and_the_clean_end():
-    plan = compile_plan("dc_solver(ratios=(1, 1, 1.1, 0.9, 1.05)):5", denoising(COSINE, "v"))
-    assert (plan.rows, len(plan.steps)) == (4, 5)
-
-
-@pytest.mark.parametrize("wrong", [{"ratios": (1.0, 1.0)}, {"order": 5}])
-def test_senseless_parameters_are_refused(wrong):
-    with pytest.raises(UserError, match="dc_solver"):
-        trace_plan("test", partial(dc_solver, **wrong), uniform_lambda(COSINE, 4), denoising(COSINE, "v"))

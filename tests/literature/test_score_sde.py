@@ -10,7 +10,6 @@ import pytest
 from fewstep.literature.fits.noise_norms import norm_ratios
 from fewstep.literature.score_sde import score_sde_pc
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -108,16 +107,3 @@ def test_from_pure_noise_and_to_the_clean_end():
     assert len(plan.steps) == 7  # nothing is corrected at pure noise
     assert not plan.steps[-1].draws
     assert math.isfinite(mean) and math.isfinite(std)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"snr": -1.0}, "snr=-1 is negative"),
-        ({"corrections": -1}, "corrections=-1 is not in 0 .. 100"),
-        ({"ratios": (1.0,)}, "1 ratios for 4 steps"),
-    ],
-)
-def test_senseless_parameters_are_refused(wrong, says):
-    with pytest.raises(UserError, match=says):
-        trace_plan("test", partial(score_sde_pc, **wrong), uniform_lambda(LINEAR, 4), denoising(LINEAR, "epsilon"))

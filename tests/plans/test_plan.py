@@ -13,36 +13,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import regroup
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.symbol import Lin
 from fewstep.runtime.execute import execute
 from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, FLOW, denoising, run
 
 V = denoising(COSINE, "v")
-
-
-def test_a_plan_survives_json_bit_for_bit():
-    plan = compile_plan("dpmpp_2m:7", V, guidance=2.5, shaping=Clip(-1, 1))
-    assert decode(encode(plan)) == plan
-
-
-def test_guidance_is_folded_into_the_update():
-    """o_uncond + w (o_cond - o_uncond) by hand equals a plan with two branches."""
-    guided = compile_plan("dpmpp_2m:6", V, guidance=3.0)
-    plain = compile_plan("dpmpp_2m:6", V)
-    x = np.linspace(-1, 1, 5)
-
-    def both(index, step, u):
-        return [np.sin(u) + step.time / 1000, np.cos(u)]
-
-    def by_hand(index, step, u):
-        cond, uncond = both(index, step, u)
-        return [uncond + 3.0 * (cond - uncond)]
-
-    assert guided.steps[0].branches == ("cond", "uncond")
-    expected = sample(plain, by_hand, lambda k: x, np.float64)
-    assert sample(guided, both, lambda k: x, np.float64) == pytest.approx(expected, abs=1e-12)
 
 
 def test_guidance_of_one_drops_the_unconditional_branch():
@@ -109,27 +85,6 @@ def test_a_flow_starts_at_pure_noise():
     step = compile_plan("dpmpp_2m:4", denoising(FLOW, "flow")).steps[0]
     assert step.lam is None
     assert step.time == 1000.0
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("dpmpp_9m:8", "unknown solver 'dpmpp_9m'.*choose one of .*dpmpp_3m.*plan --list"),
-        ("ddim", "does not say how many steps.*ddim:8"),
-        ("ddim:x", "does not say how many steps"),
-        ("ddim:" + "9" * 500, "does not say how many steps"),
-        ("ddim:0", "0 steps make no sample"),
-        ("ddim:1001", "1001 steps on schedule cosine-1000"),
-    ],
-)
-def test_wrong_names_are_named(name, message):
-    with pytest.raises(UserError, match=message):
-        compile_plan(name, V)
-
-
-def test_guidance_needs_an_unconditional_form():
-    with pytest.raises(UserError, match="without an unconditional form"):
-        compile_plan("ddim:4", DenoiserFacts(COSINE, "v", guided=False), guidance=2.0)
 
 
 @pytest.mark.parametrize(

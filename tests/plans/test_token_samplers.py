@@ -145,13 +145,9 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         ("block_dynamic(threshold=2):8", "a threshold that is not from 0 to 1"),
         ("remdm(cap=2):2", "remdm.cap=2.*from 0 to 1"),
         ("llada(size=0):8", "blocks of 0 positions"),
+        ("maskgit:100000000", "100000000 steps are more than a plan holds; ask for at most 10000"),
     ],
 )
 def test_wrong_names_are_one_line(name, said):
     with pytest.raises(UserError, match=said):
         compile_tokens(name, FACTS, (8,), 8)
-
-
-def test_a_plan_of_very_many_steps_is_refused_at_once() -> None:
-    with pytest.raises(UserError, match="100000000 steps are more than a plan holds; ask for at most 10000"):
-        compile_tokens("maskgit:100000000", FACTS, (8,), 8)

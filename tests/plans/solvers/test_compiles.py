@@ -93,24 +93,60 @@ def test_every_parameter_at_its_ends_and_beyond(name):
             tuple: ("[]", "[0, 0, 0, 0]", "[1e300, 1, 1, 1]", "[-1, 2, -1, 2]"),
         }.get(type(each.default), ("True", "False"))
         for end in ends:
-            for denoiser in (
-                [made_for]
-                if made_for
-                else [
-                    DenoiserFacts(LINEAR, "epsilon"),
-                    DenoiserFacts(FLOW, "flow"),
-                ]
-            ):
+            for denoiser in [made_for] if made_for else [DenoiserFacts(LINEAR, "epsilon"), DenoiserFacts(FLOW, "flow")]:
                 plan = compiled(f"{name}({parameter}={end}):4", denoiser)
                 assert isinstance(plan, str) or is_finite(plan)
 
 
-@pytest.mark.parametrize(
-    "call", ["lcm(sigma_data=-1)", "lcm(timestep_scaling=-1)", "score_sde_pc(corrections=101)", "bdia(gamma=1.5)"]
-)
-def test_parameters_that_make_no_sense_are_refused(call):
+OUT_OF_RANGE = [
+    "bdia(gamma=-0.1)",
+    "bdia(gamma=1.5)",
+    "ctm(gamma=-0.1)",
+    "ddim(eta=1.5)",
+    "dpm_2(eta=-1)",
+    "dpmpp_2m_sde(eta=2)",
+    "dpmpp_2s(eta=2)",
+    "dpmpp_sde(eta=2)",
+    "dpmpp_singlestep_2(eta=2)",
+    "edm_euler(s_churn=-1)",
+    "edm_heun(s_noise=-1)",
+    "lcm(sigma_data=-1)",
+    "lcm(timestep_scaling=-1)",
+    "score_sde_pc(corrections=-1)",
+    "score_sde_pc(corrections=101)",
+    "score_sde_pc(snr=-1)",
+    "tcd(gamma=1.1)",
+]
+SENSELESS = {
+    "bdia_inverse(gamma=0)": "bdia_inverse with gamma 0",
+    "dc_solver(order=5)": "dc_solver",
+    "dc_solver(ratios=[1, 1])": "dc_solver",
+    "edict(p=0)": "edict with p 0",
+    "er_sde(order=0)": "er_sde with order 0; choose order in 1 .. 3",
+    "er_sde(order=4)": "er_sde with order 4; choose order in 1 .. 3",
+    "ghvb(beta=0)": "ghvb with beta",
+    "ghvb(beta=1.2)": "ghvb with beta",
+    "ghvb(order=5)": "ghvb with beta",
+    "hb(beta=0)": "hb with beta",
+    "hb(beta=1.2)": "hb with beta",
+    "hb(order=5)": "hb with beta",
+    "sa_solver(corrector=5)": "sa_solver with",
+    "sa_solver(predictor=0)": "sa_solver with",
+    "sa_solver(tau=-0.5)": "sa_solver with",
+    "score_sde_pc(ratios=[1])": "1 ratios for 4 steps",
+}
+
+
+@pytest.mark.parametrize("call", OUT_OF_RANGE)
+def test_a_parameter_out_of_its_range_is_refused(call):
     parameter = call.partition("(")[2].partition("=")[0]
-    with pytest.raises(UserError, match=f"{parameter}=.* is (negative|not in 0 .. (100|1);)"):
+    with pytest.raises(UserError, match=rf"{parameter}=.* is (negative|not in 0 \.\. (100|1);)"):
+        compile_plan(f"{call}:4", DenoiserFacts(LINEAR, "epsilon"))
+
+
+@pytest.mark.parametrize(("call", "named"), SENSELESS.items())
+def test_parameters_that_make_no_sense_are_refused(call, named):
+    with pytest.raises(UserError, match=named):
         compile_plan(f"{call}:4", DenoiserFacts(LINEAR, "epsilon"))
 
 
@@ -184,3 +220,8 @@ def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
 def test_what_starts_from_a_sample_does_not_invert_a_restoration(name):
     with pytest.raises(UserError, match="starts from what it is given, for a denoiser that restores 'y'"):
         compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"))
+
+
+def test_a_run_up_to_pure_noise_has_no_edict_inverse():
+    with pytest.raises(UserError, match="up to pure noise"):
+        compile_plan("edict_inverse:4", DenoiserFacts(FLOW, "flow"))

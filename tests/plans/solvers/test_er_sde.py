@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from tests.plans.execution import sample
@@ -89,9 +88,3 @@ def test_it_is_near_the_ode_where_little_noise_is_left():
 
 
 NAMES = ("er_sde(order=1)", "ddpm")
-
-
-@pytest.mark.parametrize("order", [0, 4])
-def test_orders_that_are_not_there_are_refused(order):
-    with pytest.raises(UserError, match=f"er_sde with order {order}; choose order in 1 .. 3"):
-        compile_plan(f"er_sde(order={order}):8", denoising(FLOW, "flow"))

@@ -40,12 +40,3 @@ def test_ddim_inverse_is_exact_where_the_noise_does_not_change(spec, prediction)
     made = sample(plan, one_point, lambda k: NOISE, np.float64, {"x": np.full((1, 2), point)})
     expected = times[0].alpha * point + times[0].sigma * 1.3
     assert made == pytest.approx(np.full((1, 2), expected), abs=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("solver", "rows", "evaluations"),
-    [(ddim_inverse, 1, 10)],
-)
-def test_rows_and_evaluations(solver, rows, evaluations):
-    plan = trace_plan("test", solver, trailing(NoiseSchedule(LINEAR), 10), denoising(LINEAR, "epsilon"))
-    assert (plan.rows, len(plan.steps)) == (rows, evaluations)

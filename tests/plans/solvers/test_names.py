@@ -178,6 +178,7 @@ def test_parameters_at_an_end_are_the_simpler_solver(name, other):
     [
         ("dpmpp_2m_sde", "ddpm"),
         ("dpmpp_3m_sde", "ddpm"),
+        ("dpmpp_2m", "ddim"),
         ("dpmpp_3m", "ddim"),
         ("dpm_3m", "ddim"),
         ("dpmpp_singlestep_3", "ddim"),

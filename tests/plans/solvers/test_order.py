@@ -72,10 +72,14 @@ DETERMINISTIC = {
     "bdia(gamma=0.5)": 10,
     "dc_solver": 10,
     "ghvb": 10,
+    "ghvb(order=1)": 10,
+    "ghvb(order=3)": 10,
     "ghvb(order=4)": 10,
     "gradient_estimation": 10,
     "gradient_estimation(gamma=1.5)": 10,
     "hb": 10,
+    "hb(order=1)": 10,
+    "hb(beta=0.5, order=4)": 10,
     "rk4": 37,
     "sa_solver(tau=0)": 10,
 }
@@ -83,11 +87,24 @@ SLOPES = {
     "gradient_estimation(gamma=1.5)": 2.0,
     "ctm": 1.0,  # nothing is published: it is made for distilled denoisers
     "bdia(gamma=0.5)": 1.0,
+    "ghvb(order=1)": 1.0,
     "lms_3": 2.9,  # high orders are not quite reached over 66 to 258 steps
     "lms_4": 3.85,
     "deis_t_4": 3.8,
 }
-ROWS = {"er_sde(order=1)": 1, "ghvb(order=4)": 4}
+ROWS = {
+    "er_sde(order=1)": 1,
+    "ghvb(order=3)": 3,
+    "ghvb(order=4)": 4,
+    "hb(order=1)": 2,
+    "hb(beta=0.5, order=4)": 5,
+    "sa_solver(predictor=1, corrector=0)": 1,
+    "sa_solver(predictor=2, corrector=0)": 2,
+    "sa_solver(predictor=1, corrector=2)": 2,
+    "sa_solver(predictor=2, corrector=2)": 3,
+    "sa_solver(predictor=3, corrector=4)": 4,
+    "sa_solver(predictor=4, corrector=4)": 5,
+}
 STOCHASTIC = {
     "consistency": 10,
     "ddim(eta=0.5)": 10,
@@ -123,12 +140,14 @@ ON_NOISE = [
 STRAIGHT = {"rfpp": 10}
 # EDICT evaluates at a time that x is not at, so it is exact for no data; test_edict.py has its tests.
 COUPLED = {"edict": 20}
+INVERSES = {"bdia_inverse": 9, "ddim_inverse": 10, "edict_inverse": 20}
 # Those that start from tensors of the caller; they have tests of their own.
-GIVEN = ("bdia_inverse", "ddim_inverse", "edict_inverse", "interpolant", "rddm", "resshift", "sgmse")
+GIVEN = (*INVERSES, "interpolant", "rddm", "resshift", "sgmse")
 # Deterministic ones whose order test_inversion.py, test_edict.py, test_interpolant.py and test_restoration.py measure;
 # test_stochastic.py has the others.
 MEASURED_ELSEWHERE = {"ddim_inverse", "edict", "interpolant", "rddm"}
 EVALUATIONS = {**DETERMINISTIC, **STOCHASTIC, **STRAIGHT, **COUPLED}
+NEEDED = {**dict.fromkeys(ROWS, 10), **EVALUATIONS, **INVERSES}  # with forms whose rows alone are their own
 
 grid = cache(uniform_lambda)
 
@@ -204,11 +223,11 @@ def test_solver_keeps_its_order_on_uneven_grids(name, bend):
     assert math.log(errors[0] / errors[1]) / math.log(258 / 66) == pytest.approx(slope(name), abs=0.25)
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize("name", NEEDED)
 def test_rows_and_evaluations_are_what_the_method_needs(name):
     plan = compile_plan(f"{name}:10", denoising(COSINE, "v"), guidance=2.0)
     assert plan.rows == rows(name)
-    assert len(plan.steps) == EVALUATIONS[name]
+    assert len(plan.steps) == NEEDED[name]
 
 
 def at_one_point(spec, prediction, point=0.7):

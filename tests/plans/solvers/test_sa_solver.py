@@ -8,7 +8,6 @@ import pytest
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.sa_solver import sa_solver
@@ -87,16 +86,6 @@ def test_tau_may_be_on_in_an_interval_of_the_networks_time():
     assert [bool(step.draws) for step in plan.steps] == [False, False, True, True, True, True]
 
 
-@pytest.mark.parametrize(
-    ("predictor", "corrector", "rows"), [(1, 0, 1), (2, 0, 2), (1, 2, 2), (2, 2, 3), (3, 4, 4), (4, 4, 5)]
-)
-def test_rows(predictor, corrector, rows):
-    solver = partial(sa_solver, predictor=predictor, corrector=corrector)
-    plan = trace_plan("test", solver, uniform_lambda(LINEAR, 10), denoising(LINEAR, "sample"))
-    assert plan.rows == rows
-    assert len(plan.steps) == 10
-
-
 @pytest.mark.parametrize("spec", [LINEAR, FLOW], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_from_the_noisiest_time_to_the_clean_end(steps, spec):
@@ -105,12 +94,6 @@ def test_from_the_noisiest_time_to_the_clean_end(steps, spec):
     mean, std = moments(plan, lambda index, step, u: [np.full_like(u, 0.7)])
     assert mean == pytest.approx(0.7, abs=1e-12)
     assert std == pytest.approx(0.0, abs=1e-12)
-
-
-@pytest.mark.parametrize("wrong", [{"predictor": 0}, {"corrector": 5}, {"tau": -0.5}])
-def test_senseless_parameters_are_refused(wrong):
-    with pytest.raises(UserError, match="sa_solver with"):
-        trace_plan("test", partial(sa_solver, **wrong), uneven(LINEAR), denoising(LINEAR, "sample"))
 
 
 @pytest.mark.parametrize("z", [-30.0, -2.0, -1e-3, 0.5, 3.0])

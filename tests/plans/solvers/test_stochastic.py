@@ -3,13 +3,14 @@
 import math
 from functools import cache
 
+import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.lookup import found
 from fewstep.plans.name import parse_plan_name
-from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from tests.plans.convergence import moments
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, uniform_lambda
@@ -144,3 +145,16 @@ def test_the_first_step_of_the_second_order_sde_is_ddpm():
     second, first = (compile_plan(f"{name}:4", denoising(COSINE, "v")) for name in ("dpmpp_2m_sde", "ddpm"))
     x, _, output, noise = second.steps[0].update[0]
     assert (x, output, noise) == pytest.approx(first.steps[0].update[0], rel=1e-12)
+
+
+def test_ddpm_is_the_published_posterior():
+    """One inner step of DDPM: Ho et al. 2020, equation 7, coefficients of x0, x and the noise."""
+    schedule = NoiseSchedule(LINEAR)
+    s, t = schedule.time(500), schedule.time(499)
+    plan = trace_plan("test", solver("ddpm"), [s, t, CLEAN], denoising(LINEAR, "sample"))
+    beta = np.linspace(1e-4, 0.02, 1000)[500]
+    x0 = math.sqrt(t.alpha**2) * beta / s.sigma**2
+    x = math.sqrt(1 - beta) * t.sigma**2 / s.sigma**2
+    noise = t.sigma / s.sigma * math.sqrt(beta)
+    assert plan.steps[0].update == (pytest.approx((x, x0, noise), rel=1e-9),)
+    assert plan.steps[0].draws == (1,)
