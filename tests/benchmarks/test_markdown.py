@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.caching import blocks, judge
-from benchmarks.caching import measure as caching
 from benchmarks.choices import measure
 from benchmarks.experts import measure as experts
 from benchmarks.markdown import part_of, put_part, with_part
@@ -30,9 +28,6 @@ def test_only_what_stands_between_the_comments_is_replaced(tmp_path: Path) -> No
     [
         *((measure.PAGE, part) for part in measure.PARTS.values()),
         (zoo_rows.PAGE, zoo_tools.SCRIPT),
-        (judge.PAGE, caching.SCRIPT),
-        (judge.PAGE, f"{caching.SCRIPT}, 50 steps"),
-        (judge.PAGE, blocks.SCRIPT),
         (experts.PAGE, f"{experts.SCRIPT}, float32"),
         (experts.PAGE, f"{experts.SCRIPT}, int8"),
     ],

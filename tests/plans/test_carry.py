@@ -4,7 +4,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.caching.cached import cached
 from fewstep.literature.time_travel import time_travel
 from fewstep.plans.carry import carry_problem
 from fewstep.plans.compile import compile_plan
@@ -15,6 +14,7 @@ from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import Bank, Carry, CarryIn, Tensor, Term
 from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
+from tests.plans.cached import cached
 
 FLOW = ScheduleSpec("flow")
 STEP, SAMPLE = Carried("keys", (2,)), Carried("past", (3,), "sample")

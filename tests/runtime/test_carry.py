@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.caching.cached import SHALLOW, cached
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
@@ -19,6 +18,7 @@ from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime.execute import combine, execute, finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.slots import Carrying, Slot, Slots, check_slots, first_slots
+from tests.plans.cached import SHALLOW, cached
 
 FLOW = ScheduleSpec("flow")
 SHAPE = (2, 3)

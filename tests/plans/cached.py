@@ -4,14 +4,14 @@ A step returns what it computes of the tensors beside its output, and a later on
 2024, arXiv 2312.00858).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.carry import check_carry
-from fewstep.plans.plan import Bank, Carry, CarryIn, Plan, Tensor, Term
+from fewstep.plans.plan import Bank, Carry, CarryIn, Plan
 
 SHALLOW = "shallow"
 Mask = NDArray[np.bool_]  # [steps, tensors]: those that a step takes
@@ -46,15 +46,3 @@ def cached(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence
         steps.append(msgspec.structs.replace(step, network=network, carry_in=tuple(reads), carry=tuple(writes)))
     banks = tuple(Bank(name, 1 + order, is_kept=False) for name in names)
     return check_carry(msgspec.structs.replace(plan, steps=tuple(steps), banks=banks))
-
-
-def corrected(plan: Plan, numbers: Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Plan:
-    """A plan of one bank that is held, whose reads at some steps are scaled and shifted by channel (CacheQuant: Liu
-    et al. 2025, arXiv 2503.01323, its correction at the read). numbers: (scale, shift) [C, 1, ...] by step."""
-    steps, tensors = list(plan.steps), list[Tensor]()
-    for index, pair in numbers.items():
-        own = steps[index]
-        terms = (Term(0, 0, len(tensors)), Term(0, None, len(tensors) + 1))
-        tensors += [Tensor(each.shape, np.ascontiguousarray(each, np.float64).tobytes()) for each in pair]
-        steps[index] = msgspec.structs.replace(own, carry_in=(CarryIn(0, (0.0,)),), carry_in_terms=terms)
-    return check_carry(msgspec.structs.replace(plan, steps=tuple(steps), tensors=tuple(tensors)))
