@@ -5,7 +5,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ahead of numpy and torch: on tiny arrays their threads wait, and spin
 
 import gc
-import hashlib
 import re
 import sys
 from collections import Counter
@@ -20,23 +19,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from fewstep.graph.graph import Graph
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import (
-    SCHEMA,
-    Body,
-    Condition,
-    Coverage,
-    GraphEntry,
-    Manifest,
-    Provenance,
-    StepGraph,
-    TensorEntry,
-)
+from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, GraphEntry, Provenance, StepGraph
 from fewstep.runtime.machine import code_digest
+from tests.bundles import node, small, value, write_graphs
 
 EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
 EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file
@@ -123,93 +112,52 @@ LABEL_SHIFT = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # one per labe
 GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # the "int8" body multiplies its output by one of them
 GROUP_EDGE = 0.0  # lambda
 
-ROW = TensorEntry("row", "row", ("batch", 1))
-X = TensorEntry("x", "x", ("batch", *X_SHAPE))
-OUTPUT = TensorEntry("v", "output", ("batch", *X_SHAPE))
 
-
-def model(nodes: list, inputs: list, outputs: list, constants: dict[str, np.ndarray]) -> bytes:
-    graph = helper.make_graph(
-        nodes, "tiny", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(made, full_check=True)
-    return made.SerializeToString()
-
-
-def prologue() -> bytes:
+def prologue() -> Graph:
     """row = LABEL_SHIFT[label] + time / 1000."""
-    return model(
+    return small(
+        [value("time", "batch"), value("label", "batch", dtype="int64")],
+        [value("row", "batch", 1)],
         [
-            helper.make_node("Gather", ["table", "label"], ["shift"]),
-            helper.make_node("Unsqueeze", ["time", "axes"], ["column"]),
-            helper.make_node("Mul", ["column", "thousandth"], ["scaled"]),
-            helper.make_node("Add", ["shift", "scaled"], ["row"]),
+            node("Gather", "table label", "shift"),
+            node("Unsqueeze", "time axes", "column"),
+            node("Mul", "column thousandth", "scaled"),
+            node("Add", "shift scaled", "row"),
         ],
-        [
-            helper.make_tensor_value_info("time", TensorProto.FLOAT, ["batch"]),
-            helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
-        ],
-        [helper.make_tensor_value_info("row", TensorProto.FLOAT, ["batch", 1])],
-        {"table": LABEL_SHIFT, "axes": np.array([1]), "thousandth": np.float32(1e-3)},
+        table=LABEL_SHIFT,
+        axes=np.array([1]),
+        thousandth=1e-3,
     )
 
 
-def body(*, grouped: bool) -> bytes:
+def body(*, grouped: bool) -> Graph:
     """v = x / 2 + row, and with groups v * GROUP_SCALE[group]."""
-    nodes = [
-        helper.make_node("Mul", ["x", "half"], ["halved"]),
-        helper.make_node("Reshape", ["row", "planes"], ["plane"]),
-        helper.make_node("Add", ["halved", "plane"], ["sum" if grouped else "v"]),
-    ]
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *X_SHAPE]),
-        helper.make_tensor_value_info("row", TensorProto.FLOAT, ["batch", 1]),
-    ]
-    constants = {"half": np.float32(0.5), "planes": np.array([-1, 1, 1, 1])}
-    if grouped:
-        nodes += [
-            helper.make_node("Gather", ["scales", "group"], ["scale"]),
-            helper.make_node("Mul", ["sum", "scale"], ["v"]),
-        ]
-        inputs.append(helper.make_tensor_value_info("group", TensorProto.INT64, [1]))
-        constants["scales"] = GROUP_SCALE
-    return model(nodes, inputs, [helper.make_tensor_value_info("v", TensorProto.FLOAT, ["batch", *X_SHAPE])], constants)
+    group = [value("group", 1, dtype="int64")] if grouped else []
+    scaled = [node("Gather", "scales group", "scale"), node("Mul", "sum scale", "v")] if grouped else []
+    return small(
+        [value("x", "batch", *X_SHAPE), value("row", "batch", 1), *group],
+        [value("v", "batch", *X_SHAPE)],
+        [
+            node("Mul", "x half", "halved"),
+            node("Reshape", "row planes", "plane"),
+            node("Add", "halved plane", "sum" if grouped else "v"),
+            *scaled,
+        ],
+        half=0.5,
+        planes=np.array([-1, 1, 1, 1]),
+        **({"scales": GROUP_SCALE} if grouped else {}),
+    )
 
 
 def write_bundle(folder: Path) -> Path:
-    contents = {
-        "graphs/prologue.onnx": prologue(),
-        "graphs/body.onnx": body(grouped=False),
-        "graphs/int8.onnx": body(grouped=True),
-    }
-    (folder / "graphs").mkdir(parents=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    group = TensorEntry("group", "group", (1,), "int64")
-    manifest = Manifest(
-        schema=SCHEMA,
-        name="tiny",
-        x_shape=X_SHAPE,
+    return write_graphs(
+        folder,
+        {"prologue": prologue(), "body": body(grouped=False), "int8": body(grouped=True)},
+        {"float32": {}, "int8-cpu-x86": {"graph": "int8", "groups": (GROUP_EDGE,)}},
         conditions=(Condition("class", input="label", null=NULL, low=0, high=NULL - 1, labels=LABELS),),
-        prediction="v",
         schedule=ScheduleSpec("cosine", timesteps=100),
-        prologue=GraphEntry(
-            "graphs/prologue.onnx",
-            (TensorEntry("time", "time", ("batch",)), TensorEntry("label", "condition", ("batch",), "int64")),
-            (ROW,),
-        ),
-        bodies={
-            "float32": Body.of(GraphEntry("graphs/body.onnx", (X, ROW), (OUTPUT,)), "float32", "portable"),
-            "int8-cpu-x86": Body.of(
-                GraphEntry("graphs/int8.onnx", (X, ROW, group), (OUTPUT,)), "int8", "cpu-x86", groups=(GROUP_EDGE,)
-            ),
-        },
         provenance=Provenance("tiny", "0" * 64, {}, ()),
-        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )
-    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    return folder
 
 
 IN_FLOAT = Coverage(0, 1, (), ())

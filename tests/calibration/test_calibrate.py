@@ -1,6 +1,5 @@
 """The verb, on a bundle of three convolutions."""
 
-import hashlib
 import logging
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,6 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.table import Method, RangesTable
 from fewstep.calibration.ranges.table import load as load_table
-from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -29,6 +27,7 @@ from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed, node, small, value, write_graphs
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
@@ -47,60 +46,45 @@ def denoiser(scale: float = 1.0) -> Graph:
         f"w{i}": (rng.standard_normal((out, into, 3, 3)) * scale / (3 * into**0.5)).astype(np.float32)
         for i, (into, out) in enumerate(zip(widths[:-1], widths[1:]))
     }
-    pads = {"pads": [1, 1, 1, 1]}
-    nodes = (
-        Node("Conv", ("x", "w0"), ("h0",), pads),
-        Node("Relu", ("h0",), ("a0",)),
-        Node("Conv", ("a0", "w1"), ("h1",), pads),
-        Node("Mul", ("h1", "row"), ("m1",)),
-        Node("Relu", ("m1",), ("a1",)),
-        Node("Conv", ("a1", "w2"), ("v",), pads),
+    pads = [1, 1, 1, 1]
+    nodes = [
+        node("Conv", "x w0", "h0", pads=pads),
+        node("Relu", "h0", "a0"),
+        node("Conv", "a0 w1", "h1", pads=pads),
+        node("Mul", "h1 row", "m1"),
+        node("Relu", "m1", "a1"),
+        node("Conv", "a1 w2", "v", pads=pads),
+    ]
+    return small(
+        [value("x", BATCH, *SHAPE), value("row", BATCH, 1, 1, 1)], [value("v", BATCH, *SHAPE)], nodes, **weights
     )
-    f32 = np.dtype(np.float32)
-    inputs = (Value("x", f32, (BATCH, *SHAPE)), Value("row", f32, (BATCH, 1, 1, 1)))
-    return Graph("body", inputs, (Value("v", f32, (BATCH, *SHAPE)),), nodes, weights)
 
 
 def prologue() -> Graph:
     """row = 1 + time / 1000 + label."""
-    f32, i64 = np.dtype(np.float32), np.dtype(np.int64)
-    nodes = (
-        Node("Cast", ("label",), ("number",), {"to": 1}),
-        Node("Mul", ("time", "thousandth"), ("part",)),
-        Node("Add", ("number", "part"), ("flat",)),
-        Node("Reshape", ("flat", "column"), ("row",)),
+    return small(
+        [value("time", BATCH), value("label", BATCH, dtype="int64")],
+        [value("row", BATCH, 1, 1, 1)],
+        [
+            node("Cast", "label", "number", to=1),
+            node("Mul", "time thousandth", "part"),
+            node("Add", "number part", "flat"),
+            node("Reshape", "flat column", "row"),
+        ],
+        thousandth=1e-3,
+        column=np.array([-1, 1, 1, 1]),
     )
-    constants = {"thousandth": np.float32(1e-3), "column": np.array([-1, 1, 1, 1])}
-    inputs = (Value("time", f32, (BATCH,)), Value("label", i64, (BATCH,)))
-    return Graph("prologue", inputs, (Value("row", f32, (BATCH, 1, 1, 1)),), nodes, constants)
 
 
 def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
-    (folder / "graphs").mkdir(parents=True)
-    io.save(body, folder / "graphs/body.onnx")
-    io.save(prologue(), folder / "graphs/prologue.onnx")
-    row = form.TensorEntry("row", "row", (BATCH, 1, 1, 1))
-    label = form.TensorEntry("label", "condition", (BATCH,), "int64")
-    graph = form.GraphEntry(
-        "graphs/body.onnx",
-        (form.TensorEntry("x", "x", (BATCH, *SHAPE)), row),
-        (form.TensorEntry("v", "output", (BATCH, *SHAPE)),),
-    )
-    files = ("graphs/body.onnx", "graphs/prologue.onnx")
-    manifest = form.Manifest(
-        schema=form.SCHEMA,
-        name="tiny",
-        x_shape=SHAPE,
+    return write_graphs(
+        folder,
+        {"body": body, "prologue": prologue()},
+        {"float32": {}},
         conditions=(form.Condition("class", "label", null=null, low=0, high=1),),
         prediction="sample",
         schedule=SCHEDULE,
-        prologue=form.GraphEntry("graphs/prologue.onnx", (form.TensorEntry("time", "time", (BATCH,)), label), (row,)),
-        bodies={"float32": form.Body.of(graph, "float32", "portable")},
-        provenance=form.Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
-        files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
     )
-    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    return folder
 
 
 @pytest.fixture
@@ -175,12 +159,8 @@ def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_pat
 def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run(bundle).manifest
     engine = form.EngineEntry("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
-    for name in ("e.engine", "e.json", "report.html"):
-        (bundle / name).write_bytes(b"")
-    empty = hashlib.sha256(b"").hexdigest()
-    files = {**first.files, "e.engine": empty, "e.json": empty, "report.html": empty}
-    stale = msgspec.structs.replace(first, engines=(engine,), report="report.html", files=files)
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(stale))
+    empty = dict.fromkeys(("e.engine", "e.json", "report.html"), b"")
+    changed(bundle, empty, engines=(engine,), report="report.html")
     same = run(bundle).manifest  # makes the same bodies, so what was made from them stays
     assert (same.bodies, same.engines, same.report) == (first.bodies, (engine,), "report.html") and not caplog.messages
     second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest
@@ -222,21 +202,9 @@ def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
     time = Value("time", np.dtype(np.float32), (BATCH,))
     constants = {**graph.constants, "column": np.array([-1, 1, 1, 1]), "thousandth": np.float32(1e-3)}
     whole = replace(graph, inputs=(graph.inputs[0], time), nodes=(shaped, row, *graph.nodes), constants=constants)
-    bundle = write_bundle(tmp_path / "bundle", graph)
-    io.save(whole, bundle / "graphs/body.onnx")
-    manifest = open_bundle(bundle).manifest
-    body = manifest.bodies["float32"]
-    inputs = (body.graph.inputs[0], form.TensorEntry("time", "time", (BATCH,)))
-    changed = msgspec.structs.replace(
-        manifest,
-        conditions=(),
-        prologue=None,
-        prediction="flow",
-        schedule=form.ScheduleSpec("flow"),
-        bodies={"float32": msgspec.structs.replace(body, graphs=(msgspec.structs.replace(body.graph, inputs=inputs),))},
-        files={"graphs/body.onnx": hashlib.sha256((bundle / "graphs/body.onnx").read_bytes()).hexdigest()},
+    bundle = write_graphs(
+        tmp_path / "bundle", {"body": whole}, {"float32": {}}, prediction="flow", schedule=form.ScheduleSpec("flow")
     )
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
     made = run(bundle, plan="dpmpp_2m:4")
     assert made.plan.guidance is None and made.plan.steps[0].lam is None
     assert [step.group for step in made.plan.steps] == [0, 1, 2, 3]

@@ -1,6 +1,5 @@
 """A calibration that was interrupted goes on, and gives the bytes that it would have given."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -22,12 +21,12 @@ from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.graph import io
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
+from tests.bundles import changed, content_of
 from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, table_of, write_bundle
 
@@ -109,14 +108,13 @@ def test_another_calibration_does_not_go_on_from_it(
 def other_condition(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_bundle(bundle).manifest
     classes = tuple(msgspec.structs.replace(each, low=1) for each in manifest.conditions)
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, conditions=classes)))
+    changed(bundle, conditions=classes)
 
 
 def other_prologue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, graph, manifest = "graphs/prologue.onnx", prologue(), open_bundle(bundle).manifest
-    io.save(replace(graph, constants={**graph.constants, "thousandth": np.float32(2e-3)}), bundle / file)
-    files = {**manifest.files, file: hashlib.sha256((bundle / file).read_bytes()).hexdigest()}
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
+    graph = prologue()
+    graph = replace(graph, constants={**graph.constants, "thousandth": np.float32(2e-3)})
+    changed(bundle, {"graphs/prologue.onnx": content_of(graph)})
 
 
 def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

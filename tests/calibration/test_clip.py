@@ -2,7 +2,6 @@
 
 import json
 import logging
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -15,8 +14,8 @@ from fewstep.measure.rollouts.calibrated_plan import along, judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Fitted, shaping_of
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
 
 LOUD = 40.0  # scale of the network, whose predictions then reach beyond the clip
@@ -32,12 +31,7 @@ def with_scheduler(bundle: Path, **settings: object) -> Path:
     """The bundle with a scheduler of its own."""
     config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
     config |= {"prediction_type": "sample", **settings}
-    (bundle / "scheduler.json").write_text(json.dumps(config))
-    manifest = open_bundle(bundle).manifest
-    files = manifest.files | {"scheduler.json": sha256((bundle / "scheduler.json").read_bytes()).hexdigest()}
-    changed = msgspec.structs.replace(manifest, scheduler="scheduler.json", files=files)
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
-    return bundle
+    return changed(bundle, {"scheduler.json": json.dumps(config).encode()}, scheduler="scheduler.json")
 
 
 def test_the_plan_of_a_clipped_calibration_clips(bundle: Path) -> None:

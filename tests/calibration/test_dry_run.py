@@ -18,6 +18,7 @@ from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
@@ -30,7 +31,7 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
     """Nothing says what values this one has, so that none can be drawn."""
     manifest = open_bundle(bundle).manifest
     unknown = tuple(msgspec.structs.replace(each, low=None, high=None) for each in manifest.conditions)
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, conditions=unknown)))
+    changed(bundle, conditions=unknown)
     np.savez(tmp_path / "own.npz", **{"class": np.arange(12) % 2})
     own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
     with pytest.raises(UserError, match="nothing says what values condition 'class' has"):

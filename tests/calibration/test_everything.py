@@ -17,6 +17,7 @@ from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
@@ -79,8 +80,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(tmp_path: Pa
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     manifest = open_bundle(bundle).manifest
     label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
-    usual = msgspec.structs.replace(manifest, conditions=(label,))
-    (bundle / "manifest.json").write_bytes(msgspec.json.encode(usual))
+    changed(bundle, conditions=(label,))
     said = r"condition 'class' has its default on every trajectory, and qnn clips all others"
     with pytest.raises(UserError, match=rf"int8-qnn was not made: {said}.*\(in the bundle: int8-cpu-x86\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))

@@ -1,31 +1,16 @@
 """Graphs of a few nodes, and how to compare two of them."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import run
+from tests.bundles import node as node
+from tests.bundles import small as small
+from tests.bundles import value as value
 
 BATCH_SIZES = (1, 2, 5)
-
-
-def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Node:
-    """node("Add", "x bias", "y"); "-" stands for an input left out."""
-    names = tuple("" if name == "-" else name for name in inputs.split())
-    return Node(op, names, tuple(outputs.split()), attributes, outputs.split()[0])
-
-
-def value(name: str, *shape: int | str, dtype: str = "float32") -> Value:
-    return Value(name, np.dtype(dtype), shape)
-
-
-def small(inputs: list[Value], outputs: list[Value], nodes: list[Node], **constants: Any) -> Graph:
-    """A graph; constants given as Python floats or lists of them become float32."""
-    arrays = {name: np.asarray(array) for name, array in constants.items()}
-    arrays = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
-    return Graph("small", tuple(inputs), tuple(outputs), tuple(nodes), arrays)
 
 
 def feeds(graph: Graph, batch: int, seed: int = 0) -> dict[str, Array]:

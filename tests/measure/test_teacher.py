@@ -19,14 +19,12 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.bundles import changed
 
 
 def scheduled(folder: Path, schedule: ScheduleSpec) -> Sampler:
     """The tiny denoiser as if it had been trained on another schedule."""
-    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
-    manifest |= {"schedule": msgspec.to_builtins(schedule), "prediction": "sample"}
-    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    return load(folder)
+    return load(changed(folder, schedule=schedule, prediction="sample"))
 
 
 NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not describe

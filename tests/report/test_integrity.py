@@ -1,7 +1,5 @@
 """A whole bundle is called whole, and each kind of damage is named with what mends it."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Integrity, VerifyOptions, verify
+from tests.bundles import changed
 
 
 def checked(bundle: Path, graphs: bool = True) -> Integrity:
@@ -22,11 +21,7 @@ def said(bundle: Path) -> str:
 
 def edit(bundle: Path, file: str, content: bytes) -> None:
     """Put other content in place of a file, with its hash in the manifest: what no hash can show."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / file).parent.mkdir(exist_ok=True)
-    (bundle / file).write_bytes(content)
-    manifest["files"][file] = hashlib.sha256(content).hexdigest()
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    changed(bundle, {file: content})
 
 
 def test_a_whole_bundle_is_whole(tiny_bundle: Path) -> None:
@@ -55,11 +50,8 @@ def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
 
 
 def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    manifest["plans"], manifest["ranges"] = {"ddim:4": "plans/p.json"}, "ranges/r.safetensors"
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
-    edit(tiny_bundle, "plans/p.json", b"{}")
-    edit(tiny_bundle, "ranges/r.safetensors", b"nothing")
+    damaged = {"plans/p.json": b"{}", "ranges/r.safetensors": b"nothing"}
+    changed(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
     assert "plans/p.json is no plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
     assert "ranges/r.safetensors holds no tensors" in said(tiny_bundle)
 

@@ -14,7 +14,6 @@ import pytest
 
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import Graph, Node, Value
 from fewstep.measure import results as forms
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
@@ -32,14 +31,6 @@ from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
 F32 = np.dtype(np.float32)
-
-
-def wide_body():
-    """Three convolutions of 16 channels, of which the middle one reads "active"."""
-    names = ["x", "active", "made", "output"]
-    nodes = tuple(Node("Conv", (a, "w"), (b,), {}, b) for a, b in zip(names[:-1], names[1:], strict=True))
-    value = Value("x", F32, ("batch", 16, 4, 4))
-    return Graph("wide", (value,), (Value("output", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), "f4")})
 
 
 def options(bundle, **changes):

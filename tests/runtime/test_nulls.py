@@ -11,6 +11,7 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import check, has_unconditional_form, null, read_null
 from fewstep.runtime.feeds import branch_values
+from tests.bundles import changed
 
 TEXT = Condition("text", "text", (2,), "float32", null_file="graphs/null.npy")
 POOLED = Condition("pooled", "pooled", (2,), "float32", null=0.0)
@@ -71,7 +72,6 @@ def test_a_null_value_that_fits() -> None:
 
 def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
     """The label's null value in a file instead of the manifest: the same samples."""
-    import hashlib
 
     import msgspec
 
@@ -80,15 +80,9 @@ def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
     asked = {"plan": "ddim:3", "seeds": [0, 1], "condition": {"class": [0, 2]}, "guidance": 3.0}
     with load(tiny_bundle) as sampler:
         expected = sampler.sample(**asked)
-    manifest = open_bundle(tiny_bundle).manifest
-    (label,) = manifest.conditions
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
     content = npy(np.array(int(label.null or 0)))
-    (tiny_bundle / "graphs" / "null.npy").write_bytes(content)
-    changed = msgspec.structs.replace(
-        manifest,
-        conditions=(msgspec.structs.replace(label, null=None, null_file="graphs/null.npy", high=label.null),),
-        files={**manifest.files, "graphs/null.npy": hashlib.sha256(content).hexdigest()},
-    )
-    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(changed))
+    label = msgspec.structs.replace(label, null=None, null_file="graphs/null.npy", high=label.null)
+    changed(tiny_bundle, {"graphs/null.npy": content}, conditions=(label,))
     with load(tiny_bundle) as sampler:
         np.testing.assert_array_equal(sampler.sample(**asked), expected)

@@ -4,13 +4,13 @@ import json
 import tracemalloc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 import fewstep.runtime
 from fewstep.plans import noise
@@ -23,7 +23,8 @@ from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import choose_body
+from tests.bundles import changed, content_of
+from tests.conftest import body
 from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
@@ -184,50 +185,54 @@ def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[s
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_plan_of_another_schedule_prediction_or_guidance_is_refused(tiny_bundle: Path) -> None:
-    other_schedule = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("linear", timesteps=100), "v"))
-    other_prediction = compile_plan("ddim:4", DenoiserFacts(DENOISING.schedule, "sample"))
-    with fewstep.runtime.load(tiny_bundle) as sampler:
-        with pytest.raises(UserError, match="is for schedule .* has cosine-100"):
-            sampler.sample(other_schedule, condition={"class": [1]})
-        with pytest.raises(UserError, match="predicts sample, this one v"):
-            sampler.sample(other_prediction, condition={"class": [1]})
-        with pytest.raises(UserError, match="compiled with guidance none, not 2"):
-            sampler.sample(compile_plan("ddim:4", DENOISING), condition={"class": [1]}, guidance=2.0)
+@pytest.mark.parametrize(
+    ("plan", "guidance", "named"),
+    [
+        (replace(DENOISING, schedule=ScheduleSpec("linear", timesteps=100)), None, "is for schedule .* has cosine-100"),
+        (replace(DENOISING, prediction="sample"), None, "predicts sample, this one v"),
+        (DENOISING, 2.0, "compiled with guidance none, not 2"),
+    ],
+)
+def test_a_plan_of_another_denoiser_or_guidance_is_refused(
+    tiny_bundle: Path, plan: DenoiserFacts, guidance: float | None, named: str
+) -> None:
+    with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError, match=named):
+        sampler.sample(compile_plan("ddim:4", plan), condition={"class": [1]}, guidance=guidance)
 
 
-def test_a_bundle_for_another_engine_alone_names_that_engine(tiny_bundle: Path) -> None:
-    path = tiny_bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    body = manifest["bodies"].pop("int8-cpu-x86")
-    manifest["bodies"] = {"int8-openvino": body | {"target": "openvino"}}
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="only int8-openvino; run it on openvino, which it is for .--backend"):
-        fewstep.runtime.load(tiny_bundle, "int8")
+FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": "cpu-x86"}, {"float32": "portable"}
 
 
-def test_a_bundle_for_cpus_alone_names_onnxruntime_where_another_backend_is_asked(tiny_bundle: Path) -> None:
-    path = tiny_bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["bodies"]["float32"]
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="only int8-cpu-x86; run it on onnxruntime, which it is for .--backend"):
-        choose_body(open_bundle(tiny_bundle), "int8", TensorRt())
-
-
-def test_a_missing_precision_names_what_exists_and_the_command(tiny_bundle: Path) -> None:
-    path = tiny_bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["bodies"]["int8-cpu-x86"]
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"):
-        fewstep.runtime.load(tiny_bundle, "int8")
-    with pytest.raises(
-        UserError, match="backend OnnxRuntime has no float16; choose one of float32, int8, or another b"
-    ):
-        fewstep.runtime.load(tiny_bundle, "float16")
-    with pytest.raises(UserError, match="unknown precision 'int4'; choose one of float32, int8"):
-        fewstep.runtime.load(tiny_bundle, "int4")
+@pytest.mark.parametrize(
+    ("targets", "asked", "named"),
+    [
+        (FOR_OPENVINO, {"precision": "int8"}, "only int8-openvino; run it on openvino, which it is for .--backend"),
+        (
+            FOR_CPUS,
+            {"precision": "int8", "backend": TensorRt()},
+            "only int8-cpu-x86; run it on onnxruntime, which it is for .--backend",
+        ),
+        (FLOAT, {"precision": "int8"}, r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"),
+        (
+            FLOAT,
+            {"precision": "float16"},
+            "backend OnnxRuntime has no float16; choose one of float32, int8, or",
+        ),
+        (FLOAT, {"precision": "int4"}, "unknown precision 'int4'; choose one of float32, int8"),
+        (FLOAT, {"backend": "cuda"}, "is no inference engine; .* pass one of fewstep.runtime.backends"),
+        (FLOAT, {"backend": 1}, "is no inference engine; .* pass one of fewstep.runtime.backends"),
+    ],
+)
+def test_what_no_body_or_engine_is_for_names_what_there_is(
+    tiny_bundle: Path, targets: dict[str, str], asked: dict[str, Any], named: str
+) -> None:
+    known = list(open_bundle(tiny_bundle).manifest.bodies.values())
+    bodies = {
+        name: msgspec.structs.replace(known[name != "float32"], target=target) for name, target in targets.items()
+    }
+    changed(tiny_bundle, bodies=bodies)
+    with pytest.raises(UserError, match=named):
+        fewstep.runtime.load(tiny_bundle, **asked)
 
 
 @pytest.mark.parametrize("path", [None, 5])
@@ -236,28 +241,14 @@ def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
         fewstep.runtime.load(path)
 
 
-@pytest.mark.parametrize("backend", ["cuda", 1])
-def test_a_backend_that_is_none_is_named(tiny_bundle: Path, backend: Any) -> None:
-    with pytest.raises(UserError, match=r"is no inference engine; .* pass one of fewstep.runtime.backends"):
-        fewstep.runtime.load(tiny_bundle, backend=backend)
-
-
 def test_a_sampler_is_shown_in_a_line(tiny_bundle: Path) -> None:
     assert repr(fewstep.runtime.load(tiny_bundle)) == f"<Sampler of {tiny_bundle}: float32 body for portable>"
 
 
 def test_weights_that_are_not_finite_name_the_step(tiny_bundle: Path) -> None:
-    path = tiny_bundle / "graphs/body.onnx"
-    broken = onnx.load(path)
-    next(each for each in broken.graph.initializer if each.name == "half").CopyFrom(
-        numpy_helper.from_array(np.float32("nan"), "half")
-    )
-    onnx.save(broken, path)
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    import hashlib
-
-    manifest["files"]["graphs/body.onnx"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    broken = body(grouped=False)
+    broken = replace(broken, constants={**broken.constants, "half": np.float32("nan")})
+    changed(tiny_bundle, {"graphs/body.onnx": content_of(broken)})
     with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError, match="not finite at step 1 of 8"):
         sampler.sample(condition={"class": [1]})
 

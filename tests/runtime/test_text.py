@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import TextEncoder, load_text_encoder
+from tests.bundles import changed
 from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
 
 
@@ -83,17 +83,8 @@ def test_without_the_library_the_command_is_named(tiny_bundle: Path, monkeypatch
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: bytes, says: str) -> None:
-    import hashlib
 
-    import msgspec
-
-    from tests.runtime.text_bundle import write
-
-    bundle = with_companions(tiny_bundle)
-    (bundle / "graphs" / "tokenizer.json").write_bytes(content)
-    manifest = open_bundle(bundle).manifest
-    files = {**manifest.files, "graphs/tokenizer.json": hashlib.sha256(content).hexdigest()}
-    write(bundle, msgspec.structs.replace(manifest, files=files))
+    bundle = changed(with_companions(tiny_bundle), {"graphs/tokenizer.json": content})
     with pytest.raises(UserError, match=says) as failure:
         load_text_encoder(bundle)
     assert "\n" not in str(failure.value)

@@ -8,6 +8,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Affine, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.units import from_units, to_units, units_problem
+from tests.bundles import changed
 
 
 def manifest_with(tiny_bundle: Path, units: Affine | None, x_shape: tuple[int, ...] = (8, 3)) -> Manifest:
@@ -54,8 +55,6 @@ def test_what_does_not_fit_is_named(tiny_bundle: Path) -> None:
 
 
 def test_a_manifest_whose_units_do_not_fit_is_refused(tiny_bundle: Path) -> None:
-    manifest = msgspec.json.decode((tiny_bundle / "manifest.json").read_bytes())
-    manifest["units"] = {"scale": [1.0], "shift": [0.0, 1.0]}
-    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    changed(tiny_bundle, units=Affine((1.0,), (0.0, 1.0)))
     with pytest.raises(UserError, match="field units: 1 scales and 2 shifts for 4 places"):
         open_bundle(tiny_bundle)

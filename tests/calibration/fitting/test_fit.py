@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampler import Sampler
+from tests.bundles import changed
 from tests.runtime.test_fitted_plans import give
 
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8}
@@ -249,10 +250,8 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
 
 @pytest.mark.parametrize("plan", ["", "dpmpp_2m:2"])
 def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
-    manifest = open_bundle(tiny_bundle).manifest
-    unguided = msgspec.structs.replace(manifest.conditions[0], null=None)
-    manifest = msgspec.structs.replace(manifest, conditions=(unguided,))
-    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
     words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))

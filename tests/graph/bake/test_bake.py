@@ -29,6 +29,7 @@ from fewstep.plans.tracer import Tracer
 from fewstep.runtime import Hold
 from fewstep.runtime.bundle.reading import file_sha256, open_bundle
 from fewstep.runtime.request import denoiser_facts
+from tests.bundles import changed
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, sampled
 
@@ -305,10 +306,8 @@ def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -
 
 def test_guidance_without_a_null_value_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     plan = written(tiny_bundle, "ddim:2", 2.0)
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    manifest["conditions"][0]["null"] = None
-    path.write_bytes(msgspec.json.encode(manifest))
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
     with pytest.raises(UserError, match="condition 'class' has no null value"):
         bake(BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx"))
 
@@ -318,8 +317,7 @@ def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: 
     """The first range group runs the float graph, the second the body's own: a Loop each."""
     manifest = open_bundle(tiny_bundle).manifest
     several = with_earlier(manifest.bodies["int8-cpu-x86"], manifest.bodies["float32"].graph)
-    manifest = msgspec.structs.replace(manifest, bodies={**manifest.bodies, "int8-cpu-x86": several})
-    (tiny_bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    changed(tiny_bundle, bodies={**manifest.bodies, "int8-cpu-x86": several})
     options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", "int8", guidance=2.0, unroll=unroll)
     assert_bitwise(tiny_bundle, options)
     loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]

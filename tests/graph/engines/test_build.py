@@ -12,13 +12,11 @@ import pytest
 
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.engines import build_engine
 from fewstep.graph.engines.accounts import accounts, told_of
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.graph.engines.builders import TENSORRT_RTX, EngineBuilder
-from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
 from fewstep.runtime.bundle import engine_files
@@ -26,6 +24,7 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
+from tests.bundles import write_graphs
 from tests.calibration.lowering.bodies.small_body import EDGES, body, prologue, table
 from tests.conftest import with_earlier
 from tests.runtime.test_networks import with_expert
@@ -39,44 +38,14 @@ needs_tensorrt_rtx = pytest.mark.skipif(
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A bundle of the small body, calibrated for tensorrt with ranges of three groups."""
-    path = tmp_path / "bundle"
     prepared = body()
     lowered = lower(prepared, table(prepared, EDGES), TENSORRT)
-    with open_for_update(path, must_exist=False) as writer:
-
-        def stored(graph: Graph, name: str, *roles: form.Role) -> form.GraphEntry:
-            """`roles` are those of its inputs and then of its output."""
-            file, data = io.store(writer, graph, name)
-            values = (*graph.inputs, *graph.outputs)
-            tensors = [
-                form.TensorEntry(value.name, role, value.shape, str(value.dtype))
-                for value, role in zip(values, roles, strict=True)
-            ]
-            return form.GraphEntry(file, tuple(tensors[:-1]), tuple(tensors[-1:]), data)
-
-        writer.commit(
-            form.Manifest(
-                schema=form.SCHEMA,
-                name="small",
-                x_shape=tuple(int(size) for size in prepared.inputs[0].shape[1:]),
-                conditions=(),
-                prediction="v",
-                schedule=form.ScheduleSpec("cosine"),
-                prologue=stored(prologue(), "prologue", "time", "row"),
-                bodies={
-                    "float32": form.Body.of(stored(prepared, "body", "x", "row", "output"), "float32", "portable"),
-                    "int8-tensorrt": form.Body.of(
-                        stored(lowered.graph, "int8-tensorrt", "x", "row", "group", "output"),
-                        "int8",
-                        "tensorrt",
-                        groups=lowered.groups,
-                    ),
-                },
-                provenance=form.Provenance("small", "0" * 64, {}, ()),
-                files={},
-            )
-        )
-    return path
+    return write_graphs(
+        tmp_path / "bundle",
+        {"prologue": prologue(), "body": prepared, "int8-tensorrt": lowered.graph},
+        {"float32": {}, "int8-tensorrt": {"graph": "int8-tensorrt", "groups": lowered.groups}},
+        name="small",
+    )
 
 
 @pytest.fixture
@@ -199,7 +168,7 @@ def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None
     manifest = open_bundle(bundle).manifest
     for own in (manifest, manifest.networks["noisy"]):
         assert [engine.body for engine in own.engines] == list(bodies)
-    assert len(manifest.provenance.commands) == 1
+    assert len(manifest.provenance.commands) == 2  # of export, and of build
     before = content(bundle)
     assert built_and_kept(build(options)) == ([], [f"{name} sm89" for name, _ in expected])
     assert content(bundle) == before

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -29,6 +28,7 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed
 
 GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
 SMALL = r"Resize 'small' with antialias and exclude_outside \(and 1 more\)"
@@ -213,6 +213,6 @@ def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path,
     manifest = open_bundle(calibrated).manifest
     assert list(not_judged(open_bundle(calibrated))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
-    (calibrated / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, bodies=bodies)))
+    changed(calibrated, bodies=bodies)
     with pytest.raises(UserError, match="wrong, probably in Resize"):
         int8_bodies(open_bundle(calibrated))

@@ -11,7 +11,8 @@ from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.runtime.text_bundle import with_companions, write
+from tests.bundles import write
+from tests.runtime.text_bundle import with_companions
 
 replace = msgspec.structs.replace
 

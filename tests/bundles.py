@@ -1,0 +1,107 @@
+"""The factory of the tests' bundles: graphs of a few nodes, a manifest around them, and changes of a bundle."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.io import to_model
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, Provenance, TensorEntry
+from fewstep.runtime.bundle.reading import open_bundle
+
+ROLES = {each: each for each in ("x", "time", "group", "output", "ids", "mask", "latent", "image")}
+ROLES |= {"v": "output", "label": "condition", "class": "condition"}
+
+
+def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Node:
+    """node("Add", "x bias", "y"); "-" stands for an input left out."""
+    names = tuple("" if name == "-" else name for name in inputs.split())
+    return Node(op, names, tuple(outputs.split()), attributes, outputs.split()[0])
+
+
+def value(name: str, *shape: int | str, dtype: str = "float32") -> Value:
+    return Value(name, np.dtype(dtype), shape)
+
+
+def small(inputs: list[Value], outputs: list[Value], nodes: list[Node], **constants: Any) -> Graph:
+    """A graph; constants given as Python floats or lists of them become float32."""
+    arrays = {name: np.asarray(array) for name, array in constants.items()}
+    arrays = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
+    return Graph("small", tuple(inputs), tuple(outputs), tuple(nodes), arrays)
+
+
+def content_of(graph: Graph) -> bytes:
+    """The bytes of its file, checked."""
+    made = to_model(graph)
+    onnx.checker.check_model(made, full_check=True)
+    return made.SerializeToString()
+
+
+def entry(file: str, graph: Graph, **roles: str) -> GraphEntry:
+    """What a manifest says of a graph. Roles are given by the name of a tensor, or follow from it; others are rows."""
+
+    def tensor(value: Value) -> TensorEntry:
+        role: Any = {**ROLES, **roles}.get(value.name, "row")
+        return TensorEntry(value.name, role, value.shape, str(value.dtype))
+
+    return GraphEntry(file, tuple(map(tensor, graph.inputs)), tuple(map(tensor, graph.outputs)))
+
+
+def write_graphs(
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    bodies: Mapping[str, dict[str, Any]],
+    files: Mapping[str, bytes] | None = None,
+    **fields: Any,
+) -> Path:
+    """A bundle. graphs: "body", "prologue" and others, written to graphs/NAME.onnx. bodies: by name, as
+    "int8-cpu-x86", the name of its graph and the other fields of a Body. files: contents of others. fields: of the
+    manifest, where they differ from those of a prediction of v on a cosine schedule without conditions."""
+    graphs = {name: replace(graph, name=name) for name, graph in graphs.items()}
+    entries = {name: entry(f"graphs/{name}.onnx", graph) for name, graph in graphs.items()}
+    known = {}
+    for name, of in bodies.items():
+        precision, _, target = name.partition("-")
+        rest = {key: each for key, each in of.items() if key != "graph"}
+        known[name] = Body.of(entries[of.get("graph", "body")], precision, target or "portable", **rest)
+    manifest = Manifest(
+        **{
+            "schema": SCHEMA,
+            "name": "tiny",
+            "x_shape": tuple(graphs["body"].inputs[0].shape[1:]),
+            "conditions": (),
+            "prediction": "v",
+            "schedule": ScheduleSpec("cosine"),
+            "prologue": entries.get("prologue"),
+            "bodies": known,
+            "provenance": Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
+            "files": {},
+            **fields,
+        }
+    )
+    contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
+    return write(folder, manifest, {**contents, **(files or {})})
+
+
+def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:
+    """The bundle, with other contents of files and their hashes, and other fields of its manifest."""
+    return write(bundle, msgspec.structs.replace(open_bundle(bundle).manifest, **fields), files)
+
+
+def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes] | None = None) -> Path:
+    """Contents of files and their hashes, and the manifest."""
+    contents = files or {}
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    made = msgspec.structs.replace(manifest, files={**manifest.files, **hashes})
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(made))
+    return folder
