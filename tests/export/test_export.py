@@ -204,25 +204,30 @@ def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> 
     assert str(tmp_path) not in str(sys.modules.get("random"))
 
 
-def test_the_line_that_failed_is_named_for_a_relative_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "source.py").write_text("def make():\n    return {}['weights']\n")
+@pytest.mark.parametrize(
+    ("files", "text", "says"),
+    [
+        ({"source.py": "def make():\n    return {}['weights']\n"}, "source.py:make", r"KeyError: 'weights' \(line 2\)"),
+        ({"C:model/a": ""}, "C:model", "C:model is no diffusers folder"),
+        ({"model.onnx/a": ""}, "model.onnx", "model.onnx is no diffusers folder"),
+        ({"model.py/a": ""}, "model.py", "model.py is no diffusers folder"),
+        ({"text.txt": "hello"}, "text.txt", r"text\.txt is no file that holds a denoiser; give ORG/NAME of a hub"),
+        (
+            {"near.py": "kind = type\n", "source.py": "from near import kind\ndef make(): return kind"},
+            "source.py:make",
+            "returned type",  # so the import of its neighbour went well
+        ),
+    ],
+)
+def test_paths_from_the_working_folder_are_what_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], text: str, says: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"source.py:make failed: KeyError: 'weights' \(line 2\)"):
-        load_source("source.py:make")
-
-
-def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("C:model", "model.onnx", "model.py"):
-        (tmp_path / name).mkdir()
-        with pytest.raises(UserError, match=f"{name} is no diffusers folder"):
-            load_source(name)
-
-
-def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"text\.txt is no file that holds a denoiser; give ORG/NAME of a hub"):
-        load_source(str(tmp_path / "text.txt"))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=says):
+        load_source(text)
 
 
 def test_a_bundle_is_no_source(exported: Path) -> None:
@@ -234,13 +239,6 @@ def test_a_file_that_is_missing_is_said_before_torch_is_loaded(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
     with pytest.raises(UserError, match=r"there is no file nowhere\.py"):
         load_source("nowhere.py:make")
-
-
-def test_a_source_may_import_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "neighbour.py").write_text("from fewstep.export.spec import Spec\n")
-    (tmp_path / "source.py").write_text("from neighbour import Spec\ndef make(): return Spec\n")
-    with pytest.raises(UserError, match="returned type"):
-        load_source(f"{tmp_path / 'source.py'}:make")
 
 
 def test_a_spec_names_what_is_wrong_with_it() -> None:

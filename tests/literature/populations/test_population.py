@@ -125,8 +125,12 @@ def test_a_corrector_starts_at_pure_noise() -> None:
     network = lambda index, step, u: [np.tanh(u), np.tanh(u) / 2]  # noqa: E731
     made = evolve(plan, network, corrector, [0], 16, (2,), at=[])
     assert np.isfinite(made.log_weights).all() and made.log_weights.std() > 0
-    for wrong in (compile_plan("ddpm:4", FACTS), compile_plan("ddpm:4", GUIDED, 2.0, Clip(-1, 1))):
-        with pytest.raises(UserError, match="has nothing to correct"):
+    for wrong, named in (
+        (compile_plan("ddpm:4", FACTS), "has nothing to correct"),
+        (compile_plan("ddpm:4", GUIDED, 2.0, Clip(-1, 1)), "has nothing to correct"),
+        ("ddpm:4", "plan 'ddpm:4' is not compiled; give sampler.compile"),
+    ):
+        with pytest.raises(UserError, match=named):
             guidance_corrector(wrong)
 
 
@@ -198,25 +202,6 @@ def test_a_seed_s_population_depends_on_nothing_else(sampler: Sampler) -> None:
 def test_copies_of_a_particle_part_by_their_next_draw(sampler: Sampler) -> None:
     made = population(sampler, sampler.compile("ddpm:5"), lambda s: total(s.x0), [1], 4, {"class": [0]}, choice="best")
     assert len({each.tobytes() for each in made.samples[0]}) == 4
-
-
-def test_refusals(sampler: Sampler) -> None:
-    plan, label = sampler.compile("ddpm:5"), {"class": [0]}
-    with pytest.raises(UserError, match="'dpmpp_2m:8' draws no noise after its start"):
-        population(sampler, sampler.compile("dpmpp_2m:8"), unweighted, [0], 4, label)
-    with pytest.raises(UserError, match="has no step 5"):
-        population(sampler, plan, unweighted, [0], 4, label, at=[5])
-    with pytest.raises(UserError, match="particles 0; give a whole number from 1 up"):
-        population(sampler, plan, unweighted, [0], 0, label)
-    with pytest.raises(UserError, match="batch 0; give a whole number from 1 up"):
-        population(sampler, plan, unweighted, [0], 4, label, batch=0)
-    with pytest.raises(UserError, match=r"weigh returned \[1\] at step 0"):
-        population(sampler, plan, lambda state: np.zeros(1), [0], 4, label)
-    for number in (np.nan, np.inf):
-        with pytest.raises(UserError, match="with NaN or inf"):
-            population(sampler, plan, lambda state: np.array([0, 0, 0, number]), [0], 4, label)  # noqa: B023
-    with pytest.raises(UserError, match="the log weight of each particle of seed 3 is -inf after step 0"):
-        population(sampler, plan, lambda state: np.repeat([0, -np.inf], 2), [2, 3], 2, {"class": [0, 1]})
 
 
 def test_a_reward_is_one_number_for_each_sample(sampler: Sampler) -> None:
@@ -304,6 +289,21 @@ def test_conditions_are_one_value_a_seed(sampler: Sampler, condition, line) -> N
         ({"at": 2}, r"at 2 is no list of steps; give at=\[2\]"),
         ({"at": [1.5]}, "plan 'ddpm:4' has no step 1.5; give a whole number from 0 to 3"),
         ({"weigh": 1.0}, "weigh 1.0 is no function"),
+        ({"plan": "dpmpp_2m:8"}, "'dpmpp_2m:8' draws no noise after its start"),
+        ({"particles": 0}, "particles 0; give a whole number from 1 up"),
+        ({"batch": 0}, "batch 0; give a whole number from 1 up"),
+        ({"at": [5]}, "has no step 5"),
+        ({"weigh": lambda state: np.zeros(1)}, r"weigh returned \[1\] at step 0"),
+        ({"weigh": lambda state: np.array([0, np.nan])}, "with NaN or inf"),
+        ({"weigh": lambda state: np.array([0, np.inf])}, "with NaN or inf"),
+        (
+            {
+                "weigh": lambda state: np.repeat([0, -np.inf], 2),
+                "seeds": [2, 3],
+                "condition": {"class": [0, 1]},
+            },
+            "the log weight of each particle of seed 3 is -inf after step 0",
+        ),
         (
             {"weigh": lambda state: ["a", "b"]},
             r"what weigh returned at step 0 is no array of numbers \('a'\); return one number for each of the 2",
@@ -327,8 +327,3 @@ def test_steps_are_of_any_collection(sampler: Sampler, at) -> None:
     made = population(sampler, **run, at=at, threshold=1)
     np.testing.assert_array_equal(made.samples, population(sampler, **run, at=[1, 2], threshold=1).samples)
     assert len(made.ancestors) == 2
-
-
-def test_the_name_of_a_plan_is_nothing_to_correct() -> None:
-    with pytest.raises(UserError, match="plan 'ddpm:4' is not compiled; give sampler.compile"):
-        guidance_corrector("ddpm:4")
