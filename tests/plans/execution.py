@@ -1,6 +1,6 @@
 """A plan executed on a function, to its finished sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,3 +19,16 @@ def sample(
 ) -> Array:
     """The sample [B, ...]."""
     return finish(plan, execute(plan, network, draws, dtype, given, hold), dtype, hold)
+
+
+def recorded(
+    plan: Plan, outputs: Sequence[Sequence[Array]], draws: Sequence[Array], given: Mapping[str, Array] | None = None
+) -> tuple[Array, list[Array]]:
+    """The sample where the network's heads say `outputs[i]` at evaluation i, and what it was shown."""
+    seen: list[Array] = []
+
+    def network(index, step, u):
+        seen.append(u)
+        return list(outputs[index])
+
+    return sample(plan, network, lambda number: draws[number], np.float64, given), seen

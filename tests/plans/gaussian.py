@@ -38,6 +38,18 @@ def exact_output(prediction: Prediction, x: np.ndarray, time: Time) -> np.ndarra
     return {"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}[prediction]
 
 
+def one_point(prediction: str, point: float = 0.7, y: float = 0.0):
+    """The network of data that is one point, where noising reverts to y; "both" has the residual and the noise."""
+
+    def network(index, step, u):
+        eps, x0 = (u - (1 - step.alpha) * y - step.alpha * point) / step.sigma, np.full_like(u, point)
+        v = step.alpha * eps - step.sigma * x0
+        said = {"epsilon": [eps], "sample": [x0], "v": [v], "flow": [eps - x0], "both": [y - x0, eps]}
+        return said[prediction]
+
+    return network
+
+
 def flow_map(x: np.ndarray, s: Time, t: Time) -> np.ndarray:
     """Where the probability-flow ODE takes x from s to t."""
     spread = math.sqrt((t.alpha**2 * STD**2 + t.sigma**2) / (s.alpha**2 * STD**2 + s.sigma**2))

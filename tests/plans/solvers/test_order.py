@@ -16,7 +16,7 @@ from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from tests.plans.execution import sample
-from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, run, uniform_lambda
+from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, one_point, run, uniform_lambda
 from tests.plans.mixture import WIDE, compiled, rms
 
 STARTS = np.linspace(-2, 2, 9)
@@ -230,24 +230,11 @@ def test_rows_and_evaluations_are_what_the_method_needs(name):
     assert len(plan.steps) == NEEDED[name]
 
 
-def at_one_point(spec, prediction, point=0.7):
-    """The denoiser of data that is one point."""
-    schedule = NoiseSchedule(spec)
-
-    def network(index, step, u):
-        time = schedule.time(step.time)
-        eps = (u - time.alpha * point) / time.sigma
-        x0 = np.full_like(u, point)
-        return [{"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}[prediction]]
-
-    return network
-
-
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name):
     """From the noisiest time (pure noise in a flow) to the clean end: x0 and eps stay what they are all the way."""
     for spec, prediction in FAMILIES:
-        network, rounding = at_one_point(spec, prediction), 1e-7 if spec == COSINE and name in ON_NOISE else 1e-9
+        network, rounding = one_point(prediction), 1e-7 if spec == COSINE and name in ON_NOISE else 1e-9
         for steps in (1, 2, 3, 6):
             if spec == COSINE and name == "f_pndm" and steps > 1:
                 continue  # its Runge-Kutta steps multiply by 20 000 three times over
@@ -299,12 +286,10 @@ def test_any_grid_that_loses_noise_makes_a_plan_that_is_exact_for_one_point(name
     schedule, point = NoiseSchedule(FLOW), 0.7
     times = [schedule.time(t) for t in (first, *sorted(inner, reverse=True), last)]
     plan = compiled(solver(name), times, FLOW, "flow")
-
-    def network(index, step, u):
-        return [(u - step.alpha * point) / step.sigma - point]
-
     z = (STARTS - times[0].alpha * point) / times[0].sigma  # the noise that a start of that value has
     exact = times[-1].alpha * point + times[-1].sigma * z
     # Runge-Kutta steps on the noise multiply rounding by 1 / alpha at each of four evaluations, next to pure noise 1000
     tolerance = 1e-3 if name.startswith("f_pndm") else 1e-6
-    assert sample(plan, network, lambda k: STARTS / times[0].sigma, np.float64) == pytest.approx(exact, abs=tolerance)
+    assert sample(plan, one_point("flow"), lambda k: STARTS / times[0].sigma, np.float64) == pytest.approx(
+        exact, abs=tolerance
+    )

@@ -9,9 +9,20 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execution import recorded
 
 Y = -0.6
+
+
+def by_hand(betas, outputs, draws):
+    """DDPM's recurrence from the last beta down, begun at alpha y + sigma z."""
+    bars, last = np.cumprod(1 - betas), len(outputs) - 1
+    x = math.sqrt(bars[last]) * Y + math.sqrt(1 - bars[last]) * draws[0]
+    for i, t in enumerate(range(last, -1, -1)):
+        x = (x - betas[t] / math.sqrt(1 - bars[t]) * outputs[i]) / math.sqrt(1 - betas[t])
+        if t:
+            x = x + math.sqrt((1 - bars[t - 1]) / (1 - bars[t]) * betas[t]) * draws[i + 1]
+    return x
 
 
 def test_resfusion_is_ddpm_from_the_degraded_image():
@@ -22,15 +33,8 @@ def test_resfusion_is_ddpm_from_the_degraded_image():
     assert times[0].alpha == pytest.approx(0.5, abs=0.02)
     plan = trace_plan("test", solvers.ddpm, times, DenoiserFacts(schedule.spec, "epsilon"), strength=1.0)
     outputs, draws = rng.standard_normal((365, 3)), rng.standard_normal((366, 3))
-    made = sample(plan, lambda i, step, u: [outputs[i]], lambda k: draws[k], np.float64, {"image": np.full(3, Y)})
-    betas = np.linspace(1e-4, 0.02, 1000)
-    bars = np.cumprod(1 - betas)
-    x = math.sqrt(bars[364]) * Y + math.sqrt(1 - bars[364]) * draws[0]
-    for i, t in enumerate(range(364, -1, -1)):
-        x = (x - betas[t] / math.sqrt(1 - bars[t]) * outputs[i]) / math.sqrt(1 - betas[t])
-        if t:
-            x = x + math.sqrt((1 - bars[t - 1]) / (1 - bars[t]) * betas[t]) * draws[i + 1]
-    assert made == pytest.approx(x, rel=1e-9)
+    made, _ = recorded(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
+    assert made == pytest.approx(by_hand(np.linspace(1e-4, 0.02, 1000), outputs, draws), rel=1e-9)
 
 
 def test_resfusions_table_of_twelve_leaves_five_steps():
@@ -43,12 +47,7 @@ def test_resfusions_table_of_twelve_leaves_five_steps():
     spec = ScheduleSpec("betas", 5, betas=tuple(betas.tolist()))
     plan = compile_plan("ddpm:5", DenoiserFacts(spec, "epsilon"), strength=1.0)
     assert ([step.time for step in plan.steps], plan.steps[0].alpha) == ([4, 3, 2, 1, 0], pytest.approx(0.5))
-    rng, bars = np.random.default_rng(0), np.cumprod(1 - betas)
+    rng = np.random.default_rng(0)
     outputs, draws = rng.standard_normal((5, 3)), rng.standard_normal((6, 3))
-    restored = sample(plan, lambda i, step, u: [outputs[i]], lambda k: draws[k], np.float64, {"image": np.full(3, Y)})
-    x = 0.5 * Y + math.sqrt(0.75) * draws[0]
-    for i, t in enumerate(range(4, -1, -1)):
-        x = (x - betas[t] / math.sqrt(1 - bars[t]) * outputs[i]) / math.sqrt(1 - betas[t])
-        if t:
-            x = x + math.sqrt((1 - bars[t - 1]) / (1 - bars[t]) * betas[t]) * draws[i + 1]
-    assert restored == pytest.approx(x, rel=1e-9)
+    restored, _ = recorded(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
+    assert restored == pytest.approx(by_hand(betas, outputs, draws), rel=1e-9)

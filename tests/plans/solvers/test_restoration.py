@@ -19,8 +19,8 @@ from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.convergence import moments
-from tests.plans.execution import sample
-from tests.plans.gaussian import MEAN, STD
+from tests.plans.execution import recorded, sample
+from tests.plans.gaussian import MEAN, STD, one_point
 
 Y = -0.6
 RESSHIFT, RDDM, OU = ScheduleSpec("residual-shift", timesteps=15), ScheduleSpec("rddm"), ScheduleSpec("ou")
@@ -100,13 +100,8 @@ def test_a_mean_reverting_step_is_the_published_one(spec):
     schedule, rng = NoiseSchedule(spec), np.random.default_rng(1)
     times = [schedule.at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3)]
     plan = trace_plan("test", solvers.ddim, times, restoring(spec, "epsilon"))
-    noises, z, seen = rng.standard_normal((3, 4)), rng.standard_normal(4), []
-
-    def network(index, step, u):
-        seen.append(u)
-        return [noises[index]]
-
-    sample(plan, network, lambda k: z, np.float64, {"y": np.full(4, Y)})
+    noises, z = rng.standard_normal((3, 4)), rng.standard_normal(4)
+    _, seen = recorded(plan, noises[:, None], [z], {"y": np.full(4, Y)})
     x = Y + times[0].sigma * z
     for i, (s, t) in enumerate(pairwise(times)):
         scale = 1 / math.sqrt(s.sigma**2 + 1) if spec == RESSHIFT else 1.0
@@ -123,7 +118,7 @@ def test_mr_samplers_second_order_steps_are_the_usual_ones(solver):
     known = {"ode-2": solvers.dpmpp_2m, "sde-2": solvers.dpmpp_2m_sde}[solver]
     plan = trace_plan("test", partial(known, midpoint=False), times, restoring(OU))
     x0s, draws = rng.standard_normal((4, 3)), rng.standard_normal((6, 3))
-    made = sample(plan, lambda i, step, u: [x0s[i]], lambda k: draws[k], np.float64, {"y": np.full(3, Y)})
+    made, _ = recorded(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
     x = Y + times[0].sigma * draws[0]
     for i, (s, t) in enumerate(pairwise(times)):
         h = t.lam - s.lam
@@ -149,13 +144,8 @@ def test_resshift_is_the_published_recurrence(steps):
     picked = np.linspace(14, 0, steps).round() if steps > 1 else [14.0]
     times = [*(schedule.time(float(t)) for t in picked), CLEAN]
     plan = trace_plan("test", resshift, times, restoring(RESSHIFT))
-    draws, x0s, seen = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 4)), []
-
-    def network(index, step, u):
-        seen.append(u)
-        return [x0s[index]]
-
-    made = sample(plan, network, lambda k: draws[k], np.float64, {"y": np.full(4, Y)})
+    draws, x0s = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 4))
+    made, seen = recorded(plan, x0s[:, None], draws, {"y": np.full(4, Y)})
     kappa, etas = 2.0, [1 - time.alpha for time in times]
     x = Y + kappa * math.sqrt(etas[0]) * draws[0]
     for i, (eta, after) in enumerate(pairwise(etas)):
@@ -206,13 +196,8 @@ def test_rddm_is_the_published_recurrence(eta):
     schedule, rng, steps = NoiseSchedule(RDDM), np.random.default_rng(0), 4
     times = [*(schedule.time(t) for t in (999.0, 700.0, 333.0, 50.0)), CLEAN]
     plan = trace_plan("test", partial(rddm, eta=eta), times, restoring(RDDM, "residual", heads=2))
-    draws, outputs, seen = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 2, 4)), []
-
-    def network(index, step, u):
-        seen.append(u)
-        return list(outputs[index])
-
-    made = sample(plan, network, lambda k: draws[k], np.float64, {"y": np.full(4, Y)})
+    draws, outputs = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 2, 4))
+    made, seen = recorded(plan, outputs, draws, {"y": np.full(4, Y)})
     x = Y + times[0].sigma * draws[0]
     for i, (s, t) in enumerate(pairwise(times)):
         assert seen[i] == pytest.approx(x, abs=1e-12)
@@ -229,12 +214,7 @@ def test_rddm_keeps_the_law_of_one_point_data(eta):
     """x0 = c for certain: noise put back makes up for noise taken out."""
     times, point = grid(RDDM, 5), 0.7
     plan = trace_plan("test", partial(rddm, eta=eta), times, restoring(RDDM, "residual", heads=2))
-
-    def network(index, step, u):
-        eps = (u - (1 - step.alpha) * Y - step.alpha * point) / step.sigma
-        return [np.full_like(u, Y - point), eps]
-
-    mean, std = moments(plan, network, {"y": Y})
+    mean, std = moments(plan, one_point("both", point, Y), {"y": Y})
     kept = math.prod(
         math.sqrt(t.sigma**2 - eta * (s.sigma**2 - t.sigma**2) * t.sigma**2 / s.sigma**2) / s.sigma
         for s, t in pairwise(times)
@@ -250,12 +230,7 @@ def test_rddm_adds_no_noise_where_sigma_rises():
     times, point = [NoiseSchedule(BRIDGE).time(t) for t in (0.95, 0.8, 0.6)], 0.7
     assert times[0].sigma < times[1].sigma
     plan = trace_plan("test", partial(rddm, eta=1.0), times, restoring(BRIDGE, "residual", heads=2))
-
-    def network(index, step, u):
-        eps = (u - (1 - step.alpha) * Y - step.alpha * point) / step.sigma
-        return [np.full_like(u, Y - point), eps]
-
-    _, std = moments(plan, network, {"y": Y})
+    _, std = moments(plan, one_point("both", point, Y), {"y": Y})
     assert std == pytest.approx(times[-1].sigma, abs=1e-12)
 
 
@@ -277,13 +252,7 @@ def test_sgmse_is_the_published_recurrence(corrections):
     assert [time.network for time in linspace(schedule, 6)] == pytest.approx(clocks, abs=1e-12)  # docs/restoration.md
     plan = trace_plan("test", partial(sgmse, corrections=corrections), times, restoring(OU, "score"))
     draws, scores = rng.standard_normal((30, 4)), rng.standard_normal((30, 4))
-    seen = []
-
-    def network(index, step, u):
-        seen.append(u)
-        return [scores[index]]
-
-    made = sample(plan, network, lambda k: draws[k], np.float64, {"y": np.full(4, Y)})
+    made, seen = recorded(plan, scores[:, None], draws, {"y": np.full(4, Y)})
     theta, growth = 1.5, math.log(10)
     x, draw, call = Y + times[0].sigma * draws[0], 1, 0
     for s, t in pairwise(clocks):
@@ -327,13 +296,8 @@ def test_the_bridges_samplers_are_the_published_ones(solver):
     rs = [0.4 * (2.6 ** (2 * t) - 1) / (2 * math.log(2.6)) / whole for t in clocks]
     times = [NoiseSchedule(BRIDGE).time(t) for t in clocks]
     plan = trace_plan("test", solver, times, restoring(BRIDGE))
-    x0s, draws, seen = rng.standard_normal((4, 3)), rng.standard_normal((9, 3)), []
-
-    def network(index, step, u):
-        seen.append(u)
-        return [x0s[index]]
-
-    made = sample(plan, network, lambda k: draws[k], np.float64, {"y": np.full(3, Y)})
+    x0s, draws = rng.standard_normal((4, 3)), rng.standard_normal((9, 3))
+    made, seen = recorded(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
     x = np.full(3, Y)
     for i, (before, after) in enumerate(pairwise(rs)):
         assert seen[i] == pytest.approx(x, abs=1e-12)
@@ -355,7 +319,7 @@ def test_stochastic_solvers_keep_the_law_of_one_point_data(spec):
     times, point = grid(spec, 5), 0.7
     for solver in (solvers.ddpm, partial(sa_solver, predictor=2, corrector=2)):
         plan = trace_plan("test", solver, times, restoring(spec))
-        mean, std = moments(plan, lambda index, step, u: [np.full_like(u, point)], {"y": Y})
+        mean, std = moments(plan, one_point("sample", point, Y), {"y": Y})
         s, t = times[0], times[-1]
         forgotten = t.sigma / s.sigma * math.exp(s.lam - t.lam)
         assert mean == pytest.approx(t.alpha * point + (1 - t.alpha) * Y + forgotten * s.alpha * (Y - point), abs=1e-12)

@@ -12,7 +12,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.sa_solver import sa_solver
 from tests.plans.convergence import gaussian_network, moments, slope
-from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, uniform_lambda
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, one_point, uniform_lambda
 
 FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
@@ -52,7 +52,7 @@ def test_one_point_data_keep_their_exact_law_at_every_step(tau, corrector):
     times, point = uneven(COSINE), 0.7
     solver = partial(sa_solver, tau=tau, predictor=3, corrector=corrector)
     plan = trace_plan("test", solver, times, denoising(COSINE, "sample"))
-    mean, std = moments(plan, lambda index, step, u: [np.full_like(u, point)])
+    mean, std = moments(plan, one_point("sample", point))
     first, end = times[0], times[-1]
     forgotten = (end.sigma / first.sigma) * math.exp(tau**2 * (first.lam - end.lam))
     assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
@@ -91,7 +91,7 @@ def test_tau_may_be_on_in_an_interval_of_the_networks_time():
 def test_from_the_noisiest_time_to_the_clean_end(steps, spec):
     """On one point: it is reached, and no noise is left on it."""
     plan = compile_plan(f"sa_solver(predictor=3, corrector=3):{steps}", denoising(spec, "sample"))
-    mean, std = moments(plan, lambda index, step, u: [np.full_like(u, 0.7)])
+    mean, std = moments(plan, one_point("sample"))
     assert mean == pytest.approx(0.7, abs=1e-12)
     assert std == pytest.approx(0.0, abs=1e-12)
 

@@ -13,7 +13,7 @@ from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.published import facts_of
 from tests.plans.convergence import moments
-from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, uniform_lambda
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, one_point, uniform_lambda
 
 FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
 # Forms with parameters, and their order in the sample's standard deviation.
@@ -98,11 +98,7 @@ def test_one_point_data_keep_their_exact_law_from_pure_noise(name):
     schedule, point = NoiseSchedule(FLOW), 0.7
     times = [schedule.time(t) for t in (1000.0, 900.0, 650.0, 400.0, 180.0, 20.0)]
     plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
-
-    def network(index, step, u):
-        return [(u - step.alpha * point) / step.sigma - point]
-
-    mean, std = moments(plan, network)
+    mean, std = moments(plan, one_point("flow", point))
     assert mean == pytest.approx(times[-1].alpha * point, abs=1e-12)
     assert std == pytest.approx(times[-1].sigma, abs=1e-12)
 
@@ -115,13 +111,7 @@ def test_one_point_data_keep_their_exact_law_at_every_step(name, spec, predictio
     times = [schedule.time(t) for t in (990.0, 700.0, 500.0, 180.0, 20.0)]
     point, first, end = 0.7, times[0], times[-1]
     plan = trace_plan("test", found("solver", name), times, denoising(spec, prediction))
-
-    def network(index, step, u):
-        time = schedule.time(step.time)
-        eps = (u - time.alpha * point) / time.sigma
-        return [{"epsilon": eps, "v": time.alpha * eps - time.sigma * point, "flow": eps - point}[prediction]]
-
-    mean, std = moments(plan, network)
+    mean, std = moments(plan, one_point(prediction, point))
     forgotten = (end.sigma / first.sigma) * math.exp(first.lam - end.lam)  # the start has mean 0, not alpha c
     assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
     assert std == pytest.approx(end.sigma, abs=1e-12)
