@@ -87,11 +87,6 @@ def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
     )
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle", denoiser())
-
-
 def run(bundle: Path, **changes: object) -> Calibration:
     return calibrate(replace(FIRST, bundle=bundle, **changes))  # type: ignore[arg-type]
 

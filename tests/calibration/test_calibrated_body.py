@@ -38,11 +38,6 @@ REAL = calibrated_body.open_lowered
 OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16)
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle", denoiser())
-
-
 def run(bundle: Path, **changes: object) -> Calibration:
     return calibrate(replace(OPTIONS, bundle=bundle, **changes))  # type: ignore[arg-type]
 

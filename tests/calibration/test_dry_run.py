@@ -19,12 +19,7 @@ from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle", denoiser())
+from tests.calibration.test_calibrate import FIRST
 
 
 def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from(bundle: Path, tmp_path: Path) -> None:

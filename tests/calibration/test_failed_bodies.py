@@ -30,11 +30,6 @@ def failing(target: Target) -> Target:
     return replace(target, check=check, leaner=None)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle", denoiser())
-
-
 def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

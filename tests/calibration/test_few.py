@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.verbs.calibrate import dry_run
-from tests.calibration.test_calibrate import FIRST, denoiser, run, write_bundle
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle", denoiser())
+from tests.calibration.test_calibrate import FIRST, run
 
 
 @pytest.mark.parametrize("trajectories", [1, 3])

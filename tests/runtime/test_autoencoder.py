@@ -25,11 +25,6 @@ def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
     np.testing.assert_allclose(autoencoder.encode(images), latents, rtol=1e-6)
 
 
-def test_bytes_of_a_picture_are_refused(autoencoder: Autoencoder) -> None:
-    with pytest.raises(UserError, match="images: bytes up to 255, as in a picture file"):
-        autoencoder.encode(np.full((1, *IMAGE), 255, np.uint8))
-
-
 @pytest.mark.parametrize(
     ("latents", "says"),
     [
@@ -44,12 +39,16 @@ def test_what_cannot_be_decoded_is_one_line(autoencoder: Autoencoder, latents: A
         autoencoder.decode(latents)
 
 
-def test_the_encoder_may_stay_unloaded(tiny_bundle: Path) -> None:
-    decoder = load_autoencoder(with_companions(tiny_bundle), encoder=False)
-    with pytest.raises(UserError, match="no encoder of images is loaded"):
-        decoder.encode(np.zeros((1, *IMAGE)))
-
-
 def test_a_bundle_without_an_autoencoder_says_so(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="has no autoencoder"):
         load_autoencoder(tiny_bundle)
+
+
+def test_what_cannot_be_encoded_is_one_line(autoencoder: Autoencoder, tiny_bundle: Path) -> None:
+    decoder = load_autoencoder(tiny_bundle, encoder=False)
+    for asked, value, named in (
+        (autoencoder, 255, "images: bytes up to 255, as in a picture file"),
+        (decoder, 0, "no encoder of images is loaded"),
+    ):
+        with pytest.raises(UserError, match=named):
+            asked.encode(np.full((1, *IMAGE), value, np.uint8))

@@ -17,10 +17,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.memory import peak
-
-
-def feeds(value: float) -> dict[str, np.ndarray]:
-    return {"x": np.full((2, 1, 4, 4), value, np.float32), "row": np.ones((2, 1), np.float32)}
+from tests.runtime.backends.built import feeds
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-import fewstep.runtime
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts
@@ -20,11 +18,6 @@ from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 X_SHAPE = (1, 4, 4)
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
 IMAGES = np.random.default_rng(0).standard_normal((2, *X_SHAPE)).astype(np.float32)
-
-
-@pytest.fixture
-def sampler(tiny_bundle: Path) -> Sampler:
-    return fewstep.runtime.load(tiny_bundle)
 
 
 def described(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any, ...] = (), **fields: Any) -> Sampler:

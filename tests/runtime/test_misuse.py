@@ -3,13 +3,11 @@
 import copy
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import fewstep.runtime
 from fewstep.literature.analytic_start import analytic_first_step
 from fewstep.literature.time_travel import time_travel
 from fewstep.plans.name import is_plan_name
@@ -20,11 +18,6 @@ from fewstep.runtime import Hold, Sampler, UserError
 PICTURE = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4) * 8
 SCALED = PICTURE.astype(np.float32) / 127.5 - 1
 RUN: dict[str, Any] = {"plan": "ddim:4", "seeds": [3, 7], "condition": {"class": [0, 2]}}
-
-
-@pytest.fixture
-def sampler(tiny_bundle: Path) -> Sampler:
-    return fewstep.runtime.load(tiny_bundle)
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,6 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((2, *X_SHAPE)).astype(np.float32)
 
 
-@pytest.fixture
-def sampler(tiny_bundle: Path) -> Sampler:
-    return fewstep.runtime.load(tiny_bundle)
-
-
 def test_a_run_is_cancelled_from_another_thread_between_evaluations(sampler: Sampler) -> None:
     wanted, seen = threading.Event(), []
     states = sampler.steps("ddim:50", **GIVEN, cancel=wanted)

@@ -76,26 +76,22 @@ def test_former_options_name_the_part_that_they_are_of(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "x", None])
-def test_a_delay_is_a_number_of_seconds(delay: object) -> None:
-    with pytest.raises(UserError, match="delay .*; give seconds, 0 or more"):
-        VirtualClock(delay)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "x"])
-def test_a_virtual_clock_advances_by_a_number(seconds: object) -> None:
-    clock = VirtualClock()
-    with pytest.raises(UserError, match="to advance; give a finite number"):
-        clock.advance(seconds)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("method", "wrong", "named"),
+    [
+        ("delay", [-1, float("nan"), float("inf"), "x", None], "delay .*; give seconds, 0 or more"),
+        ("advance", [float("nan"), float("inf"), "x"], "to advance; give a finite number"),
+        ("reset", [1.5, "a", None, -1, 2**40], "seed .*; give a whole number from 0 to 1099511627775"),
+    ],
+)
+def test_delays_times_and_seeds_are_numbers(tiny_bundle: Path, method: str, wrong: list[Any], named: str) -> None:
+    runner, _, clock = looping(tiny_bundle)
+    call = {"delay": VirtualClock, "advance": clock.advance, "reset": runner.reset}[method]
+    for number in wrong:
+        with pytest.raises(UserError, match=named):
+            call(number)
     clock.advance(-1.0)  # set back
     assert clock.now() == -1.0
-
-
-@pytest.mark.parametrize("seed", [1.5, "a", None, -1, 2**40])
-def test_a_seed_of_an_episode_is_a_whole_number(tiny_bundle: Path, seed: object) -> None:
-    runner, _, _ = looping(tiny_bundle)
-    with pytest.raises(UserError, match="seed .*; give a whole number from 0 to 1099511627775"):
-        runner.reset(seed)  # type: ignore[arg-type]
 
 
 def test_a_string_is_one_plan(tiny_bundle: Path) -> None:

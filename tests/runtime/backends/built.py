@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from fewstep.graph.commit import open_for_update
 from fewstep.runtime.bundle import engine_files
@@ -14,6 +15,11 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.runtime.backends.tensorrt_double import engine
 
 BATCHES = (1, 2, 8)
+
+
+def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
+    """Of the tiny bundle's float32 body: x / 2 + row."""
+    return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
 def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | None = None, **changes: Any) -> Path:

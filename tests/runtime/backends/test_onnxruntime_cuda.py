@@ -18,6 +18,7 @@ from fewstep.runtime.backends import LoadedGraph, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES, OnnxRuntimeCuda, bind, open_session
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from tests.runtime.backends.built import feeds
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,6 @@ class BoundOnCpu:
     def open(self, graph: Path) -> LoadedGraph:
         session = open_session(onnxruntime, graph, ("CPUExecutionProvider", {}))
         return bind(onnxruntime, session, graph.name, ("cpu", 0), self.contexts)
-
-
-def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
-    return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
 @pytest.fixture

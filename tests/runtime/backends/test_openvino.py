@@ -18,6 +18,7 @@ from fewstep.runtime.backends.openvino import BATCHES, OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.bundles import changed
+from tests.runtime.backends.built import feeds
 
 SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
 
@@ -25,10 +26,6 @@ SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}
 @pytest.fixture(autouse=True)
 def _installed() -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-
-
-def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
-    return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
 def test_samples_are_those_of_onnxruntime(tiny_bundle: Path) -> None:
@@ -77,28 +74,31 @@ def test_a_missing_input_is_an_error_and_not_that_of_the_last_call(tiny_bundle: 
         network({"x": feeds(2.0)["x"]})
 
 
-def test_wrong_shapes_are_named(tiny_bundle: Path) -> None:
-    network = OpenVino().load(open_bundle(tiny_bundle), "float32")
-    with pytest.raises(
-        UserError, match=r"failed on inputs x \[2, 1, 3, 3\], row \[2, 1\]: x takes \[2, 1, 4, 4\] of float32"
-    ) as failure:
-        network(feeds(1.0) | {"x": np.zeros((2, 1, 3, 3), np.float32)})
+AHEAD = {"time": np.full(3, 10.0, np.float32), "label": np.array([0, 1, 2])}
+
+
+@pytest.mark.parametrize(
+    ("graph", "wrong", "named"),
+    [
+        (
+            "float32",
+            {"x": np.zeros((2, 1, 3, 3), np.float32)},
+            r"failed on inputs x \[2, 1, 3, 3\], row \[2, 1\]: x takes \[2, 1, 4, 4\] of float32",
+        ),
+        ("float32", {"x": np.zeros((2, 1, 4, 4))}, r"x takes \[2, 1, 4, 4\] of float32; check their shapes and types"),
+        ("prologue", {"time": np.full(3, 10.0)}, "failed on inputs .*: time takes float32; check their shapes"),
+        ("prologue", {"label": np.array([0, 1, 2], np.int32)}, "failed on inputs .*: label takes int64; check their"),
+    ],
+)
+def test_wrong_shapes_are_named_and_other_types_are_not_rounded(
+    tiny_bundle: Path, graph: str, wrong: dict[str, np.ndarray], named: str
+) -> None:
+    network = OpenVino().load(open_bundle(tiny_bundle), graph)
+    given = AHEAD if graph == "prologue" else feeds(1.0)
+    network(given)
+    with pytest.raises(UserError, match=named) as failure:
+        network(given | wrong)
     assert "\n" not in str(failure.value)
-
-
-def test_numbers_of_another_type_are_not_rounded(tiny_bundle: Path) -> None:
-    network = OpenVino().load(open_bundle(tiny_bundle), "float32")
-    with pytest.raises(UserError, match=r"x takes \[2, 1, 4, 4\] of float32; check their shapes and types"):
-        network({name: value.astype(np.float64) for name, value in feeds(1.0).items()})
-
-
-@pytest.mark.parametrize(("name", "dtype"), [("time", np.float64), ("label", np.int32)])
-def test_nor_are_those_of_what_runs_ahead(tiny_bundle: Path, name: str, dtype: type) -> None:
-    network = OpenVino().load(open_bundle(tiny_bundle), "prologue")
-    given = {"time": np.full(3, 10.0, np.float32), "label": np.array([0, 1, 2])}
-    assert network(given)["row"].shape == (3, 1)
-    with pytest.raises(UserError, match=rf"failed on inputs .*: {name} takes {given[name].dtype}; check their shapes"):
-        network(given | {name: given[name].astype(dtype)})
 
 
 def test_what_was_compiled_is_kept_for_the_next_time(tiny_bundle: Path) -> None:

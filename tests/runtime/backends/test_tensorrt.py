@@ -21,7 +21,7 @@ from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.free_bundle import free
-from tests.runtime.backends.built import BATCHES, add_engine
+from tests.runtime.backends.built import BATCHES, add_engine, feeds
 from tests.runtime.backends.cuda_double import CudaDouble
 from tests.runtime.backends.tensorrt_double import engine
 
@@ -32,10 +32,6 @@ def built(tiny_bundle: Path, tensorrt: Any) -> Path:
     add_engine(tiny_bundle, "float32")
     add_engine(tiny_bundle, "prologue")
     return tiny_bundle
-
-
-def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
-    return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
 def body(bundle: Path, **settings: Any) -> Any:

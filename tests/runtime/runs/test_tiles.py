@@ -176,48 +176,6 @@ def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> No
 
 
 @pytest.mark.parametrize(
-    ("condition", "line"),
-    [
-        ({"class": [0]}, "1 value for 2 samples"),
-        ({"class": [0, 1, 2]}, "3 values for 2 samples"),
-        ({"class": 1}, "not one value per sample"),
-        ({"clas": 1}, "unknown condition 'clas'"),
-        (None, "'class' is missing"),
-    ],
-    ids=str,
-)
-def test_conditions_are_one_value_a_sample(sampler: Sampler, condition, line) -> None:
-    """They are refused before the first step, whatever the windows are."""
-    with pytest.raises(UserError, match=line):
-        tiled_steps(sampler, sampler.compile("ddim:2"), (1, 8, 8), Tiles(2), [0, 1], condition)
-
-
-@pytest.mark.parametrize(
-    ("shape", "tiles", "line"),
-    [
-        ((1, 3, 8), Tiles(1), "in windows"),
-        ((8, 8), Tiles(1), "in windows"),
-        ((1, 8, 8), Tiles(4), "overlap by 4"),
-        ((2, 8, 8), Tiles(0), "in windows"),
-        ((1, 9999999, 9999999), Tiles(1), "more than 268435456 elements"),
-        (8, Tiles(1), "samples of the shape 8"),
-        ((1, 8.0, 8), Tiles(1), "samples of the shape"),
-    ],
-)
-def test_shapes_that_cannot_be(sampler: Sampler, shape, tiles, line) -> None:
-    if shape == (2, 8, 8):
-        sampler = sized(sampler, (3, 4, 4))
-    with pytest.raises(UserError, match=line):
-        sample_tiles(sampler, sampler.compile("ddim:2"), shape, tiles, condition=LABEL)
-
-
-@pytest.mark.parametrize(("branch", "fix"), [("unkond", "it has"), ("uncond", "give a guidance")])
-def test_a_branch_that_the_plan_does_not_have(sampler: Sampler, branch: str, fix: str) -> None:
-    with pytest.raises(UserError, match=f"branches sets '{branch}'.*{fix}"):
-        tiled_steps(sampler, "ddim:2", (1, 8, 8), Tiles(2), condition=LABEL, branches={branch: {"class": [1]}})
-
-
-@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"overlap": -1}, "^overlap -1; give a whole number from 0 up$"),
@@ -235,12 +193,32 @@ def test_tiles_that_cannot_be(arguments, said) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"condition": {"class": [0]}}, "1 value for 2 samples"),
+        ({"condition": {"class": [0, 1, 2]}}, "3 values for 2 samples"),
+        ({"condition": {"class": 1}}, "not one value per sample"),
+        ({"condition": {"clas": 1}}, "unknown condition 'clas'"),
+        ({"condition": None}, "'class' is missing"),
+        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
+        ({"branches": {"unkond": {"class": [1, 1]}}}, "branches sets 'unkond'.*it has"),
+        ({"branches": {"uncond": {"class": [1, 1]}}}, "branches sets 'uncond'.*give a guidance"),
         ({"guidance": 2.0}, "this run has no option 'guidance'; compile the plan with it"),
         ({"strength": 0.5}, r"this run has no option 'strength'; compile .* sampler.compile\(plan, strength=...\)"),
         ({"conditions": {}}, "this run has no option 'conditions'; leave it out"),
-        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
+        ({"shape": (1, 3, 8)}, "in windows"),
+        ({"shape": (8, 8)}, "in windows"),
+        ({"shape": (2, 8, 8)}, "in windows"),
+        ({"tiles": Tiles(4)}, "overlap by 4"),
+        ({"shape": (1, 9999999, 9999999)}, "more than 268435456 elements"),
+        ({"shape": 8}, "samples of the shape 8"),
+        ({"shape": (1, 8.0, 8)}, "samples of the shape"),
     ],
 )
-def test_a_wrong_option_is_one_line(sampler: Sampler, wrong: dict, said: str) -> None:
+def test_what_cannot_be_is_refused_before_the_first_step(sampler: Sampler, wrong: dict, said: str) -> None:
+    asked = {"shape": (1, 8, 8), "tiles": Tiles(1), "seeds": [0, 1], "condition": {"class": [0, 1]}}
     with pytest.raises(UserError, match=said):
-        sample_tiles(sampler, "ddim:2", (1, 8, 8), Tiles(1), [3], **{"condition": LABEL} | wrong)
+        tiled_steps(sampler, "ddim:2", **asked | wrong)
+
+
+def test_two_channels_are_no_windows_of_three(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="in windows"):
+        sample_tiles(sized(sampler, (3, 4, 4)), "ddim:2", (2, 8, 8), Tiles(0), condition=LABEL)
