@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,14 +83,6 @@ def test_a_sample_is_bitwise_the_same_alone_and_in_any_batch(
             [draw(sampler, SEEDS[i : i + batch], plan, guidance) for i in range(0, len(SEEDS), batch)]
         )
         np.testing.assert_array_equal(together, alone)
-
-
-@pytest.mark.slow
-def test_32_threads_on_one_sampler_draw_bitwise_the_serial_samples(sampler: Sampler) -> None:
-    serial = [draw(sampler, range(seed, seed + 1), "ddim:2", 2.0) for seed in range(32)]
-    with ThreadPoolExecutor(32) as pool:
-        for seed, x in enumerate(pool.map(lambda i: draw(sampler, range(i, i + 1), "ddim:2", 2.0), range(32))):
-            np.testing.assert_array_equal(x, serial[seed])
 
 
 def test_both_bodies_give_bitwise_the_same_samples() -> None:

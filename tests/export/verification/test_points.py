@@ -25,10 +25,13 @@ def test_points_cover_times_batches_and_conditions(unet: Exported) -> None:
 
 def test_number_conditions_keep_to_their_bounds() -> None:
     image = Condition("image", "image", shape=(3, 2), dtype="float32", low=0.0, high=2.0, null=-1.0)
-    spec = Spec("s", (1, 2, 2), (image,), "epsilon", ScheduleSpec("linear"))
+    mask = Condition("mask", "mask", shape=(2,), dtype="bool")
+    spec = Spec("s", (1, 2, 2), (image, mask), "epsilon", ScheduleSpec("linear"))
     values = np.concatenate([point.feeds["image"] for point in points(spec)])
+    masks = np.concatenate([point.feeds["mask"] for point in points(spec)])
     assert values.dtype == np.float32 and values.shape[1:] == (3, 2)
     assert values.max() <= 2 and values.min() == -1 and values[values != -1].min() >= 0
+    assert masks.dtype == bool and masks.any() and not masks.all()
 
 
 def test_other_sizes_are_visited_behind_the_default_ones() -> None:

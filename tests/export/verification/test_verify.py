@@ -88,13 +88,6 @@ def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.slow
-def test_a_module_without_conditions_is_verified_too() -> None:
-    tiny = source(Tiny())
-    traced = tiny.trace()
-    assert verify(tiny.spec, traced, prepare(traced.graph)).worst.relative < 1e-6
-
-
 def test_float16_is_verified_by_rounding_at_each_time(unet: Exported) -> None:
     table = verify(unet.source.spec, unet.traced, unet.prepared)
     rounded = [each for each in table.comparisons if each.stage == "float16"]

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,12 +239,3 @@ def test_its_float32_samples_are_those_of_onnxruntime_and_int8_ones_are_close(sh
     np.testing.assert_allclose(draw(load(shipped, backend=OpenVino()), seeds), expected, atol=1e-4)
     found = draw(load(shipped, "int8", backend=OpenVino()), seeds)
     assert psnr(found, expected).mean() > 44  # 47.4 where this was written
-
-
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_threads_on_one_sampler_draw_bitwise_the_serial_samples(shipped: Path, precision: str) -> None:
-    with load(shipped, precision, backend=OpenVino(contexts=2, threads=1)) as sampler:
-        serial = [draw(sampler, range(seed, seed + 1), "ddim:2") for seed in range(6)]
-        with ThreadPoolExecutor(6) as pool:
-            for seed, x in enumerate(pool.map(lambda i: draw(sampler, range(i, i + 1), "ddim:2"), range(6))):
-                np.testing.assert_array_equal(x, serial[seed])
