@@ -238,15 +238,6 @@ def test_kernels_are_compared_in_each_group_that_the_body_has(
     assert compared[1:] == [[0, 0, 1, 1, 2, 2]] * 2
 
 
-@pytest.mark.parametrize(
-    "solver", ["dpm_2_ancestral", pytest.param("dpmpp_2s_ancestral", marks=pytest.mark.slow), "dpmpp_2m_sde"]
-)
-def test_solvers_that_draw_noise_are_calibrated_along_their_plans(bundle: Path, solver: str) -> None:
-    """The first two come back to times of earlier steps, whose lambdas differ in the last digit."""
-    made = run(bundle, plan=f"{solver}:7", target=("cpu-x86",))
-    assert {step.group for step in made.plan.steps} == set(range(len(table_of(made).groups) + 1))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", get_args(Method))
 def test_an_activation_that_float16_cannot_hold_is_refused_though_ranges_clip_it(
@@ -312,22 +303,9 @@ def test_a_denoiser_with_nothing_to_lower_is_refused_before_it_is_measured(tmp_p
     assert not measured
 
 
-def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no bundle"):
-        run(tmp_path / "nowhere")
-    assert not (tmp_path / "nowhere").exists()
-
-
 def test_weights_that_are_nan_name_the_first_tensor_and_leave_the_bundle(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser(float("nan")))
     before = contents(bundle)
     with pytest.raises(UserError, match="tensor 'h0' of the float denoiser is not finite"):
         run(bundle)
     assert contents(bundle) == before
-
-
-def test_a_graph_that_is_quantized_already_is_refused(bundle: Path, tmp_path: Path) -> None:
-    made = run(bundle, groups="pooled", target=("cpu-x86",))
-    twice = write_bundle(tmp_path / "twice", made.lowered["int8-cpu-x86"].graph)
-    with pytest.raises(UserError, match="quantized already"):
-        run(twice)

@@ -43,33 +43,6 @@ def draws(seeds):
     return lambda number: stacked(seeds, number, SHAPE)
 
 
-@pytest.mark.parametrize("order", [0, 1])
-@pytest.mark.parametrize("guidance", [None, 2.0])
-def test_a_shallow_network_reads_what_the_full_one_wrote(order: int, guidance: float | None) -> None:
-    plain = compile_plan("dpmpp_2m:7", DenoiserFacts(FLOW, "flow"), guidance)
-    mask = (False, False, True, False, True, True, False)
-    plan, seen = cached(plain, mask, order), []
-
-    def by_hand(index, step, u):
-        x = np.concatenate([u] * len(step.branches))
-        features = deep(x, step.time)
-        if not mask[index]:
-            seen.append((step.lam, features))
-        else:
-            (before, older), (last, features) = seen[-2:]
-            if order and before is not None:
-                r = (step.lam - last) / (last - before)
-                features = combine((1 + r, -r), [features, older], np.float32)
-        return np.split(head(x, features, step.time), len(step.branches))
-
-    expected = finish(plain, execute(plain, by_hand, draws([3, 4])))
-    carrying = Carrying(two_networks, first_slots(plan, lambda name, rows: np.zeros(0), 2))
-    np.testing.assert_array_equal(finish(plan, execute(plan, carrying, draws([3, 4]))), expected)
-    assert (
-        np.abs(expected - finish(plain, execute(plain, lambda *a: two_networks(*a, {})[0], draws([3, 4])))).max() > 1e-3
-    )
-
-
 def by_branch(mask, order):
     """A network by hand, which holds the features of each branch, or leads them on linearly in lambda."""
     written = []

@@ -215,8 +215,9 @@ def test_tiles_that_cannot_be(arguments, said) -> None:
 )
 def test_what_cannot_be_is_refused_before_the_first_step(sampler: Sampler, wrong: dict, said: str) -> None:
     asked = {"shape": (1, 8, 8), "tiles": Tiles(1), "seeds": [0, 1], "condition": {"class": [0, 1]}}
-    with pytest.raises(UserError, match=said):
-        tiled_steps(sampler, "ddim:2", **asked | wrong)
+    for run in (tiled_steps, sample_tiles):
+        with pytest.raises(UserError, match=said):
+            run(sampler, "ddim:2", **asked | wrong)
 
 
 def test_two_channels_are_no_windows_of_three(sampler: Sampler) -> None:
