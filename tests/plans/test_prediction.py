@@ -4,10 +4,11 @@ import math
 
 import pytest
 
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.prediction import check, input_scale, x0_coefficients
+from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 X0, EPS, DATA = 0.7, -1.3, 0.5
 LINEAR, FLOW, EDM = ScheduleSpec("linear"), ScheduleSpec("flow"), ScheduleSpec("edm", sigma_data=DATA)
@@ -87,7 +88,7 @@ def test_networks_without_preconditioning_see_x_itself(prediction):
 )
 def test_a_prediction_that_a_schedule_does_not_define_is_refused(prediction, spec, message):
     with pytest.raises(UserError, match=message):
-        check(prediction, NoiseSchedule(spec).at_lam(0.0), spec)
+        compile_plan("ddim:4", DenoiserFacts(spec, prediction))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "score", "edm"])
