@@ -247,3 +247,14 @@ def test_a_leaner_form_has_as_many_graphs_as_samples_need(
         for name in ("float32", "int8-tensorrt")
     )
     assert psnr(int8, float32).mean() > 25
+
+
+def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = judged(run(bundle))
+    assert near.snr is not None and 0 < near.psnr - near.snr < 20
+    assert near.unrelated is not None and near.unrelated < near.psnr - 10
+    before = open_bundle(bundle).manifest
+    plant(monkeypatch, 10.0)
+    with pytest.raises(UserError, match=r"25 and 15 dB are the least") as refused:
+        run(bundle)
+    assert "--quality 30" in refused.value.fix and open_bundle(bundle).manifest == before

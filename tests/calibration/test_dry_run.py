@@ -1,6 +1,7 @@
 """`fewstep calibrate --dry-run`: it follows what calibrate would follow."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
-from tests.calibration.test_calibrate import FIRST
+from tests.calibration.test_calibrate import FIRST, run
 
 
 def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from(bundle: Path, tmp_path: Path) -> None:
@@ -107,3 +108,22 @@ def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> Non
     assert found.value["evaluations"] == 12_500_000_000 * 3  # batches of 8, steps
     with pytest.raises(UserError, match="100000000000000000000 trajectories never end"):
         dry_run(replace(FIRST, bundle=bundle, trajectories=10**20))
+
+
+@pytest.mark.parametrize("trajectories", [1, 3])
+def test_few_trajectories_are_warned_of(bundle: Path, caplog: pytest.LogCaptureFixture, trajectories: int) -> None:
+    calibration = run(bundle, trajectories=trajectories, target=("cpu-x86",))
+    (warning,) = [each for each in caplog.messages if "little known" in each]
+    assert re.search(rf"after {trajectories} traject.*; follow 64 \(--trajectories 64\)$", warning)
+    (trial,) = calibration.manifest.bodies["int8-cpu-x86"].trials
+    assert trial.seeds == trajectories
+    caplog.clear()
+    would = dry_run(replace(FIRST, bundle=bundle, trajectories=trajectories))
+    assert warning in caplog.messages
+    named = "1 trajectory and" if trajectories == 1 else f"{trajectories} trajectories and"
+    assert any(f"would follow {named}" in str(line) for line in would.shown)
+
+
+def test_four_trajectories_are_not_warned_of(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(bundle, target=("cpu-x86",))
+    assert not [each for each in caplog.messages if "trajector" in each]

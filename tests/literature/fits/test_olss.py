@@ -1,16 +1,13 @@
 """Rows by least squares on a teacher's states."""
 
 import numpy as np
-import pytest
 
 from fewstep.calibration.fitting.blocks import run, sample_of
 from fewstep.calibration.fitting.path import teacher_states
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
 from fewstep.literature.fits.olss import fit_rows
 from fewstep.plans.compile import compile_plan
-from tests.calibration.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
-
-FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
+from tests.calibration.fitting.analytic import Analytic, blocks, facts, mixture
 
 
 def opened(kind, prediction, guidance=None):
@@ -19,20 +16,12 @@ def opened(kind, prediction, guidance=None):
     return sampler, teacher, compile_plan("dpmpp_2m:4@arctan", sampler.facts, guidance)
 
 
-@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
-def test_samples_of_other_seeds_come_nearer_to_the_teacher(kind, prediction):
-    sampler, teacher, plan = opened(kind, prediction, 1.5)
-    fitted = fit_rows(sampler, sampler, plan, teacher, blocks(range(16)), 1e-5)
-    judges = taught(sampler, teacher, blocks(range(16, 32)))
-    assert mean_psnr(sampler, fitted, judges) > mean_psnr(sampler, plan, judges) + 1
-    assert [step.time for step in fitted.steps] == [step.time for step in plan.steps]
-
-
 def test_each_step_is_the_least_squares_of_its_own_columns():
-    sampler, teacher, plan = opened("cosine", "v")
+    sampler, teacher, plan = opened("cosine", "v", 1.5)
     (block,) = blocks(range(8))
     wanted = teacher_states(sampler, teacher, block, plan.steps[1:])
     fitted = fit_rows(sampler, sampler, plan, teacher, [block], 0.0)
+    assert [step.time for step in fitted.steps] == [step.time for step in plan.steps]
     states = run(fitted, block, block.network(sampler, fitted))
     columns = [states[1].before[0], states[1].x0, states[0].x0]
     rows, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in columns], 1).astype(float), wanted[1].ravel())
