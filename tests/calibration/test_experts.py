@@ -72,7 +72,7 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
     assert 0 < np.square(error).mean() < 1e-3 * np.square(exact).mean()
 
 
-def test_counts_are_completed_by_all_that_other_groups_held(caplog: pytest.LogCaptureFixture) -> None:
+def test_counts_are_completed_by_all_that_other_groups_held() -> None:
     counts = Counts(("a", "b", "c"), (0.0, 1.0))
     held = {("a", 0): [-3.0, 1.0], ("a", 2): [0.5, 2.0], ("b", 0): [1.0], ("b", 1): [2.0], ("b", 2): [3.0]}
     counts.histograms |= {key: measure(np.array(values, np.float32)) for key, values in held.items()}

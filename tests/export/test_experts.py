@@ -181,7 +181,7 @@ def test_every_source_is_read_before_one_is_traced_and_is_counted(
         export(replace(plain, expert=(f"noisy={other}:thin@0",)))
 
 
-def test_experts_are_in_the_order_of_noise_and_share_what_they_can(tmp_path: Path) -> None:
+def test_experts_are_in_the_order_of_noise_and_share_what_they_can() -> None:
     def load(text: str) -> str:
         return text
 

@@ -260,7 +260,7 @@ def test_logits_bound_how_many_samples_run_together(sampler):
     assert [batch_of(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
 
 
-def test_a_module_of_another_vocabulary_says_what_to_return(tmp_path):
+def test_a_module_of_another_vocabulary_says_what_to_return():
     with pytest.raises(UserError, match="20 logits behind"):
         from fewstep.export.trace import trace
 

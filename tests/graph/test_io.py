@@ -57,7 +57,7 @@ def test_a_bundle_holds_weights_under_the_name_of_their_content(tmp_path: Path) 
         assert set(writer.files) == {file, data} and data.endswith(".data")
 
 
-def test_nodes_of_one_name_get_their_own(tmp_path: Path) -> None:
+def test_nodes_of_one_name_get_their_own() -> None:
     relu = node("Relu", "x", "a")
     graph = small(
         [value("x", "batch", 2)], [value("y", "batch", 2)], [relu, replace(relu, inputs=("a",), outputs=("y",))]

@@ -91,15 +91,9 @@ def test_what_a_packed_bundle_cannot_do_is_said(tiny_bundle: Path, tmp_path: Pat
         open_bundle(tmp_path / "device").body("float32")
 
 
-@pytest.mark.parametrize(
-    ("body", "named"),
-    [(("int8-mips",), "has no body 'int8-mips'")],
-)
-def test_bodies_that_are_not_there_are_refused(
-    tiny_bundle: Path, tmp_path: Path, body: tuple[str, ...], named: str
-) -> None:
-    with pytest.raises(UserError, match=named):
-        pack(PackOptions(tiny_bundle, tmp_path / "device", body=body))
+def test_a_body_that_is_not_there_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no body 'int8-mips'"):
+        pack(PackOptions(tiny_bundle, tmp_path / "device", body=("int8-mips",)))
     assert not (tmp_path / "device").exists()
 
 

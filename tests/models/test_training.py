@@ -48,7 +48,7 @@ def test_weights_are_rounded_and_buffers_are_not(tmp_path):
     assert stored["weight"].dtype == torch.float16 and torch.equal(stored["books"], torch.tensor([1 / 3]))
 
 
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys):
     train(line(), loss, arguments(tmp_path / "whole"), "w.safetensors")
 
     class Stopped(Exception): ...

@@ -116,7 +116,7 @@ def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
     torch.testing.assert_close(ours(x, time, torch.ones(3)), own.train()(x, time), atol=1e-5, rtol=0)
 
 
-def test_it_is_that_of_diffusers(tmp_path: Path) -> None:
+def test_it_is_that_of_diffusers() -> None:
     """Beside the processor of its pipelines, whose second half of the batch is perturbed."""
     attention = pytest.importorskip("diffusers.models.attention_processor")
     from tests.families.tiny import randomized, stable_diffusion_unet

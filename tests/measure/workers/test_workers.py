@@ -183,7 +183,7 @@ def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch
         Processes(2).submit(do, order(Square(str(tmp_path)), 1), 2)
 
 
-def test_processes_call_any_function(tmp_path: Path) -> None:
+def test_processes_call_any_function() -> None:
     with Processes(1) as workers:
         assert list(workers.map(pow, (2, 3), (3, 2))) == [8, 9]
 

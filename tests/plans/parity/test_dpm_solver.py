@@ -63,7 +63,7 @@ def test_multistep(algorithm, order, name, kind, lower, final):
     ("algorithm", "order", "name"),
     [(algorithm, order, name) for algorithm, names in SINGLESTEP.items() for order, name in names.items()],
 )
-def test_singlestep(algorithm, order, name, kind, lower, final, caplog):
+def test_singlestep(algorithm, order, name, kind, lower, final):
     """7, 8 and 9 evaluations: each remainder of blocks of two and of three."""
     if final == "zero" and algorithm in ON_NOISE:
         final = "sigma_min"

@@ -209,7 +209,7 @@ def test_the_report_does_not_blame_int8_for_it(calibrated: Path) -> None:
     assert said.replace("'", "&#x27;") in (calibrated / "report" / "index.html").read_text()
 
 
-def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path) -> None:
     manifest = open_bundle(calibrated).manifest
     assert list(not_judged(open_bundle(calibrated))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}

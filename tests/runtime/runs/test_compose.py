@@ -23,7 +23,7 @@ WHO = {"class": [1]}
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def page() -> SimpleNamespace:
     """The functions of the page, without what it calls them for."""
     session: dict[str, object] = {}
     for block in (each for each in blocks(PAGE) if each.kind == "python"):
