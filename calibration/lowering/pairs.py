@@ -4,6 +4,7 @@ Pairs stand on the inputs of operations with weights and nowhere else: what thes
 keep the graph's float type.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,7 @@ def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> 
     return Replacement(
         (
             Node("DequantizeLinear", inputs, (rounded(op.code),), {"axis": weight.axis}),
-            replace(node, inputs=(rounded(op.x), rounded(op.code), *op.bias)),
+            replace(node, inputs=(rounded(op.x), rounded(op.code), *op.bias), attributes=_attributes(op, weight)),
         ),
         constants,
     )
@@ -71,18 +72,25 @@ def lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]
     nodes = [Node("DequantizeLinear", inputs, (rounded(op.code),), {})]
     read = (rounded(op.x), rounded(op.code))
     if (weight.scales == weight.scales[0]).all():
-        return Replacement((*nodes, replace(op.node, inputs=(*read, *op.bias))), constants)
+        alike = replace(op.node, inputs=(*read, *op.bias), attributes=_attributes(op, weight))
+        return Replacement((*nodes, alike), constants)
     ratios = (weight.scales / np.float32(largest)).astype(dtype)
     shape = (-1, *(1,) * (weight.values.ndim - 2)) if op.node.op == "Conv" else (-1,)
     constants[f"ratios({op.name})"] = ratios.reshape(shape)
     unscaled, scaled = f"unscaled({op.name})", f"scaled({op.name})" if op.bias else op.name
     nodes += [
-        replace(op.node, inputs=read, outputs=(unscaled,)),
+        replace(op.node, inputs=read, outputs=(unscaled,), attributes=_attributes(op, weight)),
         Node("Mul", (unscaled, f"ratios({op.name})"), (scaled,)),
     ]
     if op.bias:
         nodes.append(Node("Add", (scaled, *op.bias), (op.name,)))
     return Replacement(tuple(nodes), constants)
+
+
+def _attributes(op: WeightedOp, weight: QuantizedWeight) -> Mapping[str, Any]:
+    """The operation's own, and the kernel's shape: TensorRT up to 10.3 reads none off a weight that nodes make."""
+    shape = {"kernel_shape": list(weight.values.shape[2:])} if op.node.op == "Conv" else {}
+    return {**shape, **op.node.attributes}
 
 
 def rounded(tensor: str) -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from fewstep.calibration.lowering.encoding import product_of
 from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets.tensorrt import LEAN, TENSORRT, WHOLE, pairs_on_inputs_only
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.passes.float16 import float32_tensors, to_float16
@@ -42,6 +43,21 @@ def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tu
             assert pair.op == "DequantizeLinear" and {n.output for n in idx.consumers[pair.output]} <= names
     for name in names:
         assert all(idx.producer(source, "DequantizeLinear") for source in idx.producers[name].inputs)
+
+
+@pytest.mark.parametrize("target", [WHOLE, LEAN], ids=["whole", "lean"])
+def test_convolutions_say_the_shape_of_their_kernels(target: Target) -> None:
+    """TensorRT up to 10.3 refuses them otherwise, and an ONNX file may leave it out."""
+    prepared = body()
+    bare = [
+        replace(node, attributes={k: v for k, v in node.attributes.items() if k != "kernel_shape"})
+        for node in prepared.nodes
+    ]
+    graph = lower(prepared.with_nodes(bare), table(prepared), target).graph
+    shapes = {
+        node.attributes["kernel_shape"][0] for node in graph.nodes if node.op == "Conv" and "rounded(" in node.inputs[1]
+    }
+    assert shapes == {1, 3}
 
 
 def test_the_simulation_is_the_graph_rounded_in_float() -> None:
