@@ -82,7 +82,7 @@ def _scales(
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
     for factor in factors:
-        candidate = representable(factor * magnitude / largest, dtype).astype(np.float32)
+        candidate = _representable_products(factor * magnitude / largest, dtype)
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break
         _round(rows, candidate, largest, held)
@@ -95,9 +95,17 @@ def _scales(
 
 
 def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
-    """The scales as numbers of `dtype`, none of them zero or infinite."""
+    """The scales as numbers of `dtype`, none of them zero or infinite; nor is what an activation is multiplied by to be
+    divided by its scale."""
     numbers = np.finfo(np.dtype(dtype))
     return scales.clip(numbers.tiny, numbers.max).astype(dtype)
+
+
+def _representable_products(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
+    """The scales of weights as numbers of `dtype`. A weight is only multiplied by its scale: half's subnormals do."""
+    numbers = np.finfo(np.dtype(dtype))
+    least = numbers.smallest_subnormal if numbers.bits == 16 else numbers.tiny
+    return scales.clip(least, numbers.max).astype(dtype).astype(np.float32)
 
 
 def _round(

@@ -58,7 +58,13 @@ def test_scales_are_numbers_of_the_type_they_are_written_in(method: str) -> None
     scales = quantize_weight(WEIGHT, 0, method, np.float16).scales  # type: ignore[arg-type]
     assert np.array_equal(scales, scales.astype(np.float16)) and scales.dtype == np.float32
     quiet = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, method, np.float16)  # type: ignore[arg-type]
-    assert quiet.scales.tolist() == [np.finfo(np.float16).tiny] and not quiet.values.any()
+    assert quiet.scales.tolist() == [np.finfo(np.float16).smallest_subnormal] and not quiet.values.any()
+
+
+def test_a_quiet_channel_keeps_its_levels_in_half() -> None:
+    """Its scale is a subnormal, half of the least normal number: 0.0039 / 127."""
+    quiet = quantize_weight(np.float32([[0.0039, -0.0013]]), 0, "minmax", np.float16)  # type: ignore[arg-type]
+    assert quiet.values.tolist() == [[127, -42]] and quiet.scales < np.finfo(np.float16).tiny / 1.9
 
 
 def test_no_smaller_scale_would_have_been_better() -> None:
