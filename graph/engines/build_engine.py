@@ -18,11 +18,11 @@ from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.graph.engines.kernels import kernels_of
+from fewstep.graph.engines.timings import timings
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
-from fewstep.runtime.machine import cache
 from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
@@ -50,14 +50,10 @@ def build_engine(
     draft, request, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
     )
-    kept = f"{key.backend}-{key.backend_version}-{key.device}-{key.multiprocessors}.cache"
-    if builder.sees_gpu and (content := cache.read("timing", kept)) is not None:
-        timing.write_bytes(content)
-    request.write_text(json.dumps(_request(builder, order, timing, layers)))
-    files = [str(path) for path in (bundle / order.graph.file, draft, request)]
-    run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
-    if timing.exists():
-        cache.store("timing", kept, timing.read_bytes())
+    with timings(builder, key, timing) as measured:
+        request.write_text(json.dumps(_request(builder, order, measured, layers)))
+        files = [str(path) for path in (bundle / order.graph.file, draft, request)]
+        run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
     program = draft.read_bytes()
     types = _checked_types(order, program, layers)
     engine_files.remember(program, key)
@@ -73,7 +69,7 @@ def build_engine(
     )
 
 
-def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Path) -> dict[str, object]:
+def _request(builder: EngineBuilder, order: BuildOrder, timing: Path | None, layers: Path) -> dict[str, object]:
     """The request to the child process."""
     key = order.key
     ends = [
@@ -90,7 +86,7 @@ def _request(builder: EngineBuilder, order: BuildOrder, timing: Path, layers: Pa
         },
         "flags": order.key.flags,
         "compute_capability": order.key.device.upper() if builder.devices else None,
-        "timing_cache": str(timing) if builder.sees_gpu else None,
+        "timing_cache": None if timing is None else str(timing),
         "layers": str(layers) if builder.sees_gpu else None,
     }
 

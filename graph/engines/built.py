@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT, builder_of
+from fewstep.graph.engines.timings import timings
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.runtime.backends.tensorrt import TensorRt
@@ -15,7 +16,7 @@ from fewstep.runtime.machine import cache
 
 TIMEOUT, PROGRAMS = 3600.0, 32  # seconds, programs
 OTHER = "run it on another backend"
-GRAPH, ENGINE, REQUEST = "graph.onnx", "graph.engine", "graph.json"
+GRAPH, ENGINE, REQUEST, TIMING = "graph.onnx", "graph.engine", "graph.json", "graph.timing"
 
 
 def built(backend: TensorRt, graph: Graph, is_kept: bool = True, rebuild: bool = False) -> bytes:
@@ -38,12 +39,13 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True, rebuild: bool =
             "shapes": {value.name: [value.shape] * 3 for value in graph.inputs},
             "flags": STRICT,
             "compute_capability": here.device.upper() if builder.devices else None,
-            "timing_cache": None,
             "layers": None,
         }
-        (folder / REQUEST).write_text(json.dumps(request))
         arguments = [str(folder / each) for each in (GRAPH, ENGINE, REQUEST)]
-        run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name, OTHER, OTHER)
+        with timings(builder, here, folder / TIMING) as measured:
+            request["timing_cache"] = None if measured is None else str(measured)
+            (folder / REQUEST).write_text(json.dumps(request))
+            run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name, OTHER, OTHER)
         program = (folder / ENGINE).read_bytes()
     if is_kept:
         cache.store("programs", key, program)

@@ -69,6 +69,8 @@ def test_a_kept_engine_that_is_refused_is_built_anew(tiny_bundle: Path, tensorrt
     assert len(builds) == 2
     assert_bitwise(tiny_bundle, place, "ddim:2", [0])
     assert len(builds) == 2  # the new one was kept
+    (timings,) = (cache.folder() / "timing").iterdir()
+    assert timings.read_bytes() == b"measured measured "  # the second build began with the times of the first
 
 
 def test_the_last_engines_alone_are_kept(
