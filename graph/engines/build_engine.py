@@ -27,6 +27,7 @@ from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
+IGNORED = "setComputePrecision"
 OTHER, LONGER = "try another --precision or an older --device", "give a longer --timeout"
 
 
@@ -143,7 +144,11 @@ def run_worker(
 
 
 def _reason(output: str) -> str:
-    """The first line that the builder marked as an error, or else the last line."""
+    """The first cause that the worker named, or else the first error that the builder logged, or else the last line.
+
+    What is said of a setting that strongly typed networks ignore stops no build: TensorRT 10 logs it for each norm.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    marked = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line]
-    return (marked or lines[-1:] or ["it says nothing"])[0]
+    named = [line.removeprefix("[E]").strip() for line in lines if line.startswith("[E]")]
+    logged = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line and IGNORED not in line]
+    return (named or logged or lines[-1:] or ["it says nothing"])[0]

@@ -312,6 +312,14 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
             "import sys; print('[W] odd\\n[E] no kernel for op\\nmore', file=sys.stderr); sys.exit(1)",
             "no kernel for op",
         ),
+        (
+            "import sys; sys.exit('[TRT] [E] a norm: setComputePrecision\\n[TRT] [E] no tactic\\n[TRT] [E] Internal')",
+            "cannot build 'prologue' for sm89: no tactic",
+        ),
+        (
+            "import sys; sys.exit('[TRT] [E] Internal\\n[E] Conv: has no kernel_shape')",
+            "cannot build 'prologue' for sm89: Conv: has no kernel_shape",
+        ),
         ("import sys; sys.exit('ValueError: bad')", "cannot build 'prologue' for sm89: ValueError: bad"),
         ("import sys; sys.exit(3)", "it says nothing"),
         (
@@ -320,7 +328,7 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
             "computes convolution 'c' in float32",
         ),
     ],
-    ids=["killed", "hangs", "refuses", "raises", "silent", "float32"],
+    ids=["killed", "hangs", "refuses", "ignores", "parses", "raises", "silent", "float32"],
 )
 def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
     bundle: Path, worker: Path, script: str, message: str
