@@ -29,6 +29,7 @@ from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
+MANY = 16  # layers: each is a launch of some microseconds on a CPU, and fewer are not worth a recording
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "float32": (body_name("float32"),),
@@ -51,14 +52,15 @@ class TensorRt:
     device: number of the GPU.
     contexts: calls that may run at once; each takes the engine's working memory. Further threads wait their turn.
     trust_engines: load engines that another machine built, too. An engine is native code: it may do what you may.
-    cuda_graph: launch the calls of one batch size as a CUDA graph, which spares the CPU; for small denoisers.
+    cuda_graph: launch the calls of one batch size as a CUDA graph, which spares the CPU. None: where an engine has
+        MANY layers or more.
     """
 
     name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
     device: int = 0
     contexts: int = 1
     trust_engines: bool = False
-    cuda_graph: bool = False
+    cuda_graph: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name not in INSTALL:
@@ -106,7 +108,8 @@ class TensorRt:
         what = f"the {self.name} engine of {name!r} for {device}"
         tensors = read_tensors(trt, engine, graph, what, build)
         compiled = f"{sha256(program).hexdigest()[:32]}-{here.backend_version}-{here.device}.jit"
-        contexts = prepare_contexts(trt, engine, compiled, self.cuda_graph)
+        many = self.cuda_graph is None and engine.num_layers >= MANY
+        contexts = prepare_contexts(trt, engine, compiled, self.cuda_graph or many)
         lanes = [Lane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
         for lane in lanes:
             lane.warm_up()

@@ -73,8 +73,9 @@ class _Steps:
         contexts = prepare_contexts(trt, engine, compiled, cuda_graph=False)
         self._context = contexts.make()
         asks = getattr(self._context, "is_stream_capturable", None)  # TensorRT-RTX's
-        self._records = backend.cuda_graph and (asks is None or asks(int(self._stream)))
-        self._stays = backend.cuda_graph and not self._records
+        is_asked = backend.cuda_graph is not False  # a loop has many kernels
+        self._records = is_asked and (asks is None or asks(int(self._stream)))
+        self._stays = is_asked and not self._records
         if self._stays:
             contexts = prepare_contexts(trt, engine, compiled, cuda_graph=True)
             self._context = contexts.make()

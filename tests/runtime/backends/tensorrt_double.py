@@ -86,7 +86,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
                 for mode, values in ((TensorIOMode.INPUT, inputs), (TensorIOMode.OUTPUT, outputs))
                 for each in values
             }
-            self.num_io_tensors = len(self.tensors)
+            self.num_io_tensors, self.num_layers = len(self.tensors), read.get("layers", 1)
 
         def get_tensor_name(self, index: int) -> str:
             return list(self.tensors)[index]

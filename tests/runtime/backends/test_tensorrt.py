@@ -280,6 +280,16 @@ def test_calls_of_one_batch_size_are_launched_as_a_graph(built: Path, cuda: Cuda
     assert not cuda.graphs and len(cuda.launchable) == 0
 
 
+@pytest.mark.parametrize("layers, chosen, launches", [(16, None, 1), (15, None, 0), (16, False, 0), (1, True, 1)])
+def test_calls_of_many_kernels_are_launched_as_a_graph_by_default(
+    tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any, layers: int, chosen: bool | None, launches: int
+) -> None:
+    graph = (tiny_bundle / "graphs/body.onnx").read_bytes()
+    add_engine(tiny_bundle, "float32", content=engine(graph, "10.3.0", (1, 2, 8), layers=layers))
+    network = body(tiny_bundle, cuda_graph=chosen)
+    assert network(feeds(2.0))["v"][1, 0, 3, 3] == 2.0 and cuda.calls["cudaGraphLaunch"] == launches
+
+
 def test_what_cannot_be_recorded_runs_without_a_graph(
     built: Path, cuda: CudaDouble, tensorrt: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
