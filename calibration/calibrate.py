@@ -4,18 +4,25 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from typing import Any
 
-from fewstep.calibration.calibrated_body import CalibratedBody, guidance_error, judging_course, make_each
+from fewstep.calibration.calibrated_body import (
+    CalibratedBody,
+    guidance_error,
+    is_large,
+    judged_body,
+    judging_course,
+    make_each,
+)
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
-from fewstep.calibration.floor import refuse_low
+from fewstep.calibration.floor import floor_error
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.lowering.scheme import Target
@@ -24,10 +31,8 @@ from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.bound import Bound, describe
-from fewstep.calibration.precision.native import searched_here
+from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.refine import SearchResult, refine
-from fewstep.calibration.precision.search_job import Ask, SearchJob
-from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.second_moments import second_moments
@@ -40,16 +45,14 @@ from fewstep.measure.rollouts.closed_loop import Course, open_courses
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import rows
 from fewstep.measure.rollouts.token_course import TokenCourse
-from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import opened, threads_of
-from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
 from fewstep.runtime.sampler import Sampler
 
@@ -84,9 +87,6 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
         open_workers = partial(opened, options.setup, workers)
-        has_workers = workers is not None or options.workers or options.cluster
-        if len(names) > 1 and tasks[DENOISER].bound is not None and has_workers:
-            LOG.warning("precision maps of several networks are searched by this process alone, without the workers")
         assert writer.manifest is not None
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
         for name, task in tasks.items():
@@ -140,10 +140,11 @@ def _calibrate_network(
     bodies = make_each(task, targets, tables, moments, course, large, *rest)
     refined: Mapping[str, SearchResult] = {}
     if task.bound is not None:
-        with open_workers() if task.whole is None else nullcontext() as workers:
-            refined = _refine(task, task.bound, plan, bodies, first, failed, before, progress, workers)
-    _refuse_lost(bodies, refined, course, failed)
-    refuse_low(bodies, refined, failed)
+        refined = _refine(task, task.bound, plan, bodies, failed, before, progress)
+        for name, result in refined.items():
+            bodies[name] = judged_body(result.variants, course, is_large(task))
+            _check_kernels(first, name, bodies[name].lowered, result.variants.target)
+    _refuse(bodies, refined, failed)
     refined = {name: each for name, each in refined.items() if name not in failed}
     bodies = {name: each for name, each in bodies.items() if name not in failed}
     manifest = added(writer, manifest, task, plan, table, bodies, refined)
@@ -151,15 +152,14 @@ def _calibrate_network(
     return Calibration(manifest, plan, table, lowered, refined), failed, checkpoint
 
 
-def _refuse_lost(
-    bodies: Mapping[str, CalibratedBody],
-    refined: Mapping[str, SearchResult],
-    course: Course | TokenCourse,
-    failed: dict[str, UserError],
+def _refuse(
+    bodies: Mapping[str, CalibratedBody], refined: Mapping[str, SearchResult], failed: dict[str, UserError]
 ) -> None:
-    """Into `failed` go the errors of bodies that lose what guidance multiplies. UserError if no body is left."""
+    """Into `failed` go the errors of bodies that lose what guidance multiplies, and of those below the floor: a bound
+    is a floor of the caller's own. UserError if no body is left."""
     for name, body in bodies.items():
-        if name not in failed and (error := guidance_error(body, refined.get(name), course)):
+        error = guidance_error(body) or (None if name in refined else floor_error(body))
+        if name not in failed and error is not None:
             failed[name] = error
     if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
@@ -185,68 +185,47 @@ def _check_kernels(first: FirstInputs, name: str, lowered: LoweredBody, target: 
         warn_of_disagreement(lowered.graph, chain.from_iterable(first.values()), name, target.engine)
 
 
-def _check_graphs(name: str, refined: SearchResult, checked: LoweredBody, target: Target, first: FirstInputs) -> None:
-    """Check the kernels of each graph of a precision map, in the groups that it serves, but of the graph `checked`."""
-    served = 0
-    for number, (until, lowered) in enumerate(refined.graphs):
-        if lowered is not checked:
-            own = {group: first[group] for group in range(served, until) if group in first}
-            _check_kernels(own, f"{name}-{number}", lowered, target)
-        served = until
-
-
 def _refine(
     task: Task,
     bound: Bound,
     plan: Plan,
     bodies: Mapping[str, CalibratedBody],
-    first: FirstInputs,
     failed: dict[str, UserError],
     before: Mapping[str, Calibration],
     progress: Progress,
-    workers: Workers | None,
 ) -> dict[str, SearchResult]:
-    """A precision map for each body whose target can be timed on this CPU. Networks `before` run their own maps.
+    """What the bound deploys of each body that it is for. Networks `before` run what was made of them.
 
-    Into `failed` go the errors of bodies without such a map. UserError if no body is left.
+    Into `failed` go the errors of bodies that do not reach it. UserError if no body is left.
     """
-    threads, refined = threads_of(workers, task.threads), dict[str, SearchResult]()
-    bound, exact = _bound_of_one(bound, task, len(before)), task.among(task.sampler)
+    refined, bound, exact = dict[str, SearchResult](), _bound_of_one(bound, task, len(before)), task.among(task.sampler)
 
-    def opened_for(target: Target | None) -> tuple[Plan, Course, tuple[Course, ...]]:
-        """The plan in the range groups of all networks, the course of the search and those that judge."""
+    def courses(target: Target | None) -> tuple[Course, tuple[Course, ...]]:
+        """The course of the search and those that judge, in the range groups of all networks."""
         beside, own = (exact, plan) if target is None else _with_maps(exact, plan, before, target)
-        shown = under(progress, "precision map")
-        courses = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
+        shown = under(progress, "search")
+        opened = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
         close(task.sampler.of().graph)
-        return own, *courses
+        return opened
 
-    for_all = cache(partial(opened_for, None))  # without networks `before`, targets share their courses
-
-    def result_of(variants: Variants) -> SearchResult:
-        """A target's map. Its own courses end with it."""
-        shown = under(progress, f"precision map of {variants.target.name}")
-        own, course, judges = opened_for(variants.target) if before else for_all()
-        ask = None if workers is None else _asking(task, own, variants, course, workers)
-        return refine(variants, course, judges, bound, ask, threads=threads, progress=shown)
-
+    for_all = cache(partial(courses, None))  # without networks `before`, targets share their courses
     for name, each in bodies.items():
         target = each.variants.target
-        if target.name in searched_here():
+        if is_bound(target, bound):
+            shown = under(progress, f"search for {target.name}")
             try:
-                result = result_of(each.variants)
-                _check_graphs(name, result, each.lowered, target, first)
-                refined[name] = result
+                course, judges = courses(target) if before else for_all()
+                refined[name] = refine(each.variants, course, judges, bound, target.name in searched_here(), shown)
             except UserError as error:
                 failed[name] = error
     if bodies.keys() <= failed.keys():
         raise next(iter(failed.values()))
     for name, result in refined.items():
-        if result.is_float:
+        if result.variants.is_float:
             LOG.warning(
-                "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (its step takes %.2f times"
-                " that of all int8, which has %.1f dB)",
-                *(name, describe(bound), result.sensitivity.float_time, result.int8.quality),
+                "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
+                " has %.1f dB)",
+                *(name, describe(bound), result.without.quality),
             )
     return refined
 
@@ -267,16 +246,9 @@ def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], 
     name = body_of(target)
     for network, each in before.items():
         if name in each.refined:
-            *earlier, last = (open_lowered(lowered.graph, target) for _, lowered in each.refined[name].graphs)
+            served = each.refined[name].variants.lowered
+            *earlier, last = (open_lowered(lowered.graph, target) for _, lowered in served)
             body = alone(each.manifest, network).bodies[name]
             sampler = sampler.changed(network, body=body, graph=last, earlier=tuple(earlier))
             plan = regroup(plan, {network: body.groups})
     return sampler, plan
-
-
-def _asking(task: Task, plan: Plan, variants: Variants, course: Course, workers: Workers) -> Ask:
-    """Workers that run the choices of a search."""
-    exact, bundle = finish(plan, course.reference[-1:]), pinned(task.sampler.bundle.path)
-    rest = variants.target.name, variants.moments or {}, exact, variants.spared
-    job = SearchJob(bundle, plan, task.conditions, variants.table, *rest)
-    return lambda asked: in_order(job, asked, workers)

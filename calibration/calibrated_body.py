@@ -15,11 +15,10 @@ from msgspec import structs
 
 from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import Check, body_of
-from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is
+from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, rounding
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.opened import open_lowered
-from fewstep.calibration.precision.refine import MOST_GRAPHS, SearchResult
-from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.opened import open_graphs
+from fewstep.calibration.precision.variants import GroupedGraph, Variants
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
@@ -31,20 +30,19 @@ from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, C
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.row_by_row import body_by_rows, row_by_row
+from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
 from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.execute import finish
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
 ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: a target's leaner form has so much, or loses no more by it
-Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, and the graph
+MOST_GRAPHS = 3  # of a body: each is loaded
 Spare = Callable[[Variants], Variants]
 Keep = Callable[[Graph], Graph]
 
@@ -53,21 +51,15 @@ AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin:
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, its samples' quality, and what else its ranges can be lowered to.
+    """An int8 body, with what others of its kind are made from, and its samples' quality."""
 
-    `earlier` are (first group that the graph no longer serves, graph) of what runs ahead of `lowered`, in the order of
-    groups.
-    """
-
-    lowered: LoweredBody
     variants: Variants
     trial: Trial
-    earlier: tuple[Served, ...] = ()
 
     @property
-    def graphs(self) -> tuple[Served, ...]:
-        """All graphs, in the order of groups."""
-        return (*self.earlier, (len(self.variants.table.groups) + 1, self.lowered))
+    def lowered(self) -> LoweredBody:
+        """Its graph, of the last groups where there are several."""
+        return self.variants.lowered[-1][1]
 
 
 def all_int8(variants: Variants) -> Variants:
@@ -82,7 +74,7 @@ def judging_seeds(trajectories: int) -> range:
 
 def judging_course(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Course | TokenCourse:
     """The course on which all bodies are compared with float32. `plan` has the range groups of the counts."""
-    sampler = body_by_rows(task.sampler) if _is_large(task) else task.sampler  # as counting has them
+    sampler = body_by_rows(task.sampler) if is_large(task) else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
     if isinstance(plan, TokenPlan):
@@ -122,7 +114,7 @@ def make_each(
 
     UserError if no body can be made.
     """
-    by_rows, bodies = _is_large(task), {}
+    by_rows, bodies = is_large(task), {}
     for done, target in enumerate(targets, 1):
         name = body_of(target)
         keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
@@ -130,21 +122,17 @@ def make_each(
 
         def made(form: Target, keep: Keep = keep, table: RangesTable = table) -> CalibratedBody:
             """The body in a form of the target, judged."""
-            variants = spare(Variants(task.prepared, table, form, keep, moments=moments))
-            return judged_body(variants, ((course.groups, variants.lower(())),))
-
-        def judged_body(variants: Variants, graphs: Sequence[Served]) -> CalibratedBody:
-            trial = judged(graphs, variants.table, variants.target, course, by_rows)
-            trial = structs.replace(trial, in_float=variants.spared)
-            return CalibratedBody(graphs[-1][1], variants, trial, tuple(graphs[:-1]))
+            part = GroupedGraph(course.groups, table, rounding(table, form, moments))
+            return judged_body(spare(Variants(task.prepared, table, form, (part,), keep)), course, by_rows)
 
         def split(body: CalibratedBody, count: int) -> CalibratedBody:
             """The body as so many graphs, each with ranges of its own steps."""
             assert table_of is not None
             ends = [round(course.groups * number / count) for number in range(count + 1)]
             tables = [table_of(slice(*part)) for part in pairwise(ends)]
-            own = [replace(body.variants, table=each, body=None, quantizer=None).lower(()) for each in tables]
-            return judged_body(body.variants, tuple(zip(ends[1:], own, strict=True)))
+            own = [rounding(each, body.variants.target, moments) for each in tables]
+            parts = tuple(map(GroupedGraph, ends[1:], tables, own))
+            return judged_body(replace(body.variants, parts=parts), course, by_rows)
 
         try:
             most = 1 if writer is not None or table_of is None else min(MOST_GRAPHS, course.groups)
@@ -189,14 +177,18 @@ def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
     return kept
 
 
-def judged(
-    graphs: Sequence[Served], table: RangesTable, target: Target, course: Course | TokenCourse, by_rows: bool = False
-) -> Trial:
+def judged_body(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> CalibratedBody:
+    """The body that is deployed of these variants, with the quality of its samples."""
+    return CalibratedBody(variants, structs.replace(judged(variants, course, by_rows), in_float=variants.in_float))
+
+
+def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> Trial:
     """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
 
     by_rows: a large body sees the samples of the course one by one.
     """
-    networks = _opened(graphs, target, by_rows)
+    target, method = variants.target, variants.table.method
+    networks = open_graphs([(until, each.graph) for until, each in variants.lowered], target, by_rows)
     made: Any = course.run(networks)
     psnr = course.quality(made)
     if not np.isfinite(psnr).all():
@@ -204,24 +196,17 @@ def judged(
         raise UserError(what, "calibrate for another --target")
     mean, p5 = round(float(psnr.mean()), 2), round(float(np.percentile(psnr, 5)), 2)
     if isinstance(course, TokenCourse):
-        return Trial(table.method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))
+        return Trial(method, mean, p5, len(psnr), is_chosen=True, tokens=course.agreement(made))
     guidance, condition = (_worst(each) for each in body_differences(course, networks))
     near = nearness(float(psnr.mean()), finish(course.plan, course.reference[-1:]))
     snr, unrelated = (None if each is None else round(each, 2) for each in (near.snr, near.unrelated))
-    trial = Trial(table.method, mean, p5, len(psnr), is_chosen=True, snr=snr, unrelated=unrelated)
+    trial = Trial(method, mean, p5, len(psnr), is_chosen=True, snr=snr, unrelated=unrelated)
     return structs.replace(trial, guidance=guidance, condition=condition)
 
 
-def guidance_error(
-    body: CalibratedBody, refined: SearchResult | None, course: Course | TokenCourse
-) -> UserError | None:
-    """The reason not to deploy a body, which loses what guidance multiplies at a step; None without a loss.
-
-    Where all int8 loses it, the body's precision map is judged, if there is one.
-    """
+def guidance_error(body: CalibratedBody) -> UserError | None:
+    """The reason not to deploy a body, which loses what guidance multiplies at a step; None without a loss."""
     difference, target = body.trial.guidance, body.variants.target
-    if isinstance(course, Course) and refined is not None and difference is not None and is_lost(difference):
-        difference = _worst(body_differences(course, _opened(refined.graphs, target))[0])
     if difference is None or not is_lost(difference):
         return None
     return UserError(
@@ -230,23 +215,12 @@ def guidance_error(
     )
 
 
-def _opened(graphs: Sequence[Served], target: Target, by_rows: bool = False) -> list[LoadedGraph]:
-    """The graph of each group, opened."""
-    networks: list[LoadedGraph] = []
-    for until, lowered in graphs:
-        network = open_lowered(lowered.graph, target)
-        if by_rows:
-            network = row_by_row(network, lowered.graph.inputs)
-        networks += [network] * (until - len(networks))
-    return networks
-
-
 def _worst(steps: Sequence[Difference | None]) -> Difference | None:
     """The difference at the worst step, with digits that are more than noise; None without one."""
     each = worst(steps)
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
 
 
-def _is_large(task: Task) -> bool:
+def is_large(task: Task) -> bool:
     """Whether a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
     return batch_of(task, task.tensors) < BATCH

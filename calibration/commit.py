@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fewstep.calibration.calibrated_body import CalibratedBody, Served
+from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
@@ -28,6 +28,7 @@ from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
+Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, and the graph
 
 
 def added(
@@ -46,9 +47,9 @@ def added(
     """
     bundle, manifest = task.sampler.bundle, alone(whole, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
-    bodies = {name: _of_graphs(writer, name, each.graphs, manifest, plan, table.groups) for name, each in made.items()}
-    bodies |= {
-        name: _of_graphs(writer, name, result.graphs, manifest, plan, table.groups) for name, result in refined.items()
+    bodies = {
+        name: _of_graphs(writer, name, each.variants.lowered, manifest, plan, table.groups)
+        for name, each in made.items()
     }
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     for name, each in made.items():
@@ -110,7 +111,12 @@ def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, p
 
 
 def _of_graphs(
-    writer: Writer, name: str, served: Sequence[Served], manifest: Manifest, plan: Plan, edges: tuple[float, ...]
+    writer: Writer,
+    name: str,
+    served: Sequence[tuple[int, LoweredBody]],
+    manifest: Manifest,
+    plan: Plan,
+    edges: tuple[float, ...],
 ) -> Body:
     """Store the graphs of a body, which was calibrated in groups with these edges."""
     ends = [until for until, _ in served]

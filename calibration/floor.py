@@ -1,6 +1,5 @@
 """The floor of a body's samples, to the peak and over the signal: what is below it is not written."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR, Nearness
@@ -8,19 +7,6 @@ from fewstep.plans.errors import UserError
 
 if TYPE_CHECKING:
     from fewstep.calibration.calibrated_body import CalibratedBody
-    from fewstep.calibration.precision.refine import SearchResult
-
-
-def refuse_low(
-    bodies: "Mapping[str, CalibratedBody]", refined: "Mapping[str, SearchResult]", failed: dict[str, UserError]
-) -> None:
-    """Into `failed` go the errors of bodies below the floor, but of those with a precision map, which has a bound of
-    its own. UserError if no body is left."""
-    for name, body in bodies.items():
-        if name not in failed and name not in refined and (error := floor_error(body)):
-            failed[name] = error
-    if bodies.keys() <= failed.keys():
-        raise next(iter(failed.values()))
 
 
 def floor_error(body: "CalibratedBody") -> UserError | None:

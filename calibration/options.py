@@ -36,8 +36,8 @@ class CalibrateOptions(SamplingOptions):
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
-    quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB. The search for them takes
-        minutes; --dry-run says how many.
+    quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB. --dry-run says how long the
+        search for them takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
     size: Sizes of x that the trajectories have in turn, as 64x64,96x64. Default: the default size.
     """
@@ -71,7 +71,7 @@ def check_options(options: CalibrateOptions) -> None:
     bound = parse_bound(options.quality, options.speed)
     targets = targets_of(options)
     if bound is not None:
-        check_targets([target.name for target in targets])
+        check_targets(targets, bound)
     for target in targets:
         if not target.platform.simulated:
             require(target.platform.backend)

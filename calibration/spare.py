@@ -4,9 +4,10 @@ from dataclasses import replace
 from functools import cache
 
 from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
-from fewstep.calibration.lowering.quantize import measured_ops, remembered, rounding
+from fewstep.calibration.lowering.quantize import measured_ops
 from fewstep.calibration.precision.operation_errors import operation_errors
-from fewstep.calibration.precision.sparing import spared, times_in_float
+from fewstep.calibration.precision.ranking import ranked
+from fewstep.calibration.precision.sparing import chosen, times_in_float
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.io import exceeds
@@ -42,13 +43,14 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
         return opened
 
     def spare(variants: Variants) -> Variants:
-        target, table, prepared = variants.target, variants.table, variants.prepared
+        target, prepared = variants.target, variants.prepared
         if target.scheme.everything:
             return variants
-        quantizer = None if exceeds(prepared) else remembered(rounding(table, target, variants.moments))
-        errors = operation_errors(prepared, table, target, course(), quantizer)
-        times = times_in_float(prepared, errors.operations, without_slower(variants).spared)
-        return replace(variants, spared=spared(errors, times), quantizer=quantizer)
+        own = variants if exceeds(prepared) else variants.having(())  # weights that are rounded once
+        quantizer = None if exceeds(prepared) else own.parts[0].quantize
+        errors = operation_errors(prepared, variants.table, target, course(), quantizer)
+        ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
+        return replace(own, in_float=ranking.first(chosen(ranking)), ranking=ranking)
 
     return spare
 
@@ -57,4 +59,4 @@ def without_slower(variants: Variants) -> Variants:
     """The operations that int8 makes slower stay in float."""
     ops = measured_ops(variants.prepared, variants.table, variants.target.scheme)
     slower = variants.target.slower(variants.prepared, ops)
-    return replace(variants, spared=tuple(op.name for op in ops if op.name in slower))
+    return replace(variants, in_float=tuple(op.name for op in ops if op.name in slower))

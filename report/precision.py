@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
 from fewstep.graph import io
 from fewstep.graph.selection import selected_ops
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.measure.rollouts.metrics import CEILING
-from fewstep.plans.file import decode as decode_plan
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
 from fewstep.report.elements import (
@@ -28,16 +26,15 @@ from fewstep.report.operations import layer
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations in the heat map: those that matter most
-AXIS = "lambda = log(alpha / sigma) of the steps in a range group, from noise to clean"
+AXIS = "steps of a range group, from noise to clean"
 
 
 @dataclass(frozen=True)
 class ShownMap:
-    """A search as the page has it: `operations` by the names of their modules, `heads` of its range groups."""
+    """A search as the page has it: `operations` by the names of their modules."""
 
     precision_map: PrecisionMap
     operations: tuple[str, ...]
-    heads: tuple[str, ...]
 
 
 def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
@@ -55,25 +52,7 @@ def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
         return ()
     prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
     names = {op.name: layer(op.node) for op in selected_ops(prepared)}
-    return tuple(
-        ShownMap(each, tuple(names.get(name, name) for name in each.operations), _heads(bundle, each)) for each in maps
-    )
-
-
-def _heads(bundle: Bundle, precision_map: PrecisionMap) -> tuple[str, ...]:
-    """The median lambda of each range group's steps; the numbers of the groups where the plan has other ones, from a
-    later calibration."""
-    groups, file = len(precision_map.gains[0]), bundle.manifest.plans.get(precision_map.plan)
-    steps = () if file is None else decode_plan(bundle.read(file), file).steps
-    lams = [[step.lam for step in steps if step.group == group] for group in range(groups)]
-    if not all(lams) or groups != len({step.group for step in steps}):
-        return tuple(f"group {group}" for group in range(groups))
-    return tuple(map(_head, lams))
-
-
-def _head(lams: Sequence[float | None]) -> str:
-    finite = [lam for lam in lams if lam is not None]
-    return f"{median(finite):.2f}" if len(finite) == len(lams) else "noise"
+    return tuple(ShownMap(each, tuple(names.get(name, name) for name in each.operations)) for each in maps)
 
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:
@@ -83,8 +62,7 @@ def precision_section(maps: Sequence[ShownMap]) -> Html:
         f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
         f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
         "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
-        "on the machine that calibrated: measured with these graphs, or estimated from operations that were timed one "
-        "by one.",
+        "on the machine that calibrated: measured with these graphs, or estimated.",
         kind="lead",
     )
     return section("Precision map", lead, *(_map(each) for each in maps))
@@ -101,7 +79,7 @@ def _map(shown: ShownMap) -> Html:
         _quality(deployed.quality, deployed.standard_error),
         f" on {_seeds(deployed)} at ",
         times(precision_map.float_time / deployed.time),
-        f" the speed of float32 ({_known(deployed)}); all int8 would be ",
+        f" the speed of float32 ({_known(deployed)}); without a bound it would be ",
         _quality(precision_map.all_int8, precision_map.all_int8_error),
         " at ",
         times(precision_map.float_time),
@@ -117,7 +95,7 @@ def _map(shown: ShownMap) -> Html:
         Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
         "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
         + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(precision_map.frontier))
-        + "fewstep calibrate with --quality or --speed deploys another point, and times no operation again.",
+        + "fewstep calibrate with --quality or --speed deploys another point.",
     )
     rows: list[Sequence[Content]] = [
         [
@@ -130,7 +108,7 @@ def _map(shown: ShownMap) -> Html:
         ]
         for point in _with_deployed(precision_map)
     ]
-    head = ["in float, by range group", "", "PSNR", "on", "speed", "which is"]
+    head = ["in float", "", "PSNR", "on", "speed", "which is"]
     folded = details("The frontier as a table", table(head, rows, text_columns=2))
     return join([sentence, frontier, folded, _sensitivity(shown)])
 
@@ -166,7 +144,7 @@ def _sensitivity(shown: ShownMap) -> Html:
         floats,
         AXIS,
         "dB",
-        shown.heads,
+        _heads(len(precision_map.gains[0])),
     )
     part = (
         f"the {len(most)} that add most, of {len(precision_map.operations)}"
@@ -174,11 +152,16 @@ def _sensitivity(shown: ShownMap) -> Html:
         else "all"
     )
     caption = (
-        "What an operation in float adds, in one range group, everything else int8: the darker, the more dB of the "
+        "What an operation in float adds, everything else int8: the darker, the more dB of the "
         f"finished sample, at most {max(map(max, precision_map.gains)):.2g}. Framed cells are in float in "
         f"what is deployed. Operations shown: {part}."
     )
     return figure(Html(drawn), caption)
+
+
+def _heads(groups: int) -> tuple[str, ...]:
+    """Maps of earlier versions have range groups."""
+    return ("all steps",) if groups == 1 else tuple(f"group {group}" for group in range(groups))
 
 
 def _known(point: FrontierPoint) -> str:

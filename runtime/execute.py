@@ -219,7 +219,6 @@ def execute(
     dtype: DTypeLike = np.float32,
     given: Mapping[str, Array] | None = None,
     hold: Hold | None = None,
-    behind: Sequence[StepState] = (),
 ) -> Iterator[StepState]:
     """Run a plan, one `StepState` per evaluation.
 
@@ -229,12 +228,11 @@ def execute(
         draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
         given: the plan's given tensors [B, ...].
         hold: a part of the sample that is known.
-        behind: the first states, of a run that is the same so far. They are not yielded again.
     """
     drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
-    state: Sequence[Array] = behind[-1].after if behind else begin(plan, drawn, dtype, given or {})
-    slots = behind[-1].slots if behind else network.slots if isinstance(network, Carrying) else None
-    for index, step in list(enumerate(plan.steps))[len(behind) :]:
+    state: Sequence[Array] = begin(plan, drawn, dtype, given or {})
+    slots = network.slots if isinstance(network, Carrying) else None
+    for index, step in enumerate(plan.steps):
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)
         u = combine(step.input, state, dtype)

@@ -1,5 +1,5 @@
-"""The precision map says which operations stay float at which steps, from measured quality and speed.
+"""Which operations stay in float, by measured errors of samples.
 
-`sensitivity` measures each operation in each range group. `search` orders the measurements into a frontier. `refine`
-deploys a point of it as the graphs of a body.
+`operation_errors` measures each operation, `ranking` orders them, and `sparing` takes the first few. `refine` finds how
+many a bound for quality or speed asks for.
 """

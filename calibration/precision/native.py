@@ -1,9 +1,11 @@
-"""For which targets a bound can hold: a search times their graphs, so it needs the kind of CPU that runs them."""
+"""For which targets a bound can hold: a speed needs the kind of CPU that runs the body, a quality none."""
 
 import logging
 import platform
 from collections.abc import Sequence
 
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.bound import Bound
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind, preferred
 
@@ -12,30 +14,36 @@ KINDS = {"arm": "an ARM", "x86": "an x86"}
 
 
 def searched_here() -> tuple[str, ...]:
-    """The targets whose graphs onnxruntime runs on this kind of CPU as on those that they are for."""
+    """The targets whose graphs onnxruntime runs on this kind of CPU as on those that they are for: they are timed."""
     here = cpu_kind(platform.machine())
     return tuple(each.name for each in preferred(ONNXRUNTIME) if each.cpu in (None, here))
 
 
-def check_targets(names: Sequence[str]) -> None:
-    """UserError where a bound is for another kind of CPU, or for none; a warning names targets that it leaves alone."""
-    here, cpus = searched_here(), {each.name: each.cpu for each in preferred(ONNXRUNTIME)}
-    for name in names:
-        cpu = cpus.get(name) if name not in here else None
+def is_bound(target: Target, bound: Bound) -> bool:
+    """Whether a bound holds for a target."""
+    return not target.scheme.everything if bound.speed is None else target.name in searched_here()
+
+
+def check_targets(targets: Sequence[Target], bound: Bound) -> None:
+    """UserError where a bound can hold for no target, or its times are those of another kind of CPU; a warning names
+    targets that it leaves alone."""
+    cpus = {each.name: each.cpu for each in preferred(ONNXRUNTIME)}
+    for target in targets:
+        cpu = None if bound.speed is None or is_bound(target, bound) else cpus.get(target.name)
         if cpu is not None:
             kind = KINDS[cpu]
             raise UserError(
-                f"a precision map for {name} on {platform.machine()}: its times are those of {kind} CPU",
-                f"calibrate {name} on {kind} CPU, or leave the bound out",
+                f"--speed for {target.name} on {platform.machine()}: its times are those of {kind} CPU",
+                f"calibrate {target.name} on {kind} CPU, or ask for a quality (--quality 44dB)",
             )
-    others = ", ".join(name for name in names if name not in here)
-    if not set(here) & set(names):
+    bound_for = [target.name for target in targets if is_bound(target, bound)]
+    others = ", ".join(target.name for target in targets if target.name not in bound_for)
+    if not bound_for and bound.speed is not None:
         raise UserError(
-            f"a precision map for {others}: it is measured where the body runs", f"add target {' or '.join(here)}"
+            f"--speed for {others}: times are measured where the body runs",
+            f"add target {' or '.join(searched_here())}, or ask for a quality (--quality 44dB)",
         )
+    if not bound_for:
+        raise UserError(f"--quality for {others}: engines without floats keep nothing in float", "leave it out")
     if others:
-        LOG.warning(
-            "the bound holds for %s alone; all int8, without a bound: %s",
-            ", ".join(n for n in names if n in here),
-            others,
-        )
+        LOG.warning("the bound holds for %s alone; without a bound: %s", ", ".join(bound_for), others)

@@ -1,25 +1,28 @@
 """What a search found, as it is kept in the bundle: the frontier, the point that is deployed, every measurement."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from fewstep.calibration.precision.bound import Bound, describe
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 
 if TYPE_CHECKING:
-    from fewstep.calibration.precision.refine import SearchResult
-    from fewstep.calibration.precision.search import Point
+    from fewstep.calibration.precision.refine import Point, SearchResult
 
-SCHEMA = 2
-READ = (1, SCHEMA)  # 1 has times that were added up from single operations, and no word on it
+SMALLEST = float(np.finfo(float).tiny)
+LEAST_SHARE = 1e-9  # of the errors that an operation in float leaves: 90 dB
+SCHEMA = 3
+READ = (1, 2, SCHEMA)  # 1 and 2 have range groups, each with operations of its own in float
 
 
 class FrontierPoint(Strict, frozen=True):
-    """A point of the frontier: mean PSNR in dB, time of a step relative to all int8, and for each range group the
-    numbers of the operations that stay float. The time is measured, with these graphs, or an estimate from the times of
-    single operations.
+    """A point of the frontier: mean PSNR in dB, time of a step relative to the body without a bound, and the numbers of
+    the operations that stay float, for each run of steps that has its own. The time is measured, with these graphs, or
+    an estimate.
 
     The quality has a `standard_error` in dB where it is of the seeds that judge, and was `searched` on those that
     search. Without, it is that of the seeds that search, which flatter what they choose. Where a quality was asked for,
@@ -35,9 +38,12 @@ class FrontierPoint(Strict, frozen=True):
 
 
 class PrecisionMap(Strict, frozen=True):
-    """One body's search. `gains` [operations][groups] in dB and `costs` [operations] as `Sensitivity` has them. What is
-    deployed and all int8 are judged on seeds that the search did not use; files of earlier versions do not have
-    that."""
+    """One body's search. `gains` [operations][1] are foretold: what an operation in float adds, in dB. `costs`
+    [operations] are estimates of the time that it adds, as a share of a step all in int8. `all_int8` is the body
+    without a bound, in dB on the seeds that judge, and `float_time` the time of a step of float32 relative to it.
+
+    In files of earlier versions `gains` and `costs` are measured, `gains` for each range group.
+    """
 
     body: str
     plan: str
@@ -45,7 +51,7 @@ class PrecisionMap(Strict, frozen=True):
     operations: tuple[str, ...]
     gains: tuple[tuple[float, ...], ...]
     costs: tuple[float, ...]
-    all_int8: float  # dB
+    all_int8: float
     float_time: float
     frontier: tuple[FrontierPoint, ...]
     deployed: FrontierPoint
@@ -59,21 +65,42 @@ class PrecisionMaps(Strict, frozen=True):
     maps: tuple[PrecisionMap, ...]
 
 
-def record(body: str, plan: str, bound: Bound, refined: "SearchResult") -> PrecisionMap:
-    measured = refined.sensitivity
+def record(body: str, plan: str, bound: Bound, found: "SearchResult") -> PrecisionMap:
+    ranking = found.variants.ranking
+    assert ranking is not None
+    gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
+    errors = -np.diff(ranking.left)
+    gains[list(ranking.order)] = -10 * np.log10(np.maximum(1 - errors / max(ranking.left[0], SMALLEST), LEAST_SHARE))
+    costs[list(ranking.order)] = np.diff(ranking.time)
+    deployed = msgspec.structs.replace(
+        _reached(found.point, ranking.order),
+        quality=found.judged.quality,
+        standard_error=found.judged.error,
+        searched=found.point.quality,
+    )
+    others = [_reached(point, ranking.order) for point in frontier(found.points) if point != found.point]
     return PrecisionMap(
         body=body,
         plan=plan,
         asked=describe(bound),
-        operations=measured.operations,
-        gains=tuple(tuple(map(float, row)) for row in measured.gains),
-        costs=tuple(map(float, measured.costs)),
-        all_int8=refined.int8.quality,
-        float_time=measured.float_time,
-        frontier=tuple(map(_reached, refined.frontier)),
-        deployed=_reached(refined.point),
-        all_int8_error=refined.int8.error,
+        operations=ranking.operations,
+        gains=tuple((gain,) for gain in gains.tolist()),
+        costs=tuple(costs.tolist()),
+        all_int8=found.without.quality,
+        float_time=found.float_time,
+        frontier=tuple(sorted([*others, deployed], key=lambda point: point.time)),
+        deployed=deployed,
+        all_int8_error=found.without.error,
     )
+
+
+def frontier(points: Sequence["Point"]) -> list["Point"]:
+    """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda each: (each.time, -each.quality)):
+        if not best or point.quality > best[-1].quality:
+            best.append(point)
+    return best
 
 
 def encode(maps: tuple[PrecisionMap, ...]) -> bytes:
@@ -91,7 +118,5 @@ def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ..
     return found.maps
 
 
-def _reached(point: "Point") -> FrontierPoint:
-    in_float = tuple(tuple(sorted(floats)) for floats in point.choice)
-    error, searched = (None, None) if point.judged is None else (point.judged.error, point.quality)
-    return FrontierPoint(point.known, point.time, in_float, point.time_is_measured, error, searched)
+def _reached(point: "Point", order: Sequence[int]) -> FrontierPoint:
+    return FrontierPoint(point.quality, point.time, (tuple(sorted(order[: point.count])),), point.time_is_measured)

@@ -1,90 +1,141 @@
-"""Find the fastest assignment of precisions within a quality bound, and make the graphs that deploy it.
+"""How many operations stay in float for a quality or a speed that is asked for.
 
-Greedy first: operations x groups, ranked by what they win for their time, are taken in growing numbers, and every
-number is run closed loop on the deployed graphs, float32 itself too. Then local: from the point that is picked,
-operations are put back to int8 one by one, the dearest first, as long as the bound holds. What is picked is timed with
-its own graphs, and judged on seeds that the search did not use, before the bound counts as met. For a speed the judging
-seeds choose nothing. For a quality the first choice that passes on them is taken: its mean there is a little too high.
+The ranking by which a body is made without a bound goes on: with each operation that leaves int8 the quality rises and
+the speed falls, so that few bodies have to be made to find where the bound is crossed. Those run closed loop on seeds
+of the search, as they would be deployed. What fits is judged on other seeds before a quality counts as reached. For a
+speed these choose nothing; the first that passes for a quality has a mean there that is a little too high.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from math import ceil, log2
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.opened import open_graphs
 from fewstep.calibration.precision.bound import Bound
-from fewstep.calibration.precision.search import (
-    Choice,
-    JudgedQuality,
-    Point,
-    choose,
-    frontier,
-    in_runs,
-    pick,
-    prefixes,
-    ranked,
-    step_time,
-)
-from fewstep.calibration.precision.search_cache import SearchCache, kept_of, key
-from fewstep.calibration.precision.search_job import Ask, runs_here
-from fewstep.calibration.precision.sensitivity import Sensitivity, measure, slowdown
 from fewstep.calibration.precision.variants import Variants
+from fewstep.graph.session import GraphSession, open_session
 from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.machine.turns import median_ratio, so_many, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
-MOST_GRAPHS = 3  # of a body: each is loaded
+Array = NDArray[np.float64]
+ROUNDS = 15  # in which two graphs are timed against each other
+SLACK = 1e-9  # of a time that just holds
+
+
+@dataclass(frozen=True)
+class JudgedQuality:
+    """Mean PSNR in dB on seeds that the search did not use, and the standard error of that mean. Of a body that is
+    taken because it passes there the mean is a little too high."""
+
+    quality: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A body with the first `count` operations of a ranking in float.
+
+    quality: mean PSNR in dB on the seeds that search. time: of a step relative to the body without a bound, measured or
+    estimated from multiply-accumulates.
+    """
+
+    count: int
+    quality: float
+    time: float
+    time_is_measured: bool = False
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The point that is deployed, the frontier of all that was tried, and what was measured of each operation.
+    """What a bound deploys: `variants`, which is the body of `point`, and what was `judged` of it.
 
-    The deployed point is not on the frontier where one that beats it there missed the bound when it was judged. Its
-    time is measured, as are those of all int8 and of float32; others may be estimates. It is judged, and so is all
-    int8: `int8`. `graphs` are (first group that the graph no longer serves, graph), in the order of groups.
+    `points` are all that was tried, by their counts. `without` is what was judged of the body without a bound, and
+    `float_time` the time of a step of float32 relative to it.
     """
 
+    variants: Variants
     point: Point
-    frontier: tuple[Point, ...]
-    sensitivity: Sensitivity
-    graphs: tuple[tuple[int, LoweredBody], ...]
-    int8: JudgedQuality
+    judged: JudgedQuality
+    points: tuple[Point, ...]
+    without: JudgedQuality
+    float_time: float
+
+
+class Search:
+    """The bodies of one ranking, each run and timed once. Where graphs of the target are not timed here, times are
+    estimates."""
+
+    def __init__(
+        self, variants: Variants, course: Course, judges: tuple[Course, ...], is_timed: bool, progress: Progress
+    ) -> None:
+        assert variants.ranking is not None
+        self.variants = variants.having(variants.in_float)
+        self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
+        self.ranking, self.without, self.most = variants.ranking, len(variants.in_float), len(variants.ranking.order)
+        self._qualities, self._times, self._judged = (
+            {self.most: CEILING},
+            {self.without: 1.0},
+            dict[int, JudgedQuality](),
+        )
+
+    def body(self, count: int) -> Variants:
+        """The variants with so many operations in float."""
+        return self.variants if count == self.without else self.variants.having(self.ranking.first(count))
+
+    def quality(self, count: int) -> float:
+        """Mean PSNR in dB of a body on the seeds that search."""
+        if count not in self._qualities:
+            self.progress("bodies", len(self._qualities) - 1, len(self._qualities))
+            self._qualities[count] = float(self._run(count, self.course).mean())
+        return self._qualities[count]
+
+    def judged(self, count: int) -> JudgedQuality:
+        """A body on the seeds that judge."""
+        if count not in self._judged:
+            values = np.concatenate([self._run(count, each) for each in self.judges])
+            self._judged[count] = JudgedQuality(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
+        return self._judged[count]
+
+    def _run(self, count: int, course: Course) -> Array:
+        """PSNR in dB of each sample of a course."""
+        body = self.body(count)
+        return course.quality(course.run(open_graphs(body.graphs(), body.target)))
+
+    def time(self, count: int) -> float:
+        """The time of a step relative to the body without a bound, measured where it can be."""
+        if self.is_timed and count not in self._times:
+            self._times[count] = slowdown(self.course, self._opened(self.without), self._opened(count))
+        return self._times.get(count, float(self.foretold_times[count]))
+
+    def _opened(self, count: int) -> GraphSession:
+        """As it is deployed, but with threads that do not spin: two are open at once."""
+        ((_, graph),) = self.body(count).graphs()
+        return open_session(graph, optimize=True, arena=True)
 
     @property
-    def is_float(self) -> bool:
-        """Whether what is deployed is float32 itself, at every step."""
-        return _is_float(self.point.choice, self.sensitivity)
+    def foretold_times(self) -> Array:
+        """Times [1 + operations] by multiply-accumulates, in proportion to the time of float32 where it is known."""
+        added = (self.ranking.time - self.ranking.time[self.without]) / (1 + self.ranking.time[self.without])
+        known = self._times.get(self.most)
+        return np.asarray(1 + (added if known is None or not added[-1] else added * (known - 1) / added[-1]))
 
-
-@dataclass(frozen=True)
-class Search:
-    """What every part of a search works on: `course` has the seeds that search, `judges` have others. A body may have
-    `most_graphs` graphs."""
-
-    variants: Variants
-    course: Course
-    judges: tuple[Course, ...]
-    measured: Sensitivity
-    kept: SearchCache
-    most_graphs: int = MOST_GRAPHS
-    progress: Progress = SILENT
-
-    def names(self, floats: frozenset[int]) -> list[str]:
-        """The operations of these numbers."""
-        return [self.measured.operations[op] for op in floats]
-
-    def united(self, choice: Choice) -> Choice:
-        """The choice with as few graphs as a body may have."""
-        return in_runs(choice, self.measured.costs, self.course.shares, self.most_graphs)
-
-
-def _is_float(choice: Choice, measured: Sensitivity) -> bool:
-    return all(len(floats) == len(measured.operations) for floats in choice)
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """All that was run, by their counts."""
+        times, known = self.foretold_times, self._times
+        return tuple(
+            Point(count, quality, known.get(count, float(times[count])), count in known)
+            for count, quality in sorted(self._qualities.items())
+        )
 
 
 def refine(
@@ -92,191 +143,87 @@ def refine(
     course: Course,
     judges: tuple[Course, ...],
     bound: Bound,
-    ask: Ask | None = None,
-    most_graphs: int = MOST_GRAPHS,
-    threads: int = 0,
+    is_timed: bool,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """Measure and search on the seeds of `course`, judge on those of `judges`, and lower. UserError if no assignment
-    reaches the bound. Choices run on so many `threads` (0: one for each core), whoever runs them.
-
-    Operations and graphs that were timed before on this machine are not timed again, for another point of the frontier.
-    Operations and the frontier are asked of `ask`, by default of this process; all else runs here, one after the other.
-    """
-    kept = kept_of(variants, course, judges, threads)
-    here = runs_here(_on(threads, variants), course)  # opens nothing before it is asked
-    ask = ask or partial(map, here.qualities)
-    measured = measure(variants, course, kept, ask, here.close, progress=progress)
-    search = Search(variants, course, judges, measured, kept, most_graphs, progress)
-    int8 = judge(search, (frozenset(),) * course.groups)
-    points = explore(search, ask)
-    del ask, here  # closes the graphs that they have open
-    wanted, points = settle(search, points, bound)
-    if bound.quality is not None:
-        wanted, points = settle_trimmed(search, wanted, points, bound.quality)
-    return SearchResult(wanted, tuple(frontier(points)), search.measured, _lowered(search, wanted.choice), int8)
+    """Find the body that fits a bound, on the seeds of `course`, and judge it on those of `judges`. UserError if there
+    is none."""
+    search = Search(variants, course, judges, is_timed, progress)
+    float_time = search.time(search.most)
+    count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)
+    if search.time(count) >= float_time:  # nothing is faster than float32, and nothing is nearer to it
+        count = search.most
+    search.quality(count), search.quality(search.without)
+    point = next(each for each in search.points if each.count == count)
+    judged, without = search.judged(count), search.judged(search.without)
+    return SearchResult(search.body(count), point, judged, search.points, without, float_time)
 
 
-def _on(threads: int, variants: Variants) -> Variants:
-    """The variants on so many threads, for runs alone: what is deployed and timed has one for each core."""
-    return replace(variants, threads=threads, body=variants.lower(())) if threads else variants
-
-
-def explore(search: Search, ask: Ask) -> list[Point]:
-    """All int8, float32 itself, and growing prefixes of the ranked list, each run closed loop."""
-    measured, groups = search.measured, search.course.groups
-    pairs = ranked(measured.gains, measured.costs, search.course.shares)
-    everything = frozenset(range(len(measured.operations)))
-    tried = [search.united(choose(pairs[:size], groups)) for size in prefixes(len(pairs))]
-    choices = list(dict.fromkeys(((frozenset(),) * groups, *tried, (everything,) * groups)))
-    known = search.kept.figures.choices
-    known.setdefault(key(choices[0]), measured.quality)
-    lacking = [choice for choice in choices if key(choice) not in known]
-    before = len(choices) - len(lacking)
-    search.progress("frontier", before, len(choices))
-    answers = ask((choice,) for choice in lacking)
-    for done, (choice, (quality,)) in enumerate(zip(lacking, answers, strict=True), before + 1):
-        known[key(choice)] = quality
-        search.kept.save()
-        search.progress("frontier", done, len(choices))
-    return [run(search, choice) for choice in choices]
-
-
-def settle(search: Search, points: list[Point], bound: Bound) -> tuple[Point, list[Point]]:
-    """The point that fits the bound best by what was measured and judged of it, and all points with what is known then.
-
-    What seems best is timed whole, and then judged; if it misses the bound, or another is faster after all, that comes
-    next. UserError if none fits.
-    """
-    time = None if bound.speed is None else search.measured.float_time / bound.speed
-    done = 0
-    while (wanted := pick(points, bound.quality, time)) is not None:
-        if wanted.time_is_measured and wanted.judged is not None:
-            break
-        search.progress("timing and judging", done, done + 1)
-        if wanted.time_is_measured:
-            judge(search, wanted.choice)
-        else:
-            time_whole(search, wanted)
-        points = [run(search, point.choice) for point in points]  # others may share a graph with it
-        done += 1
-    if done:
-        search.progress("timing and judging", done, done)
-    if wanted is None:
-        raise UserError(_unreached(bound, points, search.measured), "ask for less")
-    return wanted, points
-
-
-def settle_trimmed(search: Search, wanted: Point, points: list[Point], quality: float) -> tuple[Point, list[Point]]:
-    """The point that fits the bound best once it is trimmed, and all points with what is known then.
-
-    The seeds that search flatter a point, and those near it by as much. Trimming therefore holds the quality by that
-    margin. Float32 is not flattered. Where nothing else fits, the best point that missed the bound gives the margin.
-    """
-    margin = wanted.quality - wanted.known  # dB by which the seeds that search flatter
+def _of_quality(search: Search, quality: float | None) -> int:
+    """The fewest operations in float that reach a quality in dB, on the seeds that search and those that judge."""
+    assert quality is not None
+    if quality > CEILING:
+        raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "ask for less")
+    wanted, least = quality, search.ranking.slower - 1
     while True:
-        trimmed = trim(search, wanted, quality + margin)
-        if any(trimmed.choice == point.choice for point in points):
-            return wanted, points
-        wanted, points = settle(search, [*points, time_whole(search, trimmed)], Bound(quality=quality))
-        missed = [point for point in points if point.judged and point.known < quality]
-        best = max(missed, key=lambda point: point.quality, default=wanted)
-        flattered = best.quality - best.known
-        if not _is_float(wanted.choice, search.measured) or flattered <= margin:
-            return wanted, points
-        margin = flattered
+        count = crossing(search.quality, search.ranking.quality, wanted, least, search.most)
+        if count == search.most:
+            return count
+        judged = search.judged(count).quality
+        if judged >= quality:
+            return count
+        flattered = search.quality(count) - judged  # dB by which the seeds that search flatter
+        wanted, least = max(quality + flattered, wanted), count
 
 
-def trim(search: Search, point: Point, quality: float) -> Point:
-    """Put operations back to int8, the dearest first, each in all groups that have it in float. An operation stays in
-    float where the quality on the seeds that search would not hold, or the estimated time would not fall."""
-    course, costs = search.course, search.measured.costs
-    parts = sorted(
-        {(op, tuple(g for g in range(course.groups) if op in point.choice[g])) for s in point.choice for op in s},
-        key=lambda part: -costs[part[0]] * course.shares[list(part[1])].sum(),
-    )
-    for done, (op, groups) in enumerate(parts, 1):
-        fewer = tuple(floats - {op} if g in groups else floats for g, floats in enumerate(point.choice))
-        choice = search.united(fewer)
-        if _estimate(search, choice) < _estimate(search, point.choice):
-            trial = run(search, choice)
-            point = trial if trial.quality >= quality else point
-        search.progress("refinement", done, len(parts))
-    return point
+def _of_speed(search: Search, float_time: float, speed: float) -> int:
+    """The most operations in float with which a step is so many times as fast as float32's."""
+    most = float_time / speed * (1 + SLACK)
+    if float_time <= most:
+        return search.most
+    least = search.ranking.slower
+    if search.time(least) > most:
+        fastest = float_time / search.time(least)
+        raise UserError(
+            f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times", "ask for less"
+        )
+    return crossing(search.time, search.foretold_times, most, least, search.most) - 1
 
 
-def run(search: Search, choice: Choice) -> Point:
-    """A choice with its quality, which is run closed loop unless it is known, its time and its judgement so far."""
-    known = search.kept.figures.choices
-    if key(choice) not in known:
-        known[key(choice)] = float(_qualities(search, choice, [search.course]).mean())
-        search.kept.save()
-    measured = [_measured_time(search, floats) for floats in choice]
-    times = [_summed_time(search, each) if time is None else time for each, time in zip(choice, measured, strict=True)]
-    time, judged = step_time(times, search.course.shares), search.kept.figures.judged.get(key(choice))
-    return Point(choice, known[key(choice)], time, None not in measured, judged)
+def crossing(value: Callable[[int], float], foretold: Array, wanted: float, low: int, high: int) -> int:
+    """The least number above `low` whose value reaches what is wanted; at `high` it does.
+
+    Values rise. `foretold` [1 + high] says where to look first, and next by what a value differs from it there. Every
+    other look halves what is left.
+    """
+    shift, looks = 0.0, 0
+    while high - low > 1:
+        reached = np.flatnonzero(foretold[low + 1 : high] + shift >= wanted)
+        near = low + 1 + int(reached[0]) if len(reached) else high - 1
+        number = (low + high) // 2 if looks % 2 else near
+        found = value(number)
+        low, high = (low, number) if found >= wanted else (number, high)
+        shift, looks = found - float(foretold[number]), looks + 1
+    return high
 
 
-def judge(search: Search, choice: Choice) -> JudgedQuality:
-    """A choice on the seeds that judge, unless it was judged before."""
-    known = search.kept.figures.judged
-    if key(choice) not in known:
-        values = _qualities(search, choice, search.judges)
-        known[key(choice)] = JudgedQuality(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
-        search.kept.save()
-    return known[key(choice)]
+def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
+    """Time of the network's middle step with `other` relative to `base`: the median of ratios of neighbours, so that
+    load hits both."""
+    feeds = course.fed(course.own_states[len(course.own_states) // 2])
+
+    def seconds(network: LoadedGraph) -> float:
+        started = perf_counter()
+        network(feeds)
+        return perf_counter() - started
+
+    seconds(base), seconds(other)  # the first call allocates
+    return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], so_many(rounds)), 1)
 
 
-def _qualities(search: Search, choice: Choice, courses: Sequence[Course]) -> NDArray[np.float64]:
-    """PSNR of each sample of some courses, in dB."""
-    opened = {floats: search.variants.open(search.names(floats)) for floats in dict.fromkeys(choice)}
-    return np.concatenate([each.quality(each.run([opened[floats] for floats in choice])) for each in courses])
-
-
-def time_whole(search: Search, point: Point) -> Point:
-    """The point with a measured time: each of its graphs is timed, unless it was before."""
-    base = None
-    for floats in dict.fromkeys(point.choice):
-        if _measured_time(search, floats) is None:
-            base = base or search.variants.open()
-            other = search.variants.open(search.names(floats))
-            search.kept.figures.times[key((floats,))] = slowdown(search.course, base, other)
-            search.kept.save()
-    return run(search, point.choice)
-
-
-def _measured_time(search: Search, floats: frozenset[int]) -> float | None:
-    """The time of a step with these operations in float, relative to all int8; None if it was not measured."""
-    if not floats:
-        return 1.0
-    if len(floats) == len(search.measured.operations):
-        return search.measured.float_time
-    return search.kept.figures.times.get(key((floats,)))
-
-
-def _summed_time(search: Search, floats: frozenset[int]) -> float:
-    """The same time, added up from the costs of single operations."""
-    return 1 + float(search.measured.costs[sorted(floats)].sum())
-
-
-def _estimate(search: Search, choice: Choice) -> float:
-    """Mean time of a step from single operations alone, so that choices compare whatever was measured."""
-    return step_time([_summed_time(search, floats) for floats in choice], search.course.shares)
-
-
-def _lowered(search: Search, choice: Choice) -> tuple[tuple[int, LoweredBody], ...]:
-    """The graph of each run of groups, with the group after its last."""
-    graphs = []
-    until = 0
-    for floats, alike in groupby(choice):
-        until += len(list(alike))
-        graphs.append((until, search.variants.lower(search.names(floats))))
-    return tuple(graphs)
-
-
-def _unreached(bound: Bound, points: list[Point], measured: Sensitivity) -> str:
-    if bound.quality is not None:
-        best = max(point.known for point in points)
-        return f"no precision map reaches {bound.quality:g} dB: the best found has {best:.1f} dB"
-    fastest = measured.float_time / min(point.time for point in points if point.time_is_measured)  # all int8 is
-    return f"no precision map is {bound.speed:g} times as fast as float32: the fastest found is {fastest:.2f} times"
+def evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> int:
+    """About how many evaluations of a course's samples a search takes: those of float32 on the seeds that search and
+    on `courses` that judge, tries until the bound is found, and what judges two bodies and the last try."""
+    tries = ceil(log2(operations + 1)) + 1
+    timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
+    return steps * (1 + courses + tries + 3 * courses) + timed

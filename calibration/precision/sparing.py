@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.precision.operation_errors import OperationErrors
+from fewstep.calibration.precision.ranking import Ranking
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp, considered_ops
 from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
@@ -43,24 +43,12 @@ def _summed(op: WeightedOp, prepared: Graph) -> int:
     return int(weight.size // weight.shape[op.axis])
 
 
-def spared(errors: OperationErrors, times: Array) -> tuple[str, ...]:
-    """Names of the operations that stay in float, by `times_in_float`, in the graph's order."""
-    free = int(np.count_nonzero(times == 0))
-    by_time = np.divide(errors.errors, times, out=np.full_like(times, np.inf), where=times > 0)
-    order = np.argsort(-by_time, kind="stable")
-    left = np.append(errors.errors[order][::-1].cumsum()[::-1], 0.0)
-    time = np.append(0.0, times[order].cumsum())
-    count = max(free, chosen(left, time, errors.signal))
-    kept = {errors.operations[number] for number in order[:count]}
-    return tuple(name for name in errors.operations if name in kept)
-
-
-def chosen(left: Array, time: Array, signal: float) -> int:
-    """How many of a list stay in float, by the mean squared error and the time [1 + count] with so many of them."""
-    quality = -10 * np.log10(np.maximum(left, np.finfo(float).tiny))
+def chosen(ranking: Ranking) -> int:
+    """How many operations stay in float by default."""
+    quality, time = ranking.quality, ranking.time
     worth = np.where(time <= NEARLY_FREE, quality - PRICE * time, -np.inf)
-    count = int(np.argmax(worth))
-    loud = 10 * np.log10(max(signal, np.finfo(float).tiny))
-    least = max(LEAST_PSNR - max(20 * np.log10(PEAK), loud), LEAST_SNR - loud)
-    enough = np.flatnonzero((quality >= least + MARGIN) & (time <= FURTHEST))
-    return count if quality[count] >= least + MARGIN or not len(enough) else int(enough[0])
+    count = max(ranking.slower, int(np.argmax(worth)))
+    signal = 10 * np.log10(max(ranking.signal, np.finfo(float).tiny) / PEAK**2)
+    least = max(LEAST_PSNR - max(signal, 0.0), LEAST_SNR - signal) + MARGIN
+    enough = np.flatnonzero((quality >= least) & (time <= FURTHEST))
+    return count if quality[count] >= least or not len(enough) else max(ranking.slower, int(enough[0]))

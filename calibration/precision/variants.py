@@ -1,7 +1,7 @@
-"""The prepared graph lowered with some operations left in float, opened as it would be deployed."""
+"""The bodies that one prepared graph, its ranges and a target give, by what stays in float."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fewstep.calibration.lowering.coverage import count
@@ -13,72 +13,64 @@ from fewstep.calibration.lowering.quantize import (
     lower_graph,
     measured_ops,
     remembered,
-    rounding,
 )
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.precision.ranking import Ranking
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
-from fewstep.graph.session import GraphSession, open_session
+
+
+@dataclass(frozen=True)
+class GroupedGraph:
+    """A graph of a body: the first group `until` that it no longer serves, the ranges of its groups, and what rounds
+    weights for them."""
+
+    until: int
+    table: RangesTable
+    quantize: Quantizer
 
 
 @dataclass(frozen=True)
 class Variants:
-    """All the graphs that one prepared graph, its ranges and a target give. `keep` is what `lower` does with those that
-    are deployed. `body` is the body with no more than `spared` in float, where it is there already. `moments` are those
-    that weights are rounded by. `threads` are those of a session, 0 for one per core. `spared` are operations that stay
-    in float whatever else does. `quantizer` rounds weights, and remembers them; by default one is made."""
+    """A body with the operations `in_float` left in float, and what others of its kind are made from.
+
+    `table` has the ranges of all groups, `parts` the graphs in the order of groups. `keep` is what is done with graphs
+    that are deployed. `ranking` says which operations leave int8 first; None where their errors were not measured.
+    """
 
     prepared: Graph
     table: RangesTable
     target: Target
+    parts: tuple[GroupedGraph, ...]
     keep: Callable[[Graph], Graph] = as_it_is
-    body: LoweredBody | None = None
-    threads: int = 0
-    moments: Moments | None = None
-    spared: tuple[str, ...] = ()
-    quantizer: Quantizer | None = None
+    in_float: tuple[str, ...] = ()
+    ranking: Ranking | None = None
+
+    def having(self, in_float: tuple[str, ...]) -> "Variants":
+        """The body with these operations in float, of weights that are rounded once for all that follow."""
+        parts = tuple(replace(part, quantize=remembered(part.quantize)) for part in self.parts)
+        return replace(self, in_float=in_float, parts=parts)
 
     @cached_property
-    def operations(self) -> tuple[str, ...]:
-        """What may be int8 or float, by name, in the graph's order."""
-        every = (op.name for op in measured_ops(self.prepared, self.table, self.target.scheme))
-        return tuple(name for name in every if name not in self.spared)
+    def lowered(self) -> tuple[tuple[int, LoweredBody], ...]:
+        """The graphs to deploy, with what really runs in int8 counted, each with the first group it no longer
+        serves."""
+        if self.is_float:
+            return ((self.parts[-1].until, LoweredBody(self.prepared, count(self.prepared, ()), (), ())),)
+        rest = self.target, self.in_float, self.keep
+        return tuple((part.until, lower(self.prepared, part.table, *rest, part.quantize)) for part in self.parts)
 
-    def open(self, in_float: Collection[str] = ()) -> GraphSession:
-        """As it is deployed, but with threads that do not spin: several are open at once."""
-        return open_session(self.graph(in_float), optimize=True, arena=True, threads=self.threads)
+    def graphs(self) -> list[tuple[int, Graph]]:
+        """The graphs alone, not checked on an engine."""
+        if self.is_float:
+            return [(self.parts[-1].until, self.prepared)]
+        return [
+            (part.until, lower_graph(self.prepared, part.table, self.target, self.in_float, part.quantize)[0])
+            for part in self.parts
+        ]
 
-    def lower(self, in_float: Collection[str]) -> LoweredBody:
-        """The graph to deploy, with what really runs in int8 counted."""
-        if self._is_float(in_float):
-            return LoweredBody(self.prepared, count(self.prepared, ()), (), ())
-        if not in_float:
-            return self._int8
-        return self._lowered(in_float, self._quantize)
-
-    def graph(self, in_float: Collection[str] = ()) -> Graph:
-        """The graph alone; one with some operations in float is not checked on an engine."""
-        if self._is_float(in_float):
-            return self.prepared
-        if not in_float:
-            return self._int8.graph
-        return lower_graph(self.prepared, self.table, self.target, (*in_float, *self.spared), self._quantize)[0]
-
-    @cached_property
-    def _int8(self) -> LoweredBody:
-        """With no more than `spared` in float, made once: it is deployed, hashed, and what all others are measured
-        against."""
-        quantize = self.quantizer or rounding(self.table, self.target, self.moments)  # whose weights may wait in files
-        return self.body or self._lowered((), quantize)
-
-    def _lowered(self, in_float: Collection[str], quantize: Quantizer) -> LoweredBody:
-        return lower(self.prepared, self.table, self.target, (*in_float, *self.spared), self.keep, quantize)
-
-    @cached_property
-    def _quantize(self) -> Quantizer:
-        """For many lowerings."""
-        return self.quantizer or remembered(rounding(self.table, self.target, self.moments))
-
-    def _is_float(self, in_float: Collection[str]) -> bool:
-        return set(in_float) >= set(self.operations)
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing is left in int8."""
+        names = {op.name for op in measured_ops(self.prepared, self.table, self.target.scheme)}
+        return names <= set(self.in_float)

@@ -11,10 +11,8 @@ from fewstep.calibration.count import batch_of
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.precision.native import searched_here
-from fewstep.calibration.precision.refine import SearchResult
-from fewstep.calibration.precision.search import JudgedQuality
-from fewstep.calibration.precision.search_cost import Effort, effort
+from fewstep.calibration.precision.native import is_bound, searched_here
+from fewstep.calibration.precision.refine import JudgedQuality, SearchResult, evaluations
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
@@ -29,7 +27,7 @@ from fewstep.measure.rollouts.trajectories import batches, count_batches, in_wor
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.plans.guidance import describe
-from fewstep.plans.plan import DENOISER, regroup
+from fewstep.plans.plan import DENOISER
 from fewstep.report.drawing.plan_view import headline
 from fewstep.report.verdict import far
 from fewstep.runtime.bundle.networks import networks
@@ -88,9 +86,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     batch = batch_of(task, task.tensors)
     _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
     count = count_batches(task.seeds, batch, task.sizes, task.turn)
-    evaluations = len(tasks) * len(task.plan.steps) * count
+    rolled = len(tasks) * len(task.plan.steps) * count
     each = _evaluation_seconds(task, batch)
-    seconds = evaluations * each
+    seconds = rolled * each
     search = _search(tasks)
     judges = judging_seeds(len(task.seeds))
     calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
@@ -102,9 +100,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "bundle": options.bundle,
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
-            "evaluations": evaluations,
+            "evaluations": rolled,
             "judging_evaluations": judging,
-            "search_evaluations": None if search is None else [search.least, search.most],
+            "search_evaluations": search,
             "at_least_seconds": seconds,
             "bodies": bodies,
             "operations": operations,
@@ -116,7 +114,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{sum(len(each.tensors) for each in tasks)} tensors in "
             f"{sum(len(each.edges) + 1 for each in tasks)} groups",
             f"would lower {len(operations)} operations, to {', '.join(bodies)}",
-            f"{evaluations} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
+            f"{rolled} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
             f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
             "measuring them takes longer",
             f"would follow {in_words(min(TRAJECTORIES, len(task.seeds)))} once more for the rounding of weights",
@@ -129,22 +127,26 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     )
 
 
-def _search(tasks: Sequence[Task]) -> Effort | None:
-    """That of all bodies that a bound is for. The courses of float32 are shared, which is little."""
-    if any(task.bound is None for task in tasks):
+def _search(tasks: Sequence[Task]) -> int | None:
+    """About how many evaluations of AT_ONCE samples a bound takes; None without one."""
+    bounds = [task.bound for task in tasks if task.bound is not None]
+    if not bounds:
         return None
-    each = [effort(regroup(task.plan, {task.network: task.edges}), len(task.operations)) for task in tasks]
-    bodies = sum(target.name in searched_here() for target in tasks[0].targets)
-    return Effort(bodies * sum(one.least for one in each), bodies * sum(one.most for one in each))
+    judges, here = -(-len(JUDGE_SEEDS) // AT_ONCE), searched_here()
+    return sum(
+        evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here)
+        for task in tasks
+        for target in task.targets
+        if is_bound(target, bounds[0])
+    )
 
 
-def _searched(search: Effort | None, seconds: float) -> Iterator[str]:
+def _searched(search: int | None, seconds: float) -> Iterator[str]:
     """`seconds` is what an evaluation of AT_ONCE samples takes."""
     if search is not None:
         yield (
-            f"the search of a precision map takes {search.least} to {search.most} evaluations of {AT_ONCE} samples, "
-            f"{duration(search.least * seconds)} to {duration(search.most * seconds)} at float32's speed, less what "
-            "an earlier one measured"
+            f"the search for what stays in float takes about {search} evaluations of {AT_ONCE} samples, "
+            f"{duration(search * seconds)} at float32's speed"
         )
 
 
@@ -180,7 +182,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
         )
         refined = calibration.refined.get(name)
         if refined is not None:
-            yield f"  graphs: {len(body.graphs)}; {_found(refined, options.quality is not None)}"
+            yield f"  {_found(refined, options.quality is not None)}"
         elif len(body.graphs) > 1:
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
         yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
@@ -189,28 +191,28 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
 
 
 def _judged(refined: SearchResult | None) -> dict[str, float | None]:
-    """Of what is deployed and of all int8, in dB, on the seeds that judge; None without a search."""
-    deployed, int8 = (None, None) if refined is None else (refined.point.judged, refined.int8)
+    """Of what is deployed and of the body without a bound, in dB, on the seeds that judge; None without a search."""
+    deployed, without = (None, None) if refined is None else (refined.judged, refined.without)
     return {
         "judged_psnr": None if deployed is None else deployed.quality,
         "standard_error": None if deployed is None else deployed.error,
-        "all_int8_psnr": None if int8 is None else int8.quality,
-        "all_int8_standard_error": None if int8 is None else int8.error,
+        "without_bound_psnr": None if without is None else without.quality,
+        "without_bound_standard_error": None if without is None else without.error,
     }
 
 
 def _found(refined: SearchResult, had_to_pass: bool) -> str:
-    """What is deployed and all int8, by what was measured of both on the seeds that judge; `had_to_pass` says whether
-    what is deployed was chosen for passing there."""
-    point, int8, float_time = refined.point, refined.int8, refined.sensitivity.float_time
+    """What is deployed and the body without a bound, by what was measured of both on the seeds that judge;
+    `had_to_pass` says whether what is deployed was chosen for passing there."""
+    point, without, float_time = refined.point, refined.without, refined.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
-    others = f"all int8 {_decibel(int8)} at {float_time:.2f}x"
-    if point.judged is None or refined.is_float:
-        return f"float32 itself at every step; {on} {others} its speed, measured"
+    speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
+    others = f"without a bound {_decibel(without)}{speeds[1]}"
+    if refined.variants.is_float:
+        return f"float32 itself; {on} {others}"
     on += ", and it had to pass on," * had_to_pass
-    return (
-        f"{on} {_decibel(point.judged)} from float32, at {float_time / point.time:.2f}x its speed, measured; {others}"
-    )
+    count = counted(point.count, "operation")
+    return f"{count} in float; {on} {_decibel(refined.judged)} from float32{speeds[0]}; {others}"
 
 
 def _decibel(judged: JudgedQuality) -> str:

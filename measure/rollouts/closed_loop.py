@@ -7,7 +7,6 @@ keep their order on the way.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -78,13 +77,6 @@ class Course:
     def groups(self) -> int:
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """The share of the steps that each group has, [groups]: shares differ where groups were merged."""
-        groups = [step.group for step in self.plan.steps if step.network == self.network]
-        shares: NDArray[np.float64] = np.bincount(groups) / len(groups)
-        return shares
-
     def fed(self, state: StepState, u: Array | None = None) -> Feeds:
         """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
         other."""
@@ -94,23 +86,15 @@ class Course:
         x = stacked(state.u if u is None else u, state.step)
         return {**self.feeds[state.index], **ports, self.ports[0]: x}
 
-    def run(
-        self, networks: Sequence[LoadedGraph], along: Sequence[StepState] = (), first_group: int = 0
-    ) -> list[StepState]:
-        """Every state of a run; `networks` has one for each group. The states before the first step of `first_group`
-        come from `along`, a run with the same networks so far."""
-
-        def is_same(state: StepState) -> bool:
-            return state.step.network != self.network or state.step.group < first_group
-
-        states = list(takewhile(is_same, along))  # a plan whose times go up comes back to earlier groups
+    def run(self, networks: Sequence[LoadedGraph]) -> list[StepState]:
+        """Every state of a run; `networks` has one for each group."""
         own = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
 
         def network(index: int, step: Step, u: Array) -> Sequence[Array]:
             return (own if self.whole is None or step.network == self.network else self.whole)(index, step, u)
 
         running = network if self.slots is None else own.network
-        return [*states, *execute(self.plan, running, self.draws, given=self.given, behind=states)]
+        return list(execute(self.plan, running, self.draws, given=self.given))
 
     def quality(self, states: Sequence[StepState]) -> NDArray[np.float64]:
         """PSNR of each sample against float32's, in dB."""
@@ -132,18 +116,6 @@ def open_courses(
         for number, seeds in enumerate(parts)
     )
     return search, tuple(judges)
-
-
-def without_network(sampler: Sampler) -> Sampler:
-    """The sampler with zeros for a network, for courses that need no float32 samples. A body's inputs but x do not
-    follow from samples."""
-    output, (x,) = sampler.body.graph.outputs[0], [each for each in sampler.body.graph.inputs if each.role == "x"]
-    heads = sampler.bundle.manifest.heads
-
-    def zeros(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
-        return {output.name: np.concatenate([np.zeros_like(feeds[x.name])] * heads, axis=1)}
-
-    return sampler.changed(graph=zeros)
 
 
 def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:

@@ -20,7 +20,6 @@ Kind = Literal[
     "jit",
     "openvino",
     "calibration",
-    "precision",
     "agreement",
     "fitting",
     "choices",

@@ -1,8 +1,8 @@
 """Each body is judged by samples of its own, in the closed loop."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration import calibrated_body
+from fewstep.calibration import opened as opening
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, Served, judging_seeds
+from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, judging_seeds
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
@@ -34,7 +35,7 @@ from fewstep.runtime.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 PLANTED = 0.05  # by which the int8 body's output is too small
-REAL = calibrated_body.open_lowered
+REAL = opening.open_lowered
 OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16)
 
 
@@ -54,7 +55,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
         network = REAL(graph, target)
         return lambda feeds: {"v": network(feeds)["v"] - np.float32(error)}
 
-    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+    monkeypatch.setattr(opening, "open_lowered", opened)
 
 
 def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
         network = REAL(graph, target)
         return lambda feeds: (sizes.append(len(feeds["x"])), network(feeds))[1]
 
-    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+    monkeypatch.setattr(opening, "open_lowered", opened)
     small = judged(run(bundle))
     assert set(sizes) == {2 * MOST_SEEDS}  # two branches
     sizes.clear()
@@ -167,7 +168,7 @@ def pull(monkeypatch: pytest.MonkeyPatch, target: str, gain: float) -> None:
 
         return pulled if own.name == target and any("Quant" in node.op for node in graph.nodes) else network
 
-    monkeypatch.setattr(calibrated_body, "open_lowered", opened)
+    monkeypatch.setattr(opening, "open_lowered", opened)
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +185,8 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
     assert judged_of(bundle, "int8-cpu-x86").guidance == weaker  # of the body that was there
-    assert run(bundle, quality="150dB").refined["int8-cpu-x86"].is_float  # what is deployed has it
-    monkeypatch.setattr(calibrated_body, "open_lowered", REAL)
+    assert run(bundle, quality="150dB").refined["int8-cpu-x86"].variants.is_float  # what is deployed has it
+    monkeypatch.setattr(opening, "open_lowered", REAL)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
 
 
@@ -209,9 +210,9 @@ def test_a_leaner_form_is_kept_unless_samples_lose(
     """Weights of convolutions have one scale in it, and no ratios of channels."""
     real = calibrated_body.judged
 
-    def judged(graphs: Sequence[Served], table: RangesTable, target: Target, *more: object) -> Trial:
-        trial = real(graphs, table, target, *more)  # type: ignore[arg-type]
-        return msgspec.structs.replace(trial, psnr=whole if target.leaner else lean)
+    def judged(variants: Variants, *more: Any) -> Trial:
+        trial = real(variants, *more)
+        return msgspec.structs.replace(trial, psnr=whole if variants.target.leaner else lean)
 
     monkeypatch.setattr(calibrated_body, "judged", judged)
     made = run(bundle, target=("tensorrt",))
@@ -227,9 +228,13 @@ def test_a_leaner_form_has_as_many_graphs_as_samples_need(
     """Each has the ranges of its own steps, and one scale for them where a convolution reads."""
     real = calibrated_body.judged
 
-    def judged(graphs: Sequence[Served], table: RangesTable, target: Target, *more: object) -> Trial:
-        trial = real(graphs, table, target, *more)  # type: ignore[arg-type]
-        return trial if target.leaner or len(graphs) == enough else msgspec.structs.replace(trial, psnr=1.0)
+    def judged(variants: Variants, *more: Any) -> Trial:
+        trial = real(variants, *more)
+        return (
+            trial
+            if variants.target.leaner or len(variants.parts) == enough
+            else msgspec.structs.replace(trial, psnr=1.0)
+        )
 
     monkeypatch.setattr(calibrated_body, "judged", judged)
     made = run(bundle, target=("tensorrt",))

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +13,6 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
-from fewstep.calibration.precision.refine import SearchResult
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import GROUP
 from fewstep.report.precision import stored_maps
@@ -71,22 +69,15 @@ def test_a_body_that_stays_without_a_plan_that_can_be_read_loses_nothing_of_the_
     assert kept == made and kept.bodies["int8-tensorrt"].plan == "ddim:4" and kept.bodies[BODY] == first.bodies[BODY]
 
 
-def test_each_graph_of_a_map_is_checked_in_the_groups_it_serves(
+def test_what_a_bound_deploys_is_checked_in_the_groups_it_serves(
     options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After the body without a bound, from which the search begins."""
     checked: list[tuple[str, list[int]]] = []
-    real = verb.refine
-
-    def several(variants: Any, *more: Any, **options: Any) -> SearchResult:
-        """The all-int8 graph, which is checked already, then two of its own."""
-        graphs = (variants.lower(()), replace(variants.lower(())), replace(variants.lower(())))
-        return replace(real(variants, *more, **options), graphs=tuple(zip((1, 2, 3), graphs, strict=True)))
-
-    monkeypatch.setattr(verb, "refine", several)
     monkeypatch.setattr(
         verb,
         "warn_of_disagreement",
         lambda graph, feeds, body, _: checked.append((body, [int(each[GROUP][0]) for each in feeds])),
     )
     calibrate(options)  # guided: a row of each branch, one after the other
-    assert checked == [(BODY, [0, 0, 1, 1, 2, 2]), (f"{BODY}-1", [1, 1]), (f"{BODY}-2", [2, 2])]
+    assert checked == [(BODY, [0, 0, 1, 1, 2, 2])] * 2

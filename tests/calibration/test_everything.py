@@ -54,7 +54,7 @@ def test_ranges_are_those_of_every_step(tmp_path: Path) -> None:
 
 
 def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a precision map for qnn: it is measured where the body runs"):
+    with pytest.raises(UserError, match="--quality for qnn: engines without floats keep nothing in float"):
         calibrate(replace(FIRST, bundle=tmp_path, target=("qnn",), quality="40dB"))
 
 

@@ -8,14 +8,13 @@ from msgspec.structs import replace
 
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, encode
 from fewstep.graph.commit import open_for_update
-from fewstep.plans.file import decode as decode_plan
 from fewstep.report import write
 from fewstep.report.options import ReportOptions
 from fewstep.report.precision import ShownMap, precision_section, shown_maps, stored_maps
 from fewstep.report.verdict import warnings
 from fewstep.report.write import report
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.calibration.precision.test_refine import deep, run
+from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
 from tests.conftest import with_earlier
 
@@ -40,8 +39,8 @@ MAP = PrecisionMap(
 )
 
 
-def drawn(found: PrecisionMap, heads: tuple[str, ...] = ("noise", "0.25")) -> str:
-    return precision_section([ShownMap(found, tuple(f"module.{name}" for name in found.operations), heads)]).markup
+def drawn(found: PrecisionMap) -> str:
+    return precision_section([ShownMap(found, tuple(f"module.{name}" for name in found.operations))]).markup
 
 
 def rows_of(text: str) -> list[str]:
@@ -98,12 +97,14 @@ def test_only_the_operations_that_add_most_are_drawn_and_counted():
     assert "Operations shown: all." in drawn(MAP)
 
 
-def test_columns_are_where_the_steps_of_a_group_are():
+def test_maps_of_earlier_versions_have_a_column_for_each_range_group():
     text = drawn(MAP)
-    assert ">noise</text>" in text and ">0.25</text>" in text and "heat map over lambda" in text
+    assert ">group 0</text>" in text and ">group 1</text>" in text and "heat map over steps of" in text
+    one = replace(MAP, gains=((0.5,), (2.0,)), deployed=FrontierPoint(34.0, 1.25, ((1,),)))
+    assert ">all steps</text>" in drawn(one) and "group 0" not in drawn(one)
 
 
-def test_operations_and_groups_have_the_names_of_the_other_sections(tmp_path):
+def test_operations_have_the_names_of_the_other_sections(tmp_path):
     named = deep()
     nodes = tuple(dataclass_replace(n, name=f"layer.{n.output}/Conv") if n.op == "Conv" else n for n in named.nodes)
     bundle = write_bundle(tmp_path / "deep", dataclass_replace(named, nodes=nodes))
@@ -112,11 +113,6 @@ def test_operations_and_groups_have_the_names_of_the_other_sections(tmp_path):
     (shown,) = shown_maps(opened)
     assert shown.precision_map.operations == ("h1", "h2", "h3", "h4")
     assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
-    plan = decode_plan(opened.read(opened.manifest.plans["ddim:3"]))
-    lams = [step.lam for step in plan.steps]
-    assert shown.heads == tuple("noise" if lam is None else f"{lam:.2f}" for lam in lams) and len(set(shown.heads)) == 3
-    run(bundle, target=("tensorrt",), groups="pooled")  # the plan has one group now, this map still three
-    assert [each.heads for each in shown_maps(open_bundle(bundle))] == [("group 0", "group 1", "group 2")]
 
 
 def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):

@@ -20,7 +20,7 @@ from fewstep.graph.session import open_session
 
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
-    """The parts of a run. A body with a precision map has several kinds of steps, and is for another program."""
+    """The parts of a run. A body of several graphs has several kinds of steps, and is for another program."""
     run, _ = assembled(BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True))
     parts = cut(run)
     (steps,) = parts.steps

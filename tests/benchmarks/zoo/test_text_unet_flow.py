@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.zoo.members import BY_NAME
 from fewstep.calibration import calibrate as verb
-from fewstep.calibration import calibrated_body
+from fewstep.calibration import opened
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
@@ -22,7 +22,7 @@ from fewstep.runtime.bundle.manifest import Difference
 MEMBER = BY_NAME["text_unet_flow"]
 TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
 DEAF = 6  # the first step that hardly hears the text
-REAL = calibrated_body.open_lowered
+REAL = opened.open_lowered
 
 
 def deaf(graph: Graph, target: Target) -> LoadedGraph:
@@ -52,7 +52,7 @@ def test_a_body_that_hardly_hears_the_text_is_refused(tmp_path: Path, monkeypatc
             assert trial.psnr > 35
             for each in (trial.guidance, trial.condition):
                 assert each is not None and each.gain == pytest.approx(1, abs=0.05) and each.ratio > 1
-    monkeypatch.setattr(calibrated_body, "open_lowered", deaf)
+    monkeypatch.setattr(opened, "open_lowered", deaf)
     options = replace(options, target=("cpu-x86",))
     with pytest.raises(UserError, match="int8 for cpu-x86 loses the direction of guidance: gain 0.0"):
         calibrate(options)

@@ -1,4 +1,4 @@
-"""A bound holds for targets that run on this kind of CPU; for others it is refused, or a warning says so."""
+"""A speed holds for targets that this kind of CPU runs, a quality for all with floats; the rest is refused or named."""
 
 import logging
 from pathlib import Path
@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from fewstep.calibration import calibrate
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import targets_by_name
+from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.calibration.precision.test_refine import deep, run
+from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
 
 
@@ -22,19 +25,27 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-def test_what_is_searched_is_what_this_kind_of_cpu_runs(machine: str) -> None:
+def targets(*names: str) -> list[Target]:
+    return [targets_by_name()[name] for name in names]
+
+
+QUALITY, SPEED = Bound(quality=36.0), Bound(speed=1.5)
+
+
+def test_what_is_timed_is_what_this_kind_of_cpu_runs(machine: str) -> None:
     here = {"x86_64": ("cpu-x86", "cpu-x86-7bit"), "aarch64": ("cpu-arm",)}[machine]
     assert searched_here() == here
-    check_targets(here)
+    check_targets(targets(*here), SPEED)
 
 
-def test_the_other_kind_of_cpu_is_refused_with_the_way_out(machine: str) -> None:
+def test_a_speed_on_the_other_kind_of_cpu_is_refused_with_the_way_out(machine: str) -> None:
     other, kind = {"x86_64": ("cpu-arm", "an ARM"), "aarch64": ("cpu-x86-7bit", "an x86")}[machine]
     for names in ((other,), (*searched_here(), other)):
         with pytest.raises(UserError) as refused:
-            check_targets(names)
-        assert refused.value.what.startswith(f"a precision map for {other} on {machine}")
-        assert refused.value.fix == f"calibrate {other} on {kind} CPU, or leave the bound out"
+            check_targets(targets(*names), SPEED)
+        assert refused.value.what.startswith(f"--speed for {other} on {machine}")
+        assert refused.value.fix == f"calibrate {other} on {kind} CPU, or ask for a quality (--quality 44dB)"
+        check_targets(targets(*names), QUALITY)
 
 
 def test_nothing_is_measured_before_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,25 +53,30 @@ def test_nothing_is_measured_before_that(tmp_path: Path, monkeypatch: pytest.Mon
     before = (bundle / "manifest.json").read_bytes()
     monkeypatch.setattr(calibrate, "count_activations", lambda *_: pytest.fail("it counts"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    for bound in ({"quality": "36dB"}, {"speed": "1.5x"}):
-        with pytest.raises(UserError, match="on an ARM CPU"):
-            run(bundle, target=("cpu-arm",), **bound)
+    with pytest.raises(UserError, match="on an ARM CPU"):
+        run(bundle, target=("cpu-arm",), speed="1.5x")
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_bound_for_an_engine_without_floats_is_refused() -> None:
+    with pytest.raises(UserError, match="--quality for qnn-8bit: engines without floats keep nothing in float"):
+        check_targets(targets("qnn-8bit"), QUALITY)
 
 
 def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytest.LogCaptureFixture) -> None:
     here = searched_here()[0]
-    check_targets((here,))
+    check_targets(targets(here), SPEED)
+    check_targets(targets("tensorrt", here, "openvino"), QUALITY)
     assert not caplog.records
-    check_targets(("tensorrt", here, "openvino"))
+    check_targets(targets("tensorrt", here, "openvino"), SPEED)
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
-    assert said.getMessage() == f"the bound holds for {here} alone; all int8, without a bound: tensorrt, openvino"
+    assert said.getMessage() == f"the bound holds for {here} alone; without a bound: tensorrt, openvino"
 
 
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
-    made = run(bundle, target=(searched_here()[0], "tensorrt"), quality="36dB")
+    made = run(bundle, target=(searched_here()[0], "tensorrt"), speed="0.1x")
     assert "without a bound: tensorrt" in caplog.text and set(made.refined) == {f"int8-{searched_here()[0]}"}
     caplog.clear()
     run(bundle, target=(searched_here()[0], "tensorrt"))
@@ -71,17 +87,17 @@ def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refined(variants: Variants, *given: Any, **named: Any) -> SearchResult:
         if variants.target.name == "cpu-x86":
-            raise UserError("no assignment reaches it", "ask for less")
+            raise UserError("no body reaches it", "ask for less")
         return refine(variants, *given, **named)
 
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()
     monkeypatch.setattr(calibrate, "refine", refined)
-    with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no assignment .*: int8-cpu-x86-7bit, int8-t"):
+    with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no body .*: int8-cpu-x86-7bit, int8-t"):
         run(bundle, target=("cpu-x86", "cpu-x86-7bit", "tensorrt"), quality="20dB")
     bodies = open_bundle(bundle).manifest.bodies
     assert set(bodies) == {"float32", "int8-cpu-x86-7bit", "int8-tensorrt"}
     (bundle / "manifest.json").write_bytes(before)
-    with pytest.raises(UserError, match="^no assignment reaches it; ask for less"):
+    with pytest.raises(UserError, match="^no body reaches it; ask for less"):
         run(bundle, target=("cpu-x86",), quality="20dB")
     assert (bundle / "manifest.json").read_bytes() == before

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.quantize import encodings_of, lower, measured_ops, remembered, rounding
 from fewstep.calibration.lowering.targets import targets_by_name
 from fewstep.calibration.precision.gated import GATES, gated
@@ -17,9 +16,9 @@ from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.runtime.loading import load
 from tests.calibration.lowering.bodies.uneven_body import given, layer, seen
-from tests.calibration.precision.test_refine import LAYERS, deep
-from tests.calibration.precision.test_search_job import first
-from tests.calibration.test_calibrate import table_of
+from tests.calibration.precision.deep_body import LAYERS, deep
+from tests.calibration.precision.deep_body import run as calibrated
+from tests.calibration.test_calibrate import table_of, write_bundle
 
 
 @pytest.mark.parametrize("target", ["cpu-x86", "openvino"])
@@ -42,10 +41,10 @@ def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) ->
 
 def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     """The layers of a deep body have errors that add up to that of all int8."""
-    options = first(tmp_path / "bundle")
-    made = calibrate(options)
+    bundle = write_bundle(tmp_path / "bundle", deep())
+    made = calibrated(bundle)
     course = open_course(
-        sampler_by_rows(load(options.bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
+        sampler_by_rows(load(bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
     )
     target, table = targets_by_name()["cpu-x86"], table_of(made)
     errors = operation_errors(deep(), table, target, course, remembered(rounding(table, target)))

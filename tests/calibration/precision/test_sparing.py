@@ -1,53 +1,50 @@
 """Which operations stay in float: what wins most for its time, and what the floor needs."""
 
-import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.sparing import (
     FURTHEST,
     NEARLY_FREE,
     SLOWER,
     chosen,
-    spared,
     times_in_float,
 )
 from tests.calibration.lowering.bodies.uneven_body import layer
+from tests.calibration.precision.test_ranking import ranking
 
-NAMES = ("a", "b", "c", "d")
 
-
-def errors(*each: float) -> OperationErrors:
-    return OperationErrors(NAMES, np.array(each), signal=1.0)
+def spared(errors: tuple[float, ...], times: tuple[float, ...]) -> tuple[str, ...]:
+    found = ranking(errors, times)
+    return found.first(chosen(found))
 
 
 def test_an_operation_that_makes_most_of_the_error_stays_in_float() -> None:
-    times = np.array([0.002, 0.1, 0.1, 0.1])
-    assert spared(errors(1e-4, 1e-6, 1e-6, 1e-6), times) == ("a",)
-    assert spared(errors(1e-6, 1e-4, 1e-6, 1e-6), times) == ()  # 14 dB for 10 %, beyond what is nearly free
+    times = (0.002, 0.1, 0.1, 0.1)
+    assert spared((1e-4, 1e-6, 1e-6, 1e-6), times) == ("a",)
+    assert spared((1e-6, 1e-4, 1e-6, 1e-6), times) == ()  # 14 dB for 10 %, beyond what is nearly free
 
 
 def test_two_halves_of_an_error_go_together() -> None:
     """Each alone wins 3 dB for 3 %, which is enough; three thirds win 1.8 dB each, and all of it together."""
-    assert spared(errors(1e-4, 1e-4, 1e-9, 1e-9), np.array([0.03, 0.03, 0.9, 0.9])) == ("a", "b")
-    assert spared(errors(1e-4, 1e-4, 1e-4, 1e-9), np.array([0.025, 0.025, 0.025, 0.9])) == ("a", "b", "c")
+    assert spared((1e-4, 1e-4, 1e-9, 1e-9), (0.03, 0.03, 0.9, 0.9)) == ("a", "b")
+    assert spared((1e-4, 1e-4, 1e-4, 1e-9), (0.025, 0.025, 0.025, 0.9)) == ("a", "b", "c")
 
 
 def test_operations_that_are_dear_stay_in_int8() -> None:
-    assert spared(errors(1e-6, 1e-6, 1e-6, 1e-6), np.full(4, 0.1)) == ()
+    assert spared((1e-6, 1e-6, 1e-6, 1e-6), (0.1,) * 4) == ()
 
 
 @pytest.mark.parametrize(("signal", "count"), [(1.0, 0), (1e-3, 2)])
 def test_a_quiet_signal_has_more_in_float(signal: float, count: int) -> None:
     """43 dB to the peak are 37 over a variance of 1, and 7 over one of 0.001."""
-    left, time = np.array([2e-4, 1e-4, 1e-5, 1e-6]), np.array([0.0, 0.2, 0.4, 0.6])
-    assert chosen(left, time, signal) == count
+    found = ranking((1e-4, 9e-5, 9e-6, 1e-6), (0.2, 0.2, 0.2, 0.9), signal)
+    assert found.left[:3] == pytest.approx([2e-4, 1e-4, 1e-5]) and chosen(found) == count
 
 
 def test_a_floor_out_of_reach_changes_nothing() -> None:
-    left, time = np.array([1.0, 0.5, 1e-6]), np.array([0.0, NEARLY_FREE / 100, FURTHEST + 0.1])
-    assert chosen(left, time, 1.0) == 1  # 3 dB for next to nothing
+    found = ranking((0.5, 0.5), (NEARLY_FREE / 100, FURTHEST + 0.1))
+    assert chosen(found) == 1  # 3 dB for next to nothing
 
 
 def test_time_is_that_of_products() -> None:
@@ -62,5 +59,5 @@ def test_what_int8_makes_slower_stays_in_float_whatever_its_error() -> None:
     graph = layer("Conv")
     (only,) = [name for name in macs(graph) if name == "b"]
     assert times_in_float(graph, [only], {only}) == [0.0]
-    assert spared(errors(0.0, 1e-4, 1e-6, 1e-6), np.array([0.0, 0.002, 0.1, 0.1])) == ("a", "b")
-    assert spared(errors(1e-9, 1e-4, 1e-4, 1e-4), np.array([0.0, 0.5, 0.5, 0.5])) == ("a",)
+    assert spared((0.0, 1e-4, 1e-6, 1e-6), (0.0, 0.002, 0.1, 0.1)) == ("a", "b")
+    assert spared((1e-9, 1e-4, 1e-4, 1e-4), (0.0, 0.5, 0.5, 0.5)) == ("a",)

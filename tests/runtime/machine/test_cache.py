@@ -60,7 +60,7 @@ def test_a_run_that_stores_often_warns_once_of_a_folder(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
         for name in ("a", "b"):
             cache.store("calibration", name, b"counts")
-            cache.store("precision", name, b"times")
+            cache.store("agreement", name, b"times")
         assert caplog.text.count("cannot be written") == number
 
 

@@ -12,6 +12,7 @@ from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.measure import bodies
@@ -85,7 +86,7 @@ def test_help_and_messages_name_it(fake: Target) -> None:
 
 def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
     assert "fake" in searched_here()
-    check_targets(("fake",))
+    check_targets([fake], Bound(speed=1.5))
 
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
