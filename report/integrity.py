@@ -113,7 +113,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         unnamed=tuple(_unnamed(bundle)),
         notes=tuple(notes),
         engines=compared,
-        differing=tuple(_other(each) for each in compared if not each.agrees),
+        differing=tuple(difference_of(each) for each in compared if not each.agrees),
     )
 
 
@@ -128,7 +128,7 @@ def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[En
             yield each
 
 
-def _other(comparison: EngineComparison) -> Damage:
+def difference_of(comparison: EngineComparison) -> Damage:
     """An engine that computes something else."""
     first = f"; its first layer is not known: {comparison.unknown}"
     if comparison.layer is not None:

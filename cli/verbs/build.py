@@ -1,12 +1,21 @@
 """`fewstep build`: say what was built and what was there."""
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
+from fewstep.cli.verbs.verify import agreement
 from fewstep.graph.engines.accounts import accounts, told_of
-from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, by_hand, intended
+from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, by_hand, intended
 from fewstep.graph.output import check_writable, write_whole
+from fewstep.plans.errors import UserError
+from fewstep.report.engines.differences import EngineComparison, NotCompared
+from fewstep.report.integrity import difference_of
 from fewstep.runtime.backends import AHEAD, graph_of
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.bundle.engine_key import AMPERE_ON
 from fewstep.runtime.bundle.networks import networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
@@ -29,7 +38,35 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         lines += [f"  {line}" for line in told.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
-    return Outcome({"bundle": options.bundle, "built": result.built, "kept": result.kept}, tuple(lines))
+    compared = [*_compared(options, result, progress)] if options.verify else []
+    agreements = [each for each in compared if isinstance(each, EngineComparison)]
+    differing = [difference_of(each) for each in agreements if not each.agrees]
+    lines += [
+        f"note: {each.backend} was not compared: {each.reason}" for each in compared if isinstance(each, NotCompared)
+    ]
+    lines += [agreement(each) for each in agreements if each.agrees]
+    lines += [f"{each.what}; {each.fix}" for each in differing]
+    value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": tuple(agreements)}
+    return Outcome(value, tuple(lines), code=1 if differing else 0)
+
+
+def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterator[EngineComparison | NotCompared]:
+    """The engines for the GPU of this machine, if it has one, beside onnxruntime."""
+    backend = named(options.backend)
+    try:
+        here = backend.here().device if isinstance(backend, TensorRt) else None
+    except UserError:  # engines for GPUs that are elsewhere
+        return
+    graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
+    if here is None or not graphs:
+        return
+    if find_spec("onnxruntime") is None:
+        yield NotCompared(options.backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
+        return
+    from fewstep.report.engines.beside import beside
+
+    for name in networks(made.manifest):
+        yield from beside(open_bundle(options.bundle).network(name), progress, (options.backend,), graphs)
 
 
 def dry_run(options: BuildOptions) -> Outcome:

@@ -45,7 +45,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
             *(f"{damage.what}; {damage.fix}" for damage in (*integrity.damages, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
-            *(_agreeing(each) for each in integrity.engines if each.agrees),
+            *(agreement(each) for each in integrity.engines if each.agrees),
             *of_spec,
             f"{options.bundle}: {verdict}; {checked}",
         ),
@@ -78,7 +78,8 @@ def _of_baked(options: VerifyOptions) -> Outcome:
     return Outcome(integrity, (*filter(None, lines), f"{options.bundle}: {verdict}"), int(not integrity.is_whole))
 
 
-def _agreeing(engine: EngineComparison) -> str:
+def agreement(engine: EngineComparison) -> str:
+    """An engine that agrees with onnxruntime, in words."""
     of = "output's standard deviation" if engine.backend == QNN.name else "largest output"
     limit = f"at most {engine.limit:g} of the {of}"
     return f"{engine.backend} computes {engine.graph} as onnxruntime does: {engine.difference:.1e} off, {limit}"

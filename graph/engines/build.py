@@ -42,7 +42,8 @@ FLOAT16 = body_name("float16")  # the body that is made here
 
 @dataclass(frozen=True)
 class BuildOptions(Options):
-    """Build engines of a bundle's body for GPUs, and add them to it. Engines are built, not run.
+    """Build engines of a bundle's body for GPUs, and add them to it. Those for this machine's GPU are compared with
+    onnxruntime.
 
     bundle: The bundle to build for.
     backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
@@ -60,6 +61,8 @@ class BuildOptions(Options):
     version_compatible: Build engines of tensorrt that its later versions also run.
     hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
     dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
+    verify: Run the engines for the GPU of this machine beside onnxruntime, as verify --engines does. Leave it out
+        where memory has no room for the network twice.
     timeout: Seconds that one engine may take.
     script: A file to write instead, with --backend tensorrt: the commands of trtexec and Polygraphy that build the same
         engines and compare them with onnxruntime. Nothing is built.
@@ -76,6 +79,7 @@ class BuildOptions(Options):
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
+    verify: bool = field(default=True, metadata={"unrecorded": True})
     timeout: float = field(default=3600.0, metadata={"unrecorded": True})
     script: Path | None = None
 

@@ -3,7 +3,7 @@
 The engines run here as the runtime loads them, so that what is compared is what a product calls.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -40,13 +40,20 @@ HTP_8BIT = 3e-2  # the same where 8 bits are read: a code beside another is a di
 ROWS = 2  # of a call, where the engine prefers no other number
 
 
-def beside(bundle: Bundle, progress: Progress = SILENT) -> Iterator[EngineComparison | NotCompared]:
-    """Every graph of the bundle in every other engine that this machine has."""
-    others = [name for name in NAMED if name != REFERENCE]
+def beside(
+    bundle: Bundle,
+    progress: Progress = SILENT,
+    backends: Sequence[str] = (),
+    graphs: Collection[str] = (),
+) -> Iterator[EngineComparison | NotCompared]:
+    """Graphs of the bundle, by their names, in other engines that this machine has; by default all in every one."""
+    others = [name for name in backends or NAMED if name != REFERENCE]
     for done, name in enumerate(others, 1):
         backend = named(name)
         reasons: set[str] = set()
         for graph in _graphs(bundle, backend):
+            if graphs and graph not in graphs:
+                continue
             try:
                 network = _opened(backend, bundle, graph)
                 if isinstance(backend, Qnn) and graph not in AHEAD:

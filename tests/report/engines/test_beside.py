@@ -9,7 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from fewstep.cli.main import main
-from fewstep.graph.engines import built, watched
+from fewstep.graph.engines import build_engine, built, watched
+from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.beside import beside
 from fewstep.report.engines.differences import EngineComparison, NotCompared
@@ -171,3 +172,29 @@ def test_what_is_missing_is_a_note(tiny_bundle: Path, monkeypatch: pytest.Monkey
     (note,) = beside(open_bundle(tiny_bundle))
     assert isinstance(note, NotCompared) and ("python3-libnvinfer" in note.reason or "CUDA" in note.reason)
     assert verify(VerifyOptions(tiny_bundle, engines=True)).is_whole
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_build_on_the_device_ends_with_a_comparison(
+    tiny_bundle: Path,
+    tensorrt: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_wrong: bool,
+) -> None:
+    def build(files: list[str], *_: object, **__: object) -> None:
+        graph = Path(files[0]).read_bytes()
+        is_body = any(value.name == "half" for value in onnx.load_from_string(graph).graph.initializer)
+        content = with_another_half(graph) if is_wrong and is_body else graph
+        Path(files[1]).write_bytes(engine(content, "10.3.0", (1, 4, 16)))
+
+    monkeypatch.setattr(build_engine, "run_worker", build)
+    monkeypatch.setattr(built, "run_worker", build)
+    monkeypatch.setattr(EngineBuilder, "version", lambda self: "10.3.0")
+    command = ["build", str(tiny_bundle), "--backend", "tensorrt", "--precision", "float32"]
+    assert main(command) == int(is_wrong)
+    said = capsys.readouterr().out
+    assert "tensorrt computes prologue as onnxruntime does" in said
+    assert f"tensorrt computes float32 {'otherwise than onnxruntime' if is_wrong else 'as onnxruntime does'}" in said
+    assert "int8" not in said  # its engine was not asked for
+    assert main([*command, "--no-verify"]) == 0 and "onnxruntime" not in capsys.readouterr().out
