@@ -2,8 +2,8 @@
 
     python -m benchmarks.nvidia.forms --work FOLDER
 
-writes the table of docs/measured/nvidia.md. Kernels and bytes are of engines for sm86, batch 2, of one evaluation.
-Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports.
+writes the table of docs/measured/nvidia.md. Kernels and bytes are of engines for each of DEVICES, batch 2, of one
+evaluation. Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from fewstep.plans.plan import DENOISER, regroup
 
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
 SCRIPT = "benchmarks/nvidia/forms.py"
-DEVICE, BATCH, FIRST_SEED = "SM86", 2, 40_000
+DEVICES, BATCH, FIRST_SEED = ("SM80", "SM86", "SM89", "SM120"), 2, 40_000
 CONVOLUTIONS = frozenset({"Conv"})
 BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)))  # scales of channels in front of Conv
 PLAIN = replace(LEAN.scheme, encode=symmetric_int8, centred=False, least_gain=1e9, placing=None, one_scale=CONVOLUTIONS)
@@ -56,11 +56,40 @@ FORMS: Mapping[str, tuple[Target, int]] = {  # by name, with the number of graph
     "lean, 2 graphs": (LEAN, 2),
     "lean, 3 graphs": (LEAN, 3),
 }
-MODELS = ("policy_unet1d", "dit_flow", "unet_edm_cifar", "fashion_mnist", "convnext_v_cosine", "text_unet_flow")
-HEAD = ("model", "form", "kernels", "MB", "of float16's", "MACs in int8", "dB, mean / 5th percentile")
 
 
-def engine_of(graph: Graph, folder: Path, device: str = DEVICE) -> Kernels:
+class Block(Member):
+    """A block of random weights in this folder."""
+
+    @property
+    def source(self) -> str:
+        return f"{self.weights}:make"
+
+    @property
+    def weights(self) -> Path:
+        return Path(__file__).with_name(f"{self.name}.py")  # all that its weights follow from
+
+    def rows(self, count: int, seed: int) -> None:
+        return None
+
+
+FEW = 2  # trajectories and seeds of a block, whose attention takes 1 GB a step
+BLOCK = Block("sd15_block", "ddim:2", guidance=2.0, needs="diffusers")
+KNOWN: Mapping[str, Member] = BY_NAME | {member.name: member for member in (*SHIPPED, BLOCK)}
+MODELS = (
+    "policy_unet1d",
+    "dit_flow",
+    "unet_edm_cifar",
+    "fashion_mnist",
+    "cifar10",
+    "convnext_v_cosine",
+    "text_unet_flow",
+    BLOCK.name,
+)
+HEAD = ("model", "form", *(device.lower() for device in DEVICES), "MACs in int8", "dB, mean / 5th percentile")
+
+
+def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
     """The kernels of an engine of a graph."""
     file, engine, request = (folder / name for name in ("graph.onnx", "graph.engine", "request.json"))
     save(graph, file)
@@ -86,6 +115,8 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     options = CalibrateOptions(
         bundle=bundle, plan=member.plan, target=("tensorrt",), guidance=guidance, conditions=conditions
     )
+    if member is BLOCK:
+        options, seeds = replace(options, trajectories=FEW), min(seeds, FEW)
     task = open_task(options)
     counts, moments = count_activations(task), second_moments(task)
     table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
@@ -94,9 +125,10 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     course = open_course(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))
     lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        half = engine_of(to_float16(task.prepared), Path(folder))
-        lines.append(line(member.name, "float16", half, half, ""))
-        for name, (target, count) in FORMS.items():
+        engines = partial(engines_of, folder=Path(folder))
+        half = engines(to_float16(task.prepared))
+        lines.append([member.name, "float16", *map(moved, half), "0 %", ""])
+        for name, (target, count) in ((name, form) for name, form in FORMS.items() if form[1] <= course.groups):
             in_float = target.slower(task.prepared, measured_ops(task.prepared, own, target.scheme))
             ends, networks = [round(course.groups * number / count) for number in range(count + 1)] if count else [], []
             parts = [slice(*part) for part in pairwise(ends)] or [slice(0, course.groups)]
@@ -105,8 +137,10 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
                 graph = lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))[0]
                 networks += [open_lowered(graph, target)] * (part.stop - part.start)
             psnr = course.quality(course.run(networks))
+            own_engines = engines(graph)
+            shares = (moved(kernels, of) for kernels, of in zip(own_engines, half, strict=True))
             quality = f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}"
-            lines.append(line("", name, engine_of(graph, Path(folder)), half, quality))
+            lines.append(["", name, *shares, in_int8(own_engines[0]), quality])
             print(member.name, *lines[-1][1:], flush=True)
     return lines
 
@@ -119,22 +153,30 @@ def pooled(own: RangesTable) -> RangesTable:
     return replace(own, groups=(), tensors=tensors)
 
 
-def line(model: str, form: str, kernels: Kernels, half: Kernels, quality: str) -> list[str]:
-    moved, whole = (each.bytes or 0 for each in (kernels, half))
-    share = kernels.macs.get("int8", 0) / max(sum(kernels.macs.values()), 1)
-    figures = (str(len(kernels.each)), f"{moved / 1e6:.2f}", f"{moved / whole:.2f}", f"{100 * share:.0f} %")
-    return [model, form, *figures, quality]
+def engines_of(graph: Graph, folder: Path) -> tuple[Kernels, ...]:
+    """The kernels of a graph's engine for each device."""
+    return tuple(engine_of(graph, folder, device) for device in DEVICES)
+
+
+def moved(kernels: Kernels, of: Kernels | None = None) -> str:
+    """The number of kernels, and the bytes that they move: as a share of another engine's, if there is one."""
+    count, size = len(kernels.each), kernels.bytes or 0
+    return f"{count}, {size / 1e6:.2f} MB" if of is None else f"{count}, {size / (of.bytes or 1):.2f}"
+
+
+def in_int8(kernels: Kernels) -> str:
+    """The share of the MACs that are counted."""
+    return f"{100 * kernels.macs.get('int8', 0) / max(sum(kernels.macs.values()), 1):.0f} %"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = BY_NAME | {member.name: member for member in SHIPPED}
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--model", action="append", choices=tuple(known), help="default: all of the page")
+    parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="default: all of the page")
     parser.add_argument("--seeds", type=int, default=32)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    rows = [row for name in given.model or MODELS for row in measured(known[name], given.work, given.seeds)]
+    rows = [row for name in given.model or MODELS for row in measured(KNOWN[name], given.work, given.seeds)]
     if given.model is None:
         put_part(PAGE, SCRIPT, table(HEAD, rows))
     else:
