@@ -61,6 +61,7 @@ class BuildOptions(Options):
     version_compatible: Build engines of tensorrt that its later versions also run.
     hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
     dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
+    float32_scales: Write the scales of int8 in float32, for a builder that refuses those in float16.
     verify: Run the engines for the GPU of this machine beside onnxruntime, as verify --engines does. Leave it out
         where memory has no room for the network twice.
     timeout: Seconds that one engine may take.
@@ -79,6 +80,7 @@ class BuildOptions(Options):
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
+    float32_scales: bool = False
     verify: bool = field(default=True, metadata={"unrecorded": True})
     timeout: float = field(default=3600.0, metadata={"unrecorded": True})
     script: Path | None = None
@@ -211,12 +213,16 @@ def check_options(options: BuildOptions) -> EngineBuilder:
             raise UserError(f"--{option} {value}", f"give at least {least}")
     if options.dla is not None and options.precision == "int8":
         raise UserError("a DLA takes no int8 that a graph writes out", "build --precision float16, or leave --dla out")
+    if options.float32_scales and options.precision != "int8":
+        raise UserError(f"{options.precision} has no scales", "build --precision int8, or leave --float32-scales out")
+    if options.float32_scales and options.script is not None:
+        raise UserError("a script builds the bundle's own graphs", "leave --script or --float32-scales out")
     return builder
 
 
 def _flags(options: BuildOptions) -> Flags:
     """The settings that are not the builder's defaults."""
-    names = ("workspace", "dla", "version_compatible", "hardware_compatible")
+    names = ("workspace", "dla", "version_compatible", "hardware_compatible", "float32_scales")
     asked = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
     return {**STRICT, **asked}
 

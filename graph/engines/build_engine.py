@@ -16,9 +16,11 @@ import msgspec
 from fewstep.graph.commit import Writer
 from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
-from fewstep.graph.engines.builders import EngineBuilder
+from fewstep.graph.engines.builders import FLOAT32_SCALES, EngineBuilder
 from fewstep.graph.engines.kernels import kernels_of
 from fewstep.graph.engines.timings import timings
+from fewstep.graph.io import load, save
+from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
@@ -53,7 +55,12 @@ def build_engine(
     )
     with timings(builder, key, timing) as measured:
         request.write_text(json.dumps(_request(builder, order, measured, layers)))
-        files = [str(path) for path in (bundle / order.graph.file, draft, request)]
+        graph = bundle / order.graph.file
+        if order.is_reduced and key.flags.get(FLOAT32_SCALES):
+            rewritten = float32_scales(load(graph, root=bundle))
+            graph = writer.scratch(f"{name}-{os.getpid()}.onnx")
+            save(rewritten, graph)
+        files = [str(path) for path in (graph, draft, request)]
         run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
     program = draft.read_bytes()
     types = _checked_types(order, program, layers)

@@ -28,6 +28,7 @@ COMPILED = MappingProxyType(
     }
 )
 COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
+FLOAT32_SCALES = "float32_scales"  # the one flag that changes the graph, and not the builder
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ TENSORRT_RTX = EngineBuilder(
     bodies=COMPILED,
     devices=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),  # Turing, Ampere, its RTX, Ada, and both Blackwells
     usual=("sm86", "sm89", "sm120"),
+    options=frozenset({FLOAT32_SCALES}),
     no_float32=frozenset({"sm75"}),  # tensorrt-rtx 1.7: "FP32 GEMM is not supported"
 )
 TENSORRT = EngineBuilder(
@@ -109,7 +111,7 @@ TENSORRT = EngineBuilder(
     install=INSTALL["tensorrt"],
     bodies=COMPILED,
     oldest=(10, 3),
-    options=COMPATIBLE | {"dla"},
+    options=COMPATIBLE | {"dla", FLOAT32_SCALES},
     sees_gpu=True,
 )
 QNN = EngineBuilder(

@@ -275,6 +275,18 @@ def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: No
     assert [each.get("dla") for each in flags] == [None, 0]
 
 
+@needs_tensorrt_rtx
+def test_float32_scales_are_part_of_the_key_and_change_no_type(bundle: Path) -> None:
+    """The bundle keeps its graph; the engine multiplies as it does with scales in float16."""
+    options = BuildOptions(bundle, device=("sm86",))
+    plain, wide = (build(each) for each in (options, replace(options, float32_scales=True)))
+    assert wide.manifest.bodies == plain.manifest.bodies and len(wide.manifest.engines) == len(plain.manifest.engines)
+    before, after = (each.built[-1] for each in (plain, wide))
+    made = sidecar(bundle, after)
+    assert made.built_from.flags["float32_scales"] is True and before.key != after.key
+    assert made.convolutions == {"int8": 3, "float16": 2}
+
+
 def test_a_hardware_compatible_engine_is_for_ampere_and_later(bundle: Path, worker: Path, jetson: None) -> None:
     worker.write_text(COPY)
     options = BuildOptions(bundle, backend="tensorrt", hardware_compatible=True)
@@ -353,6 +365,8 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
         ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
         ({"dla": 0, "precision": "float16"}, "tensorrt-rtx has no --dla"),
         ({"dla": 0, "backend": "tensorrt"}, "a DLA takes no int8 .*; build --precision float16"),
+        ({"float32_scales": True, "precision": "float16"}, "float16 has no scales; build --precision int8"),
+        ({"float32_scales": True, "script": Path("s.sh")}, "the bundle's own graphs; leave --script"),
     ],
 )
 def test_impossible_choices_are_refused(bundle: Path, worker: Path, change: dict[str, object], message: str) -> None:

@@ -13,6 +13,7 @@ from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.passes.float32_scales import float32_scales
 from tests.graph.engines.test_build import needs_tensorrt_rtx
 
 MODELS = BY_NAME | {member.name: member for member in SHIPPED}
@@ -40,9 +41,12 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
     body = lower(task.prepared, ranges, LEAN, in_float).graph
     half_kernels, kernels, moved = HELD[name]
     for device, (half_bytes, megabytes) in moved.items():
-        half, int8 = (engine_of(graph, tmp_path, device) for graph in (to_float16(task.prepared), body))
+        graphs = to_float16(task.prepared), body, float32_scales(body)
+        half, int8, wide = (engine_of(graph, tmp_path, device) for graph in graphs)
         assert (len(half.each), len(int8.each)) == (half_kernels, kernels) and kernels <= half_kernels
         assert half.bytes == pytest.approx(half_bytes * 1e6, rel=NEAR)
         assert int8.bytes == pytest.approx(megabytes * 1e6, rel=NEAR) and megabytes < 0.9 * half_bytes
         assert set(int8.outputs) == {"float16"}  # scales of channels in front of Conv made it float32
         assert int8.macs["int8"] > 0.85 * sum(int8.macs.values())
+        assert (len(wide.each), wide.macs, wide.outputs) == (kernels, int8.macs, int8.outputs)
+        assert wide.bytes == pytest.approx(int8.bytes, rel=NEAR)

@@ -1,0 +1,47 @@
+"""Write the scales of a float16 graph's 8 bits in float32, for a builder that refuses them in float16."""
+
+from dataclasses import replace
+
+import numpy as np
+from onnx import TensorProto
+
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.passes.constants import drop_unused
+
+ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def float32_scales(graph: Graph) -> Graph:
+    """Round in float32 between casts. All else keeps its type, and every inner tensor its name.
+
+        Q(x, s)      ==>      Q(Cast(x), float32(s))
+        D(q, s)      ==>      Cast(D(q, float32(s)))
+
+    A float16 number is a float32 number, so that the scales are the same. A product of DequantizeLinear is rounded to
+    float16 by the Cast behind it.
+    """
+    constants: dict[str, Array] = {}
+    nodes: dict[str, Node] = {}  # by the output: two roundings may read one activation
+    for node in graph.nodes:
+        scale = graph.constants.get(node.inputs[1]) if node.op in ROUNDINGS else None
+        if scale is None or scale.dtype != np.float16:
+            nodes[node.outputs[0]] = node
+            continue
+        source, name, *rest = node.inputs
+        constants[_wide(name)] = scale.astype(np.float32)
+        if node.op == "QuantizeLinear":
+            nodes[_wide(source)] = _cast(source, _wide(source), TensorProto.FLOAT)
+            nodes[node.output] = replace(node, inputs=(_wide(source), _wide(name), *rest))
+        else:
+            result = _wide(node.output)
+            nodes[result] = replace(node, inputs=(source, _wide(name), *rest), outputs=(result,))
+            nodes[node.output] = _cast(result, node.output, TensorProto.FLOAT16)
+    return drop_unused(graph.with_nodes(nodes.values(), constants))
+
+
+def _wide(name: str) -> str:
+    return f"float32({name})"
+
+
+def _cast(name: str, result: str, to: int) -> Node:
+    return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
