@@ -30,6 +30,8 @@ from fewstep.runtime.sizes import dimension
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
 IGNORED = "setComputePrecision"
+REFUSED = "Could not infer output types for operation"  # TensorRT#4832: of a float16 scale, on Orin
+SCALES = "try --float32-scales, or another --precision if it was given"
 OTHER, LONGER = "try another --precision or an older --device", "give a longer --timeout"
 
 
@@ -147,7 +149,10 @@ def run_worker(
         death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
         raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {other}")
     if code:
-        raise UserError(f"{backend} cannot build {what}: {_reason(child.stderr + child.stdout)}", other)
+        output = child.stderr + child.stdout
+        if other == OTHER and REFUSED in output and "dequantize" in output:
+            other = SCALES
+        raise UserError(f"{backend} cannot build {what}: {_reason(output)}", other)
 
 
 def _reason(output: str) -> str:

@@ -332,6 +332,10 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
             "import sys; sys.exit('[TRT] [E] Internal\\n[E] Conv: has no kernel_shape')",
             "cannot build 'prologue' for sm89: Conv: has no kernel_shape",
         ),
+        (
+            "import sys; sys.exit('[TRT] [E] Error Code 9: Could not infer output types for operation: 3: dequantize')",
+            "operation: 3: dequantize; try --float32-scales",
+        ),
         ("import sys; sys.exit('ValueError: bad')", "cannot build 'prologue' for sm89: ValueError: bad"),
         ("import sys; sys.exit(3)", "it says nothing"),
         (
@@ -340,7 +344,7 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
             "computes convolution 'c' in float32",
         ),
     ],
-    ids=["killed", "hangs", "refuses", "ignores", "parses", "raises", "silent", "float32"],
+    ids=["killed", "hangs", "refuses", "ignores", "parses", "scales", "raises", "silent", "float32"],
 )
 def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
     bundle: Path, worker: Path, script: str, message: str
