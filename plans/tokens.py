@@ -27,6 +27,7 @@ from fewstep.plans.plan import Bank, Fitted, Tensor
 from fewstep.plans.spec import Prediction, Strict, Vocabulary
 
 SCHEMA = 1  # of token plans
+COLDEST = 1e-30  # temperature: float32 logits stay finite when they are divided by it
 USUAL = "maskgit:8"  # the plan of a token denoiser where none is named
 LOGITS: Literal["logits"] = "logits"  # the prediction of a token denoiser
 IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
@@ -160,6 +161,8 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
             return f"steps[{number}] reveals nothing"
         if min(step.temperature, step.noise, step.bound or 0) < 0:
             return f"steps[{number}] has a temperature, a noise or a bound below 0"
+        if 0 < step.temperature < COLDEST:
+            return f"steps[{number}] has a temperature of {step.temperature:g}, between 0 and {COLDEST:g}"
         if not all(0 <= (each or 0) <= 1 for each in (step.again, step.chance, step.threshold)):
             return f"steps[{number}] has a chance or a threshold that is not from 0 to 1"
         if step.bound is not None and step.score != "entropy":

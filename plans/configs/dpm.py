@@ -334,7 +334,8 @@ def _last_timestep(config: SchedulerConfig) -> int:
     spec, _ = schedule(config)
     if spec.kind == "flow":
         return int(config["num_train_timesteps"])
-    lams = -np.log(tables.rhos(spec))
+    with np.errstate(divide="ignore"):  # a first timestep without noise
+        lams = -np.log(tables.rhos(spec))
     return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import paths
+from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 
 Array = NDArray[np.float64]
@@ -26,8 +27,10 @@ def rhos(spec: ScheduleSpec) -> Array:
 
 
 def alpha_bars(spec: ScheduleSpec) -> Array:
-    """alpha_bar_t, t = 0 .. T - 1."""
+    """alpha_bar_t, t = 0 .. T - 1. UserError for betas that float32 takes for 0."""
     betas = _betas(spec)
+    if np.all(1 - betas == 1):
+        raise UserError(f"schedule {spec.kind}: its betas add no noise in float32", "use the training's own betas")
     if spec.zero_terminal_snr:
         root = _root(_products(1 - betas))
         first, last = root[0], root[-1]

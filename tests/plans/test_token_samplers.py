@@ -141,6 +141,7 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
         ("omnivoice(shift=0):8", "omnivoice.shift=0.*above 0"),
         ("omnivoice(shift=-2):8", "omnivoice.shift=-2"),
         ("likeliest(temperature=-1):8", "a temperature.* below 0"),
+        ("maskgit(temperature=1e-320):8", "a temperature of .* between 0 and 1e-30"),
         ("maskgit(noise=-1):8", "a temperature, a noise.* below 0"),
         ("block_dynamic(threshold=2):8", "a threshold that is not from 0 to 1"),
         ("remdm(cap=2):2", "remdm.cap=2.*from 0 to 1"),

@@ -94,6 +94,14 @@ from fewstep.plans.errors import UserError
             {},
             "_use_default_values 3 is not a list of fields",
         ),
+        *(
+            (
+                {"_class_name": name, "beta_start": 1e-9, "beta_end": 1e-8, "rescale_betas_zero_snr": True},
+                {"steps": 2},
+                "linear: its betas add no noise in float32",
+            )
+            for name in ("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
+        ),
         ({"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 1e-9}, {}, "shift 1e-09 .*: a shift by 1e-09"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0}, {}, "timesteps 0 is not in 1"),
         (
