@@ -19,6 +19,7 @@ from fewstep.cli.progress import progress_display
 from fewstep.cli.removed import SUCCESSORS, removed_among
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
+from fewstep.runtime.progress import AHEAD
 
 ALL = "--help-all"  # --help with the options for experts
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
@@ -105,10 +106,12 @@ def _heard(manner: Manner) -> Iterator[None]:
     level = log.level
     log.addHandler(handler)
     log.setLevel(_level(manner))
+    AHEAD.setLevel(logging.NOTSET if manner.quiet else logging.INFO)
     try:
         yield
     finally:
         log.setLevel(level)
+        AHEAD.setLevel(logging.NOTSET)
         log.removeHandler(handler)
 
 

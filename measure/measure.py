@@ -17,7 +17,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
-from fewstep.measure.cost import BATCH, body_bytes
+from fewstep.measure.cost import BATCH, Estimate, body_bytes, seconds_of_one
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor
 from fewstep.measure.distances.references import References, open_references
@@ -165,12 +165,41 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     task = open_task(options)
     if task.judged is not None:
         check_memory(task.judged.task.needs(ROOM), options.bundle)
+    estimate(task).announce()
     measured = measured_by(task, progress, workers)
     if options.output is not None:
         write_whole(options.output, encode(measured))
     elif task.judged is not None:
         _store(options.bundle, task.bundle, measured)
     return measured
+
+
+def estimate(task: MeasureTask) -> Estimate:
+    """What measuring takes at float32's speed."""
+    count, sampling = 0, 0.0
+    if task.judged is not None:
+        of = task.judged.task
+        count = evaluations(task.judged)
+        sampling = count * seconds_of_one(of.reference, of.timed_plan(), of.rows)
+    return Estimate(count, sampling, 0.0 if task.timed is None else _turns_seconds(task.timed))
+
+
+def evaluations(judged: JudgedColumns) -> int:
+    """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
+    task = judged.task
+    apart, bodies = judged.featured if judged.extractor else 0, len(task.bodies)
+    further = max(0, apart - judged.seeds)  # seeds whose features alone are wanted
+    if task.teacher is None:  # a body of tokens sees float32's states, and runs by itself
+        return (3 * judged.seeds * bodies + further * (1 + bodies) + apart) * len(task.plan.steps)
+    paired = (judged.seeds + further) * (1 + bodies)
+    return (paired + apart) * len(task.plan.steps) + judged.taught * len(task.teacher.steps)
+
+
+def _turns_seconds(timed: TimedColumns) -> float:
+    """Seconds of all turns."""
+    networks = len({step.network for step in timed.plans[timed.names[0]].steps})
+    contenders = (len(timed.names) + len(timed.elsewhere)) * networks
+    return len(timed.turns.batches) * contenders * (timed.turns.rounds + 1) * timed.turns.seconds
 
 
 def _store(path: Path, opened_before: Bundle, measured: Results) -> None:

@@ -13,8 +13,8 @@ from fewstep.calibration.comparable import judged_unlike
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure import results
-from fewstep.measure.bodies import engine_of, not_judged
-from fewstep.measure.cost import BATCH, body_bytes
+from fewstep.measure.bodies import engine_of, is_native, not_judged
+from fewstep.measure.cost import BATCH, Estimate, body_bytes, seconds_of_one
 from fewstep.measure.judge import Judgement, Want, judge
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask
@@ -25,6 +25,7 @@ from fewstep.measure.speed.bodies import Turns, races, timed_here
 from fewstep.measure.speed.machine import Machine, this_machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.speed.race import Race
+from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
@@ -49,6 +50,27 @@ class Shown:
     seeds: int
     taught: int
     turns: Turns
+
+
+def estimate(task: JudgedTask, shown: Shown) -> Estimate:
+    """What a report takes at float32's speed."""
+    count, turns = evaluations(task, shown), shown.turns
+    raced = (1 + sum(map(is_native, task.bodies.values()))) * len({step.network for step in task.plan.steps})
+    timing = len(turns.batches) * raced * (turns.rounds + 1) * turns.seconds
+    return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.rows), timing)
+
+
+def evaluations(task: JudgedTask, shown: Shown) -> int:
+    """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
+    the first teacher suffices. Tokens have no teacher; a body sees float32's states, and runs by itself."""
+    steps = len(task.plan.steps)
+    if task.teacher is None:
+        return 3 * steps * sum(each.seeds for each in shown.contenders)
+    long = len(task.teacher.steps)
+    # a forced seed also runs both bodies under another condition
+    judged = shown.seeds + sum(each.seeds + 3 * each.forced_seeds for each in shown.contenders)
+    check = min(CHECKED, shown.taught) * (steps + 3 * long)
+    return judged * steps + shown.taught * long + check
 
 
 def measure(

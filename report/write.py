@@ -25,7 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.report.distribution import stored_evaluation
-from fewstep.report.measure import Shown, measure
+from fewstep.report.measure import Shown, estimate, measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.precision import ShownMap, shown_maps
@@ -48,8 +48,9 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     task = open_report(options)
     before = task.bundle.manifest
     check_memory(task.needs(*WRITTEN), options.bundle)
-    kept = _kept(task.bundle, task)
-    measured, samples = measure(task, shown_of(task, options), progress, workers)
+    kept, shown = _kept(task.bundle, task), shown_of(task, options)
+    estimate(task, shown).announce()
+    measured, samples = measure(task, shown, progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, kept)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))

@@ -5,7 +5,10 @@ for done, item in enumerate(items, 1):
     progress("trajectories", done, len(items))
 """
 
+import logging
 from typing import Protocol
+
+AHEAD = logging.getLogger("fewstep.ahead")  # at INFO: how long work will take, before it begins
 
 
 class Progress(Protocol):

@@ -1,9 +1,8 @@
 """What a fit will cost, before it begins."""
 
 from math import prod
-from time import perf_counter
 
-from fewstep.calibration.fitting.blocks import BLOCK, FIT_SEEDS, blocks_of, sample
+from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.calibration.fitting.gate import former_fit
 from fewstep.calibration.fitting.path import path_bytes
@@ -11,6 +10,7 @@ from fewstep.calibration.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.calibration.fitting.tangents import calls
 from fewstep.calibration.fitting.task import FitTask
 from fewstep.calibration.fitting.trade import SHARES, WEIGHTS
+from fewstep.measure.cost import Estimate, seconds_of_one
 from fewstep.measure.teacher import CHECKED
 
 
@@ -59,20 +59,9 @@ def search_bytes(task: FitTask) -> int:
     return max(columns, path_bytes(seen, elements, len(task.teacher.steps))) if task.starts.on_path else columns
 
 
-def seconds(task: FitTask) -> float:
-    """How long that takes at the speed of this moment, measured on one block."""
-    body, teacher = evaluations(task)
-    own = _seconds_of_one(task, is_teacher=False)
-    taught = own if task.sampler is task.reference else _seconds_of_one(task, is_teacher=True)
-    return body * own + teacher * taught
-
-
-def _seconds_of_one(task: FitTask, is_teacher: bool) -> float:
-    """Seconds of one evaluation of one sample."""
-    sampler = task.reference if is_teacher else task.sampler
-    (block,) = blocks_of(sampler, FIT_SEEDS[:BLOCK], task.conditions.fit)
-    plan = task.starts.plans[0]
-    sample(sampler, plan, block)  # engines are slow at their first call
-    started = perf_counter()
-    sample(sampler, plan, block)
-    return (perf_counter() - started) / BLOCK / len(plan.steps)
+def estimate(task: FitTask) -> Estimate:
+    """The most that a fit takes, if the first teacher suffices."""
+    (body, teacher), plan, rows = evaluations(task), task.starts.plans[0], task.conditions.fit
+    own = seconds_of_one(task.sampler, plan, rows, BLOCK)
+    taught = own if task.sampler is task.reference else seconds_of_one(task.reference, plan, rows, BLOCK)
+    return Estimate(body + teacher, body * own + teacher * taught)

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import msgspec
 
+from fewstep.calibration.fitting.cost import estimate
 from fewstep.calibration.fitting.endpoint import Gain
 from fewstep.calibration.fitting.gate import check_teacher, former_fit, use_of, use_of_entry
 from fewstep.calibration.fitting.judgement import SetDistances, judge
@@ -87,6 +88,7 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
     """
     started = perf_counter()
     task = open_task(options)
+    estimate(task).announce()
     with opened(options.setup, workers) as hands:
         return _fitted(replace(task, rolled=replace(task.rolled, workers=hands)), options, started, progress)
 

@@ -1,6 +1,6 @@
 """`fewstep choose`: the deployments in a table, the front marked, and the winner as a command line."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -10,16 +10,9 @@ from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import check_memory, duration
 from fewstep.graph.output import write_whole
-from fewstep.measure.cost import seconds_of_one
-from fewstep.measure.speed.duel import SECONDS
-from fewstep.measure.speed.turns import TURN
-from fewstep.measure.speed.worker import AHEAD
-from fewstep.measure.teacher import CHECKED
-from fewstep.plans.plan import Plan
-from fewstep.report.choosing.choose import Choice, choose, needs, open_judging, plans_by_body
+from fewstep.report.choosing.choose import Choice, choose, estimate, needs, open_judging, plans_by_body
 from fewstep.report.choosing.chosen import Deployment, described
-from fewstep.report.choosing.deployments import ROUNDS, Judging
-from fewstep.report.choosing.engines import candidates, engine_name
+from fewstep.report.choosing.engines import engine_name
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plan_plot import stacked
@@ -41,50 +34,29 @@ def dry_run(options: ChooseOptions) -> Outcome:
     judging = open_judging(options)
     plans, needed = plans_by_body(judging, options.plan), needs(judging)
     names = list(dict.fromkeys(name for own in plans.values() for name in own))
-    timed = judging.plan if len(judging.plan.steps) > 1 else judging.teacher
-    each = seconds_of_one(judging.reference, timed, judging.rows)
-    count, turns = evaluations(judging, plans), timing(judging, plans, each, options.threads)
+    expected = estimate(judging, plans, options.threads)
+    if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     check_memory(needed, options.bundle)
     value = {
         "bundle": options.bundle,
         "bodies": list(plans),
         "plans": names,
         "teacher": judging.teacher.name,
-        "evaluations": count,
-        "seconds": count * each,
-        "timing_seconds": turns,
+        "evaluations": expected.evaluations,
+        "seconds": expected.sampling,
+        "timing_seconds": expected.timing,
         "needs": needed,
     }
     return Outcome(
         value,
         (
             f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.teacher.name}",
-            f"at most {count} evaluations of one sample, with both branches of guidance in one, take about "
-            f"{duration(count * each)} at float32's speed{'' if options.teacher else ', if this teacher suffices'}",
-            f"timing takes at most {duration(turns)} more; what was measured before is not measured again",
+            f"at most {expected.evaluations} evaluations of one sample, with both branches of guidance in one, take "
+            f"about {duration(expected.sampling)} at float32's speed{if_it_suffices}",
+            f"timing takes at most {duration(expected.timing)} more; what was measured before is not measured again",
             needed.said(options.bundle),
         ),
     )
-
-
-def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> int:
-    """How often a network runs for one sample to judge the plans of all bodies, and for the teacher and its check, if
-    the first teacher suffices."""
-    tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.teacher.steps), min(CHECKED, judging.seeds)
-    return judging.seeds * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
-
-
-def timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int) -> float:
-    """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
-    tried = [plan for own in plans.values() for plan in own.values()]
-    pairs = len(plans) * (len(list(candidates(threads))) - 1)
-    calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
-    return pairs * SECONDS + 2 * ROUNDS * (len(tried) * (AHEAD + TURN) + calls)
-
-
-def _steps(plans: Iterable[Plan]) -> int:
-    return sum(len(plan.steps) for plan in plans)
 
 
 def table(choice: Choice, batch: int) -> Table:

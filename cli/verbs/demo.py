@@ -1,6 +1,5 @@
 """`fewstep demo`: the verbs from a network to a report in turn, on a denoiser that comes with fewstep."""
 
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -29,9 +28,8 @@ from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import SILENT, Progress, under
+from fewstep.runtime.progress import AHEAD, SILENT, Progress, under
 
-LOG = logging.getLogger("fewstep")
 TIME, FULL_TIME = "a minute and a half", "about five minutes"  # with the shipped denoiser
 
 
@@ -78,7 +76,7 @@ class DemoOptions(Options):
 
 
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
-    LOG.warning("%s", options.duration)
+    AHEAD.info("%s", options.duration)
     started = time.perf_counter()
     results, few = demo(options, progress)
     pictures = sorted(options.output.glob("samples-*.png"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from rich.table import Table
 
 from fewstep.calibration.fitting.blocks import BLOCK, CHOICE_SEEDS
-from fewstep.calibration.fitting.cost import evaluations, search_bytes, seconds
+from fewstep.calibration.fitting.cost import estimate, evaluations, search_bytes
 from fewstep.calibration.fitting.fit import FitResult, fit
 from fewstep.calibration.fitting.judgement import SetDistances
 from fewstep.calibration.fitting.options import FitOptions
@@ -50,7 +50,7 @@ def dry_run(options: FitOptions) -> Outcome:
     task = open_task(options)
     as_calibrated = " as calibrated" * (asked.guidance is None and task.guidance is not None)
     body, teacher = evaluations(task)
-    time = seconds(task)
+    time = estimate(task).sampling
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
     needed = replace(needed, memory=needed.memory + search_bytes(task))
     warn_of_workers(options.workers, options.threads)

@@ -6,8 +6,8 @@ from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import check_memory, duration
-from fewstep.measure.cost import seconds_of_one
-from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, TimedColumns, measure, open_task
+from fewstep.measure.cost import Estimate
+from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, estimate, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.measure.workers.opening import warn_of_workers
@@ -37,29 +37,28 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
 def dry_run(options: MeasureOptions) -> Outcome:
     task, lines = open_task(options), list[str]()
     value: dict[str, object] = {"bundle": options.bundle}
+    expected = estimate(task)
     if task.judged is not None:
-        more, said = _judging(task.judged, options)
+        more, said = _judging(task.judged, options, expected)
         value, lines = value | more, [headline(task.plan), *said]
     if task.timed is not None:
-        timing = _timing(task.timed)
-        value["timing_seconds"] = timing
-        lines.append(f"timing takes {duration(timing)}, on a machine that should do nothing else")
+        value["timing_seconds"] = expected.timing
+        lines.append(f"timing takes {duration(expected.timing)}, on a machine that should do nothing else")
     where = options.output or (options.bundle / "report" if task.judged is not None else None)
     lines += [] if where is None else [f"would write {where}"]
     return Outcome(value, tuple(lines))
 
 
-def _judging(judged: JudgedColumns, options: MeasureOptions) -> tuple[dict[str, object], list[str]]:
+def _judging(judged: JudgedColumns, options: MeasureOptions, expected: Estimate) -> tuple[dict[str, object], list[str]]:
     task, extractor = judged.task, judged.extractor
     sampled = max(judged.seeds, judged.featured if extractor else 0)
     also = f", and {judged.featured} others in float32, for FD({extractor.name})" if extractor else ""
-    count, each = evaluations(judged), seconds_of_one(task.reference, task.timed_plan(), task.rows)
     needed = task.needs(ROOM)
     check_memory(needed, options.bundle)
     warn_of_workers(options.workers, options.threads)
     value: dict[str, object] = {
-        "evaluations": count,
-        "seconds": count * each,
+        "evaluations": expected.evaluations,
+        "seconds": expected.sampling,
         "needs": needed,
         "plan": task.plan.name,
         "bodies": list(task.bodies),
@@ -71,29 +70,11 @@ def _judging(judged: JudgedColumns, options: MeasureOptions) -> tuple[dict[str, 
     said = [
         f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
         *teacher,
-        f"{count} evaluations of one sample, with both branches of guidance in one, take about "
-        f"{duration(count * each)} at float32's speed here",
+        f"{expected.evaluations} evaluations of one sample, with both branches of guidance in one, take about "
+        f"{duration(expected.sampling)} at float32's speed here",
         needed.said(options.bundle),
     ]
     return value, said
-
-
-def evaluations(judged: JudgedColumns) -> int:
-    """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
-    task = judged.task
-    apart, bodies = judged.featured if judged.extractor else 0, len(task.bodies)
-    further = max(0, apart - judged.seeds)  # seeds whose features alone are wanted
-    if task.teacher is None:  # a body of tokens sees float32's states, and runs by itself
-        return (3 * judged.seeds * bodies + further * (1 + bodies) + apart) * len(task.plan.steps)
-    paired = (judged.seeds + further) * (1 + bodies)
-    return (paired + apart) * len(task.plan.steps) + judged.taught * len(task.teacher.steps)
-
-
-def _timing(timed: TimedColumns) -> float:
-    """Seconds of all turns."""
-    networks = len({step.network for step in timed.plans[timed.names[0]].steps})
-    contenders = (len(timed.names) + len(timed.elsewhere)) * networks
-    return len(timed.turns.batches) * contenders * (timed.turns.rounds + 1) * timed.turns.seconds
 
 
 def _speed(results: Results) -> list[str | Table]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
@@ -13,21 +13,25 @@ import numpy as np
 
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.measure.bodies import open_body
-from fewstep.measure.cost import branches, sampling_needs
+from fewstep.measure.cost import Estimate, branches, sampling_needs, seconds_of_one
 from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.sampling_job import FEW, FLOAT
+from fewstep.measure.speed.duel import SECONDS
+from fewstep.measure.speed.turns import TURN
+from fewstep.measure.speed.worker import AHEAD
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
 from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep
-from fewstep.report.choosing.deployments import Judging, deployments, front, plans_of, unit_milliseconds
+from fewstep.report.choosing.deployments import ROUNDS, Judging, deployments, front, plans_of, unit_milliseconds
 from fewstep.report.choosing.engines import (
     KIND,
     bodies_here,
     body_facts,
+    candidates,
     engines_of,
     kept_name,
 )
@@ -56,6 +60,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     judging = open_judging(options, progress)
     check_memory(needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
+    estimate(judging, tried, options.threads).announce()
     judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
@@ -106,6 +111,33 @@ def needs(judging: Judging) -> Needs:
         sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ()) for name in bodies_here(bundle)
     ]
     return max(each, key=lambda need: need.memory)
+
+
+def estimate(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
+    """What a choice takes at float32's speed, if nothing was measured before."""
+    timed = judging.plan if len(judging.plan.steps) > 1 else judging.teacher
+    each, count = seconds_of_one(judging.reference, timed, judging.rows), evaluations(judging, plans)
+    return Estimate(count, count * each, _timing(judging, plans, each, threads))
+
+
+def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> int:
+    """How often a network runs for one sample to judge the plans of all bodies, and for the teacher and its check, if
+    the first teacher suffices."""
+    tried = [plan for own in plans.values() for plan in own.values()]
+    long, checked = len(judging.teacher.steps), min(CHECKED, judging.seeds)
+    return judging.seeds * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
+
+
+def _timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int) -> float:
+    """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
+    tried = [plan for own in plans.values() for plan in own.values()]
+    pairs = len(plans) * (len(list(candidates(threads))) - 1)
+    calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
+    return pairs * SECONDS + 2 * ROUNDS * (len(tried) * (AHEAD + TURN) + calls)
+
+
+def _steps(plans: Iterable[Plan]) -> int:
+    return sum(len(plan.steps) for plan in plans)
 
 
 def _teacher(judging: Judging, asked: str | None) -> Teacher:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from fewstep.cli.measured_table import measured_table as table
-from fewstep.cli.verbs.measure import dry_run, evaluations
-from fewstep.measure.measure import MeasureOptions, open_task
+from fewstep.cli.verbs.measure import dry_run
+from fewstep.measure.measure import MeasureOptions, evaluations, open_task
 from fewstep.measure.nearness import Nearness
 from tests.report.judged_bundle import make_bundle
 

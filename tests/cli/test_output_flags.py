@@ -14,6 +14,7 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner, split
+from fewstep.measure.cost import Estimate
 
 RUN = ("-n", "1", "-c", "class=0")
 
@@ -105,6 +106,21 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
         assert main(["run", str(tiny_bundle), *flags]) == 0
         assert capsys.readouterr().err.splitlines() == [f"fewstep: at {level}" for level in heard]
     assert not logging.getLogger("fewstep").handlers
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(19.9, ""), (20.0, "20 seconds"), (7200.0, "2.0 hours")])
+def test_what_takes_long_says_so_ahead(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
+) -> None:
+    def announcing(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+        Estimate(8, seconds - 5, timing=5.0).announce()
+        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+
+    monkeypatch.setattr("fewstep.cli.verbs.run._run", announcing)
+    line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
+    for flags, heard in (((), line), (("-q",), "")):
+        assert main(["run", str(tiny_bundle), *flags]) == 0
+        assert capsys.readouterr().err == heard
 
 
 def test_a_document_holds_what_json_has_no_form_for() -> None:

@@ -1,16 +1,27 @@
 """What sampling is said to take is what it takes, as far as that is known before."""
 
+import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration.fitting.fit import fit
+from fewstep.calibration.fitting.options import FitOptions
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
 from fewstep.measure import cost
 from fewstep.measure.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
+from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.report.choosing.choose import choose
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.options import ReportOptions
+from fewstep.report.write import report
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.report.judged_bundle import body, make_bundle
@@ -80,3 +91,29 @@ def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -
     assert set(bundle.body("float32").graph.data) < set(bundle.body("int8-cpu-x86").graph.data)
     for name, file in sizes.items():
         assert body_bytes(bundle, name) == (folder / file).stat().st_size + 2 * 4 * 64 * 64
+
+
+@pytest.mark.parametrize(
+    ("begin", "work"),
+    [
+        (lambda path: measure(MeasureOptions(path, seeds=4)), "fewstep.measure.measure.measured_by"),
+        (lambda path: report(ReportOptions(path, seeds=20, simulated_seeds=5)), "fewstep.report.write.measure"),
+        (lambda path: choose(ChooseOptions(path, seeds=4)), "fewstep.report.choosing.choose._teacher"),
+        (lambda path: fit(FitOptions(path, steps=3, guidance=2.0)), "fewstep.calibration.fitting.fit._fitted"),
+    ],
+    ids=["measure", "report", "choose", "fit"],
+)
+def test_work_of_minutes_says_its_time_before_it_begins(
+    begin: Callable[[Path], object],
+    work: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cost, "LONG", 0.0)
+    monkeypatch.setattr(work, Mock(side_effect=KeyboardInterrupt))
+    folder = make_bundle(tmp_path / "tiny")
+    with caplog.at_level(logging.INFO, "fewstep.ahead"), pytest.raises(KeyboardInterrupt):
+        begin(folder)
+    (said,) = [each.getMessage() for each in caplog.records if each.name == "fewstep.ahead"]
+    assert re.match(r"this takes up to .*: [1-9]\d* evaluations of one sample", said)
