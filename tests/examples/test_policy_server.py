@@ -91,7 +91,8 @@ def test_what_is_no_message_ends_the_connection_alone(
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-FRAMES, ROBOTS = 500, 5
+FRAMES, ROBOTS = 2000, 5
+SLOWEST = 5.0  # seconds until a frame's connection ends
 
 
 def random_frame(rng: random.Random) -> bytes:
@@ -110,15 +111,22 @@ def random_frame(rng: random.Random) -> bytes:
     return bytes(frame)
 
 
-@pytest.mark.parametrize("port", [FRAMES + ROBOTS], indirect=True)
-def test_no_frame_ends_the_loop_of_the_robots(server: ModuleType, port: int) -> None:
-    rng = random.Random(0)
+@pytest.mark.parametrize(
+    ("port", "seed"), [(FRAMES + ROBOTS, 1), (FRAMES + ROBOTS, 2), (FRAMES + ROBOTS, 3)], indirect=["port"]
+)
+def test_no_frame_ends_the_loop_of_the_robots(
+    server: ModuleType, port: int, seed: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(seed)
     for number in range(FRAMES):
-        with socket.create_connection((server.HOST, port), timeout=10) as connection:
+        begun = time.monotonic()
+        with socket.create_connection((server.HOST, port), timeout=SLOWEST) as connection:
             connection.sendall(random_frame(rng))
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(2**16):
                 pass
+        assert time.monotonic() - begun < SLOWEST
+        assert len(capfd.readouterr().err.splitlines()) <= 1
         if number % (FRAMES // ROBOTS) == 0:
             robot = server.Robot(port)
             robot.reset()
