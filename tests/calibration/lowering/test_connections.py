@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.quantize import lower, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
@@ -90,6 +90,8 @@ def test_an_activation_beyond_float16_is_named() -> None:
     graph = image(Node("Mul", ("a", "huge"), ("c",)), conv("c", "w", "b"), w=W, huge=np.float32(1e5))
     with pytest.raises(UserError, match=r"activation 'c' reaches .* beyond float16; calibrate without target tensorrt"):
         lower(graph, table(graph), TENSORRT)
+    with pytest.raises(UserError, match=r"'x' reaches 100000, beyond float16; it is the sample, .* give --clip"):
+        refuse_overflow({"a": 6e4, "x": 1e5}, TENSORRT)
 
 
 def test_a_number_that_float16_would_make_zero_stays_positive() -> None:

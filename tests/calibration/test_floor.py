@@ -1,0 +1,16 @@
+"""What helps a body whose samples are far from float32's."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fewstep.calibration.floor import floor_error
+
+
+@pytest.mark.parametrize(("unrelated", "fix"), [(7.0, "--quality 30dB"), (None, "--quality 30dB"), (-81.0, "--clip 1")])
+def test_samples_that_leave_the_range_of_the_data_are_to_be_clipped(unrelated: float | None, fix: str) -> None:
+    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=())
+    body: Any = SimpleNamespace(trial=trial, variants=SimpleNamespace(target=SimpleNamespace(name="cpu-x86")))
+    error = floor_error(body)
+    assert error is not None and fix in error.fix
