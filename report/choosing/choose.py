@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
@@ -60,8 +60,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     judging = open_judging(options, progress)
     check_memory(needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
-    estimate(judging, tried, options.threads).announce()
-    judging = replace(judging, teacher=_teacher(judging, options.teacher).plan)
+    expected = partial(estimate, judging, tried, options.threads)
+    judging = replace(judging, teacher=_teacher(judging, options.teacher, expected).plan)
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
     unit_of = cache_of(partial(unit_milliseconds, judging))
@@ -140,8 +140,8 @@ def _steps(plans: Iterable[Plan]) -> int:
     return sum(len(plan.steps) for plan in plans)
 
 
-def _teacher(judging: Judging, asked: str | None) -> Teacher:
-    """The teacher, checked once and kept."""
+def _teacher(judging: Judging, asked: str | None, expected: Callable[[], Estimate]) -> Teacher:
+    """The teacher, checked once and kept. The first choice says what is expected of it."""
     plan, rows = judging.plan, judging.rows
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
     key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)
@@ -149,6 +149,7 @@ def _teacher(judging: Judging, asked: str | None) -> Teacher:
     with suppress(msgspec.DecodeError):
         teacher = None if content is None else msgspec.json.decode(content, type=Teacher)
     if teacher is None:
+        expected().announce()
         seeds = range(min(CHECKED, judging.seeds))
         teacher = checked_teacher(judging.reference, asked, plan, seeds, rows, judging.progress)
         cache.store(KIND, key, msgspec.json.encode(teacher))
