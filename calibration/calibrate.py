@@ -20,6 +20,7 @@ from fewstep.calibration.calibrated_body import (
 )
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
+from fewstep.calibration.cost import announce
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
 from fewstep.calibration.floor import floor_error
@@ -86,6 +87,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
         tasks = {name: open_task(options, name) for name in names}
         for task in tasks.values():
             check_needs(needs(task, options.workers), writer)
+        announce([*tasks.values()])
         open_workers = partial(opened, options.setup, workers)
         assert writer.manifest is not None
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []

@@ -1,20 +1,17 @@
 """`fewstep calibrate`: say what became int8."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from time import perf_counter
+from collections.abc import Iterator
 from typing import Any
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.calibrated_body import judging_seeds
-from fewstep.calibration.count import batch_of
+from fewstep.calibration.cost import cost_of
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.precision.native import is_bound, searched_here
-from fewstep.calibration.precision.refine import JudgedQuality, SearchResult, evaluations
+from fewstep.calibration.precision.refine import JudgedQuality, SearchResult
 from fewstep.calibration.second_moments import TRAJECTORIES
-from fewstep.calibration.task import Task
 from fewstep.cli.malloc_arenas import one_heap
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
@@ -23,7 +20,7 @@ from fewstep.graph.needs import check_needs, duration, together
 from fewstep.measure.nearness import Nearness
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, said
-from fewstep.measure.rollouts.trajectories import batches, count_batches, in_words, roll_out
+from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.plans.guidance import describe
@@ -83,16 +80,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; each network has whole trajectories
     warn_of_workers(options.workers, options.threads)
-    batch = batch_of(task, task.tensors)
-    _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
-    count = count_batches(task.seeds, batch, task.sizes, task.turn)
-    rolled = len(tasks) * len(task.plan.steps) * count
-    each = _evaluation_seconds(task, batch)
-    seconds = rolled * each
-    search = _search(tasks)
+    cost = cost_of(tasks)
     judges = judging_seeds(len(task.seeds))
-    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
-    judging = calls * len(judges) * len(task.plan.steps) * sum(len(each.targets) for each in tasks)
+    one = cost.seconds / cost.samples
     operations = tuple(name for each in tasks for name in each.operations)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
@@ -100,10 +90,10 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "bundle": options.bundle,
             "plan": task.plan.name,
             "trajectories": len(task.seeds),
-            "evaluations": rolled,
-            "judging_evaluations": judging,
-            "search_evaluations": search,
-            "at_least_seconds": seconds,
+            "evaluations": cost.counted,
+            "judging_evaluations": cost.judged,
+            "search_evaluations": cost.searched,
+            "about_seconds": cost.estimate.sampling,
             "bodies": bodies,
             "operations": operations,
             "needs": needed,
@@ -114,30 +104,17 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{sum(len(each.tensors) for each in tasks)} tensors in "
             f"{sum(len(each.edges) + 1 for each in tasks)} groups",
             f"would lower {len(operations)} operations, to {', '.join(bodies)}",
-            f"{rolled} evaluations, each of a batch of up to {counted(len(first), 'sample')} (steps: "
-            f"{len(task.plan.steps)}, batches: {count}), take {duration(seconds)} here in float32; "
-            "measuring them takes longer",
+            f"{cost.counted} evaluations, each of a batch of up to {counted(cost.samples, 'sample')} (steps: "
+            f"{len(task.plan.steps)}, batches: {cost.batches}), take {duration(cost.counted * cost.seconds)} here in "
+            "float32; measuring them takes longer",
             f"would follow {in_words(min(TRAJECTORIES, len(task.seeds)))} once more for the rounding of weights",
-            f"would judge each of them on {counted(len(judges), 'sample')}: {judging} evaluations of one sample, "
-            f"{duration(judging * each / len(first))} at float32's speed",
+            f"would judge each of them on {counted(len(judges), 'sample')}: {cost.judged} evaluations of one sample, "
+            f"{duration(cost.judged * one)} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
-            *_searched(search, each * AT_ONCE / len(first)),
+            *_searched(cost.searched, AT_ONCE * one),
+            f"all evaluations take about {duration(cost.estimate.sampling)} at float32's speed",
             needed.said(options.bundle),
         ),
-    )
-
-
-def _search(tasks: Sequence[Task]) -> int | None:
-    """About how many evaluations of AT_ONCE samples a bound takes; None without one."""
-    bounds = [task.bound for task in tasks if task.bound is not None]
-    if not bounds:
-        return None
-    judges, here = -(-len(JUDGE_SEEDS) // AT_ONCE), searched_here()
-    return sum(
-        evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here)
-        for task in tasks
-        for target in task.targets
-        if is_bound(target, bounds[0])
     )
 
 
@@ -148,19 +125,6 @@ def _searched(search: int | None, seconds: float) -> Iterator[str]:
             f"the search for what stays in float takes about {search} evaluations of {AT_ONCE} samples, "
             f"{duration(search * seconds)} at float32's speed"
         )
-
-
-def _evaluation_seconds(task: Task, batch: int) -> float:
-    """Of one evaluation of a batch: the second, since the first allocates."""
-    plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    conditions = None if task.conditions is None else {name: rows[:batch] for name, rows in task.conditions.items()}
-    evaluations = roll_out(
-        task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes, turn=task.turn
-    )
-    next(evaluations)
-    start = perf_counter()
-    next(evaluations)
-    return perf_counter() - start
 
 
 def _lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:

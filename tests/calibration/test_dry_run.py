@@ -12,13 +12,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration import cost
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.opening import open_task
 from fewstep.cli.verbs import calibrate as command
 from fewstep.cli.verbs.calibrate import dry_run
+from fewstep.graph.needs import duration
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import AHEAD
 from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, run
 
@@ -97,7 +100,7 @@ def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch:
 
     sizes: tuple[dict[str, int], ...] = ({}, {})  # both the usual one
     monkeypatch.setattr(command, "open_task", lambda *asked: replace(open_task(*asked), sizes=sizes))
-    monkeypatch.setattr(command, "roll_out", recorded)
+    monkeypatch.setattr(cost, "roll_out", recorded)
     assert dry_run(replace(FIRST, bundle=bundle, trajectories=12)).value["evaluations"] == 3 * 3  # four of a size
     assert timed == [sizes]
 
@@ -108,6 +111,19 @@ def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> Non
     assert found.value["evaluations"] == 12_500_000_000 * 3  # batches of 8, steps
     with pytest.raises(UserError, match="100000000000000000000 trajectories never end"):
         dry_run(replace(FIRST, bundle=bundle, trajectories=10**20))
+
+
+def test_the_time_is_said_ahead_where_it_is_long(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The dry run says the same evaluations: of ranges, moments, the errors of an operation, and judging."""
+    options = replace(FIRST, bundle=bundle, trajectories=12, target=("cpu-x86",))
+    monkeypatch.setattr(cost, "_seconds", lambda task, batch: 10.0)
+    with caplog.at_level(logging.INFO, AHEAD.name):
+        calibrate(options)
+    count = 8 * 2 * 3 + 12 * 3 + 2 * 3 + 3 * 8 * 3
+    assert f"this takes up to {duration(count * 10.0 / 8)}: {count} evaluations of one sample" in caplog.messages
+    assert dry_run(options).value["about_seconds"] == count * 10.0 / 8
 
 
 @pytest.mark.parametrize("trajectories", [1, 3])

@@ -1,0 +1,96 @@
+"""The evaluations and the time that a calibration takes, estimated before it begins."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+from fewstep.calibration.calibrated_body import judging_seeds
+from fewstep.calibration.count import batch_of
+from fewstep.calibration.precision.native import is_bound, searched_here
+from fewstep.calibration.precision.operation_errors import RUNS
+from fewstep.calibration.precision.refine import evaluations
+from fewstep.calibration.second_moments import TRAJECTORIES
+from fewstep.calibration.spare import SAMPLES
+from fewstep.calibration.task import Task
+from fewstep.measure.cost import Estimate
+from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.measure.rollouts.trajectories import batches, count_batches, roll_out
+from fewstep.plans.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Evaluations of a calibration of all networks.
+
+    counted: of batches of up to `samples`, that ranges follow from. batches: their number for one step.
+    moments, errors, judged: of one sample, for the rounding of weights, the errors of operations and each body.
+    searched: of AT_ONCE samples, for a bound; None without one.
+    seconds: of one evaluation of a batch in float32, at this moment.
+    """
+
+    counted: int
+    batches: int
+    samples: int
+    moments: int
+    errors: int
+    judged: int
+    searched: int | None
+    seconds: float
+
+    @property
+    def estimate(self) -> Estimate:
+        """All evaluations, at float32's speed."""
+        single = self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
+        count = self.samples * self.counted + single
+        return Estimate(count, count * self.seconds / self.samples)
+
+
+def cost_of(tasks: Sequence[Task]) -> Cost:
+    """What tasks of a bundle's networks take, of which the last is the denoiser's. Two evaluations are run."""
+    task = tasks[-1]  # each network has whole trajectories
+    batch = batch_of(task, task.tensors)
+    _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
+    steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
+    number = count_batches(task.seeds, batch, task.sizes, task.turn)
+    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
+    return Cost(
+        counted=len(tasks) * steps * number,
+        batches=number,
+        samples=len(first),
+        moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
+        errors=steps * SAMPLES * sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks),
+        judged=calls * len(judging_seeds(len(task.seeds))) * steps * bodies,
+        searched=_searched(tasks),
+        seconds=_seconds(task, batch),
+    )
+
+
+def announce(tasks: Sequence[Task]) -> None:
+    """Say what tasks take, where it is long. Nothing of an evaluation that fails: counting names the tensor."""
+    with suppress(UserError):
+        cost_of(tasks).estimate.announce()
+
+
+def _searched(tasks: Sequence[Task]) -> int | None:
+    bounds = [task.bound for task in tasks if task.bound is not None]
+    if not bounds:
+        return None
+    judges, here = -(-len(JUDGE_SEEDS) // AT_ONCE), searched_here()
+    return sum(
+        evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here)
+        for task in tasks
+        for target in task.targets
+        if is_bound(target, bounds[0])
+    )
+
+
+def _seconds(task: Task, batch: int) -> float:
+    """Of one evaluation of a batch: the second, since the first allocates."""
+    plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
+    conditions = None if task.conditions is None else {name: rows[:batch] for name, rows in task.conditions.items()}
+    run = roll_out(task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes, turn=task.turn)
+    next(run)
+    start = perf_counter()
+    next(run)
+    return perf_counter() - start
