@@ -25,9 +25,10 @@ from fewstep.export.verification.points import Scope
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import TIME, X
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.io import keep, store
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.passes.half import to_half
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
 from fewstep.plans.default_grid import default_grid
@@ -195,7 +196,7 @@ def _added(
 
 def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body computes in float16. What makes its rows runs once a call, and stays float32."""
-    body = drop_unused(to_float16(prepared.body))
+    body = drop_unused(to_half(prepared.body, FLOAT16))
     if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network's
         (body,) = keep(writer, body)
         release(prepared.body)

@@ -35,8 +35,9 @@ from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT
 from fewstep.graph.engines.kernels import Kernels, kernels_of
 from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.io import save
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.passes.half import to_half
 from fewstep.measure.rollouts.closed_loop import open_course
 from fewstep.plans.plan import DENOISER, regroup
 
@@ -126,7 +127,7 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         engines = partial(engines_of, folder=Path(folder))
-        half = engines(to_float16(task.prepared))
+        half = engines(to_half(task.prepared, FLOAT16))
         lines.append([member.name, "float16", *map(moved, half), "0 %", ""])
         for name, (target, count) in ((name, form) for name, form in FORMS.items() if form[1] <= course.groups):
             in_float = target.slower(task.prepared, measured_ops(task.prepared, own, target.scheme))

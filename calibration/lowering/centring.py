@@ -23,6 +23,7 @@ from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.half_types import largest_number
 from fewstep.graph.index import Index, index
 from fewstep.graph.selection import WeightedOp, bias_shape
 
@@ -43,7 +44,7 @@ def centre(
     inner: dict[str, WeightedOp] = {}
     shifts: dict[str, Array] = {}  # by operation: what its output lacks, for each channel
     plain = {x: code for x, code in codes.items() if not code.zero_point}
-    greatest = float(np.finfo(dtype).max) / 2  # the other half is for what the operation makes of x itself
+    greatest = largest_number(dtype) / 2  # the other half is for what the operation makes of x itself
     inputs: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
     for op in ops:
         code, pads = codes[op.x], _pads(op)

@@ -22,6 +22,7 @@ from fewstep.calibration.lowering.encoding import Encoding, factor_of, product_o
 from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import largest_number, smallest_normal
 from fewstep.graph.selection import WeightedOp, bias_shape
 
 GREATEST = 1024.0
@@ -70,8 +71,7 @@ def factored(
 
 def _split(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[float, NDArray[np.float32]]:
     """The finest scale, within what `dtype` can hold, and the factors [groups]."""
-    numbers = np.finfo(dtype)
-    held = scales.clip(float(numbers.tiny), float(numbers.max))
+    held = scales.clip(smallest_normal(dtype), largest_number(dtype))
     held = np.maximum(held, held.max() / GREATEST)
     finest = held.min()
     return float(finest), (held / finest).astype(np.float32)

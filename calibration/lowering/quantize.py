@@ -28,6 +28,7 @@ from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Array, Graph, X
+from fewstep.graph.half_types import largest_number
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, considered_ops, selected_ops
 from fewstep.graph.types import infer_types
@@ -300,7 +301,7 @@ def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
     """
     dtype = target.scheme.scale_dtype
     for name, magnitude in reached.items():
-        if magnitude > float(np.finfo(dtype).max):
+        if magnitude > largest_number(dtype):
             fix = f"calibrate without target {target.name}, or export a denoiser with smaller activations"
             if name == X:
                 fix = "it is the sample, which leaves the range of the data: give --clip, 1 for data in [-1, 1]"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fewstep.calibration.ranges.table import LARGEST_WEIGHT
+from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
 
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
 BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
@@ -97,15 +98,15 @@ def _scales(
 def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
     """The scales as numbers of `dtype`, none of them zero or infinite; nor is what an activation is multiplied by to be
     divided by its scale."""
-    numbers = np.finfo(np.dtype(dtype))
-    return scales.clip(numbers.tiny, numbers.max).astype(dtype)
+    held = np.dtype(dtype)
+    return scales.clip(smallest_normal(held), largest_number(held)).astype(held)
 
 
 def _representable_products(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
     """The scales of weights as numbers of `dtype`. A weight is only multiplied by its scale: half's subnormals do."""
-    numbers = np.finfo(np.dtype(dtype))
-    least = numbers.smallest_subnormal if numbers.bits == 16 else numbers.tiny
-    return scales.clip(least, numbers.max).astype(dtype).astype(np.float32)
+    held = np.dtype(dtype)
+    least = smallest_number(held) if held == FLOAT16 else smallest_normal(held)
+    return scales.clip(least, largest_number(held)).astype(held).astype(np.float32)
 
 
 def _round(

@@ -14,9 +14,10 @@ from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph import io
 from fewstep.graph.graph import Array, Graph, X
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import RANDOM, fold_constants
-from fewstep.graph.passes.float32 import is_half, to_float32
+from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.selection import is_quantized
 from fewstep.graph.session import FOLDER, explained
 from fewstep.graph.upgrade import foreign, to_opset
@@ -52,7 +53,7 @@ class OnnxSource:
         """The file's graph in opset 20, in float32, its batch dynamic, behind fewstep's ports."""
         graph = _read(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
         session = _open(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
-        is_float16 = is_half(graph)
+        is_float16 = has_type(graph, FLOAT16)
         ports = {value.name: value for value in graph.inputs}
         batch = _fixed_batch(graph, self.spec)
         times = {port: ports[name].shape for port, name in self.spec.times.items() if name in ports}

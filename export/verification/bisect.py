@@ -14,9 +14,10 @@ import numpy as np
 from fewstep.export.spec import Reference
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.graph import OUTPUT, Array, Graph, X
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
 from fewstep.graph.io import exceeds
-from fewstep.graph.passes.rounding import round_to_float16
+from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
@@ -181,7 +182,7 @@ def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepa
 
 def in_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body rounded to float16 after each operation. What makes its rows runs once a call, and stays float32."""
-    return replace(prepared, body=round_to_float16(prepared.body))
+    return replace(prepared, body=round_to(prepared.body, FLOAT16))
 
 
 def not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) -> UserError:

@@ -21,8 +21,9 @@ from fewstep.graph.engines.batches import BATCH, profile_of, read_sizes
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
 from fewstep.graph.engines.by_hand import HEAD, script
+from fewstep.graph.half_types import HALVES
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import AHEAD, graph_names
@@ -249,7 +250,8 @@ def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
     """The float16 body, made from the float32 body for its first engine."""
     base = bundle.body("float32").graph
     prepared = io.load(bundle.graph(base), root=bundle.path)
-    file, data = io.store(writer, drop_unused(to_float16(prepared)), FLOAT16, external_above=0 if base.data else None)
+    graph = drop_unused(to_half(prepared, HALVES[FLOAT16]))
+    file, data = io.store(writer, graph, FLOAT16, external_above=0 if base.data else None)
     return FLOAT16, Body.of(GraphFile(file, base.inputs, base.outputs, data), "float16", PORTABLE)
 
 

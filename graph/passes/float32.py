@@ -1,4 +1,4 @@
-"""Write a float16 graph in float32, in which everything is measured and from which everything is lowered."""
+"""Write a graph of 16 bits in float32, in which everything is measured and from which everything is lowered."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,13 +9,14 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.half_types import HALVES, onnx_type
 
-HALF = np.dtype(np.float16)
+HALF_TYPES = tuple(map(onnx_type, HALVES.values()))
 TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
 
 
 def to_float32(graph: Graph) -> Graph:
-    """Compute in float32 what a graph computes in float16. Weights keep their values.
+    """Compute in float32 what a graph computes in 16 bits. Weights keep their values.
 
     x (float16) -> Conv(W as float16) -> y (float16)      ==>      x -> Conv(W as float32) -> y, all float32
     """
@@ -25,35 +26,37 @@ def to_float32(graph: Graph) -> Graph:
         outputs=tuple(map(_value, graph.outputs)),
         nodes=tuple(map(_node, graph.nodes)),
         constants={
-            name: array.astype(np.float32) if array.dtype == HALF else array for name, array in graph.constants.items()
+            name: array.astype(np.float32) if array.dtype in HALVES.values() else array
+            for name, array in graph.constants.items()
         },
     )
 
 
-def is_half(graph: Graph) -> bool:
-    """Whether any weight, input or output is float16, or any node rounds to it."""
+def has_type(graph: Graph, half: np.dtype[Any]) -> bool:
+    """Whether any weight, input or output has this type, or any node rounds to it."""
     types = [value.dtype for value in (*graph.inputs, *graph.outputs)]
     types += [array.dtype for array in graph.constants.values()]
-    return HALF in types or any(map(_makes_half, graph.nodes))
+    return half in types or any(_made(node) == onnx_type(half) for node in graph.nodes)
 
 
 def _value(value: Value) -> Value:
-    return replace(value, dtype=np.dtype(np.float32)) if value.dtype == HALF else value
+    return replace(value, dtype=np.dtype(np.float32)) if value.dtype in HALVES.values() else value
 
 
-def _makes_half(node: Node) -> bool:
-    return not node.domain and node.attributes.get(TYPE_ATTRIBUTES.get(node.op, "")) == TensorProto.FLOAT16
+def _made(node: Node) -> int | None:
+    """The type that an attribute asks for."""
+    return None if node.domain else node.attributes.get(TYPE_ATTRIBUTES.get(node.op, ""))
 
 
 def _node(node: Node) -> Node:
     attributes: Mapping[str, Any] = {name: _attribute(value) for name, value in node.attributes.items()}
-    if _makes_half(node):
+    if _made(node) in HALF_TYPES:
         attributes = {**attributes, TYPE_ATTRIBUTES[node.op]: TensorProto.FLOAT}
     return replace(node, attributes=attributes)
 
 
 def _attribute(value: Any) -> Any:
     """A tensor of halves, such as the value of ConstantOfShape, in float32."""
-    if isinstance(value, onnx.TensorProto) and value.data_type == TensorProto.FLOAT16:
+    if isinstance(value, onnx.TensorProto) and value.data_type in HALF_TYPES:
         return numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float32), value.name)
     return value

@@ -25,6 +25,7 @@ computes in float32 where it has no float16 kernel: neither the rounding nor the
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -35,8 +36,9 @@ from fewstep.calibration.lowering.pairs import lean_pairs
 from fewstep.calibration.lowering.roundings import placing, slower
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import index
-from fewstep.graph.passes.float16 import float32_tensors, to_float16
+from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.selection import WeightedOp
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
@@ -72,7 +74,7 @@ WHOLE = Target(
         centred=True,
         least_gain=LEAST_GAIN_FUSED,
     ),
-    passes=(to_float16,),
+    passes=(partial(to_half, half=FLOAT16),),
     check=pairs_on_inputs_only,
     slower=slower,
 )

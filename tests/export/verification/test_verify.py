@@ -10,8 +10,9 @@ from torch import Tensor
 from fewstep.export.verification.points import BATCHES, QUICK, TIMES, Scope
 from fewstep.export.verification.verify import compare, expect, samples, tell_time
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.passes.half import to_half
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -177,7 +178,7 @@ def test_large_attention_is_verified_in_parts(
     monkeypatch.setattr("fewstep.export.verification.verify.attention_in_parts", in_parts)
     traced, prepared = attending.traced, attending.prepared
     expected = expect(attending.source.spec, traced, scope=scope)
-    half = replace(prepared, body=to_float16(prepared.body)) if in_half else None
+    half = replace(prepared, body=to_half(prepared.body, FLOAT16)) if in_half else None
     table = compare(expected, traced.graph, prepared, lambda: traced.reference, half=half)
     assert [graph.ops().count("Softmax") for graph in made] == softmaxes
     assert table.worst.relative < 1e-5

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.prepare import simplify
 from tests.graph.small import assert_same, node, small, value
@@ -84,9 +85,9 @@ def _engine(graph: Graph, folder: Path) -> bytes:
     """What TensorRT-RTX makes of the graph in float16, for one GPU that is not here."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     from fewstep.graph.io import save
-    from fewstep.graph.passes.float16 import to_float16
+    from fewstep.graph.passes.half import to_half
 
-    save(to_float16(graph), folder / "graph.onnx")
+    save(to_half(graph, FLOAT16), folder / "graph.onnx")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -4,7 +4,8 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.passes.float32 import is_half, to_float32
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.session import run
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
@@ -28,7 +29,7 @@ def half_graph() -> Graph:
 def test_what_was_float16_is_float32_and_computes_the_same() -> None:
     given, k = np.random.default_rng(1).standard_normal((2, 4)), np.array(2)
     graph = to_float32(half_graph())
-    assert is_half(half_graph()) and not is_half(graph)
+    assert has_type(half_graph(), FLOAT16) and not has_type(graph, FLOAT16)
     assert {value.dtype for value in (*graph.inputs, *graph.outputs)} == {FLOAT, np.dtype(np.int64)}
     found = run(graph, {"x": given.astype(FLOAT), "k": k})["y"]
     half = run(half_graph(), {"x": given.astype(HALF), "k": k})["y"]

@@ -12,7 +12,8 @@ import pytest
 
 import fewstep.runtime
 from fewstep.graph import io
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -39,7 +40,7 @@ class BoundOnCpu:
 @pytest.fixture
 def float16_body(tiny_bundle: Path, tmp_path: Path) -> Path:
     path = tmp_path / "float16.onnx"
-    io.save(to_float16(io.load(tiny_bundle / "graphs/body.onnx")), path)
+    io.save(to_half(io.load(tiny_bundle / "graphs/body.onnx"), FLOAT16), path)
     return path
 
 

@@ -10,8 +10,9 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import LEAN, TENSORRT, WHOLE, pairs_on_inputs_only
 from fewstep.graph.graph import GROUP, Graph, Node
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import index
-from fewstep.graph.passes.float16 import float32_tensors, to_float16
+from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
@@ -106,7 +107,7 @@ def test_each_group_has_its_own_ranges() -> None:
 
 def test_float16_alone_is_close_to_float32() -> None:
     prepared = body()
-    half = to_float16(prepared)
+    half = to_half(prepared, FLOAT16)
     assert sqnr(run(prepared, feeds(prepared))["output"], run(half, feeds(prepared))["output"]) > 50
     assert half.constants["factors"].dtype == np.float32  # Resize takes its scales in float32 only
 
@@ -114,7 +115,7 @@ def test_float16_alone_is_close_to_float32() -> None:
 def test_weights_beyond_float16_become_its_greatest_number() -> None:
     prepared = body()
     huge = prepared.with_nodes(prepared.nodes, {"h1.bias": np.full((1, 16, 1, 1), 1e9, np.float32)})
-    assert to_float16(huge).constants["float16(h1.bias)"].max() == np.finfo(np.float16).max
+    assert to_half(huge, FLOAT16).constants["float16(h1.bias)"].max() == np.finfo(np.float16).max
 
 
 def test_scales_too_small_for_float16_do_not_become_zero() -> None:
@@ -129,7 +130,7 @@ def test_scales_too_small_for_float16_do_not_become_zero() -> None:
 def test_an_operation_without_pairs_is_named() -> None:
     prepared = body()
     with pytest.raises(UserError, match="'shortcut' does not read 8 bits"):
-        pairs_on_inputs_only(prepared, to_float16(prepared), selected_ops(prepared))
+        pairs_on_inputs_only(prepared, to_half(prepared, FLOAT16), selected_ops(prepared))
 
 
 @pytest.mark.parametrize("edges", [EDGES, ()])

@@ -12,8 +12,9 @@ from fewstep.calibration.lowering.targets.tensorrt import LEAN
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph.passes.float16 import to_float16
+from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
+from fewstep.graph.passes.half import to_half
 from tests.graph.engines.test_build import needs_tensorrt_rtx
 
 MODELS = BY_NAME | {member.name: member for member in SHIPPED}
@@ -41,7 +42,7 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
     body = lower(task.prepared, ranges, LEAN, in_float).graph
     half_kernels, kernels, moved = HELD[name]
     for device, (half_bytes, megabytes) in moved.items():
-        graphs = to_float16(task.prepared), body, float32_scales(body)
+        graphs = to_half(task.prepared, FLOAT16), body, float32_scales(body)
         half, int8, wide = (engine_of(graph, tmp_path, device) for graph in graphs)
         assert (len(half.each), len(int8.each)) == (half_kernels, kernels) and kernels <= half_kernels
         assert half.bytes == pytest.approx(half_bytes * 1e6, rel=NEAR)
