@@ -1,7 +1,8 @@
 """A lowered graph opened to be judged, as near to its deployment as this machine comes.
 
 onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plugin. Those of other engines run in
-onnxruntime with their pairs left where they stand: their 8-bit rounding, and float32 for the rest.
+onnxruntime with their pairs left where they stand: their 8-bit rounding, that of bfloat16 where the rest is computed
+so, and else float32.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from fewstep.calibration.lowering.executed import as_compiled
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import exceeds
+from fewstep.graph.passes.rounding import runnable
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import LoadedGraph
@@ -26,7 +28,7 @@ def open_lowered(graph: Graph, target: Target) -> LoadedGraph:
     if target.engine is as_deployed:
         return open_session(graph, optimize=True, arena=True)
     is_small = not exceeds(graph)  # a large one, folded, would take as much as float32's weights, packed twice as much
-    return open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
+    return open_session(runnable(graph), optimize=is_small, arena=is_small, fuse_qdq=False)
 
 
 def open_graphs(served: Sequence[tuple[int, Graph]], target: Target, by_rows: bool = False) -> list[LoadedGraph]:

@@ -1,12 +1,13 @@
 """The int8 bodies of a bundle, opened for judging: each run as it is deployed, or its numerics simulated.
 
 The platform of a body names its engine. Where this machine has that engine, it runs the body. onnxruntime computes all
-other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32.
+other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
 """
 
 from functools import cache
 from pathlib import Path
 
+from fewstep.measure.simulation import Simulation
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -31,8 +32,9 @@ SIMULATION = "onnxruntime: 8-bit rounding simulated, the rest float32"  # of any
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:
-    """True for bodies that onnxruntime runs as they are deployed, float32 too."""
-    return body.target == PORTABLE or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
+    """True for bodies that onnxruntime runs as they are deployed, float32 and float16 too."""
+    is_float = body.target == PORTABLE and body.precision != "bfloat16"
+    return is_float or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
 
 
 def engine_of(body: Body) -> str:
@@ -141,5 +143,5 @@ def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:
     backend = backend_of(body)
     if backend != ONNXRUNTIME:
         return load(bundle.path, body=name, backend=named(backend, threads))
-    fused = body.precision != "int8" or is_native(body)
-    return load(bundle.path, body=name, backend=OnnxRuntime(threads=threads, fuse_qdq=fused))
+    is_simulated = body.precision == "bfloat16" or body.precision == "int8" and not is_native(body)
+    return load(bundle.path, body=name, backend=Simulation(threads) if is_simulated else OnnxRuntime(threads=threads))

@@ -43,7 +43,12 @@ from fewstep.runtime.sizes import defaults
 LOG = logging.getLogger("fewstep")
 SCHEMA = 8  # of what is kept, and how it is measured
 REFERENCE = "onnxruntime"  # the backend that others are compared with
-LARGEST = {"float32": 1e-3, "float16": 2e-2, "int8": 0.1}  # difference from onnxruntime, of the largest output
+LARGEST = {
+    "float32": 1e-3,
+    "float16": 2e-2,
+    "bfloat16": 0.1,
+    "int8": 0.1,
+}  # difference from onnxruntime, of the largest output
 FARTHER = 1.5  # times as far from float32 as onnxruntime's int8: engines round at other places
 PACKAGES_OF = {  # of backends that are not named after theirs
     "onnxruntime": RUNTIMES,

@@ -13,6 +13,7 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import is_run_by_onnxruntime, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.simulation import Simulation
 from fewstep.measure.speed.mean_step import middle_feeds, taken
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
@@ -93,7 +94,7 @@ def _compared(bundle: Bundle, name: str, backend: Backend, graph: str, network: 
         body = bundle.body(graph.partition("/")[0])
         precision, simulated = body.precision, not is_run_by_onnxruntime(body)
     calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]
-    reference = OnnxRuntime(fuse_qdq=not simulated).load_graph(bundle, entry)
+    reference = (Simulation() if simulated else OnnxRuntime()).load_graph(bundle, entry)
     is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
     limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
     difference = max(largest(reference(feeds), network(feeds)) for feeds in calls)

@@ -22,7 +22,7 @@ NAMED = "named_"  # begins the names of the ports that return a named output
 Role = Literal[
     "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
 ]
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 

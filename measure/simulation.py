@@ -1,0 +1,41 @@
+"""Bodies of other engines in onnxruntime: their rounding on a machine without the engine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fewstep.graph import io
+from fewstep.graph.half_types import BFLOAT16
+from fewstep.graph.passes.float32 import has_type
+from fewstep.graph.passes.rounding import runnable
+from fewstep.graph.session import open_session
+from fewstep.runtime.backends import LoadedGraph, graph_of
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import Bundle
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The CPU provider, which leaves Q/DQ pairs as they stand. A graph in bfloat16 computes in float32, and rounds each
+    result to bfloat16.
+
+    threads: as in `OnnxRuntime`.
+    """
+
+    threads: int = 0
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        """Bodies are named: none is chosen by its precision."""
+        return {}
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        return self.load_graph(bundle, graph_of(bundle, name))
+
+    def load_graph(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
+        """Any graph of a bundle, once it is what the manifest says."""
+        graph = io.load(bundle.graph(entry), root=bundle.path)
+        if has_type(graph, BFLOAT16):
+            is_small = not io.exceeds(graph)
+            return open_session(runnable(graph), optimize=is_small, threads=self.threads, fuse_qdq=False)
+        return OnnxRuntime(threads=self.threads, fuse_qdq=False).load_graph(bundle, entry)

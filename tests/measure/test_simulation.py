@@ -1,0 +1,36 @@
+"""A body of another engine, whose rounding onnxruntime simulates."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from fewstep.graph import io
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.half_types import BFLOAT16
+from fewstep.graph.passes.half import to_half
+from fewstep.graph.passes.rounding import round_to
+from fewstep.graph.session import run
+from fewstep.measure.bodies import is_run_by_onnxruntime, open_body
+from fewstep.measure.simulation import Simulation
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import SHAPE, denoiser, write_bundle
+
+
+def test_a_body_in_bfloat16_is_rounded_in_float32(tmp_path: Path) -> None:
+    path, name = write_bundle(tmp_path / "tiny", denoiser()), "bfloat16"
+    bundle = open_bundle(path)
+    with open_for_update(path, must_exist=True) as writer:
+        file, data = io.store(writer, to_half(denoiser(), BFLOAT16), name)
+        entry = msgspec.structs.replace(bundle.body("float32").graph, file=file, data=data)
+        bodies = {**bundle.manifest.bodies, name: Body.of(entry, name, "portable")}
+        writer.commit(msgspec.structs.replace(bundle.manifest, bodies=bodies))
+    bundle = open_bundle(path)
+    assert not is_run_by_onnxruntime(bundle.body(name))
+    x = np.random.default_rng(0).standard_normal((2, *SHAPE), np.float32)
+    feeds = {"x": x, "row": np.ones((2, 1, 1, 1), np.float32)}
+    expected = run(round_to(denoiser(), BFLOAT16), feeds)["v"]
+    np.testing.assert_array_equal(Simulation().load(bundle, name)(feeds)["v"], expected)
+    samples = [open_body(bundle, each, 1).sample("ddim:3", [0], {"class": [1]}) for each in ("float32", name)]
+    assert 0 < abs(samples[1] - samples[0]).max() < 0.05
