@@ -18,7 +18,7 @@ class RunOptions(Options):
     plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
         Default: the plan along which the bundle was calibrated (for float32 too), else scheduler:20 if the model came
         with its scheduler, else dpmpp_2m:8.
-    precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 (made by `fewstep build`).
+    precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
     samples: Number of samples. Default: one for each prompt, or 16.
     prompt: The content of a picture in words, for a bundle with a text encoder. Given several times, the samples take
         turns.

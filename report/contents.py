@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import onnx
 
 from fewstep.calibration.lowering.coverage import macs, optimized
@@ -15,6 +14,7 @@ from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.engines.accounts import accounts
 from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
 from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
 from fewstep.measure.results import Operation
@@ -193,8 +193,9 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     multiplying = operations(prepared, name, body.graph.coverage or none, unseen, spared_operations(body)).operations
     if body.graph.coverage is None:  # a body that is float anyway: nothing was decided of its operations
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
-    is_half = any(array.dtype == np.float16 for array in lowered.constants.values())  # a graph has one float type
-    types = tuple("int8" if op.precision == "int8" else "float16" if is_half else "float32" for op in multiplying)
+    held = {array.dtype for array in lowered.constants.values()}  # a graph has one float type
+    float_type = next((name for name, half in HALVES.items() if half in held), "float32")
+    types = tuple("int8" if op.precision == "int8" else float_type for op in multiplying)
     return BodyContents(
         graph=contents,
         shares=tuple(_shares(multiplying, types)),

@@ -32,7 +32,7 @@ def load(
 
     Args:
         path: the bundle.
-        precision: "float32", "float16" or "int8"; the backend knows which body of that precision it runs best.
+        precision: "float32", "float16", "bfloat16" or "int8"; the backend knows which body of it runs best.
         body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
         resident: of a bundle with several networks, how many are in memory at once; None: all that were used. Each is
@@ -81,7 +81,7 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:
-            fix = f"choose one of {runs}, or another backend: float16 runs on GPUs, int8 on CPUs and in TensorRT"
+            fix = f"choose one of {runs}, or another backend: 16 bits run on GPUs, int8 on CPUs and in TensorRT"
             raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
         raise UserError(f"unknown precision {precision!r}", f"choose one of {runs}")
     for name in backend.bodies[precision]:
@@ -89,8 +89,8 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
             return name
     wanted = backend.bodies[precision][0]
     fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
-    if precision == "float16":
-        fix = f"fewstep build {bundle.path} --precision float16"
+    if precision in ("float16", "bfloat16"):
+        fix = f"fewstep build {bundle.path} --precision {precision}"
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))

@@ -7,6 +7,7 @@ import msgspec
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.kernels import Kernels, kernels_of
+from fewstep.graph.half_types import HALVES
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, graph_of
 from fewstep.runtime.bundle.engine_key import Sidecar
@@ -68,21 +69,25 @@ def accounts(bundle: Bundle) -> dict[str, Account]:
 
 
 def told_of(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
-    """Each engine's account in lines, by file: float16's of the same device and batch beside int8's, and bounds."""
-    halves = {(each.device, known[each.file].batch): known[each.file] for each in engines if _is_half(each, known)}
+    """Each engine's account in lines, by file, and bounds. int8's names that of 16 bits for its device and batch."""
+    halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
     lines: dict[str, tuple[str, ...]] = {}
     for each in engines:
         if (own := known.get(each.file)) is not None:
             half = halves.get((each.device, own.batch))
-            other = "" if half is None or half is own else f"; float16: {half.kernels} kernels, {half.moved}"
+            beside = "" if half is None or half is each else f"; {half.body}: {_short(known[half.file])}"
             bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in own.bounds.items())
             bounded = (f"a bound, not a time: {bounds}",) if bounds else ()
-            lines[each.file] = (f"{own.text}{other}", *bounded)
+            lines[each.file] = (f"{own.text}{beside}", *bounded)
     return lines
 
 
 def _is_half(engine: EngineEntry, known: Mapping[str, Account]) -> bool:
-    return engine.body == "float16" and engine.file in known
+    return engine.body in HALVES and engine.file in known
+
+
+def _short(account: Account) -> str:
+    return f"{account.kernels} kernels, {account.moved}"
 
 
 def _account(bundle: Bundle, engine: EngineEntry) -> Account | None:

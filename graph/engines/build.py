@@ -21,24 +21,24 @@ from fewstep.graph.engines.batches import BATCH, profile_of, read_sizes
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
 from fewstep.graph.engines.by_hand import HEAD, script
-from fewstep.graph.half_types import HALVES
+from fewstep.graph.half_types import BFLOAT16, HALVES
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import AHEAD, graph_names
-from fewstep.runtime.bundle.engine_key import EngineKey
-from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
+from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON, EngineKey, capability
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.networks import alone, networks, said, with_network
-from fewstep.runtime.bundle.platforms import PORTABLE, body_name, target_of
+from fewstep.runtime.bundle.platforms import PORTABLE, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import parsed
 
 LOG = logging.getLogger("fewstep")
-FLOAT16 = body_name("float16")  # the body that is made here
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ class BuildOptions(Options):
         its float16 body is made here.
     device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
         and sm120. tensorrt: the GPU of this machine. qnn: sm8550, sm8650, sm8750, sm8850, or by default sc8380xp.
-    precision: int8 builds the body that calibrate made for tensorrt; float16 and float32 build the float body.
+    precision: int8 builds the body that calibrate made for tensorrt; float16, bfloat16 and float32 build the float
+        body. bfloat16 is for weights that were trained so, and for activations beyond float16; GPUs have it from Ampere
+        on.
     min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, as
         x:1x1x28x28 or x:[1,1,28,28]. Shapes also choose the free sizes of a bundle; a number leaves them in full.
     opt_batch: The preferred batch, or shapes, at which the engine is fastest; an engine of qnn has no other. Default:
@@ -73,7 +75,7 @@ class BuildOptions(Options):
     bundle: Path
     backend: str = "tensorrt-rtx"
     device: tuple[str, ...] = ()
-    precision: Literal["int8", "float16", "float32"] = "int8"
+    precision: Literal["int8", "float16", "bfloat16", "float32"] = "int8"
     min_batch: str = "1"
     opt_batch: str | None = None
     max_batch: str = "16"
@@ -151,8 +153,8 @@ def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     for network, bundle in _each(options):
         name_and_body = _body(options, builder, bundle)
         if name_and_body is None:  # the body would be made first, so that it has no engine yet
-            devices = builder.targets(options.device, _flags(options)) if builder.module else {}
-            requests += [EngineRequest(FLOAT16, device, False, network) for device in devices]
+            devices = _devices(options, builder, bundle, None) if builder.module else {}
+            requests += [EngineRequest(options.precision, device, False, network) for device in devices]
             continue
         for each in _orders(options, builder, bundle, *name_and_body, bundle.manifest.files):
             is_there = _present(bundle, each.key) is not None
@@ -169,8 +171,8 @@ def by_hand(options: BuildOptions) -> str:
     for network, bundle in _each(options):
         name_and_body = _body(options, builder, bundle)
         if name_and_body is None:
-            fix = f"fewstep build {options.bundle} --backend onnxruntime-cuda --precision float16 makes it"
-            raise UserError(f"{options.bundle} has no body {FLOAT16!r}", fix)
+            fix = f"fewstep build {options.bundle} --precision {options.precision} makes it"
+            raise UserError(f"{options.bundle} has no body {options.precision!r}", fix)
         name, body = name_and_body
         graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
         graphs |= graph_names(name, body)
@@ -188,9 +190,9 @@ def _each(options: BuildOptions) -> Iterator[tuple[str, Bundle]]:
 
 
 def _part(options: BuildOptions, builder: EngineBuilder, own: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
-    """What is to build for a network. A float16 body that is missing is written."""
+    """What is to build for a network. One of 16 bits that is missing is written."""
     network, bundle = own
-    name, body = _body(options, builder, bundle) or _add_float16(bundle, writer)
+    name, body = _body(options, builder, bundle) or _add_half(bundle, writer, options.precision)
     orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
     return NetworkBuild(network, bundle, name, body, orders)
 
@@ -212,8 +214,9 @@ def check_options(options: BuildOptions) -> EngineBuilder:
         value = getattr(options, option)
         if value is not None and value < least:
             raise UserError(f"--{option} {value}", f"give at least {least}")
-    if options.dla is not None and options.precision == "int8":
-        raise UserError("a DLA takes no int8 that a graph writes out", "build --precision float16, or leave --dla out")
+    if options.dla is not None and options.precision in ("int8", "bfloat16"):
+        what = "int8 that a graph writes out" if options.precision == "int8" else "bfloat16"
+        raise UserError(f"a DLA takes no {what}", "build --precision float16, or leave --dla out")
     if options.float32_scales and options.precision != "int8":
         raise UserError(f"{options.precision} has no scales", "build --precision int8, or leave --float32-scales out")
     if options.float32_scales and options.script is not None:
@@ -229,7 +232,7 @@ def _flags(options: BuildOptions) -> Flags:
 
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
-    """The name of the body to build and the body, with its files checked; None for a float16 body not made yet."""
+    """The name of the body to build and the body, its files checked; None for one of 16 bits that is not made yet."""
     names = builder.bodies[options.precision]
     name = next((each for each in names if each in bundle.manifest.bodies), names[0])
     body = bundle.manifest.bodies.get(name)
@@ -237,7 +240,7 @@ def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tupl
         for graph in body.graphs:
             bundle.graph(graph)
         return name, body
-    if name == FLOAT16:
+    if name in HALVES:
         return None
     raise UserError(
         f"{options.bundle} has no body {name!r} to build",
@@ -246,13 +249,29 @@ def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tupl
     )
 
 
-def _add_float16(bundle: Bundle, writer: Writer) -> tuple[str, Body]:
-    """The float16 body, made from the float32 body for its first engine."""
+def _add_half(bundle: Bundle, writer: Writer, name: str) -> tuple[str, Body]:
+    """The float16 or bfloat16 body, made from the float32 body for its first engine."""
     base = bundle.body("float32").graph
-    prepared = io.load(bundle.graph(base), root=bundle.path)
-    graph = drop_unused(to_half(prepared, HALVES[FLOAT16]))
-    file, data = io.store(writer, graph, FLOAT16, external_above=0 if base.data else None)
-    return FLOAT16, Body.of(GraphFile(file, base.inputs, base.outputs, data), "float16", PORTABLE)
+    graph = drop_unused(to_half(io.load(bundle.graph(base), root=bundle.path), HALVES[name]))
+    file, data = io.store(writer, graph, name, external_above=0 if base.data else None)
+    precision: Precision = "float16" if name == "float16" else "bfloat16"
+    return name, Body.of(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE)
+
+
+def _devices(options: BuildOptions, builder: EngineBuilder, bundle: Bundle, body: Body | None) -> dict[str, int | None]:
+    """The devices to build a body for, with their multiprocessors; None for the body that is made here. UserError for
+    one without the body's float type."""
+    devices = builder.targets(options.device, _flags(options))
+    old = [device for device in devices if device != AMPERE_ON and capability(device) < AMPERE]
+    if old and (options.precision == BFLOAT16.name or body is not None and _has_bfloat16(bundle, body)):
+        what = f"{old[0]} has no bfloat16" + (", which is around this int8" if options.precision == "int8" else "")
+        raise UserError(what, "build for Ampere (sm80) or later, or another --precision")
+    return devices
+
+
+def _has_bfloat16(bundle: Bundle, body: Body) -> bool:
+    graphs = (io.load(bundle.graph(each), root=bundle.path) for each in body.graphs)
+    return any(has_type(graph, BFLOAT16) for graph in graphs)
 
 
 def _orders(
@@ -269,7 +288,7 @@ def _orders(
     common = EngineKey("", (), batches, flags, builder.name, builder.version(), device="", sizes=sizes)
     ahead = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
     orders = []
-    for device, multiprocessors in builder.targets(options.device, flags).items():
+    for device, multiprocessors in _devices(options, builder, bundle, body).items():
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
         for each, graph in ahead.items() if device not in builder.no_float32 else ():
             bundle.graph(graph)

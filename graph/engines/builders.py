@@ -24,6 +24,7 @@ COMPILED = MappingProxyType(
     {
         "int8": (body_name("int8", TENSORRT_PLATFORM.name),),
         "float16": (body_name("float16"),),
+        "bfloat16": (body_name("bfloat16"),),
         "float32": (body_name("float32"),),
     }
 )

@@ -19,7 +19,12 @@ HEAD = """#!/usr/bin/env bash
 set -euo pipefail
 mkdir -p by_hand
 """
-TOLERANCE = {"float32": (1e-4, 1e-3), "float16": (2e-2, 2e-2), "int8": (5e-2, 5e-2)}  # absolute and relative
+TOLERANCE = {
+    "float32": (1e-4, 1e-3),
+    "float16": (2e-2, 2e-2),
+    "bfloat16": (5e-2, 5e-2),
+    "int8": (5e-2, 5e-2),
+}  # absolute and relative
 ENDS = ("min", "opt", "max")
 
 Profile = dict[str, tuple[int, int, int]]  # (least, preferred, greatest) batch and free sizes

@@ -34,6 +34,7 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "float32": (body_name("float32"),),
         "float16": (body_name("float16"),),
+        "bfloat16": (body_name("bfloat16"),),
         "int8": (body_name("int8", TENSORRT.name),),
     }
 )

@@ -71,7 +71,7 @@ def difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: Her
     if not (same or built.flags.get("version_compatible") and later):
         return f"backend_version: built with {built.backend_version}, here is {here.backend_version}"
     if built.device == AMPERE_ON:
-        return None if _capability(here.device) >= AMPERE else f"device: built for {AMPERE_ON}, here is {here.device}"
+        return None if capability(here.device) >= AMPERE else f"device: built for {AMPERE_ON}, here is {here.device}"
     if built.device != here.device:
         return f"device: built for {built.device}, here is {here.device}"
     if built.multiprocessors not in (None, here.multiprocessors):
@@ -83,6 +83,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d{1,9}", version))
 
 
-def _capability(device: str) -> int:
+def capability(device: str) -> int:
+    """The compute capability of a device, as 89 of "sm89"; 0 of anything else."""
     match = re.fullmatch(r"sm(\d{1,9})", device)
     return int(match[1]) if match else 0

@@ -116,6 +116,22 @@ def test_an_int8_and_a_float16_engine_without_a_gpu(bundle: Path) -> None:
 
 
 @needs_tensorrt_rtx
+@pytest.mark.slow
+def test_bfloat16_has_its_body_and_engines_from_ampere_on(bundle: Path) -> None:
+    """The same kernels as in float16, around int8 too."""
+    kernels = {}
+    for half in ("float16", "bfloat16"):
+        made = build(BuildOptions(bundle, device=("sm89",), precision=half)).manifest  # type: ignore[arg-type]
+        assert made.bodies[half].precision == half
+        (engine,) = (each for each in made.engines if each.body == half)
+        assert sidecar(bundle, engine).convolutions == {half: 5}
+        kernels[half] = accounts(open_bundle(bundle))[engine.file].kernels
+    assert kernels["float16"] == kernels["bfloat16"]
+    with pytest.raises(UserError, match="^sm75 has no bfloat16; build for Ampere .sm80. or later, or another"):
+        build(BuildOptions(bundle, device=("sm75",), precision="bfloat16"))
+
+
+@needs_tensorrt_rtx
 def test_int8_is_shown_beside_float16(bundle: Path) -> None:
     """Kernels, bytes and MACs at the preferred batch, and bounds of the GPUs of that generation."""
     for precision in ("int8", "float16"):
