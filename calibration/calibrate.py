@@ -25,7 +25,7 @@ from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
 from fewstep.calibration.floor import floor_error
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.lowering.quantize import LoweredBody, wide_enough
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opened import open_lowered
@@ -125,9 +125,12 @@ def _calibrate_network(
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
-        failed = {**task.refused, **unmade(task.targets, counts, observed_tensors(task.prepared))}
+        least, reached = observed_tensors(task.prepared), counts.reached()
+        own = {name: most for name, most in reached.items() if name in least}
+        wide = [wide_enough(target, own) for target in task.targets]
+        failed = {**task.refused, **unmade(wide, counts, least)}
         moments = second_moments(task, progress, checkpoint, workers)
-    targets = [target for target in task.targets if body_of(target) not in failed]
+    targets = [target for target in wide if body_of(target) not in failed]
     table_of = partial(tabulate, counts, task.prepared, digest, task.plan.name, progress)
     whether = sorted({target.scheme.everything for target in task.targets})
     tables = {everything: table_of(everything=everything) for everything in whether}

@@ -19,6 +19,7 @@ from fewstep.plans.guidance import Guidance
 LOG = logging.getLogger("fewstep")
 
 Groups = Literal["step", "pooled"]
+Half = Literal["float16", "bfloat16"]
 FEW = 4  # trajectories; fewer show little of how far activations reach
 MOST_TRAJECTORIES = 2**48
 
@@ -36,6 +37,8 @@ class CalibrateOptions(SamplingOptions):
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
+    half: The float type around int8 in engines of tensorrt. bfloat16, for weights that were trained so, takes its place
+        too where an activation is beyond float16. GPUs have it from Ampere on.
     quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB. --dry-run says how long the
         search for them takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
@@ -49,6 +52,7 @@ class CalibrateOptions(SamplingOptions):
     guidance: float | Guidance | None = None
     clip: float | None = None
     groups: Groups = field(default="step", metadata={"expert": True})
+    half: Half = field(default="float16", metadata={"expert": True})
     seed: int = field(default=FIRST_SEED, metadata={"expert": True})
     size: tuple[str, ...] = ()
     quality: str | None = None
@@ -86,13 +90,15 @@ def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
             raise UserError(f"unknown target {name!r}", f"choose from {', '.join(targets)}")
     if not names:
         raise UserError("no target to lower for", f"choose from {', '.join(targets)}")
-    return tuple(targets[name] for name in dict.fromkeys(names))
+    chosen = tuple(targets[name] for name in dict.fromkeys(names))
+    return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
 
 
 def _check_choices(options: CalibrateOptions) -> None:
     """UserError for a word that an option does not take. The command line checks it too."""
-    if options.groups not in (choices := get_args(Groups)):
-        raise UserError(f"groups cannot be {options.groups!r}", f"choose from {', '.join(choices)}")
+    for name, choices in (("groups", get_args(Groups)), ("half", get_args(Half))):
+        if (given := getattr(options, name)) not in choices:
+            raise UserError(f"{name} cannot be {given!r}", f"choose from {', '.join(choices)}")
 
 
 def seeds_of(options: CalibrateOptions) -> range:

@@ -1,5 +1,6 @@
 """From the prepared graph and its ranges to an int8 graph for one target."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.machine.threads import side_by_side
+
+LOG = logging.getLogger("fewstep")
 
 Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
 # takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
@@ -291,6 +294,20 @@ def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[An
         return Replacement((), constants)
     rows = gathered("scales()", np.stack(list(of_groups.values()), axis=1), tuple(of_groups))
     return Replacement(rows.nodes, constants | rows.constants)
+
+
+def wide_enough(target: Target, reached: Mapping[str, float]) -> Target:
+    """The target, or its wider one where an activation is beyond its float type; a warning names that. `reached`: see
+    `refuse_overflow`."""
+    most = max(reached, key=lambda name: reached[name], default="")
+    dtype = target.scheme.scale_dtype
+    if target.wider is None or not most or reached[most] <= largest_number(dtype):
+        return target
+    wider = target.wider.scheme.scale_dtype.name
+    LOG.warning(
+        "%s has %s around int8: activation %r reaches %g, beyond %s", target.name, wider, most, reached[most], dtype
+    )
+    return target.wider
 
 
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:

@@ -103,6 +103,7 @@ class Target:
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
     leaner: the target that is tried first, which takes its place unless samples lose by it.
+    wider: the target that takes its place where an activation is beyond the float type.
     slower: the names of operations that take more time in int8 than in float, of the prepared graph and operations that
         may be int8.
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
@@ -123,6 +124,7 @@ class Target:
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
     leaner: "Target | None" = None
+    wider: "Target | None" = None
     slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = none_slower
 
     @property

@@ -12,6 +12,8 @@ from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import CPU_X86, TENSORRT
 from fewstep.cli.verbs.calibrate import dry_run
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
+from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -61,12 +63,39 @@ def test_where_none_can_be_made_the_first_one_says_why_and_nothing_is_written(
     assert (bundle / "manifest.json").read_bytes() == before
 
 
-def test_an_activation_beyond_float16_costs_the_body_for_tensorrt_alone(bundle: Path) -> None:
-    graph = denoiser()
-    scale = np.float32(1e6)
+def reaching(folder: Path, scale: float) -> Path:
+    """A bundle whose activations reach about `scale`, and whose samples are those of the denoiser."""
+    graph, scale = denoiser(), np.float32(scale)
     wide = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
-    path = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | wide))
-    with pytest.raises(UserError, match=r"int8-tensorrt was not made: activation .* beyond float16; calibrate without"):
+    return write_bundle(folder, replace(graph, constants=graph.constants | wide))
+
+
+def test_an_activation_beyond_float16_has_bfloat16_around_int8(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = reaching(bundle.parent / "wide", 1e6)
+    made = calibrate(replace(FIRST, bundle=path, target=("tensorrt",)))
+    assert "tensorrt has bfloat16 around int8: activation" in caplog.text and ", beyond float16" in caplog.text
+    (trial,) = made.manifest.bodies["int8-tensorrt"].trials
+    assert trial.psnr > 25
+    graph = made.lowered["int8-tensorrt"].graph
+    assert has_type(graph, BFLOAT16) and not has_type(graph, FLOAT16)
+
+
+def test_bfloat16_around_int8_can_be_asked_for(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It has 8 bits of precision, where float16 has 11: samples lose where int8 does not hide it."""
+    asked = replace(FIRST, bundle=bundle, target=("tensorrt",))
+    half = calibrate(asked).manifest.bodies["int8-tensorrt"].trials[0]
+    made = calibrate(replace(asked, half="bfloat16"))
+    (trial,) = made.manifest.bodies["int8-tensorrt"].trials
+    assert has_type(made.lowered["int8-tensorrt"].graph, BFLOAT16) and "beyond" not in caplog.text
+    assert 40 < trial.psnr < half.psnr
+
+
+def test_an_activation_beyond_every_type_costs_the_body_for_tensorrt_alone(bundle: Path) -> None:
+    path = write_bundle(bundle.parent / "wide", denoiser())
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(UserError, match="int8-tensorrt was not made: activ"):
+        patched.setattr(
+            "fewstep.calibration.lowering.quantize.largest_number", lambda dtype: 1e-3 if dtype.itemsize == 2 else 1e30
+        )
         calibrate(replace(FIRST, bundle=path, target=BOTH))
     assert set(open_bundle(path).manifest.bodies) == {"float32", "int8-cpu-x86"}
 

@@ -1,8 +1,10 @@
-"""TensorRT and TensorRT-RTX: symmetric int8 as QuantizeLinear-DequantizeLinear pairs, in a float16 graph.
+"""TensorRT and TensorRT-RTX: symmetric int8 as QuantizeLinear-DequantizeLinear pairs, in a graph of 16 bits.
 
 Both take strongly typed networks only, so what isn't int8 must be float16 in the graph itself. With float32 in the
-graph, norms and residuals would run in float32, and the whole lose to plain float16. Pairs stand on the inputs of
-operations with weights and nowhere else: what these return, biases, norms and residuals stay float16.
+graph, norms and residuals would run in float32, and the whole lose to plain float16. Where an activation is beyond
+float16, bfloat16 takes its place everywhere, scales among it: it has as many bytes, and engines as many kernels. Pairs
+stand on the inputs of operations with weights and nowhere else: what these return, biases, norms and residuals stay
+float16.
 
 The builder takes neither zero points nor scales that are gathered by group, so both are arithmetic in the graph: a
 division in front of the pair and a product behind the operation (`calibration/lowering/factors.py`); and, where the
@@ -21,11 +23,13 @@ convolutions have one scale for all channels. Samples judge both forms: LEAN is 
 them (`calibrated_body.ENOUGH`). Kernels and bytes of both: docs/measured/nvidia.md.
 
 A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
-computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen.
+computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen. The
+rounding of bfloat16 is (`graph/passes/rounding.py`).
 """
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +40,7 @@ from fewstep.calibration.lowering.pairs import lean_pairs
 from fewstep.calibration.lowering.roundings import placing, slower
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.graph.graph import Graph
-from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.index import index
 from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.selection import WeightedOp
@@ -48,7 +52,7 @@ BROKEN = "report this with the graph: a lowering of fewstep is wrong"
 
 
 def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Check the structure that engines need: both inputs of each operation rounded around zero, all else float16."""
+    """Check the structure that engines need: both inputs of each operation rounded around zero, all else 16 bits."""
     idx = index(lowered)
     for op in ops:
         node = idx.producers.get(product_of(op.name)) or idx.producers[op.name]
@@ -64,19 +68,30 @@ def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp,
     return count(prepared, [op.name for op in ops])
 
 
-WHOLE = Target(
-    platform=platforms.TENSORRT,
-    scheme=Scheme(
-        encode=centred_int8,
-        scale_dtype=np.dtype(np.float16),
-        form=lean_pairs(np.dtype(np.float16)),
-        constant_scales=True,
-        centred=True,
-        least_gain=LEAST_GAIN_FUSED,
-    ),
-    passes=(partial(to_half, half=FLOAT16),),
-    check=pairs_on_inputs_only,
-    slower=slower,
-)
-LEAN = replace(WHOLE, scheme=replace(WHOLE.scheme, placing=placing, one_scale=frozenset({"Conv"})))
-TENSORRT = replace(WHOLE, leaner=LEAN)
+def whole(half: np.dtype[Any]) -> Target:
+    """WHOLE, around which all is of this float type of 16 bits."""
+    note = () if half == FLOAT16 else (f"{half.name} around int8, which GPUs have from Ampere (sm80) on",)
+    return Target(
+        platform=replace(platforms.TENSORRT, notes=note),
+        scheme=Scheme(
+            encode=centred_int8,
+            scale_dtype=half,
+            form=lean_pairs(half),
+            constant_scales=True,
+            centred=True,
+            least_gain=LEAST_GAIN_FUSED,
+        ),
+        passes=(partial(to_half, half=half),),
+        check=pairs_on_inputs_only,
+        slower=slower,
+    )
+
+
+def lean(half: np.dtype[Any]) -> Target:
+    """LEAN of the same."""
+    form = whole(half)
+    return replace(form, scheme=replace(form.scheme, placing=placing, one_scale=frozenset({"Conv"})))
+
+
+WHOLE, LEAN = whole(FLOAT16), lean(FLOAT16)
+TENSORRT = replace(WHOLE, leaner=LEAN, wider=replace(whole(BFLOAT16), leaner=lean(BFLOAT16)))

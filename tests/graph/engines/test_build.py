@@ -10,6 +10,7 @@ from types import ModuleType
 import msgspec
 import pytest
 
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.commit import open_for_update
@@ -26,6 +27,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.bundles import write_graphs
 from tests.calibration.lowering.bodies.small_body import EDGES, body, prologue, table
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 from tests.runtime.test_networks import with_expert
 
@@ -129,6 +131,18 @@ def test_bfloat16_has_its_body_and_engines_from_ampere_on(bundle: Path) -> None:
     assert kernels["float16"] == kernels["bfloat16"]
     with pytest.raises(UserError, match="^sm75 has no bfloat16; build for Ampere .sm80. or later, or another"):
         build(BuildOptions(bundle, device=("sm75",), precision="bfloat16"))
+
+
+@needs_tensorrt_rtx
+@pytest.mark.slow
+def test_bfloat16_around_int8_is_refused_where_a_gpu_has_none(tmp_path: Path) -> None:
+    wide = write_bundle(tmp_path / "wide", denoiser())
+    calibrate(replace(FIRST, bundle=wide, target=("tensorrt",), half="bfloat16"))
+    made = build(BuildOptions(wide, device=("sm86",))).manifest
+    (engine,) = (each for each in made.engines if each.body == "int8-tensorrt")
+    assert set(sidecar(wide, engine).convolutions) <= {"int8", "bfloat16"}
+    with pytest.raises(UserError, match="^sm75 has no bfloat16, which is around this int8; build for Ampere"):
+        build(BuildOptions(wide, device=("sm75",)))
 
 
 @needs_tensorrt_rtx
