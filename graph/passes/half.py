@@ -5,7 +5,7 @@ what takes float16 takes bfloat16, and the opset stays what their oldest parsers
 kernels: see `rounding.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from onnx import TensorProto
 
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
+from fewstep.graph.index import index
 from fewstep.graph.io import OPSET
+from fewstep.graph.squares import between, squared_sums
 from fewstep.graph.types import infer_types
 
 TAKEN = "tensor(float16)"
@@ -28,13 +30,18 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
 
     A weight beyond the range of the type becomes its greatest number. A single number that would become zero, as the
     epsilon of a norm, becomes the least positive one. An input that its operation takes in float32 only, such as the
-    scales of a Resize, stays float32.
+    scales of a Resize, stays float32. So do sums of squares, up to their root (`squared_sums`).
     """
+    exact = squared_sums(graph)
+    inner = between(graph, exact)
     inputs = {v.name: _half_of(v.name, half) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name, half) for v in graph.outputs if v.dtype == np.float32}
     constants: dict[str, Array] = {}
     nodes = [_cast(name, result, onnx_type(half)) for name, result in inputs.items()]
     for node in graph.nodes:
+        if node.outputs[0] in exact:
+            nodes += _in_float32(node, {*graph.constants, *inner}, inputs | outputs, half)
+            continue
         names = list(node.inputs)
         for position, name in enumerate(names):
             if name in inputs or name in outputs:
@@ -51,8 +58,11 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
-    """The inner tensors that a graph of `to_half` still computes in float32, by ONNX's type inference."""
-    edges = {value.name for value in (*graph.inputs, *graph.outputs)}
+    """The inner tensors that a graph of `to_half` still computes in float32, by ONNX's type inference. Sums of squares
+    are none of them."""
+    sums, idx = squared_sums(graph), index(graph)
+    edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums
+    edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}
     types = infer_types(graph)
     for name in (output for node in graph.nodes for output in node.outputs):
         value = types.values.get(name)
@@ -71,6 +81,16 @@ def rounded(value: Array, half: np.dtype[Any]) -> Array:
 
 def _half_of(name: str, half: np.dtype[Any]) -> str:
     return f"{half.name}({name})"
+
+
+def _in_float32(node: Node, kept: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
+    """A node of `squared_sums` and the casts around it. `kept`: tensors that are float32. `names`: of other ports."""
+    (result,) = node.outputs
+    wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in kept}
+    before = [_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
+    made = result if result in kept else f"float32({result})"
+    after = [] if result in kept else [_cast(made, names.get(result, result), onnx_type(half))]
+    return [*before, replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs), outputs=(made,)), *after]
 
 
 def _cast(name: str, result: str, to: int) -> Node:

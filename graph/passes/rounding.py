@@ -10,6 +10,7 @@ from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.passes.half import rounded, takes_half
+from fewstep.graph.squares import between, squared_sums
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import place_of
 
@@ -27,20 +28,23 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
         f(x, W)      ==>      r(f(r(x), r(W)))  with  r(x) = Cast(Cast(x, half), float32)
 
     ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds some tensors only. A tensor that
-    overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. So is what a
-    DequantizeLinear makes, since engines multiply its integers. Weights that are mapped from files, as in large
-    networks, are not rounded: onnxruntime would hold a rounded copy of each.
+    overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. So are sums of
+    squares (`squared_sums`), and what a DequantizeLinear makes, since engines multiply its integers. Weights that are
+    mapped from files, as in large networks, are not rounded: onnxruntime would hold a rounded copy of each.
     """
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]
+    sums = squared_sums(graph)
+    inner = between(graph, sums)
     for node in graph.nodes:
         read = list(node.inputs)
         for position, name in enumerate(read):
             weight = graph.constants.get(name)
             if weight is not None and place_of(weight) is not None:
                 continue
-            if weight is not None and weight.dtype == np.float32 and takes_half(node, position):
+            is_rounded = node.outputs[0] not in sums and takes_half(node, position)
+            if weight is not None and weight.dtype == np.float32 and is_rounded:
                 if name not in names:
                     names[name] = f"rounded({name})"
                     if weight.nbytes < SMALL or float(np.max(np.abs(weight))) > largest_number(half):
@@ -50,7 +54,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
                 read[position] = names[name]
             elif name in inputs:
                 read[position] = names[name]
-        made = () if node.op == "DequantizeLinear" else node.outputs
+        made = () if node.op == "DequantizeLinear" else [name for name in node.outputs if name not in inner]
         rough = {name: f"exact({name})" for name in made if name and _is_float(types.values.get(name))}
         nodes.append(replace(node, inputs=tuple(read), outputs=tuple(rough.get(name, name) for name in node.outputs)))
         nodes.extend(step for name, exact in rough.items() for step in _rounding(exact, name, half))
