@@ -14,19 +14,23 @@ from fewstep.graph.session import run
 from fewstep.measure.bodies import is_run_by_onnxruntime, open_body
 from fewstep.measure.simulation import Simulation
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from tests.calibration.test_calibrate import SHAPE, denoiser, write_bundle
 
 
-def test_a_body_in_bfloat16_is_rounded_in_float32(tmp_path: Path) -> None:
-    path, name = write_bundle(tmp_path / "tiny", denoiser()), "bfloat16"
-    bundle = open_bundle(path)
+def with_bfloat16(path: Path) -> Bundle:
+    """A bundle of the denoiser, with its body in bfloat16."""
+    bundle = open_bundle(write_bundle(path, denoiser()))
     with open_for_update(path, must_exist=True) as writer:
-        file, data = io.store(writer, to_half(denoiser(), BFLOAT16), name)
+        file, data = io.store(writer, to_half(denoiser(), BFLOAT16), "bfloat16")
         entry = msgspec.structs.replace(bundle.body("float32").graph, file=file, data=data)
-        bodies = {**bundle.manifest.bodies, name: Body.of(entry, name, "portable")}
+        bodies = {**bundle.manifest.bodies, "bfloat16": Body.of(entry, "bfloat16", "portable")}
         writer.commit(msgspec.structs.replace(bundle.manifest, bodies=bodies))
-    bundle = open_bundle(path)
+    return open_bundle(path)
+
+
+def test_a_body_in_bfloat16_is_rounded_in_float32(tmp_path: Path) -> None:
+    bundle, name = with_bfloat16(tmp_path / "tiny"), "bfloat16"
     assert not is_run_by_onnxruntime(bundle.body(name))
     x = np.random.default_rng(0).standard_normal((2, *SHAPE), np.float32)
     feeds = {"x": x, "row": np.ones((2, 1, 1, 1), np.float32)}

@@ -8,6 +8,7 @@ from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Integrity, VerifyOptions, verify
 from tests.bundles import changed
+from tests.measure.test_simulation import with_bfloat16
 
 
 def checked(bundle: Path, graphs: bool = True) -> Integrity:
@@ -66,6 +67,16 @@ def test_without_an_engine_the_rest_is_checked(tiny_bundle: Path, monkeypatch: p
     monkeypatch.setattr("fewstep.report.integrity.find_spec", lambda name: None)
     found = checked(tiny_bundle)
     assert found.is_whole and found.graphs == 0 and "pip install 'fewstep[cpu]'" in found.notes[0]
+
+
+def test_a_body_in_bfloat16_is_opened_rounded(tmp_path: Path) -> None:
+    """onnxruntime has no kernels of it, which is no damage. A graph that does not run rounded is one."""
+    bundle = with_bfloat16(tmp_path / "half")
+    assert checked(bundle.path).is_whole
+    entry = bundle.body("bfloat16").graph
+    content = (bundle.path / entry.file).read_bytes().replace(b"Relu", b"Rely")
+    (damage,) = checked(changed(bundle.path, {entry.file: content})).damages
+    assert damage.what.startswith("bfloat16: onnxruntime ")
 
 
 def test_no_manifest_is_an_error(tmp_path: Path) -> None:
