@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.weights import FACTORS, quantize_weight
+from fewstep.graph.half_types import BFLOAT16
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
     0.01, 10, 16, dtype=np.float32
@@ -59,6 +60,14 @@ def test_scales_are_numbers_of_the_type_they_are_written_in(method: str) -> None
     assert np.array_equal(scales, scales.astype(np.float16)) and scales.dtype == np.float32
     quiet = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, method, np.float16)  # type: ignore[arg-type]
     assert quiet.scales.tolist() == [np.finfo(np.float16).smallest_subnormal] and not quiet.values.any()
+
+
+def test_scales_are_numbers_of_bfloat16() -> None:
+    """The least is its least normal number, which is float32's."""
+    scales = quantize_weight(WEIGHT, 0, "mse", BFLOAT16).scales
+    assert np.array_equal(scales, scales.astype(BFLOAT16)) and scales.dtype == np.float32
+    quiet = quantize_weight(np.full((1, 4), 1e-40, np.float32), 0, "mse", BFLOAT16)
+    assert quiet.scales.tolist() == [2.0**-126] and not quiet.values.any()
 
 
 def test_a_quiet_channel_keeps_its_levels_in_half() -> None:
