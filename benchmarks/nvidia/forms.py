@@ -29,8 +29,11 @@ from fewstep.calibration.lowering.targets.tensorrt import LEAN, WHOLE
 from fewstep.calibration.opened import open_lowered
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.ranges.moments import Moments
+from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.second_moments import second_moments
+from fewstep.calibration.task import Task
 from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT
 from fewstep.graph.engines.kernels import Kernels, kernels_of
@@ -38,7 +41,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.io import save
 from fewstep.graph.passes.half import to_half
-from fewstep.measure.rollouts.closed_loop import open_course
+from fewstep.measure.rollouts.closed_loop import Course, open_course
 from fewstep.plans.plan import DENOISER, regroup
 
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
@@ -105,8 +108,8 @@ def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
     return kernels
 
 
-def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
-    """The rows of a model: float16, then each form."""
+def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, Course]:
+    """A model's bundle, exported if the folder lacks it: what its activations hold, and a course of held-out seeds."""
     bundle = exported(member, work)
     conditions = None
     if (rows := member.rows(256, CALIBRATION)) is not None:
@@ -120,10 +123,16 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
         options, seeds = replace(options, trajectories=FEW), min(seeds, FEW)
     task = open_task(options)
     counts, moments = count_activations(task), second_moments(task)
-    table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
-    own = table_of()
     plan = regroup(task.plan, {DENOISER: counts.edges})
     course = open_course(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))
+    return task, counts, moments, course
+
+
+def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
+    """The rows of a model: float16, then each form."""
+    task, counts, moments, course = counted(member, work, seeds)
+    table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
+    own = table_of()
     lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         engines = partial(engines_of, folder=Path(folder))
