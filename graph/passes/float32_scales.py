@@ -1,4 +1,4 @@
-"""Write the scales of a float16 graph's 8 bits in float32, for a builder that refuses them in float16."""
+"""Write the scales of 8 bits in float32, for a builder that refuses them in float16 or bfloat16."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.half_types import HALVES, onnx_type
 from fewstep.graph.passes.constants import drop_unused
 
 ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -17,14 +18,14 @@ def float32_scales(graph: Graph) -> Graph:
         Q(x, s)      ==>      Q(Cast(x), float32(s))
         D(q, s)      ==>      Cast(D(q, float32(s)))
 
-    A float16 number is a float32 number, so that the scales are the same. A product of DequantizeLinear is rounded to
-    float16 by the Cast behind it.
+    A number of 16 bits is a float32 number, so that the scales are the same. A product of DequantizeLinear is rounded
+    to 16 bits by the Cast behind it.
     """
     constants: dict[str, Array] = {}
     nodes: dict[str, Node] = {}  # by the output: two roundings may read one activation
     for node in graph.nodes:
         scale = graph.constants.get(node.inputs[1]) if node.op in ROUNDINGS else None
-        if scale is None or scale.dtype != np.float16:
+        if scale is None or scale.dtype not in HALVES.values():
             nodes[node.outputs[0]] = node
             continue
         source, name, *rest = node.inputs
@@ -35,7 +36,7 @@ def float32_scales(graph: Graph) -> Graph:
         else:
             result = _wide(node.output)
             nodes[result] = replace(node, inputs=(source, _wide(name), *rest), outputs=(result,))
-            nodes[node.output] = _cast(result, node.output, TensorProto.FLOAT16)
+            nodes[node.output] = _cast(result, node.output, onnx_type(scale.dtype))
     return drop_unused(graph.with_nodes(nodes.values(), constants))
 
 

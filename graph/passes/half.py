@@ -88,7 +88,7 @@ def _in_float32(node: Node, kept: Collection[str], names: Mapping[str, str], hal
     (result,) = node.outputs
     wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in kept}
     before = [_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
-    made = result if result in kept else f"float32({result})"
+    made = result if result in kept else f"sum({result})"
     after = [] if result in kept else [_cast(made, names.get(result, result), onnx_type(half))]
     return [*before, replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs), outputs=(made,)), *after]
 

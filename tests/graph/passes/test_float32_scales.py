@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 
+from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
@@ -37,3 +38,18 @@ def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
     np.testing.assert_array_equal(found["b16"], coarse_part)
     types = {each.name: str(each.dtype) for each in infer_types(wide).values.values()}
     assert {types[name] for name in ("half", "a16", "b16", "sum")} == {"float16"}
+
+
+def test_scales_of_bfloat16_are_written_so_too() -> None:
+    """The product of DequantizeLinear is bfloat16 again."""
+    nodes = [
+        node("Cast", "x", "half", to=onnx.TensorProto.BFLOAT16),
+        node("QuantizeLinear", "half scale zero", "code"),
+        node("DequantizeLinear", "code scale zero", "again"),
+        node("Cast", "again", "y", to=FLOAT),
+    ]
+    scale = np.asarray(0.0123, BFLOAT16)
+    graph = small([value("x", "batch", 4)], [value("y", "batch", 4)], nodes, scale=scale, zero=np.int8(0))
+    wide = float32_scales(graph)
+    assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
+    assert [each.attributes["to"] for each in wide.nodes if each.outputs == ("again",)] == [onnx.TensorProto.BFLOAT16]
