@@ -297,11 +297,11 @@ def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[An
 
 
 def wide_enough(target: Target, reached: Mapping[str, float]) -> Target:
-    """The target, or its wider one where an activation is beyond its float type; a warning names that. `reached`: see
-    `refuse_overflow`."""
+    """The target, or its wider one where an activation is beyond its float type; a warning names that. Where the sample
+    itself is, no type helps. `reached`: see `refuse_overflow`."""
     most = max(reached, key=lambda name: reached[name], default="")
     dtype = target.scheme.scale_dtype
-    if target.wider is None or not most or reached[most] <= largest_number(dtype):
+    if target.wider is None or most in ("", X) or reached[most] <= largest_number(dtype):
         return target
     wider = target.wider.scheme.scale_dtype.name
     LOG.warning(
