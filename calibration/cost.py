@@ -13,7 +13,7 @@ from fewstep.calibration.precision.refine import evaluations
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.spare import SAMPLES
 from fewstep.calibration.task import Task
-from fewstep.measure.cost import Estimate
+from fewstep.measure.estimate import Estimate
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.trajectories import batches, count_batches, roll_out
 from fewstep.plans.errors import UserError

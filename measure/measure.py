@@ -17,11 +17,12 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import engine_of, graph_files, int8_bodies, is_native, not_judged, open_body
-from fewstep.measure.cost import BATCH, Estimate, body_bytes, seconds_of_one
+from fewstep.measure.cost import BATCH, body_bytes
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor
 from fewstep.measure.distances.references import References, open_references
 from fewstep.measure.distances.sets import described, distances, features_apart, features_of
+from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Measured, Want, judge
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, check_output, open_judged_task

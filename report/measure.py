@@ -14,7 +14,8 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure import results
 from fewstep.measure.bodies import engine_of, is_native, not_judged
-from fewstep.measure.cost import BATCH, Estimate, body_bytes, seconds_of_one
+from fewstep.measure.cost import BATCH, body_bytes
+from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgement, Want, judge
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask

@@ -10,7 +10,7 @@ from fewstep.calibration.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.calibration.fitting.tangents import calls
 from fewstep.calibration.fitting.task import FitTask
 from fewstep.calibration.fitting.trade import SHARES, WEIGHTS
-from fewstep.measure.cost import Estimate, seconds_of_one
+from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.teacher import CHECKED
 
 

@@ -6,7 +6,7 @@ from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import check_memory, duration
-from fewstep.measure.cost import Estimate
+from fewstep.measure.estimate import Estimate
 from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, estimate, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race

@@ -14,7 +14,7 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner, split
-from fewstep.measure.cost import Estimate
+from fewstep.measure.estimate import Estimate
 
 RUN = ("-n", "1", "-c", "class=0")
 

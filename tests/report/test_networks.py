@@ -13,7 +13,8 @@ from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.pack import PackOptions, pack
-from fewstep.measure.cost import body_bytes, seconds_of_one
+from fewstep.measure.cost import body_bytes
+from fewstep.measure.estimate import seconds_of_one
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
 from fewstep.measure.rollouts.held_out import PAIRED

@@ -1,0 +1,50 @@
+"""The time that sampling takes, estimated before it begins."""
+
+from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
+
+from fewstep.graph.needs import duration
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import AHEAD
+from fewstep.runtime.sampler import Sampler
+
+LONG = 20.0  # seconds from which work says its time ahead
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The time that work takes at the speed of this moment, before it begins.
+
+    evaluations: the most of one sample, with all branches of guidance in one.
+    sampling: seconds of these.
+    timing: the most seconds of turns in which engines are timed.
+    """
+
+    evaluations: int
+    sampling: float
+    timing: float = 0.0
+
+    def announce(self) -> None:
+        """One line on the log AHEAD, where the work takes LONG or longer."""
+        if (seconds := self.sampling + self.timing) >= LONG:
+            turns = f", and {duration(self.timing)} of timing" if self.timing else ""
+            AHEAD.info(
+                "this takes up to %s: %d evaluations of one sample%s", duration(seconds), self.evaluations, turns
+            )
+
+
+def seconds_of_one(sampler: Sampler, plan: Plan, rows: ConditionRecords | None = None, samples: int = 1) -> float:
+    """Seconds of one evaluation of one sample in a batch of `samples`, with all branches: the second, since the first
+    allocates. Of several networks it is the mean over the plan; of one that runs a single step, the first is all there
+    is."""
+    seeds = PAIRED[:samples]
+    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
+    runs = [step.network for step in plan.steps]
+    last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
+    seconds, start = dict[str, float](), perf_counter()
+    for state in islice(sampler.steps(plan, seeds, conditions, plan.guidance), last + 1):
+        seconds[state.step.network], start = perf_counter() - start, perf_counter()
+    return sum(seconds[network] for network in runs) / len(runs) / samples
