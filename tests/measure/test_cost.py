@@ -15,7 +15,7 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
-from fewstep.measure import cost
+from fewstep.measure import cost, estimate
 from fewstep.measure.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.report.choosing.choose import choose
@@ -110,7 +110,7 @@ def test_work_of_minutes_says_its_time_before_it_begins(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cost, "LONG", 0.0)
+    monkeypatch.setattr(estimate, "LONG", 0.0)
     monkeypatch.setattr(work, Mock(side_effect=KeyboardInterrupt))
     folder = make_bundle(tmp_path / "tiny")
     with caplog.at_level(logging.INFO, "fewstep.ahead"), pytest.raises(KeyboardInterrupt):

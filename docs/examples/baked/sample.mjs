@@ -10,7 +10,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { normal, uniforms } from "./noise.mjs";
 
-const LEAST = { float32: 70, float16: 40, int8: 30 }; // dB: other kernels round to more
+const LEAST = { float32: 70, float16: 40, bfloat16: 30, int8: 30 }; // dB: other kernels round to more
 const LEAST_SAME = 0.5; // of the tokens
 const [file, output, label, ...seeds] = process.argv.slice(2);
 const checks = file === "--check" && output;
