@@ -15,6 +15,7 @@ from fewstep.calibration.spare import SAMPLES
 from fewstep.calibration.task import Task
 from fewstep.measure.estimate import Estimate
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.trajectories import batches, count_batches, roll_out
 from fewstep.plans.errors import UserError
 
@@ -67,9 +68,12 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
 
 
 def announce(tasks: Sequence[Task]) -> None:
-    """Say what tasks take, where it is long. Nothing of an evaluation that fails: counting names the tensor."""
+    """Say what tasks take, where it is long. Nothing of an evaluation that fails: counting names the tensor. What was
+    opened is closed: counting opens graphs of its own."""
     with suppress(UserError):
         cost_of(tasks).estimate.announce()
+    for task in tasks:
+        close(task.sampler.of().graph)
 
 
 def _searched(tasks: Sequence[Task]) -> int | None:
