@@ -81,11 +81,8 @@ class Search:
         self.variants = variants.having(variants.in_float)
         self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
         self.ranking, self.without, self.most = variants.ranking, len(variants.in_float), len(variants.ranking.order)
-        self._qualities, self._times, self._judged = (
-            {self.most: CEILING},
-            {self.without: 1.0},
-            dict[int, JudgedQuality](),
-        )
+        self._qualities, self._times = {self.most: CEILING}, {self.without: 1.0}
+        self._judged = dict[int, JudgedQuality]()
 
     def body(self, count: int) -> Variants:
         """The variants with so many operations in float."""
@@ -101,14 +98,15 @@ class Search:
     def judged(self, count: int) -> JudgedQuality:
         """A body on the seeds that judge."""
         if count not in self._judged:
-            values = np.concatenate([self._run(count, each) for each in self.judges])
+            values = self._run(count, *self.judges)
             self._judged[count] = JudgedQuality(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
         return self._judged[count]
 
-    def _run(self, count: int, course: Course) -> Array:
-        """PSNR in dB of each sample of a course."""
+    def _run(self, count: int, *courses: Course) -> Array:
+        """PSNR in dB of each sample of some courses."""
         body = self.body(count)
-        return course.quality(course.run(open_graphs(body.graphs(), body.target)))
+        networks = open_graphs(body.graphs(), body.target)
+        return np.concatenate([course.quality(course.run(networks)) for course in courses])
 
     def time(self, count: int) -> float:
         """The time of a step relative to the body without a bound, measured where it can be."""
