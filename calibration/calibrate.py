@@ -22,10 +22,10 @@ from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.cost import announce
 from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.failed_bodies import body_of, some_failed, unmade
+from fewstep.calibration.failed_bodies import body_of, some_failed, unmade, widened
 from fewstep.calibration.floor import floor_error
 from fewstep.calibration.lowering.agreement import warn_of_disagreement
-from fewstep.calibration.lowering.quantize import LoweredBody, wide_enough
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opened import open_lowered
@@ -65,8 +65,8 @@ OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome of a calibration. `lowered` is by body name, e.g. "int8-cpu-x86". `refined` has the precision map of
-    a body, if a bound was given. `manifest` is of the network alone, and `others` are those of other networks."""
+    """The outcome of a calibration. `lowered` is by body name, e.g. "int8-cpu-x86". `refined` has the search for
+    a body that a bound deploys. `manifest` is of the network alone, and `others` are those of other networks."""
 
     manifest: Manifest
     plan: Plan
@@ -125,9 +125,8 @@ def _calibrate_network(
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
         counts = count_activations(task, progress, checkpoint, workers)
-        least, reached = observed_tensors(task.prepared), counts.reached()
-        own = {name: most for name, most in reached.items() if name in least}
-        wide = [wide_enough(target, own) for target in task.targets]
+        least = observed_tensors(task.prepared)
+        wide = widened(task.targets, counts, least)
         failed = {**task.refused, **unmade(wide, counts, least)}
         moments = second_moments(task, progress, checkpoint, workers)
     targets = [target for target in wide if body_of(target) not in failed]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow
+from fewstep.calibration.lowering.quantize import LoweredBody, refuse_overflow, wide_enough
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.plans.errors import UserError
@@ -15,6 +15,12 @@ def body_of(target: Target) -> str:
     return body_name("int8", target.name)
 
 
+def widened(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> list[Target]:
+    """The targets, each by its wider one where what was counted is beyond its float type. `least`: see `unmade`."""
+    reached = counts.reached()
+    return [wide_enough(target, _own(target, reached, least)) for target in targets]
+
+
 def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> dict[str, UserError]:
     """The bodies that cannot be made of what was counted, by name: an activation is beyond the float type of their
     engine, or has no code. UserError if that is so of all. Only targets without floats need more tensors than
@@ -22,19 +28,22 @@ def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) ->
     failed, reached = {}, counts.reached()
     for target in targets:
         try:
-            everything = target.scheme.everything
-            if everything and counts.unseen:
+            if target.scheme.everything and counts.unseen:
                 raise UserError(
                     f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
                     "follow more trajectories, or leave this target out",
                 )
-            own = {name: most for name, most in reached.items() if everything or name in least}
-            refuse_overflow(own, target)
+            refuse_overflow(_own(target, reached, least), target)
         except UserError as error:
             failed[body_of(target)] = error
     if len(failed) == len(targets):
         raise next(iter(failed.values()))
     return failed
+
+
+def _own(target: Target, reached: Mapping[str, float], least: Collection[str]) -> dict[str, float]:
+    """What the tensors that a target needs have reached."""
+    return {name: most for name, most in reached.items() if target.scheme.everything or name in least}
 
 
 def some_failed(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:
