@@ -9,7 +9,7 @@ evaluation. Quality is simulated by onnxruntime on held-out seeds. The work fold
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -62,7 +62,7 @@ FORMS: Mapping[str, tuple[Target, int]] = {  # by name, with the number of graph
 }
 
 
-class Block(Member):
+class RandomBlock(Member):
     """A block of random weights in this folder."""
 
     @property
@@ -78,7 +78,7 @@ class Block(Member):
 
 
 FEW = 2  # trajectories and seeds of a block, whose attention takes 1 GB a step
-BLOCK = Block("sd15_block", "ddim:2", guidance=2.0, needs="diffusers")
+BLOCK = RandomBlock("sd15_block", "ddim:2", guidance=2.0, needs="diffusers")
 KNOWN: Mapping[str, Member] = BY_NAME | {member.name: member for member in (*SHIPPED, BLOCK)}
 MODELS = (
     "policy_unet1d",
@@ -179,19 +179,26 @@ def in_int8(kernels: Kernels) -> str:
     return f"{100 * kernels.macs.get('int8', 0) / max(sum(kernels.macs.values()), 1):.0f} %"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def write_page(
+    description: str | None,
+    script: str,
+    models: Sequence[str],
+    head: Sequence[str],
+    rows_of: Callable[[Member, Path, int], list[list[str]]],
+) -> None:
+    """Put the table of a script into the page, or print the rows of the models that are asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="default: all of the page")
     parser.add_argument("--seeds", type=int, default=32)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    rows = [row for name in given.model or MODELS for row in measured(KNOWN[name], given.work, given.seeds)]
+    rows = [row for name in given.model or models for row in rows_of(KNOWN[name], given.work, given.seeds)]
     if given.model is None:
-        put_part(PAGE, SCRIPT, table(HEAD, rows))
+        put_part(PAGE, script, table(head, rows))
     else:
-        print(table(HEAD, rows))
+        print(table(head, rows))
 
 
 if __name__ == "__main__":
-    main()
+    write_page(__doc__, SCRIPT, MODELS, HEAD, measured)

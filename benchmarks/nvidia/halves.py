@@ -6,7 +6,6 @@ writes a table of docs/measured/nvidia.md. Every weight and every result is roun
 int8 is *lean* around either type, in one graph, at batch 2. The work folder keeps exports.
 """
 
-import argparse
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.markdown import put_part, table
-from benchmarks.nvidia.forms import KNOWN, PAGE, counted, engine_of
+from benchmarks.nvidia.forms import counted, engine_of, write_page
 from benchmarks.zoo.members import Member
 from fewstep.calibration.count import tabulate
 from fewstep.calibration.lowering.quantize import lower_graph, measured_ops, rounding
@@ -83,19 +81,5 @@ def quality(course: Course, graph: Graph) -> str:
     return f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}" if np.isfinite(psnr).all() else "not finite"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="default: all of the page")
-    parser.add_argument("--seeds", type=int, default=32)
-    given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
-    rows = [row for name in given.model or MODELS for row in rows_of(KNOWN[name], given.work, given.seeds)]
-    if given.model is None:
-        put_part(PAGE, SCRIPT, table(HEAD, rows))
-    else:
-        print(table(HEAD, rows))
-
-
 if __name__ == "__main__":
-    main()
+    write_page(__doc__, SCRIPT, MODELS, HEAD, rows_of)
