@@ -2,31 +2,23 @@
 
 import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.engines import build_engine
 from fewstep.graph.engines.accounts import accounts, told_of
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
-from fewstep.graph.engines.builders import TENSORRT_RTX, EngineBuilder
+from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import cuda
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
-from tests.bundles import write_graphs
-from tests.calibration.lowering.bodies.small_body import EDGES, body, prologue, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 from tests.runtime.test_networks import with_expert
@@ -35,34 +27,6 @@ needs_tensorrt_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
     reason="tensorrt-rtx is not installed: pip install 'fewstep[tensorrt-rtx]'",
 )
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A bundle of the small body, calibrated for tensorrt with ranges of three groups."""
-    prepared = body()
-    lowered = lower(prepared, table(prepared, EDGES), TENSORRT)
-    return write_graphs(
-        tmp_path / "bundle",
-        {"prologue": prologue(), "body": prepared, "int8-tensorrt": lowered.graph},
-        {"float32": {}, "int8-tensorrt": {"graph": "int8-tensorrt", "groups": lowered.groups}},
-        name="small",
-    )
-
-
-@pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A double of the builder's process, to be written by the test."""
-    script = tmp_path / "worker.py"
-    monkeypatch.setattr(build_engine, "WORKER", script)
-    monkeypatch.setattr(EngineBuilder, "version", lambda self: "11.0")
-    return script
-
-
-@pytest.fixture
-def jetson(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An AGX Orin."""
-    monkeypatch.setattr(cuda, "describe", lambda device: ("sm87", 16))
 
 
 def built_and_kept(made: Build) -> tuple[list[str], list[str]]:
@@ -343,98 +307,3 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
         UserError, match="onnxruntime-cuda has no engines of precision 'int8'; choose --precision float"
     ):
         build(replace(options, precision="int8"))
-
-
-@pytest.mark.parametrize(
-    "script, message",
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"died \(SIGKILL\) building 'prologue'"),
-        ("import time; time.sleep(60)", "took more than 0.5 s to build 'prologue' for sm89"),
-        (
-            "import sys; print('[W] odd\\n[E] no kernel for op\\nmore', file=sys.stderr); sys.exit(1)",
-            "no kernel for op",
-        ),
-        (
-            "import sys; sys.exit('[TRT] [E] a norm: setComputePrecision\\n[TRT] [E] no tactic\\n[TRT] [E] Internal')",
-            "cannot build 'prologue' for sm89: no tactic",
-        ),
-        (
-            "import sys; sys.exit('[TRT] [E] Internal\\n[E] Conv: has no kernel_shape')",
-            "cannot build 'prologue' for sm89: Conv: has no kernel_shape",
-        ),
-        (
-            "import sys; sys.exit('[TRT] [E] Error Code 9: Could not infer output types for operation: 3: dequantize')",
-            "operation: 3: dequantize; try --float32-scales",
-        ),
-        ("import sys; sys.exit('ValueError: bad')", "cannot build 'prologue' for sm89: ValueError: bad"),
-        ("import sys; sys.exit(3)", "it says nothing"),
-        (
-            "import sys; open(sys.argv[2], 'w').write('"
-            'tensor={ dims={ 1 } name="x" type=float }\\n corrltn={ name="c" output={"y" } input={"x" "w" } }\')',
-            "computes convolution 'c' in float32",
-        ),
-    ],
-    ids=["killed", "hangs", "refuses", "ignores", "parses", "scales", "raises", "silent", "float32"],
-)
-def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
-    bundle: Path, worker: Path, script: str, message: str
-) -> None:
-    worker.write_text(script)
-    before = content(bundle)
-    with pytest.raises(UserError, match=message) as caught:
-        build(BuildOptions(bundle, device=("sm89",), timeout=30.0 if "sleep" not in script else 0.5))
-    assert "\n" not in str(caught.value)
-    assert content(bundle) == before
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"device": ("sm90",)}, f"unknown device 'sm90'; choose from {', '.join(TENSORRT_RTX.devices)}"),
-        ({"backend": "tensorflow"}, "unknown backend 'tensorflow'"),
-        ({"precision": "int4"}, "no engines of precision 'int4'"),
-        ({"min_batch": "0"}, "batches 0, 4, 16 are not"),
-        ({"opt_batch": "32"}, "batches 1, 32, 16 are not"),
-        ({"workspace": 0}, "--workspace 0; give at least 1"),
-        ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
-        ({"dla": 0, "precision": "float16"}, "tensorrt-rtx has no --dla"),
-        ({"dla": 0, "backend": "tensorrt"}, "a DLA takes no int8 .*; build --precision float16"),
-        ({"float32_scales": True, "precision": "float16"}, "float16 has no scales; build --precision int8"),
-        ({"float32_scales": True, "script": Path("s.sh")}, "the bundle's own graphs; leave --script"),
-    ],
-)
-def test_impossible_choices_are_refused(bundle: Path, worker: Path, change: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build(replace(BuildOptions(bundle), **change))  # type: ignore[arg-type]
-
-
-def test_a_bundle_that_was_not_calibrated_is_refused(bundle: Path, worker: Path) -> None:
-    with open_for_update(bundle, must_exist=True) as writer:
-        assert writer.manifest is not None
-        bodies = {"float32": writer.manifest.bodies["float32"]}
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
-    with pytest.raises(UserError, match="has no body 'int8-tensorrt' to build; fewstep calibrate"):
-        build(BuildOptions(bundle))
-
-
-@pytest.mark.parametrize(
-    "backend, message",
-    [
-        ("tensorrt-rtx", r"tensorrt_rtx cannot be imported .*; pip install 'fewstep\[tensorrt-rtx\]'"),
-        ("tensorrt", r"tensorrt cannot be imported .*; on a Jetson: apt install"),
-    ],
-)
-def test_a_missing_builder_is_named_with_its_command(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str, message: str
-) -> None:
-    monkeypatch.setitem(sys.modules, backend.replace("-", "_"), None)
-    with pytest.raises(UserError, match=message):
-        build(BuildOptions(bundle, backend=backend))
-
-
-def test_a_builder_that_is_too_old_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch, jetson: None) -> None:
-    old = ModuleType("tensorrt")
-    old.__version__ = "8.5.2.2"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(UserError, match="tensorrt 8.5.2.2 is too old: it needs 10.3"):
-        build(BuildOptions(bundle, backend="tensorrt"))
