@@ -149,8 +149,9 @@ def refine(
     search = Search(variants, course, judges, is_timed, progress)
     float_time = search.time(search.most)
     count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)
-    if search.time(count) >= float_time:  # nothing is faster than float32, and nothing is nearer to it
-        count = search.most
+    for other in (search.without, search.most):
+        if other > count and search.time(count) >= search.time(other):  # the other is no slower, and nearer to float32
+            count = other
     search.quality(count), search.quality(search.without)
     point = next(each for each in search.points if each.count == count)
     judged, without = search.judged(count), search.judged(search.without)

@@ -117,6 +117,14 @@ def test_a_quality_that_the_default_has_needs_less_in_float(faked: Faked) -> Non
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
 
 
+def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times below the default are foretold, and int8 may win nothing there: fewer roundings at equal time are better."""
+    flat = Faked(time=lambda count: 1 + 0.01 * max(count, 10))
+    flat.install(monkeypatch)
+    found = flat.found(Bound(quality=30.0), without=10)
+    assert (found.point.count, found.judged.quality, found.point.time) == (10, 33.0, 1.0)
+
+
 def test_float32_is_deployed_where_nothing_else_has_the_quality(faked: Faked) -> None:
     found = faked.found(Bound(quality=60.0))
     assert (found.point.count, found.judged.quality, found.point.time) == (OPERATIONS, CEILING, pytest.approx(1.4))
