@@ -244,6 +244,12 @@ def speed_section(results: Results) -> Html:
         for timing in race.timings
     ]
     parts.append(table(head, rows))
+    profiled = [timing for race in results.races[:1] for timing in race.timings if timing.kinds]
+    if kinds := list(dict.fromkeys(kind for timing in profiled for kind in timing.kinds)):
+        spent: list[Sequence[Content]] = [
+            [timing.name, *(percent(timing.kinds.get(kind, 0.0), 0) for kind in kinds)] for timing in profiled
+        ]
+        parts += [paragraph("Where onnxruntime spends a step, by kind of operation:"), table(["body", *kinds], spent)]
     sizes: list[Sequence[Content]] = [[body, size(bytes_)] for body, bytes_ in results.sizes.items()]
     parts.append(table(["body", "graph and weights"], sizes))
     return section("Speed and size", *parts)

@@ -86,6 +86,7 @@ def _speed(results: Results) -> list[str | Table]:
     return [
         f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), threads {waiting}",
         *(_race(race) for race in results.races),
+        *(_kinds(race) for race in results.races[:1] if any(each.kinds for each in race.timings)),
         *(f"note: {note}" for note in results.notes),
     ]
 
@@ -108,6 +109,14 @@ def _race(race: Race) -> Table:
         rows,
         f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
     )
+
+
+def _kinds(race: Race) -> Table:
+    """What holds bodies back: where onnxruntime spends their steps."""
+    profiled = [each for each in race.timings if each.kinds]
+    names = dict.fromkeys(kind for each in profiled for kind in each.kinds)
+    rows = [(each.name, *(f"{100 * each.kinds.get(kind, 0.0):.0f} %" for kind in names)) for each in profiled]
+    return figures("Where the time goes", tuple(names), rows, "Shares of a step, from the profile of onnxruntime.")
 
 
 def _milliseconds(seconds: float) -> str:

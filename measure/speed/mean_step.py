@@ -135,4 +135,18 @@ def mean_timing(name: str, timings: Sequence[Timing], weights: Sequence[float]) 
         ratio_high=ratio("ratio_high"),
         load=sum(timing.load for timing in timings),
         peak_mib=max(timing.peak_mib for timing in timings),
+        kinds=_mean_kinds(timings, weights),
     )
+
+
+def _mean_kinds(timings: Sequence[Timing], weights: Sequence[float]) -> dict[str, float]:
+    """Shares of a mean step by kind of operation; none where those of a graph are not known."""
+    if not all(timing.kinds for timing in timings):
+        return {}
+    times = [weight * timing.median for weight, timing in zip(weights, timings, strict=True)]
+    names = dict.fromkeys(kind for timing in timings for kind in timing.kinds)
+    own = {
+        kind: sum(time * timing.kinds.get(kind, 0.0) for time, timing in zip(times, timings, strict=True)) / sum(times)
+        for kind in names
+    }
+    return dict(sorted(own.items(), key=lambda item: -item[1]))

@@ -66,6 +66,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio_high: float  # the fastest round
     load: float  # seconds to open the graph
     peak_mib: float  # resident memory of its process after the first runs; 0: unknown
+    kinds: dict[str, float] = {}  # shares of a run by kind of operation (`profile.py`); empty: not known
 
 
 class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,8 +116,9 @@ def race(
             return len(done) >= rounds
 
         times = list(zip(*take_turns([partial(each.walls, seconds) for each in processes], until), strict=True))
-    each_of = zip(processes, peaks, times, strict=True)
-    timings = tuple(_timing(process, peak, mine, times[0]) for process, peak, mine in each_of)
+        kinds = [each.result(worker.KINDS) for each in processes]
+    each_of = zip(processes, peaks, times, kinds, strict=True)
+    timings = tuple(_timing(process, peak, mine, times[0], shares) for process, peak, mine, shares in each_of)
     return Race(batches.pop(), threads, rounds, timings)
 
 
@@ -128,7 +130,11 @@ def _opener(contender: TimedContender, threads: int, spinning: bool) -> Opener:
 
 
 def _timing(
-    process: TimedProcess, peak: float, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
+    process: TimedProcess,
+    peak: float,
+    mine: Sequence[Sequence[float]],
+    first: Sequence[Sequence[float]],
+    kinds: Mapping[str, float],
 ) -> Timing:
     seconds = [value for turn in mine for value in turn]
     ratios = [median(theirs) / median(ours) for ours, theirs in zip(mine, first, strict=True)]
@@ -145,4 +151,5 @@ def _timing(
         ratio_high=max(ratios),
         load=process.load,
         peak_mib=peak,
+        kinds=dict(kinds),
     )

@@ -10,6 +10,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 AHEAD = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
+KINDS = "kinds"  # the call that returns shares of a run by kind of operation, none where they are not known
 LONG = 0.5  # seconds of a call that is counted although it is the first
 
 Call = Callable[[], Any]
@@ -44,8 +45,10 @@ def turn(name: str, seconds: float) -> list[Seconds]:
 
 
 def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Mapping[str, Call]:
-    """Calls of a graph that onnxruntime opens."""
+    """Calls of a graph that onnxruntime opens: a run, and the kinds of its operations."""
     import onnxruntime
+
+    from fewstep.measure.speed.profile import profiled
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -53,8 +56,13 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return {"": lambda: session.run(None, feeds)}
+    sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])]
+
+    def kinds() -> dict[str, float]:
+        sessions.clear()  # two sessions of a large graph are too much; nothing is timed any more
+        return profiled(path, options, feeds)
+
+    return {"": lambda: sessions[0].run(None, feeds), KINDS: kinds}
 
 
 def open_body(
@@ -65,7 +73,7 @@ def open_body(
     from fewstep.runtime.bundle.reading import open_bundle
 
     run = named(backend, threads).load(open_bundle(path).network(network), body)
-    return {"": lambda: run(feeds)}
+    return {"": lambda: run(feeds), KINDS: dict}
 
 
 def _once(call: Call) -> Seconds:

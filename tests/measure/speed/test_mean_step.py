@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from fewstep.measure.speed.mean_step import mean_timing, shares
 from fewstep.measure.speed.race import Timing
@@ -28,3 +29,12 @@ def test_a_mean_step_weighs_its_graphs():
     mean = mean_timing("body", [timing(4.0, 1.0), timing(2.0, 2.0)], [0.25, 0.75])
     assert (mean.name, mean.median, mean.runs, mean.load, mean.peak_mib) == ("body", 2.5, 10, 1.0, 100.0)
     assert mean.ratio == pytest.approx(4.0 / 2.5)  # float32 takes 4 at each step
+
+
+def test_kinds_of_a_mean_step_weigh_graphs_by_their_time():
+    """One run of 4 s in four, three of 2 s: the first has 0.4 of the time."""
+    first, last = timing(4.0, 1.0), timing(2.0, 2.0)
+    whole = [replace(first, kinds={"norms": 1.0}), replace(last, kinds={"norms": 0.25, "functions": 0.75})]
+    mean = mean_timing("body", whole, [0.25, 0.75])
+    assert mean.kinds == pytest.approx({"norms": 0.4 + 0.6 * 0.25, "functions": 0.6 * 0.75})
+    assert mean_timing("body", [whole[0], last], [0.25, 0.75]).kinds == {}

@@ -1,0 +1,60 @@
+"""Where the time of a step goes: shares of kinds of operations, as onnxruntime's own profile has them.
+
+A kind is what a performance engineer can act on: products that int8 makes faster and those that stayed in float, the
+borders between both, and work that has no int8 form.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+RUNS = 9  # that are profiled; of each operation the median counts
+KINDS = {
+    "products in int8": "QLinearConv ConvInteger QLinearMatMul MatMulInteger MatMulIntegerToFloat QGemm"
+    " DynamicQuantizeMatMul QLinearConvTranspose",
+    "products in float": "Conv FusedConv NhwcFusedConv ConvTranspose MatMul FusedMatMul Gemm FusedGemm Einsum Attention"
+    " MultiHeadAttention",
+    "into int8 and back": "QuantizeLinear DequantizeLinear DynamicQuantizeLinear",
+    "moves of data": "Transpose Reshape Squeeze Unsqueeze Flatten Expand Concat Split Slice Gather Pad DepthToSpace"
+    " SpaceToDepth ReorderInput ReorderOutput QLinearConcat Resize Upsample Cast Shape ConstantOfShape Identity",
+    "norms": "InstanceNormalization GroupNormalization GroupNorm LayerNormalization SkipLayerNormalization"
+    " SimplifiedLayerNormalization RMSNormalization ReduceMean ReduceSum ReduceSumSquare LpNormalization",
+    "functions": "Softmax Gelu FastGelu QuickGelu BiasGelu Sigmoid Tanh Erf Exp Relu LeakyRelu Elu Softplus Mish Silu"
+    " Sin Cos Sqrt Pow Clip",
+    "sums and factors": "Add Sub Mul Div BatchNormalization AveragePool GlobalAveragePool Neg Sum QLinearAdd"
+    " QLinearMul",
+}
+REST = "the rest"
+_KIND_OF = {operation: kind for kind, operations in KINDS.items() for operation in operations.split()}
+
+
+def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
+    """The share of each kind in a run of a graph, the largest first; `options` of onnxruntime are taken over."""
+    import onnxruntime
+
+    with TemporaryDirectory() as folder:
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "run"))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for _ in range(RUNS + 1):  # the first allocates
+            session.run(None, feeds)
+        return kinds(json.loads(Path(session.end_profiling()).read_text()))
+
+
+def kinds(events: list[dict[str, Any]]) -> dict[str, float]:
+    """The share of each kind in the events of onnxruntime's profile, the largest first: of each node the median over
+    its runs."""
+    nodes = sorted(
+        (event["name"], event["args"]["op_name"], event["dur"])
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    )
+    times = defaultdict[str, float](float)
+    for (_, operation), runs in groupby(nodes, key=lambda node: node[:2]):
+        times[_KIND_OF.get(operation, REST)] += median(duration for _, _, duration in runs)
+    total = sum(times.values()) or 1.0
+    return {kind: times[kind] / total for kind in sorted(times, key=lambda kind: -times[kind])}
