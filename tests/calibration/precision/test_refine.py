@@ -118,7 +118,7 @@ def test_a_quality_that_the_default_has_needs_less_in_float(faked: Faked) -> Non
 
 
 def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times below the default are foretold, and int8 may win nothing there: fewer roundings at equal time are better."""
+    """Times below the default are foretold, and int8 may win nothing there."""
     flat = Faked(time=lambda count: 1 + 0.01 * max(count, 10))
     flat.install(monkeypatch)
     found = flat.found(Bound(quality=30.0), without=10)
