@@ -29,7 +29,7 @@ from benchmarks.quantization.contenders import TARGET_OF, contenders
 from benchmarks.quantization.material import OwnConditions
 from benchmarks.quantization.outcome import Outcome
 from benchmarks.zoo.bundles import CODE, exported
-from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
+from benchmarks.zoo.members import CALIBRATION, HARD, HELD_OUT, MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
@@ -38,10 +38,10 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import SILENT, Progress
 
-ALL = (*MEMBERS, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))
+ALL = (*MEMBERS, *HARD, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))
 BY_NAME = {member.name: member for member in ALL}
 SCRIPT = "benchmarks/on_zoo/zoo_tools.py"
-STEPS = (8, 4)
+STEPS = (8, 4)  # of all but the hard ones, which are for the steps of their plans
 
 
 def own_code() -> str:
@@ -78,15 +78,15 @@ def calibrated(
 
 
 def run(
-    members: Sequence[Member], steps: Sequence[int], pythons: Mapping[str, str], arguments: argparse.Namespace
+    members: Sequence[Member], steps: Sequence[int] | None, pythons: Mapping[str, str], arguments: argparse.Namespace
 ) -> Iterator[Outcome]:
-    """Each member along each plan, kept as soon as it is judged."""
+    """Each member along each plan, by default those of STEPS, kept as soon as it is judged."""
     engines = [line.engine for line in contenders(pythons, arguments.only) if line.tool is None]
     targets = [TARGET_OF[engine] for engine in engines]
     with progress_display() as progress:
         for member in members:
             own = own_conditions(member, options.seeds_of(arguments))
-            for count in steps:
+            for count in steps or ((member.steps,) if member in HARD else STEPS):
                 bundle = calibrated(member, count, targets, arguments.work, progress, own=own)
                 outcome = compare(bundle, pythons, arguments, progress, own)
                 yield replace(outcome, code=own_code())
@@ -107,7 +107,7 @@ def main(given: Sequence[str] | None = None) -> int:
         pythons = environments(arguments.python)
         part_of(zoo_rows.PAGE.read_text(), SCRIPT)
         zoo_rows.read()  # either may be refused, before hours of work
-        for outcome in run(members, arguments.steps or STEPS, pythons, arguments):
+        for outcome in run(members, arguments.steps, pythons, arguments):
             rows = zoo_rows.joined(zoo_rows.read(), zoo_rows.measured(outcome))
             zoo_rows.write(rows)
             put_part(zoo_rows.PAGE, SCRIPT, zoo_rows.table(rows))

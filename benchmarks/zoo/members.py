@@ -36,6 +36,11 @@ class Member:
         """The file of its trained weights."""
         return FOLDER / f"{self.name}.safetensors"
 
+    @property
+    def steps(self) -> int:
+        """Of its plan."""
+        return int(self.plan.partition("@")[0].rpartition(":")[2])
+
     def along(self, steps: int, grid: str | None = None) -> str:
         """Its plan with so many steps, on this grid if it names none."""
         plan = re.sub(r":\d+", f":{steps}", self.plan, count=1)
