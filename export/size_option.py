@@ -31,7 +31,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     if problem := size_problem(spec.x_shape, sizes, spec.heads):
         raise UserError(f"--size {problem[0]}: {problem[1]}", FIX)
     conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
-    freed: Any = replace(cast(Any, source), spec=replace(spec, sizes=sizes, conditions=conditions))
+    freed: Any = replace(cast(Any, source), spec=msgspec.structs.replace(spec, sizes=sizes, conditions=conditions))
     return cast(Source, freed)
 
 

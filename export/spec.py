@@ -20,20 +20,18 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Vocabulary
+from fewstep.plans.spec import Carried, NamedOutput, Prediction, ScheduleSpec
 from fewstep.plans.tokens import vocabulary_problem
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.manifest import (
     CARRIED,
     NAMED,
     NEXT,
-    Affine,
     Condition,
+    Description,
     DType,
     Manifest,
     Policy,
-    Size,
-    Spectrogram,
 )
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.lora.file import Lora
@@ -44,36 +42,32 @@ from fewstep.runtime.spectrogram import spectrogram_problem
 from fewstep.runtime.units import units_problem
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
-FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
-    "name": (str, "give a string"),
-    "x_shape": (tuple[int, ...], "give the shape of one sample, as (1, 28, 28)"),
-    "conditions": (tuple[Condition, ...], f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}"),
-    "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
-    "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
-    "grid": (str | None, "give a grid such as 'trailing', or leave it out"),
-    "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
-    "steers": (By | None, "say what the second output is a gradient by, 'x' or 'x0', or leave it out"),
-    "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
-    "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
-    "units": (Affine | None, "give Affine(scale, shift) with one number for each place along an axis of x"),
-    "policy": (Policy | None, "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"),
-    "spectrogram": (
-        Spectrogram | None,
-        "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
-    ),
-    "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
-    "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
-    "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) and prediction='logits', or neither"),
-    "scheduler": (dict[str, Any] | None, "give the fields of a scheduler_config.json, or leave it out"),
-    "x": (str, "give the name of the input that is x"),
-    "time": (str, "give the name of the input that is the time"),
-    "to": (str | None, "give the name of the input that is the second time, or leave it out"),
-    "output": (str, "give the name of the output that is the prediction"),
+FIXES = {  # of fields of a Spec: what to give
+    "name": "give a string",
+    "x_shape": "give the shape of one sample, as (1, 28, 28)",
+    "conditions": f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}",
+    "prediction": f"give one of {', '.join(get_args(Prediction))}",
+    "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
+    "grid": "give a grid such as 'trailing', or leave it out",
+    "heads": "give how many outputs shaped as x the network returns, one after the other along its channels",
+    "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
+    "sizes": "give a tuple of Size(name, axis, low, high, multiple)",
+    "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
+    "units": "give Affine(scale, shift) with one number for each place along an axis of x",
+    "policy": "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})",
+    "spectrogram": "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
+    "carried": "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'",
+    "outputs": "give a tuple of NamedOutput(name, shape)",
+    "vocabulary": "give Vocabulary(size, mask) and prediction='logits', or neither",
+    "scheduler": "give the fields of a scheduler_config.json, or leave it out",
+    "x": "give the name of the input that is x",
+    "time": "give the name of the input that is the time",
+    "to": "give the name of the input that is the second time, or leave it out",
+    "output": "give the name of the output that is the prediction",
 }
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Description, frozen=True):
     """A denoiser's interface and meaning.
 
     Its module is called as `forward(x, time, *conditions)`: x float32 [B, *x_shape], time float32 [B] in the network's
@@ -103,23 +97,7 @@ class Spec:
     times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
     name those tensors in an .onnx file; a torch module's have no names."""
 
-    name: str
-    x_shape: tuple[int, ...]
-    conditions: tuple[Condition, ...]
-    prediction: Prediction
-    schedule: ScheduleSpec
-    heads: int = 1
-    steers: By | None = None
-    towards: str | None = None
-    sizes: tuple[Size, ...] = ()
-    units: Affine | None = None
-    policy: Policy | None = None
-    spectrogram: Spectrogram | None = None
-    carried: tuple[Carried, ...] = ()
-    outputs: tuple[NamedOutput, ...] = ()
-    vocabulary: Vocabulary | None = None
     scheduler: dict[str, Any] | None = None
-    grid: str | None = None
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -146,14 +124,16 @@ class Spec:
         return tuple(map(int, output_shape(self, self.x_shape)))
 
     def __post_init__(self) -> None:
-        for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
-            value = getattr(self, field)
+        for field in msgspec.structs.fields(self):  # only a decoder checks types
+            value = getattr(self, field.name)
             try:  # a list becomes the tuple that it stands for
-                object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(value), kind))
+                converted = msgspec.convert(msgspec.to_builtins(value), field.type)
             except (msgspec.ValidationError, TypeError) as error:
-                reason = " ".join(str(error).split()).replace("$", field)  # it may quote a name with a line break
+                reason = " ".join(str(error).split()).replace("$", field.name)  # it may quote a name with a line break
                 reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
-                raise UserError(f"field {field!r} of spec {self.name!r} is wrong: {reason}", fix) from None
+                what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
+                raise UserError(what, FIXES[field.name]) from None
+            msgspec.structs.force_setattr(self, field.name, converted)
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
                 raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
@@ -219,12 +199,12 @@ class Spec:
             else policy_problem(self.policy, self.x_shape, self.units, self.conditions)
             or _stacking_problem(self.policy, self.conditions),
         }
-        for field, wrong in problems.items():
+        for place, wrong in problems.items():
             if wrong:
-                raise UserError(f"field {field!r} of spec {self.name!r}: {wrong}", FIELDS[field][1])
+                raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", FIXES[place])
         others = {"carried tensors": self.carried, "named outputs": self.outputs, "a second time": self.to}
         if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads, others):
-            raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
+            raise UserError(f"spec {self.name!r}: {wrong}", FIXES["vocabulary"])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
         if self.grid is not None:
@@ -253,7 +233,7 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
         )
     if not grid:
-        raise UserError(f"field 'grid' of spec {name!r} is empty", FIELDS["grid"][1])
+        raise UserError(f"field 'grid' of spec {name!r} is empty", FIXES["grid"])
     try:
         times = parse_plan_name("ddim:1", grid).grid
         _ = times(schedule, 1), times(schedule, 2)

@@ -9,7 +9,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.shaping import as_shaping
-from fewstep.plans.spec import Vocabulary
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import network_at
@@ -52,7 +51,7 @@ def plan_for(
         raise UserError(f"plan {plan!r} is no plan", fix)
     if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
         plan = read_plan(bundle.checked(Path(plan)))
-    if isinstance(manifest.vocabulary, Vocabulary):
+    if manifest.vocabulary is not None:
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
             raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
         if isinstance(plan, str) and plan.startswith(SCHEDULER):

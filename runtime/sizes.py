@@ -4,20 +4,17 @@ A dimension of a tensor is a number, or says how it follows from the sizes: "hei
 "height*width/64". At chosen sizes everything is numbers again: see `sized`.
 """
 
-import dataclasses
 import operator
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import msgspec
-from msgspec import UnsetType
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Vocabulary
-from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -26,22 +23,7 @@ LARGEST = 2**24  # of one size
 ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 
 
-class Takes(Protocol):
-    """A manifest, or a spec."""
-
-    @property
-    def x_shape(self) -> tuple[int, ...]: ...
-    @property
-    def conditions(self) -> tuple[Condition, ...]: ...
-    @property
-    def sizes(self) -> tuple[Size, ...]: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def vocabulary(self) -> Vocabulary | UnsetType | None: ...
-
-
-T = TypeVar("T", bound=Takes)
+T = TypeVar("T", bound=Description)
 
 
 def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
@@ -60,11 +42,10 @@ def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_condition_at(each, values) for each in takes.conditions)
-    replaced: Any = msgspec.structs.replace if isinstance(takes, msgspec.Struct) else dataclasses.replace
-    return cast(T, replaced(takes, x_shape=tuple(x_shape), conditions=conditions))
+    return msgspec.structs.replace(takes, x_shape=tuple(x_shape), conditions=conditions)
 
 
-def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
+def sizes_of(x_shape: Sequence[int], takes: Description) -> dict[str, int] | None:
     """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
     if len(x_shape) != len(takes.x_shape):
         return None
@@ -130,23 +111,23 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
-def free_x_shape(takes: Takes) -> tuple[Dimension, ...]:
+def free_x_shape(takes: Description) -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
-def output_shape(takes: Takes, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def output_shape(takes: Description, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
     first, *others = shape
-    logits = (takes.vocabulary.size,) if isinstance(takes.vocabulary, Vocabulary) else ()
+    logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
     return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
 
 
-def x_dtype(takes: Takes) -> Literal["float32", "int64"]:
+def x_dtype(takes: Description) -> Literal["float32", "int64"]:
     """The type of x in memory and at a graph's port."""
-    return "int64" if isinstance(takes.vocabulary, Vocabulary) else "float32"
+    return "float32" if takes.vocabulary is None else "int64"
 
 
-def follows_problem(condition: Condition, takes: Takes) -> str | None:
+def follows_problem(condition: Condition, takes: Description) -> str | None:
     """The fault of the axes of a condition that follow x's sizes, or None."""
     values = defaults(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
@@ -201,7 +182,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _checked(takes: Takes, sizes: Mapping[str, int]) -> dict[str, int]:
+def _checked(takes: Description, sizes: Mapping[str, int]) -> dict[str, int]:
     """The given sizes, each known, a whole number, and in its range."""
     ranges = described(takes.sizes)
     if not isinstance(sizes, Mapping):

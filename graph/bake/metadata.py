@@ -109,7 +109,7 @@ def described(
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,
         carried=carried,
-        vocabulary=manifest.vocabulary if isinstance(manifest.vocabulary, Vocabulary) else None,
+        vocabulary=manifest.vocabulary,
     )
 
 

@@ -6,7 +6,7 @@ and weights as inputs, into a module of plain operations (`written_out`), and th
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal, get_args
 
@@ -98,7 +98,7 @@ def with_gradient(
         raise UserError(f"the energy cannot be called: {error}", f"let it take ({names})") from None
     return (
         GradientModule(denoiser, spec, energy, len(conditions), of, normalise),
-        replace(spec, conditions=(*spec.conditions, *asked), heads=2, steers=of),
+        msgspec.structs.replace(spec, conditions=(*spec.conditions, *asked), heads=2, steers=of),
     )
 
 

@@ -103,7 +103,7 @@ def _of_samples(manifest: Manifest) -> Problems:
         "named outputs": manifest.outputs,
         "a second time": any(each.role == "to" for _, graph in graphs(manifest) for each in graph.inputs),
     }
-    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary or None, manifest.heads, others):
+    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary, manifest.heads, others):
         yield "vocabulary", wrong
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]

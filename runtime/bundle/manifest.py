@@ -7,7 +7,6 @@ from math import inf
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
 from fewstep.runtime.bundle.lora_slots import LoraSlots
@@ -16,7 +15,6 @@ from fewstep.runtime.bundle.token_agreement import TokenAgreement
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
 CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
-
 NAMED = "named_"  # begins the names of the ports that return a named output
 
 Role = Literal[
@@ -356,16 +354,33 @@ class NetworkEntry(Strict, frozen=True):
     verification: str | None = None
 
 
-class Manifest(Strict, frozen=True):
-    """The commit record of a bundle: what is not named here does not exist."""
+class Description(Strict, frozen=True, omit_defaults=True):
+    """A denoiser's interface and meaning: a Spec states them, and a Manifest keeps them."""
 
-    schema: int
     name: str
     x_shape: tuple[int, ...]  # one sample, without the batch axis, e.g. (1, 28, 28)
     conditions: tuple[Condition, ...]
     prediction: Prediction
     schedule: ScheduleSpec
+    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
+    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
+    sizes: tuple[Size, ...] = ()  # free axes of x
+    units: Affine | None = None  # what a sample means outside: actions in a robot's units
+    policy: Policy | None = None
+    spectrogram: Spectrogram | None = None  # what x is of: sound
+    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
+    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
+    vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
+    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
+
+
+class Manifest(Description, frozen=True, kw_only=True):
+    """The commit record of a bundle: what is not named here does not exist."""
+
+    schema: int
     prologue: GraphEntry | None
+    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
     bodies: dict[str, Body]
     provenance: Provenance
     files: dict[str, str]  # path -> sha256 of every file of the bundle but the manifest
@@ -377,21 +392,9 @@ class Manifest(Strict, frozen=True):
     report: str | None = None
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep measure`
-    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
-    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
-    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
-    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
-    sizes: tuple[Size, ...] = ()  # free axes of x
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
     text: TextEncoderEntry | None = None
     autoencoder: AutoencoderEntry | None = None
-    units: Affine | None = None  # what a sample means outside: actions in a robot's units
-    policy: Policy | None = None
-    spectrogram: Spectrogram | None = None  # what x is of: sound
     fitted: tuple[FittedPlan, ...] = ()
-    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
-    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
-    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
-    lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them
-    vocabulary: Vocabulary | UnsetType = UNSET  # of a token denoiser, whose x are ids
+    lora_slots: LoraSlots | None = None  # of the denoiser

@@ -233,7 +233,7 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
 )
 def test_a_spec_whose_sizes_cannot_be_is_refused(changes: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
+        msgspec.structs.replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
 
 
 def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:
