@@ -34,12 +34,12 @@ from fewstep.runtime.bundle.manifest import (
     Policy,
 )
 from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import ELEMENTS_LIMIT, follows_problem, output_shape, size_problem
 from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import units_problem
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIXES = {  # of fields of a Spec: what to give
@@ -53,7 +53,6 @@ FIXES = {  # of fields of a Spec: what to give
     "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
     "sizes": "give a tuple of Size(name, axis, low, high, multiple)",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
-    "units": "give Affine(scale, shift) with one number for each place along an axis of x",
     "policy": "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})",
     "spectrogram": "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
     "carried": "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'",
@@ -132,7 +131,7 @@ class Spec(Description, frozen=True):
                 reason = " ".join(str(error).split()).replace("$", field.name)  # it may quote a name with a line break
                 reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
                 what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
-                raise UserError(what, FIXES[field.name]) from None
+                raise UserError(what, _fix(field)) from None
             msgspec.structs.force_setattr(self, field.name, converted)
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
@@ -191,8 +190,10 @@ class Spec(Description, frozen=True):
                     f"condition {condition.name!r} of spec {self.name!r} has typical {list(condition.typical)}",
                     "give two numbers that increase and lie between low and high",
                 )
+        for place, kind in kinds(self):
+            if wrong := kind.problem(self) or kind.mistake(self):
+                raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", kind.FIX)
         problems = {
-            "units": None if self.units is None else units_problem(self.units, self.x_shape),
             "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
             "policy": None
             if self.policy is None
@@ -224,6 +225,12 @@ class Spec(Description, frozen=True):
                 "and the noise says nothing of x0",
                 "use a denoiser that predicts flow or sample",
             )
+
+
+def _fix(field: msgspec.structs.FieldInfo) -> str:
+    """What to give for a field: a kind of denoiser says it itself."""
+    own = (each.FIX for each in get_args(field.type) if isinstance(each, type) and issubclass(each, Kind))
+    return next(own, "") or FIXES[field.name]
 
 
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:

@@ -4,8 +4,6 @@ sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -45,14 +43,3 @@ def _prepared(
     along[units.axis] = -1
     scale, shift = (np.reshape(np.asarray(each, np.float64), along) for each in (units.scale, units.shift))
     return units, values, scale, shift
-
-
-def units_problem(units: Affine, x_shape: tuple[int, ...]) -> str | None:
-    """The fault of an affine map for samples of a shape, or None."""
-    if not -len(x_shape) <= units.axis < len(x_shape):
-        return f"samples {list(x_shape)} have no axis {units.axis}"
-    if not len(units.scale) == len(units.shift) == x_shape[units.axis]:
-        return f"{len(units.scale)} scales and {len(units.shift)} shifts for {x_shape[units.axis]} places"
-    if not all(math.isfinite(number) for number in (*units.scale, *units.shift, units.constant)):
-        return "a number of it is not finite"
-    return None

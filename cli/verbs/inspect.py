@@ -1,6 +1,6 @@
 """`fewstep inspect`: a bundle as a tree."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.filesize import decimal
 from rich.markup import escape
@@ -16,7 +16,8 @@ from fewstep.plans.spec import PURE_NOISE, Carried
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.report.integrity import is_baked
-from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Policy, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Condition, Policy, TensorEntry
+from fewstep.runtime.kinds.kind import kinds, numbers
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sizes import described, free_shape
@@ -27,7 +28,6 @@ COMPANIONS = {
     "autoencoder.encoder": "encoder of images",
 }
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
-NUMBERS_SHOWN = 16
 
 
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
@@ -51,8 +51,8 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(f"tokens of {ids} ids, {mask} where a position is open")
     if manifest.policy is not None:
         root.add(escape(f"policy: {_rhythm(manifest.policy, manifest.x_shape[0])}"))
-    if manifest.units is not None:
-        root.add(escape(f"units: {_units(manifest.units)}"))
+    for _, kind in kinds(manifest):
+        root.add(escape(kind.words(manifest)))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
     if manifest.sizes:
@@ -159,18 +159,8 @@ def _rhythm(policy: Policy, horizon: int) -> str:
     if policy.prefix is not None:
         said += f"; continues up to {policy.most_delay} decided actions ({policy.prefix}, {policy.delay})"
     for place, values in policy.discrete.items():
-        said += f"; action[{place}] is one of {_numbers(values)}"
+        said += f"; action[{place}] is one of {numbers(values)}"
     return said
-
-
-def _units(units: Affine) -> str:
-    return f"scale * x + shift along axis {units.axis}; scale {_numbers(units.scale)}; shift {_numbers(units.shift)}"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN])
-    more = len(values) - NUMBERS_SHOWN
-    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _ports(tensors: Iterable[TensorEntry]) -> str:

@@ -13,6 +13,7 @@ from fewstep.runtime.bundle.companions import companion_problem
 from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
@@ -25,7 +26,6 @@ from fewstep.runtime.sizes import (
     x_dtype,
 )
 from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import units_problem
 
 AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
 BATCH = "batch"
@@ -91,8 +91,9 @@ def _of_samples(manifest: Manifest) -> Problems:
         yield "x_shape", f"{list(shape)} is not the shape of a sample"
     if problem := size_problem(shape, manifest.sizes, manifest.heads):
         yield "sizes", f"{problem[0]}: {problem[1]}"
-    if manifest.units is not None and (reason := units_problem(manifest.units, shape)):
-        yield "units", reason
+    for field, kind in kinds(manifest):
+        if reason := kind.problem(manifest):
+            yield field, reason
     policy, conditions = manifest.policy, manifest.conditions
     if policy is not None and (reason := policy_problem(policy, shape, manifest.units, conditions)):
         yield "policy", reason

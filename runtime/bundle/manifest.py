@@ -11,36 +11,18 @@ import msgspec
 from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.graph_entry import DType as DType
+from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
+from fewstep.runtime.graph_entry import Role as Role
+from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
+from fewstep.runtime.kinds.units import Affine as Affine
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
 CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
 NAMED = "named_"  # begins the names of the ports that return a named output
 
-Role = Literal[
-    "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
-]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
-
-
-class TensorEntry(Strict, frozen=True):
-    """One input or output of a graph. `shape` counts in elements. "batch" stands for the dynamic leading axis, the name
-    of a size, or a term of it ("height/8"), for a free one."""
-
-    name: str
-    role: Role
-    shape: tuple[int | str, ...]
-    dtype: DType = "float32"
-
-
-class GraphEntry(Strict, frozen=True):
-    """An ONNX file of the bundle (paths are relative to the bundle and use forward slashes)."""
-
-    file: str
-    inputs: tuple[TensorEntry, ...]
-    outputs: tuple[TensorEntry, ...]
-    data: tuple[str, ...] = ()  # external weight files the graph refers to
 
 
 class Coverage(Strict, frozen=True):
@@ -209,18 +191,6 @@ class Tokens(Strict, frozen=True):
     length: int
     pad: int
     mask: str | None = None
-
-
-class Affine(Strict, frozen=True):
-    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
-
-    Training data never changed where a scale is 0, and the network was trained on `constant` there.
-    """
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    axis: int = -1  # of one sample, as Python counts
-    constant: float = 0.0
 
 
 class StateWords(Strict, frozen=True):

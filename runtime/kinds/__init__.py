@@ -1,0 +1,1 @@
+"""Kinds of denoiser, a file each; `runtime.bundle.manifest` lists them."""
