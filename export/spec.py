@@ -31,15 +31,12 @@ from fewstep.runtime.bundle.manifest import (
     Description,
     DType,
     Manifest,
-    Policy,
 )
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.lora.file import Lora
-from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import ELEMENTS_LIMIT, follows_problem, output_shape, size_problem
-from fewstep.runtime.spectrogram import spectrogram_problem
+from fewstep.runtime.sizes import ELEMENTS_LIMIT, follows_problem, output_shape
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIXES = {  # of fields of a Spec: what to give
@@ -51,10 +48,7 @@ FIXES = {  # of fields of a Spec: what to give
     "grid": "give a grid such as 'trailing', or leave it out",
     "heads": "give how many outputs shaped as x the network returns, one after the other along its channels",
     "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
-    "sizes": "give a tuple of Size(name, axis, low, high, multiple)",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
-    "policy": "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})",
-    "spectrogram": "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
     "carried": "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'",
     "outputs": "give a tuple of NamedOutput(name, shape)",
     "vocabulary": "give Vocabulary(size, mask) and prediction='logits', or neither",
@@ -139,9 +133,6 @@ class Spec(Description, frozen=True):
         if not self.x_shape or min(self.x_shape) < 1 or prod(self.x_shape) > ELEMENTS_LIMIT:
             fix = f"give the shape of one sample, of {ELEMENTS_LIMIT} elements at most"
             raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", fix)
-        if problem := size_problem(self.x_shape, self.sizes, self.heads):
-            what = f"size {problem[0]!r} of spec {self.name!r}: {problem[1]}"
-            raise UserError(what, "give Size(name, axis of x_shape, low, high, multiple)")
         if self.heads < (least := 1 if self.steers is None else 2):
             raise UserError(f"spec {self.name!r} has {self.heads} heads", f"give at least {least}")
         inputs = [condition.input for condition in self.conditions]
@@ -193,16 +184,6 @@ class Spec(Description, frozen=True):
         for place, kind in kinds(self):
             if wrong := kind.problem(self) or kind.mistake(self):
                 raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", kind.FIX)
-        problems = {
-            "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
-            "policy": None
-            if self.policy is None
-            else policy_problem(self.policy, self.x_shape, self.units, self.conditions)
-            or _stacking_problem(self.policy, self.conditions),
-        }
-        for place, wrong in problems.items():
-            if wrong:
-                raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", FIXES[place])
         others = {"carried tensors": self.carried, "named outputs": self.outputs, "a second time": self.to}
         if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads, others):
             raise UserError(f"spec {self.name!r}: {wrong}", FIXES["vocabulary"])
@@ -246,17 +227,6 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
         _ = times(schedule, 1), times(schedule, 2)
     except UserError as error:
         raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
-
-
-def _stacking_problem(policy: Policy, conditions: tuple[Condition, ...]) -> str | None:
-    """What is wrong with conditions none of which can hold the observations, or None. Numbers in one row may hold all
-    of them, and a single observation need not be stacked."""
-    seen = [each for each in conditions if each.shape and each.name not in (policy.prefix, policy.delay)]
-    count = policy.observations
-    if count == 1 or not seen or any(len(each.shape) == 1 or each.shape[:1] == (count,) for each in seen):
-        return None
-    shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
-    return f"no condition has {count} observations along its first axis: {shapes}"
 
 
 def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:

@@ -5,7 +5,6 @@ A dimension of a tensor is a number, or says how it follows from the sizes: "hei
 """
 
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
@@ -15,11 +14,9 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
+from fewstep.runtime.kinds.sizes import NAME
 
 Dimension = int | str
-NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-RESERVED = "batch"
-LARGEST = 2**24  # of one size
 ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 
 
@@ -62,7 +59,7 @@ def defaults(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
 
 def described(sizes: Sequence[Size]) -> str:
     """The ranges in words: "height 32 to 128 in steps of 8"."""
-    return ", ".join(f"{size.name} {size.low} to {size.high} in steps of {size.multiple}" for size in sizes)
+    return ", ".join(size.range for size in sizes)
 
 
 def dimension(size: Dimension, values: Mapping[str, int]) -> int:
@@ -85,25 +82,6 @@ def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, in
             if len(names) == 1:
                 sizes[names[0]] = length * factor.denominator // factor.numerator
     return sizes
-
-
-def size_problem(x_shape: Sequence[int], sizes: Sequence[Size], heads: int = 1) -> tuple[str, str] | None:
-    """(name, what is wrong with it) of a size that cannot be, or None."""
-    for number, size in enumerate(sizes):
-        if not NAME.fullmatch(size.name) or size.name == RESERVED:
-            return size.name, "a name is a word of letters, digits and _, and not 'batch'"
-        if any(size.name == other.name or size.axis == other.axis for other in sizes[:number]):
-            return size.name, f"another one has this name, or axis {size.axis}"
-        if not 0 <= size.axis < len(x_shape):
-            return size.name, f"x_shape {list(x_shape)} has no axis {size.axis}"
-        if size.axis == 0 and heads > 1:
-            return size.name, "several outputs stand one after the other along axis 0"
-        if not 1 <= size.low <= size.high <= LARGEST or size.multiple < 1:
-            return size.name, f"{size.low} to {size.high} in steps of {size.multiple} is no range"
-        for said, value in (("low", size.low), ("high", size.high), ("x_shape's", x_shape[size.axis])):
-            if value % size.multiple or not size.low <= value <= size.high:
-                return size.name, f"{said} {value} is no multiple of {size.multiple} from {size.low} to {size.high}"
-    return None
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:

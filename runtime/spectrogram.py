@@ -20,24 +20,6 @@ Complex = NDArray[np.complex128]
 QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
 
 
-def spectrogram_problem(transform: Spectrogram, x_shape: Sequence[int]) -> str | None:
-    """The fault of a transform for samples of a shape, or None."""
-    if not 2 <= 2 * transform.hop <= transform.n_fft:  # a Hann window that overlaps less leaves samples without weight
-        return f"hop {transform.hop} is not in 1 .. n_fft / 2, {transform.n_fft // 2}"
-    if not (0 < transform.exponent <= 1 and 0 < transform.factor < 1e6):
-        return f"exponent {transform.exponent:g}, factor {transform.factor:g} are not in 0 .. 1 and above 0"
-    if transform.rate < 1:
-        return f"rate {transform.rate} is not positive"
-    if len(x_shape) != 3 or tuple(x_shape[:2]) != (2, bins(transform)):
-        return f"samples {list(x_shape)} are not [2, {bins(transform)}, frames]"
-    return None
-
-
-def bins(transform: Spectrogram) -> int:
-    """Frequencies from 0 to half the rate."""
-    return transform.n_fft // 2 + 1
-
-
 def frames(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
     """The number of frames that `encode` makes of so many samples."""
     return -(-(samples // transform.hop + 1) // multiple) * multiple
@@ -93,9 +75,9 @@ def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Floa
 
     Frames that were padded at the end are left out: they overlap with the last samples, and know nothing of them.
     """
-    fix = f"give [..., 2, {bins(transform)}, frames]"
+    fix = f"give [..., 2, {transform.bins}, frames]"
     parts = as_numbers(spectrogram, "a spectrogram", fix, np.float64)
-    if parts.ndim < 3 or parts.shape[-3:-1] != (2, bins(transform)):
+    if parts.ndim < 3 or parts.shape[-3:-1] != (2, transform.bins):
         raise UserError(f"a spectrogram of shape {list(parts.shape)}", fix)
     parts = parts[..., : samples // transform.hop + 1] / transform.factor
     c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]

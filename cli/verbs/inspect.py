@@ -6,7 +6,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.bake import baked_lines
 from fewstep.graph.bake.sealed import described_by
@@ -16,11 +16,11 @@ from fewstep.plans.spec import PURE_NOISE, Carried
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.report.integrity import is_baked
-from fewstep.runtime.bundle.manifest import Body, Condition, Policy, TensorEntry
-from fewstep.runtime.kinds.kind import kinds, numbers
+from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
+from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
-from fewstep.runtime.sizes import described, free_shape
+from fewstep.runtime.sizes import free_shape
 
 COMPANIONS = {
     "text.graph": "text encoder",
@@ -49,14 +49,10 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     if manifest.vocabulary:
         ids, mask = manifest.vocabulary.size, manifest.vocabulary.mask
         root.add(f"tokens of {ids} ids, {mask} where a position is open")
-    if manifest.policy is not None:
-        root.add(escape(f"policy: {_rhythm(manifest.policy, manifest.x_shape[0])}"))
     for _, kind in kinds(manifest):
         root.add(escape(kind.words(manifest)))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
-    if manifest.sizes:
-        root.add(escape(f"free sizes: {described(manifest.sizes)}"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
     for carried in manifest.carried:
@@ -149,18 +145,6 @@ def _condition(condition: Condition) -> str:
     elif condition.shared:
         guided = " (the same in all branches)"
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
-
-
-def _rhythm(policy: Policy, horizon: int) -> str:
-    said = (
-        f"sees {counted(policy.observations, 'observation')}, executes {policy.actions} of {horizon} actions from "
-        f"place {policy.first}, counted from 0"
-    )
-    if policy.prefix is not None:
-        said += f"; continues up to {policy.most_delay} decided actions ({policy.prefix}, {policy.delay})"
-    for place, values in policy.discrete.items():
-        said += f"; action[{place}] is one of {numbers(values)}"
-    return said
 
 
 def _ports(tensors: Iterable[TensorEntry]) -> str:

@@ -14,7 +14,6 @@ from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, GraphEntry, Ma
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.kinds.kind import kinds
-from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
     dimension_problem,
@@ -22,10 +21,8 @@ from fewstep.runtime.sizes import (
     free_shape,
     free_x_shape,
     output_shape,
-    size_problem,
     x_dtype,
 )
-from fewstep.runtime.spectrogram import spectrogram_problem
 
 AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
 BATCH = "batch"
@@ -89,16 +86,9 @@ def _of_samples(manifest: Manifest) -> Problems:
     shape = manifest.x_shape
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
         yield "x_shape", f"{list(shape)} is not the shape of a sample"
-    if problem := size_problem(shape, manifest.sizes, manifest.heads):
-        yield "sizes", f"{problem[0]}: {problem[1]}"
     for field, kind in kinds(manifest):
         if reason := kind.problem(manifest):
             yield field, reason
-    policy, conditions = manifest.policy, manifest.conditions
-    if policy is not None and (reason := policy_problem(policy, shape, manifest.units, conditions)):
-        yield "policy", reason
-    if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
-        yield "spectrogram", reason
     others = {
         "carried tensors": manifest.carried,
         "named outputs": manifest.outputs,

@@ -15,6 +15,9 @@ from fewstep.runtime.graph_entry import DType as DType
 from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
 from fewstep.runtime.graph_entry import Role as Role
 from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
+from fewstep.runtime.kinds.policy import Policy as Policy
+from fewstep.runtime.kinds.sizes import Size as Size
+from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
 from fewstep.runtime.kinds.units import Affine as Affine
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
@@ -129,19 +132,6 @@ class Body(Strict, frozen=True):
         return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)
 
 
-class Size(Strict, frozen=True):
-    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
-
-    `axis` counts in `x_shape`, whose number there is the default. See `sizes.py` for how shapes follow from sizes.
-    """
-
-    name: str
-    axis: int
-    low: int
-    high: int
-    multiple: int = 1
-
-
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
@@ -247,40 +237,6 @@ class FittedPlan(Strict, frozen=True):
     seeds: int
 
 
-class Policy(Strict, frozen=True, omit_defaults=True):
-    """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
-    actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
-
-    `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
-    2025, arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided,
-    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units. `width`: the
-    first places of x are an action, and the others padding, which is 0 in the training data; None: all of them are.
-    """
-
-    observations: int
-    first: int
-    actions: int
-    prefix: str | None = None
-    delay: str | None = None
-    most_delay: int = 0
-    discrete: dict[int, tuple[float, ...]] = {}
-    width: int | None = None
-
-
-class Spectrogram(Strict, frozen=True):
-    """The transform of sound to x [2, bins, frames], and back (`spectrogram.py`): SGMSE+'s by default.
-
-    `rate` is the sound's, in Hz. `n_fft` samples make a frame; each begins `hop` samples after the one before.
-    Amplitudes |c| become factor |c|^exponent.
-    """
-
-    rate: int = 16000
-    n_fft: int = 510
-    hop: int = 128
-    exponent: float = 0.5
-    factor: float = 0.15
-
-
 class Adapter(Strict, frozen=True):
     """A LoRA that was merged into the denoiser at that strength."""
 
@@ -335,13 +291,13 @@ class Description(Strict, frozen=True, omit_defaults=True):
     heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
     steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
-    sizes: tuple[Size, ...] = ()  # free axes of x
-    units: Affine | None = None  # what a sample means outside: actions in a robot's units
+    vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
     policy: Policy | None = None
+    units: Affine | None = None  # what a sample means outside: actions in a robot's units
     spectrogram: Spectrogram | None = None  # what x is of: sound
+    sizes: tuple[Size, ...] = ()  # free axes of x
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
     outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
-    vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
     grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
 
 
