@@ -4,6 +4,8 @@ from typing import Literal
 
 from fewstep.plans.spec import Strict
 
+CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
+NAMED = "named_"  # begins the names of the ports that return a named output
 Role = Literal[
     "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
 ]

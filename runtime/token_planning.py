@@ -10,10 +10,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.plan import Plan, group_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import DenoiserFacts, Vocabulary
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.request import GivenTensors, RunSettings, at_shape, by_tensor
 from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids

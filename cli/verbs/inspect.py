@@ -12,7 +12,7 @@ from fewstep.cli.verbs.bake import baked_lines
 from fewstep.graph.bake.sealed import described_by
 from fewstep.graph.engines.accounts import told_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import PURE_NOISE, Carried
+from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.report.integrity import is_baked
@@ -44,21 +44,14 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     """Everything of a bundle, a line a thing."""
     manifest = contents.manifest
     root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
-    x, kind = list(manifest.x_shape), manifest.schedule.kind
-    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {kind}"))
-    if manifest.vocabulary:
-        ids, mask = manifest.vocabulary.size, manifest.vocabulary.mask
-        root.add(f"tokens of {ids} ids, {mask} where a position is open")
+    x, schedule = list(manifest.x_shape), manifest.schedule.kind
+    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {schedule}"))
     for _, kind in kinds(manifest):
         root.add(escape(kind.words(manifest)))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
-    for carried in manifest.carried:
-        root.add(escape(f"carries {_carried(carried)}"))
-    for output in manifest.outputs:
-        root.add(escape(f"returns {output.name} {list(output.shape)} beside the prediction"))
     _add_ahead(root, contents)
     for field, graph in contents.companions.items():
         branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))
@@ -129,11 +122,6 @@ def _without_report(contents: Contents) -> str:
     if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
         return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
     return f"fewstep report {contents.path}"
-
-
-def _carried(carried: Carried) -> str:
-    to = "each step to that step" if carried.bank == "step" else "the sample to all steps"
-    return f"{carried.name} {list(carried.shape)}, {carried.dtype}, from {to} of the next run"
 
 
 def _condition(condition: Condition) -> str:

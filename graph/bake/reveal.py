@@ -15,9 +15,8 @@ from fewstep.graph.bake.aligned import Stretch
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.numbers import StepNumbers
 from fewstep.graph.builder import Builder
-from fewstep.plans.spec import Vocabulary
 from fewstep.plans.tokens import IDS, TokenPlan, TokenStep
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.tokens import CHANCES, EVEN, chances_of
 
 DOUBLE = 11  # of ONNX

@@ -8,22 +8,22 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
+from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.graph_entry import DType as DType
 from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
 from fewstep.runtime.graph_entry import Role as Role
 from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
+from fewstep.runtime.kinds.carried import Carried as Carried
+from fewstep.runtime.kinds.named_tensor import NamedOutput as NamedOutput
 from fewstep.runtime.kinds.policy import Policy as Policy
 from fewstep.runtime.kinds.sizes import Size as Size
 from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
 from fewstep.runtime.kinds.units import Affine as Affine
+from fewstep.runtime.kinds.vocabulary import Vocabulary as Vocabulary
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
-
-CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
-NAMED = "named_"  # begins the names of the ports that return a named output
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 

@@ -24,7 +24,7 @@ OWN = (
     "precision",
     "verification",
 )
-NOT_OF_EXPERTS: dict[str, Any] = {"fitted": (), "text": None, "autoencoder": None, "policy": None, "units": None}
+NOT_OF_EXPERTS: dict[str, Any] = {"fitted": (), "text": None, "autoencoder": None}
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """What each kind of denoiser says of itself: its check, its files, its words."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fewstep.plans.spec import Strict
+from fewstep.runtime.graph_entry import TensorEntry
 
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description
@@ -12,9 +13,13 @@ NUMBERS_SHOWN = 16
 
 
 class Kind(Strict, frozen=True):
-    """Base of what only some denoisers have. FIX: what a Spec is to give."""
+    """Base of what only some denoisers have.
 
-    FIX: ClassVar[str]
+    FIX: what a Spec is to give. EXPERTS: whether experts of the bundle share it or do without; or it has none.
+    """
+
+    FIX: ClassVar[str] = ""
+    EXPERTS: ClassVar[Literal["share", "without", "none"]] = "share"
 
     def problem(self, of: "Description") -> str | None:
         """Its fault in a denoiser, or None."""
@@ -23,6 +28,14 @@ class Kind(Strict, frozen=True):
     def mistake(self, of: "Description") -> str | None:
         """A fault that no Spec may have, and that bundles of before may, or None."""
         return None
+
+    def inputs(self) -> tuple[TensorEntry, ...]:
+        """The inputs of a body for it."""
+        return ()
+
+    def outputs(self) -> tuple[TensorEntry, ...]:
+        """The outputs of a body for it."""
+        return ()
 
     def files(self) -> Sequence[str]:
         """The paths of its files in the bundle, those of graphs apart."""

@@ -21,6 +21,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     """
 
     FIX: ClassVar = "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"
+    EXPERTS: ClassVar = "without"
 
     observations: int
     first: int

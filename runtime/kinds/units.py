@@ -16,6 +16,7 @@ class Affine(Kind, frozen=True):
     """
 
     FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x"
+    EXPERTS: ClassVar = "without"
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
