@@ -9,7 +9,7 @@ import numpy as np
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Manifest
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.kinds.sizes import LARGEST, NAME
+from fewstep.runtime.sizes import LARGEST, NAME
 
 DIGITS = 4000  # beyond which Python reads no number
 

@@ -21,7 +21,7 @@ from fewstep.plans.prediction import check
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 HIGH_NOISE = "high_noise"

@@ -26,7 +26,7 @@ from fewstep.runtime.bundle.consistency import described
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.manifest import Carried, Condition, Description, DType, Manifest, NamedOutput, Vocabulary
 from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
-from fewstep.runtime.kinds.kind import Kind, kinds
+from fewstep.runtime.kind import Kind, kinds
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import output_shape

@@ -63,7 +63,7 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """What a plan knows of a tensor that is carried from run to run: `runtime.kinds.carried.Carried`."""
+    """What a plan knows of a tensor that is carried from run to run: `runtime.named_tensors.Carried`."""
 
     @property
     def name(self) -> str: ...

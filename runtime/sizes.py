@@ -5,22 +5,68 @@ A dimension of a tensor is a number, or says how it follows from the sizes: "hei
 """
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition, Description, Size
-from fewstep.runtime.kinds.sizes import NAME
+from fewstep.runtime.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Condition, Description
 
 Dimension = int | str
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+RESERVED = "batch"
+LARGEST = 2**24  # of one size
 ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 
+T = TypeVar("T", bound="Description")
 
-T = TypeVar("T", bound=Description)
+
+class Size(Kind, frozen=True):
+    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` counts in `x_shape`, whose number there is the default.
+    """
+
+    FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
+
+    def problem(self, of: "Description") -> str | None:
+        shape = of.x_shape
+        if not NAME.fullmatch(self.name) or self.name == RESERVED:
+            return f"{self.name!r}: a name is a word of letters, digits and _, and not 'batch'"
+        if sum(self.name == other.name or self.axis == other.axis for other in of.sizes) > 1:
+            return f"{self.name}: another one has this name, or axis {self.axis}"
+        if not 0 <= self.axis < len(shape):
+            return f"{self.name}: x_shape {list(shape)} has no axis {self.axis}"
+        if self.axis == 0 and of.heads > 1:
+            return f"{self.name}: several outputs stand one after the other along axis 0"
+        if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
+            return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is no range"
+        for said, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
+            if value % self.multiple or not self.low <= value <= self.high:
+                allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
+                return f"{self.name}: {said} {value} is no {allowed}"
+        return None
+
+    @property
+    def range(self) -> str:
+        """Its range in words: "height 32 to 128 in steps of 8"."""
+        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
+
+    def words(self, of: "Description") -> str:
+        return f"free size: {self.range}"
 
 
 def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
@@ -42,7 +88,7 @@ def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     return msgspec.structs.replace(takes, x_shape=tuple(x_shape), conditions=conditions)
 
 
-def sizes_of(x_shape: Sequence[int], takes: Description) -> dict[str, int] | None:
+def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
     """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
     if len(x_shape) != len(takes.x_shape):
         return None
@@ -89,23 +135,23 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
-def free_x_shape(takes: Description) -> tuple[Dimension, ...]:
+def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
-def output_shape(takes: Description, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
     first, *others = shape
     logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
     return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
 
 
-def x_dtype(takes: Description) -> Literal["float32", "int64"]:
+def x_dtype(takes: "Description") -> Literal["float32", "int64"]:
     """The type of x in memory and at a graph's port."""
     return "float32" if takes.vocabulary is None else "int64"
 
 
-def follows_problem(condition: Condition, takes: Description) -> str | None:
+def follows_problem(condition: "Condition", takes: "Description") -> str | None:
     """The fault of the axes of a condition that follow x's sizes, or None."""
     values = defaults(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
@@ -151,7 +197,7 @@ def parsed(text: str) -> tuple[Any, tuple[str, ...]]:
     return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
 
 
-def _condition_at(condition: Condition, values: Mapping[str, int]) -> Condition:
+def _condition_at(condition: "Condition", values: Mapping[str, int]) -> "Condition":
     shape = (dimension(size, values) for size in free_shape(condition.shape, condition.follows))
     return msgspec.structs.replace(condition, shape=tuple(shape)) if condition.follows else condition
 
@@ -160,7 +206,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _checked(takes: Description, sizes: Mapping[str, int]) -> dict[str, int]:
+def _checked(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
     """The given sizes, each known, a whole number, and in its range."""
     ranges = described(takes.sizes)
     if not isinstance(sizes, Mapping):

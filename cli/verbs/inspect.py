@@ -17,16 +17,11 @@ from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kind import kinds
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
 from fewstep.runtime.sizes import free_shape
 
-COMPANIONS = {
-    "text.graph": "text encoder",
-    "autoencoder.decoder": "decoder of latents",
-    "autoencoder.encoder": "encoder of images",
-}
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
 
 
@@ -47,14 +42,15 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     x, schedule = list(manifest.x_shape), manifest.schedule.kind
     root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {schedule}"))
     for _, kind in kinds(manifest):
-        root.add(escape(kind.words(manifest)))
+        if said := kind.words(manifest):
+            root.add(escape(said))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
     _add_ahead(root, contents)
-    for field, graph in contents.companions.items():
-        branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))
+    for name, graph in contents.companions.items():
+        branch = root.add(escape(f"{name}: {_stored(graph)}"))
         branch.add(escape(f"{_ports(graph.inputs)} to {_ports(graph.outputs)}"))
         _add_graph(branch, graph)
     if contents.verified:

@@ -8,11 +8,10 @@ from operator import mul
 from fewstep.plans.named_code import split_code
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
-from fewstep.runtime.bundle.companions import companion_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kind import kinds
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
     dimension_problem,
@@ -40,8 +39,6 @@ def problems(manifest: Manifest) -> Problems:
     yield from _of_rows(manifest)
     for field, graph in graphs(manifest):
         yield from _of_ports(field, graph, manifest)
-    if problem := companion_problem(manifest):
-        yield problem
     yield from _of_bodies(manifest)
     yield from _of_networks(manifest)
 
@@ -150,8 +147,7 @@ def _plan_names(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _of_bodies(manifest: Manifest) -> Problems:
     if not manifest.bodies:
         yield "bodies", "there is none"
-    inputs = {port for _, kind in kinds(manifest) for port in kind.inputs()}
-    outputs = {port for _, kind in kinds(manifest) for port in kind.outputs()}
+    inputs, outputs = ({port for _, kind in kinds(manifest) for port in kind.ports()[end]} for end in (0, 1))
     shape = free_x_shape(manifest)
     for field, graph in _bodies(manifest):
         roles = [tensor.role for tensor in graph.inputs]

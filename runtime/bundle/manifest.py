@@ -9,19 +9,23 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
+from fewstep.runtime.bundle.companions import AutoencoderEntry as AutoencoderEntry
+from fewstep.runtime.bundle.companions import PromptForm as PromptForm
+from fewstep.runtime.bundle.companions import StateWords as StateWords
+from fewstep.runtime.bundle.companions import TextEncoderEntry as TextEncoderEntry
+from fewstep.runtime.bundle.companions import Tokens as Tokens
 from fewstep.runtime.bundle.lora_slots import LoraSlots
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.graph_entry import DType as DType
 from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
 from fewstep.runtime.graph_entry import Role as Role
 from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
-from fewstep.runtime.kinds.carried import Carried as Carried
-from fewstep.runtime.kinds.named_tensor import NamedOutput as NamedOutput
-from fewstep.runtime.kinds.policy import Policy as Policy
-from fewstep.runtime.kinds.sizes import Size as Size
-from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
-from fewstep.runtime.kinds.units import Affine as Affine
-from fewstep.runtime.kinds.vocabulary import Vocabulary as Vocabulary
+from fewstep.runtime.named_tensors import Carried as Carried
+from fewstep.runtime.named_tensors import NamedOutput as NamedOutput
+from fewstep.runtime.policies import Policy as Policy
+from fewstep.runtime.sizes import Size as Size
+from fewstep.runtime.spectrogram import Spectrogram as Spectrogram
+from fewstep.runtime.units import Affine as Affine
+from fewstep.runtime.vocabulary import Vocabulary as Vocabulary
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
@@ -58,6 +62,18 @@ class Difference(Strict, frozen=True):
     gain: float
     ratio: float
     share: float
+
+
+class TokenAgreement(Strict, frozen=True):
+    """How far an int8 body of a token denoiser agrees with float32, at the states of float32's run.
+
+    disagreement: the share of open positions whose likeliest token is another. same: the share of tokens that are the
+        same at the end of runs of their own. steps: of each, the disagreement and the mean KL divergence in nats.
+    """
+
+    disagreement: float
+    same: float
+    steps: tuple[tuple[float, float], ...]
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
@@ -167,56 +183,6 @@ class EngineEntry(Strict, frozen=True):
     backend: str
     device: str
     key: str
-
-
-class Tokens(Strict, frozen=True):
-    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
-
-    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
-    shape that is 1 where an id is the prompt's, and 0 behind it.
-    """
-
-    input: str
-    tokenizer: str  # JSON of the library `tokenizers`
-    length: int
-    pad: int
-    mask: str | None = None
-
-
-class StateWords(Strict, frozen=True):
-    """An observation of numbers that a prompt holds as words: scale * value + shift, in one of `bins` from -1 to 1."""
-
-    observation: str
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    bins: int
-
-
-class PromptForm(Strict, frozen=True, omit_defaults=True):
-    """What becomes of a task before it is tokenized. `{task}` of the template is the task without a line end behind it,
-    and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
-
-    template: str
-    tidied: bool = False
-    state: StateWords | None = None
-
-
-class TextEncoderEntry(Strict, frozen=True, omit_defaults=True):
-    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
-
-    graph: GraphEntry
-    tokens: tuple[Tokens, ...]
-    form: PromptForm | None = None
-
-
-class AutoencoderEntry(Strict, frozen=True):
-    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
-
-    The encoder gives the mean of its distribution: the same latents each time.
-    """
-
-    decoder: GraphEntry
-    encoder: GraphEntry | None = None
 
 
 class FittedPlan(Strict, frozen=True):

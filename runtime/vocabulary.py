@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kind import Kind
 
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description

@@ -1,10 +1,10 @@
 """What each kind of denoiser says of itself: its check, its files, its words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fewstep.plans.spec import Strict
-from fewstep.runtime.graph_entry import TensorEntry
+from fewstep.runtime.graph_entry import GraphEntry, TensorEntry
 
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description
@@ -29,21 +29,21 @@ class Kind(Strict, frozen=True):
         """A fault that no Spec may have, and that bundles of before may, or None."""
         return None
 
-    def inputs(self) -> tuple[TensorEntry, ...]:
-        """The inputs of a body for it."""
-        return ()
+    def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+        """The inputs and the outputs of a body for it."""
+        return (), ()
 
-    def outputs(self) -> tuple[TensorEntry, ...]:
-        """The outputs of a body for it."""
-        return ()
+    def companions(self) -> Mapping[str, GraphEntry]:
+        """Its graphs next to the denoiser, by what they are called."""
+        return {}
 
     def files(self) -> Sequence[str]:
         """The paths of its files in the bundle, those of graphs apart."""
         return ()
 
     def words(self, of: "Description") -> str:
-        """What `fewstep inspect` says of it."""
-        raise NotImplementedError
+        """What `fewstep inspect` says of it, graphs apart."""
+        return ""
 
 
 def kinds(of: "Description") -> Iterator[tuple[str, Kind]]:

@@ -1,1 +1,0 @@
-"""Kinds of denoiser, a file each; `runtime.bundle.manifest` lists them."""
