@@ -87,9 +87,8 @@ def with_gradient(
         what = "carried tensors" if spec.carried else "named outputs"
         raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
     if spec.towards is not None:
-        raise UserError(
-            f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"
-        )
+        what = f"a gradient of a denoiser that restores {spec.towards!r}"
+        raise UserError(what, "give one that starts from noise alone")
     asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
     names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
     try:

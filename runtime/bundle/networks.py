@@ -13,18 +13,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
 from fewstep.runtime.kind import kinds
 
-OWN = (
-    "prediction",
-    "heads",
-    "steers",
-    "prologue",
-    "conditioner",
-    "bodies",
-    "engines",
-    "ranges",
-    "precision",
-    "verification",
-)
+OWN = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:

@@ -288,15 +288,7 @@ def named_files(manifest: Manifest) -> Iterator[str]:
     for engine in manifest.engines:
         yield engine.file
         yield engine.sidecar
-    named = (
-        manifest.ranges,
-        manifest.precision,
-        manifest.verification,
-        manifest.report,
-        manifest.results,
-        manifest.evaluation,
-        manifest.scheduler,
-    )
-    yield from (name for name in named if name is not None)
+    single = ("ranges", "precision", "verification", "report", "results", "evaluation", "scheduler")
+    yield from (name for field in single if (name := getattr(manifest, field)) is not None)
     for name in manifest.networks:
         yield from named_files(alone(manifest, name))
