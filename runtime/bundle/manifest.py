@@ -1,6 +1,7 @@
 """The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
-Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them.
+Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them. Structs of kinds stand
+with what they do, and are named here too.
 """
 
 from math import inf
