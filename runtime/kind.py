@@ -15,7 +15,7 @@ NUMBERS_SHOWN = 16
 class Kind(Strict, frozen=True):
     """Base of what only some denoisers have.
 
-    FIX: what a Spec is to give. EXPERTS: what experts of the bundle do: they share it, do without it, or there are none.
+    FIX: what a Spec is to give. EXPERTS: experts of the bundle share it, do without it, or there are none.
     """
 
     FIX: ClassVar[str] = ""
