@@ -15,7 +15,7 @@ NUMBERS_SHOWN = 16
 class Kind(Strict, frozen=True):
     """Base of what only some denoisers have.
 
-    FIX: what a Spec is to give. EXPERTS: whether experts of the bundle share it or do without; or it has none.
+    FIX: what a Spec is to give. EXPERTS: experts of the bundle share it, do without it, or there are none.
     """
 
     FIX: ClassVar[str] = ""
