@@ -147,6 +147,7 @@ CLAIMS = [
           from_phases, plain, reward, GUIDED),
     Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
           story, one_noise, alike, unit="picture, each compared with all"),
+    Claim("illustration sequences", "pictures of their own classes", "one noise", LOG_P, 6, story, one_noise, reward),
     Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,
           chain, unchained, mean_reward, GUIDED),
     Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
@@ -166,13 +167,14 @@ CLAIMS = [
     beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
            ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
     beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,
-           ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("unipc_2:5"), models=U_NET),
+           ours=lambda s: tuned(s, "unipc_2:5"), theirs=plan("unipc_2:5"), models=U_NET),
     *[beside(ours.upper(), "less divergence at guidance 7.5", theirs, FD, evaluations=16,
              ours=plan(f"{ours}:8", 7.5), theirs=plan(f"{theirs}:8", 7.5), models=GUIDED)
       for ours, rivals in (("ghvb", ("ddim", "ipndm", "dpmpp_2m")), ("hb", ("ipndm", "dpmpp_2m")))
       for theirs in rivals],
-    *[beside("PNDM", "nearer to the data than DDIM", theirs, FD, evaluations=20,
-             ours=plan("s_pndm:19"), theirs=plan(f"{theirs}:20"), models=PLAIN) for theirs in ("ddim", "dpmpp_2m")],
+    *[beside(system, "nearer to the data than DDIM", theirs, FD, evaluations=20,
+             ours=plan(ours), theirs=plan(f"{theirs}:20"), models=PLAIN)
+      for system, ours in (("PNDM", "s_pndm:19"), ("PNDM of order 4", "f_pndm:11")) for theirs in ("ddim", "dpmpp_2m")],
     *[beside("Score-SDE", "a corrector is worth its evaluations", control, FD, evaluations=40,
              ours=plan("score_sde_pc:20"), theirs=plan(theirs), models=PLAIN)
       for control, theirs in (("the predictor alone", "score_sde_pc(corrections=0):40"), ("dpmpp_2m", "dpmpp_2m:40"))],
