@@ -222,5 +222,5 @@ def _worst(steps: Sequence[Difference | None]) -> Difference | None:
 
 
 def is_large(task: Task) -> bool:
-    """Whether a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
+    """True where a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
     return batch_of(task, task.tensors) < BATCH

@@ -49,7 +49,7 @@ class CheckpointHeader(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """Where the counts of one task are kept. Made by `checkpoint_of`."""
+    """The place of one task's counts. Made by `checkpoint_of`."""
 
     name: str
     written: float = field(default_factory=monotonic)
@@ -61,7 +61,7 @@ class Checkpoint:
             return empty, 0
         header, histograms = _decode(content)
         if lacking := [name for name in empty.tensors if name not in header.tensors]:  # one may have had no values
-            what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts anew"
+            what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts again"
             LOG.warning(what, lacking[0])
             return empty, 0
         LOG.warning("going on after %d trajectories of a calibration that did not finish", header.done)
@@ -125,7 +125,7 @@ def _remove_abandoned() -> None:
 
 
 def _around(task: Task) -> tuple[object, ...]:
-    """What decides on the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
+    """The sources of the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     files = [file for graph in graphs for file in (graph.file, *graph.data)]
@@ -148,7 +148,7 @@ def _encode(counts: Counts, done: int) -> bytes:
 
 
 def _decode(content: bytes) -> tuple[CheckpointHeader, dict[tuple[str, int], Histogram]]:
-    """What `_encode` made."""
+    """The inverse of `_encode`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=CheckpointHeader)
         histograms = {}

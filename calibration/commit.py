@@ -1,4 +1,4 @@
-"""What a calibration adds to a bundle: int8 bodies, ranges, the plan, and precision maps."""
+"""The results of a calibration, added to a bundle: int8 bodies, ranges, the plan, and precision maps."""
 
 import logging
 import re
@@ -88,7 +88,7 @@ def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: 
         for said in kept_unlike(bundle, new, plan, command):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
     except UserError as error:
-        LOG.warning("bodies of other targets stay, and how they were calibrated cannot be told: %s", error.what)
+        LOG.warning("bodies of other targets stay, and how they were calibrated is unknown: %s", error.what)
 
 
 def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
@@ -102,7 +102,7 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, plan: Plan) -> Body:
-    """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
+    """Store a lowered graph. Its inputs are the float body's, and "group" where its scales differ by group."""
     base = manifest.bodies["float32"].graph
     file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
     group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()

@@ -22,7 +22,7 @@ OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance ar
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """How a body was calibrated. `plan` has its guidance, in words; `options` are None where no command tells them."""
+    """The calibration of a body. `plan` has its guidance, in words; `options` are None where no command says them."""
 
     plan: str
     options: Mapping[str, str] | None
@@ -39,7 +39,7 @@ class CalibrationRecord:
 
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
-    """How one int8 body of a bundle was calibrated."""
+    """The record of one int8 body of a bundle."""
     commands = bundle.manifest.provenance.commands
     calibrations = (options_of(command) for command in commands if command.startswith(CALIBRATE))
     own = [options for options in calibrations if body.target in options.get("target", "").split(",")]
@@ -76,8 +76,8 @@ def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord,
 
 
 def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
-    """What a report along `plan` must say of its int8 bodies: which were calibrated along another one, and which
-    otherwise than the first that was not. A sentence each."""
+    """Sentences for a report along `plan`: one for each int8 body that was calibrated along another plan, or otherwise
+    than the first that was not."""
     bodies = {name: calibrated(bundle, body) for name, body in int8_bodies(bundle).items() if body.plan}
     if not bodies:
         return ()
@@ -87,8 +87,8 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
 
 
 def kept_unlike(bundle: Bundle, new: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
-    """What a calibration along `plan`, by this command, must say of the int8 bodies that are in the bundle and not
-    among those `new`. UserError if the plan of one cannot be read."""
+    """Sentences for a calibration along `plan`, by this command: on the int8 bodies of the bundle that are not among
+    the `new` ones and were calibrated otherwise. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
     return unlike(kept, CalibrationRecord(along(plan), options_of(command)), "this time")

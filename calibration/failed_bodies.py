@@ -42,7 +42,7 @@ def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) ->
 
 
 def _own(target: Target, reached: Mapping[str, float], least: Collection[str]) -> dict[str, float]:
-    """What the tensors that a target needs have reached."""
+    """The greatest values of the tensors that a target needs."""
     return {name: most for name, most in reached.items() if target.scheme.everything or name in least}
 
 

@@ -1,4 +1,4 @@
-"""From a task to the operations that stay in float in each body: runs of the task's plan say what each one costs."""
+"""A choice of the operations in float in each body of a task: runs of the task's plan say what each one costs."""
 
 from dataclasses import replace
 from functools import cache
@@ -23,8 +23,7 @@ SAMPLES = 2
 
 
 def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Spare:
-    """What leaves the operations of a body in float that make much of its error. `plan` has the range groups of the
-    counts.
+    """A rule for the operations that stay in float, since they make much of the error. `plan` has the counts' groups.
 
     Samples of tokens have no squared error: there only those stay that int8 makes slower. Engines without floats have
     all in int8.

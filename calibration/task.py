@@ -81,7 +81,7 @@ class Task:
         return tuple(part for part in parts if part)
 
     def among(self, sampler: Sampler) -> Sampler:
-        """The sampler of all networks, with this one in the place of the task's."""
+        """The sampler of all networks, with this one instead of the task's."""
         whole = self.whole
         return sampler if whole is None else whole.having(self.network, sampler.of())
 
@@ -91,7 +91,7 @@ class Task:
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
-        """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
+        """Every evaluation of the plan along the trajectories, of a network instead of the float denoiser."""
         sampler = self.among(self.sampler.changed(graph=network))
         rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

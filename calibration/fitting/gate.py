@@ -44,12 +44,12 @@ class TeacherGate:
 
     @property
     def reason(self) -> str:
-        """Why the gate is shut."""
+        """The reason why the gate is shut."""
         nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """Whether the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
+        """True where the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
         may have led the plan further from the reference than the plan at stake."""
         return self.is_shut or (_fails(after) and _is_behind(after, self.before))
 
@@ -91,7 +91,7 @@ def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
 
 
 def use_of(plan: Plan) -> tuple[object, ...]:
-    """What a caller names to get a fitted plan of a body: evaluations, guidance, strength and shapings."""
+    """The use by which a caller gets a fitted plan of a body: evaluations, guidance, strength and shapings."""
     return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
 
 
@@ -116,10 +116,10 @@ def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords
 
 
 def _fails(check: TeacherCheck) -> bool:
-    """Whether the teacher was checked, and does not suffice."""
+    """True where the teacher was checked, and does not suffice."""
     return check.exactness is not None and not check.suffices
 
 
 def _is_behind(check: TeacherCheck, before: TeacherCheck) -> bool:
-    """Whether a plan is further from the reference than the plan at stake, by more than chance."""
+    """True where a plan is further from the reference than the plan at stake, by more than chance."""
     return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

@@ -37,7 +37,7 @@ SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 
 @dataclass(frozen=True)
 class Starts:
-    """What a fit may begin as.
+    """The plans that a fit may begin as.
 
     nominal: plans without fitted numbers; gains are over the best of them. asked: the plan that was asked for. The fit
     begins as this one, or else as the best of the nominal ones or as `best_on_path`.

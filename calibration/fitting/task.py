@@ -1,4 +1,4 @@
-"""What a fit is asked to do: all that is opened, and checked, before the first call."""
+"""The task of a fit: all that is opened, and checked, before the first call."""
 
 import logging
 from dataclasses import dataclass
@@ -57,17 +57,17 @@ class FitTask:
 
     @property
     def sampler(self) -> Sampler:
-        """Of the body that is fitted to."""
+        """The sampler of the body that is fitted to."""
         return self.rolled.sampler
 
     @property
     def reference(self) -> Sampler:
-        """Of the float32 body, for the teacher."""
+        """The sampler of the float32 body, for the teacher."""
         return self.rolled.reference
 
     @property
     def graph(self) -> str:
-        """What is fitted to, as `graph_of_fit` says it."""
+        """The graph that is fitted to, as `graph_of_fit` names it."""
         graph = graph_of_fit(self.bundle.manifest, BODY)
         assert graph is not None, "it is opened"
         return graph
