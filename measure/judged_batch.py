@@ -155,7 +155,7 @@ def trajectory(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> BatchTraje
 
 
 def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """What guidance makes of the branches that step `index` evaluates; of several heads the first, the prediction."""
+    """The guided output of the branches that step `index` evaluates; of several heads the first, the prediction."""
     step = plan.steps[index]
     weights = guidance.weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)

@@ -35,7 +35,7 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementOptions(SamplingOptions):
-    """What bodies are judged along.
+    """The plans that bodies are judged along.
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
@@ -51,7 +51,7 @@ class JudgementOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class JudgedTask:
-    """What is judged: all that is checked before the first sample.
+    """The task of a judgement: all that is checked before the first sample.
 
     Attributes:
         command: of the verb, which makes the figures again.
@@ -99,7 +99,7 @@ class JudgedTask:
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def sampling(self, workers: Workers | None) -> Sampling:
-        """Who samples. This process opens bodies only where no worker does."""
+        """The samplers or workers. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
         here = {name: open_judged(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pinned(self.bundle.path), self.by_rows)
@@ -132,7 +132,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """UserError where the `figures` of a judgement have no place. A bundle keeps those of the calibrated plan alone, in
+    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
     `room` bytes. A file of the user's must be writable."""
     if output is not None:
         check_writable(output)

@@ -42,7 +42,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 def runs_of(plan: AnyPlan) -> int:
-    """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
+    """The number of runs of a plan that a trajectory has, each of which carries on from the one before."""
     return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
@@ -107,12 +107,12 @@ def open_courses(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
-    beside: Sampler | None = None,
+    neighbours: Sampler | None = None,
 ) -> tuple[Course, tuple[Course, ...]]:
-    """The course to search a map on, and the courses to judge it on. The arguments are those of `open_course`."""
+    """The course to search a map on, and the courses to judge it on. The arguments are as in `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
-        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, beside)
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, neighbours)
         for number, seeds in enumerate(parts)
     )
     return search, tuple(judges)
@@ -129,12 +129,12 @@ def open_course(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
-    beside: Sampler | None = None,
+    neighbours: Sampler | None = None,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. beside: the sampler whose networks run the
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. neighbours: the sampler whose networks run the
     steps of others where bodies of `network` are judged; None: the float32 body's.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
@@ -155,7 +155,7 @@ def open_course(
     for state in finite_states(execute(plan, running.network, draws, given=given), plan):
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
-    judging = sampler if beside is None else beside
+    judging = sampler if neighbours is None else neighbours
     others = {name: each for name, each in judging.denoiser.networks.items() if name != DENOISER}
     slots = running.slots if plan.banks else None
     whole = judging.network(plan, len(seeds), conditions) if others and slots is None else None

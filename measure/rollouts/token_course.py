@@ -32,7 +32,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TokenRun:
-    """What graphs make: their logits at each of float32's states, and the tokens of a run of their own."""
+    """The outputs of graphs: their logits at each of float32's states, and the tokens of a run of their own."""
 
     logits: tuple[Logits, ...]
     ids: Ids
@@ -72,8 +72,7 @@ class TokenCourse:
         return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def quality(self, run: TokenRun) -> NDArray[np.float64]:
-        """How large the differences of float32's logarithms of probabilities are beside their error, of each sample in
-        dB."""
+        """The differences of float32's logarithms of probabilities over their error, of each sample in dB."""
         signal, error = np.zeros((2, len(self.seeds)))
         for state, exact, other in self._pairs(run):
             of_sample = np.nonzero(state.u == self.mask)[0]
@@ -85,7 +84,7 @@ class TokenCourse:
         return decibels
 
     def agreement(self, run: TokenRun) -> TokenAgreement:
-        """How far the graphs agree with float32, at each step and at the end."""
+        """The agreement of the graphs with float32, at each step and at the end."""
         steps, opened, changed = [], 0, 0.0
         for _, exact, other in self._pairs(run):
             differ = float((exact.argmax(1) != other.argmax(1)).mean())

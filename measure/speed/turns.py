@@ -69,7 +69,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         return 1000 * median(self.walls(call=call))
 
     def result(self, call: str = "") -> Any:
-        """What a call returns."""
+        """The result of a call."""
         return self._asked(worker.result, call)
 
     def peak_mib(self) -> float:

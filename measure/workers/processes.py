@@ -97,7 +97,7 @@ class _Worker(Child):
         self._kept: str | None = None  # the name of the order that it keeps
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
-        """What `ask` says of a call."""
+        """The answer of `ask` to a call, of which an order is kept for the next."""
         if function is not do:
             return self.ask(function, *arguments)
         order, item = arguments
