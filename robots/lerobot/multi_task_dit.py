@@ -90,7 +90,7 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
 
 
 def _clips(cameras: int, separate: bool) -> Sequence[str]:
-    """How the names of each vision encoder's weights begin."""
+    """The beginnings of the names of each vision encoder's weights."""
     several = [f"{ENCODER}vision_encoders.{number}.model.vision_model." for number in range(cameras)]
     return several if separate else [f"{ENCODER}vision_encoder.model.vision_model."][:cameras]
 

@@ -50,7 +50,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
     layers, experts = count(folder.weights, f"{text}layers."), count(folder.weights, f"{expert}layers.")
     if not experts or layers % experts:
-        raise ValueError(f"{experts} layers of the expert beside {layers}")
+        raise ValueError(f"{experts} layers of the expert next to {layers}")
     every = layers // experts
     names = _names(
         _siglip(f"{SMOL}vlm.model.vision_model."),
@@ -62,7 +62,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     )
     crosses, joins = "cross" in config["attention_mode"], int(config["self_attn_every_n_layers"])
     own = names.own(folder)
-    beside = [
+    expert_layers = [
         _decoder(own, f"expert.{n}.", SMOL_HEAD, names, folder, crosses and not (joins > 0 and n % joins == 0))
         if n % every == 0
         else None
@@ -70,7 +70,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     ]
     resize = size_of(config["resize_imgs_with_padding"])
     size = one_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
-    return _source(folder, own, names, SMOL_HEAD, beside, size, "prefix", f"{text}{EMBEDDING}")
+    return _source(folder, own, names, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
@@ -93,7 +93,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
     for name, tensor in own.items():
         if name.endswith("norm.weight") and not name.startswith("vision."):
             own[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
-    beside = [
+    expert_layers = [
         _decoder(own, f"expert.{number}.", GEMMA_HEAD, names, folder, False)
         for number in range(count(own, "language."))
     ]
@@ -103,7 +103,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         (each for each in (f"{text}{EMBEDDING}", f"{PI}paligemma.lm_head.weight") if each in folder.weights), EMBEDDING
     )
     place: Literal["prompt", "expert"] = "prompt" if folder.config["type"] == "pi05" else "expert"
-    return _source(folder, own, names, GEMMA_HEAD, beside, size, place, embedding)
+    return _source(folder, own, names, GEMMA_HEAD, expert_layers, size, place, embedding)
 
 
 def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
@@ -126,7 +126,7 @@ def _siglip(theirs: str) -> list[tuple[str, str]]:
 
 
 def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]) -> Names:
-    """With the projections that all of these policies have."""
+    """Names with the projections that all of these policies have."""
     mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
     own = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
     return Names([*vision, *pairs, *mlps, *own], unused)
@@ -135,7 +135,7 @@ def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: t
 def _decoder(
     weights: Mapping[str, "Tensor"], start: str, head: int, names: Names, folder: PolicyFolder, crosses: bool
 ) -> "DecoderShape":
-    """The sizes of a layer, which its weights say but for those of a head."""
+    """The sizes of a layer, which its weights say but for a head's."""
     from fewstep.robots.networks.decoder import DecoderShape
 
     queries, width = need(weights, f"{start}self_attn.q_proj.weight", names, folder)
@@ -151,7 +151,7 @@ def _source(
     own: Mapping[str, "Tensor"],
     names: Names,
     head: int,
-    beside: Sequence["DecoderShape | None"],
+    expert_layers: Sequence["DecoderShape | None"],
     size: tuple[int, int],
     place: Literal["prefix", "expert", "prompt"],
     embedding: str,
@@ -161,7 +161,7 @@ def _source(
 
     config, pictures, gemma = folder.config, folder.pictures, place != "prefix"
     language = _decoder(own, "language.0.", head, names, folder, False)
-    experts = Experts(language, tuple(beside), gemma)
+    experts = Experts(language, tuple(expert_layers), gemma)
     space = ActionSpace(
         length=int(config["chunk_size"]),
         width=int(config["max_action_dim"]),

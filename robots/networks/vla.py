@@ -37,9 +37,9 @@ class Eyes:
 
 @dataclass(frozen=True)
 class Experts:
-    """The language model's layers, of one shape, and the expert's layer beside each; None where it has none.
+    """The language model's layers, of one shape, and the expert's layer next to each; None where it has none.
 
-    `gemma`: activation and epsilon of Gemma, whose embeddings of pictures are not scaled; else those of SmolLM2.
+    `gemma`: activation and epsilon of Gemma, whose embeddings of pictures are not scaled; else SmolLM2's.
     """
 
     language: DecoderShape
