@@ -181,7 +181,7 @@ def _port(value: Value, sample: Shape) -> BakedPort:
 
 
 def _axis(port: BakedPort) -> int:
-    """Where the rounds stand in an input: in front of the batch."""
+    """The axis of the rounds in an input: in front of the batch."""
     return int(port.name == DRAWS)
 
 

@@ -131,7 +131,7 @@ def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis
 
 
 def divided_differences(nodes: Sequence[float], points: Array) -> Array:
-    """Of the curve sum_n [g_0 .. g_n] (q - q_0)^n, the share of each node's value g_j: Taylor's series around the first
+    """The share of each node's value g_j in the curve sum_n [g_0 .. g_n] (q - q_0)^n: Taylor's series around the first
     node with the divided differences of all for derivatives, "pseudo-order" in the paper."""
     lines = np.zeros((len(nodes), len(points)))
     for n in range(len(nodes)):

@@ -30,7 +30,7 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
     softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
     a is the condition "negative_scale", 0 by default. Each condition that the keys follow from has one more,
-    "negative_" before its name. k' and v' are those of a run of the module with these in their places; the rest of that
+    "negative_" before its name. k' and v' are of a run of the module with these in their places; the rest of that
     run leads to nothing, and no graph holds it.
     """
     numbers = {call.number for call in calls}

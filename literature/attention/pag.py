@@ -27,7 +27,7 @@ def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
     map becomes the identity, so that the output of a call is v, or softmax(q k) v + m (v - softmax(q k) v).
 
     m is the condition "perturbed", in [0, 1] and 0 by default. Where further tokens stand before a call's keys, v is
-    that of the last ones, as many as there are queries.
+    of the last ones, as many as there are queries.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:

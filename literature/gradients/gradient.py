@@ -43,7 +43,7 @@ DERIVATIVE = "make a forward pass that torch.autograd.grad can go back through"
 
 @dataclass(frozen=True)
 class Noisy:
-    """What a prediction was made from: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
+    """The input of a prediction: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
     and the network's time [B]. A gradient with respect to x goes through x here too."""
 
     x: Tensor
@@ -123,7 +123,7 @@ class GradientModule(TracedForm):
         of: Of = "x",
         normalise: Normalise | None = None,
     ) -> None:
-        """`asked` is the number of the energy's conditions, behind those of the denoiser."""
+        """`asked` is the number of the energy's conditions, behind the denoiser's."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
@@ -217,11 +217,11 @@ def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation:
 
 
 def _coefficients(spec: Spec) -> Tensor:
-    """Of each point of the schedule c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the gradient is
-    computed. [points, 6]
+    """The numbers [points, 6] of the schedule: c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the
+    gradient is computed.
 
     It is 0 where a is too large: x0 is there a small difference of large numbers, of which float32 keeps little. Where
-    the prediction says nothing of x0 the coefficients are those of the point before.
+    the prediction says nothing of x0 the coefficients are as at the point before.
     """
     schedule = NoiseSchedule(spec.schedule)
     first, last = schedule.path.first, schedule.path.last
