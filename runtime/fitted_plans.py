@@ -102,7 +102,7 @@ def check_fitted(plan: Plan, bundle: Bundle, guidance: float | Guidance | None =
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
-    """The SHA-256 of a body's last graph, or of those of all networks; None where one of them lacks the body."""
+    """The SHA-256 of a body's last graph, or of all networks' last ones; None where one of them lacks the body."""
     own = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
     hashes = [manifest.files[each.graph.file] for each in own if each is not None]
     if len(hashes) < len(own):

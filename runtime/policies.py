@@ -40,7 +40,7 @@ def policy_problem(
     if not x_shape or policy.first + policy.actions > x_shape[0]:
         return f"actions {policy.first} .. {policy.first + policy.actions - 1} of samples {list(x_shape)}"
     if units is not None and units.axis in (0, -len(x_shape)):
-        return f"its units lie along axis {units.axis} of samples {list(x_shape)}, which is that of its actions in time"
+        return f"its units lie along axis {units.axis} of samples {list(x_shape)}, its actions' axis of time"
     if policy.width is not None and not (len(x_shape) == 2 and 1 <= policy.width <= x_shape[1]):
         return f"width={policy.width} of samples {list(x_shape)}"
     return _continuation_problem(policy, x_shape, conditions) or _discrete_problem(policy, x_shape)

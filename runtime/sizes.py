@@ -126,7 +126,7 @@ def size_problem(x_shape: Sequence[int], sizes: Sequence[Size], heads: int = 1) 
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
-    """A shape with what its free axes follow in place of their default numbers, as a graph's ports have it."""
+    """A shape with what its free axes follow instead of their default numbers, as a graph's ports have it."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 

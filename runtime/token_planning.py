@@ -1,4 +1,4 @@
-"""What a caller asks of a token denoiser: a plan by name, or compiled, and tokens that are known."""
+"""The request of a token denoiser: a plan by name, or compiled, and tokens that are known."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def refuse_for_tokens(settings: RunSettings, plan: TokenPlan, reads_time: bool) 
     if refused := [name for name in ("hold", "carried") if settings.get(name) is not None]:
         raise UserError(f"a run of tokens takes no {refused[0]}", f"give known tokens: given={{{IDS!r}: ...}}")
     if reads_time and plan.name.startswith("first_hitting"):
-        what = f"plan {plan.name!r} evaluates at random times, and this denoiser is told a time"
+        what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
         raise UserError(what, "take mdlm, or export a network that reads no time")
 
 

@@ -98,7 +98,7 @@ class Qnn:
         return Here(QNN.name, version(), chip, 0)
 
     def is_emulated(self) -> bool:
-        """Whether this CPU executes the arithmetic of HTP, as no NPU is here."""
+        """True where this CPU executes the arithmetic of HTP, as no NPU is here."""
         return not device_of(onnxruntime_module())[1]
 
     def options(self, onnxruntime: Any) -> Any:
@@ -150,7 +150,7 @@ class CompiledBySize:
         return self._session(feeds)(feeds)
 
     def add(self, sizes: Mapping[str, int], session: Session) -> None:
-        """What serves calls of these sizes from now on."""
+        """Have a session serve calls of these sizes from now on."""
         self._sessions[tuple(sorted(sizes.items()))] = session
 
     def _session(self, feeds: Arrays) -> Session:
@@ -171,7 +171,7 @@ class CompiledBySize:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """What the library prints, as its emulator does while it loads, goes to stderr: stdout is for results."""
+    """Send to stderr what the library prints, as its emulator does while it loads: stdout is for results."""
     with STDOUT:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
+"""The sum that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
 
 Each form of `export/lora/delta.py` is a product of two, and stays one: nothing is approximated. A Hadamard product of
 products is one of rank r1 r2, and so is a Kronecker product of them. Magnitudes (DoRA) have no such form.

@@ -54,7 +54,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Tiles:
-    """How windows lie and how their outputs are joined.
+    """The places of windows and the joining of their outputs.
 
     overlap: elements that neighbours share, along each axis.
     blend: the middle elements of the overlap, over which one window's output passes into its neighbour's. Elements
@@ -85,7 +85,7 @@ class Tiles:
 def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
-    """Samples float32 [len(seeds), *shape]; the arguments are those of `tiled_steps`."""
+    """Samples float32 [len(seeds), *shape]; the arguments are as in `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
@@ -115,7 +115,7 @@ def tiled_steps(
             share of it that it has of a window, and is cut as x is.
         given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
 
-    Other arguments are those of `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
+    Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
     """
     refuse_choices(others)
     refuse_options(others)
@@ -263,7 +263,7 @@ class _Windows:
         return np.concatenate(cut)
 
     def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
-        """For each axis of a condition that follows x, the number of elements for one element of x; 0 for an axis of
+        """The number of elements for one element of x, for each axis of a condition that follows x; 0 for an axis of
         the window's size. None for a condition that does not follow x."""
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):
