@@ -43,7 +43,7 @@ Planned = tuple[Bundle, str, Plan | TokenPlan]  # what options of baking name: t
 
 SUFFIX, PLAN_FILE = ".onnx", ".json"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
-BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a file beside, since onnxruntime holds others twice
+BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to another file, since onnxruntime holds others twice
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BakeOptions(Options):
 
     bundle: The bundle to take from; it stays unchanged.
     plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
-    output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
+    output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file next to it.
     precision: float32 or int8. Default: the precision of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
@@ -60,7 +60,7 @@ class BakeOptions(Options):
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots. All together become one
-        file beside the output, .onnx_adapter, which onnxruntime may take or not in each run.
+        file next to the output, .onnx_adapter, which onnxruntime may take or not in each run.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
         noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
     batch: Number of samples of one call. Default: any number.
@@ -95,12 +95,12 @@ def bake(
     metadata has too, and the files written."""
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
-    beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
+    adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape if isinstance(plan, TokenPlan) else bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
     sizes |= {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes), **run.sizes}
     baked, files = _write(run.graph, options, baked, sizes, progress)
-    return baked, (*files, *beside)
+    return baked, (*files, *adapters)
 
 
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
@@ -180,7 +180,7 @@ def _weight_files(output: Path) -> frozenset[str]:
 
 
 def _limit(graph: Graph, options: BakeOptions) -> int:
-    """The bytes of weights from which on they go to a file beside the graph's."""
+    """The bytes of weights from which on they go to a file next to the graph's."""
     in_loops = weights.weight_bytes(graph) - sum(array.nbytes for array in graph.constants.values())
     if options.one_file:
         return MESSAGE_LIMIT
@@ -188,7 +188,7 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
 
 
 def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenPlan) -> None:
-    """Raises UserError for what cannot be baked."""
+    """Raise UserError for what cannot be baked."""
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)

@@ -1,6 +1,6 @@
 """A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
 
-For tokens the update is that of `reveal.py`. For others it is Mul and Add in float32, term by term, as in
+For tokens the update is in `reveal.py`. For others it is Mul and Add in float32, term by term, as in
 `fewstep.runtime.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its coefficients
 are no constants of the body, so no engine folds them into the network's last or first layer, which would change bits.
 For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what
@@ -215,7 +215,7 @@ class _Step:
         return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
 
     def _input(self, name: str, role: str, places: str, stacked: str) -> str:
-        """What the network reads at one of its inputs. `places` count the rows of u, branch after branch."""
+        """The tensor at one of the network's inputs. `places` count the rows of u, branch after branch."""
         steps = self.stretch.steps
         if role == "x":
             return stacked

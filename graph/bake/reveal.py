@@ -101,7 +101,7 @@ class Reveal:
         return first
 
     def _here(self, mask: str, name: str) -> str:
-        """Where a mask [B, *shape] is true among the positions that the step may change."""
+        """The mask [B, *shape], true only among the positions that the step may change."""
         length = self.plan.shape[-1]
         ends = [each.positions or (0, length) for each in self.stretch.steps]
         if all(each == (0, length) for each in ends):
@@ -162,7 +162,7 @@ class Reveal:
         return node("ReduceSum", (passed, last), "token", keepdims=0)
 
     def _score(self, logs: str, own: str, order: str) -> str:
-        """What positions are ordered by [B, *shape]."""
+        """The score that positions are ordered by [B, *shape]."""
         node, steps, last = self.inner.node, self.stretch.steps, self._whole([-1])
         if self.step.score == "random":
             return order
@@ -197,7 +197,7 @@ class Reveal:
         return node("Div", (parts, self._double(EVEN)), "score_even")
 
     def _ranked(self, ids: str, score: str, some: str, of_start: str) -> str:
-        """Where [B, *shape] the score is among the highest: as many as the step reveals."""
+        """The mask [B, *shape] of the highest scores: as many as the step reveals."""
         node, split, one = self.inner.node, self.inner.split, self._whole([1])
         size = math.prod(self.plan.shape)
         only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
@@ -217,7 +217,7 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """How many positions of each sample the step reveals at least [B, 1], as `fewstep.runtime.tokens._counts`."""
+        """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.tokens._counts`."""
         node, steps = self.inner.node, self.plan.steps
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [

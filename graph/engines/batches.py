@@ -46,7 +46,7 @@ def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
 
 
 def _agrees(own: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
-    """Whether a size may stand where the graph has `own`; the builder judges sizes that follow from several others."""
+    """True if a size may stand where the graph has `own`; the builder judges sizes that follow from several others."""
     try:
         return dimension(own, free_sizes) == size
     except KeyError:

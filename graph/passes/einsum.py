@@ -56,7 +56,7 @@ def _written_out(node: Node, graph: Graph, types: Types, new: Additions) -> tupl
 
 
 def _spelled_out(text: str, node: Node, types: Types) -> str:
-    """An equation with letters in the place of "...", where all operands that have it have the same axes there."""
+    """An equation with letters instead of "...", where all operands that have it have the same axes there."""
     terms = text.partition("->")[0].split(",")
     shapes = [types.shape(name) for name in node.inputs]
     hidden = set()

@@ -1,6 +1,6 @@
 """Write a graph in a float type of 16 bits, for targets whose engines are strongly typed.
 
-Opset 20 defines bfloat16 for fewer operations than float16: Conv has it from 22 on. The types are those of engines. So
+Opset 20 defines bfloat16 for fewer operations than float16: Conv has it from 22 on. The types are engines' types. So
 what takes float16 takes bfloat16, and the opset stays what their oldest parsers read. onnxruntime's CPU has no such
 kernels: see `rounding.py`.
 """
@@ -106,7 +106,7 @@ def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
 
 
 def takes_half(node: Node, position: int) -> bool:
-    """Whether an operation may read float16 at an input position, by its definition, or else bfloat16.
+    """True where an operation may read float16 at an input position, by its definition, or else bfloat16.
 
     onnx does not define the operations that onnxruntime adds. They count as allowing it, since their weights mostly
     have the type of x.
