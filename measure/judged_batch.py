@@ -176,7 +176,7 @@ def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bo
     course = open_token_course(bodies(FLOAT), along, seeds.numbers, seeds.conditions)
     body, count = bodies(contender.name), len(seeds.numbers)
     run = course.run_by(body.step_call(along, count, seeds.conditions).logits)
-    return BodyMeasured(run.ids, course.own.ids, agreement=course.agreement(run), decibels=course.quality(run))
+    return BodyMeasured(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
 
 
 def _measured(

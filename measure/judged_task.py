@@ -56,7 +56,7 @@ class JudgedTask:
     Attributes:
         command: of the verb, which makes the figures again.
         setup: who samples.
-        asked: the teacher that was asked for, by name.
+        teacher_name: of the teacher that was asked for.
         reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
         bodies: by name; who samples opens them.
         plan: of the first body.
@@ -67,7 +67,7 @@ class JudgedTask:
 
     command: str
     setup: WorkerSetup
-    asked: str | None
+    teacher_name: str | None
     reference: Sampler
     by_rows: bool
     bodies: Mapping[str, Body]
@@ -107,8 +107,8 @@ class JudgedTask:
 
     def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
         """The teacher, checked on the first of the seeds that it samples."""
-        seeds = PAIRED[: min(CHECKED, taught)]
-        return checked_teacher(self.reference, self.asked, self.plan, seeds, self.rows, progress, sampling.few_by_few)
+        seeds, name = PAIRED[: min(CHECKED, taught)], self.teacher_name
+        return checked_teacher(self.reference, name, self.plan, seeds, self.rows, progress, sampling.few_by_few)
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:
@@ -120,7 +120,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     return JudgedTask(
         command=options.command(verb),
         setup=options.setup,
-        asked=options.teacher,
+        teacher_name=options.teacher,
         reference=body_by_rows(reference) if by_rows else reference,
         by_rows=by_rows,
         bodies=bodies,

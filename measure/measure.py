@@ -277,18 +277,18 @@ def _calibrated(bundle: Bundle, options: MeasureOptions) -> Plan:
     return next(iter(_plans(bundle, [next(iter(bundle.manifest.bodies))], options).values()))
 
 
-def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+def _chosen(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Names of the bodies to judge."""
     bodies = int8_bodies(bundle)
-    if not asked:
+    if not names:
         natives = [name for name, body in bodies.items() if is_native(body)]
         return natives or list(bodies)
-    for name in asked:
+    for name in names:
         if name in (refused := not_judged(bundle)):
             raise refused[name]
         if name not in bodies:
             raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(bodies)}")
-    return list(asked)
+    return list(names)
 
 
 def measured_by(task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None) -> Results:

@@ -44,9 +44,9 @@ class Nearness:
             return self.psnr >= peak
         return max(self.psnr, self.snr) >= peak and self.snr >= signal
 
-    def said(self, reference: str) -> str:
+    def sentence(self, reference: str) -> str:
         """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """
-        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.beside}"
+        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.other_seed}"
 
     @property
     def over(self) -> str:
@@ -54,7 +54,7 @@ class Nearness:
         return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
 
     @property
-    def beside(self) -> str:
+    def other_seed(self) -> str:
         """ "; another seed's sample has 12.3 dB", or nothing."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 

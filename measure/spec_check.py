@@ -213,11 +213,11 @@ def _errors(
     every = np.asarray(reading.data(data), np.float32)
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
-    whole = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
+    power = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
     values = {name: array[rows] for name, array in conditions.items()}
     noise, found = stacked(range(len(x0)), 0, x0.shape[1:]), []
     low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
-    for lam in (each - 0.5 * np.log(whole) for each in LAMS):
+    for lam in (each - 0.5 * np.log(power) for each in LAMS):
         if not low < lam < high:
             continue
         time = schedule.at_lam(lam)
@@ -227,8 +227,8 @@ def _errors(
         output = network(fed, np.full(len(x0), reading.time(time.network)), values)[:, : x0.shape[1]]
         a, b = x0_coefficients(reading.prediction, time, spec)
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond is far beyond
-            error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / whole
-        linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / whole
+            error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / power
+        linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / power
         found.append(TimeError(time.network, float(error), float(linear)))
     if not found:
         raise UserError(f"schedule {schedule.name} has no time that tells", "compare samples by eye")

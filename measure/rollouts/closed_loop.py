@@ -53,7 +53,7 @@ class Course:
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
     `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
-    network: whose graphs are judged; `whole` runs the steps of others, by graphs of the files `others`.
+    network: whose graphs are judged; `neighbours` runs the steps of others, by graphs of the files `others`.
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class Course:
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
     network: str = DENOISER
-    whole: StepNetwork | None = None
+    neighbours: StepNetwork | None = None
     others: tuple[str, ...] = ()
 
     @property
@@ -91,7 +91,7 @@ class Course:
         own = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
 
         def network(index: int, step: Step, u: Array) -> Sequence[Array]:
-            return (own if self.whole is None or step.network == self.network else self.whole)(index, step, u)
+            return (own if self.neighbours is None or step.network == self.network else self.neighbours)(index, step, u)
 
         running = network if self.slots is None else own.network
         return list(execute(self.plan, running, self.draws, given=self.given))
@@ -158,7 +158,7 @@ def open_course(
     judging = sampler if neighbours is None else neighbours
     others = {name: each for name, each in judging.denoiser.networks.items() if name != DENOISER}
     slots = running.slots if plan.banks else None
-    whole = judging.network(plan, len(seeds), conditions) if others and slots is None else None
+    step_call = judging.network(plan, len(seeds), conditions) if others and slots is None else None
     files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole, tuple(files))
+    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, step_call, tuple(files))

@@ -121,7 +121,7 @@ def is_lost(difference: Difference) -> bool:
     return is_hidden or not low <= difference.gain <= high
 
 
-def said(difference: Difference) -> str:
+def text_of(difference: Difference) -> str:
     """A difference in words."""
     return (
         f"gain {difference.gain:.2f} and {difference.ratio:.1f} dB at step {difference.step + 1}, where it is "

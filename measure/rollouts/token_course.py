@@ -43,7 +43,7 @@ class TokenCourse:
     """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
 
     feeds: a body's inputs but x at each step. ports: names of the body's x and output. own_states: float32's states,
-    and `own` what it made there.
+    and `reference` what it made there.
     """
 
     plan: TokenPlan
@@ -52,7 +52,7 @@ class TokenCourse:
     feeds: tuple[Feeds, ...]
     ports: tuple[str, str]
     own_states: tuple[TokenState, ...]
-    own: TokenRun
+    reference: TokenRun
 
     @property
     def groups(self) -> int:
@@ -91,14 +91,14 @@ class TokenCourse:
             divergence = float((np.exp(exact) * (exact - other)).sum(1).mean())
             steps.append((round(differ, 5), round(divergence, 6)))
             opened, changed = opened + len(exact), changed + differ * len(exact)
-        same = float((run.ids == self.own.ids).mean())
+        same = float((run.ids == self.reference.ids).mean())
         return TokenAgreement(round(changed / opened, 5), round(same, 4), tuple(steps))
 
     def _pairs(self, run: TokenRun) -> list[tuple[TokenState, NDArray[np.float64], NDArray[np.float64]]]:
         """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
-            for state, exact, other in zip(self.own_states, self.own.logits, run.logits, strict=True)
+            for state, exact, other in zip(self.own_states, self.reference.logits, run.logits, strict=True)
         ]
 
     def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:

@@ -83,16 +83,16 @@ def parts_of(
     """
     parts = []
     for network, fed in feeds.items():
-        own = bundle.network(network)
-        graphs = shares(own.body(body), plan, network)
+        network_bundle = bundle.network(network)
+        graphs = shares(network_bundle.body(body), plan, network)
         what: list[tuple[str, Path | OnBackend, GraphEntry, float]]
         if backend is not None:
             engine = OnBackend(backend, bundle.path, body, network)
-            what = [(label, engine, own.body(body).graph, sum(share for _, share in graphs))]
+            what = [(label, engine, network_bundle.body(body).graph, sum(share for _, share in graphs))]
         else:
-            what = [(f"{body}, {graph.file}", own.graph(graph), graph, share) for graph, share in graphs]
+            what = [(f"{body}, {graph.file}", network_bundle.graph(graph), graph, share) for graph, share in graphs]
         parts += [
-            Part(label or body, network, share, TimedContender(name, runs, taken(graph, fed)))
+            Part(label or body, network, share, TimedContender(name, runs, feeds_of(graph, fed)))
             for name, runs, graph, share in what
         ]
     return parts
@@ -100,16 +100,16 @@ def parts_of(
 
 def middle_feeds(sampler: Sampler, plan: Plan, samples: int, rows: ConditionRecords | None = None) -> dict[str, Arrays]:
     """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
-    own = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
+    values = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
     feeds = {}
     for network in dict.fromkeys(step.network for step in plan.steps):
         steps = [index for index, step in enumerate(plan.steps) if step.network == network]
-        calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=own, network=network)
+        calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)
         feeds[network] = next(call.feeds for call in calls if call.state.index == steps[len(steps) // 2])
     return feeds
 
 
-def taken(graph: GraphEntry, feeds: Arrays) -> Arrays:
+def feeds_of(graph: GraphEntry, feeds: Arrays) -> Arrays:
     """The feeds that a graph takes: graphs of one body may take different inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}
 
