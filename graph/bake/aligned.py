@@ -129,10 +129,10 @@ def _aligned(plan: Plan | TokenPlan, steps: list[Any]) -> list[Stretch]:
     return [*_aligned(plan, steps[:half]), *_aligned(plan, steps[half:])]
 
 
-def place_of(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
+def place_of(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
     """The place where a step's branches begin among all; -1 if they do not stand there one after the other."""
-    places = range(len(branches) - len(own) + 1)
-    return next((at for at in places if branches[at : at + len(own)] == own), -1)
+    places = range(len(branches) - len(part) + 1)
+    return next((at for at in places if branches[at : at + len(part)] == part), -1)
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:

@@ -132,11 +132,11 @@ def plan_of(options: BakeOptions) -> Planned:
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
-    asked = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    choice = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
     of_run = bundle
-    if isinstance(asked, TokenPlan):
-        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(asked.shape, bundle.manifest)))
-    planned = plan_for(of_run, body, asked, options.guidance, settings)
+    if isinstance(choice, TokenPlan):
+        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
+    planned = plan_for(of_run, body, choice, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 
@@ -209,15 +209,15 @@ def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptio
         return io.load(bundle.graph(entry), root=bundle.path)
 
     each = {network: bundle.network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
-    bodies = {network: own.body(name) for network, own in each.items()}
+    bodies = {network: part.body(name) for network, part in each.items()}
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
-    first = {network: [own for own, _ in entries].index(network) for network in each}
+    first = {network: [name for name, _ in entries].index(network) for network in each}
 
     def network_of(step: Step | TokenStep) -> int:
         return first[step.network] + bodies[step.network].serving(step.group)
 
-    def ahead(own: Manifest) -> dict[str, Graph]:
-        graphs = {"conditioner": own.conditioner, "prologue": own.prologue}
+    def ahead(facts: Manifest) -> dict[str, Graph]:
+        graphs = {"conditioner": facts.conditioner, "prologue": facts.prologue}
         return {key: opened(entry) for key, entry in graphs.items() if entry is not None}
 
     has_text = manifest.text is not None and not options.latents
@@ -225,7 +225,7 @@ def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptio
     return Parts(
         networks=[BakedNetwork(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
         network_of=network_of,
-        ahead={network: ahead(own.manifest) for network, own in each.items()},
+        ahead={network: ahead(part.manifest) for network, part in each.items()},
         text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
         nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},

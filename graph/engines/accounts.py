@@ -68,7 +68,7 @@ def accounts(bundle: Bundle) -> dict[str, Account]:
     return found
 
 
-def told_of(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
+def account_lines(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
     """Each engine's account in lines, by file, and bounds. int8's names the one of 16 bits for its device and batch."""
     halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
     lines: dict[str, tuple[str, ...]] = {}

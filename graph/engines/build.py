@@ -189,9 +189,9 @@ def _each(options: BuildOptions) -> Iterator[tuple[str, Bundle]]:
         yield name, bundle.network(name)
 
 
-def _part(options: BuildOptions, builder: EngineBuilder, own: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
+def _part(options: BuildOptions, builder: EngineBuilder, part: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
     """The builds of a network. Its body of 16 bits is written where it is missing."""
-    network, bundle = own
+    network, bundle = part
     name, body = _body(options, builder, bundle) or _add_half(bundle, writer, options.precision)
     orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
     return NetworkBuild(network, bundle, name, body, orders)
@@ -227,8 +227,8 @@ def check_options(options: BuildOptions) -> EngineBuilder:
 def _flags(options: BuildOptions) -> Flags:
     """The settings that are not the builder's defaults."""
     names = ("workspace", "dla", "version_compatible", "hardware_compatible", "float32_scales")
-    asked = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
-    return {**STRICT, **asked}
+    choices = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
+    return {**STRICT, **choices}
 
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
