@@ -240,9 +240,9 @@ def _bound_of_one(bound: Bound, task: Task, before: int) -> Bound:
     Squared errors of networks add up, so that each may add an equal share of what the quality allows. A speed that each
     network has is the speed of all.
     """
-    if bound.quality is None or task.whole is None:
+    if bound.quality is None or task.all_networks is None:
         return bound
-    return Bound(quality=bound.quality + 10 * math.log10(len(task.whole.denoiser.networks) / (1 + before)))
+    return Bound(quality=bound.quality + 10 * math.log10(len(task.all_networks.denoiser.networks) / (1 + before)))
 
 
 def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:

@@ -132,9 +132,9 @@ def _around(task: Task) -> tuple[object, ...]:
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
     others = []  # networks whose steps the trajectories run too; names of graphs follow from their content
-    if task.whole is not None:
-        whole = task.whole.bundle.manifest
-        others = [whole.bodies["float32"], *((each.until, each.bodies["float32"]) for each in whole.networks.values())]
+    if task.all_networks is not None:
+        full = task.all_networks.bundle.manifest
+        others = [full.bodies["float32"], *((each.until, each.bodies["float32"]) for each in full.networks.values())]
     return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes, *others
 
 

@@ -45,13 +45,13 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     own = [options for options in calibrations if body.target in options.get("target", "").split(",")]
     options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
     plan = calibrated_plan(bundle, body)
-    said = f"{body.plan}" if plan is None else along(plan)
+    text = f"{body.plan}" if plan is None else along(plan)
     weight = None if plan is None else weight_of(plan.guidance)
     named = None if plan is None else to_text(plan.guidance)
     recorded = (named,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
     if options is not None and options.get("guidance") not in recorded:
-        said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return CalibrationRecord(said, options)
+        text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+    return CalibrationRecord(text, options)
 
 
 def options_of(command: str) -> dict[str, str]:
@@ -59,9 +59,9 @@ def options_of(command: str) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
 
 
-def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, said: str) -> tuple[str, ...]:
+def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, reference: str) -> tuple[str, ...]:
     """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
-    than `said`."""
+    than the `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -70,7 +70,7 @@ def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord,
     ]
     clauses = (
         (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
-        (f"otherwise than {said}", otherwise),
+        (f"otherwise than {reference}", otherwise),
     )
     return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
 
@@ -83,12 +83,12 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
         return ()
     first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
     expected = CalibrationRecord(along(plan), bodies[first].options)
-    return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
+    return tuple(f"{clause[0].upper()}{clause[1:]}." for clause in unlike(bodies, expected, first))
 
 
 def kept_unlike(bundle: Bundle, new: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
     """Sentences for a calibration along `plan`, by this command: on the int8 bodies of the bundle that are not among
     the `new` ones and were calibrated otherwise. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
-    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
-    return unlike(kept, CalibrationRecord(along(plan), options_of(command)), "this time")
+    records = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
+    return unlike(records, CalibrationRecord(along(plan), options_of(command)), "this time")

@@ -7,7 +7,7 @@ from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
 from fewstep.calibration.lowering.quantize import measured_ops
 from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.ranking import ranked
-from fewstep.calibration.precision.sparing import chosen, times_in_float
+from fewstep.calibration.precision.sparing import default_count, times_in_float
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.io import exceeds
@@ -49,7 +49,7 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
         quantizer = None if exceeds(prepared) else own.parts[0].quantize
         errors = operation_errors(prepared, variants.table, target, course(), quantizer)
         ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
-        return replace(own, in_float=ranking.first(chosen(ranking)), ranking=ranking)
+        return replace(own, in_float=ranking.first(default_count(ranking)), ranking=ranking)
 
     return spare
 

@@ -65,18 +65,18 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     def checked(name: str | None, plan: Plan) -> Teacher:
         return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
 
-    first = checked(task.asked or None, nominal)
+    first = checked(task.teacher_name or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
     if former is not None and before.exactness is not None:
         replaced = former[1]
         before = checked(teacher.name, replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
-    if task.asked and default != teacher.name:
+    if task.teacher_name and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
     else:
         fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
-    is_shut = bool(task.asked) and _fails(before) and not has_same_judge
+    is_shut = bool(task.teacher_name) and _fails(before) and not has_same_judge
     return TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
 
 

@@ -43,7 +43,7 @@ class FitExtent:
 @dataclass(frozen=True)
 class FitTask:
     """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data.
-    `asked` is the teacher that was asked for, by name; "" for the default."""
+    `teacher_name` is of the teacher that was asked for; "" for the default."""
 
     bundle: Bundle
     rolled: Rollouts
@@ -53,7 +53,7 @@ class FitTask:
     guidance: Guidance | None
     extractor: Extractor | None
     extent: FitExtent
-    asked: str
+    teacher_name: str
 
     @property
     def sampler(self) -> Sampler:
@@ -101,7 +101,7 @@ def open_task(options: FitOptions) -> FitTask:
     extent = FitExtent(options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations)
     rolled = Rollouts(sampler, reference, job)
     return FitTask(
-        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, asked=options.teacher
+        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, teacher_name=options.teacher
     )
 
 

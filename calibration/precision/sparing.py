@@ -43,7 +43,7 @@ def _summed(op: WeightedOp, prepared: Graph) -> int:
     return int(weight.size // weight.shape[op.axis])
 
 
-def chosen(ranking: Ranking) -> int:
+def default_count(ranking: Ranking) -> int:
     """The number of operations in float by default."""
     quality, time = ranking.quality, ranking.time
     worth = np.where(time <= NEARLY_FREE, quality - PRICE * time, -np.inf)

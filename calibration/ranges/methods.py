@@ -211,15 +211,15 @@ def _weighed(
     the error of another one. The two ends of most show it."""
     outside = clipped * density.clipped(scale, least)
 
-    def whole(which: NDArray[np.intp]) -> NDArray[np.float64]:
+    def error_of(which: NDArray[np.intp]) -> NDArray[np.float64]:
         error = density.error(scale[which], least[which])
         return error if clipped == 1 else error + (clipped - 1) * density.clipped(scale[which], least[which])
 
     likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # as if values were spread evenly within a step
     rounding = ROUNDING * density.moments[2, -1]
-    possible = np.flatnonzero(outside <= whole(likely) + rounding)
+    possible = np.flatnonzero(outside <= error_of(likely) + rounding)
     error = np.full(len(scale), np.inf)
-    error[possible] = whole(possible)
+    error[possible] = error_of(possible)
     return error
 
 
