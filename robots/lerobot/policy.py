@@ -162,7 +162,7 @@ class Names:
     pairs: Sequence[tuple[str, str]]
     unused: tuple[str, ...] = ()
 
-    def own(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
+    def weights(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
         """The weights under the network's names. UserError naming one that has no place."""
         renamed = {}
         for name, tensor in folder.weights.items():
@@ -183,7 +183,7 @@ class Names:
 
 
 def load_weights(
-    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, own: Mapping[str, "Tensor"]
+    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, weights: Mapping[str, "Tensor"]
 ) -> "nn.Module":
     """The network that `make` returns, with the folder's weights in place: they are in memory once.
 
@@ -197,18 +197,18 @@ def load_weights(
     with torch.device("meta"):
         network = make()
     wanted = network.state_dict()
-    for name in (*wanted, *own):
+    for name in (*wanted, *weights):
         theirs = names.theirs(name)
-        if name not in own:
+        if name not in weights:
             raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
         if name not in wanted:
             raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
-        if own[name].shape != wanted[name].shape:
-            has, asks = list(own[name].shape), list(wanted[name].shape)
+        if weights[name].shape != wanted[name].shape:
+            has, asks = list(weights[name].shape), list(wanted[name].shape)
             raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
     # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
     # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
-    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in own.items()}
+    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
     network.load_state_dict(placed, assign=True)
     release_after_use(network)
     return network

@@ -184,6 +184,6 @@ class WordEmbedding(nn.Module):
         super().__init__()
         self.table, self.scale = nn.Parameter(table), scale
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        ids, mask = given
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ids, mask = inputs
         return F.embedding(ids, self.table) * self.scale, mask.clone()
