@@ -84,14 +84,14 @@ def dpm_v3(
 
 @dataclass(frozen=True, eq=False)
 class _Integrals:
-    """x_t = kept x_s + sum_j weights_j f_j + added; each a number or shaped as a sample."""
+    """x_t = factor x_s + sum_j weights_j f_j + constant; each a number or shaped as a sample."""
 
-    kept: Array
+    factor: Array
     weights: Sequence[Array]
-    added: Array
+    constant: Array
 
     def applied(self, trace: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
-        made: Lin = self.kept * x + self.added * trace.ones()
+        made: Lin = self.factor * x + self.constant * trace.ones()
         for weight, value in zip(self.weights, values, strict=True):
             made = made + weight * value
         return made

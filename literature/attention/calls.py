@@ -106,19 +106,19 @@ class _Operands:
 
 
 def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -> list[_Operands]:
-    kept: list[_Operands] = []
+    operands: list[_Operands] = []
     with watched(module) as watch:
 
         def keep(number: int) -> Change:
             def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                kept.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
+                operands.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
                 return attend(q, k, v)
 
             return change
 
         with Attending(keep):
             call(module, spec, tuple(map(torch.from_numpy, feeds.values())))
-    return kept
+    return operands
 
 
 def mask_of(attend: Attend) -> Tensor | None:
@@ -144,11 +144,11 @@ def chosen(calls: Sequence[AttentionCall], layers: Sequence[str], option: str, n
     named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
     numbers: set[int] = set()
     for layer in layers:
-        own = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
-        if not own:
+        found = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
+        if not found:
             known = ", ".join(dict.fromkeys(call.layer for call in calls))
             raise UserError(
                 f"{option} {layer}: {name} has no such layer of attention", f"choose from {known}, middle, all"
             )
-        numbers |= {call.number for call in own}
+        numbers |= {call.number for call in found}
     return tuple(call for call in calls if call.number in numbers)

@@ -119,18 +119,18 @@ class GradientModule(TracedForm):
         denoiser: nn.Module,
         spec: Spec,
         energy: Energy,
-        asked: int = 0,
+        energy_conditions: int = 0,
         of: Of = "x",
         normalise: Normalise | None = None,
     ) -> None:
-        """`asked` is the number of the energy's conditions, behind the denoiser's."""
+        """`energy_conditions` counts the energy's conditions, which are behind the denoiser's."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
             energy.requires_grad_(False)
         self.of, self.normalise = of, normalise
         self.channels, self.arguments = spec.x_shape[0], len(spec.times) - 1 + len(spec.conditions)
-        self.asked = asked
+        self.energy_conditions = energy_conditions
         path = NoiseSchedule(spec.schedule).path
         self.first, self.last = path.first, path.last
         self.register_buffer("coefficients", _coefficients(spec))
@@ -164,14 +164,14 @@ class GradientModule(TracedForm):
 
     def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The prediction, the energy [B], and the tensor that it is differentiated by."""
-        own, asked = rest[: self.arguments], rest[self.arguments :][: self.asked]
+        conditions, of_energy = rest[: self.arguments], rest[self.arguments :][: self.energy_conditions]
         scale, of_x, of_output, alpha, sigma, _ = self._at(time, x.dim())
         noisy = (x / scale).detach().requires_grad_(self.of == "x")
-        output = self.denoiser(noisy * scale, time, *own)[:, : self.channels]
+        output = self.denoiser(noisy * scale, time, *conditions)[:, : self.channels]
         x0 = of_x * noisy + of_output * output
         if self.of == "x0":
             x0 = x0.detach().requires_grad_(True)
-        energy = self.energy(x0, Noisy(noisy, time, alpha, sigma), *asked)
+        energy = self.energy(x0, Noisy(noisy, time, alpha, sigma), *of_energy)
         if not isinstance(energy, Tensor) or energy.shape != x.shape[:1]:
             returned = list(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
             raise UserError(f"the energy returned {returned} for a batch of {x.shape[0]}", "let it return [B]")
