@@ -114,10 +114,10 @@ class Qnn:
         options.add_provider_for_devices([device], settings)
         return options
 
-    def open(self, said: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
+    def open(self, label: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
         """A graph's file compiled for these sizes, "batch" among them, or a context binary, which has its own.
 
-        said: the graph in messages. context: the file that gets the context binary.
+        label: the graph in messages. context: the file that gets the context binary.
         """
         onnxruntime = onnxruntime_module()
         options = self.options(onnxruntime)
@@ -132,10 +132,10 @@ class Qnn:
                 session = onnxruntime.InferenceSession(graph, options)
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
-                f"QNN {version()} cannot compile {said}: {first_line(error)}",
+                f"QNN {version()} cannot compile {label}: {first_line(error)}",
                 "run the bundle on onnxruntime, or report the operation that it names",
             ) from error
-        return Session(said, session, tuple(output.name for output in session.get_outputs()))
+        return Session(label, session, tuple(output.name for output in session.get_outputs()))
 
 
 class CompiledBySize:

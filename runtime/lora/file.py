@@ -45,10 +45,10 @@ class AlphaScale:
     rank: float | None = None  # for forms that do not show it
     is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
 
-    def of(self, rank: int | None, own: Any | None) -> float:
-        """The factor of an update of that rank; `own` is an array of one number, the file's alpha."""
+    def of(self, rank: int | None, array: Any | None) -> float:
+        """The factor of an update of that rank; `array` has one number, the file's alpha."""
         r = rank or self.rank
-        alpha = own.item() if own is not None else self.alpha
+        alpha = array.item() if array is not None else self.alpha
         if r is None or alpha is None:
             return 1.0
         return alpha / (math.sqrt(r) if self.is_stabilized else r)

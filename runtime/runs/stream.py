@@ -247,15 +247,15 @@ class Stream:
         mode: Mode = self._mode if self._batches is None else "batch" if self._batches else "sequence"
         return self._counter.stats(len(self._lanes), mode)
 
-    def _skips(self, given: Mapping[str, Float32], own: Mapping[str, NDArray[Any]], index: int) -> bool:
+    def _skips(self, given: Mapping[str, Float32], values: Mapping[str, NDArray[Any]], index: int) -> bool:
         """True if the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
         other. A frame's own conditions must be equal: two labels that are close are still two classes."""
         if self._similar is None:
             return False
-        exact = [each for each in self._takes.conditions if each.name in own and each.name not in given]
+        exact = [each for each in self._takes.conditions if each.name in values and each.name not in given]
         now = _Passed(
             np.concatenate([np.ravel(each) for each in given.values()] or [np.zeros(0, np.float32)]),
-            conditions.check(exact, {each.name: own[each.name] for each in exact}, 1),
+            conditions.check(exact, {each.name: values[each.name] for each in exact}, 1),
         )
         last = self._passed
         alike = last is not None and self._skipped < self._similar.most and now.has_conditions_of(last)

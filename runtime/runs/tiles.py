@@ -87,7 +87,7 @@ def sample_tiles(
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; the arguments are as in `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"))
-    held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
+    held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
     return finite_sample(compiled, states, held)
 
@@ -119,7 +119,7 @@ def tiled_steps(
     """
     refuse_choices(others)
     refuse_options(others)
-    shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
+    shape, numbers, plan = _sample_shape(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
     check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
@@ -133,7 +133,7 @@ def tiled_steps(
     return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
 
 
-def _whole(shape: Sequence[int]) -> tuple[int, ...]:
+def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a whole sample, if it is one."""
     try:
         return tuple(operator.index(size) for size in shape)
