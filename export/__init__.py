@@ -7,8 +7,17 @@ The verb has its own module: from fewstep.export.export import ExportOptions, ex
 """
 
 from fewstep.export.spec import Spec
-from fewstep.plans.spec import Carried, NamedOutput, ScheduleSpec, Vocabulary
-from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, Size, Spectrogram
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import (
+    Affine,
+    Carried,
+    Condition,
+    NamedOutput,
+    Policy,
+    Size,
+    Spectrogram,
+    Vocabulary,
+)
 
 __all__ = [
     "Affine",

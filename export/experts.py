@@ -21,6 +21,7 @@ from fewstep.plans.prediction import check
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 HIGH_NOISE = "high_noise"
@@ -91,10 +92,9 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
             raise UserError(
                 f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
             )
-    lone = {"carried": "tensors that are carried", "outputs": "named outputs", "vocabulary": "a vocabulary"}
-    for field, what in lone.items():
-        if any(getattr(each, field) for each in specs):
-            raise UserError(f"expert {expert.name} beside {what}", "have them in a bundle of one network")
+    for field, kind in (found for each in specs for found in kinds(each)):
+        if kind.EXPERTS == "none":
+            raise UserError(f"expert {expert.name} next to {field}", "have them in a bundle of one network")
     if expert.until == PURE_NOISE:
         check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 

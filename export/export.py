@@ -10,7 +10,6 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
-from msgspec import UNSET
 
 from fewstep.export.changes import changed, read_change
 from fewstep.export.experts import Expert, experts, joined, load_expert
@@ -34,7 +33,7 @@ from fewstep.graph.weights import place_of, release
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, Manifest, Provenance
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.lora.file import Lora, read_lora
@@ -331,13 +330,10 @@ def _manifest(
     licence: str | None,
 ) -> Manifest:
     origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
+    described = {field: getattr(spec, field) for field in Description.__struct_fields__}
     return Manifest(
+        **described | {"grid": spec.grid or default_grid(spec.schedule, spec.prediction)},
         schema=SCHEMA,
-        name=spec.name,
-        x_shape=spec.x_shape,
-        conditions=spec.conditions,
-        prediction=spec.prediction,
-        schedule=spec.schedule,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
         bodies={body_name(options.dtype): Body.of(graphs["body"], options.dtype, PORTABLE)},
@@ -351,18 +347,7 @@ def _manifest(
         ),
         files={},
         verification=denoiser.table,
-        heads=spec.heads,
-        steers=spec.steers,
-        grid=spec.grid or default_grid(spec.schedule, spec.prediction),
-        towards=spec.towards,
-        sizes=spec.sizes,
-        units=spec.units,
-        spectrogram=spec.spectrogram,
-        policy=spec.policy,
-        carried=spec.carried,
-        lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
-        outputs=spec.outputs,
-        vocabulary=UNSET if spec.vocabulary is None else spec.vocabulary,
+        lora_slots=origin.lora_slots,
     )
 
 

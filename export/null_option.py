@@ -37,7 +37,7 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
             conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None)
         else:
             conditions[name] = _with_null(conditions[name], value, text)
-    spec = replace(source.spec, conditions=tuple(conditions.values()))
+    spec = msgspec.structs.replace(source.spec, conditions=tuple(conditions.values()))
     return cast(Source, replace(cast(Any, source), spec=spec))
 
 

@@ -10,8 +10,7 @@ import msgspec
 
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition, Size
-from fewstep.runtime.sizes import size_problem
+from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, as height=32:128:8, or NAME@AXIS=... for an axis of another name"
@@ -28,10 +27,11 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
         size = _parsed(text, spec, by_name)
         by_name[size.name] = size
     sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis))
-    if problem := size_problem(spec.x_shape, sizes, spec.heads):
-        raise UserError(f"--size {problem[0]}: {problem[1]}", FIX)
+    described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
+    if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
+        raise UserError(f"--size {problem}", FIX)
     conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
-    freed: Any = replace(cast(Any, source), spec=replace(spec, sizes=sizes, conditions=conditions))
+    freed: Any = replace(cast(Any, source), spec=msgspec.structs.replace(spec, sizes=sizes, conditions=conditions))
     return cast(Source, freed)
 
 

@@ -4,9 +4,10 @@ A new kind of source is one file in `sources/` with a function that returns a `S
 `sources.torch_module.TorchSource` is all of it; `sources/onnx_file.py` is one without torch.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
@@ -20,60 +21,36 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.name import parse_plan_name
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Vocabulary
-from fewstep.plans.tokens import vocabulary_problem
+from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.runtime.bundle.consistency import described
 from fewstep.runtime.bundle.lora_slots import LoraSlots
-from fewstep.runtime.bundle.manifest import (
-    CARRIED,
-    NAMED,
-    NEXT,
-    Affine,
-    Condition,
-    DType,
-    Manifest,
-    Policy,
-    Size,
-    Spectrogram,
-)
-from fewstep.runtime.conditions import condition_problem
+from fewstep.runtime.bundle.manifest import Carried, Condition, Description, DType, Manifest, NamedOutput, Vocabulary
+from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
+from fewstep.runtime.kind import Kind, kinds
 from fewstep.runtime.lora.file import Lora
-from fewstep.runtime.policies import policy_problem
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import ELEMENTS_LIMIT, follows_problem, output_shape, size_problem
-from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import units_problem
+from fewstep.runtime.sizes import output_shape
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
-FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
-    "name": (str, "give a string"),
-    "x_shape": (tuple[int, ...], "give the shape of one sample, as (1, 28, 28)"),
-    "conditions": (tuple[Condition, ...], f"give a tuple of Condition, with dtypes of {', '.join(get_args(DType))}"),
-    "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
-    "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
-    "grid": (str | None, "give a grid such as 'trailing', or leave it out"),
-    "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
-    "steers": (By | None, "say what the second output is a gradient by, 'x' or 'x0', or leave it out"),
-    "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
-    "towards": (str | None, "give the name of the degraded sample that noising reverts to, or leave it out"),
-    "units": (Affine | None, "give Affine(scale, shift) with one number for each place along an axis of x"),
-    "policy": (Policy | None, "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"),
-    "spectrogram": (
-        Spectrogram | None,
-        "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]",
-    ),
-    "carried": (tuple[Carried, ...], "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"),
-    "outputs": (tuple[NamedOutput, ...], "give a tuple of NamedOutput(name, shape)"),
-    "vocabulary": (Vocabulary | None, "give Vocabulary(size, mask) and prediction='logits', or neither"),
-    "scheduler": (dict[str, Any] | None, "give the fields of a scheduler_config.json, or leave it out"),
-    "x": (str, "give the name of the input that is x"),
-    "time": (str, "give the name of the input that is the time"),
-    "to": (str | None, "give the name of the input that is the second time, or leave it out"),
-    "output": (str, "give the name of the output that is the prediction"),
+FIXES = {  # of fields of a Spec: what to give
+    "name": "give a string",
+    "x_shape": "give the shape of one sample, as (1, 28, 28)",
+    "conditions": f"give a tuple of Condition, as the denoiser was trained; dtypes are {', '.join(get_args(DType))}",
+    "prediction": f"give one of {', '.join(get_args(Prediction))}",
+    "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
+    "grid": "give a grid such as 'trailing', or leave it out",
+    "heads": "give how many outputs shaped as x the network returns, one after the other along its channels",
+    "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
+    "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
+    "scheduler": "give the fields of a scheduler_config.json, or leave it out",
+    "x": "give the name of the input that is x",
+    "time": "give the name of the input that is the time",
+    "to": "give the name of the input that is the second time, or leave it out",
+    "output": "give the name of the output that is the prediction",
 }
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Description, frozen=True):
     """A denoiser's interface and meaning.
 
     Its module is called as `forward(x, time, *conditions)`: x float32 [B, *x_shape], time float32 [B] in the network's
@@ -103,23 +80,7 @@ class Spec:
     times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
     name those tensors in an .onnx file; a torch module's have no names."""
 
-    name: str
-    x_shape: tuple[int, ...]
-    conditions: tuple[Condition, ...]
-    prediction: Prediction
-    schedule: ScheduleSpec
-    heads: int = 1
-    steers: By | None = None
-    towards: str | None = None
-    sizes: tuple[Size, ...] = ()
-    units: Affine | None = None
-    policy: Policy | None = None
-    spectrogram: Spectrogram | None = None
-    carried: tuple[Carried, ...] = ()
-    outputs: tuple[NamedOutput, ...] = ()
-    vocabulary: Vocabulary | None = None
     scheduler: dict[str, Any] | None = None
-    grid: str | None = None
     x: str = X
     time: str = TIME
     to: str | None = None
@@ -146,62 +107,40 @@ class Spec:
         return tuple(map(int, output_shape(self, self.x_shape)))
 
     def __post_init__(self) -> None:
-        for field, (kind, fix) in FIELDS.items():  # Python checks no types, and a manifest does so only when it is read
-            value = getattr(self, field)
+        for field in msgspec.structs.fields(self):  # only a decoder checks types
+            value = getattr(self, field.name)
             try:  # a list becomes the tuple that it stands for
-                object.__setattr__(self, field, msgspec.convert(msgspec.to_builtins(value), kind))
+                converted = msgspec.convert(msgspec.to_builtins(value), field.type)
             except (msgspec.ValidationError, TypeError) as error:
-                reason = " ".join(str(error).split()).replace("$", field)  # it may quote a name with a line break
+                reason = " ".join(str(error).split()).replace("$", field.name)  # it may quote a name with a line break
                 reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
-                raise UserError(f"field {field!r} of spec {self.name!r} is wrong: {reason}", fix) from None
+                what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
+                raise UserError(what, _fix(field.name)) from None
+            msgspec.structs.force_setattr(self, field.name, converted)
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
                 raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
-        if not self.x_shape or min(self.x_shape) < 1 or prod(self.x_shape) > ELEMENTS_LIMIT:
-            fix = f"give the shape of one sample, of {ELEMENTS_LIMIT} elements at most"
-            raise UserError(f"spec {self.name!r} has x_shape {list(self.x_shape)}", fix)
-        if problem := size_problem(self.x_shape, self.sizes, self.heads):
-            what = f"size {problem[0]!r} of spec {self.name!r}: {problem[1]}"
-            raise UserError(what, "give Size(name, axis of x_shape, low, high, multiple)")
-        if self.heads < (least := 1 if self.steers is None else 2):
-            raise UserError(f"spec {self.name!r} has {self.heads} heads", f"give at least {least}")
         inputs = [condition.input for condition in self.conditions]
-        if self.outputs and self.sizes:
-            raise UserError(f"spec {self.name!r} has named outputs and free sizes", "leave one of them out")
-        beside: tuple[Carried | NamedOutput, ...] = (*self.carried, *self.outputs)
-        for each in beside:
-            if not each.name.isidentifier() or any(size < 1 for size in each.shape):
-                does = "carries" if isinstance(each, Carried) else "returns"
-                what = f"spec {self.name!r} {does} {each.name!r} of shape {list(each.shape)}"
-                raise UserError(what, "give a name of letters and digits, and the shape of one sample")
         if taken := [name for name in inputs if name.startswith(CARRIED)]:
             what = f"spec {self.name!r} has a condition with the input {taken[0]!r}"
             raise UserError(what, f"rename it: {CARRIED} begins the names of carried tensors")
-        ports = [begin + each.name for each in self.carried for begin in (CARRIED, NEXT)]
-        for names, kind, fix in (
-            (
-                [X, TIME, TO, GROUP, OUTPUT, *inputs, *ports],
-                "inputs",
-                "rename the condition's input, in an .onnx file there too",
-            ),
-            (
-                [self.x, *self.times.values(), self.output, *inputs],
-                "tensors",
-                "x, time, to, output and conditions have their own",
-            ),
+        own = [self.x, *self.times.values(), self.output, *inputs]
+        for names, noun, fix in (
+            ([X, TIME, TO, GROUP, OUTPUT, *inputs], "inputs", "rename the condition's input, and in an .onnx file too"),
+            (own, "tensors", "x, time, to, output and conditions have their own"),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
-            ([each.name for each in beside], "carried tensors or outputs", "rename one"),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
-                raise UserError(f"spec {self.name!r} has two {kind} named {twice!r}", fix)
+                raise UserError(f"spec {self.name!r} has two {noun} named {twice!r}", fix)
+        for place, wrong in described(self):
+            raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", _fix(re.split(r"\W", place)[0]))
+        for place, kind in kinds(self):
+            if mistake := kind.mistake(self):
+                raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
+        if self.vocabulary is not None and self.to is not None:
+            raise UserError(f"spec {self.name!r} is a denoiser of tokens with a second time", Vocabulary.FIX)
         for condition in self.conditions:
-            if wrong := follows_problem(condition, self):
-                what = f"field 'follows' of condition {condition.name!r} of spec {self.name!r}: {wrong}"
-                raise UserError(what, 'give {AXIS: SIZE}, as {1: "height", 2: "width*8"}')
-            if problem := condition_problem(condition):
-                what = f"field {problem[0]!r} of condition {condition.name!r} of spec {self.name!r}: {problem[1]}"
-                raise UserError(what, "give what the denoiser was trained with")
             if "int" in condition.dtype and (condition.low is None or condition.high is None):
                 raise UserError(
                     f"condition {condition.name!r} of spec {self.name!r} has no bounds", "give low and high"
@@ -211,31 +150,15 @@ class Spec:
                     f"condition {condition.name!r} of spec {self.name!r} has typical {list(condition.typical)}",
                     "give two numbers that increase and lie between low and high",
                 )
-        problems = {
-            "units": None if self.units is None else units_problem(self.units, self.x_shape),
-            "spectrogram": None if self.spectrogram is None else spectrogram_problem(self.spectrogram, self.x_shape),
-            "policy": None
-            if self.policy is None
-            else policy_problem(self.policy, self.x_shape, self.units, self.conditions)
-            or _stacking_problem(self.policy, self.conditions),
-        }
-        for field, wrong in problems.items():
-            if wrong:
-                raise UserError(f"field {field!r} of spec {self.name!r}: {wrong}", FIELDS[field][1])
-        others = {"carried tensors": self.carried, "named outputs": self.outputs, "a second time": self.to}
-        if wrong := vocabulary_problem(self.prediction, self.vocabulary, self.heads, others):
-            raise UserError(f"spec {self.name!r}: {wrong}", FIELDS["vocabulary"][1])
         schedule = NoiseSchedule(self.schedule)
         check(self.prediction, schedule.at_lam(0.0), self.schedule)
         if self.grid is not None:
             _check_grid(self.grid, self.name, None if self.vocabulary else schedule)
-        if self.scheduler is not None and self.vocabulary is not None:
-            sampler_from_scheduler_config(self.scheduler, 1).sampler(
-                self.x_shape, 1
-            )  # refuses numbers that no plan has
+        if self.scheduler is not None and self.vocabulary is not None:  # refuses numbers that no plan has
+            sampler_from_scheduler_config(self.scheduler, 1).sampler(self.x_shape, 1)
         elif self.scheduler is not None:
-            own, prediction = schedule_from_scheduler_config(self.scheduler)
-            if (NoiseSchedule(own).fingerprint, prediction) != (schedule.fingerprint, self.prediction):
+            of, prediction = schedule_from_scheduler_config(self.scheduler)
+            if (NoiseSchedule(of).fingerprint, prediction) != (schedule.fingerprint, self.prediction):
                 what = f"spec {self.name!r} predicts {self.prediction} on another schedule than its scheduler's"
                 raise UserError(what, "leave the scheduler out, or give its schedule and prediction")
         if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
@@ -246,6 +169,13 @@ class Spec:
             )
 
 
+def _fix(name: str) -> str:
+    """What to give for a field: a kind of denoiser says it itself."""
+    of = {field.name: field.type for field in msgspec.structs.fields(Spec)}
+    own = (each.FIX for each in get_args(of[name]) if isinstance(each, type) and issubclass(each, Kind))
+    return next(own, "") or FIXES[name]
+
+
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
     """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none."""
     if schedule is None:
@@ -253,23 +183,12 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
         )
     if not grid:
-        raise UserError(f"field 'grid' of spec {name!r} is empty", FIELDS["grid"][1])
+        raise UserError(f"field 'grid' of spec {name!r} is empty", FIXES["grid"])
     try:
         times = parse_plan_name("ddim:1", grid).grid
         _ = times(schedule, 1), times(schedule, 2)
     except UserError as error:
         raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
-
-
-def _stacking_problem(policy: Policy, conditions: tuple[Condition, ...]) -> str | None:
-    """What is wrong with conditions none of which can hold the observations, or None. Numbers in one row may hold all
-    of them, and a single observation need not be stacked."""
-    seen = [each for each in conditions if each.shape and each.name not in (policy.prefix, policy.delay)]
-    count = policy.observations
-    if count == 1 or not seen or any(len(each.shape) == 1 or each.shape[:1] == (count,) for each in seen):
-        return None
-    shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
-    return f"no condition has {count} observations along its first axis: {shapes}"
 
 
 def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:

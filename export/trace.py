@@ -19,7 +19,6 @@ from fewstep.export.verification.reference import TorchReference, call, predicte
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Carried
 from fewstep.runtime.conditions import drawn_range
 from fewstep.runtime.sizes import sized, x_dtype
 
@@ -131,8 +130,7 @@ def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int
         count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
         raise UserError(f"{module_name(module)} has {names} beside its prediction, and returned {count}", fix)
     for each, tensor in zip(wanted, returned[1:], strict=True):
-        dtype = each.dtype if isinstance(each, Carried) else "float32"
-        form = f"{[batch, *each.shape]} of torch.{dtype}"
+        form = f"{[batch, *each.shape]} of torch.{each.dtype}"
         has = f"{list(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         if has != form:
             raise UserError(f"{module_name(module)} returned {each.name!r} as {has}, not {form}", fix)

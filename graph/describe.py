@@ -3,13 +3,10 @@
 from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
-from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, Role, TensorEntry
+from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT, GraphEntry, Role, TensorEntry
 
 
-def describe(
-    graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()
-) -> manifest.GraphEntry:
+def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> GraphEntry:
     """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
 
     Outputs are rows where x is no input (a prologue), else the denoiser's outputs and what it carries.
@@ -17,7 +14,7 @@ def describe(
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     roles |= {value.name: "carried" for value in graph.inputs if value.name.startswith(CARRIED)}
     is_body = any(value.name == X for value in graph.inputs)
-    return manifest.GraphEntry(
+    return GraphEntry(
         file=file,
         inputs=tuple(_tensor(value, roles.get(value.name, "row")) for value in graph.inputs),
         outputs=tuple(_tensor(value, _output_role(value) if is_body else "row") for value in graph.outputs),

@@ -14,20 +14,21 @@ from math import prod
 from typing import Any
 
 from fewstep.graph.graph import OUTPUT, Extent, Graph, Value, X
-from fewstep.runtime.sizes import Takes, defaults, dimension, free_shape, free_x_shape, output_shape
+from fewstep.runtime.bundle.manifest import Description
+from fewstep.runtime.sizes import defaults, dimension, free_shape, free_x_shape, output_shape
 
 METADATA = "fewstep.sizes"  # the key in a file
 FACTORS = 2  # sizes in one dimension: the tokens of a picture are height * width / 64
 LIMIT = 8  # sizes of a file, which may come from anywhere
 
 
-def extents_of(takes: Takes) -> dict[str, Extent]:
+def extents_of(takes: Description) -> dict[str, Extent]:
     """The extents of a spec or manifest, by size."""
     usual = defaults(takes.x_shape, takes.sizes)
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 
 
-def free_ports(graph: Graph, takes: Takes) -> Graph:
+def free_ports(graph: Graph, takes: Description) -> Graph:
     """The graph of a denoiser with the names of its free axes in its ports, whatever they were called there."""
     if not takes.sizes:
         return graph

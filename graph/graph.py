@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.bundle.manifest import CARRIED
+from fewstep.runtime.graph_entry import CARRIED
 
 Array = NDArray[Any]
 BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis of its inputs and outputs

@@ -17,6 +17,7 @@ from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, Graph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit
+from fewstep.runtime.kind import kinds
 from fewstep.runtime.options import Options
 
 Entry = TypeVar("Entry", bound=GraphEntry)
@@ -158,13 +159,12 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
 
 
 def _copy_companions(writer: Writer, bundle: Bundle) -> None:
-    """The text encoder with its tokenizers, the autoencoder, null values that lie in files: all keep their names."""
+    """Graphs and files of what the denoiser is, null values that lie in files: all keep their names."""
     manifest = bundle.manifest
-    tokenizers = () if manifest.text is None else tuple(tokens.tokenizer for tokens in manifest.text.tokens)
-    nulls = (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
-    for graph in (graph for _, graph in companions(manifest)):
+    for graph in companions(manifest).values():
         _copy(writer, bundle, graph)
-    for name in (*tokenizers, *nulls):
+    nulls = (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
+    for name in (*nulls, *(file for _, kind in kinds(manifest) for file in kind.files())):
         _copy_file(writer, bundle, name)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fewstep.graph.graph import Graph, Node, X, moves
 from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import NEXT
+from fewstep.runtime.graph_entry import NEXT
 
 SIZES = ("Shape", "Size")  # of what they read they give no value, so no error passes them
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations

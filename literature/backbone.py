@@ -24,7 +24,7 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value, X
 from fewstep.graph.session import open_session
 from fewstep.graph.upgrade import foreign, to_opset
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+from fewstep.runtime.graph_entry import CARRIED, NEXT
 
 ROUNDS, NUMBER = "rounds", "number"
 Shape = tuple[int | str, ...]

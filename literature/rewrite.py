@@ -7,10 +7,11 @@ the graphs are compared with, are the changed one.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -91,7 +92,7 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
             return forward(*own)
 
     setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
-    made = replace(before, conditions=(*before.conditions, *conditions))
+    made = msgspec.structs.replace(before, conditions=(*before.conditions, *conditions))
     setattr(module, LAYER, _Layer(kind, forward, before, made.conditions, every))
     return made
 

@@ -31,7 +31,7 @@ from fewstep.measure.sampling_job import FEW, FLOAT, Batch
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, regroup
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
 

@@ -19,7 +19,7 @@ from fewstep.plans import guidance
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Edges, Plan, regroup
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, combine, execute, finish
 from fewstep.runtime.finite import finite_outputs, finite_states
 from fewstep.runtime.request import check_given

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import mul
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from fewstep.plans.noise import stacked
 from fewstep.plans.prediction import check, input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import null
 from fewstep.runtime.loading import load
@@ -116,25 +116,6 @@ def check_spec(
     return SpecCheck(tuple(times), len(rows), mistake)
 
 
-class StatedDenoiser(Protocol):
-    """The facts that are read of a manifest or of a spec."""
-
-    @property
-    def x_shape(self) -> tuple[int, ...]: ...
-    @property
-    def conditions(self) -> tuple[Condition, ...]: ...
-    @property
-    def schedule(self) -> ScheduleSpec: ...
-    @property
-    def prediction(self) -> Any: ...
-    @property
-    def towards(self) -> str | None: ...
-    @property
-    def carried(self) -> tuple[Any, ...]: ...
-    @property
-    def heads(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class DataSamples:
     """Samples x [N, *x_shape] of a file, and their conditions [N, *shape] by name."""
@@ -142,7 +123,7 @@ class DataSamples:
     x: Array
     conditions: Mapping[str, NDArray[Any]]
 
-    def check(self, network: Network, denoiser: StatedDenoiser, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
+    def check(self, network: Network, denoiser: Description, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
         """The check of a network. null_files: null values [*shape] that are arrays, by name."""
         takes, nulls = denoiser.conditions, None
         if takes and all(each.null is not None or each.name in null_files for each in takes):
@@ -151,7 +132,7 @@ class DataSamples:
         return check_spec(network, facts, self.x, self.conditions, nulls)
 
 
-def read_samples(file: Path, denoiser: StatedDenoiser, is_one: bool = True) -> DataSamples:
+def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:
     """Samples `x` of a .npz or .safetensors file, with an array for each condition by its name. UserError for what
     cannot be checked. is_one: it is one network of one time."""
     arrays = dict(read_arrays(file))

@@ -5,21 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import TokenPlan
 
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
-def check_compiled(plan: Plan | TokenPlan | str | Path) -> Plan:
+def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample") -> Plan:
     """The plan. Refuse the name of one where its numbers are needed and no sampler can compile it, and one of
     tokens."""
-    if isinstance(plan, TokenPlan):
-        raise UserError(f"plan {plan.name!r} is of tokens, and this takes continuous samples", "call sampler.sample")
-    if not isinstance(plan, Plan):
+    if isinstance(plan, Plan):
+        return plan
+    if isinstance(plan, str | Path):
         raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
-    return plan
+    raise UserError(f"plan {plan.name!r} is of tokens, and this takes continuous samples", fix)
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:

@@ -15,12 +15,12 @@ import msgspec
 from fewstep.plans.plan import DENOISER, Bank, Carry, CarryIn, Plan, Row, Step, group_of
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import Carried, ScheduleSpec
+from fewstep.plans.spec import BankedTensor, ScheduleSpec
 
 Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # of a step, for one bank
 
 
-def keeping(plan: Plan, carried: Sequence[Carried], schedule: ScheduleSpec, groups: Sequence[float] = ()) -> Plan:
+def keeping(plan: Plan, carried: Sequence[BankedTensor], schedule: ScheduleSpec, groups: Sequence[float] = ()) -> Plan:
     """The plan with a bank for each tensor that its denoiser carries from run to run.
 
     With a bank of the sample, one more evaluation ends the plan. It has all branches, and nothing reads its output.

@@ -163,6 +163,11 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     banks: tuple[Bank, ...] = ()
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples of any shape run along it."""
+        return ()
+
+    @property
     def is_stochastic(self) -> bool:
         """Whether a step draws noise."""
         return any(step.draws for step in self.steps)

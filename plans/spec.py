@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -62,35 +62,13 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
 Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual", "velocity", "logits"]
 
 
-class Carried(Strict, frozen=True):
-    """A tensor that a denoiser takes and returns beside x, one of `shape` per sample, which is carried from run to run.
-    The first run begins with zeros.
+class BankedTensor(Protocol):
+    """What a plan knows of a tensor that is carried from run to run: `runtime.named_tensors.Carried`."""
 
-    bank: which evaluations write it. "step" is a bank with a slot for each evaluation of a plan: it reads what the same
-    evaluation of the run before wrote. "sample" is one slot, which all evaluations read; one more evaluation, of the
-    sample at the cleanest time, writes it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    bank: Literal["step", "sample"] = "step"
-    dtype: Literal["float32", "int64"] = "float32"
-
-
-class Vocabulary(Strict, frozen=True):
-    """The ids of a token denoiser, 0 to size - 1, for each of which it gives a logit. Where a position is open it sees
-    `mask`, an id among them or beyond."""
-
-    size: int
-    mask: int
-
-
-class NamedOutput(Strict, frozen=True):
-    """A tensor that a denoiser returns beside its prediction, float32 of `shape` per sample, and that no step reads:
-    a mask, a depth, the logits of a class."""
-
-    name: str
-    shape: tuple[int, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def bank(self) -> Literal["step", "sample"]: ...
 
 
 PURE_NOISE = -sys.float_info.max  # below the lambda of every step but of one at pure noise
@@ -128,7 +106,7 @@ class DenoiserFacts:
     towards: str | None = None
     grid: str = "trailing"
     perturbed: bool = True
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[BankedTensor, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 
     @property

@@ -16,7 +16,6 @@ names of `token_samplers.py`; `fewstep.runtime.tokens` runs them.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -24,7 +23,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import Bank, Fitted, Tensor
-from fewstep.plans.spec import Prediction, Strict, Vocabulary
+from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 1  # of token plans
 COLDEST = 1e-30  # temperature: float32 logits stay finite when they are divided by it
@@ -109,20 +108,6 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     @property
     def is_stochastic(self) -> bool:
         return True
-
-
-def vocabulary_problem(
-    prediction: Prediction, vocabulary: Vocabulary | None, heads: int, others: Mapping[str, object]
-) -> str | None:
-    """What is wrong with a denoiser's vocabulary, or None. `others` are its tensors that no run of tokens has, in
-    words."""
-    if (prediction == LOGITS) != (vocabulary is not None):
-        return f"a denoiser that predicts {prediction} {'without' if vocabulary is None else 'with'} a vocabulary"
-    if vocabulary is not None and (vocabulary.size < 2 or vocabulary.mask < 0 or heads > 1):
-        return f"a vocabulary of {vocabulary.size} ids, mask {vocabulary.mask}, in {heads} heads"
-    if vocabulary is not None and (what := next((name for name, has in others.items() if has), None)):
-        return f"a denoiser of tokens with {what}"
-    return None
 
 
 def is_token_plan(data: bytes) -> bool:

@@ -92,7 +92,7 @@ def inspect(options: InspectOptions) -> Contents:
         fitted=fitted_contents(bundle),
         ranges=_ranges(bundle, unreadable),
         files=files,
-        companions={field: _graph(bundle, graph, runs_here=True)[0] for field, graph in companions(manifest)},
+        companions={name: _graph(bundle, graph, runs_here=True)[0] for name, graph in companions(manifest).items()},
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
         networks={name: _network(bundle, name, unreadable) for name in manifest.networks},

@@ -209,7 +209,7 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
             yield name, ahead
     for name, body in bundle.manifest.bodies.items():
         yield from graph_names(name, body).items()
-    yield from companions(bundle.manifest)
+    yield from companions(bundle.manifest).items()
     for network in bundle.manifest.networks:
         yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.network(network)))
 

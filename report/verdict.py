@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from fewstep.measure.nearness import LEAST_PSNR, Nearness
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
-from fewstep.runtime.bundle.manifest import Difference
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
@@ -18,7 +19,7 @@ OUTPUT = "the denoiser's output"
 State = TypeVar("State", StepState, TokenState)
 
 
-def finite_states(states: Iterator[State], plan: Plan | TokenPlan) -> Iterator[State]:
+def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
     """The states, as long as they are finite; numpy says nothing of an overflow."""
     states = checked(states, plan)
     while True:
@@ -29,10 +30,10 @@ def finite_states(states: Iterator[State], plan: Plan | TokenPlan) -> Iterator[S
         yield state
 
 
-def checked(states: Iterator[State], plan: Plan | TokenPlan) -> Iterator[State]:
+def checked(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
     """The states, checked within the caller's `np.errstate`: changing it takes as long as a step's arithmetic."""
     for state in states:
-        if isinstance(state, StepState) and isinstance(plan, Plan):  # logits of tokens were checked
+        if isinstance(state, StepState):  # logits of tokens were checked
             check_finite_state(state, plan)
         yield state
 
@@ -48,7 +49,7 @@ def finite_sample(plan: Plan | TokenPlan, states: Iterable[Any], hold: Hold | No
     return x
 
 
-def check_finite_state(state: StepState, plan: Plan) -> None:
+def check_finite_state(state: StepState, plan: AnyPlan) -> None:
     """Raise UserError if the state after a step holds a number that is not finite, and say whether the denoiser made
     it. An output may be read by no row, as rk4 leaves one with CFG++."""
     if all(map(_has_finite_sum, (*state.after, *state.outputs))):
@@ -70,7 +71,7 @@ def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
     return checked_network
 
 
-def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: Plan) -> None:
+def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
     """Raise UserError, which names the step, if the array holds a number that is not finite."""
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED, Body
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.graph_call import Float32, GraphCall
+from fewstep.runtime.graph_entry import CARRIED
 from fewstep.runtime.prologues import Arrays, LastRows
 from fewstep.runtime.sizes import output_shape, x_dtype
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.shaping import as_shaping
-from fewstep.plans.spec import Vocabulary
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import network_at
@@ -45,14 +45,14 @@ def plan_for(
     facts, manifest = denoiser_facts(bundle.manifest), bundle.manifest
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
-    if not isinstance(plan, str | Path | Plan | TokenPlan):
+    if not (isinstance(plan, str | Path) or hasattr(plan, "steps")):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
             fix = "`sample_each` takes a plan for each sample"
         raise UserError(f"plan {plan!r} is no plan", fix)
     if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
         plan = read_plan(bundle.checked(Path(plan)))
-    if isinstance(manifest.vocabulary, Vocabulary):
+    if manifest.vocabulary is not None:
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
             raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
         if isinstance(plan, str) and plan.startswith(SCHEDULER):
@@ -62,10 +62,6 @@ def plan_for(
             named = replace(sampler_from_scheduler_config(*scheduler_of(plan, bundle)), text=plan)
             plan = compile_tokens(named, facts, manifest.x_shape, manifest.vocabulary.size, guidance, body.groups)
         return token_plan_for(plan, facts, manifest, guidance, body.groups)
-    if isinstance(plan, TokenPlan):
-        raise UserError(
-            f"plan {plan.name!r} is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8"
-        )
     if guidance is not None:
         from fewstep.plans.compile import check_guidance
 
@@ -82,6 +78,7 @@ def plan_for(
         from fewstep.plans.compile import compile_plan  # all solvers and grids: not for who only runs plans
 
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
+    plan = check_compiled(plan, "take dpmpp_2m:8")
     check_fitted(plan, bundle, guidance)  # ahead of `check_plan`, whose fix is to compile the name
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:

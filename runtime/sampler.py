@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
-from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.bare_network import evaluate_bare
 from fewstep.runtime.bundle.manifest import Body
@@ -220,9 +219,9 @@ class Sampler(AbstractContextManager["Sampler"]):
         request = self._request(seeds, condition, guidance, settings)
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        if isinstance(plans, str | Path | Plan | TokenPlan):
-            one = plans if isinstance(plans, str | Path) else plans.name
-            raise UserError(f"{str(one)!r} is one plan", "give a list with one for each seed, or call `sample`")
+        if isinstance(plans, str) or not isinstance(plans, Sequence):
+            one = str(getattr(plans, "name", plans))
+            raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
         if len(plans) != len(request.seeds):
             raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
         compiled = list(map(check_compiled, self._compiled(request, plans)))
@@ -364,11 +363,12 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _one_plan(self, request: Request, plan: PlanLike) -> tuple[Plan | TokenPlan, Hold | None]:
         """The plan of all samples, and the part of them to hold."""
         (compiled,) = self._compiled(request, [plan])
-        if isinstance(compiled, TokenPlan):
-            return compiled, None
         if request.settings.get("carried") is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
-        return compiled, check_hold(request.settings.get("hold"), compiled, request.takes.x_shape, len(request.seeds))
+        if (hold := request.settings.get("hold")) is None:
+            return compiled, None
+        numbers = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}")
+        return compiled, check_hold(hold, numbers, request.takes.x_shape, len(request.seeds))
 
     def _run(self, request: Request, plan: Plan | TokenPlan, hold: Hold | None) -> Iterator[Any]:
         """One plan for all samples: states of its steps."""
@@ -376,7 +376,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         states: Iterator[Any]
         if isinstance(plan, TokenPlan):
             reads_time = self.of().inputs.has_time
-            refuse_for_tokens(settings, plan, reads_time)
+            refuse_for_tokens(plan, reads_time)
             known = check_ids(settings.get("given"), plan, request.takes, len(seeds))
             call = self._step_call(plan, len(seeds), request.values)
             states = execute_tokens(plan, call.logits, seeds, vocabulary_of(request.takes).mask, known, reads_time)
@@ -401,6 +401,6 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> StepCall:
         manifest, slots = self.bundle.manifest, None
         feeds = self.denoiser.feeds(plan, samples, values)
-        if isinstance(plan, Plan) and (plan.banks or manifest.outputs):
-            slots = slots_of(plan, carried, manifest, samples)
+        if plan.banks or manifest.outputs:
+            slots = slots_of(check_compiled(plan), carried, manifest, samples)
         return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.record)

@@ -4,20 +4,20 @@ A dimension of a tensor is a number, or says how it follows from the sizes: "hei
 "height*width/64". At chosen sizes everything is numbers again: see `sized`.
 """
 
-import dataclasses
 import operator
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import msgspec
-from msgspec import UnsetType
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Vocabulary
-from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Condition, Description
 
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -25,23 +25,48 @@ RESERVED = "batch"
 LARGEST = 2**24  # of one size
 ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
 
-
-class Takes(Protocol):
-    """A manifest, or a spec."""
-
-    @property
-    def x_shape(self) -> tuple[int, ...]: ...
-    @property
-    def conditions(self) -> tuple[Condition, ...]: ...
-    @property
-    def sizes(self) -> tuple[Size, ...]: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def vocabulary(self) -> Vocabulary | UnsetType | None: ...
+T = TypeVar("T", bound="Description")
 
 
-T = TypeVar("T", bound=Takes)
+class Size(Kind, frozen=True):
+    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` counts in `x_shape`, whose number there is the default.
+    """
+
+    FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
+
+    def problem(self, of: "Description") -> str | None:
+        shape = of.x_shape
+        if not NAME.fullmatch(self.name) or self.name == RESERVED:
+            return f"{self.name!r}: a name is a word of letters, digits and _, and not 'batch'"
+        if sum(self.name == other.name or self.axis == other.axis for other in of.sizes) > 1:
+            return f"{self.name}: another one has this name, or axis {self.axis}"
+        if not 0 <= self.axis < len(shape):
+            return f"{self.name}: x_shape {list(shape)} has no axis {self.axis}"
+        if self.axis == 0 and of.heads > 1:
+            return f"{self.name}: several outputs stand one after the other along axis 0"
+        if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
+            return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is no range"
+        for said, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
+            if value % self.multiple or not self.low <= value <= self.high:
+                allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
+                return f"{self.name}: {said} {value} is no {allowed}"
+        return None
+
+    @property
+    def range(self) -> str:
+        """Its range in words: "height 32 to 128 in steps of 8"."""
+        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
+
+    def words(self, of: "Description") -> str:
+        return f"free size: {self.range}"
 
 
 def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
@@ -60,11 +85,10 @@ def sized(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_condition_at(each, values) for each in takes.conditions)
-    replaced: Any = msgspec.structs.replace if isinstance(takes, msgspec.Struct) else dataclasses.replace
-    return cast(T, replaced(takes, x_shape=tuple(x_shape), conditions=conditions))
+    return msgspec.structs.replace(takes, x_shape=tuple(x_shape), conditions=conditions)
 
 
-def sizes_of(x_shape: Sequence[int], takes: Takes) -> dict[str, int] | None:
+def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
     """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
     if len(x_shape) != len(takes.x_shape):
         return None
@@ -81,7 +105,7 @@ def defaults(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
 
 def described(sizes: Sequence[Size]) -> str:
     """The ranges in words: "height 32 to 128 in steps of 8"."""
-    return ", ".join(f"{size.name} {size.low} to {size.high} in steps of {size.multiple}" for size in sizes)
+    return ", ".join(size.range for size in sizes)
 
 
 def dimension(size: Dimension, values: Mapping[str, int]) -> int:
@@ -106,47 +130,28 @@ def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, in
     return sizes
 
 
-def size_problem(x_shape: Sequence[int], sizes: Sequence[Size], heads: int = 1) -> tuple[str, str] | None:
-    """(name, what is wrong with it) of a size that cannot be, or None."""
-    for number, size in enumerate(sizes):
-        if not NAME.fullmatch(size.name) or size.name == RESERVED:
-            return size.name, "a name is a word of letters, digits and _, and not 'batch'"
-        if any(size.name == other.name or size.axis == other.axis for other in sizes[:number]):
-            return size.name, f"another one has this name, or axis {size.axis}"
-        if not 0 <= size.axis < len(x_shape):
-            return size.name, f"x_shape {list(x_shape)} has no axis {size.axis}"
-        if size.axis == 0 and heads > 1:
-            return size.name, "several outputs stand one after the other along axis 0"
-        if not 1 <= size.low <= size.high <= LARGEST or size.multiple < 1:
-            return size.name, f"{size.low} to {size.high} in steps of {size.multiple} is no range"
-        for said, value in (("low", size.low), ("high", size.high), ("x_shape's", x_shape[size.axis])):
-            if value % size.multiple or not size.low <= value <= size.high:
-                return size.name, f"{said} {value} is no multiple of {size.multiple} from {size.low} to {size.high}"
-    return None
-
-
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
     """A shape with what its free axes follow instead of their default numbers, as a graph's ports have it."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
-def free_x_shape(takes: Takes) -> tuple[Dimension, ...]:
+def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
-def output_shape(takes: Takes, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
     first, *others = shape
-    logits = (takes.vocabulary.size,) if isinstance(takes.vocabulary, Vocabulary) else ()
+    logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
     return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
 
 
-def x_dtype(takes: Takes) -> Literal["float32", "int64"]:
+def x_dtype(takes: "Description") -> Literal["float32", "int64"]:
     """The type of x in memory and at a graph's port."""
-    return "int64" if isinstance(takes.vocabulary, Vocabulary) else "float32"
+    return "float32" if takes.vocabulary is None else "int64"
 
 
-def follows_problem(condition: Condition, takes: Takes) -> str | None:
+def follows_problem(condition: "Condition", takes: "Description") -> str | None:
     """The fault of the axes of a condition that follow x's sizes, or None."""
     values = defaults(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
@@ -192,7 +197,7 @@ def parsed(text: str) -> tuple[Any, tuple[str, ...]]:
     return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
 
 
-def _condition_at(condition: Condition, values: Mapping[str, int]) -> Condition:
+def _condition_at(condition: "Condition", values: Mapping[str, int]) -> "Condition":
     shape = (dimension(size, values) for size in free_shape(condition.shape, condition.follows))
     return msgspec.structs.replace(condition, shape=tuple(shape)) if condition.follows else condition
 
@@ -201,7 +206,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _checked(takes: Takes, sizes: Mapping[str, int]) -> dict[str, int]:
+def _checked(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
     """The given sizes, each known, a whole number, and in its range."""
     ranges = described(takes.sizes)
     if not isinstance(sizes, Mapping):

@@ -7,35 +7,56 @@ coefficients c of a short-time Fourier transform. Its real and imaginary part ar
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.bundle.manifest import Spectrogram
+from fewstep.runtime.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description
 
 Float32 = NDArray[np.float32]
 Complex = NDArray[np.complex128]
 QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
 
 
-def spectrogram_problem(transform: Spectrogram, x_shape: Sequence[int]) -> str | None:
-    """The fault of a transform for samples of a shape, or None."""
-    if not 2 <= 2 * transform.hop <= transform.n_fft:  # a Hann window that overlaps less leaves samples without weight
-        return f"hop {transform.hop} is not in 1 .. n_fft / 2, {transform.n_fft // 2}"
-    if not (0 < transform.exponent <= 1 and 0 < transform.factor < 1e6):
-        return f"exponent {transform.exponent:g}, factor {transform.factor:g} are not in 0 .. 1 and above 0"
-    if transform.rate < 1:
-        return f"rate {transform.rate} is not positive"
-    if len(x_shape) != 3 or tuple(x_shape[:2]) != (2, bins(transform)):
-        return f"samples {list(x_shape)} are not [2, {bins(transform)}, frames]"
-    return None
+class Spectrogram(Kind, frozen=True):
+    """The transform of sound to x [2, bins, frames], and back: SGMSE+'s by default.
 
+    `rate` is the sound's, in Hz. `n_fft` samples make a frame; each begins `hop` samples after the one before.
+    Amplitudes |c| become factor |c|^exponent.
+    """
 
-def bins(transform: Spectrogram) -> int:
-    """Frequencies from 0 to half the rate."""
-    return transform.n_fft // 2 + 1
+    FIX: ClassVar = "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]"
+
+    rate: int = 16000
+    n_fft: int = 510
+    hop: int = 128
+    exponent: float = 0.5
+    factor: float = 0.15
+
+    @property
+    def bins(self) -> int:
+        """Frequencies from 0 to half the rate."""
+        return self.n_fft // 2 + 1
+
+    def problem(self, of: "Description") -> str | None:
+        if not 2 <= 2 * self.hop <= self.n_fft:  # a Hann window that overlaps less leaves samples without weight
+            return f"hop {self.hop} is not in 1 .. n_fft / 2, {self.n_fft // 2}"
+        if not (0 < self.exponent <= 1 and 0 < self.factor < 1e6):
+            return f"exponent {self.exponent:g}, factor {self.factor:g} are not in 0 .. 1 and above 0"
+        if self.rate < 1:
+            return f"rate {self.rate} is not positive"
+        if len(of.x_shape) != 3 or of.x_shape[:2] != (2, self.bins):
+            return f"samples {list(of.x_shape)} are not [2, {self.bins}, frames]"
+        return None
+
+    def words(self, of: "Description") -> str:
+        return f"sound: at {self.rate} Hz, in frames of {self.n_fft} samples, each {self.hop} after the one before"
 
 
 def frames(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
@@ -93,9 +114,9 @@ def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Floa
 
     Frames that were padded at the end are left out: they overlap with the last samples, and know nothing of them.
     """
-    fix = f"give [..., 2, {bins(transform)}, frames]"
+    fix = f"give [..., 2, {transform.bins}, frames]"
     parts = as_numbers(spectrogram, "a spectrogram", fix, np.float64)
-    if parts.ndim < 3 or parts.shape[-3:-1] != (2, bins(transform)):
+    if parts.ndim < 3 or parts.shape[-3:-1] != (2, transform.bins):
         raise UserError(f"a spectrogram of shape {list(parts.shape)}", fix)
     parts = parts[..., : samples // transform.hop + 1] / transform.factor
     c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fewstep.plans.plan import Step
 from fewstep.plans.tokens import TokenStep
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT
 from fewstep.runtime.graph_call import Array, Call, Float32, GraphCall, split_outputs, stacked
+from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.network import Feeds
 from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.slots import Carrying, Slots

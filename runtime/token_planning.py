@@ -6,15 +6,16 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.plan import Plan, group_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import DenoiserFacts, Vocabulary
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
-from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.request import GivenTensors, RunSettings, at_shape, by_tensor
+from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
+from fewstep.runtime.request import GivenTensors, at_shape, by_tensor
 from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids
 
@@ -83,10 +84,8 @@ def _in_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened:
     return ids.astype(np.int64)
 
 
-def refuse_for_tokens(settings: RunSettings, plan: TokenPlan, reads_time: bool) -> None:
-    """UserError for what a run of tokens does not have."""
-    if refused := [name for name in ("hold", "carried") if settings.get(name) is not None]:
-        raise UserError(f"a run of tokens takes no {refused[0]}", f"give known tokens: given={{{IDS!r}: ...}}")
+def refuse_for_tokens(plan: AnyPlan, reads_time: bool) -> None:
+    """UserError for a plan of tokens that a denoiser of a time cannot run."""
     if reads_time and plan.name.startswith("first_hitting"):
         what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
         raise UserError(what, "take mdlm, or export a network that reads no time")
@@ -94,5 +93,5 @@ def refuse_for_tokens(settings: RunSettings, plan: TokenPlan, reads_time: bool) 
 
 def vocabulary_of(manifest: Manifest) -> Vocabulary:
     """The vocabulary of a token denoiser."""
-    assert isinstance(manifest.vocabulary, Vocabulary)
+    assert manifest.vocabulary is not None
     return manifest.vocabulary

@@ -4,26 +4,59 @@ sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
-import math
+from math import isfinite
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.bundle.manifest import Affine, Manifest
+from fewstep.runtime.kind import Kind, numbers
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description, Manifest
 
 Float32 = NDArray[np.float32]
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
 
-def to_units(manifest: Manifest, x: ArrayLike) -> Float32:
+class Affine(Kind, frozen=True):
+    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
+
+    Training data never changed where a scale is 0, and the network was trained on `constant` there.
+    """
+
+    FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x"
+    EXPERTS: ClassVar = "without"
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    axis: int = -1  # of one sample, as Python counts
+    constant: float = 0.0
+
+    def problem(self, of: "Description") -> str | None:
+        shape = of.x_shape
+        if not -len(shape) <= self.axis < len(shape):
+            return f"samples {list(shape)} have no axis {self.axis}"
+        if not len(self.scale) == len(self.shift) == shape[self.axis]:
+            return f"{len(self.scale)} scales and {len(self.shift)} shifts for {shape[self.axis]} places"
+        if not all(map(isfinite, (*self.scale, *self.shift, self.constant))):
+            return "a number of it is not finite"
+        return None
+
+    def words(self, of: "Description") -> str:
+        along = f"units: scale * x + shift along axis {self.axis}"
+        return f"{along}; scale {numbers(self.scale)}; shift {numbers(self.shift)}"
+
+
+def to_units(manifest: "Manifest", x: ArrayLike) -> Float32:
     """Samples [..., *x_shape] in model range, in their units."""
     units, values, scale, shift = _prepared(manifest, x)
     return (values * scale + shift).astype(np.float32)
 
 
-def from_units(manifest: Manifest, value: ArrayLike) -> Float32:
+def from_units(manifest: "Manifest", value: ArrayLike) -> Float32:
     """Samples [..., *x_shape] in their units, in model range."""
     units, values, scale, shift = _prepared(manifest, value)
     moves = scale != 0
@@ -31,7 +64,7 @@ def from_units(manifest: Manifest, value: ArrayLike) -> Float32:
 
 
 def _prepared(
-    manifest: Manifest, samples: ArrayLike
+    manifest: "Manifest", samples: ArrayLike
 ) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The affine map; values, scale and shift in float64, so that they broadcast."""
     units, shape = manifest.units, manifest.x_shape
@@ -45,14 +78,3 @@ def _prepared(
     along[units.axis] = -1
     scale, shift = (np.reshape(np.asarray(each, np.float64), along) for each in (units.scale, units.shift))
     return units, values, scale, shift
-
-
-def units_problem(units: Affine, x_shape: tuple[int, ...]) -> str | None:
-    """The fault of an affine map for samples of a shape, or None."""
-    if not -len(x_shape) <= units.axis < len(x_shape):
-        return f"samples {list(x_shape)} have no axis {units.axis}"
-    if not len(units.scale) == len(units.shift) == x_shape[units.axis]:
-        return f"{len(units.scale)} scales and {len(units.shift)} shifts for {x_shape[units.axis]} places"
-    if not all(math.isfinite(number) for number in (*units.scale, *units.shift, units.constant)):
-        return "a number of it is not finite"
-    return None

@@ -25,6 +25,7 @@ HOW = (
     " 256 for distances and PSNR to clean. Seeds are independent. Pictures that are compared with each"
     " other are not, and their deviation is too small.",
     "*verdict*: a system pays if both gains are above twice their deviations, and if it has the factor that it claims."
+    " It does not pay if one is below minus twice its deviation, or the factor is missed. Else nothing is decided."
     " A cell is empty where the control has one number of evaluations, or is one plan; one gain decides there.",
 )
 
@@ -38,6 +39,11 @@ class Gain(msgspec.Struct, frozen=True):
     @property
     def is_sure(self) -> bool:
         return self.mean > 0 and self.mean > 2 * self.deviation
+
+    @property
+    def is_loss(self) -> bool:
+        """True where nothing was won, or something is surely lost."""
+        return self.mean <= 0 and (self.deviation == 0 or self.mean < -2 * self.deviation)
 
 
 def gain(figures: Floats, others: Floats) -> Gain:
@@ -86,14 +92,27 @@ class Line(msgspec.Struct, frozen=True):
     asked: float | None = None
 
     @property
+    def gains(self) -> tuple[Gain, ...]:
+        return (self.gain,) if self.at_equal_time is None else (self.gain, self.at_equal_time.gain)
+
+    @property
+    def has_factor(self) -> bool:
+        """True where no factor is claimed, too."""
+        return self.asked is None or self.ours >= self.asked * self.plain
+
+    @property
     def pays(self) -> bool:
-        if self.asked is not None and self.ours < self.asked * self.plain:
-            return False
-        return self.gain.is_sure and (self.at_equal_time is None or self.at_equal_time.gain.is_sure)
+        return self.has_factor and all(each.is_sure for each in self.gains)
+
+    @property
+    def is_open(self) -> bool:
+        """True where the seeds decide nothing: no gain is surely lost, and one is not sure."""
+        return self.has_factor and not self.pays and not any(each.is_loss for each in self.gains)
 
     @property
     def verdict(self) -> str:
-        return ("pays" if self.pays else "does not pay") + ("" if self.is_steady else ", on an unsteady machine")
+        word = "pays" if self.pays else "not decided" if self.is_open else "does not pay"
+        return word + ("" if self.is_steady else ", on an unsteady machine")
 
     def __str__(self) -> str:
         longer, at_equal, ms = self.at_equal_time, "", f"{self.ours_ms:.0f} and {self.plain_ms:.0f} ms"

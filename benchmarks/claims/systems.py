@@ -9,6 +9,7 @@ from benchmarks.claims.claim_lines import Line
 PAGE = Path(__file__).parents[2] / "docs/measured/systems.md"
 MEASURED = "[claims](claims.md):"
 WORKS = re.compile(r"works(; [^:;]*)?")  # what a verdict begins with
+CELLS = 6  # of a row: system, method and test, claim, figure, verdict, control
 PARTS = {"FIND": "REINFORCE on the start"}  # a system of which a part is measured, and the part's name
 
 
@@ -16,7 +17,24 @@ def rows(page: str) -> list[list[str]]:
     """The cells of each system's row: system, method and test, claim, figure, verdict, control."""
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
-    return [row for row in cells if row[0] != "system" and not row[0].startswith("---")]
+    return [row for row in cells if len(row) == CELLS and row[0] != "system" and not row[0].startswith("---")]
+
+
+def checkpoints(page: str) -> list[str]:
+    """The systems of the short table, of which nothing but weights is left at run time."""
+    _, _, part = page.partition("## Weights that run as Stable Diffusion does")
+    return re.findall(r"^\| ([^|]+) \|[^|]+\|[^|]+\|$", part, re.MULTILINE)[2:]
+
+
+def tests(method: str) -> list[tuple[str, str]]:
+    """The file and the function of each test that a row names."""
+    return re.findall(r"`(tests/[^`]+\.py)::(\w+)`", method)
+
+
+def code(method: str) -> list[str]:
+    """The modules and names of code that a row names, as they stand in a program."""
+    named = re.findall(r"`((?!tests/|benchmarks/|--)[^` ]+)`", method)
+    return [each.rstrip("/").removesuffix(".py").split("(")[0].split(":")[0].rpartition("/")[2] for each in named]
 
 
 def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
@@ -38,12 +56,14 @@ def _renewed(row: str, lines: Sequence[Line]) -> str:
     of = lines_of(cells[0], lines)
     cells[3] = f"{MEASURED} {'; '.join(_figure(line, cells[0]) for line in of) or 'no line is kept'}"
     if of and cells[4].startswith("works"):
-        paying = sum(line.pays for line in of)
+        paying, is_open = sum(line.pays for line in of), all(line.is_open for line in of)
         word = "pays" if paying == len(of) else "pays in part" if paying else "does not pay"
+        word = "not decided" if is_open else word
         cells[4] = WORKS.sub(f"works; {word}", cells[4], count=1)
     return f"| {' | '.join(cells)}|" if row.endswith("|") else row
 
 
 def _figure(line: Line, system: str) -> str:
-    word, name = "pays" if line.pays else "no", "" if line.system == system else f"{line.system}, "
+    word = "pays" if line.pays else "not decided" if line.is_open else "no"
+    name = "" if line.system == system else f"{line.system}, "
     return f"{name}{line.figure} {line.gain.mean:+.2f} to {line.control}, {line.model} ({word})"

@@ -10,7 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 
 # What onnxruntime makes of a node's name where it fuses the node with another, or moves it to its own layout.
-RENAMED = re.compile(r"(?:fused )?(?P<given>.+?)(?:/\w+Fusion/?)?(?:_token_\d+)?(?:_nchwc)?")
+RENAMED = re.compile(r"(?:fused )?(?P<given>.+?)(?:/\w+Fusion/?)*(?:_token_\d+)?(?:_nchwc)?")
 
 
 def covered(engine: str, prepared: Graph, graph: Graph) -> Coverage:

@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.manifest import Spectrogram
 
 SOUND = Spectrogram(rate=8000, n_fft=126, hop=42, exponent=0.5, factor=0.3)
 FRAMES = 32
-SHAPE = (2, spectrogram.bins(SOUND), FRAMES)
+SHAPE = (2, SOUND.bins, FRAMES)
 THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.035, 0.35
 Y = Condition("y", input="y", shape=SHAPE, dtype="float32", typical=(-0.5, 0.5))
 SPEC = Spec(

@@ -1,33 +1,28 @@
 """`fewstep inspect`: a bundle as a tree."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.bake import baked_lines
 from fewstep.graph.bake.sealed import described_by
 from fewstep.graph.engines.accounts import account_lines
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import PURE_NOISE, Carried
+from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
 from fewstep.report.integrity import is_baked
-from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Policy, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
+from fewstep.runtime.kind import kinds
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.request import SCHEDULER
-from fewstep.runtime.sizes import described, free_shape
+from fewstep.runtime.sizes import free_shape
 
-COMPANIONS = {
-    "text.graph": "text encoder",
-    "autoencoder.decoder": "decoder of latents",
-    "autoencoder.encoder": "encoder of images",
-}
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
-NUMBERS_SHOWN = 16
 
 
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
@@ -44,28 +39,18 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     """Everything of a bundle, a line a thing."""
     manifest = contents.manifest
     root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
-    x, kind = list(manifest.x_shape), manifest.schedule.kind
-    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {kind}"))
-    if manifest.vocabulary:
-        ids, mask = manifest.vocabulary.size, manifest.vocabulary.mask
-        root.add(f"tokens of {ids} ids, {mask} where a position is open")
-    if manifest.policy is not None:
-        root.add(escape(f"policy: {_rhythm(manifest.policy, manifest.x_shape[0])}"))
-    if manifest.units is not None:
-        root.add(escape(f"units: {_units(manifest.units)}"))
+    x, schedule = list(manifest.x_shape), manifest.schedule.kind
+    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {schedule}"))
+    for _, kind in kinds(manifest):
+        if said := kind.words(manifest):
+            root.add(escape(said))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
-    if manifest.sizes:
-        root.add(escape(f"free sizes: {described(manifest.sizes)}"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_condition(condition)}"))
-    for carried in manifest.carried:
-        root.add(escape(f"carries {_carried(carried)}"))
-    for output in manifest.outputs:
-        root.add(escape(f"returns {output.name} {list(output.shape)} beside the prediction"))
     _add_ahead(root, contents)
-    for field, graph in contents.companions.items():
-        branch = root.add(escape(f"{COMPANIONS[field]}: {_stored(graph)}"))
+    for name, graph in contents.companions.items():
+        branch = root.add(escape(f"{name}: {_stored(graph)}"))
         branch.add(escape(f"{_ports(graph.inputs)} to {_ports(graph.outputs)}"))
         _add_graph(branch, graph)
     if contents.verified:
@@ -135,11 +120,6 @@ def _without_report(contents: Contents) -> str:
     return f"fewstep report {contents.path}"
 
 
-def _carried(carried: Carried) -> str:
-    to = "each step to that step" if carried.bank == "step" else "the sample to all steps"
-    return f"{carried.name} {list(carried.shape)}, {carried.dtype}, from {to} of the next run"
-
-
 def _condition(condition: Condition) -> str:
     shape = f" [{', '.join(map(str, free_shape(condition.shape, condition.follows)))}]" if condition.shape else ""
     labels = f": {', '.join(condition.labels)}" if condition.labels else ""
@@ -149,28 +129,6 @@ def _condition(condition: Condition) -> str:
     elif condition.shared:
         guided = " (the same in all branches)"
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
-
-
-def _rhythm(policy: Policy, horizon: int) -> str:
-    said = (
-        f"sees {counted(policy.observations, 'observation')}, executes {policy.actions} of {horizon} actions from "
-        f"place {policy.first}, counted from 0"
-    )
-    if policy.prefix is not None:
-        said += f"; continues up to {policy.most_delay} decided actions ({policy.prefix}, {policy.delay})"
-    for place, values in policy.discrete.items():
-        said += f"; action[{place}] is one of {_numbers(values)}"
-    return said
-
-
-def _units(units: Affine) -> str:
-    return f"scale * x + shift along axis {units.axis}; scale {_numbers(units.scale)}; shift {_numbers(units.shift)}"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN])
-    more = len(values) - NUMBERS_SHOWN
-    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _ports(tensors: Iterable[TensorEntry]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import lines, plain
 from fewstep.graph.output import write_whole
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import TokenPlan
@@ -112,11 +113,7 @@ def _token_steps(plan: TokenPlan) -> Table:
 def _drawn(plan: Plan | TokenPlan, output: Path) -> Outcome:
     from fewstep.report.drawing.plan_plot import draw
 
-    if isinstance(plan, TokenPlan):
-        raise UserError(
-            f"plan {plan.name!r} is of tokens, and has no coefficients to draw", "ask for its table: --show"
-        )
-
+    plan = check_compiled(plan, "ask for its table: --show")
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")
     write_whole(output, draw(plan).encode())

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fewstep.export.sources.checkpoint import PICKLES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
 from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
@@ -49,7 +51,7 @@ class Fetched:
 
     def named(self, source: Source) -> Source:
         """The source under the model's name, in the place of the cache folder's."""
-        spec = replace(source.spec, name=self.model.partition("/")[2])
+        spec = msgspec.structs.replace(source.spec, name=self.model.partition("/")[2])
         return replace(source, spec=spec, label=self.label)  # type: ignore[type-var]
 
 

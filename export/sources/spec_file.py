@@ -1,6 +1,5 @@
 """A Spec in a JSON file, for denoisers that come without Python."""
 
-import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ SPEC_LIMIT = 2**20  # bytes: a spec has some hundred
 
 def read_spec(path: Path) -> Spec:
     """The fields of `Spec`, by name. UserError naming the field that is wrong, missing or unknown."""
-    fields = dataclasses.fields(Spec)
-    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    fields = msgspec.structs.fields(Spec)
+    needed = [field.name for field in fields if field.required]
     return Spec(**read_fields(path, [field.name for field in fields], needed))
 
 

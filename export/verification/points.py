@@ -12,9 +12,9 @@ from fewstep.export.spec import Spec
 from fewstep.graph.graph import TIME, TO, Array, X
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.sizes import Takes, defaults, sized
+from fewstep.runtime.sizes import defaults, sized
 
 VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
 TIMES = 3  # noise levels, from pure noise towards the data
@@ -105,7 +105,7 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
     return values.astype(condition.dtype)
 
 
-def visits(takes: Takes) -> list[dict[str, int]]:
+def visits(takes: Description) -> list[dict[str, int]]:
     """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
     several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
     usual = defaults(takes.x_shape, takes.sizes)

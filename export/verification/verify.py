@@ -35,7 +35,7 @@ from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
 from fewstep.graph.weights import collect_behind
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT
+from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import sized
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.shaping import Clip, Shaping
-from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.plans.tokens import LOGITS, TokenPlan, TokenStep
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -64,7 +64,7 @@ def align(plan: Plan | TokenPlan, steps: Sequence[Any]) -> Stretch | None:
     branches = max((step.branches for step in steps), key=len)
     first = tuple(place_of(step.branches, branches) for step in steps)
     count = tuple(len(step.branches) for step in steps)
-    if isinstance(plan, TokenPlan):
+    if plan.prediction == LOGITS:
         is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
         return Stretch(tuple(steps), branches, first, count, 1) if is_one else None
     shaped = next((step for step in steps if step.shaping is not None), None)

@@ -20,6 +20,7 @@ from fewstep.graph.bake.run import BakedNetwork, Run
 from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import IDS, TokenPlan
@@ -27,7 +28,6 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.sizes import free_shape, x_dtype
-from fewstep.runtime.token_planning import vocabulary_of
 
 SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans
 
@@ -67,8 +67,8 @@ def assemble(
     held = held_along(plan, hold)
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
-    sample = (BATCH, *(plan.shape if isinstance(plan, TokenPlan) else x.shape[1:]))
-    banks = [] if isinstance(plan, TokenPlan) else banks_of(plan, manifest.carried)
+    sample = (BATCH, *(plan.shape or x.shape[1:]))
+    banks, vocabulary = banks_of(check_compiled(plan), manifest.carried) if plan.banks else [], manifest.vocabulary
     ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.taken for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, x_dtype(manifest))
     if parts.decoder is not None:
@@ -96,16 +96,15 @@ def assemble(
         name: lay_ahead(outer, batch, alone(manifest, name), graphs, plan, conditions, name)
         for name, graphs in parts.ahead.items()
     }
-    if isinstance(plan, TokenPlan) and draws.later:
+    if vocabulary is not None and draws.later:
         draws = replace(draws, rest=checked_chances(outer, draws.rest))
     state = _start(outer, manifest, plan, draws, tensors)
-    vocabulary = vocabulary_of(manifest) if isinstance(plan, TokenPlan) else None
     run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, vocabulary)
     state = lay_unrolled(run, state) if unroll else _laid_loops(run, state)
-    if isinstance(plan, TokenPlan):
-        result = all_revealed(outer, vocabulary_of(manifest), *state)
+    if vocabulary is not None:
+        result = all_revealed(outer, vocabulary, *state)
     else:
-        result = outer.combine(plan.output, state, "sample")
+        result = outer.combine(check_compiled(plan).output, state, "sample")
     if held is not None:
         result = held.finish(outer, result)
     if parts.decoder is not None:
@@ -146,7 +145,7 @@ def _ports(
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
     """The inputs of the file."""
-    ports, is_tokens = list[BakedPort](), isinstance(plan, TokenPlan)
+    ports, is_tokens = list[BakedPort](), manifest.vocabulary is not None
     if is_tokens:
         ports.append(BakedPort(IDS, TOKENS, sample, "int64"))
     if draws.has_noise:
@@ -185,8 +184,9 @@ def _start(
     outer: Builder, manifest: Manifest, plan: Plan | TokenPlan, draws: Draws, tensors: Mapping[str, str]
 ) -> list[str]:
     """The state before the first step, as `runtime.execute.begin` has it."""
-    if isinstance(plan, TokenPlan):
-        return [begin_tokens(outer, vocabulary_of(manifest), tensors[IDS])]
+    if manifest.vocabulary is not None:
+        return [begin_tokens(outer, manifest.vocabulary, tensors[IDS])]
+    plan = check_compiled(plan)
     columns = [tensors[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
     state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
     for i, term in enumerate(plan.start_terms):

@@ -96,7 +96,7 @@ def bake(
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
     adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
-    shape = plan.shape if isinstance(plan, TokenPlan) else bundle.manifest.x_shape
+    shape = plan.shape or bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
     sizes |= {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes), **run.sizes}
     baked, files = _write(run.graph, options, baked, sizes, progress)
@@ -134,7 +134,7 @@ def plan_of(options: BakeOptions) -> Planned:
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
     choice = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
     of_run = bundle
-    if isinstance(choice, TokenPlan):
+    if not isinstance(choice, str) and choice.shape:
         of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
     planned = plan_for(of_run, body, choice, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
@@ -194,11 +194,9 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenP
     refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
-    if isinstance(plan, TokenPlan):
-        refuse_for_tokens({}, plan, BodyInputs.of(bundle, body).has_time)
-    else:
-        for step in plan.steps:
-            check_shaping(step.shaping, free_x_shape(bundle.manifest))
+    refuse_for_tokens(plan, BodyInputs.of(bundle, body).has_time)
+    for step in plan.steps:
+        check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)
 
 

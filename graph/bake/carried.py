@@ -17,8 +17,8 @@ from fewstep.graph.graph import BATCH, Value
 from fewstep.plans.errors import UserError
 from fewstep.plans.keeping import bank_rows, entries_of
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import Carried
-from fewstep.runtime.bundle.manifest import CARRIED, NEXT
+from fewstep.runtime.bundle.manifest import Carried
+from fewstep.runtime.graph_entry import CARRIED, NEXT
 
 PORT = "carried"  # the meaning of these inputs and outputs
 

@@ -13,7 +13,7 @@ from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import NEXT
+from fewstep.runtime.graph_entry import NEXT
 
 
 @dataclass(frozen=True)

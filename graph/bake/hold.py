@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fewstep.graph.builder import Builder
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE, NOISE, Plan, row_names
 from fewstep.plans.tokens import IDS, TokenPlan
@@ -56,8 +57,7 @@ def held_along(plan: Plan | TokenPlan, kind: Kind) -> Held | None:
     """The hold of a kind along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
-    if isinstance(plan, TokenPlan):
-        raise UserError(f"a hold along {plan.name!r}, a plan of tokens", f"known tokens are the file's input {IDS!r}")
+    plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
     rows, alphas, sigmas = zip(*map(held_row, plan.steps), strict=True)

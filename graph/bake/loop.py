@@ -25,9 +25,9 @@ from fewstep.graph.bake.run import BakedNetwork, Run
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.plan import Plan, array
 from fewstep.plans.shaping import Clip
-from fewstep.plans.tokens import TokenPlan
 
 
 def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[str]:
@@ -83,11 +83,10 @@ def lay_step(
 ) -> tuple[list[str], dict[str, str]]:
     """Add a step of a stretch to `inner`; returns the rows of the state behind it, and all that the network returns."""
     step = _Step(run, inner, numbers, batch, stretch, at)
-    if isinstance(run.plan, TokenPlan):
-        assert run.vocabulary is not None
+    if run.vocabulary is not None:
         reveal = Reveal(run.outer, inner, numbers, run.plan, stretch, at, run.vocabulary, run.draws)
         return [reveal.advance(rows[0], step.outputs(rows[0]))], step.made
-    return step.advance(run.plan, rows), step.made
+    return step.advance(check_compiled(run.plan), rows), step.made
 
 
 def _codes(inner: Builder) -> dict[str, Array]:

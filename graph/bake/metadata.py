@@ -9,9 +9,9 @@ import msgspec
 
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import Strict, Vocabulary
+from fewstep.plans.spec import Strict
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram
+from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram, Vocabulary
 
 KEY = "fewstep"
 TOKENS = "tokens"  # the meaning of an input: known tokens, -1 where a position is open
@@ -109,7 +109,7 @@ def described(
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,
         carried=carried,
-        vocabulary=manifest.vocabulary if isinstance(manifest.vocabulary, Vocabulary) else None,
+        vocabulary=manifest.vocabulary,
     )
 
 

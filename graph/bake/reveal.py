@@ -7,6 +7,7 @@ engine whose sums differ in the last bit orders positions alike.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from fewstep.graph.bake.aligned import Stretch
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.numbers import StepNumbers
 from fewstep.graph.builder import Builder
-from fewstep.plans.spec import Vocabulary
-from fewstep.plans.tokens import IDS, TokenPlan, TokenStep
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.tokens import IDS, TokenStep
+from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.tokens import CHANCES, EVEN, chances_of
 
 DOUBLE = 11  # of ONNX
@@ -56,7 +57,7 @@ class Reveal:
     outer: Builder
     inner: Builder
     numbers: StepNumbers
-    plan: TokenPlan
+    plan: AnyPlan
     stretch: Stretch
     at: int
     vocabulary: Vocabulary
@@ -218,7 +219,7 @@ class Reveal:
 
     def _count(self, of_start: str) -> str:
         """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.tokens._counts`."""
-        node, steps = self.inner.node, self.plan.steps
+        node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [
             sum(each.reveal for each in steps[at:] if each.positions == step.positions) for at, step in enumerate(steps)

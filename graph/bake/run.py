@@ -12,9 +12,8 @@ from fewstep.graph.bake.hold import Held
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Graph
 from fewstep.plans.plan import Plan
-from fewstep.plans.spec import Vocabulary
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.manifest import GraphEntry, Vocabulary
 
 
 @dataclass(frozen=True)

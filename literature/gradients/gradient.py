@@ -6,7 +6,7 @@ and weights as inputs, into a module of plain operations (`written_out`), and th
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal, get_args
 
@@ -87,9 +87,8 @@ def with_gradient(
         what = "carried tensors" if spec.carried else "named outputs"
         raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
     if spec.towards is not None:
-        raise UserError(
-            f"a gradient of a denoiser that restores {spec.towards!r}", "give one that starts from noise alone"
-        )
+        what = f"a gradient of a denoiser that restores {spec.towards!r}"
+        raise UserError(what, "give one that starts from noise alone")
     asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
     names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
     try:
@@ -98,7 +97,7 @@ def with_gradient(
         raise UserError(f"the energy cannot be called: {error}", f"let it take ({names})") from None
     return (
         GradientModule(denoiser, spec, energy, len(conditions), of, normalise),
-        replace(spec, conditions=(*spec.conditions, *asked), heads=2, steers=of),
+        msgspec.structs.replace(spec, conditions=(*spec.conditions, *asked), heads=2, steers=of),
     )
 
 

@@ -191,7 +191,7 @@ def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)
-    if isinstance(made_for, Plan) and _without_groups(made_for) != _without_groups(plan):
+    if hasattr(made_for, "steps") and _without_groups(made_for) != _without_groups(plan):
         raise UserError(
             f"weigh was made for plan {made_for.name!r}, and plan {plan.name!r} runs", "make it for the plan that runs"
         )

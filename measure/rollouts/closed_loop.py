@@ -20,11 +20,11 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER, Plan, Step
 from fewstep.plans.transforms.chained import chained
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import CARRIED
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in, execute, finish
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.finite import finite_states
 from fewstep.runtime.graph_call import GraphCall, stacked
+from fewstep.runtime.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.request import check_given
 from fewstep.runtime.sampler import Sampler

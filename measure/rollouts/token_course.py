@@ -17,7 +17,7 @@ from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.graph_call import GraphCall, stacked
 from fewstep.runtime.progress import SILENT, Progress

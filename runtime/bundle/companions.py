@@ -1,75 +1,120 @@
-"""Companions are a bundle's networks next to its denoiser; their entries in a manifest are checked here."""
+"""Companions are a bundle's networks next to its denoiser: a text encoder, an autoencoder."""
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
-from fewstep.runtime.bundle.manifest import AutoencoderEntry, GraphEntry, Manifest, Role, TensorEntry, TextEncoderEntry
+from fewstep.plans.spec import Strict
+from fewstep.runtime.graph_entry import GraphEntry, Role, TensorEntry
+from fewstep.runtime.kind import Kind, kinds
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description, Manifest
 
 LENGTH_LIMIT = 2**16  # ids of one prompt
 IMAGE_LIMIT = 2**28  # elements of one image
 
 
-def companions(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """The graphs of companions, each with the name of its field."""
-    if manifest.text is not None:
-        yield "text.graph", manifest.text.graph
-    if manifest.autoencoder is not None:
-        yield "autoencoder.decoder", manifest.autoencoder.decoder
-        if manifest.autoencoder.encoder is not None:
-            yield "autoencoder.encoder", manifest.autoencoder.encoder
+class Tokens(Strict, frozen=True):
+    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
+
+    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
+    shape that is 1 where an id is the prompt's, and 0 behind it.
+    """
+
+    input: str
+    tokenizer: str  # JSON of the library `tokenizers`
+    length: int
+    pad: int
+    mask: str | None = None
 
 
-def image_shape(manifest: Manifest) -> tuple[int, ...]:
+class StateWords(Strict, frozen=True):
+    """An observation of numbers that a prompt holds as words: scale * value + shift, in one of `bins` from -1 to 1."""
+
+    observation: str
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    bins: int
+
+
+class PromptForm(Strict, frozen=True, omit_defaults=True):
+    """What becomes of a task before it is tokenized. `{task}` of the template is the task without a line end behind it,
+    and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
+
+    template: str
+    tidied: bool = False
+    state: StateWords | None = None
+
+
+class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
+    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
+
+    EXPERTS: ClassVar = "without"
+
+    graph: GraphEntry
+    tokens: tuple[Tokens, ...]
+    form: PromptForm | None = None
+
+    def problem(self, of: "Description") -> str | None:
+        wanted: list[TensorEntry] = []
+        for index, tokens in enumerate(self.tokens):
+            if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
+                return f"tokens[{index}]: {tokens.length} ids, the padding being {tokens.pad}"
+            wanted.append(TensorEntry(tokens.input, "ids", ("batch", tokens.length), "int64"))
+            if tokens.mask is not None:
+                wanted.append(TensorEntry(tokens.mask, "mask", ("batch", tokens.length), "int64"))
+        if sorted(map(str, wanted)) != sorted(map(str, self.graph.inputs)) or not wanted:
+            return "the inputs of its graph are not what the tokenizers make"
+        if not self.graph.outputs:
+            return "its graph has no outputs"
+        takes = [TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype) for each in of.conditions]
+        other = next((each.name for each in self.graph.outputs if each not in takes), None)
+        return None if other is None else f"the denoiser takes no condition {other!r} of that shape and type"
+
+    def companions(self) -> dict[str, GraphEntry]:
+        return {"text encoder": self.graph}
+
+    def files(self) -> tuple[str, ...]:
+        return tuple(each.tokenizer for each in self.tokens)
+
+
+class AutoencoderEntry(Kind, frozen=True):
+    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
+
+    The encoder gives the mean of its distribution: the same latents each time.
+    """
+
+    EXPERTS: ClassVar = "without"
+
+    decoder: GraphEntry
+    encoder: GraphEntry | None = None
+
+    def problem(self, of: "Description") -> str | None:
+        """One side of each graph is x, the other one an image."""
+        x, image = ("batch", *of.x_shape), _only(self.decoder.outputs, "image")
+        if image is None or len(image) != 4 or not _is_size(image[1:]):
+            return "its decoder returns no image [batch, channels, height, width]"
+        if _only(self.decoder.inputs, "latent") != x:
+            return f"its decoder does not take latents {list(x)}"
+        encoder = self.encoder
+        if encoder is not None and (_only(encoder.inputs, "image"), _only(encoder.outputs, "latent")) != (image, x):
+            return "its encoder is not the other way of the decoder"
+        return None
+
+    def companions(self) -> dict[str, GraphEntry]:
+        decoder = {"decoder of latents": self.decoder}
+        return decoder if self.encoder is None else decoder | {"encoder of images": self.encoder}
+
+
+def companions(manifest: "Manifest") -> dict[str, GraphEntry]:
+    """The graphs of companions, by what they are called."""
+    return {name: graph for _, kind in kinds(manifest) for name, graph in kind.companions().items()}
+
+
+def image_shape(manifest: "Manifest") -> tuple[int, ...]:
     """The shape of the image of a sample: x's own, where no autoencoder makes an image of it."""
     if manifest.autoencoder is None:
         return manifest.x_shape
     return tuple(int(size) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
-
-
-def companion_problem(manifest: Manifest) -> tuple[str, str] | None:
-    """(field, what is wrong with it), or None."""
-    for problem in (
-        None if manifest.text is None else _text_problem(manifest.text, manifest),
-        None if manifest.autoencoder is None else _autoencoder_problem(manifest.autoencoder, manifest),
-    ):
-        if problem is not None:
-            return problem
-    return None
-
-
-def _text_problem(text: TextEncoderEntry, manifest: Manifest) -> tuple[str, str] | None:
-    """(field, fault) of the text encoder, which takes token ids and makes conditions of the denoiser; or None."""
-    wanted: list[TensorEntry] = []
-    for index, tokens in enumerate(text.tokens):
-        if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
-            return f"text.tokens[{index}]", f"{tokens.length} ids, the padding being {tokens.pad}"
-        wanted.append(TensorEntry(tokens.input, "ids", ("batch", tokens.length), "int64"))
-        if tokens.mask is not None:
-            wanted.append(TensorEntry(tokens.mask, "mask", ("batch", tokens.length), "int64"))
-    if sorted(map(str, wanted)) != sorted(map(str, text.graph.inputs)) or not wanted:
-        return "text.graph.inputs", "they are not what the tokenizers make"
-    if not text.graph.outputs:
-        return "text.graph.outputs", "there are none"
-    takes = {
-        each.name: TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype)
-        for each in manifest.conditions
-    }
-    for tensor in text.graph.outputs:
-        if takes.get(tensor.name) != tensor:
-            return "text.graph.outputs", f"the denoiser takes no condition {tensor.name!r} of that shape and type"
-    return None
-
-
-def _autoencoder_problem(autoencoder: AutoencoderEntry, manifest: Manifest) -> tuple[str, str] | None:
-    """One side of each graph is x, the other one an image."""
-    x, image = ("batch", *manifest.x_shape), _only(autoencoder.decoder.outputs, "image")
-    if image is None or len(image) != 4 or not _is_size(image[1:]):
-        return "autoencoder.decoder", "it returns no image [batch, channels, height, width]"
-    if _only(autoencoder.decoder.inputs, "latent") != x:
-        return "autoencoder.decoder", f"it does not take latents {list(x)}"
-    encoder = autoencoder.encoder
-    if encoder is not None and (_only(encoder.inputs, "image"), _only(encoder.outputs, "latent")) != (image, x):
-        return "autoencoder.encoder", "it is not the other way of the decoder"
-    return None
 
 
 def _only(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:

@@ -8,12 +8,10 @@ from operator import mul
 from fewstep.plans.named_code import split_code
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
-from fewstep.plans.tokens import vocabulary_problem
-from fewstep.runtime.bundle.companions import companion_problem
-from fewstep.runtime.bundle.manifest import CARRIED, NAMED, NEXT, GraphEntry, Manifest, TensorEntry
+from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
 from fewstep.runtime.conditions import condition_problem
-from fewstep.runtime.policies import policy_problem
+from fewstep.runtime.kind import kinds
 from fewstep.runtime.sizes import (
     ELEMENTS_LIMIT,
     dimension_problem,
@@ -21,27 +19,26 @@ from fewstep.runtime.sizes import (
     free_shape,
     free_x_shape,
     output_shape,
-    size_problem,
     x_dtype,
 )
-from fewstep.runtime.spectrogram import spectrogram_problem
-from fewstep.runtime.units import units_problem
 
 AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
 BATCH = "batch"
+OF_KINDS = ("carried", "named")  # roles of ports that a kind of denoiser has
 Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
 def problems(manifest: Manifest) -> Problems:
     """The faults of a manifest, in the order of checks. Only the first is sure: later checks rely on the earlier
     ones."""
-    yield from _of_samples(manifest)
-    yield from _of_conditions(manifest)
+    yield from described(manifest)
+    if problem := spec_problem(manifest.schedule):
+        yield f"schedule.{problem[0]}", problem[1]
+    if manifest.vocabulary and any(each.role == "to" for _, graph in graphs(manifest) for each in graph.inputs):
+        yield "vocabulary", "a denoiser of tokens with a second time"
     yield from _of_rows(manifest)
     for field, graph in graphs(manifest):
         yield from _of_ports(field, graph, manifest)
-    if problem := companion_problem(manifest):
-        yield problem
     yield from _of_bodies(manifest)
     yield from _of_networks(manifest)
 
@@ -72,8 +69,8 @@ def _of_networks(manifest: Manifest) -> Problems:
     untils = [network.until for network in manifest.networks.values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
         yield "networks", f"they end at lambda {untils}, which does not increase"
-    if manifest.networks and (manifest.carried or manifest.outputs or manifest.vocabulary):
-        yield "networks", "a bundle that carries tensors, has named outputs or predicts tokens has one network"
+    if manifest.networks and (lone := next((field for field, kind in kinds(manifest) if kind.EXPERTS == "none"), "")):
+        yield "networks", f"a bundle with {lone} has one network"
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"
         if name == DENOISER or not name.isidentifier():
@@ -84,40 +81,24 @@ def _of_networks(manifest: Manifest) -> Problems:
             yield f"{field}.{place}", reason
 
 
-def _of_samples(manifest: Manifest) -> Problems:
-    """Faults of a sample's shape, its units and meaning, and its schedule."""
-    shape = manifest.x_shape
+def described(of: Description) -> Problems:
+    """The faults of a denoiser's interface and meaning, which a Spec states and a manifest keeps."""
+    shape, conditions = of.x_shape, of.conditions
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
-        yield "x_shape", f"{list(shape)} is not the shape of a sample"
-    if problem := size_problem(shape, manifest.sizes, manifest.heads):
-        yield "sizes", f"{problem[0]}: {problem[1]}"
-    if manifest.units is not None and (reason := units_problem(manifest.units, shape)):
-        yield "units", reason
-    policy, conditions = manifest.policy, manifest.conditions
-    if policy is not None and (reason := policy_problem(policy, shape, manifest.units, conditions)):
-        yield "policy", reason
-    if manifest.spectrogram is not None and (reason := spectrogram_problem(manifest.spectrogram, shape)):
-        yield "spectrogram", reason
-    others = {
-        "carried tensors": manifest.carried,
-        "named outputs": manifest.outputs,
-        "a second time": any(each.role == "to" for _, graph in graphs(manifest) for each in graph.inputs),
-    }
-    if wrong := vocabulary_problem(manifest.prediction, manifest.vocabulary or None, manifest.heads, others):
-        yield "vocabulary", wrong
-    if problem := spec_problem(manifest.schedule):
-        yield f"schedule.{problem[0]}", problem[1]
-
-
-def _of_conditions(manifest: Manifest) -> Problems:
-    inputs = {condition.input for condition in manifest.conditions}
-    names = {condition.name for condition in manifest.conditions}
-    if not len(inputs) == len(names) == len(manifest.conditions):
+        yield "x_shape", f"{list(shape)} is not the shape of a sample of {ELEMENTS_LIMIT} elements at most"
+    if of.heads < (least := 1 if of.steers is None else 2):
+        yield "heads", f"{of.heads}, and at least {least} is needed"
+    if of.prediction == "logits" and of.vocabulary is None:
+        yield "vocabulary", "a denoiser that predicts logits without a vocabulary"
+    for field, kind in kinds(of):
+        if reason := kind.problem(of):
+            yield field, reason
+    if not len({each.input for each in conditions}) == len({each.name for each in conditions}) == len(conditions):
         yield "conditions", "two have the same name or input"
-    for index, condition in enumerate(manifest.conditions):
+    for index, condition in enumerate(conditions):
         if problem := condition_problem(condition):
             yield f"conditions[{index}].{problem[0]}", problem[1]
-        if reason := follows_problem(condition, manifest):
+        if reason := follows_problem(condition, of):
             yield f"conditions[{index}].follows", reason
 
 
@@ -166,22 +147,16 @@ def _plan_names(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _of_bodies(manifest: Manifest) -> Problems:
     if not manifest.bodies:
         yield "bodies", "there is none"
-    if len({each.name for each in manifest.carried}) < len(manifest.carried):
-        yield "carried", "two have the same name"
-    if len({each.name for each in manifest.outputs}) < len(manifest.outputs):
-        yield "outputs", "two have the same name"
+    inputs, outputs = ({port for _, kind in kinds(manifest) for port in kind.ports()[end]} for end in (0, 1))
     shape = free_x_shape(manifest)
     for field, graph in _bodies(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             yield field, "a body has one input of role x and one output of role output"
-        for begin, tensors in ((CARRIED, graph.inputs), (NEXT, graph.outputs)):
-            ports = {(each.name, each.shape, each.dtype) for each in tensors if each.role == "carried"}
-            if ports != {(begin + each.name, (BATCH, *each.shape), each.dtype) for each in manifest.carried}:
-                yield field, f"its carried tensors are {sorted(name for name, *_ in ports)}"
-        beside = {(each.name, each.shape) for each in graph.outputs if each.role == "named"}
-        if beside != {(NAMED + each.name, (BATCH, *each.shape)) for each in manifest.outputs}:
-            yield field, f"its named outputs are {sorted(name for name, _ in beside)}"
+        for of_kinds, tensors in ((inputs, graph.inputs), (outputs, graph.outputs)):
+            ports = {each for each in tensors if each.role in OF_KINDS}
+            if ports != of_kinds:
+                yield field, f"its ports of {' or '.join(OF_KINDS)} tensors are {sorted(each.name for each in ports)}"
         for tensor in (*graph.inputs, *graph.outputs):
             wanted = (BATCH, *(output_shape(manifest, shape) if tensor.role == "output" else shape))
             if tensor.role == "x" and (tensor.dtype == "int64") != (x_dtype(manifest) == "int64"):

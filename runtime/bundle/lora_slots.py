@@ -1,14 +1,17 @@
 """The slots of a bundle's graphs: which layers may have a LoRA at run time, and the inputs that take it."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fewstep.plans.spec import Strict
+from fewstep.runtime.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description
 
 End = Literal["down", "up"]
 ENDS: tuple[End, End] = ("down", "up")
 
 
-class LoraSlots(Strict, frozen=True):
+class LoraSlots(Kind, frozen=True):
     """`layers` have a slot, each with the shape [out, in, *kernel] of its weight. A layer takes at most `rank`, the
     ranks of several files added up. `names` are all layers with weights, by which files are understood. `graphs` says
     which of the conditioner, the prologue and the body have the slots of which layers."""
@@ -17,6 +20,9 @@ class LoraSlots(Strict, frozen=True):
     layers: dict[str, tuple[int, ...]]
     names: tuple[str, ...]
     graphs: dict[str, tuple[str, ...]]
+
+    def words(self, of: "Description") -> str:
+        return f"LoRA slots of {len(self.layers)} layers, ranks up to {self.rank}"
 
 
 def port(layer: str, end: End) -> str:

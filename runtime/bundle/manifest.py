@@ -1,48 +1,36 @@
 """The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
-Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them.
+Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them. Structs of kinds stand
+with what they do, and are named here too.
 """
 
 from math import inf
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from fewstep.plans.spec import By, Carried, NamedOutput, Prediction, ScheduleSpec, Strict, Vocabulary
+from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
+from fewstep.runtime.bundle.companions import AutoencoderEntry as AutoencoderEntry
+from fewstep.runtime.bundle.companions import PromptForm as PromptForm
+from fewstep.runtime.bundle.companions import StateWords as StateWords
+from fewstep.runtime.bundle.companions import TextEncoderEntry as TextEncoderEntry
+from fewstep.runtime.bundle.companions import Tokens as Tokens
 from fewstep.runtime.bundle.lora_slots import LoraSlots
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
+from fewstep.runtime.graph_entry import DType as DType
+from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
+from fewstep.runtime.graph_entry import Role as Role
+from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
+from fewstep.runtime.named_tensors import Carried as Carried
+from fewstep.runtime.named_tensors import NamedOutput as NamedOutput
+from fewstep.runtime.policies import Policy as Policy
+from fewstep.runtime.sizes import Size as Size
+from fewstep.runtime.spectrogram import Spectrogram as Spectrogram
+from fewstep.runtime.units import Affine as Affine
+from fewstep.runtime.vocabulary import Vocabulary as Vocabulary
 
 SCHEMA = 3  # 1 and 2 are read too: see `former.py`
 
-CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
-
-NAMED = "named_"  # begins the names of the ports that return a named output
-
-Role = Literal[
-    "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
-]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
-
-
-class TensorEntry(Strict, frozen=True):
-    """One input or output of a graph. `shape` counts in elements. "batch" stands for the dynamic leading axis, the name
-    of a size, or a term of it ("height/8"), for a free one."""
-
-    name: str
-    role: Role
-    shape: tuple[int | str, ...]
-    dtype: DType = "float32"
-
-
-class GraphEntry(Strict, frozen=True):
-    """An ONNX file of the bundle (paths are relative to the bundle and use forward slashes)."""
-
-    file: str
-    inputs: tuple[TensorEntry, ...]
-    outputs: tuple[TensorEntry, ...]
-    data: tuple[str, ...] = ()  # external weight files the graph refers to
 
 
 class Coverage(Strict, frozen=True):
@@ -75,6 +63,18 @@ class Difference(Strict, frozen=True):
     gain: float
     ratio: float
     share: float
+
+
+class TokenAgreement(Strict, frozen=True):
+    """How far an int8 body of a token denoiser agrees with float32, at the states of float32's run.
+
+    disagreement: the share of open positions whose likeliest token is another. same: the share of tokens that are the
+        same at the end of runs of their own. steps: of each, the disagreement and the mean KL divergence in nats.
+    """
+
+    disagreement: float
+    same: float
+    steps: tuple[tuple[float, float], ...]
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
@@ -149,19 +149,6 @@ class Body(Strict, frozen=True):
         return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)
 
 
-class Size(Strict, frozen=True):
-    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
-
-    `axis` counts in `x_shape`, whose number there is the default. See `sizes.py` for how shapes follow from sizes.
-    """
-
-    name: str
-    axis: int
-    low: int
-    high: int
-    multiple: int = 1
-
-
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
@@ -199,68 +186,6 @@ class EngineEntry(Strict, frozen=True):
     key: str
 
 
-class Tokens(Strict, frozen=True):
-    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
-
-    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
-    shape that is 1 where an id is the prompt's, and 0 behind it.
-    """
-
-    input: str
-    tokenizer: str  # JSON of the library `tokenizers`
-    length: int
-    pad: int
-    mask: str | None = None
-
-
-class Affine(Strict, frozen=True):
-    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
-
-    Training data never changed where a scale is 0, and the network was trained on `constant` there.
-    """
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    axis: int = -1  # of one sample, as Python counts
-    constant: float = 0.0
-
-
-class StateWords(Strict, frozen=True):
-    """An observation of numbers that a prompt holds as words: scale * value + shift, in one of `bins` from -1 to 1."""
-
-    observation: str
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    bins: int
-
-
-class PromptForm(Strict, frozen=True, omit_defaults=True):
-    """What becomes of a task before it is tokenized. `{task}` of the template is the task without a line end behind it,
-    and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
-
-    template: str
-    tidied: bool = False
-    state: StateWords | None = None
-
-
-class TextEncoderEntry(Strict, frozen=True, omit_defaults=True):
-    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
-
-    graph: GraphEntry
-    tokens: tuple[Tokens, ...]
-    form: PromptForm | None = None
-
-
-class AutoencoderEntry(Strict, frozen=True):
-    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
-
-    The encoder gives the mean of its distribution: the same latents each time.
-    """
-
-    decoder: GraphEntry
-    encoder: GraphEntry | None = None
-
-
 class FittedPlan(Strict, frozen=True):
     """A plan whose numbers were fitted to a body, which a caller finds as `fitted:EVALUATIONS`.
 
@@ -277,40 +202,6 @@ class FittedPlan(Strict, frozen=True):
     psnr: float
     error: float
     seeds: int
-
-
-class Policy(Strict, frozen=True, omit_defaults=True):
-    """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
-    actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
-
-    `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
-    2025, arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided,
-    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units. `width`: the
-    first places of x are an action, and the others padding, which is 0 in the training data; None: all of them are.
-    """
-
-    observations: int
-    first: int
-    actions: int
-    prefix: str | None = None
-    delay: str | None = None
-    most_delay: int = 0
-    discrete: dict[int, tuple[float, ...]] = {}
-    width: int | None = None
-
-
-class Spectrogram(Strict, frozen=True):
-    """The transform of sound to x [2, bins, frames], and back (`spectrogram.py`): SGMSE+'s by default.
-
-    `rate` is the sound's, in Hz. `n_fft` samples make a frame; each begins `hop` samples after the one before.
-    Amplitudes |c| become factor |c|^exponent.
-    """
-
-    rate: int = 16000
-    n_fft: int = 510
-    hop: int = 128
-    exponent: float = 0.5
-    factor: float = 0.15
 
 
 class Adapter(Strict, frozen=True):
@@ -356,16 +247,33 @@ class NetworkEntry(Strict, frozen=True):
     verification: str | None = None
 
 
-class Manifest(Strict, frozen=True):
-    """The commit record of a bundle: what is not named here does not exist."""
+class Description(Strict, frozen=True, omit_defaults=True):
+    """A denoiser's interface and meaning: a Spec states them, and a Manifest keeps them."""
 
-    schema: int
     name: str
     x_shape: tuple[int, ...]  # one sample, without the batch axis, e.g. (1, 28, 28)
     conditions: tuple[Condition, ...]
     prediction: Prediction
     schedule: ScheduleSpec
+    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
+    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
+    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
+    vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
+    policy: Policy | None = None
+    units: Affine | None = None  # what a sample means outside: actions in a robot's units
+    spectrogram: Spectrogram | None = None  # what x is of: sound
+    sizes: tuple[Size, ...] = ()  # free axes of x
+    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
+    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
+    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
+
+
+class Manifest(Description, frozen=True, kw_only=True):
+    """The commit record of a bundle: what is not named here does not exist."""
+
+    schema: int
     prologue: GraphEntry | None
+    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
     bodies: dict[str, Body]
     provenance: Provenance
     files: dict[str, str]  # path -> sha256 of every file of the bundle but the manifest
@@ -377,21 +285,9 @@ class Manifest(Strict, frozen=True):
     report: str | None = None
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep measure`
-    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
-    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
-    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
-    towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
-    sizes: tuple[Size, ...] = ()  # free axes of x
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
     text: TextEncoderEntry | None = None
     autoencoder: AutoencoderEntry | None = None
-    units: Affine | None = None  # what a sample means outside: actions in a robot's units
-    policy: Policy | None = None
-    spectrogram: Spectrogram | None = None  # what x is of: sound
     fitted: tuple[FittedPlan, ...] = ()
-    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
-    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
-    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
-    lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them
-    vocabulary: Vocabulary | UnsetType = UNSET  # of a token denoiser, whose x are ids
+    lora_slots: LoraSlots | None = None  # of the denoiser

@@ -11,20 +11,9 @@ import msgspec
 
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
+from fewstep.runtime.kind import kinds
 
-OWN = (
-    "prediction",
-    "heads",
-    "steers",
-    "prologue",
-    "conditioner",
-    "bodies",
-    "engines",
-    "ranges",
-    "precision",
-    "verification",
-)
-NOT_OF_EXPERTS: dict[str, Any] = {"fitted": (), "text": None, "autoencoder": None, "policy": None, "units": None}
+OWN = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:
@@ -65,13 +54,18 @@ def alone(manifest: Manifest, name: str) -> Manifest:
         if each.name in entry.inputs
     )
     own = {field: getattr(entry, field) for field in OWN}
-    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **own, **NOT_OF_EXPERTS)
+    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **own, **_without(manifest))
+
+
+def _without(manifest: Manifest) -> dict[str, Any]:
+    """The fields that experts do without, empty."""
+    return {"fitted": ()} | {field: None for field, kind in kinds(manifest) if kind.EXPERTS == "without"}
 
 
 def with_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
     """The manifest once a verb has changed the one of a network `alone`. What is not the network's own is taken over,
     such as the commands of its provenance."""
-    kept = {field: getattr(manifest, field) for field in ("conditions", "networks", *NOT_OF_EXPERTS)}
+    kept = {field: getattr(manifest, field) for field in ("conditions", "networks", *_without(manifest))}
     if name == DENOISER:
         return msgspec.structs.replace(changed, networks=manifest.networks)
     entry: NetworkEntry = msgspec.structs.replace(

@@ -25,6 +25,7 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry,
 from fewstep.runtime.bundle.networks import alone, networks
 from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.conditions import read_null
+from fewstep.runtime.kind import kinds
 
 MANIFEST = "manifest.json"
 LOCK = ".fewstep-lock"  # of whoever writes the folder, and of one that was killed
@@ -275,11 +276,11 @@ def file_sha256(path: Path) -> str:
 
 def named_files(manifest: Manifest) -> Iterator[str]:
     """Every file that a manifest refers to."""
-    for _, graph in (*graphs(manifest), *companions(manifest)):
+    for graph in (*(graph for _, graph in graphs(manifest)), *companions(manifest).values()):
         yield graph.file
         yield from graph.data
-    if manifest.text is not None:
-        yield from (tokens.tokenizer for tokens in manifest.text.tokens)
+    for _, kind in kinds(manifest):
+        yield from kind.files()
     yield from (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     yield from manifest.plans.values()
     yield from (fitted.file for fitted in manifest.fitted)
@@ -287,15 +288,7 @@ def named_files(manifest: Manifest) -> Iterator[str]:
     for engine in manifest.engines:
         yield engine.file
         yield engine.sidecar
-    named = (
-        manifest.ranges,
-        manifest.precision,
-        manifest.verification,
-        manifest.report,
-        manifest.results,
-        manifest.evaluation,
-        manifest.scheduler,
-    )
-    yield from (name for name in named if name is not None)
+    single = ("ranges", "precision", "verification", "report", "results", "evaluation", "scheduler")
+    yield from (name for field in single if (name := getattr(manifest, field)) is not None)
     for name in manifest.networks:
         yield from named_files(alone(manifest, name))

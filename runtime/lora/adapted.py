@@ -7,8 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from msgspec import UnsetType
-
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph
 from fewstep.runtime.bundle.lora_slots import ENDS, LoraSlots, port
@@ -83,6 +81,6 @@ def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
 def slots_in(bundle: Bundle) -> LoraSlots:
     """The slots of a bundle. UserError where it has none."""
     slots = bundle.manifest.lora_slots
-    if isinstance(slots, UnsetType):
+    if slots is None:
         raise UserError(f"{bundle.path} has no slots for LoRA files", f"export it with --lora-slots, or {MERGE}")
     return slots

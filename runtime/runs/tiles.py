@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -143,11 +144,9 @@ def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
-    if not isinstance(plan, Plan):
-        compiled = sampler.compile(plan, branches=branches)
-        check_compiled(compiled)
-        return compiled
-    checked = sampler.compile(msgspec.structs.replace(plan, tensors=()), branches=branches)
+    if isinstance(plan, str | Path):
+        return check_compiled(sampler.compile(plan, branches=branches))
+    checked = sampler.compile(msgspec.structs.replace(check_compiled(plan), tensors=()), branches=branches)
     return msgspec.structs.replace(checked, tensors=plan.tensors)
 
 

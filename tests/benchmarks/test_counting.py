@@ -41,6 +41,7 @@ def test_onnxruntime_tells_what_it_runs_in_float(given: Graph) -> None:
         ("h1_biased_nchwc", "h1"),
         ("output_nchwc", "h4"),
         ("mixed/MatmulTransposeFusion/", "mixed"),
+        ("mixed/MatmulTransposeFusion//MatMulScaleFusion/", "mixed"),
         ("fused mixed_biased/MatMulAddFusion_token_2", "mixed"),
     ],
 )

@@ -17,7 +17,6 @@ import torch
 from benchmarks.policy import call, intervals
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
-from fewstep.runtime.policies import policy_problem
 from tests.robots.control.tiny_policy import tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
@@ -271,7 +270,7 @@ def test_the_network_sees_decided_actions_in_the_place_of_noise(recipe: ModuleTy
 
 def test_its_spec_is_that_of_a_policy_and_fits_the_network(recipe: ModuleType) -> None:
     spec = recipe.spec(((0.0,) * 39, (1.0,) * 39))
-    assert policy_problem(spec.policy, spec.x_shape, None, spec.conditions) is None
+    assert spec.policy.problem(spec) is None
     inputs = inspect.signature(recipe.Network.forward).parameters
     assert [each.name for each in spec.conditions] == list(inputs)[3:]
 

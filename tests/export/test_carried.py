@@ -190,9 +190,9 @@ def test_a_module_that_carries_otherwise_is_refused(change, message: str) -> Non
 @pytest.mark.parametrize(
     ("carried", "message"),
     [
-        ([{"name": "a b", "shape": [2]}], "spec 'causal' carries 'a b' of shape"),
-        ([{"name": "a", "shape": [0]}], r"spec 'causal' carries 'a' of shape \[0\]"),
-        ([{"name": "a", "shape": [2]}] * 2, "has two inputs named 'carried_a'"),
+        ([{"name": "a b", "shape": [2]}], "field 'carried' of spec 'causal': 'a b' of shape"),
+        ([{"name": "a", "shape": [0]}], r"'a' of shape \[0\]"),
+        ([{"name": "a", "shape": [2]}] * 2, "two tensors are named 'a'"),
         ([{"name": "a", "shape": [2], "bank": "run"}], "field 'carried' of spec 'causal' is wrong"),
     ],
 )

@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Tiny, source
 
 CODE = """
-from dataclasses import replace
+from msgspec.structs import replace
 from torch import nn
 from fewstep.runtime.bundle.manifest import Condition
 

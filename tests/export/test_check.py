@@ -24,7 +24,7 @@ SOURCES = {
 }
 WRONG = '''
 import torch
-from dataclasses import replace
+from msgspec.structs import replace
 from fewstep.export import ScheduleSpec
 from fewstep.export.export import load_source
 

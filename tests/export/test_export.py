@@ -20,8 +20,8 @@ from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec, Vocabulary
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.bundle.reading import open_bundle
 
 MAKE = """
@@ -249,11 +249,11 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
         ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1), "v", linear),
         ("no bounds", (1,), Condition("c", "c"), "v", linear),
         ("has a condition with the input 'carried_c'", (1,), Condition("c", "carried_c"), "v", linear),
-        ("'low' of condition 'c' .*: 3 is above high, 1;", (1,), Condition("c", "c", low=3, high=1), "v", linear),
-        ("'high' .*: 300 is no uint8", (1,), Condition("c", "c", dtype="uint8", low=0, high=300), "v", linear),
-        ("'low' .*: 0.5 is no int64", (1,), Condition("c", "c", low=0.5, high=3), "v", linear),
-        ("'null' .*: nan is no float32", (1,), msgspec.structs.replace(vector, null=float("nan")), "v", linear),
-        ("'shape' .*: .-1. is not a shape", (1,), msgspec.structs.replace(vector, shape=(-1,)), "v", linear),
+        ("'conditions.0..low' of spec 's': 3 is above high, 1;", (1,), Condition("c", "c", low=3, high=1), "v", linear),
+        (".high' .*: 300 is no uint8", (1,), Condition("c", "c", dtype="uint8", low=0, high=300), "v", linear),
+        (".low' .*: 0.5 is no int64", (1,), Condition("c", "c", low=0.5, high=3), "v", linear),
+        (".null' .*: nan is no float32", (1,), msgspec.structs.replace(vector, null=float("nan")), "v", linear),
+        (".shape' .*: .-1. is not a shape", (1,), msgspec.structs.replace(vector, shape=(-1,)), "v", linear),
         ("no bounds", (1,), Condition("c", "c", dtype="uint8"), "v", linear),
         ("spec 's' .*'eps'", (1,), good, "eps", linear),
         ("spec 's' .*'double'", (1,), Condition("c", "c", dtype="double"), "v", linear),

@@ -138,7 +138,7 @@ def test_a_module_that_returns_something_else_is_refused(changed, message: str) 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"outputs": (NamedOutput("depth", (0,)),)}, "returns 'depth' of shape"),
+        ({"outputs": (NamedOutput("depth", (0,)),)}, "'depth' of shape"),
         ({"outputs": (NamedOutput("depth", (1,)), NamedOutput("depth", (2,)))}, "named 'depth'"),
         ({"outputs": ({"name": "depth"},)}, "field 'outputs'"),
     ],

@@ -208,7 +208,7 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"sizes": (Size("height", 1, 8, 32, 3),)}, "size 'height' of spec 'own': low 8 is no multiple of 3"),
+        ({"sizes": (Size("height", 1, 8, 32, 3),)}, "field 'sizes' of spec 'own': height: low 8 is no multiple of 3"),
         ({"sizes": (Size("height", 1, 24, 32, 8),)}, "x_shape's 16 is no multiple of 8 from 24 to 32"),
         ({"sizes": (Size("height", 3, 8, 32, 8),)}, r"x_shape \[1, 16, 16\] has no axis 3"),
         ({"sizes": (Size("1st", 1, 8, 32, 8),)}, "a name is a word"),
@@ -233,7 +233,7 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
 )
 def test_a_spec_whose_sizes_cannot_be_is_refused(changes: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
+        msgspec.structs.replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
 
 
 def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:

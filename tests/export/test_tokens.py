@@ -19,8 +19,8 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.tracing.operations_once import operations_once
 from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Carried, NamedOutput
 from fewstep.runtime.bundle.consistency import problems
+from fewstep.runtime.bundle.manifest import Carried, NamedOutput
 from fewstep.runtime.loading import load
 
 SOURCE = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(), spec()\n"
@@ -235,7 +235,7 @@ def test_tokens_have_one_network(sampler):
     assert next(problems(carrying)) == ("vocabulary", "a denoiser of tokens with carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
     assert "has one network" in next(said for field, said in problems(several) if field == "networks")
-    with pytest.raises(UserError, match="expert noisy beside a vocabulary"):
+    with pytest.raises(UserError, match="expert noisy next to vocabulary"):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
 

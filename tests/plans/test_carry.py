@@ -11,8 +11,9 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import Bank, Carry, CarryIn, Tensor, Term
-from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
+from fewstep.runtime.bundle.manifest import Carried
 from tests.plans.cached import cached
 
 FLOW = ScheduleSpec("flow")

@@ -28,9 +28,8 @@ from fewstep.report.options import ReportOptions
 from fewstep.report.quality import end_section
 from fewstep.report.verdict import costliest, distant, far, verdict, verdicts
 from fewstep.report.write import report
-from fewstep.runtime.bundle.manifest import Difference
+from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.bundle.token_agreement import TokenAgreement
 from fewstep.runtime.progress import SILENT
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import make_bundle

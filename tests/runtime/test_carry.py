@@ -13,8 +13,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
 from fewstep.plans.plan import Tensor, Term
-from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
+from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.execute import combine, execute, finish
 from fewstep.runtime.loading import load
 from fewstep.runtime.slots import Carrying, Slot, Slots, check_slots, first_slots

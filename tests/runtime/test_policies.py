@@ -1,26 +1,29 @@
-from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
-from fewstep.runtime.policies import policy_problem
+from functools import partial
+
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Affine, Condition, Description, Policy
 
 SEQUENCE = (8, 3)
+described = partial(Description, "policy", SEQUENCE, prediction="epsilon", schedule=ScheduleSpec("cosine"))
 DECIDED = (Condition("prefix", "prefix", SEQUENCE, "float32"), Condition("delay", "delay", (1,), "float32"))
 
 
 def test_a_rhythm_that_does_not_fit_is_named() -> None:
-    assert "actions 1 .. 8 of samples [8, 3]" in (policy_problem(Policy(2, 1, 8), SEQUENCE) or "")
+    assert "actions 1 .. 8 of samples [8, 3]" in (Policy(2, 1, 8).problem(described(())) or "")
     for policy, said in (
         (Policy(2, 1, 0), "actions=0, and at least 1 is needed"),
         (Policy(0, 1, 2), "observations=0, and at least 1 is needed"),
         (Policy(2, -1, 2), "first=-1, and at least 0 is needed"),
     ):
-        assert policy_problem(policy, SEQUENCE) == said
-    assert policy_problem(Policy(2, 1, 7), SEQUENCE) is None
+        assert policy.problem(described(())) == said
+    assert Policy(2, 1, 7).problem(described(())) is None
     across = Affine((1.0,) * 8, (0.0,) * 8, axis=-2)
-    assert "axis -2 of samples [8, 3]" in (policy_problem(Policy(2, 1, 7), SEQUENCE, across) or "")
+    assert "axis -2 of samples [8, 3]" in (Policy(2, 1, 7).problem(described((), units=across)) or "")
 
 
 def test_decided_actions_are_two_conditions_and_fit_between_the_executed_ones() -> None:
     def wrong(policy: Policy, conditions: tuple[Condition, ...] = DECIDED) -> str:
-        return policy_problem(policy, SEQUENCE, None, conditions) or ""
+        return policy.problem(described(conditions)) or ""
 
     assert wrong(Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=4)) == ""
     assert "its most_delay is 5, and from 1 to 4, its horizon less" in wrong(
@@ -38,7 +41,7 @@ def test_decided_actions_are_two_conditions_and_fit_between_the_executed_ones() 
 
 def test_discrete_actions_have_places_and_values() -> None:
     def wrong(discrete: dict[int, tuple[float, ...]]) -> str:
-        return policy_problem(Policy(1, 0, 4, discrete=discrete), SEQUENCE) or ""
+        return Policy(1, 0, 4, discrete=discrete).problem(described(())) or ""
 
     assert wrong({2: (-1.0, 0.5, 1.0)}) == ""
     assert "discrete place 3 of 3" in wrong({3: (0.0, 1.0)})

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fewstep.plans.noise import normal
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import Hold, Sampler, UserError, load
-from fewstep.runtime.bundle.manifest import Manifest, Size
+from fewstep.runtime.bundle.manifest import Description, Manifest, Size
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.runs import Tiles, sample_tiles, stream
-from fewstep.runtime.sizes import dimension, read_sizes, size_problem, sized, sizes_of
+from fewstep.runtime.sizes import dimension, read_sizes, sized, sizes_of
 from tests.free_bundle import HEIGHT, WIDTH, free
 
 PLAN = "dpmpp_2m:3"
@@ -199,6 +200,9 @@ def test_sizes_are_read_off_a_shape() -> None:
 
 
 def test_two_sizes_of_one_name_or_axis_are_a_problem() -> None:
-    assert size_problem((1, 4, 4), (HEIGHT, WIDTH)) is None
-    assert "another one has this name, or axis 1" in size_problem((1, 4, 4), (HEIGHT, Size("tall", 1, 2, 8)))[1]
-    assert "one after the other along axis 0" in size_problem((4, 4), (Size("length", 0, 2, 8),), heads=2)[1]
+    plain = partial(Description, "d", conditions=(), prediction="v", schedule=ScheduleSpec("cosine"))
+    assert HEIGHT.problem(plain(x_shape=(1, 4, 4), sizes=(HEIGHT, WIDTH))) is None
+    both = plain(x_shape=(1, 4, 4), sizes=(HEIGHT, Size("tall", 1, 2, 8)))
+    assert "another one has this name, or axis 1" in HEIGHT.problem(both)
+    heads = plain(x_shape=(4, 4), heads=2)
+    assert "one after the other along axis 0" in Size("length", 0, 2, 8).problem(heads)

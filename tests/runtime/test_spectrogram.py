@@ -4,14 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Spectrogram
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Description, Spectrogram
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.spectrogram import (
-    bins,
     decode,
     encode,
     frames,
@@ -20,7 +21,6 @@ from fewstep.runtime.spectrogram import (
     loudness,
     pieces,
     samples,
-    spectrogram_problem,
     stft,
 )
 
@@ -56,7 +56,7 @@ def test_decode_is_the_inverse_of_encode(transform: Spectrogram, length: int, mu
     given = wave(length, 3)
     encoded = encode(transform, given, multiple)
     assert encoded.dtype == np.float32
-    assert encoded.shape == (3, 2, bins(transform), frames(transform, length, multiple))
+    assert encoded.shape == (3, 2, transform.bins, frames(transform, length, multiple))
     assert encoded.shape[-1] % multiple == 0
     assert decode(transform, encoded, length) == pytest.approx(given, abs=2e-6)
 
@@ -99,8 +99,9 @@ def test_pieces_come_together_again(length: int, overlap: int) -> None:
     ],
 )
 def test_a_transform_that_does_not_fit_is_named(transform: Spectrogram, x_shape: tuple[int, ...], reason: str) -> None:
-    assert spectrogram_problem(Spectrogram(), (2, 256, 64)) is None
-    assert re.search(reason, spectrogram_problem(transform, x_shape) or "")
+    of = Description("speech", x_shape, (), "score", ScheduleSpec("ou"))
+    assert Spectrogram().problem(msgspec.structs.replace(of, x_shape=(2, 256, 64))) is None
+    assert re.search(reason, transform.problem(of) or "")
 
 
 def test_what_cannot_be_is_refused() -> None:

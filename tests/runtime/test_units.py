@@ -7,7 +7,7 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Affine, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.units import from_units, to_units, units_problem
+from fewstep.runtime.units import from_units, to_units
 from tests.bundles import changed
 
 
@@ -48,10 +48,11 @@ def test_what_does_not_fit_is_named(tiny_bundle: Path) -> None:
         to_units(manifest_with(tiny_bundle, Affine((1.0,) * 3, (0.0,) * 3)), [[1.0, 2.0, 3.0], [1.0]])
     with pytest.raises(UserError, match=r"\[3, 8\]"):
         to_units(manifest_with(tiny_bundle, Affine((1.0,) * 3, (0.0,) * 3)), np.ones((3, 8)))
-    assert "2 scales and 3 shifts for 3 places" in (units_problem(Affine((1.0,) * 2, (0.0,) * 3), (8, 3)) or "")
-    assert "no axis 2" in (units_problem(Affine((1.0,) * 3, (0.0,) * 3, axis=2), (8, 3)) or "")
-    assert "not finite" in (units_problem(Affine((1.0, np.inf, 1.0), (0.0,) * 3), (8, 3)) or "")
-    assert units_problem(Affine((1.0,) * 3, (0.0,) * 3), (8, 3)) is None
+    of = manifest_with(tiny_bundle, None)
+    assert "2 scales and 3 shifts for 3 places" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
+    assert "no axis 2" in (Affine((1.0,) * 3, (0.0,) * 3, axis=2).problem(of) or "")
+    assert "not finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")
+    assert Affine((1.0,) * 3, (0.0,) * 3).problem(of) is None
 
 
 def test_a_manifest_whose_units_do_not_fit_is_refused(tiny_bundle: Path) -> None:

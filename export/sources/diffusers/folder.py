@@ -6,9 +6,10 @@ or an adapter in the folder becomes part of the denoiser. Weights are read from 
 folder that optimum exported holds model.onnx instead, and needs neither torch nor diffusers.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
 from fewstep.export.sources.diffusers.control import control_of, controlled
@@ -83,7 +84,7 @@ def onnx_network(
         raise UserError(
             f"{home / ONNX} is told times in other units than its schedule's", "export the pipeline's own folder"
         )
-    spec = replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
+    spec = msgspec.structs.replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
     return OnnxSource(home / ONNX, spec, spec.name, sha256([home / ONNX, *also]), scheduler)
 
 

@@ -136,7 +136,7 @@ def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pyt
 def test_a_row_says_whether_its_lines_pay() -> None:
     row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays: one particle | best of N |"
     sure, unsure = line(Gain(1.0, 0.4), None), line(Gain(1.0, 0.6), None)
-    for lines, word in (([sure], "pays"), ([unsure], "does not pay"), ([sure, unsure], "pays in part")):
+    for lines, word in (([sure], "pays"), ([unsure], "not decided"), ([sure, unsure], "pays in part")):
         made = systems.rows(systems.renewed(row, lines))[0]
         assert made[4] == f"works; {word}: one particle" and made[3].count(" log p +1.00 to best of N") == len(lines)
 
@@ -151,15 +151,36 @@ def test_the_pages_have_what_is_kept() -> None:
 
 
 def test_every_system_has_a_row_and_works_names_its_test() -> None:
-    """108 rows of six cells. One that works names a test that is there, and a figure or the reason for none."""
-    rows = systems.rows(systems.PAGE.read_text())
-    assert len(rows) == 108 and len({row[0] for row in rows}) == 108
+    """108 rows, in two tables. One that works names a test function that is there, whose file speaks of the row's
+    code, and a figure or the reason for none."""
+    page = systems.PAGE.read_text()
+    rows, weights = systems.rows(page), systems.checkpoints(page)
+    assert len(weights) == 13 and len({*(row[0] for row in rows), *weights}) == len(rows) + len(weights) == 108
     for system, method, claim, figure, verdict, _ in rows:
         word = re.match(r"works|checkpoint|part|missing|out", verdict)
         assert word and claim and figure, system
-        for path in re.findall(r"`((?:tests|benchmarks|plans|fitting|runs)/[^`]+)`", method):
+        for path in re.findall(r"`((?:tests|benchmarks|plans|fitting|runs)/[^`:]+)", method):
             assert (ROOT / path).exists(), (system, path)
+        sources = {path: (ROOT / path).read_text() for path, _ in systems.tests(method)}
+        for path, function in systems.tests(method):
+            assert f"def {function}(" in sources[path], (system, path, function)
         if word[0] == "works":
-            assert "`tests/" in method and len(figure) > 4, system
+            named = [each for each in systems.code(method) if re.match(r"\w+$", each)]
+            families = [(ROOT / path).read_text() for path in re.findall(r"`(tests/families/\w+\.py)`", method)]
+            spoken = "".join((*sources.values(), *families))
+            assert sources and len(figure) > 4, system
+            assert not named or any(re.search(rf"\b{each}", spoken) for each in named), (system, named)
         if word[0] in ("part", "missing", "out"):
             assert len(verdict) > len(word[0]) + 2, system
+
+
+def test_a_line_without_a_sure_gain_or_loss_decides_nothing() -> None:
+    won, lost, unsure = Gain(1.0, 0.1), Gain(-1.0, 0.1), Gain(-0.1, 0.2)
+    words = {
+        (won, won): "pays", (won, unsure): "not decided", (unsure, None): "not decided",
+        (won, lost): "does not pay", (lost, None): "does not pay", (Gain(0.0, 0.0), None): "does not pay",
+    }  # fmt: skip
+    assert {pair: line(*pair).verdict for pair in words} == words
+    assert line(won, None, asked=2.1).verdict == "does not pay"
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays | best of N |"
+    assert systems.rows(systems.renewed(row, [line(unsure, None)]))[0][4] == "works; not decided"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_the_hash_of_a_source_covers_file_and_strength(tmp_path: Path) -> None:
 def test_a_module_is_changed_once(tmp_path: Path) -> None:
     given = source(Tiny())
     lora = read_lora(str(write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))))
-    steered = replace(given, spec=replace(given.spec, heads=2, steers="x"))
+    steered = replace(given, spec=msgspec.structs.replace(given.spec, heads=2, steers="x"))
     with pytest.raises(UserError, match="--lora-slots for a denoiser with a gradient"):  # which changes nothing
         changed(steered, (), slots=SlotRequest(("conv",)))
     other = read_lora(str(write(tmp_path / "b.safetensors", updates(Wrapped(given.module), ["network.conv"]))))

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -138,9 +139,9 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
     proto.graph.node.append(helper.make_node("Add", ["wrong", "sum"], ["end"]))
     proto.graph.output[0].name = "end"
     file = onnx_source(tmp_path, proto)
-    traced = replace(file, spec=replace(file.spec, output="end")).trace()
+    traced = replace(file, spec=msgspec.structs.replace(file.spec, output="end")).trace()
     with pytest.raises(UserError, match=r"model.onnx is not finite at .*, from node 'wrong' \(head\) on"):
-        verify(replace(file.spec, output="end"), traced, prepare(traced.graph))
+        verify(msgspec.structs.replace(file.spec, output="end"), traced, prepare(traced.graph))
 
 
 @pytest.mark.slow

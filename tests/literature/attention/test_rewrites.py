@@ -2,10 +2,10 @@
 
 import copy
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -98,7 +98,7 @@ def test_carried_tensors_stand_behind_the_conditions() -> None:
         def forward(self, x: Tensor, time: Tensor, text: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return super().forward(x + past, time, text), x
 
-    spec, (x, time, text) = replace(SPEC, carried=(Carried("past", (2, 4, 4)),)), inputs()
+    spec, (x, time, text) = msgspec.structs.replace(SPEC, carried=(Carried("past", (2, 4, 4)),)), inputs()
     module, own, past, away = Carrying(), Carrying(), torch.ones(3, 2, 4, 4), torch.ones(3, WORDS, WIDTH)
     _, taken = pag(*nasa(module, spec, "all"), "all")
     assert [each.name for each in taken.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]

@@ -1,9 +1,9 @@
 """Skip-Tuning and FreeU: which connections are found, and what is done to them, beside diffusers and by hand."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -295,7 +295,7 @@ def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
 def test_sizes_may_stay_free() -> None:
     """The waves of FreeU's filter are then made for the size that is asked for."""
     sizes = (Size("height", 1, 8, 16, 2), Size("width", 2, 8, 16, 2))
-    module, spec = Own().requires_grad_(False), replace(SPEC, sizes=sizes)
+    module, spec = Own().requires_grad_(False), msgspec.structs.replace(SPEC, sizes=sizes)
     freeu(*skip_tuning(module, spec, "0.5", "1"), *FREEU)
     traced = TorchSource(module, spec, "own", "0" * 64).trace()
     assert verify(spec, traced, prepare(traced.graph)).worst.relative < 1e-5

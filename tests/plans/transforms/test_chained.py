@@ -4,8 +4,9 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
-from fewstep.plans.spec import Carried, DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import chained, tail
+from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.slots import Carrying, first_slots
 

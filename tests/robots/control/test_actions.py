@@ -12,7 +12,6 @@ import fewstep.runtime
 from fewstep.robots.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, Policy, TensorEntry
-from fewstep.runtime.policies import policy_problem
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0
 
@@ -235,7 +234,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     manifest = msgspec.structs.replace(manifest, conditions=(*manifest.conditions, *ports), policy=rhythm_)
     body = msgspec.structs.replace(policy.body, graphs=(graph,))
     policy = policy.changed(bundle=replace(policy.bundle, manifest=manifest), body=body, graph=network)
-    assert policy_problem(rhythm_, (4, 3), manifest.units, manifest.conditions) is None
+    assert rhythm_.problem(manifest) is None
     window, former = {"state": np.zeros((2, 2))}, np.full((4, 3), SHIFT + SCALE, np.float32)
     for decided, told in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
         made = sample_actions(policy, "ddim:1", window, former=former, decided=decided, continuity="trained")
