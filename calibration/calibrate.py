@@ -66,7 +66,7 @@ OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 @dataclass(frozen=True)
 class Calibration:
     """The outcome of a calibration. `lowered` is by body name, e.g. "int8-cpu-x86". `refined` has the search for
-    a body that a bound deploys. `manifest` is of the network alone, and `others` are those of other networks."""
+    a body that a bound deploys. `manifest` is of the network alone, and `others` are of the other networks."""
 
     manifest: Manifest
     plan: Plan
@@ -170,7 +170,7 @@ def _refuse(
 
 
 def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
-    """What integer kernels are checked on: the feeds of each branch at the first step of each range group, for the
+    """Feeds that integer kernels are checked on: each branch's at the first step of each range group, for the
     course's first sample."""
     inputs: dict[int, list[Arrays]] = {}
     states: Sequence[Any] = course.own_states
@@ -198,7 +198,7 @@ def _refine(
     before: Mapping[str, Calibration],
     progress: Progress,
 ) -> dict[str, SearchResult]:
-    """What the bound deploys of each body that it is for. Networks `before` run what was made of them.
+    """Search the body that the bound deploys, of each body that it is for. Networks `before` run what was made of them.
 
     Into `failed` go the errors of bodies that do not reach it. UserError if no body is left.
     """
@@ -206,9 +206,9 @@ def _refine(
 
     def courses(target: Target | None) -> tuple[Course, tuple[Course, ...]]:
         """The course of the search and those that judge, in the range groups of all networks."""
-        beside, own = (exact, plan) if target is None else _with_maps(exact, plan, before, target)
+        neighbours, grouped = (exact, plan) if target is None else _with_maps(exact, plan, before, target)
         shown = under(progress, "search")
-        opened = open_courses(exact, own, task.conditions, shown, task.network, beside if before else None)
+        opened = open_courses(exact, grouped, task.conditions, shown, task.network, neighbours if before else None)
         close(task.sampler.of().graph)
         return opened
 
@@ -240,9 +240,9 @@ def _bound_of_one(bound: Bound, task: Task, before: int) -> Bound:
     Squared errors of networks add up, so that each may add an equal share of what the quality allows. A speed that each
     network has is the speed of all.
     """
-    if bound.quality is None or task.whole is None:
+    if bound.quality is None or task.all_networks is None:
         return bound
-    return Bound(quality=bound.quality + 10 * math.log10(len(task.whole.denoiser.networks) / (1 + before)))
+    return Bound(quality=bound.quality + 10 * math.log10(len(task.all_networks.denoiser.networks) / (1 + before)))
 
 
 def _with_maps(sampler: Sampler, plan: Plan, before: Mapping[str, Calibration], target: Target) -> tuple[Sampler, Plan]:

@@ -27,7 +27,7 @@ from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.measure.nearness import nearness
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
-from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, said, worst
+from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
@@ -210,7 +210,7 @@ def guidance_error(body: CalibratedBody) -> UserError | None:
     if difference is None or not is_lost(difference):
         return None
     return UserError(
-        f"int8 for {target.name} loses the {GUIDANCE}: {said(difference)}",
+        f"int8 for {target.name} loses the {GUIDANCE}: {text_of(difference)}",
         "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
     )
 
@@ -222,5 +222,5 @@ def _worst(steps: Sequence[Difference | None]) -> Difference | None:
 
 
 def is_large(task: Task) -> bool:
-    """Whether a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
+    """True where a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
     return batch_of(task, task.tensors) < BATCH

@@ -49,7 +49,7 @@ class CheckpointHeader(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """Where the counts of one task are kept. Made by `checkpoint_of`."""
+    """The place of one task's counts. Made by `checkpoint_of`."""
 
     name: str
     written: float = field(default_factory=monotonic)
@@ -61,7 +61,7 @@ class Checkpoint:
             return empty, 0
         header, histograms = _decode(content)
         if lacking := [name for name in empty.tensors if name not in header.tensors]:  # one may have had no values
-            what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts anew"
+            what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts again"
             LOG.warning(what, lacking[0])
             return empty, 0
         LOG.warning("going on after %d trajectories of a calibration that did not finish", header.done)
@@ -125,16 +125,16 @@ def _remove_abandoned() -> None:
 
 
 def _around(task: Task) -> tuple[object, ...]:
-    """What decides on the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
+    """The sources of the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     files = [file for graph in graphs for file in (graph.file, *graph.data)]
     files += [condition.null_file for condition in manifest.conditions if condition.null_file is not None]
     hashes = [manifest.files.get(file) for file in files]
     others = []  # networks whose steps the trajectories run too; names of graphs follow from their content
-    if task.whole is not None:
-        whole = task.whole.bundle.manifest
-        others = [whole.bodies["float32"], *((each.until, each.bodies["float32"]) for each in whole.networks.values())]
+    if task.all_networks is not None:
+        full = task.all_networks.bundle.manifest
+        others = [full.bodies["float32"], *((each.until, each.bodies["float32"]) for each in full.networks.values())]
     return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, hashes, *others
 
 
@@ -148,7 +148,7 @@ def _encode(counts: Counts, done: int) -> bytes:
 
 
 def _decode(content: bytes) -> tuple[CheckpointHeader, dict[tuple[str, int], Histogram]]:
-    """What `_encode` made."""
+    """The inverse of `_encode`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=CheckpointHeader)
         histograms = {}

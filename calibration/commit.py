@@ -1,4 +1,4 @@
-"""What a calibration adds to a bundle: int8 bodies, ranges, the plan, and precision maps."""
+"""The results of a calibration, added to a bundle: int8 bodies, ranges, the plan, and precision maps."""
 
 import logging
 import re
@@ -33,19 +33,19 @@ Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, a
 
 def added(
     writer: Writer,
-    whole: Manifest,
+    full: Manifest,
     task: Task,
     plan: Plan,
     table: RangesTable,
     made: Mapping[str, CalibratedBody],
     refined: Mapping[str, SearchResult],
 ) -> Manifest:
-    """The manifest `whole` with the bodies that were made for the task's network, their ranges, the plan and precision
+    """The `full` manifest with the bodies that were made for the task's network, their ranges, the plan and precision
     maps. Their files are in the bundle; the caller commits.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """
-    bundle, manifest = task.sampler.bundle, alone(whole, task.network)
+    bundle, manifest = task.sampler.bundle, alone(full, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
     bodies = {
         name: _of_graphs(writer, name, each.variants.lowered, manifest, plan, table.groups)
@@ -53,8 +53,8 @@ def added(
     }
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     for name, each in made.items():
-        own = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
-        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=own)
+        of_body = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
+        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=of_body)
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command)
@@ -79,16 +79,16 @@ def added(
         results=None if judged else manifest.results,
         evaluation=None if changed else manifest.evaluation,
     )
-    return with_network(whole, task.network, changed_manifest)
+    return with_network(full, task.network, changed_manifest)
 
 
 def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: Plan, command: str) -> None:
     """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
     try:
-        for said in kept_unlike(bundle, new, plan, command):
-            LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", said)
+        for clause in kept_unlike(bundle, new, plan, command):
+            LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", clause)
     except UserError as error:
-        LOG.warning("bodies of other targets stay, and how they were calibrated cannot be told: %s", error.what)
+        LOG.warning("bodies of other targets stay, and how they were calibrated is unknown: %s", error.what)
 
 
 def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
@@ -102,7 +102,7 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, plan: Plan) -> Body:
-    """Store a lowered graph. Its inputs are those of the float body, and "group" where its scales differ by group."""
+    """Store a lowered graph. Its inputs are the float body's, and "group" where its scales differ by group."""
     base = manifest.bodies["float32"].graph
     file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
     group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()

@@ -22,7 +22,7 @@ OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance ar
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """How a body was calibrated. `plan` has its guidance, in words; `options` are None where no command tells them."""
+    """The calibration of a body. `plan` has its guidance, in words; `options` are None where no command says them."""
 
     plan: str
     options: Mapping[str, str] | None
@@ -39,19 +39,19 @@ class CalibrationRecord:
 
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
-    """How one int8 body of a bundle was calibrated."""
+    """The record of one int8 body of a bundle."""
     commands = bundle.manifest.provenance.commands
     calibrations = (options_of(command) for command in commands if command.startswith(CALIBRATE))
     own = [options for options in calibrations if body.target in options.get("target", "").split(",")]
     options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
     plan = calibrated_plan(bundle, body)
-    said = f"{body.plan}" if plan is None else along(plan)
+    text = f"{body.plan}" if plan is None else along(plan)
     weight = None if plan is None else weight_of(plan.guidance)
     named = None if plan is None else to_text(plan.guidance)
     recorded = (named,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
     if options is not None and options.get("guidance") not in recorded:
-        said = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return CalibrationRecord(said, options)
+        text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+    return CalibrationRecord(text, options)
 
 
 def options_of(command: str) -> dict[str, str]:
@@ -59,9 +59,9 @@ def options_of(command: str) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
 
 
-def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, said: str) -> tuple[str, ...]:
+def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, reference: str) -> tuple[str, ...]:
     """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
-    than `said`."""
+    than the `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -70,25 +70,25 @@ def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord,
     ]
     clauses = (
         (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
-        (f"otherwise than {said}", otherwise),
+        (f"otherwise than {reference}", otherwise),
     )
     return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
 
 
 def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
-    """What a report along `plan` must say of its int8 bodies: which were calibrated along another one, and which
-    otherwise than the first that was not. A sentence each."""
+    """Sentences for a report along `plan`: one for each int8 body that was calibrated along another plan, or otherwise
+    than the first that was not."""
     bodies = {name: calibrated(bundle, body) for name, body in int8_bodies(bundle).items() if body.plan}
     if not bodies:
         return ()
     first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
     expected = CalibrationRecord(along(plan), bodies[first].options)
-    return tuple(f"{said[0].upper()}{said[1:]}." for said in unlike(bodies, expected, first))
+    return tuple(f"{clause[0].upper()}{clause[1:]}." for clause in unlike(bodies, expected, first))
 
 
 def kept_unlike(bundle: Bundle, new: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
-    """What a calibration along `plan`, by this command, must say of the int8 bodies that are in the bundle and not
-    among those `new`. UserError if the plan of one cannot be read."""
+    """Sentences for a calibration along `plan`, by this command: on the int8 bodies of the bundle that are not among
+    the `new` ones and were calibrated otherwise. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
-    kept = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
-    return unlike(kept, CalibrationRecord(along(plan), options_of(command)), "this time")
+    records = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
+    return unlike(records, CalibrationRecord(along(plan), options_of(command)), "this time")

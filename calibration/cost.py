@@ -48,7 +48,7 @@ class Cost:
 
 
 def cost_of(tasks: Sequence[Task]) -> Cost:
-    """What tasks of a bundle's networks take, of which the last is the denoiser's. Two evaluations are run."""
+    """The cost of tasks of a bundle's networks, of which the last is the denoiser's. Two evaluations are run."""
     task = tasks[-1]  # each network has whole trajectories
     batch = batch_of(task, task.tensors)
     _, first, _ = next(batches(task.seeds, batch, task.sizes, task.turn))
@@ -90,7 +90,7 @@ def _searched(tasks: Sequence[Task]) -> int | None:
 
 
 def _seconds(task: Task, batch: int) -> float:
-    """Of one evaluation of a batch: the second, since the first allocates."""
+    """Seconds of one evaluation of a batch: the second, since the first allocates."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
     conditions = None if task.conditions is None else {name: rows[:batch] for name, rows in task.conditions.items()}
     run = roll_out(task.sampler, plan, task.seeds[:batch], conditions=conditions, sizes=task.sizes, turn=task.turn)

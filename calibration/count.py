@@ -27,30 +27,30 @@ MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so
 
 
 def count_activations(
-    task: Task, progress: Progress = SILENT, kept: Checkpoint | None = None, workers: Workers | None = None
+    task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
 ) -> Counts:
     """Count what the activations of the prepared graph hold, by lambda group.
 
-    `kept` is the task's checkpoint. `workers` follow a trajectory each; without them this process follows all.
+    `checkpoint` is the task's. `workers` follow a trajectory each; without them this process follows all.
 
     Evaluations of a caller's own are counted by `Counts.empty`, `add` and `completed`.
     """
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.everything), 0
-    if kept is not None:
-        counts, done = kept.load(counts)
+    if checkpoint is not None:
+        counts, done = checkpoint.load(counts)
     if workers is None:
-        _count_here(task, counts, done, progress, kept)
+        _count_here(task, counts, done, progress, checkpoint)
     else:
         for histograms in in_order(CountingJob.of(task), trajectories_of(task.after(done)), workers):
             counts.include(histograms)
             done += 1
             progress("trajectories", done, len(task.seeds))
-            if kept is not None:
-                kept.save(counts, done, is_last=done == len(task.seeds))
+            if checkpoint is not None:
+                checkpoint.save(counts, done, is_last=done == len(task.seeds))
     return counts.completed()
 
 
-def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept: Checkpoint | None) -> None:
+def _count_here(task: Task, counts: Counts, done: int, progress: Progress, checkpoint: Checkpoint | None) -> None:
     """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated, unless that is
     large."""
     watched = open_counted(task.prepared, counts, task.threads)
@@ -60,8 +60,8 @@ def _count_here(task: Task, counts: Counts, done: int, progress: Progress, kept:
         counts.add(evaluation, taken(watched))
         if evaluation.is_last:
             done += len(evaluation.seeds)
-            if kept is not None:
-                kept.save(counts, done, is_last=done == len(task.seeds))
+            if checkpoint is not None:
+                checkpoint.save(counts, done, is_last=done == len(task.seeds))
 
     batch = batch_of(task, counts.tensors)
     every = task.after(done).evaluations(watched, progress, batch)

@@ -53,8 +53,8 @@ class CountingJob:
     def task(self, threads: int) -> Task:
         """The task in this process, without its trajectories."""
         folder = self.bundle.folder()
-        whole = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
-        sampler = whole.alone(self.network)
+        all_networks = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
+        sampler = all_networks.alone(self.network)
         prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
         return Task(
             sampler=sampler_by_rows(sampler),
@@ -68,7 +68,7 @@ class CountingJob:
             sizes=self.sizes,
             turn=self.turn,
             network=self.network,
-            whole=whole if len(whole.denoiser.networks) > 1 else None,
+            all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
             everything=self.everything,
         )
 

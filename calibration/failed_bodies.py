@@ -18,7 +18,7 @@ def body_of(target: Target) -> str:
 def widened(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> list[Target]:
     """The targets, each by its wider one where what was counted is beyond its float type. `least`: see `unmade`."""
     reached = counts.reached()
-    return [wide_enough(target, _own(target, reached, least)) for target in targets]
+    return [wide_enough(target, _extremes(target, reached, least)) for target in targets]
 
 
 def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> dict[str, UserError]:
@@ -33,7 +33,7 @@ def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) ->
                     f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
                     "follow more trajectories, or leave this target out",
                 )
-            refuse_overflow(_own(target, reached, least), target)
+            refuse_overflow(_extremes(target, reached, least), target)
         except UserError as error:
             failed[body_of(target)] = error
     if len(failed) == len(targets):
@@ -41,8 +41,8 @@ def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) ->
     return failed
 
 
-def _own(target: Target, reached: Mapping[str, float], least: Collection[str]) -> dict[str, float]:
-    """What the tensors that a target needs have reached."""
+def _extremes(target: Target, reached: Mapping[str, float], least: Collection[str]) -> dict[str, float]:
+    """The greatest values of the tensors that a target needs."""
     return {name: most for name, most in reached.items() if target.scheme.everything or name in least}
 
 

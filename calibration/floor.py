@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def floor_error(body: "CalibratedBody") -> UserError | None:
     """The reason not to deploy a body, whose samples are far from float32's; None where they are near."""
-    trial = body.trial
+    trial, target = body.trial, body.variants.target.name
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     if trial.tokens is not None or near.is_enough:
         return None
@@ -21,7 +21,7 @@ def floor_error(body: "CalibratedBody") -> UserError | None:
     if trial.unrelated is not None and trial.unrelated < DIVERGED:
         fix = "float32's own samples leave the range of the data: clip each clean prediction, with --clip 1 for [-1, 1]"
     return UserError(
-        f"int8 for {body.variants.target.name} is {near.said('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
+        f"int8 for {target} is {near.sentence('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
         f" least, and {len(trial.in_float)} operations in float do not mend it",
         fix,
     )

@@ -1,8 +1,8 @@
 """A lowered graph opened to be judged, as near to its deployment as this machine comes.
 
-onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plugin. Those of other engines run in
-onnxruntime with their pairs left where they stand: their 8-bit rounding, that of bfloat16 where the rest is computed
-so, and else float32.
+onnxruntime's own graphs run as they are deployed, and OpenVINO's on its CPU plugin. Other engines' graphs run in
+onnxruntime with their pairs left where they stand: their 8-bit rounding, bfloat16's where the rest is computed so, and
+else float32.
 """
 
 from collections.abc import Sequence

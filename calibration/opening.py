@@ -42,19 +42,19 @@ GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name non
 
 
 def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
-    """What the options ask for, of one network. UserError if it cannot be done.
+    """Open the task of the options, for one network. UserError if it cannot be done.
 
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """
-    whole = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
-    plan, sampler = _plan(options, whole), whole.alone(network)
+    all_networks = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
+    plan, sampler = _plan(options, all_networks), all_networks.alone(network)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
     if isinstance(graph := sampler.of().graph, OnDemand):
         sampler = sampler.changed(bundle=graph.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
-    conditions, sizes = _conditions(options, whole), _sizes(options, whole)
+    conditions, sizes = _conditions(options, all_networks), _sizes(options, all_networks)
     targets, refused = _usable(targets_of(options), sampler.bundle, prepared, conditions)
     edges, seeds = lambda_edges(lams), seeds_of(options)
     task = Task(
@@ -73,7 +73,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         command=lambda names: _command(options, plan, names),
         refused=refused,
         network=network,
-        whole=whole if len(whole.denoiser.networks) > 1 else None,
+        all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
         everything=any(target.scheme.everything for target in targets),
     )
     warn_of_few(options)

@@ -36,28 +36,28 @@ class MomentsJob:
 
 
 def second_moments(
-    task: Task, progress: Progress = SILENT, kept: Checkpoint | None = None, workers: Workers | None = None
+    task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
 ) -> Moments:
     """Sums of x x^T of what each operation reads along the first trajectories.
 
-    `kept` is the task's checkpoint. `workers` follow a trajectory each; without them this process follows all.
+    `checkpoint` is the task's. `workers` follow a trajectory each; without them this process follows all.
     """
     count = min(TRAJECTORIES, len(task.seeds))
-    whole, done = ({}, 0) if kept is None else kept.load_moments()
+    total, done = ({}, 0) if checkpoint is None else checkpoint.load_moments()
     left = [trajectory for _, trajectory in zip(range(done, count), trajectories_of(task.after(done)), strict=False)]
     if not left:
-        return whole
+        return total
     for moments in _each(task, left, workers):
-        whole = {name: np.add(whole[name], own, out=whole[name]) for name, own in moments.items()} if whole else moments
+        total = {name: np.add(total[name], own, out=total[name]) for name, own in moments.items()} if total else moments
         done += 1
         progress("second moments", done, count)
-        if kept is not None and done < count:
-            kept.save_moments(whole, done)
+        if checkpoint is not None and done < count:
+            checkpoint.save_moments(total, done)
     del moments  # the last trajectory's own sums: a file of moments is twice in memory while it is written
     give_back()  # memory of the network that was followed
-    if kept is not None:
-        kept.save_moments(whole, done, is_last=True)
-    return whole
+    if checkpoint is not None:
+        checkpoint.save_moments(total, done, is_last=True)
+    return total
 
 
 def _each(task: Task, trajectories: Sequence[Trajectory], workers: Workers | None) -> Iterator[Moments]:

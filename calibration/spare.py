@@ -1,4 +1,4 @@
-"""From a task to the operations that stay in float in each body: runs of the task's plan say what each one costs."""
+"""A choice of the operations in float in each body of a task: runs of the task's plan say what each one costs."""
 
 from dataclasses import replace
 from functools import cache
@@ -7,7 +7,7 @@ from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
 from fewstep.calibration.lowering.quantize import measured_ops
 from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.ranking import ranked
-from fewstep.calibration.precision.sparing import chosen, times_in_float
+from fewstep.calibration.precision.sparing import default_count, times_in_float
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.io import exceeds
@@ -23,8 +23,7 @@ SAMPLES = 2
 
 
 def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT) -> Spare:
-    """What leaves the operations of a body in float that make much of its error. `plan` has the range groups of the
-    counts.
+    """A rule for the operations that stay in float, since they make much of the error. `plan` has the counts' groups.
 
     Samples of tokens have no squared error: there only those stay that int8 makes slower. Engines without floats have
     all in int8.
@@ -50,7 +49,7 @@ def sparing_for(task: Task, plan: Plan | TokenPlan, progress: Progress = SILENT)
         quantizer = None if exceeds(prepared) else own.parts[0].quantize
         errors = operation_errors(prepared, variants.table, target, course(), quantizer)
         ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
-        return replace(own, in_float=ranking.first(chosen(ranking)), ranking=ranking)
+        return replace(own, in_float=ranking.first(default_count(ranking)), ranking=ranking)
 
     return spare
 

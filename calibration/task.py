@@ -41,7 +41,7 @@ class Task:
         command: gives the command line that does this again for targets of these names.
         refused: errors of bodies that cannot be made, by name.
         network: whose steps of the plan are followed.
-        whole: the sampler of all networks, where there are others.
+        all_networks: the sampler of all networks, where there are others.
         everything: whether every float tensor is counted, as a target without floats needs it.
     """
 
@@ -60,7 +60,7 @@ class Task:
     command: Callable[[Sequence[str]], str] = ",".join
     refused: Mapping[str, UserError] = field(default_factory=dict)
     network: str = DENOISER
-    whole: Sampler | None = None
+    all_networks: Sampler | None = None
     everything: bool = False
 
     @cached_property
@@ -81,9 +81,9 @@ class Task:
         return tuple(part for part in parts if part)
 
     def among(self, sampler: Sampler) -> Sampler:
-        """The sampler of all networks, with this one in the place of the task's."""
-        whole = self.whole
-        return sampler if whole is None else whole.having(self.network, sampler.of())
+        """The sampler of all networks, with this one instead of the task's."""
+        all_networks = self.all_networks
+        return sampler if all_networks is None else all_networks.having(self.network, sampler.of())
 
     def after(self, done: int) -> "Task":
         """The task with the trajectories behind the first `done`."""
@@ -91,7 +91,7 @@ class Task:
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
     def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
-        """Every evaluation of the plan along the trajectories, of a network in the place of the float denoiser."""
+        """Every evaluation of the plan along the trajectories, of a network instead of the float denoiser."""
         sampler = self.among(self.sampler.changed(graph=network))
         rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

@@ -71,7 +71,7 @@ def _captions(results: Results, is_image: bool) -> list[str]:
             TOKENS
             if first.tokens
             else "PSNR in dB and SSIM against float32 along the same plan, mean and 5th percentile; signal: dB above "
-            f"the error{first.against_float.nearness.beside}"
+            f"the error{first.against_float.nearness.other_seed}"
         )
         said.append(f"{named} ({judged}).")
         if is_image and first.tokens is None and first.against_float.ssim is None:

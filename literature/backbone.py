@@ -51,9 +51,9 @@ def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
     conditions = {value.name for value in backbone.outputs}
     read = [_port(value, run.output.shape) for value in backbone.inputs if value.name != NUMBER]
     state = [port for port in read if port.meaning in (PORT, X)]
-    kept = [_in_rounds(port) for port in run.inputs if port.name not in conditions]
+    ports = [_in_rounds(port) for port in run.inputs if port.name not in conditions]
     sample, left = _in_rounds(run.output), [_returned(port) for port in state if port.name != X]
-    check_names((*kept, *read, sample, *left))
+    check_names((*ports, *read, sample, *left))
     outer = Builder("rounds", optional={value.name: value for value in run.graph.optional})
     body = _round(outer, run, backbone, [value_of(port) for port in state])
     shape = outer.node("Shape", (NOISE,), "shape", start=0, end=1)
@@ -62,7 +62,7 @@ def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
     behind = (f"{outer.prefix}/{X}" if port.name == X else _next(port.name) for port in state)
     names = tuple(port.name for port in state)
     outer.nodes.append(Node("Loop", (count, true, *names), (*behind, sample.name), {"body": body}, "rounds"))
-    inputs, outputs = (*kept, *read), (sample, *left)
+    inputs, outputs = (*ports, *read), (sample, *left)
     graph = outer.graph([*map(value_of, inputs)], [*map(value_of, outputs)], run.graph.extents)
     return BakedRun(graph, inputs, sample, run.draws, tuple(left), {ROUNDS: 2})
 
@@ -181,7 +181,7 @@ def _port(value: Value, sample: Shape) -> BakedPort:
 
 
 def _axis(port: BakedPort) -> int:
-    """Where the rounds stand in an input: in front of the batch."""
+    """The axis of the rounds in an input: in front of the batch."""
     return int(port.name == DRAWS)
 
 

@@ -84,14 +84,14 @@ def dpm_v3(
 
 @dataclass(frozen=True, eq=False)
 class _Integrals:
-    """x_t = kept x_s + sum_j weights_j f_j + added; each a number or shaped as a sample."""
+    """x_t = factor x_s + sum_j weights_j f_j + constant; each a number or shaped as a sample."""
 
-    kept: Array
+    factor: Array
     weights: Sequence[Array]
-    added: Array
+    constant: Array
 
     def applied(self, trace: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
-        made: Lin = self.kept * x + self.added * trace.ones()
+        made: Lin = self.factor * x + self.constant * trace.ones()
         for weight, value in zip(self.weights, values, strict=True):
             made = made + weight * value
         return made
@@ -131,7 +131,7 @@ def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis
 
 
 def divided_differences(nodes: Sequence[float], points: Array) -> Array:
-    """Of the curve sum_n [g_0 .. g_n] (q - q_0)^n, the share of each node's value g_j: Taylor's series around the first
+    """The share of each node's value g_j in the curve sum_n [g_0 .. g_n] (q - q_0)^n: Taylor's series around the first
     node with the divided differences of all for derivatives, "pseudo-order" in the paper."""
     lines = np.zeros((len(nodes), len(points)))
     for n in range(len(nodes)):

@@ -47,8 +47,8 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
 
 @published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
-    """What `edict` with the same times and p started from, out of its two states: given "x" and given "y" (for a
-    picture to edit, the picture twice).
+    """The start of `edict` with the same times and p, out of its two states: given "x" and given "y" (for a picture to
+    edit, the picture twice).
 
     Args:
         times: as for `edict`, from noisy to clean; the first may not be pure noise.

@@ -3,7 +3,7 @@ Le & Lipman 2023, arXiv 2306.06626).
 
 Data of second moment 1 a dimension enters through one function of s = alpha / sigma, its separation: 1 less 1 + s^2
 times the mean squared error of the best denoiser. It is 0 for Gaussian data and 1 where the data are far apart. With
-alpha = r sin(phi), sigma = r cos(phi) and d theta = sqrt(separation) d phi the energy is that of a point in the plane,
+alpha = r sin(phi), sigma = r cos(phi) and d theta = sqrt(separation) d phi the energy is a point's in the plane,
 
     int E|u_t(x_t)|^2 dt = int r'^2 + r^2 theta'^2 dt,
 
@@ -36,7 +36,7 @@ def kinetic_optimal(separation: Callable[[Array], Array], deviation: float = 1.0
     squared = np.asarray(separation(middle), np.float64)
     if not (deviation > 0 and np.all((squared >= 0) & (squared <= 1 + 1e-6)) and squared.any()):
         fix = "give a deviation above 0, and a function with values in 0 .. 1 that are not all 0"
-        raise UserError("the separation or the deviation is that of no data", fix)
+        raise UserError("no data has this separation and this deviation", fix)
     theta = np.append(0.0, np.cumsum(np.sqrt(squared))) * (phi[1] - phi[0])
     way = np.linspace(0, 1, nodes)  # from the data to the noise
     line = way + (1 - way) * deviation * np.exp(1j * theta[-1])

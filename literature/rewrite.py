@@ -45,7 +45,7 @@ class Calls(TorchFunctionMode, ABC):
 
     @abstractmethod
     def computed(self, func: Any, *args: Any, **named: Any) -> Any:
-        """What one of the functions returns."""
+        """The result of one of the functions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = partial(self.computed, func) if func in self.functions else func
@@ -55,7 +55,7 @@ class Calls(TorchFunctionMode, ABC):
 @dataclass(frozen=True)
 class Rewrite:
     """`begin(forward, inputs, values)` gives the changes of one run: `forward` is the module's own, `inputs` are its
-    (x, time, *conditions), and `values` [B, *shape] those of the rewrite's own `conditions`."""
+    (x, time, *conditions), and `values` [B, *shape] are of the rewrite's own `conditions`."""
 
     conditions: tuple[Condition, ...]
     begin: Callable[[Forward, Sequence[Tensor], Sequence[Tensor]], Changes]
@@ -63,7 +63,7 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What was made of a module: `forward` and `spec` are of before, `conditions` of behind it."""
+    """A rewrite of a module: `forward` and `spec` are of before, `conditions` of behind it."""
 
     kind: type[Calls]
     forward: Forward

@@ -34,7 +34,7 @@ def score_sde_pc(
     code. Made for many small steps. `corrections` + 1 evaluations a step.
 
     The last step adds no noise, which is the papers' denoising. A step from pure noise, whose score says nothing of the
-    data, is that of `ddpm` and not corrected.
+    data, is a step of `ddpm` and not corrected.
 
     Args:
         snr: r, the corrector's ratio of signal to noise; 0.16 as published for variance-exploding schedules.

@@ -55,7 +55,7 @@ class Expansion:
 class Decision:
     """One step: a predictor, and where given a corrector, whose newest point is the one predicted.
 
-    `on_noise` expands the predicted noise in place of x0. A corrector reuses the prediction at the uncorrected x;
+    `on_noise` expands the predicted noise instead of x0. A corrector reuses the prediction at the uncorrected x;
     `again` evaluates once more at the corrected one.
     """
 

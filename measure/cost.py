@@ -39,7 +39,7 @@ def sampling_needs(
 
 
 def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
-    """Whether bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
+    """True where bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
     that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
     sample, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
     return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers) > free)

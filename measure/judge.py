@@ -54,7 +54,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Want:
-    """What is measured of each body, but its distance from float32 along the same plan.
+    """The measurements of each body, besides its distance from float32 along the same plan.
 
     teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
     extract: samples to features [B, D], of the first `featured` seeds; None for none.
@@ -70,7 +70,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured of one body.
+    """The measurements of one body.
 
     Attributes:
         against_float: None of float32 itself, and without seeds.
@@ -92,7 +92,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `judge` measured: the teacher's samples, float32 along the plan of the judgement, and each contender."""
+    """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender."""
 
     teacher: Array
     reference: Judgement
@@ -143,7 +143,7 @@ def _questions(
     want: Want,
     parts: tuple[list[range], list[range], list[range]],
 ) -> Iterator[Any]:
-    """The teacher's batches, those of pairs, and those of seeds whose features alone are wanted."""
+    """The batches of the teacher, of pairs, and of seeds whose features alone are wanted."""
     lessons, paired, apart = parts
     if want.teacher is not None:
         yield from (TeacherBatch(want.teacher, seeds.batch(part)) for part in lessons)

@@ -155,7 +155,7 @@ def trajectory(plan: Plan, denoiser: JudgedBody, seeds: SeedBatch) -> BatchTraje
 
 
 def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """What guidance makes of the branches that step `index` evaluates; of several heads the first, the prediction."""
+    """The guided output of the branches that step `index` evaluates; of several heads the first, the prediction."""
     step = plan.steps[index]
     weights = guidance.weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
@@ -176,7 +176,7 @@ def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bo
     course = open_token_course(bodies(FLOAT), along, seeds.numbers, seeds.conditions)
     body, count = bodies(contender.name), len(seeds.numbers)
     run = course.run_by(body.step_call(along, count, seeds.conditions).logits)
-    return BodyMeasured(run.ids, course.own.ids, agreement=course.agreement(run), decibels=course.quality(run))
+    return BodyMeasured(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
 
 
 def _measured(

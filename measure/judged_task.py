@@ -35,7 +35,7 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementOptions(SamplingOptions):
-    """What bodies are judged along.
+    """The plans that bodies are judged along.
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
@@ -51,12 +51,12 @@ class JudgementOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class JudgedTask:
-    """What is judged: all that is checked before the first sample.
+    """The task of a judgement: all that is checked before the first sample.
 
     Attributes:
         command: of the verb, which makes the figures again.
         setup: who samples.
-        asked: the teacher that was asked for, by name.
+        teacher_name: of the teacher that was asked for.
         reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
         bodies: by name; who samples opens them.
         plan: of the first body.
@@ -67,7 +67,7 @@ class JudgedTask:
 
     command: str
     setup: WorkerSetup
-    asked: str | None
+    teacher_name: str | None
     reference: Sampler
     by_rows: bool
     bodies: Mapping[str, Body]
@@ -99,7 +99,7 @@ class JudgedTask:
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def sampling(self, workers: Workers | None) -> Sampling:
-        """Who samples. This process opens bodies only where no worker does."""
+        """The samplers or workers. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
         here = {name: open_judged(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pinned(self.bundle.path), self.by_rows)
@@ -107,8 +107,8 @@ class JudgedTask:
 
     def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
         """The teacher, checked on the first of the seeds that it samples."""
-        seeds = PAIRED[: min(CHECKED, taught)]
-        return checked_teacher(self.reference, self.asked, self.plan, seeds, self.rows, progress, sampling.few_by_few)
+        seeds, name = PAIRED[: min(CHECKED, taught)], self.teacher_name
+        return checked_teacher(self.reference, name, self.plan, seeds, self.rows, progress, sampling.few_by_few)
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:
@@ -120,7 +120,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     return JudgedTask(
         command=options.command(verb),
         setup=options.setup,
-        asked=options.teacher,
+        teacher_name=options.teacher,
         reference=body_by_rows(reference) if by_rows else reference,
         by_rows=by_rows,
         bodies=bodies,
@@ -132,7 +132,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """UserError where the `figures` of a judgement have no place. A bundle keeps those of the calibrated plan alone, in
+    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
     `room` bytes. A file of the user's must be writable."""
     if output is not None:
         check_writable(output)

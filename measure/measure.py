@@ -110,17 +110,17 @@ class MeasureOptions(JudgementOptions):
 
     @property
     def taught(self) -> int:
-        """How many seeds the teacher samples."""
+        """The number of seeds that the teacher samples."""
         return min(TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
     def turns(self) -> Turns:
-        """How bodies are timed."""
+        """The turns in which bodies are timed."""
         return Turns(self.batches, self.rounds, self.turn_seconds, self.threads, self.spinning)
 
 
 @dataclass(frozen=True)
 class JudgedColumns:
-    """What is measured of quality: `seeds` one by one, of which the teacher samples `taught`, and sets of `featured`
+    """The columns of quality: `seeds` one by one, of which the teacher samples `taught`, and sets of `featured`
     with an extractor."""
 
     task: JudgedTask
@@ -134,7 +134,7 @@ class JudgedColumns:
 
 @dataclass(frozen=True)
 class TimedColumns:
-    """What is timed: bodies on their own engines, and (backend, body) of others; the plan of each body feeds it."""
+    """The columns of time: bodies on their own engines, (backend, body) of others, and the plan that feeds each."""
 
     names: Sequence[str]
     elsewhere: Sequence[tuple[str, str]]
@@ -145,8 +145,8 @@ class TimedColumns:
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """What is measured, once all that can be refused before measuring is not. `judged` and `timed` are None where their
-    columns are not asked for."""
+    """The task of a measurement, once all that can be refused is not. `judged` and `timed` are None where their columns
+    are not asked for."""
 
     bundle: Bundle
     plan: Plan
@@ -176,7 +176,7 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
 
 
 def estimate(task: MeasureTask) -> Estimate:
-    """What measuring takes at float32's speed."""
+    """The time of a measurement at float32's speed."""
     count, sampling = 0, 0.0
     if task.judged is not None:
         of = task.judged.task
@@ -186,7 +186,7 @@ def estimate(task: MeasureTask) -> Estimate:
 
 
 def evaluations(judged: JudgedColumns) -> int:
-    """How often a network runs for one sample: of all bodies and float32, of the teacher, and of other seeds."""
+    """The number of evaluations of one sample: of all bodies and float32, of the teacher, and of other seeds."""
     task = judged.task
     apart, bodies = judged.featured if judged.extractor else 0, len(task.bodies)
     further = max(0, apart - judged.seeds)  # seeds whose features alone are wanted
@@ -252,7 +252,7 @@ def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedColumns:
 
 
 def _open_timed(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedColumns:
-    """What is timed, each body along the plan of `plans`, or the one asked for, or that of its calibration."""
+    """The columns of time, each body along the plan of `plans`, or the one asked for, or its calibration's."""
     names, elsewhere = timed_here(bundle), timed_elsewhere(bundle, options.backend)
     timed = [*names, *(body for _, body in elsewhere)]
     if not set(timed) <= plans.keys():
@@ -262,7 +262,7 @@ def _open_timed(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Pla
 
 
 def _plans(bundle: Bundle, timed: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """By body the plan asked for, or the one that the first int8 body was calibrated along: of those timed, if any."""
+    """The plan of each body: as asked for, or of the first int8 body's calibration: of those timed, if any."""
     bodies = bundle.manifest.bodies
     reference = open_body(bundle, FLOAT if FLOAT in bodies else timed[0], options.threads)
     calibrated = {name: body for name, body in bodies.items() if body.plan is not None}
@@ -277,18 +277,18 @@ def _calibrated(bundle: Bundle, options: MeasureOptions) -> Plan:
     return next(iter(_plans(bundle, [next(iter(bundle.manifest.bodies))], options).values()))
 
 
-def _chosen(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+def _chosen(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Names of the bodies to judge."""
     bodies = int8_bodies(bundle)
-    if not asked:
+    if not names:
         natives = [name for name, body in bodies.items() if is_native(body)]
         return natives or list(bodies)
-    for name in asked:
+    for name in names:
         if name in (refused := not_judged(bundle)):
             raise refused[name]
         if name not in bodies:
             raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(bodies)}")
-    return list(asked)
+    return list(names)
 
 
 def measured_by(task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
@@ -360,7 +360,7 @@ def _with_quality(results: Results, judged: JudgedColumns, progress: Progress, w
 def _distances(
     judged: JudgedColumns, sampling: Sampling, extractor: Extractor, found: Measured, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
-    """Of each body, to float32 samples of other seeds and to the data."""
+    """The distances of each body to float32 samples of other seeds and to the data."""
     task = judged.task
     apart = features_apart(sampling, task.plan, judged.featured, extractor, task.conditions, progress)
     sets = {f"float32, {task.plan.name}, other seeds": apart}

@@ -1,7 +1,7 @@
 """One measure of how near samples are to their references, for signals of any scale: to the peak, and over the signal.
 
 PSNR has the peak of model range, 2. Where the signal is quiet in that range, a high PSNR may hide much noise, so the
-ratio of the signal to the error stands beside it. A sample of another seed says what "near" is worth at all.
+ratio of the signal to the error stands next to it. A sample of another seed says what "near" is worth at all.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Nearness:
 
     @property
     def is_enough(self) -> bool:
-        """Whether samples reach the floor; one that is not finite does not. A signal beyond the peak is its own."""
+        """True where samples reach the floor; one that is not finite does not. A signal beyond the peak is its own."""
         return self._reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
     def is_near(self) -> bool:
-        """Whether few people see a difference."""
+        """True where few people see a difference."""
         return self._reaches(NEAR_PSNR, NEAR_SNR)
 
     def _reaches(self, peak: float, signal: float) -> bool:
@@ -44,9 +44,9 @@ class Nearness:
             return self.psnr >= peak
         return max(self.psnr, self.snr) >= peak and self.snr >= signal
 
-    def said(self, reference: str) -> str:
+    def sentence(self, reference: str) -> str:
         """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """
-        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.beside}"
+        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.other_seed}"
 
     @property
     def over(self) -> str:
@@ -54,7 +54,7 @@ class Nearness:
         return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
 
     @property
-    def beside(self) -> str:
+    def other_seed(self) -> str:
         """ "; another seed's sample has 12.3 dB", or nothing."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 

@@ -1,4 +1,4 @@
-"""What was measured of a bundle: frozen structs, stored as JSON in the bundle, for programs that compare figures.
+"""The measurements of a bundle: frozen structs, stored as JSON in the bundle, for programs that compare figures.
 
 Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
 costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
@@ -57,7 +57,7 @@ TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory 
 
 
 class TeacherCheck(Strict, frozen=True):
-    """How far a teacher is from the exact trajectory, which twice as many of its steps stand for.
+    """The distance of a teacher from the exact trajectory, which twice as many of its steps stand for.
 
     Both are mean PSNR in dB over `seeds` seeds, None where no plan has twice as many steps.
     """
@@ -69,7 +69,7 @@ class TeacherCheck(Strict, frozen=True):
 
     @property
     def suffices(self) -> bool:
-        """Whether the teacher is nearer than the judged plan, by `TEACHER_MARGIN`."""
+        """True where the teacher is nearer than the judged plan, by `TEACHER_MARGIN`."""
         if self.exactness is None or self.judged is None:
             return False
         return self.exactness >= self.judged + TEACHER_MARGIN
@@ -122,8 +122,8 @@ class TokenStepQuality(Strict, frozen=True):
 
 
 class TokenQuality(Strict, frozen=True):
-    """How far a body's tokens agree with float32's: `disagreement` over all steps; `same` is the share of tokens that
-    are the same at the end of runs of their own."""
+    """The agreement of a body's tokens with float32's: `disagreement` over all steps; `same` is the share of equal
+    tokens at the end of runs of their own."""
 
     disagreement: float
     same: float
@@ -152,7 +152,7 @@ class JointError(Strict, frozen=True):
 
 
 class Distance(Strict, frozen=True):
-    """How far a set of samples is, as a distribution, from a reference set: of one body, and of float32.
+    """The distance of a set of samples, as a distribution, from a reference set: of one body, and of float32.
 
     Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
     what chance alone makes.
@@ -250,7 +250,7 @@ class Results(Strict, frozen=True):
     spinning: bool = True  # of the threads that wait while bodies are timed
 
     def ratio(self, body: str) -> float | None:
-        """How many times faster than the first contender a body is, at the batch size where it wins least."""
+        """The speed of a body relative to the first contender, at the batch size where it wins least."""
         return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
 
     def int8_share(self, body: str) -> float | None:

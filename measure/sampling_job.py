@@ -73,7 +73,7 @@ def open_judged(bundle: Bundle, name: str, threads: int, by_rows: bool) -> Sampl
 
 @dataclass(frozen=True)
 class Sampling:
-    """Who samples: workers that do a job, or, without workers, the samplers of this process, by body."""
+    """The source of samples: workers that do a job, or, without workers, the samplers of this process, by body."""
 
     job: SamplingJob
     samplers: Mapping[str, Sampler]

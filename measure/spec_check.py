@@ -1,7 +1,7 @@
 """Is a spec right? Samples of the data are noised to several times, and each is denoised in one call.
 
 A right network is at most as far from the data as the best linear denoiser, which knows the mean and the variance of
-each element alone (Wiener 1949). A network that is told a wrong time, or whose output is misread, is far beyond it.
+each element alone (Wiener 1949). A network that gets a wrong time, or whose output is misread, is far beyond it.
 The mistakes that people make are tried one by one; the one that brings the error down is named.
 """
 
@@ -45,7 +45,7 @@ Network = Callable[[Array, NDArray[np.float64], Mapping[str, NDArray[Any]]], Arr
 
 @dataclass(frozen=True)
 class Reading:
-    """A way to read a network: what it is told, and what its output means. `mistake` says it in words, "" as stated."""
+    """A reading of a network: the time that it gets, and its output's meaning. `mistake` is in words, "" as stated."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -86,7 +86,7 @@ def check_spec(
 ) -> SpecCheck:
     """The check of a network against samples [N, *x_shape] of its data, N at least 2.
 
-    conditions: of each sample, by name. nulls: those of the unconditional branch; None for none.
+    conditions: of each sample, by name. nulls: of the unconditional branch; None for none.
     """
     if len(data) < 2:
         raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
@@ -106,7 +106,7 @@ def check_spec(
     if own > BETTER * score and score <= RIGHT:
         mistake = best.mistake
     elif own > RIGHT:
-        mistake = f"errors are {own:.1f} times those of a linear denoiser, and no usual mistake explains it"
+        mistake = f"errors are {own:.1f} times a linear denoiser's, and no usual mistake explains it"
     elif nulls is not None:
         without = _errors(network, stated, data, nulls, rows)
         others, expected = _of_others(conditions, rows)
@@ -166,8 +166,8 @@ def _mistakes(stated: Reading) -> Iterator[Reading]:
             yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
     for factor in (1000.0, 0.001):
         name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
-        told = f"the network takes {name} times the time that it is told: {_clock(spec, factor)}"
-        yield replace(stated, time=partial(mul, factor), mistake=told)
+        mistake = f"the network takes {name} times the time that it gets: {_clock(spec, factor)}"
+        yield replace(stated, time=partial(mul, factor), mistake=mistake)
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
     yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
     for kind in TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ():
@@ -180,7 +180,7 @@ def _mistakes(stated: Reading) -> Iterator[Reading]:
 
 
 def _clock(spec: ScheduleSpec, factor: float) -> str:
-    """What tells a network another multiple of the time."""
+    """A fix in words, by which a network gets another multiple of the time."""
     if spec.kind == "flow" and spec.timesteps * factor >= 1:
         return f"give the schedule timesteps={spec.timesteps * factor:.0f}"
     is_table = spec.kind == "flow" or NoiseSchedule(spec).timesteps is not None
@@ -194,11 +194,11 @@ def _errors(
     every = np.asarray(reading.data(data), np.float32)
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
-    whole = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
+    power = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
     values = {name: array[rows] for name, array in conditions.items()}
     noise, found = stacked(range(len(x0)), 0, x0.shape[1:]), []
     low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
-    for lam in (each - 0.5 * np.log(whole) for each in LAMS):
+    for lam in (each - 0.5 * np.log(power) for each in LAMS):
         if not low < lam < high:
             continue
         time = schedule.at_lam(lam)
@@ -208,8 +208,8 @@ def _errors(
         output = network(fed, np.full(len(x0), reading.time(time.network)), values)[:, : x0.shape[1]]
         a, b = x0_coefficients(reading.prediction, time, spec)
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond is far beyond
-            error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / whole
-        linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / whole
+            error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / power
+        linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / power
         found.append(TimeError(time.network, float(error), float(linear)))
     if not found:
         raise UserError(f"schedule {schedule.name} has no time that tells", "compare samples by eye")
@@ -217,7 +217,7 @@ def _errors(
 
 
 def _of_others(conditions: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> tuple[Mapping[str, NDArray[Any]], float]:
-    """Conditions where these rows have those of others; the share of all pairs of rows that differ, over the share that
+    """Conditions where these rows have others' values; the share of all pairs of rows that differ, over the share that
     does so here, 0 where none does."""
     own = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
     order = np.random.default_rng(0).permutation(len(rows))

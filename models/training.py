@@ -28,7 +28,7 @@ Loss = Callable[[nn.Module, torch.Generator], Tensor]  # one batch drawn from th
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result of a training run."""
+    """The settings that decide the result of a training run."""
 
     steps: int
     batch: int
@@ -100,7 +100,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def generator_of(seed: int, step: int) -> torch.Generator:
-    """Where everything random in a step comes from, so that a resumed run sees the same."""
+    """The source of everything random in a step, so that a resumed run sees the same."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
@@ -157,7 +157,7 @@ def _step(run: Run, loss: Loss, recipe: Recipe, device: str) -> float:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a file beside `path`, then put it there."""
+    """Have `write` fill a file next to `path`, then put it there."""
     partial = path.with_name(path.name + ".tmp")
     write(partial)
     os.replace(partial, path)

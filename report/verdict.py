@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from fewstep.measure.nearness import LEAST_PSNR, Nearness
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
-from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, said, worst
+from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
@@ -42,7 +42,7 @@ def warnings(results: Results) -> Iterator[str]:
     for quality in results.qualities:
         for kind, steps in differences_of(quality).items():
             if (difference := worst(steps)) is not None and is_lost(difference):
-                yield f"{quality.body} loses the {kind}: {said(difference)}."
+                yield f"{quality.body} loses the {kind}: {text_of(difference)}."
     in_float = [quality.body for quality in results.qualities if results.int8_share(quality.body) == 0]
     for body in in_float:
         yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
@@ -70,7 +70,7 @@ def far(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None)
     near it."""
     if tokens is None:  # a NaN is no quality either
         where = "look at the samples before deploying it"
-        return None if near.is_enough else f"{body} is only {near.said('float32')}: {where}."
+        return None if near.is_enough else f"{body} is only {near.sentence('float32')}: {where}."
     share = 100 * tokens.disagreement
     where = "compare its runs before deploying it"
     return None if share <= MOST_CHANGED else f"{body} changes {share:.1f} % of the likeliest tokens: {where}."

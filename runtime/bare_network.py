@@ -25,7 +25,7 @@ def evaluate_bare(
     condition: conditions.ConditionValues | None,
     to: float | Sequence[float] | None,
 ) -> Float32:
-    """What `Sampler.evaluate` documents."""
+    """The evaluation that `Sampler.evaluate` documents."""
     whole, loaded = denoiser.networks[DENOISER], denoiser.networks
     bundle = whole.bundle
     x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)

@@ -92,17 +92,17 @@ def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
     return has_unconditional_form(conditions) and not any(each.name == DISTILLED for each in conditions)
 
 
-def null(condition: Condition, own: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """The condition [samples, *shape] of the unconditional branch, for samples that have `own` values.
+def null(condition: Condition, values: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The condition [samples, *shape] of the unconditional branch, for samples with `values` of their own.
 
     `arrays` hold the null values that lie in files of the bundle, by name.
     """
     if condition.null is not None:
-        return np.full(own.shape, condition.null, condition.dtype)
+        return np.full(values.shape, condition.null, condition.dtype)
     if condition.name in arrays:
-        return np.broadcast_to(arrays[condition.name], own.shape)
+        return np.broadcast_to(arrays[condition.name], values.shape)
     if condition.shared:
-        return own
+        return values
     raise UserError(
         f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
         "leave guidance out",

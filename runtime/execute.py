@@ -175,7 +175,7 @@ def advance(
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
-    """What the network is fed of the carried tensors at a step, [branches * B, *shape]."""
+    """The network's inputs of the carried tensors at a step, [branches * B, *shape]."""
     fed = {}
     for entry, read in enumerate(step.carry_in):
         name = plan.banks[read.bank].name
@@ -194,7 +194,7 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
 
 
 def carry(plan: Plan, step: Step, slots: Slots, made: Made, dtype: DTypeLike = np.float32) -> Slots:
-    """What is left after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
+    """The slots after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
     banks = {name: list(bank) for name, bank in slots.banks.items()}
     for write in step.carry:
         name = plan.banks[write.bank].name

@@ -50,7 +50,7 @@ def finite_sample(plan: Plan | TokenPlan, states: Iterable[Any], hold: Hold | No
 
 
 def check_finite_state(state: StepState, plan: AnyPlan) -> None:
-    """Raises UserError if the state after a step holds a number that is not finite, and says whether the denoiser made
+    """Raise UserError if the state after a step holds a number that is not finite, and say whether the denoiser made
     it. An output may be read by no row, as rk4 leaves one with CFG++."""
     if all(map(_has_finite_sum, (*state.after, *state.outputs))):
         return
@@ -72,7 +72,7 @@ def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
 
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
-    """Raises UserError, which names the step, if the array holds a number that is not finite."""
+    """Raise UserError, which names the step, if the array holds a number that is not finite."""
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         raise UserError(
@@ -83,5 +83,5 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: A
 
 
 def _has_finite_sum(array: NDArray[Any]) -> bool:
-    """Then all its numbers are finite, which takes numpy longer to say. Sums of finite numbers may overflow."""
+    """True only if all its numbers are finite, which takes numpy longer to say. Sums of finite ones may overflow."""
     return isfinite(np.add.reduce(array, axis=None))

@@ -102,7 +102,7 @@ def check_fitted(plan: Plan, bundle: Bundle, guidance: float | Guidance | None =
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
-    """The SHA-256 of a body's last graph, or of those of all networks; None where one of them lacks the body."""
+    """The SHA-256 of a body's last graph, or of all networks' last ones; None where one of them lacks the body."""
     own = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
     hashes = [manifest.files[each.graph.file] for each in own if each is not None]
     if len(hashes) < len(own):
@@ -114,11 +114,11 @@ def _is_for_another(plan: Plan, body: str) -> bool:
     return plan.fitted is None or plan.fitted.body != body
 
 
-def _distance(fitted: Guidance | None, asked: Guidance | None) -> float:
+def _distance(fitted: Guidance | None, guidance: Guidance | None) -> float:
     """The distance of a guidance from a fit's, relative to it; infinite where they have no weights to compare."""
-    if fitted == asked:
+    if fitted == guidance:
         return 0.0
-    fitted_weight, wanted = weight_of(fitted), weight_of(asked)
+    fitted_weight, wanted = weight_of(fitted), weight_of(guidance)
     if fitted_weight is None or wanted is None or fitted_weight == 0:
         return float("inf")
     return abs(wanted - fitted_weight) / abs(fitted_weight)

@@ -1,4 +1,4 @@
-"""What each kind of denoiser says of itself: its check, its files, its words."""
+"""Kinds of denoiser, each with its check, its files and its words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,7 +13,7 @@ NUMBERS_SHOWN = 16
 
 
 class Kind(Strict, frozen=True):
-    """Base of what only some denoisers have.
+    """The base of what only some denoisers have.
 
     FIX: what a Spec is to give. EXPERTS: experts of the bundle share it, do without it, or there are none.
     """
@@ -38,11 +38,11 @@ class Kind(Strict, frozen=True):
         return {}
 
     def files(self) -> Sequence[str]:
-        """The paths of its files in the bundle, those of graphs apart."""
+        """The paths of its files in the bundle, graphs apart."""
         return ()
 
     def words(self, of: "Description") -> str:
-        """What `fewstep inspect` says of it, graphs apart."""
+        """Its line in `fewstep inspect`, graphs apart."""
         return ""
 
 

@@ -55,12 +55,12 @@ def load(
     name = body or choose_body(bundle, precision, backend)
     if not bundle.manifest.networks:
         return Sampler(Denoiser({DENOISER: _loaded(bundle, name, backend)}))
-    loaded, beside = {}, OpenNetworks(resident)
+    loaded, others = {}, OpenNetworks(resident)
     for each in bundle.manifest.networks:
         own = bundle.network(each)
         body_of_it = body or choose_body(own, precision, backend)
-        loaded[each] = _loaded(own, body_of_it, OnDemandBackend(backend, each, beside))
-    return Sampler(Denoiser(loaded | {DENOISER: _loaded(bundle, name, OnDemandBackend(backend, DENOISER, beside))}))
+        loaded[each] = _loaded(own, body_of_it, OnDemandBackend(backend, each, others))
+    return Sampler(Denoiser(loaded | {DENOISER: _loaded(bundle, name, OnDemandBackend(backend, DENOISER, others))}))
 
 
 def _loaded(bundle: Bundle, name: str, backend: Backend | OnDemandBackend) -> Network:

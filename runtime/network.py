@@ -44,7 +44,7 @@ class Network:
 
     @cached_property
     def last(self) -> LastRows:
-        """What the conditioner made last."""
+        """The rows that the conditioner made last."""
         return LastRows()
 
     def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:

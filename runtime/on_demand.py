@@ -20,11 +20,11 @@ class OnDemand:
     name: str
     backend: Backend
     network: str = ""
-    beside: "OpenNetworks | None" = None
+    others: "OpenNetworks | None" = None
     _opened: LoadedGraph | None = field(default=None, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        loaded = self.opened() if self.beside is None else self.beside.opened(self)
+        loaded = self.opened() if self.others is None else self.others.opened(self)
         return loaded(feeds)
 
     def opened(self) -> LoadedGraph:
@@ -66,7 +66,7 @@ class OnDemandBackend:
 
     backend: Backend
     network: str
-    beside: OpenNetworks
+    others: OpenNetworks
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        return OnDemand(bundle, name, self.backend, self.network, self.beside)
+        return OnDemand(bundle, name, self.backend, self.network, self.others)

@@ -12,7 +12,7 @@ Float32 = NDArray[np.float32]
 
 
 def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:
-    """Pictures [N, channels, height, width] of samples [N, *x_shape]; `tiles` are those of larger samples."""
+    """Pictures [N, channels, height, width] of samples [N, *x_shape]; `tiles` are for larger samples."""
     if bundle.manifest.autoencoder is None:
         return x
     decoder = load_autoencoder(bundle, threads, encoder=False)

@@ -41,7 +41,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         if not shape or self.first + self.actions > shape[0]:
             return f"actions {self.first} .. {self.first + self.actions - 1} of samples {list(shape)}"
         if units is not None and units.axis in (0, -len(shape)):
-            return f"its units lie along axis {units.axis} of samples {list(shape)}, that of its actions in time"
+            return f"its units lie along axis {units.axis} of samples {list(shape)}, its actions' axis of time"
         if self.width is not None and not (len(shape) == 2 and 1 <= self.width <= shape[1]):
             return f"width={self.width} of samples {list(shape)}"
         return self._continuation_problem(of) or self._discrete_problem(shape)

@@ -200,7 +200,7 @@ def check_given(
 
 
 def slots_of(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
-    """The slots that a run begins with: those of a run before, or those of a first run."""
+    """The slots that a run begins with: left by a run before, or a first run's."""
     tensors = {each.name: each for each in manifest.carried}
 
     def zeros(name: str, rows: int) -> NDArray[Any]:

@@ -123,7 +123,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return self.having(network, replace(self.of(network), **parts))
 
     def having(self, name: str, network: Network) -> "Sampler":
-        """The sampler with another network in place of one of its own."""
+        """The sampler with another network instead of one of its own."""
         return replace(self, denoiser=Denoiser({**self.denoiser.networks, name: network}))
 
     def alone(self, network: str) -> "Sampler":
@@ -184,7 +184,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         compiled, held = self._one_plan(request, plan)
         (last,) = deque(finite_states(self._run(request, compiled, held), compiled), maxlen=1)
         if last.slots is None:
-            raise UserError(f"{self.bundle.path} leaves nothing beside its samples", "call sample")
+            raise UserError(f"{self.bundle.path} leaves nothing besides its samples", "call sample")
         return finite_sample(compiled, [last], held), last.slots
 
     def steps(

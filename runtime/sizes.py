@@ -131,7 +131,7 @@ def read_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, in
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
-    """A shape with what its free axes follow in place of their default numbers, as a graph's ports have it."""
+    """A shape with what its free axes follow instead of their default numbers, as a graph's ports have it."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 

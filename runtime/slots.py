@@ -1,4 +1,4 @@
-"""What a run leaves beside its samples: carried tensors, for later steps and for the next run, and named outputs.
+"""The slots of a run next to its samples: carried tensors, for later steps and for the next run, and named outputs.
 
 `Slots` are values: a run makes new ones, and changes none. A program that streams owns them, as many as it has streams.
 """
@@ -101,7 +101,7 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
 
 
 def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
-    """The slots of a run before, for a run of `samples` samples; `like` are those of a first run."""
+    """The slots of a run before, for a run of `samples` samples; `like` are a first run's."""
     fix = "give what a run of this plan left for as many samples, or leave carried out to begin"
     if not isinstance(slots, Slots):
         raise UserError(f"carried is {type(slots).__name__}, no Slots", fix)
@@ -122,7 +122,7 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
 
 
 def _checked(name: str, slot: Slot | None, first: Slot | None, samples: int, fix: str) -> Slot | None:
-    """A slot of a bank, like that of a first run."""
+    """A slot of a bank, like a first run's."""
     if slot is None or first is None:
         return slot
     if not isinstance(slot, Slot) or not isinstance(slot.branches, tuple):

@@ -53,7 +53,7 @@ class TextEncoder:
 
     @property
     def form(self) -> PromptForm | None:
-        """What becomes of a policy's task before it is tokenized, or None."""
+        """The form that a policy's task gets before it is tokenized, or None."""
         text = self.bundle.manifest.text
         return None if text is None else text.form
 

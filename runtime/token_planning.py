@@ -1,4 +1,4 @@
-"""What a caller asks of a token denoiser: a plan by name, or compiled, and tokens that are known."""
+"""The request of a token denoiser: a plan by name, or compiled, and tokens that are known."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def _in_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened:
 def refuse_for_tokens(plan: AnyPlan, reads_time: bool) -> None:
     """UserError for a plan of tokens that a denoiser of a time cannot run."""
     if reads_time and plan.name.startswith("first_hitting"):
-        what = f"plan {plan.name!r} evaluates at random times, and this denoiser is told a time"
+        what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
         raise UserError(what, "take mdlm, or export a network that reads no time")
 
 

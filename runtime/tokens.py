@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
 CHANCES = 3  # draws of a step: of tokens, of the order, of what becomes open again
 EVEN = 2.0**32  # scores are compared in parts of it: sums of another order, or of another processor, differ by less
-AT_ONCE = 2**17  # probabilities in memory: those of a part stay in a core's cache
+AT_ONCE = 2**17  # probabilities in memory: one part's stay in a core's cache
 
 
 class TokenState(msgspec.Struct, frozen=True):
@@ -225,7 +225,7 @@ def _may_change(plan: TokenPlan, step: TokenStep) -> NDArray[np.bool_]:
 
 
 def _counts(plan: TokenPlan, is_open: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """How many positions each step reveals at least, of each sample [B]: the plan's number where all are open at the
+    """The least numbers of positions that each step reveals, of each sample [B]: the plan's where all are open at the
     start. A sample with known tokens has so many left as is its share."""
     totals: dict[tuple[int, int] | None, int] = {}
     for step in plan.steps:

@@ -27,7 +27,7 @@ from benchmarks.markdown import table
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.closed_loop import open_course
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
-from fewstep.measure.speed.mean_step import taken
+from fewstep.measure.speed.mean_step import feeds_of
 from fewstep.plans.plan import Plan
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -49,7 +49,7 @@ HEAD = ("body", "seed", "step", "HTP", "ONNX's arithmetic", "HTP to ONNX's", "di
 
 def taking_its_own(sampler: Sampler) -> LoadedGraph:
     """A body's network, which leaves what other bodies are fed."""
-    return lambda feeds: sampler.of().graph(taken(sampler.body.graph, feeds))
+    return lambda feeds: sampler.of().graph(feeds_of(sampler.body.graph, feeds))
 
 
 def calls(sampler: Sampler, plan: Plan, seeds: range) -> Iterator[BodyCall]:
@@ -105,7 +105,7 @@ def quantized_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, ac
     simulation = QuantizationSimModel(
         fixed(sampler, len(fed[0]["x"])), param_type="int8", activation_type=activations, config_file="default"
     )
-    simulation.compute_encodings([taken(sampler.body.graph, each) for each in fed])
+    simulation.compute_encodings([feeds_of(sampler.body.graph, each) for each in fed])
     onnx.save(simulation.to_onnx_qdq(prequantize_constants=True), folder / "quantized.onnx")
     return folder / "quantized.onnx"
 

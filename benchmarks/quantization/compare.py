@@ -35,7 +35,7 @@ from fewstep.measure.bodies import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.conditions_file import deal, read_conditions
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.mean_step import middle_feeds, taken
+from fewstep.measure.speed.mean_step import feeds_of, middle_feeds
 from fewstep.measure.speed.race import OnBackend, race
 from fewstep.measure.speed.race import TimedContender as Timed
 from fewstep.plans.errors import UserError
@@ -106,7 +106,7 @@ def speeds(
         for body in ("float32", *(line.body for line in racing)):
             graph = reference.bundle.body(body).graph
             runs = OnBackend(engine, bundle, body) if engine == "openvino" else reference.bundle.graph(graph)
-            runners.append(Timed(body, runs, taken(graph, ours if body == Contender(engine).body else theirs)))
+            runners.append(Timed(body, runs, feeds_of(graph, ours if body == Contender(engine).body else theirs)))
         timings = race(runners, progress=progress).timings[1:]
         found.update((line, timing.ratio) for line, timing in zip(racing, timings, strict=True))
     return found

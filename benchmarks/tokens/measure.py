@@ -146,7 +146,7 @@ def _next_to(samplers: dict[str, Sampler], plan: Any) -> float:
     conditions = held_out_conditions(samplers[FLOAT].bundle.manifest.conditions, seeds)
     course = open_token_course(samplers[FLOAT], plan, seeds, conditions)
     run, apart = course.run_by(samplers[INT8].step_call(plan, JUDGES, conditions).logits), []
-    for state, exact, other in zip(course.own_states, course.own.logits, run.logits, strict=True):
+    for state, exact, other in zip(course.own_states, course.reference.logits, run.logits, strict=True):
         is_open = state.u == course.mask
         apart.append(np.abs(exact[is_open].argmax(-1) - other[is_open].argmax(-1)))
     bins = np.concatenate(apart)

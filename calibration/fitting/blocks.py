@@ -88,7 +88,7 @@ def sample(sampler: Sampler, plan: Plan, block: Block) -> Array:
 
 
 def with_other_times(plan: Plan, times: Iterable[float]) -> Plan:
-    """The steps to call a network at: those of `plan`, then the same ones with other times of the network."""
+    """The steps to call a network at: the steps of `plan`, then the same ones with other times of the network."""
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
 

@@ -30,7 +30,7 @@ class FitCheckpoint:
 
     @property
     def is_saved(self) -> bool:
-        """Whether an earlier fit left numbers."""
+        """True where an earlier fit left numbers."""
         return cache.read_intact("fitting", self.name) is not None
 
     def save(self, numbers: Recurrence, done: int) -> None:

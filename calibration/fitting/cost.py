@@ -1,4 +1,4 @@
-"""What a fit will cost, before it begins."""
+"""The cost of a fit, before it begins."""
 
 from math import prod
 

@@ -44,12 +44,12 @@ class Gain:
 
     @classmethod
     def of(cls, fitted: Array, nominal: Array) -> "Gain":
-        """Of PSNRs [seeds] of the same seeds."""
+        """The gain of PSNRs [seeds] over others of the same seeds."""
         return cls(float(np.mean(fitted - nominal)), float(np.std(fitted - nominal, ddof=1) / sqrt(len(fitted))))
 
 
 def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
-    """Whether the selection seeds gain less than the fit's by more than GAP and chance."""
+    """True where the selection seeds gain less than the fit's by more than GAP and chance."""
     gap = on_fit.mean - on_selection.mean
     return gap > GAP and gap > ERRORS * sqrt(on_fit.error**2 + on_selection.error**2)
 
@@ -109,7 +109,7 @@ def step_of(H: Array, slope: Array, energies: Array, so_far: Array, damping: flo
 
 @dataclass(frozen=True)
 class Refinement:
-    """What stays the same over all steps of a refinement; the anchor is at `origin`.
+    """The constants of all steps of a refinement; the anchor is at `origin`.
 
     measure: the columns of the free numbers on some blocks.
     """

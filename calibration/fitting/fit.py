@@ -35,7 +35,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit found. `plan` is None where the nominal plan is as good, or a former fitted one is better.
+    """The result of a fit. `plan` is None where the nominal plan is as good, or a former fitted one is better.
 
     check: how near the teacher and the fitted plan are to the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
@@ -44,7 +44,7 @@ class FitResult:
     trade: None where nothing gained.
     sets: FD on the judge seeds; None without an extractor.
     iterations: steps of the search that gained, also before an interruption.
-    numbers: how many numbers were free.
+    numbers: the count of free numbers.
     times, nominal_times: the times that the network sees.
     weak_teacher: why the bundle does not keep the plan, with the teacher to take; None where the teacher suffices.
     """
@@ -72,7 +72,7 @@ class FitResult:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the plan is in the bundle."""
+        """True where the plan is in the bundle."""
         return self.plan is not None and self.weak_teacher is None
 
 
@@ -155,7 +155,7 @@ def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -
 
 
 def keep(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
-    """Add a fitted plan to a bundle that is open for update, in the place of one for the same use, and commit."""
+    """Add a fitted plan to a bundle that is open for update, instead of one for the same use, and commit."""
     manifest = bundle.manifest
     entry = FittedPlan(
         evaluations=len(plan.steps),

@@ -44,12 +44,12 @@ class TeacherGate:
 
     @property
     def reason(self) -> str:
-        """Why the gate is shut."""
+        """The reason why the gate is shut."""
         nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """Whether the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
+        """True where the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
         may have led the plan further from the reference than the plan at stake."""
         return self.is_shut or (_fails(after) and _is_behind(after, self.before))
 
@@ -65,18 +65,18 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     def checked(name: str | None, plan: Plan) -> Teacher:
         return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
 
-    first = checked(task.asked or None, nominal)
+    first = checked(task.teacher_name or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)
     if former is not None and before.exactness is not None:
         replaced = former[1]
         before = checked(teacher.name, replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
-    if task.asked and default != teacher.name:
+    if task.teacher_name and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
     else:
         fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
-    is_shut = bool(task.asked) and _fails(before) and not has_same_judge
+    is_shut = bool(task.teacher_name) and _fails(before) and not has_same_judge
     return TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: checked(teacher.name, plan).check)
 
 
@@ -91,7 +91,7 @@ def former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
 
 
 def use_of(plan: Plan) -> tuple[object, ...]:
-    """What a caller names to get a fitted plan of a body: evaluations, guidance, strength and shapings."""
+    """The use by which a caller gets a fitted plan of a body: evaluations, guidance, strength and shapings."""
     return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
 
 
@@ -116,10 +116,10 @@ def _memory_of(task: FitTask) -> Callable[[Plan, Sequence[int], ConditionRecords
 
 
 def _fails(check: TeacherCheck) -> bool:
-    """Whether the teacher was checked, and does not suffice."""
+    """True where the teacher was checked, and does not suffice."""
     return check.exactness is not None and not check.suffices
 
 
 def _is_behind(check: TeacherCheck, before: TeacherCheck) -> bool:
-    """Whether a plan is further from the reference than the plan at stake, by more than chance."""
+    """True where a plan is further from the reference than the plan at stake, by more than chance."""
     return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

@@ -1,4 +1,4 @@
-"""How samples change with each free number, as a value; `fewstep.calibration.fitting.tangents` measures it."""
+"""The change of samples with each free number, as a value; `fewstep.calibration.fitting.tangents` measures it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Jacobian:
-    """How the samples of some seeds change with each number, in the numbers' sizes: all that a step needs.
+    """The change of the samples of some seeds with each number, in the numbers' sizes: all that a step needs.
 
     columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are made in float64, seed by
     seed.
@@ -29,7 +29,7 @@ class Jacobian:
 
     @cached_property
     def residual(self) -> Float64:
-        """What the samples lack, [seeds, elements]."""
+        """The targets minus the samples, [seeds, elements]."""
         return np.asarray(self.targets.astype(np.float64) - self.samples)
 
     @cached_property

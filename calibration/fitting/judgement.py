@@ -34,7 +34,7 @@ class SetDistances:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the fitted plan is further from the teacher by more than chance."""
+        """True where the fitted plan is further from the teacher by more than chance."""
         return self.fitted - self.nominal > ERRORS * self.error
 
 
@@ -85,7 +85,7 @@ def judge(
 
 
 def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
-    """Whether features of samples are nearer to their targets' than other samples' from the same seeds.
+    """True where features of samples are nearer to their targets' than other samples' from the same seeds.
 
     Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
     uncertain.

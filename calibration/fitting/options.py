@@ -1,4 +1,4 @@
-"""What can be asked of a fit."""
+"""The options of a fit."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -49,7 +49,7 @@ class Recurrence:
 
     @property
     def history(self) -> int:
-        """How many predictions a row may read."""
+        """The number of predictions that a row may read."""
         return int(self.rows.shape[1]) - 1 - len(self.nominal.given)
 
 
@@ -126,7 +126,7 @@ def _step(numbers: Recurrence, i: int) -> Step:
     base, lean = _over_state(numbers, numbers.base[i]), _lean(step, numbers.lean[i])
 
     def line(reads: Row, leans: bool) -> Array:
-        """What a line of the nominal step reads, over the new state and the outputs."""
+        """A line of the nominal step, over the new state and the outputs."""
         of_state, of_outputs = np.array(reads[:old_rows]), np.array(reads[old_rows:])
         leaning = of_outputs.sum() * lean if leans else 0.0
         return np.concatenate([base * np.any(of_state), of_outputs + leaning])
@@ -149,7 +149,7 @@ def _over_state(numbers: Recurrence, shares: Sequence[float] | Array) -> Array:
 
 
 def _lean(step: Step, by: float) -> Array:
-    """What a change of the guidance weight adds to the shares of a step's outputs."""
+    """The shares of a step's outputs that a change of the guidance weight adds."""
     lean = np.zeros(len(step.branches) * step.heads)
     if by:
         lean[step.branches.index(COND) * step.heads] = by

@@ -1,4 +1,4 @@
-"""Who rolls plans out: the samplers of this process, or workers, with the same bits.
+"""Rollouts of plans, by the samplers of this process or by workers, with the same bits.
 
 A rollout is a function of a body, a plan and a block. Results come in the order of the items.
 """
@@ -123,7 +123,7 @@ class Rollouts:
 
 
 def _key(item: Item) -> bytes | None:
-    """None for what no fit asks for twice."""
+    """The name of a rollout; None for one that no fit needs twice."""
     return rollout_key(item.plan, item.block) if isinstance(item, RolloutItem) and not item.of_teacher else None
 
 

@@ -92,7 +92,7 @@ def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Sear
         steps = refine(start[1], origin, 1, FIRST_BLOCKS)
         return max((each.on_selection.mean for each in steps), default=before.mean)
 
-    known, on_path = begun(nominal if starts.asked is None else starts.asked), None
+    known, on_path = begun(nominal if starts.request is None else starts.request), None
     if starts.on_path and not checkpoint_of_search(task, known).is_saved:
         on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
     if on_path is None:

@@ -37,32 +37,32 @@ SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 
 @dataclass(frozen=True)
 class Starts:
-    """What a fit may begin as.
+    """The plans that a fit may begin as.
 
-    nominal: plans without fitted numbers; gains are over the best of them. asked: the plan that was asked for. The fit
-    begins as this one, or else as the best of the nominal ones or as `best_on_path`.
+    nominal: plans without fitted numbers; gains are over the best of them. request: the plan that was asked for. The
+    fit begins as this one, or else as the best of the nominal ones or as `best_on_path`.
     """
 
     nominal: tuple[Plan, ...]
-    asked: Plan | None = None
+    request: Plan | None = None
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        return self.nominal if self.asked is None else (self.asked,)
+        return self.nominal if self.request is None else (self.request,)
 
     @property
     def on_path(self) -> tuple[str, ...]:
         """The solvers that compete over times of the teacher's path; none where a plan was asked for, or has as many
         steps as the path has choices."""
-        return SOLVERS if self.asked is None and len(self.nominal[0].steps) < CHOICES else ()
+        return SOLVERS if self.request is None and len(self.nominal[0].steps) < CHOICES else ()
 
 
-def starts_of(sampler: Sampler, asked: str, steps: int, guidance: Guidance | None) -> Starts:
+def starts_of(sampler: Sampler, name: str, steps: int, guidance: Guidance | None) -> Starts:
     """The plan of a name or of a file; without one, the known plans. Raises UserError for a plan that no fit can begin
     as."""
-    if not asked:
+    if not name:
         return Starts(candidates(sampler, steps, guidance))
-    plan = sampler.compile(asked, guidance)
+    plan = sampler.compile(name, guidance)
     recurrence_of(plan)  # refuses what cannot be fitted
     if len(plan.steps) != steps:
         what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"

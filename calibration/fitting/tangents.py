@@ -1,4 +1,4 @@
-"""How samples change with each free number, by differences of single evaluations on the deployed network.
+"""The change of samples with each free number, by differences of single evaluations on the deployed network.
 
 A change of a number moves the next x. From there on, changes follow the recurrence of the plan itself:
 

@@ -1,4 +1,4 @@
-"""What a fit is asked to do: all that is opened, and checked, before the first call."""
+"""The task of a fit: all that is opened, and checked, before the first call."""
 
 import logging
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class FitExtent:
 @dataclass(frozen=True)
 class FitTask:
     """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data.
-    `asked` is the teacher that was asked for, by name; "" for the default."""
+    `teacher_name` is of the teacher that was asked for; "" for the default."""
 
     bundle: Bundle
     rolled: Rollouts
@@ -53,21 +53,21 @@ class FitTask:
     guidance: Guidance | None
     extractor: Extractor | None
     extent: FitExtent
-    asked: str
+    teacher_name: str
 
     @property
     def sampler(self) -> Sampler:
-        """Of the body that is fitted to."""
+        """The sampler of the body that is fitted to."""
         return self.rolled.sampler
 
     @property
     def reference(self) -> Sampler:
-        """Of the float32 body, for the teacher."""
+        """The sampler of the float32 body, for the teacher."""
         return self.rolled.reference
 
     @property
     def graph(self) -> str:
-        """What is fitted to, as `graph_of_fit` says it."""
+        """The graph that is fitted to, as `graph_of_fit` names it."""
         graph = graph_of_fit(self.bundle.manifest, BODY)
         assert graph is not None, "it is opened"
         return graph
@@ -101,7 +101,7 @@ def open_task(options: FitOptions) -> FitTask:
     extent = FitExtent(options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations)
     rolled = Rollouts(sampler, reference, job)
     return FitTask(
-        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, asked=options.teacher
+        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, teacher_name=options.teacher
     )
 
 

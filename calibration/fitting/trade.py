@@ -48,7 +48,7 @@ NOTHING = 1e-20  # the least of a squared distance, of a squared error and of a 
 
 @dataclass(frozen=True)
 class Trade:
-    """What a fit gave up on the selection seeds, and what for.
+    """The price of a fit on the selection seeds, and its gain in features.
 
     price: dB of the mean PSNR. weight: of the features; 0 where no step was taken. features: by how many dB the mean
     squared distance of features fell. energy: the factor that would give samples the teacher's energy. factor: the
@@ -74,11 +74,11 @@ class Offer:
     features: float
 
     def worth(self, weight: float) -> float:
-        """What a step raises: the mean PSNR and `weight` times the features, in dB."""
+        """The objective of a step: the mean PSNR and `weight` times the features, in dB."""
         return float(self.psnr.mean()) + weight * self.features
 
     def price(self, before: "Offer") -> float:
-        """What it lost since the offer `before`, in dB of the mean PSNR."""
+        """The loss since the offer `before`, in dB of the mean PSNR."""
         return float((before.psnr - self.psnr).mean())
 
 
@@ -121,7 +121,7 @@ class Trader:
         return Offer(numbers, psnr(samples, targets), features)
 
     def is_allowed(self, offer: Offer, before: Offer, cost: float) -> bool:
-        """Whether an offer lost at most `cost` since the offer `before`, and still gains over the nominal plan."""
+        """True where an offer lost at most `cost` since the offer `before`, and still gains over the nominal plan."""
         return offer.price(before) <= cost and Gain.of(offer.psnr, self.work.nominal.selection).counts
 
     def _nearest(self, begin: Offer, extractor: Extractor) -> tuple[Offer, float]:
@@ -190,8 +190,8 @@ def equations_of_both(
 
 
 def feature_columns(extractor: Extractor, jacobian: Jacobian, x_shape: Sequence[int]) -> tuple[Array, Array]:
-    """How features change with each number [seeds, P, D], by one difference along each column of the samples, and what
-    they lack of the teacher's [seeds, D]."""
+    """The change of features with each number [seeds, P, D], by one difference along each column of the samples, and
+    the teacher's features minus theirs [seeds, D]."""
 
     def features(samples: Samples) -> Array:
         return extractor.extract(samples.reshape(-1, *x_shape).astype(np.float32)).astype(np.float64)
@@ -239,5 +239,5 @@ def _squares(samples: Samples) -> float:
 
 
 def _root_mean_squares(rows: Samples) -> Array:
-    """Of each row [seeds, 1]."""
+    """The root mean square of each row [seeds, 1]."""
     return np.asarray(np.sqrt(np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)))

@@ -19,7 +19,7 @@ The best form of a division depends on the axes. In 1-D channels are short: Batc
 for its fixed cost, and a scale for each channel takes 0.97. In 2-D a scale for each channel takes 1.08 to 1.13, because
 onnxruntime puts channels last there, and DequantizeLinear takes them one by one. QuantizeLinear reads channels first in
 both. A bias right behind DequantizeLinear becomes BatchNormalization too. onnxruntime would move an Add ahead of the
-Transpose to channels first, which would then move floats in the place of codes.
+Transpose to channels first, which would then move floats instead of codes.
 
 Scales that change with the range group are rows of one packed table for each number of channels.
 """
@@ -39,7 +39,7 @@ from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
-Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes in the place of its node; none where the tensor goes
+Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes instead of its node; none where the tensor goes
 
 
 def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
@@ -88,7 +88,7 @@ class _Division:
 
 @dataclass(frozen=True)
 class _Coded:
-    """QuantizeLinear or DequantizeLinear with a scale for each channel, in the place of two nodes. `gone` is the tensor
+    """QuantizeLinear or DequantizeLinear with a scale for each channel, instead of two nodes. `gone` is the tensor
     between the two."""
 
     node: Node

@@ -59,7 +59,7 @@ def _operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 
 
 def pairs_everywhere(graph: Graph, types: Types, codes: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph with a pair behind every float tensor; `codes` has those of tensors that were counted."""
+    """The lowered graph with a pair behind every float tensor; `codes` has the codes of tensors that were counted."""
     writer = _Pairs(graph, types, codes)
     return graph.with_nodes(writer.nodes(), writer.constants)
 
@@ -102,7 +102,7 @@ class _Pairs:
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
-        """Whether a node is an operation that reads 8 bits: all that read its weight do, which then has one scale."""
+        """True if a node is an operation that reads 8 bits: all that read its weight do, which then has one scale."""
         readers = self._idx.consumers[node.inputs[1]] if node.op in WEIGHTED else ()
         return bool(readers) and all(eight_of(reader.output) in self._codes for reader in readers)
 
@@ -146,7 +146,7 @@ class _Pairs:
         return code
 
     def _read(self, name: str, node: Node, place: int) -> str:
-        """What a node reads in the place of a tensor."""
+        """The name that a node reads instead of a tensor."""
         if not self._is_data(name, node, place) or name in self._outputs:
             return name
         return rounded(_constant(node, place) if self._graph.is_constant(name) else name)
@@ -155,7 +155,7 @@ class _Pairs:
         return self._is_float(name) and not (place and node.op in SIZES_ONLY)
 
     def _is_float(self, name: str) -> bool:
-        """Whether it is a float tensor of the prepared graph."""
+        """True where it is a float tensor of the prepared graph."""
         value = self._types.values.get(name)
         return value is not None and value.dtype == FLOAT
 

@@ -39,7 +39,7 @@ def factored(
     """
     new = Additions(prepared)
     factors: dict[str, NDArray[np.float32]] = {}  # [groups], by x
-    names: dict[str, str] = {}  # of what is read in the place of x
+    names: dict[str, str] = {}  # of what is read instead of x
     single: dict[str, Encoding] = {}
     for x, code in codes.items():
         if len(code.scales) == 1:

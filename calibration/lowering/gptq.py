@@ -8,7 +8,7 @@ second moments of its inputs. With H = R R^T and R upper triangular it is the su
 
 so the best real number for a weight follows from the errors of the inputs before it. This is GPTQ without the inverse
 of H (QuIP: Chee, Cai, Kuleshov, De Sa 2023, arXiv 2307.13304, theorem 6). Damping, and the order of the inputs, are
-those of the authors' code with `act_order`. H is a block for each few inputs (`calibration/ranges/moments.py`).
+as in the authors' code with `act_order`. H is a block for each few inputs (`calibration/ranges/moments.py`).
 """
 
 from dataclasses import replace

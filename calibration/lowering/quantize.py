@@ -1,4 +1,4 @@
-"""From the prepared graph and its ranges to an int8 graph for one target."""
+"""The lowering of the prepared graph with its ranges to an int8 graph for one target."""
 
 import logging
 from collections import Counter
@@ -116,7 +116,7 @@ def lower_graph(
 
 
 def rounding(table: RangesTable, target: Target, moments: Moments | None = None) -> Quantizer:
-    """How weights become integers for a target: by the second moments of what they multiply (`gptq.py`), or to the
+    """The quantizer of weights for a target: by the second moments of what they multiply (`gptq.py`), or to the
     nearest integers where there are none."""
     return partial(_rounded, table.method, target.scheme, moments or {})
 
@@ -156,7 +156,7 @@ def _check_constants(prepared: Graph) -> None:
     for name, array in prepared.constants.items():
         if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
-                f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds beside others",
+                f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds next to others",
                 "mask with -1e4, or leave this target out",
             )
 
@@ -228,7 +228,7 @@ def encodings_of(
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
-    """For schemes that are narrow: the code in 8 bits of what an operation reads, by `eight_of` the operation's name.
+    """The codes in 8 bits, for narrow schemes, of what operations read, by `eight_of` the operation's name.
     Operations that no rule selects read 16 bits."""
     narrow = {op.name for op in selected_ops(prepared)}
     own = (op for op in ops if op.name in narrow)

@@ -43,7 +43,7 @@ def slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
 
 
 def placing(prepared: Graph, ops: Sequence[WeightedOp]) -> Placing:
-    """What may stand in front of the roundings of `ops` without a kernel."""
+    """The placing of the roundings of `ops`: what may stand in front of them without a kernel."""
     idx, names = index(prepared), dict.fromkeys(op.x for op in ops)
     return Placing(
         bare=frozenset(name for name in names if _is_kept(name, idx) or _is_norm_and_silu(name, idx)),
@@ -52,7 +52,7 @@ def placing(prepared: Graph, ops: Sequence[WeightedOp]) -> Placing:
 
 
 def _pays(op: WeightedOp, idx: Index, types: Types) -> bool:
-    """Whether an engine moves fewer bytes with the operation in int8, counting a launch as `KERNEL` bytes."""
+    """True where an engine moves fewer bytes with the operation in int8, counting a launch as `KERNEL` bytes."""
     is_alone, written = _is_kept(op.x, idx), _copied(op, idx)
     if not is_alone and written is None:
         return True
@@ -62,7 +62,7 @@ def _pays(op: WeightedOp, idx: Index, types: Types) -> bool:
 
 
 def _pair_pays(maker: WeightedOp, op: WeightedOp, idx: Index, types: Types) -> bool:
-    """Whether two operations with an activation function between them move fewer bytes in int8."""
+    """True where two operations with an activation function between them move fewer bytes in int8."""
     read, between = (BATCH * (types.sample_bytes(each.x) or 0) // FLOAT for each in (maker, op))
     return read + sum(idx.graph.constants[each.weight].size for each in (maker, op)) > 2 * between
 
@@ -81,7 +81,7 @@ def _activated(name: str, idx: Index) -> str | None:
 
 
 def _copied(op: WeightedOp, idx: Index) -> str | None:
-    """What a convolution writes, with its bias, if a Concat reads it."""
+    """The output of a convolution, with its bias, if a Concat reads it."""
     if op.node.op != "Conv":
         return None
     name, readers = op.name, idx.consumers.get(op.name, ())
@@ -92,7 +92,7 @@ def _copied(op: WeightedOp, idx: Index) -> str | None:
 
 
 def _is_kept(name: str, idx: Index) -> bool:
-    """Whether no kernel makes a tensor that could round it."""
+    """True where no kernel makes a tensor that could round it."""
     node = idx.producers.get(name)
     if node is None or node.op in KEPT:
         return True
@@ -106,7 +106,7 @@ def _is_kept(name: str, idx: Index) -> bool:
 
 
 def _is_norm_and_silu(name: str, idx: Index) -> bool:
-    """Whether a tensor is x * sigmoid(x) of a norm whose scale and shift are constants."""
+    """True where a tensor is x * sigmoid(x) of a norm whose scale and shift are constants."""
     product = idx.producer(name, "Mul")
     gate = None if product is None else next((each for each in product.inputs if idx.producer(each, "Sigmoid")), None)
     if product is None or gate is None:
@@ -117,6 +117,6 @@ def _is_norm_and_silu(name: str, idx: Index) -> bool:
 
 
 def _with_constant(node: Node, op: str, idx: Index) -> Node | None:
-    """What makes the other input of a node with a constant, if it is such an operation."""
+    """The maker of the other input of a node with a constant, if it is such an operation."""
     others = [each for each in node.inputs if not idx.graph.is_constant(each)]
     return idx.producer(others[0], op) if len(others) == 1 else None

@@ -43,7 +43,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Placing:
-    """How a target rounds some activations, by their names.
+    """The form of a target's roundings of some activations, by their names.
 
     bare: activations that are rounded as they are, without multipliers and zero points.
     pooled: activations with one scale for all groups.

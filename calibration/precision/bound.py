@@ -1,4 +1,4 @@
-"""What is asked of a precision map: a least quality, or a least speed."""
+"""The bound of a precision map: a least quality, or a least speed."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ MOST = 1000  # dB, or times as fast as float32
 
 @dataclass(frozen=True)
 class Bound:
-    """What is asked for: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
+    """A bound: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
 
     The other of the two is made as good as it gets.
     """

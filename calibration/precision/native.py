@@ -1,4 +1,4 @@
-"""For which targets a bound can hold: a speed needs the kind of CPU that runs the body, a quality none."""
+"""The targets that a bound can hold for: a speed needs the kind of CPU that runs the body, a quality none."""
 
 import logging
 import platform
@@ -20,12 +20,12 @@ def searched_here() -> tuple[str, ...]:
 
 
 def is_bound(target: Target, bound: Bound) -> bool:
-    """Whether a bound holds for a target."""
+    """True where a bound holds for a target."""
     return not target.scheme.everything if bound.speed is None else target.name in searched_here()
 
 
 def check_targets(targets: Sequence[Target], bound: Bound) -> None:
-    """UserError where a bound can hold for no target, or its times are those of another kind of CPU; a warning names
+    """UserError where a bound can hold for no target, or its times are of another kind of CPU; a warning names
     targets that it leaves alone."""
     cpus = {each.name: each.cpu for each in preferred(ONNXRUNTIME)}
     for target in targets:
@@ -33,7 +33,7 @@ def check_targets(targets: Sequence[Target], bound: Bound) -> None:
         if cpu is not None:
             kind = KINDS[cpu]
             raise UserError(
-                f"--speed for {target.name} on {platform.machine()}: its times are those of {kind} CPU",
+                f"--speed for {target.name} on {platform.machine()}: its times are of {kind} CPU",
                 f"calibrate {target.name} on {kind} CPU, or ask for a quality (--quality 44dB)",
             )
     bound_for = [target.name for target in targets if is_bound(target, bound)]

@@ -1,4 +1,4 @@
-"""What the rounding of each operation does to finished samples, from runs of one gated body (`gated.py`).
+"""The error that the rounding of each operation makes in finished samples, from runs of one gated body (`gated.py`).
 
 A run has some operations in int8 and all others in float. Errors of different operations hardly go
 together, so that their squares add up. Where there are more operations than runs, groups of neighbours are halved, the
@@ -95,7 +95,7 @@ def shared_out(error: Callable[[Sequence[int]], float], count: int, runs: int) -
 def rounded_weight(
     op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
 ) -> NDArray[np.float32]:
-    """What int8 has of a weight, for an input whose channels are not multiplied."""
+    """A weight rounded to int8 and back, for an input whose channels are not multiplied."""
     numbers = codes[op.x].multipliers
     weight = quantize(op, even_weight(op, prepared, codes), numbers).dequantized()
     return weight if numbers is None else _undone(weight, numbers, op)

@@ -28,7 +28,7 @@ class Ranking:
 
     @property
     def slower(self) -> int:
-        """How many operations int8 makes slower."""
+        """The number of operations that int8 makes slower."""
         return int(np.count_nonzero(self.time == 0)) - 1
 
     @property

@@ -1,4 +1,4 @@
-"""What a search found, as it is kept in the bundle: the frontier, the point that is deployed, every measurement."""
+"""The record of a search in the bundle: the frontier, the point that is deployed, every measurement."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ class FrontierPoint(Strict, frozen=True):
     an estimate.
 
     The quality has a `standard_error` in dB where it is of the seeds that judge, and was `searched` on those that
-    search. Without, it is that of the seeds that search, which flatter what they choose. Where a quality was asked for,
+    search. Without, it is of the seeds that search, which flatter what they choose. Where a quality was asked for,
     what is deployed had to pass on the seeds that judge, which flatter it a little too.
     """
 

@@ -1,4 +1,4 @@
-"""How many operations stay in float for a quality or a speed that is asked for.
+"""The search of the number of operations in float, for a quality or a speed.
 
 The ranking by which a body is made without a bound goes on: with each operation that leaves int8 the quality rises and
 the speed falls, so that few bodies have to be made to find where the bound is crossed. Those run closed loop on seeds
@@ -56,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a bound deploys: `variants`, which is the body of `point`, and what was `judged` of it.
+    """The result of a search: `variants`, the body of `point` that a bound deploys, and its judgement `judged`.
 
     `points` are all that was tried, by their counts. `without` is what was judged of the body without a bound, and
     `float_time` the time of a step of float32 relative to it.
@@ -115,7 +115,7 @@ class Search:
         return self._times.get(count, float(self.foretold_times[count]))
 
     def _opened(self, count: int) -> GraphSession:
-        """As it is deployed, but with threads that do not spin: two are open at once."""
+        """The body as it is deployed, but with threads that do not spin: two are open at once."""
         ((_, graph),) = self.body(count).graphs()
         return open_session(graph, optimize=True, arena=True)
 
@@ -144,8 +144,7 @@ def refine(
     is_timed: bool,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """Find the body that fits a bound, on the seeds of `course`, and judge it on those of `judges`. UserError if there
-    is none."""
+    """Find the body that fits a bound, on the seeds of `course`, and judge it on `judges`. UserError if none does."""
     search = Search(variants, course, judges, is_timed, progress)
     float_time = search.time(search.most)
     count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)
@@ -221,7 +220,7 @@ def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int 
 
 
 def evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> int:
-    """About how many evaluations of a course's samples a search takes: those of float32 on the seeds that search and
+    """The approximate number of evaluations of a course's samples in a search: float32's on the seeds that search and
     on `courses` that judge, tries until the bound is found, and what judges two bodies and the last try."""
     tries = ceil(log2(operations + 1)) + 1
     timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0

@@ -1,4 +1,4 @@
-"""Which operations stay in float by default: the few that make most of the error, as long as they are nearly free.
+"""The operations in float by default: the few that make most of the error, as long as they are nearly free.
 
 Those that int8 makes slower cost nothing: all of them stay. Of all others that may be left in float, in the order of
 error for time, as many are left as win most: dB less their price. A body that is below the floor then leaves more. Time
@@ -28,8 +28,8 @@ Array = NDArray[np.float64]
 
 
 def times_in_float(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:
-    """What each of some operations adds to a step all in int8 if it stays in float, as a share of that step: nothing
-    for those that int8 makes `slower`."""
+    """The time that each of some operations adds to a step all in int8 if it stays in float, as a share of that step:
+    0 for those that int8 makes `slower`."""
     work, summed = macs(prepared), {op.name: _summed(op, prepared) for op, _ in considered_ops(prepared)}
     shares = np.array([work[name] for name in operations]) / (sum(work.values()) or 1)
     is_thin = (shares <= THIN) & (np.array([summed[name] for name in operations]) <= SUMMED)
@@ -38,13 +38,13 @@ def times_in_float(prepared: Graph, operations: Sequence[str], slower: Collectio
 
 
 def _summed(op: WeightedOp, prepared: Graph) -> int:
-    """How many products an operation sums for a value."""
+    """The number of products that an operation sums for a value."""
     weight = prepared.constants[op.weight]
     return int(weight.size // weight.shape[op.axis])
 
 
-def chosen(ranking: Ranking) -> int:
-    """How many operations stay in float by default."""
+def default_count(ranking: Ranking) -> int:
+    """The number of operations in float by default."""
     quality, time = ranking.quality, ranking.time
     worth = np.where(time <= NEARLY_FREE, quality - PRICE * time, -np.inf)
     count = max(ranking.slower, int(np.argmax(worth)))

@@ -71,6 +71,6 @@ class Variants:
 
     @property
     def is_float(self) -> bool:
-        """Whether nothing is left in int8."""
+        """True where no operation is left in int8."""
         names = {op.name for op in measured_ops(self.prepared, self.table, self.target.scheme)}
         return names <= set(self.in_float)

@@ -9,7 +9,7 @@ pass that counts all else. Nothing is clipped then: with every channel filling i
 and costs the worst samples most.
 
 Of the reach of n trajectories a further one goes beyond with a chance of 1 / (n + 1), and with a scale for each channel
-none has room to spare. So every channel gets a share of the largest one's range beside its own, in proportion to 1 / n:
+none has room to spare. Every channel therefore gets a share of the largest one's range next to its own, like 1 / n:
 after a few trajectories scales of channels are nearly alike. However many there are it gets some, for the sake of
 weights: what is divided by a small s is multiplied by weights that are rounded as before.
 
@@ -26,7 +26,7 @@ from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import LEVELS, ByChannel, Range, Ranges
 
-ROOM = 12.0  # over the number of trajectories: the share of the largest range that each channel gets beside its own
+ROOM = 12.0  # over the number of trajectories: the share of the largest range that each channel gets besides its own
 LEAST_ROOM = 1 / 8  # of many trajectories
 POWERS = (1.0, 0.75, 0.5, 0.25)  # of the factors, that are tried; 0 is one scale for all
 BELOW_ZERO = (0.0, *np.geomspace(0.01, 100, 81), np.inf)  # tried: how far ranges go below zero, in how far above
@@ -36,7 +36,7 @@ Float = NDArray[np.float64]
 
 def by_channel(groups: Sequence[Histogram], samples: int, readers: Sequence[Reader] = ()) -> ByChannel | None:
     """Factors for the channels of one tensor from its histogram in each group, seen in so many trajectories, and the
-    ranges of x / s; None if its channels are not told apart, or all zero, or one scale is better for its `readers`.
+    ranges of x / s; None if its channels are not kept apart, or all zero, or one scale is better for its `readers`.
 
     x / s reaches as far as x: nothing overflows by it. A channel that is always zero has the root mean square of the
     others, so that it counts for none of them. A group that was always zero has the pooled range.
@@ -92,8 +92,8 @@ def _tempered(
 
 
 def gain(ranges: Ranges) -> float:
-    """How much finer the steps of 8 bits are with a scale for each channel than with one scale, in dB over channels and
-    groups; 0 without such a choice. That one scale clips counts for it, and what it clips not against it."""
+    """The gain of a scale for each channel over one scale by finer steps of 8 bits, in dB over channels and groups; 0
+    without such a choice. That one scale clips counts for it, and what it clips not against it."""
     own = ranges.by_channel
     if own is None:
         return 0.0

@@ -23,7 +23,7 @@ class Histogram:
 
     `stored` are the counts from the first bin that holds anything, `first` bins above -BINS, to the last: a
     calibration keeps one histogram per tensor and group, thousands in all. `lows` and `highs` float32 [channels]; one
-    channel where they are not told apart.
+    channel where they are not kept apart.
     """
 
     exponent: int
@@ -36,7 +36,7 @@ class Histogram:
     def of(
         exponent: int, counts: NDArray[np.int64], lows: NDArray[np.float32], highs: NDArray[np.float32]
     ) -> "Histogram":
-        """From the counts [2 * BINS] of all bins; at least one is not zero."""
+        """A histogram of the counts [2 * BINS] of all bins; at least one is not zero."""
         filled = counts != 0
         first, end = int(filled.argmax()), len(filled) - int(filled[::-1].argmax())
         return Histogram(exponent, first, _compact(counts[first:end]), lows, highs)
@@ -115,7 +115,7 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
 
 
 def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of each channel: least and greatest value. No zero is negative: which one is met first depends on the order."""
+    """Least and greatest value of each channel. No zero is negative: which one is met first depends on the order."""
     axis = None if axis is None else axis % values.ndim
     outer, channels = (1, 1) if axis is None else (prod(values.shape[:axis]), values.shape[axis])
     lows = highs = values

@@ -70,7 +70,7 @@ def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
 
 
 def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
-    """Whether rows measure themselves. Each evaluation is then of one trajectory: a histogram has no parts by seed."""
+    """True if rows measure themselves. Each evaluation is then of one trajectory: a histogram has no parts by seed."""
     return row_bytes(graph, tensors) > (BESIDE_LARGE if io.exceeds(graph) else LARGE)
 
 

@@ -61,7 +61,7 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
 
 
 def spread(ranges: Ranges, part: slice, groups: int) -> Ranges:
-    """Ranges of neighbouring groups, as those of all `groups`: the first one's ahead, and the last one's behind."""
+    """Ranges of neighbouring groups, as ranges of all `groups`: the first one's ahead, and the last one's behind."""
     low, high, _ = part.indices(groups)
 
     def each(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ def tensor_ranges(
     """Ranges of one tensor from its histogram in each group, seen in so many trajectories. Pooled error counts every
     group alike, however large. `readers` are the operations that read it, for scales of channels.
 
-    A group that was always zero has the pooled range: any is exact for it, and one unlike those of the other groups
+    A group that was always zero has the pooled range: any is exact for it, and one unlike the other groups' ranges
     would coarsen their scales where groups share a zero point or a grid.
     """
     each, whole = [Density.of([histogram]) for histogram in groups], Density.of(groups)
@@ -174,8 +174,8 @@ def minmax_amax(density: Density) -> float:
 
 
 def mse_amax(density: Density, clipped: float = 1.0) -> float:
-    """amax of the symmetric int8 quantizer with the least expected squared error; that of clipped values counts so many
-    times."""
+    """amax of the symmetric int8 quantizer with the least expected squared error, which counts `clipped` times where it
+    clips."""
     largest = minmax_amax(density)
     if density.low == density.high:  # a constant is exact at the end of its range
         return largest
@@ -189,8 +189,8 @@ def mse_amax(density: Density, clipped: float = 1.0) -> float:
 
 
 def mse_range(density: Density, clipped: float = 1.0) -> Range:
-    """(low, high) of the asymmetric uint8 quantizer with the least expected squared error; that of clipped values
-    counts so many times."""
+    """(low, high) of the asymmetric uint8 quantizer with the least expected squared error, which counts
+    `clipped` times where it clips."""
     largest = minmax_range(density)
     if density.low == density.high:
         return largest
@@ -211,15 +211,15 @@ def _weighed(
     the error of another one. The two ends of most show it."""
     outside = clipped * density.clipped(scale, least)
 
-    def whole(which: NDArray[np.intp]) -> NDArray[np.float64]:
+    def error_of(which: NDArray[np.intp]) -> NDArray[np.float64]:
         error = density.error(scale[which], least[which])
         return error if clipped == 1 else error + (clipped - 1) * density.clipped(scale[which], least[which])
 
     likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # as if values were spread evenly within a step
     rounding = ROUNDING * density.moments[2, -1]
-    possible = np.flatnonzero(outside <= whole(likely) + rounding)
+    possible = np.flatnonzero(outside <= error_of(likely) + rounding)
     error = np.full(len(scale), np.inf)
-    error[possible] = whole(possible)
+    error[possible] = error_of(possible)
     return error
 
 

@@ -1,6 +1,6 @@
 """Second moments of what the weights of operations multiply: the means of x x^T that rounding by error needs.
 
-Weights are shared by all steps of a plan, so moments are pooled over the plan. Those of a whole layer would have
+Weights are shared by all steps of a plan, so moments are pooled over the plan. Moments of a whole layer would have
 (inputs x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So each has a block for every few input channels: with 256
 inputs a block, samples are as near to float32 as with whole layers (docs/measured/trials.md).
 """
@@ -117,8 +117,8 @@ class MomentSums:
 def drawn_patches(
     op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
 ) -> NDArray[np.float32]:
-    """What the weights multiply at `count` positions drawn at random, or at all if there are no more: [positions,
-    inputs * taps], in the order of the weight's axes behind the first. A convolution has those of all its groups."""
+    """The factors of the weights at `count` positions drawn at random, or at all if there are no more: [positions,
+    inputs * taps], in the order of the weight's axes behind the first. A convolution has all its groups'."""
     if op.node.op != "Conv":
         rows: NDArray[np.float32] = x.reshape(-1, x.shape[-1])
         return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]

@@ -31,7 +31,7 @@ MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 def observed_tensors(graph: Graph, everything: bool = False) -> tuple[str, ...]:
     """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
 
-    everything: all float tensors too, as engines without floats need them, but for those of the same numbers.
+    everything: all float tensors too, as engines without floats need them, but for tensors of the same numbers.
     """
     ops = (weighted_op(node, graph) for node in graph.nodes)
     names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
@@ -44,7 +44,7 @@ def observed_tensors(graph: Graph, everything: bool = False) -> tuple[str, ...]:
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
-    """By tensor, the axis along which its channels lie, of those that `observed_tensors` names. A tensor that two
+    """The axis along which channels lie, by tensor, of those that `observed_tensors` names. A tensor that two
     operations read along different axes has none, nor has one that is transposed first."""
     axes: dict[str, set[int]] = {}
     for op in filter(None, (weighted_op(node, graph) for node in graph.nodes)):
@@ -109,7 +109,7 @@ def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | str |
 @dataclass
 class Counts:
     """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
-    as `channel_axes` has them: of other tensors channels are not told apart. `samples`: how many trajectories there
+    as `channel_axes` has them: of other tensors channels are not kept apart. `samples`: how many trajectories there
     are, once all are counted. `unseen`: further tensors, which never had a value."""
 
     tensors: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What operations make of the errors of an activation, and of their weights: the error of their output, by the weights
+"""The error of operations' outputs that the errors of an activation, and of their weights, make: by the weights
 themselves."""
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Reader:
     taps: int
 
     def error(self, factors: Float, steps: Float, power: Float) -> Float:
-        """The mean square of its output's error over that of its output, [groups], where the activation is divided by
+        """The mean square of its output's error over its output's, [groups], where the activation is divided by
         `factors` [channels] and then rounded in `steps` [groups], and the weight takes the factors back.
 
         `power` is the mean square of each channel, [groups, channels]. Errors of all numbers are independent: a weight

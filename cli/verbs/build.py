@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.verbs.verify import agreement
-from fewstep.graph.engines.accounts import accounts, told_of
+from fewstep.graph.engines.accounts import account_lines, accounts
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, by_hand, intended
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.plans.errors import UserError
@@ -31,7 +31,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     told = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
         own = open_bundle(options.bundle).network(name)
-        told |= told_of(own.manifest.engines, accounts(own))
+        told |= account_lines(own.manifest.engines, accounts(own))
     lines = list[str]()
     for each, note in engines:
         lines.append(f"{options.bundle / each.file}: {each.body} for {each.device}{note}")

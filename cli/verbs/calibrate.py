@@ -19,7 +19,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
 from fewstep.measure.nearness import Nearness
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
-from fewstep.measure.rollouts.direction import CONDITION, is_lost, said
+from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.opening import warn_of_workers
@@ -45,7 +45,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
                 if trial.condition is not None and is_lost(trial.condition):
-                    LOG.warning("%s loses the %s: %s", name, CONDITION, said(trial.condition))
+                    LOG.warning("%s loses the %s: %s", name, CONDITION, text_of(trial.condition))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,

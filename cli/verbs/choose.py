@@ -77,7 +77,7 @@ def table(choice: Choice, batch: int) -> Table:
         )
         for row in choice.deployments
     ]
-    beside = choice.deployments[0].nearness.beside
+    beside = choice.deployments[0].nearness.other_seed
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "

@@ -10,7 +10,7 @@ from fewstep.cli.outcome import Outcome
 from fewstep.cli.trials import trial_lines
 from fewstep.cli.verbs.bake import baked_lines
 from fewstep.graph.bake.sealed import described_by
-from fewstep.graph.engines.accounts import told_of
+from fewstep.graph.engines.accounts import account_lines
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.contents import InspectOptions, inspect
@@ -81,7 +81,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
         how = f"along {ranges.plan}, {ranges.method}, {groups}"
         root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
-    told = told_of(manifest.engines, contents.engines)
+    told = account_lines(manifest.engines, contents.engines)
     for engine in manifest.engines:
         size = decimal(contents.files.get(engine.file, 0))
         branch = root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))

@@ -69,7 +69,7 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
             raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
     choice = chosen(options.bundle)
     if not choice.winner.nearness.is_enough:
-        LOG.warning("the choice is only %s: look at its samples", choice.winner.nearness.said("the teacher"))
+        LOG.warning("the choice is only %s: look at its samples", choice.winner.nearness.sentence("the teacher"))
     options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
     return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
 

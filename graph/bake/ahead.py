@@ -38,16 +38,16 @@ class Ahead:
 
 
 def lay_conditions(
-    outer: Builder, manifest: Manifest, plan: Plan | TokenPlan, own: Mapping[str, str], nulls: Arrays
+    outer: Builder, manifest: Manifest, plan: Plan | TokenPlan, tensors: Mapping[str, str], nulls: Arrays
 ) -> dict[str, str]:
     """Add the conditions [branches * B, ...] of all branches; returns them by the condition's name.
 
-    own: the tensors [B, ...] of the conditions, by name. nulls: null values that lie in files.
+    tensors: [B, ...] of the conditions, by name. nulls: null values that lie in files.
     """
     branches = _branches(plan)
     return {
-        each.name: _join(outer, [_value(outer, each, branch, own[each.name], nulls) for branch in branches], each.name)
-        for each in manifest.conditions
+        one.name: _join(outer, [_value(outer, one, branch, tensors[one.name], nulls) for branch in branches], one.name)
+        for one in manifest.conditions
     }
 
 
@@ -87,25 +87,25 @@ def _branches(plan: Plan | TokenPlan) -> tuple[str, ...]:
     return max((step.branches for step in plan.steps), key=len)
 
 
-def checked(outer: Builder, condition: Condition, own: str) -> str:
+def checked(outer: Builder, condition: Condition, tensor: str) -> str:
     """The condition [B, ...], refused beyond its limits. A class of -1 would count from the end of the network's
     table."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
-        outer.node(op, (own, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
+        outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
                    f"{condition.name}_{op}")
         for op, limit in limits
         if limit is not None and condition.dtype != "bool"  # which has no order in ONNX, and no value beyond
     ]  # fmt: skip
     if not tests:
-        return own
+        return tensor
     is_right = tests[0] if len(tests) == 1 else outer.node("And", tests, f"{condition.name}_is_within")
     is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
-    said = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
-    return refused_where(outer, is_wrong, own, f"{condition.name}_is_from_{said}", condition.dtype)
+    limits_text = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
+    return refused_where(outer, is_wrong, tensor, f"{condition.name}_is_from_{limits_text}", condition.dtype)
 
 
-def refused_where(builder: Builder, is_wrong: str, own: str, name: str, dtype: str = "int64") -> str:
+def refused_where(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
     """A tensor, times a one that stands at place 0 of a table and is looked for at 1 where a value is wrong.
 
     ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node.
@@ -113,7 +113,7 @@ def refused_where(builder: Builder, is_wrong: str, own: str, name: str, dtype: s
     place = builder.node("Cast", (is_wrong,), f"{name}_place", to=INT64)
     table = builder.constant(np.ones(1, dtype), f"{name}_one")
     one = builder.node("Gather", (table, place), name, axis=0)
-    return builder.node("Mul", (own, one), f"{name}_checked")
+    return builder.node("Mul", (tensor, one), f"{name}_checked")
 
 
 def check_branches(manifest: Manifest, plan: Plan | TokenPlan) -> None:
@@ -136,16 +136,16 @@ def check_branches(manifest: Manifest, plan: Plan | TokenPlan) -> None:
             raise UserError(f"plan {plan.name!r} evaluates its branches in several orders", "compile it again")
 
 
-def _value(outer: Builder, condition: Condition, branch: str, own: str, nulls: Arrays) -> str:
+def _value(outer: Builder, condition: Condition, branch: str, tensor: str, nulls: Arrays) -> str:
     """The condition [B, ...] in a branch, as `runtime.conditions.null` has it; 1 where it says what is perturbed."""
     if branch == PERTURBED and condition.name == PERTURBED:
         condition = msgspec.structs.replace(condition, null=1.0)
     elif branch in (COND, PERTURBED) or (condition.shared and condition.null is None and condition.name not in nulls):
-        return own
+        return tensor
     has_number = condition.null is not None
     null = np.asarray(condition.null, condition.dtype) if has_number else nulls[condition.name][None]
     name = f"null_{condition.name}"
-    shape = outer.node("Shape", (own,), f"{name}_shape")
+    shape = outer.node("Shape", (tensor,), f"{name}_shape")
     return outer.node("Expand", (outer.constant(null, f"{name}_value"), shape), name)
 
 

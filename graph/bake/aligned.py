@@ -129,20 +129,20 @@ def _aligned(plan: Plan | TokenPlan, steps: list[Any]) -> list[Stretch]:
     return [*_aligned(plan, steps[:half]), *_aligned(plan, steps[half:])]
 
 
-def place_of(own: tuple[str, ...], branches: tuple[str, ...]) -> int:
-    """Where a step's branches begin among all; -1 if they do not stand there one after the other."""
-    places = range(len(branches) - len(own) + 1)
-    return next((at for at in places if branches[at : at + len(own)] == own), -1)
+def place_of(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
+    """The place where a step's branches begin among all; -1 if they do not stand there one after the other."""
+    places = range(len(branches) - len(part) + 1)
+    return next((at for at in places if branches[at : at + len(part)] == part), -1)
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """What of a step of tokens is no number."""
+    """The part of a step of tokens that is no number."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def _alike(step: Step, first: Step, shaped: Step | None) -> bool:
-    """Whether a step has as many heads as the first, and shapes like the others or not at all."""
+    """True where a step has as many heads as the first, and shapes like the others or not at all."""
     if step.heads != first.heads:
         return False
     if step.shaping is None or shaped is None or step.shaping == shaped.shaping:
@@ -151,7 +151,7 @@ def _alike(step: Step, first: Step, shaped: Step | None) -> bool:
 
 
 def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool) -> list[int]:
-    """Where each of a step's own columns stands among all."""
+    """The places of a step's own columns among all."""
     start = rows + first * step.heads
     shaped = [rows + outputs] if step.shaping is not None else []
     draws = rows + outputs + has_shaping

@@ -50,7 +50,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run with what its inputs mean. `sizes` are those of its test vector, where 1 says too little."""
+    """The graph of a run with what its inputs mean. `sizes` are its test vector's, where 1 says too little."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]

@@ -43,7 +43,7 @@ Planned = tuple[Bundle, str, Plan | TokenPlan]  # what options of baking name: t
 
 SUFFIX, PLAN_FILE = ".onnx", ".json"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
-BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a file beside, since onnxruntime holds others twice
+BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to another file, since onnxruntime holds others twice
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BakeOptions(Options):
 
     bundle: The bundle to take from; it stays unchanged.
     plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
-    output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file beside it.
+    output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file next to it.
     precision: float32 or int8. Default: the precision of --body, or float32.
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
@@ -60,7 +60,7 @@ class BakeOptions(Options):
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots. All together become one
-        file beside the output, .onnx_adapter, which onnxruntime may take or not in each run.
+        file next to the output, .onnx_adapter, which onnxruntime may take or not in each run.
     hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
         noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
     batch: Number of samples of one call. Default: any number.
@@ -95,12 +95,12 @@ def bake(
     metadata has too, and the files written."""
     bundle, body, plan = planned = planned or plan_of(options)
     run, baked = assembled(options, planned)
-    beside = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
+    adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape or bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
     sizes |= {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes), **run.sizes}
     baked, files = _write(run.graph, options, baked, sizes, progress)
-    return baked, (*files, *beside)
+    return baked, (*files, *adapters)
 
 
 def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
@@ -132,11 +132,11 @@ def plan_of(options: BakeOptions) -> Planned:
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
-    asked = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    choice = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
     of_run = bundle
-    if not isinstance(asked, str) and asked.shape:
-        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(asked.shape, bundle.manifest)))
-    planned = plan_for(of_run, body, asked, options.guidance, settings)
+    if not isinstance(choice, str) and choice.shape:
+        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
+    planned = plan_for(of_run, body, choice, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 
@@ -180,7 +180,7 @@ def _weight_files(output: Path) -> frozenset[str]:
 
 
 def _limit(graph: Graph, options: BakeOptions) -> int:
-    """The bytes of weights from which on they go to a file beside the graph's."""
+    """The bytes of weights from which on they go to a file next to the graph's."""
     in_loops = weights.weight_bytes(graph) - sum(array.nbytes for array in graph.constants.values())
     if options.one_file:
         return MESSAGE_LIMIT
@@ -188,7 +188,7 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
 
 
 def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: Plan | TokenPlan) -> None:
-    """Raises UserError for what cannot be baked."""
+    """Raise UserError for what cannot be baked."""
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)
@@ -207,15 +207,15 @@ def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptio
         return io.load(bundle.graph(entry), root=bundle.path)
 
     each = {network: bundle.network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
-    bodies = {network: own.body(name) for network, own in each.items()}
+    bodies = {network: part.body(name) for network, part in each.items()}
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
-    first = {network: [own for own, _ in entries].index(network) for network in each}
+    first = {network: [name for name, _ in entries].index(network) for network in each}
 
     def network_of(step: Step | TokenStep) -> int:
         return first[step.network] + bodies[step.network].serving(step.group)
 
-    def ahead(own: Manifest) -> dict[str, Graph]:
-        graphs = {"conditioner": own.conditioner, "prologue": own.prologue}
+    def ahead(facts: Manifest) -> dict[str, Graph]:
+        graphs = {"conditioner": facts.conditioner, "prologue": facts.prologue}
         return {key: opened(entry) for key, entry in graphs.items() if entry is not None}
 
     has_text = manifest.text is not None and not options.latents
@@ -223,7 +223,7 @@ def _parts(bundle: Bundle, name: str, plan: Plan | TokenPlan, options: BakeOptio
     return Parts(
         networks=[BakedNetwork(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
         network_of=network_of,
-        ahead={network: ahead(own.manifest) for network, own in each.items()},
+        ahead={network: ahead(part.manifest) for network, part in each.items()},
         text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
         nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},

@@ -1,7 +1,7 @@
-"""Carried tensors of a baked run: for each bank one input and one output [rows, B, *shape], that of the next run.
+"""Carried tensors of a baked run: for each bank one input and one output [rows, B, *shape], the next run's input.
 
-A row is a branch of a slot. A bank of all steps has the branches of each step in turn; one of the sample has those of
-the evaluation that writes it. A first run is given zeros.
+A row is a branch of a slot. A bank of all steps has the branches of each step in turn; one of the sample has its
+writer's. A first run is given zeros.
 """
 
 from collections.abc import Sequence
@@ -46,19 +46,19 @@ class CarriedBank:
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     def read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
-        """What the network reads of it, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
+        """The network's input of it, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
         axis = into.constant(np.array([0], np.int64), "axis_0")
         rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
         shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")
         return into.node("Reshape", (rows, shape), f"{name}_now")
 
     def apart(self, into: Builder, made: str, branches: int, name: str) -> str:
-        """What the network made of it, [branches, B, *shape]."""
+        """The network's output of it, [branches, B, *shape]."""
         shape = into.constant(np.array([branches, -1, *self.tensor.shape], np.int64), f"{name}_apart_shape")
         return into.node("Reshape", (made, shape), f"{name}_apart")
 
     def value(self, name: str, branches: int) -> Value:
-        """What `apart` returns."""
+        """The value that `apart` names."""
         return Value(name, np.dtype(self.tensor.dtype), (branches, BATCH, *self.tensor.shape))
 
     def finish(self, outer: Builder) -> None:

@@ -153,6 +153,6 @@ def _back(nodes: Sequence[Node], wanted: set[str], sources: set[str]) -> tuple[N
 
 
 def _free(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:
-    """What nodes read and neither make nor find among the constants."""
+    """The names that nodes read and neither make nor find among the constants."""
     outputs = {name for node in nodes for name in node.outputs}
     return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

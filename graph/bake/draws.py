@@ -47,7 +47,7 @@ class Draws:
         return outer.once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where draws of these numbers stand among all; what a step does not read stands anywhere."""
+        """The places of draws of these numbers among all; a draw that a step does not read stands anywhere."""
         order = [START, *self.later] if self.is_again else [*self.later]
         order_places = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
         return np.array(order_places, np.int64).reshape(numbers.shape)

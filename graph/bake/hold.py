@@ -20,7 +20,7 @@ HELD, MASK = "held", "held_mask"  # inputs
 
 @dataclass(frozen=True)
 class Held:
-    """What is held along a plan. value, mask: tensors [B, ...].
+    """A hold along a plan. value, mask: tensors [B, ...].
 
     rows: which row of the state is x, at each step. alphas, sigmas: of the steps, which noise the value. draws: the
     numbers of the draws that do; none where the value is put back as it is.
@@ -54,7 +54,7 @@ class Held:
 
 
 def held_along(plan: Plan | TokenPlan, kind: Kind) -> Held | None:
-    """What a hold is along a plan; None for none. UserError where nothing can be held."""
+    """The hold of a kind along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
     plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}")

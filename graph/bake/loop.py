@@ -1,6 +1,6 @@
 """A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
 
-For tokens the update is that of `reveal.py`. For others it is Mul and Add in float32, term by term, as in
+For tokens the update is in `reveal.py`. For others it is Mul and Add in float32, term by term, as in
 `fewstep.runtime.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its coefficients
 are no constants of the body, so no engine folds them into the network's last or first layer, which would change bits.
 For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what
@@ -67,9 +67,9 @@ def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
     true = outer.constant(np.array(True), "goes_on")
     behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(len(state)))
-    kept = tuple(f"{outer.prefix}/{name}_{bank.returned.name}" for bank in written)
-    outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *kept), {"body": body}, name))
-    for bank, each in zip(written, kept, strict=True):  # of each step
+    outputs = tuple(f"{outer.prefix}/{name}_{bank.returned.name}" for bank in written)
+    outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *outputs), {"body": body}, name))
+    for bank, each in zip(written, outputs, strict=True):  # of each step
         shape = outer.constant(
             np.array([branches * len(stretch.steps), -1, *bank.tensor.shape], np.int64), f"{each}_shape"
         )
@@ -180,7 +180,7 @@ class _Step:
         stacked = u if count == 1 else inner.node("Concat", (u,) * count, "u_branches", axis=0)
         places = self.batch.places(count)
         if uneven:
-            here = inner.node("Mul", (self.numbers.whole(np.array(stretch.count)), self.batch.size), "places_here")
+            here = inner.node("Mul", (self.numbers.integer(np.array(stretch.count)), self.batch.size), "places_here")
             zero = inner.constant(np.array([0], np.int64), "zero")
             places = inner.node("Slice", (places, zero, here, zero), "places")
             stacked = inner.node("Gather", (stacked, places), "u_evaluated", axis=0)
@@ -208,18 +208,18 @@ class _Step:
     def _branch(self, result: str, branch: int) -> str:
         """The output of a branch; of another one in a step that leaves it out, where nothing is made of it."""
         ends = zip(self.stretch.first, self.stretch.count, strict=True)
-        own = np.array([min(max(branch - first, 0), count - 1) for first, count in ends])
-        start = self.inner.node("Mul", (self.numbers.whole(own), self.batch.size), f"output_{branch}_start")
+        indices = np.array([min(max(branch - first, 0), count - 1) for first, count in ends])
+        start = self.inner.node("Mul", (self.numbers.integer(indices), self.batch.size), f"output_{branch}_start")
         places = self.inner.node("Add", (self.batch.places(1), start), f"output_{branch}_places")
         return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
 
     def _input(self, name: str, role: str, places: str, stacked: str) -> str:
-        """What the network reads at one of its inputs. `places` count the rows of u, branch after branch."""
+        """The tensor at one of the network's inputs. `places` count the rows of u, branch after branch."""
         steps = self.stretch.steps
         if role == "x":
             return stacked
         if role == "group":
-            return self.numbers.whole(np.array([step.group for step in steps]))
+            return self.numbers.integer(np.array([step.group for step in steps]))
         if role in ("time", "to"):
             times = [step.time if role == "time" else step.to or 0.0 for step in steps]
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
@@ -227,7 +227,7 @@ class _Step:
         if role == PORT:
             (bank,) = (each for each in self.run.banks if each.taken.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])
-            ends = (self.numbers.whole(begin), self.numbers.whole(begin + len(self.stretch.branches)))
+            ends = (self.numbers.integer(begin), self.numbers.integer(begin + len(self.stretch.branches)))
             return bank.read(self.inner, ends, name)
         ahead = self.run.ahead[steps[0].network]
         if name in ahead.by_pair:
@@ -237,16 +237,16 @@ class _Step:
             first = [ahead.branches.index(step.branches[0]) for step in steps]
             if all(step.branches == ahead.branches for step in steps):
                 return source
-        start = self.inner.node("Mul", (self.numbers.whole(np.array(first)), self.batch.size), f"{name}_start")
+        start = self.inner.node("Mul", (self.numbers.integer(np.array(first)), self.batch.size), f"{name}_start")
         where = self.inner.node("Add", (places, start), f"{name}_places")
         return self.inner.node("Gather", (source, where), f"{name}_now", axis=0)
 
-    def _row(self, values: NDArray[np.float64], kept: int | None = None) -> list[Coefficient]:
-        """A row of coefficients [S, columns]. Where all are 1, the first `kept` columns need no Mul."""
-        kept = values.shape[1] if kept is None else kept
+    def _row(self, values: NDArray[np.float64], count: int | None = None) -> list[Coefficient]:
+        """A row of coefficients [S, columns]. Where all are 1, the first `count` columns need no Mul."""
+        count = values.shape[1] if count is None else count
         row: list[Coefficient] = []
         for j, column in enumerate(values.T):
-            is_plain = not column.any() or (j < kept and bool((column == 1).all()))
+            is_plain = not column.any() or (j < count and bool((column == 1).all()))
             row.append(float(column[0]) if is_plain else self.numbers.float(column))
         return row
 

@@ -1,4 +1,4 @@
-"""What a baked file says of itself: a JSON text under `fewstep` in its metadata, for programs that only have the file.
+"""The metadata of a baked file: a JSON text under `fewstep` in its metadata, for programs that only have the file.
 
 Every inference engine that reads ONNX shows it, such as onnxruntime by `session.get_modelmeta().custom_metadata_map`.
 """
@@ -44,7 +44,7 @@ class BakedSample(Strict, frozen=True):
 
 
 class Baked(Strict, frozen=True, kw_only=True):
-    """What a baked file holds.
+    """The facts of a baked file.
 
     file_sha256: of the file, in which these 64 digits are zeros. sample: None where onnxruntime could not run the file.
     plan: its name; guidance: in words. evaluations: of the network, each with all its branches.

@@ -33,13 +33,13 @@ class StepNumbers:
         """float64 [1]."""
         return self._column(values, "float64")
 
-    def whole(self, values: Values) -> str:
+    def integer(self, values: Values) -> str:
         """int64 [1]."""
         return self._column(values, "int64")
 
     def scalar(self, values: Values) -> str:
         """int64 []."""
-        number = self.whole(values)
+        number = self.integer(values)
         return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
 
     def look_up(self) -> list[Node]:

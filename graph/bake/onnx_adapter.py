@@ -1,4 +1,4 @@
-"""LoRA files as onnxruntime takes them beside a baked file: one `.onnx_adapter`, whatever their number."""
+"""LoRA files as onnxruntime takes them next to a baked file: one `.onnx_adapter`, whatever their number."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ VERSION = 1  # of the adapter and of its model, which onnxruntime keeps for prog
 
 
 def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Path:
-    """Write what files, each `FILE[:STRENGTH]`, put in a bundle's slots, beside a file that was baked of the bundle.
+    """Write what files, each `FILE[:STRENGTH]`, put in a bundle's slots, next to a file that was baked of the bundle.
 
     In C++ it is an `Ort::LoraAdapter`, in Python an `onnxruntime.LoraAdapter`. UserError for files that do not fit.
     """

@@ -25,13 +25,13 @@ DOUBLE = 11  # of ONNX
 BEGINS_OPEN = "begins_open"  # of the outer graph: where a run's ids are open at its start
 
 
-def begin_tokens(outer: Builder, vocabulary: Vocabulary, given: str) -> str:
+def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
     """The ids [B, *shape] before the first step, from known tokens: -1 where a position is open. The mask id is no
     known token, and is refused as -2 is."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
-    no_mask = outer.node("Where", (outer.node("Equal", (given, mask), "is_given_mask"), none, given), "known_or_none")
-    own = checked(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
-    ids = outer.node("Where", (outer.node("Less", (own, zero), "is_unknown"), mask, own), "first_ids")
+    no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
+    tokens = checked(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
+    ids = outer.node("Where", (outer.node("Less", (tokens, zero), "is_unknown"), mask, tokens), "first_ids")
     outer.node("Equal", (ids, mask), BEGINS_OPEN)
     return ids
 
@@ -66,27 +66,27 @@ class Reveal:
     def advance(self, ids: str, outputs: Sequence[str]) -> str:
         """The ids [B, *shape] behind the step, from those before it and logits [B, *shape, V] of each branch."""
         node, step, steps = self.inner.node, self.step, self.stretch.steps
-        mask = self._whole(self.vocabulary.mask)
+        mask = self._int64(self.vocabulary.mask)
         is_open = node("Equal", (ids, mask), "is_open")
         begins_open = f"{self.outer.prefix}/{BEGINS_OPEN}"
         some, of_start = (self._here(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start")))
         order = self._chance(1)
         logs = self._guided(outputs)
-        is_none = node("IsNaN", (node("Gather", (logs, self._whole(0)), "first_log", axis=-1),), "is_none")
+        is_none = node("IsNaN", (node("Gather", (logs, self._int64(0)), "first_log", axis=-1),), "is_none")
         token = refused_where(
             self.inner, node("And", (some, is_none), "is_unlikely"), self._token(logs), "logits_are_finite"
         )
-        own = ""
+        log = ""
         if step.threshold is not None or step.score == "drawn":
-            place = node("Unsqueeze", (token, self._whole([-1])), "token_place")
-            own = node("Squeeze", (node("GatherElements", (logs, place), "own_log", axis=-1), self._whole([-1])), "own")
+            place = node("Unsqueeze", (token, self._int64([-1])), "token_place")
+            log = node("Squeeze", (node("GatherElements", (logs, place), "own_log", axis=-1), self._int64([-1])), "own")
         if step.chance is not None:
             shown = node("Less", (order, self.numbers.double([each.chance for each in steps])), "by_chance")
         else:
-            shown = self._ranked(ids, self._score(logs, own, order), some, of_start)
+            shown = self._ranked(ids, self._score(logs, log, order), some, of_start)
             if step.threshold is not None:
                 threshold = self.numbers.double([each.threshold for each in steps])
-                sure = node("Greater", (node("Exp", (own,), "own_share"), threshold), "is_sure")
+                sure = node("Greater", (node("Exp", (log,), "own_share"), threshold), "is_sure")
                 shown = node("Or", (shown, sure), "ranked_or_sure")
         after = node("Where", (node("And", (shown, some), "shown"), token, ids), "revealed")
         if any(each.again for each in steps):
@@ -102,13 +102,13 @@ class Reveal:
         return first
 
     def _here(self, mask: str, name: str) -> str:
-        """Where a mask [B, *shape] is true among the positions that the step may change."""
+        """The mask [B, *shape], true only among the positions that the step may change."""
         length = self.plan.shape[-1]
         ends = [each.positions or (0, length) for each in self.stretch.steps]
         if all(each == (0, length) for each in ends):
             return mask
         places = self.inner.constant(np.arange(length), "positions")
-        first, last = (self.numbers.whole(column) for column in zip(*ends, strict=True))
+        first, last = (self.numbers.integer(column) for column in zip(*ends, strict=True))
         tests = [
             self.inner.node(op, (places, end), f"{name}_{op}")
             for op, end in (("GreaterOrEqual", first), ("Less", last))
@@ -155,26 +155,26 @@ class Reveal:
         node = self.inner.node
         if self.step.temperature == 0:
             return node("ArgMax", (logs,), "token", axis=-1, keepdims=0)
-        last = self._whole([-1])
-        sums = node("CumSum", (node("Exp", (logs,), "share"), self._whole(-1)), "share_sums")
+        last = self._int64([-1])
+        sums = node("CumSum", (node("Exp", (logs,), "share"), self._int64(-1)), "share_sums")
         chance = node("Unsqueeze", (self._chance(0), last), "chance_of_token")
         aim = node("Mul", (chance, node("Gather", (sums, last), "share_sum", axis=-1)), "aim")
         passed = node("Cast", (node("LessOrEqual", (sums, aim), "is_passed"),), "passed", to=INT64)
         return node("ReduceSum", (passed, last), "token", keepdims=0)
 
-    def _score(self, logs: str, own: str, order: str) -> str:
-        """What positions are ordered by [B, *shape]."""
-        node, steps, last = self.inner.node, self.stretch.steps, self._whole([-1])
+    def _score(self, logs: str, log: str, order: str) -> str:
+        """The score that positions are ordered by [B, *shape]."""
+        node, steps, last = self.inner.node, self.stretch.steps, self._int64([-1])
         if self.step.score == "random":
             return order
         if self.step.score == "drawn":
-            score = own
+            score = log
         elif self.step.score == "probability":
             score = node("ReduceMax", (logs, last), "score", keepdims=0)
         elif self.step.score == "margin":
-            two, _ = self.inner.split("TopK", (logs, self._whole([2])), ("two", "two_ids"), axis=-1)
+            two, _ = self.inner.split("TopK", (logs, self._int64([2])), ("two", "two_ids"), axis=-1)
             shares = node("Exp", (two,), "two_shares")
-            ends = [node("Gather", (shares, self._whole(k)), f"share_{k}", axis=-1) for k in (0, 1)]
+            ends = [node("Gather", (shares, self._int64(k)), f"share_{k}", axis=-1) for k in (0, 1)]
             score = node("Sub", ends, "score")
         else:
             finite = self._without_mask(logs, 0.0, "entropy")
@@ -198,19 +198,19 @@ class Reveal:
         return node("Div", (parts, self._double(EVEN)), "score_even")
 
     def _ranked(self, ids: str, score: str, some: str, of_start: str) -> str:
-        """Where [B, *shape] the score is among the highest: as many as the step reveals."""
-        node, split, one = self.inner.node, self.inner.split, self._whole([1])
+        """The mask [B, *shape] of the highest scores: as many as the step reveals."""
+        node, split, one = self.inner.node, self.inner.split, self._int64([1])
         size = math.prod(self.plan.shape)
         only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
-        flat = node("Reshape", (only, self._whole([0, -1])), "score_flat")
-        best, places = split("TopK", (flat, self._whole([size])), ("best", "best_places"), axis=1)
+        flat = node("Reshape", (only, self._int64([0, -1])), "score_flat")
+        best, places = split("TopK", (flat, self._int64([size])), ("best", "best_places"), axis=1)
         every = self.inner.constant(np.arange(size)[None], "every_rank")
         ordered = node("Expand", (every, node("Shape", (places,), "places_shape")), "ranks_in_order")
         ranks = node("ScatterElements", (places, places, ordered), "ranks", axis=1)
         least = self._count(of_start)
         if self.step.bound is not None:
             bound = self.numbers.double([each.bound for each in self.stretch.steps])
-            sums = node("CumSum", (node("Neg", (best,), "entropies"), self._whole(1)), "entropy_sums")
+            sums = node("CumSum", (node("Neg", (best,), "entropies"), self._int64(1)), "entropy_sums")
             within = node("Cast", (node("Less", (sums, bound), "is_within"),), "within", to=INT64)
             enough = node("ReduceSum", (within, one), "enough", keepdims=1)
             least = node("Max", (least, enough, one), "least")
@@ -218,7 +218,7 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """How many positions of each sample the step reveals at least [B, 1], as `fewstep.runtime.tokens._counts`."""
+        """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.tokens._counts`."""
         node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [
@@ -227,17 +227,17 @@ class Reveal:
         rows = [(max(totals[at], 1), left[at], left[at] - step.reveal) for at, step in enumerate(steps)]
         total, before, after = zip(*rows[self.at : self.at + len(self.stretch.steps)], strict=True)
         flat = node(
-            "Reshape", (node("Cast", (of_start,), "opened_ones", to=INT64), self._whole([0, -1])), "opened_flat"
+            "Reshape", (node("Cast", (of_start,), "opened_ones", to=INT64), self._int64([0, -1])), "opened_flat"
         )
-        opened = node("ReduceSum", (flat, self._whole([1])), "opened", keepdims=1)
-        divisor = self.numbers.whole(total)
+        opened = node("ReduceSum", (flat, self._int64([1])), "opened", keepdims=1)
+        divisor = self.numbers.integer(total)
         shares = [
-            node("Div", (node("Mul", (opened, self.numbers.whole(each)), f"{name}_times"), divisor), name)
+            node("Div", (node("Mul", (opened, self.numbers.integer(each)), f"{name}_times"), divisor), name)
             for name, each in (("left_before", before), ("left_after", after))
         ]
         return node("Sub", shares, "count")
 
-    def _whole(self, value: int | list[int]) -> str:
+    def _int64(self, value: int | list[int]) -> str:
         kind, numbers = ("whole", [value]) if isinstance(value, int) else ("wholes", value)
         return self.inner.constant(np.array(value, np.int64), f"{kind}_{'_'.join(map(str, numbers))}")
 

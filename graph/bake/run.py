@@ -1,4 +1,4 @@
-"""What the steps of a baked run share; `assemble.py` makes it once."""
+"""The parts that the steps of a baked run share; `assemble.py` makes them once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a sealed file says of itself: whether its bytes are whole, and whether it computes its test vector here.
+"""Checks of a sealed file by its own facts: that its bytes are whole, and that it computes its test vector here.
 
 The checksum is SHA-256 of the file in which its own 64 digits are zeros. So a program needs no parser of protobuf to
 compare it, and this module needs no package but onnxruntime. Weights in a file of their own have a hash of their
@@ -37,7 +37,7 @@ HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # of its content, in the name
 
 
 def described_by(file: Path) -> Baked:
-    """What a baked file says of itself. UserError for any other file."""
+    """The facts that a baked file has of itself. UserError for any other file."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)
@@ -49,7 +49,7 @@ def described_by(file: Path) -> Baked:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether the bytes of a baked file are as they were written. UserError for one without a checksum."""
+    """True where the bytes of a baked file are as they were written. UserError for one without a checksum."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(MARK) + len(MARK)
         if at < len(MARK):

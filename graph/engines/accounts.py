@@ -1,4 +1,4 @@
-"""What the engines of a bundle do in one evaluation, in a few numbers: for `fewstep build` and `fewstep inspect`."""
+"""Accounts of a bundle's engines: one evaluation in a few numbers, for `fewstep build` and `fewstep inspect`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -54,8 +54,8 @@ def account(kernels: Kernels, batch: int, device: str) -> Account:
 
 
 def accounts(bundle: Bundle) -> dict[str, Account]:
-    """Accounts of the engines of a bundle's bodies, by file. Engines without a program text have none: those of
-    `tensorrt`, and any whose file is damaged."""
+    """Accounts of the engines of a bundle's bodies, by file. Engines without a program text have none: `tensorrt`'s,
+    and any whose file is damaged."""
     found = {}
     for engine in bundle.manifest.engines:
         if engine.body not in AHEAD:
@@ -68,17 +68,17 @@ def accounts(bundle: Bundle) -> dict[str, Account]:
     return found
 
 
-def told_of(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
-    """Each engine's account in lines, by file, and bounds. int8's names that of 16 bits for its device and batch."""
+def account_lines(engines: Sequence[EngineEntry], known: Mapping[str, Account]) -> dict[str, tuple[str, ...]]:
+    """Each engine's account in lines, by file, and bounds. int8's names the one of 16 bits for its device and batch."""
     halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
     lines: dict[str, tuple[str, ...]] = {}
     for each in engines:
         if (own := known.get(each.file)) is not None:
             half = halves.get((each.device, own.batch))
-            beside = "" if half is None or half is each else f"; {half.body}: {_short(known[half.file])}"
+            compared = "" if half is None or half is each else f"; {half.body}: {_short(known[half.file])}"
             bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in own.bounds.items())
             bounded = (f"a bound, not a time: {bounds}",) if bounds else ()
-            lines[each.file] = (f"{own.text}{beside}", *bounded)
+            lines[each.file] = (f"{own.text}{compared}", *bounded)
     return lines
 
 

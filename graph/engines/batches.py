@@ -45,10 +45,10 @@ def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
     return {size: values.pop() for size, values in choices.items()}
 
 
-def _agrees(own: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
-    """Whether a size may stand where the graph has `own`; the builder judges sizes that follow from several others."""
+def _agrees(dim: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
+    """True if a size may stand where the graph has `dim`; the builder judges sizes that follow from several others."""
     try:
-        return dimension(own, free_sizes) == size
+        return dimension(dim, free_sizes) == size
     except KeyError:
         return True
 

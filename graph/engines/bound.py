@@ -1,4 +1,4 @@
-"""What a device needs at least for an engine's kernels: a bound, not a time.
+"""The least time of a device for an engine's kernels: a bound, not a measurement.
 
 Each kernel takes as long as its bytes at the device's bandwidth, or as its MACs at its peak, whichever is longer, and a
 launch. Bytes count as if no cache held them, so a GPU whose cache holds a step can be faster than its bound.

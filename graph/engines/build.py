@@ -65,7 +65,7 @@ class BuildOptions(Options):
     hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
     dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
     float32_scales: Write the scales of int8 in float32, for a builder that refuses those in float16.
-    verify: Run the engines for the GPU of this machine beside onnxruntime, as verify --engines does. Leave it out
+    verify: Run the engines for the GPU of this machine next to onnxruntime, as verify --engines does. Leave it out
         where memory has no room for the network twice.
     timeout: Seconds that one engine may take.
     script: A file to write instead, with --backend tensorrt: the commands of trtexec and Polygraphy that build the same
@@ -148,7 +148,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
 
 
 def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
-    """What `build` would do, without doing it."""
+    """The engines that `build` would make, without making them."""
     builder, requests = check_options(options), list[EngineRequest]()
     for network, bundle in _each(options):
         name_and_body = _body(options, builder, bundle)
@@ -189,9 +189,9 @@ def _each(options: BuildOptions) -> Iterator[tuple[str, Bundle]]:
         yield name, bundle.network(name)
 
 
-def _part(options: BuildOptions, builder: EngineBuilder, own: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
-    """What is to build for a network. One of 16 bits that is missing is written."""
-    network, bundle = own
+def _part(options: BuildOptions, builder: EngineBuilder, part: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
+    """The builds of a network. Its body of 16 bits is written where it is missing."""
+    network, bundle = part
     name, body = _body(options, builder, bundle) or _add_half(bundle, writer, options.precision)
     orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
     return NetworkBuild(network, bundle, name, body, orders)
@@ -227,8 +227,8 @@ def check_options(options: BuildOptions) -> EngineBuilder:
 def _flags(options: BuildOptions) -> Flags:
     """The settings that are not the builder's defaults."""
     names = ("workspace", "dla", "version_compatible", "hardware_compatible", "float32_scales")
-    asked = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
-    return {**STRICT, **asked}
+    choices = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
+    return {**STRICT, **choices}
 
 
 def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:

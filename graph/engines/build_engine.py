@@ -102,7 +102,7 @@ def _request(builder: EngineBuilder, order: BuildOrder, timing: Path | None, lay
 
 
 def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
-    """How many convolutions of an engine multiply in each type, as far as the engine shows it.
+    """The number of an engine's convolutions that multiply in each type, as far as the engine shows it.
 
     The program text is certain, so that a wrong float32 in it is an error. An inspector's names of layers differ
     between versions, so that a float32 among them is a warning.

@@ -26,7 +26,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(graph):  # by its path, beside which large weights lie
+    if not parser.parse_from_file(graph):  # by its path, next to which large weights lie
         errors = (parser.get_error(index) for index in range(parser.num_errors))
         _fail(*(f"{error.node_operator()} {error.node_name()!r}: {error.desc()}" for error in errors))
     config = builder.create_builder_config()

@@ -65,12 +65,12 @@ class Kernels:
 
     @property
     def outputs(self) -> dict[str, int]:
-        """How many convolutions and products write each type."""
+        """The number of convolutions and products that write each type."""
         return dict(Counter(kernel.writes[0] for kernel in self.each if kernel.multiplies and kernel.writes))
 
     @property
     def convolutions(self) -> tuple[Kernel, ...]:
-        """Those that are convolutions."""
+        """The kernels that are convolutions."""
         return tuple(each for each in self.each if each.kind == CONVOLUTION)
 
 

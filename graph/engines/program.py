@@ -40,7 +40,7 @@ class ProgramTensor:
     is_on_host: bool
 
     def elements(self, numbers: Mapping[str, int]) -> int | None:
-        """How many it has; None if a dimension is not among the known numbers."""
+        """The number of its elements; None if a dimension is not among the known numbers."""
         sizes = [size if isinstance(size, int) else numbers.get(size) for size in self.dims]
         return None if None in sizes else prod(size for size in sizes if size is not None)
 
@@ -137,7 +137,7 @@ def _instructions(lines: list[tuple[str, str]]) -> Iterator[EngineInstruction]:
 
 
 def _result(each: EngineInstruction, known: Mapping[str, int]) -> int | None:
-    """What an instruction on the host computes; None if that is not known."""
+    """The number that an instruction on the host computes; None if it is not known."""
     numbers = [known[name] for name in each.inputs if name in known]
     if each.constant is not None:
         return each.constant

@@ -1,4 +1,4 @@
-"""How long kernels took on this GPU. A builder that measures them starts from what the engines before it took."""
+"""Times of kernels on this GPU. A builder that measures them starts from the times of the engines before it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -105,11 +105,11 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Addit
 
 
 def _turns(node: Node) -> bool:
-    """Whether a node swaps the last two of three axes."""
+    """True where a node swaps the last two of three axes."""
     return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 
 def _scales(node: Node, graph: Graph) -> bool:
-    """Whether a node multiplies or divides by a number."""
+    """True where a node multiplies or divides by a number."""
     number = graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") else None
     return number is not None and number.size == 1

@@ -75,7 +75,7 @@ def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -
 
 
 def _may_scale(node: Node) -> bool:
-    """Whether a node is of SCALING, and does not combine the scores with themselves."""
+    """True where a node is of SCALING, and does not combine the scores with themselves."""
     return node.op in SCALING and node.inputs[0] != node.inputs[1]
 
 

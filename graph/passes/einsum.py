@@ -56,7 +56,7 @@ def _written_out(node: Node, graph: Graph, types: Types, new: Additions) -> tupl
 
 
 def _spelled_out(text: str, node: Node, types: Types) -> str:
-    """An equation with letters in the place of "...", where all operands that have it have the same axes there."""
+    """An equation with letters instead of "...", where all operands that have it have the same axes there."""
     terms = text.partition("->")[0].split(",")
     shapes = [types.shape(name) for name in node.inputs]
     hidden = set()
@@ -92,10 +92,10 @@ def _product(
         a, b, rows, columns = b, a, columns, rows
     if not rows or not columns:
         return ()
-    kept, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight leaves leading rows as they are
+    leading, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight leaves leading rows as they are
     sizes = _sizes(a, types) | _sizes(b, types)
-    made, joined = kept + row + columns, len(row) > 1 or len(columns) > 1
-    targets = [_target(kept, groups, sizes) for groups in ((row, summed), (*row, *columns))]
+    made, joined = leading + row + columns, len(row) > 1 or len(columns) > 1
+    targets = [_target(leading, groups, sizes) for groups in ((row, summed), (*row, *columns))]
     targets.append(_target(batch, (summed, columns), sizes))
     if (joined or len(summed) > 1) and None in targets:
         return ()
@@ -114,7 +114,7 @@ def _product(
             name = add("Reshape", (name, _shape(target, new)), new.name(f"{node.output}_{operand.name}_joined"))
         return name
 
-    left = ordered(a, kept + row + summed, (row, summed), targets[0])
+    left = ordered(a, leading + row + summed, (row, summed), targets[0])
     right = ordered(b, batch + summed + columns, (summed, columns), targets[2])
     name = node.output if made == axes and not joined else new.name(f"{node.output}_product")
     name = add("MatMul", (left, right), name)
@@ -132,12 +132,12 @@ def _sizes(operand: Operand, types: Types) -> dict[str, int | str]:
     return {} if shape is None else dict(zip(operand.axes, shape, strict=True))
 
 
-def _target(kept: str, groups: tuple[str, ...], sizes: Mapping[str, int | str]) -> tuple[int, ...] | None:
+def _target(leading: str, groups: tuple[str, ...], sizes: Mapping[str, int | str]) -> tuple[int, ...] | None:
     """The constant target of a Reshape that keeps leading axes and makes one axis of each group; None where two of
     them are not known."""
     dims = [[sizes.get(axis, "?") for axis in group] for group in groups]
     joined = [-1 if any(isinstance(dim, str) for dim in group) else prod(map(int, group)) for group in dims]
-    return None if joined.count(-1) > 1 else (*[0] * len(kept), *joined)
+    return None if joined.count(-1) > 1 else (*[0] * len(leading), *joined)
 
 
 def _shape(target: tuple[int, ...], new: Additions) -> str:

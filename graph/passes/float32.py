@@ -33,7 +33,7 @@ def to_float32(graph: Graph) -> Graph:
 
 
 def has_type(graph: Graph, half: np.dtype[Any]) -> bool:
-    """Whether any weight, input or output has this type, or any node rounds to it."""
+    """True if any weight, input or output has this type, or any node rounds to it."""
     types = [value.dtype for value in (*graph.inputs, *graph.outputs)]
     types += [array.dtype for array in graph.constants.values()]
     return half in types or any(_made(node) == onnx_type(half) for node in graph.nodes)

@@ -1,6 +1,6 @@
 """Write a graph in a float type of 16 bits, for targets whose engines are strongly typed.
 
-Opset 20 defines bfloat16 for fewer operations than float16: Conv has it from 22 on. The types are those of engines. So
+Opset 20 defines bfloat16 for fewer operations than float16: Conv has it from 22 on. The types are engines' types. So
 what takes float16 takes bfloat16, and the opset stays what their oldest parsers read. onnxruntime's CPU has no such
 kernels: see `rounding.py`.
 """
@@ -83,13 +83,13 @@ def _half_of(name: str, half: np.dtype[Any]) -> str:
     return f"{half.name}({name})"
 
 
-def _in_float32(node: Node, kept: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
-    """A node of `squared_sums` and the casts around it. `kept`: tensors that are float32. `names`: of other ports."""
+def _in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
+    """A node of `squared_sums` and the casts around it. `floats`: tensors that are float32. `names`: of other ports."""
     (result,) = node.outputs
-    wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in kept}
+    wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in floats}
     before = [_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
-    made = result if result in kept else f"sum({result})"
-    after = [] if result in kept else [_cast(made, names.get(result, result), onnx_type(half))]
+    made = result if result in floats else f"sum({result})"
+    after = [] if result in floats else [_cast(made, names.get(result, result), onnx_type(half))]
     return [*before, replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs), outputs=(made,)), *after]
 
 
@@ -106,7 +106,7 @@ def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
 
 
 def takes_half(node: Node, position: int) -> bool:
-    """Whether an operation may read float16 at an input position, by its definition, or else bfloat16.
+    """True where an operation may read float16 at an input position, by its definition, or else bfloat16.
 
     onnx does not define the operations that onnxruntime adds. They count as allowing it, since their weights mostly
     have the type of x.

@@ -8,7 +8,7 @@ from fewstep.graph.index import Index, index
 
 
 def expand_mish(graph: Graph) -> Graph:
-    """Write Mish (Misra 2019, arXiv 1908.08681) with a sigmoid in the place of Softplus and Tanh.
+    """Write Mish (Misra 2019, arXiv 1908.08681) with a sigmoid instead of Softplus and Tanh.
 
         Mish(x) = Mul(x, Tanh(Softplus(x)))      ==>      x q / (2 - q)  with  q = s (2 - s), s = Sigmoid(x)
 
@@ -46,7 +46,7 @@ def _argument(node: Node, idx: Index) -> str | None:
 
 
 def _written_out(x: str, node: Node, new: Additions) -> tuple[Node, ...]:
-    """The form with a sigmoid, in the place of the node that makes Mish of x."""
+    """The form with a sigmoid, instead of the node that makes Mish of x."""
     two = new.constant("mish_two", np.array(2, np.float32))
     names = [new.name(f"{node.output}_{part}") for part in ("s", "two_less_s", "q", "two_less_q", "tanh")]
     s, two_less_s, q, two_less_q, tanh = names

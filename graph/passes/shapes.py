@@ -80,7 +80,7 @@ def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tupl
 
 
 def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
-    """Whether a Tile repeats the leading axis alone, and that axis has the size 1."""
+    """True where a Tile repeats the leading axis alone, and that axis has the size 1."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Tile" and not node.domain else None
     if concat is None or (types.shape(node.inputs[0]) or ())[:1] != (1,) or types.shape(concat.inputs[0]) != (1,):
         return False
@@ -89,7 +89,7 @@ def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
 
 
 def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
-    """Whether a tensor is [batch], read off the shape of another tensor."""
+    """True where a tensor is [batch], read off the shape of another tensor."""
     unsqueeze = idx.producer(name, "Unsqueeze")
     gather = idx.producer(unsqueeze.inputs[0], "Gather") if unsqueeze else None
     shape = idx.producer(gather.inputs[0], "Shape") if gather else None

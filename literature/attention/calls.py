@@ -49,7 +49,7 @@ class AttentionCall:
 
     @property
     def is_self(self) -> bool:
-        """Whether the tokens attend to each other; further tokens may stand before their keys."""
+        """True where the tokens attend to each other; further tokens may stand before their keys."""
         return X in self.follows and self.keys >= self.queries
 
 
@@ -71,7 +71,7 @@ def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str
     """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
 
     It runs at one point, and again with another x and with another value of each of the inputs `looked_at`. Calls that
-    were rewritten before are those of the module as it was.
+    were rewritten before are listed as in the original module.
     """
     with without(module, spec, Attending) as own:
         return _attention_calls(module.eval().cpu().float(), own, looked_at)
@@ -93,32 +93,32 @@ def _attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[st
 
 @dataclass(frozen=True)
 class _Operands:
-    """What an attention call was given: queries, and keys with values and mask."""
+    """The operands of an attention call: queries, and keys with values and mask."""
 
     layer: str
     q: Tensor
     keys: tuple[Tensor, Tensor, Tensor | None]
 
     def described(self, number: int, follows: frozenset[str]) -> AttentionCall:
-        """What is kept of the call: its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
+        """The call's description: its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
         *heads, queries, channels = self.q.shape[1:]
         return AttentionCall(number, self.layer, queries, self.keys[0].shape[-2], math.prod(heads) * channels, follows)
 
 
 def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -> list[_Operands]:
-    kept: list[_Operands] = []
+    operands: list[_Operands] = []
     with watched(module) as watch:
 
         def keep(number: int) -> Change:
             def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                kept.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
+                operands.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
                 return attend(q, k, v)
 
             return change
 
         with Attending(keep):
             call(module, spec, tuple(map(torch.from_numpy, feeds.values())))
-    return kept
+    return operands
 
 
 def mask_of(attend: Attend) -> Tensor | None:
@@ -144,11 +144,11 @@ def chosen(calls: Sequence[AttentionCall], layers: Sequence[str], option: str, n
     named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
     numbers: set[int] = set()
     for layer in layers:
-        own = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
-        if not own:
+        found = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
+        if not found:
             known = ", ".join(dict.fromkeys(call.layer for call in calls))
             raise UserError(
                 f"{option} {layer}: {name} has no such layer of attention", f"choose from {known}, middle, all"
             )
-        numbers |= {call.number for call in own}
+        numbers |= {call.number for call in found}
     return tuple(call for call in calls if call.number in numbers)

@@ -30,7 +30,7 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
     softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
     a is the condition "negative_scale", 0 by default. Each condition that the keys follow from has one more,
-    "negative_" before its name. k' and v' are those of a run of the module with these in their places; the rest of that
+    "negative_" before its name. k' and v' are of a run of the module with these in their places; the rest of that
     run leads to nothing, and no graph holds it.
     """
     numbers = {call.number for call in calls}
@@ -40,14 +40,14 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
 
     def begin(forward: Forward, inputs: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
         *negatives, scale = values
-        replaced, kept = list(inputs), dict[int, tuple[Tensor, Tensor, Tensor | None]]()
+        replaced, operands = list(inputs), dict[int, tuple[Tensor, Tensor, Tensor | None]]()
         for place, negative in zip(places, negatives, strict=True):
             replaced[first_condition(spec) + place] = negative
 
         def keep(number: int) -> Change:
             def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 if number in numbers:
-                    kept[number] = k, v, mask_of(attend)
+                    operands[number] = k, v, mask_of(attend)
                 return attend(q, k, v)
 
             return change
@@ -56,11 +56,11 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
             forward(*replaced)
 
         def away(number: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k_away, v_away, mask = kept[number]
+            k_away, v_away, mask = operands[number]
             out = attend(q, k, v)
             return out - spread(scale, out) * attend(q, k_away, v_away, attn_mask=mask)
 
-        return {number: partial(away, number) for number in kept}
+        return {number: partial(away, number) for number in operands}
 
     return Rewrite((*texts, setting("negative_scale", 1.0)), begin)
 

@@ -17,8 +17,8 @@ def pag(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
 
     layers: names of modules or parts of them, "middle" (the default) or "all". UserError for one that it has not.
     """
-    own = [call for call in attention_calls(module, spec) if call.is_self]
-    taken = chosen(own, layers or ("middle",), "pag", type(module).__name__)
+    calls = [call for call in attention_calls(module, spec) if call.is_self]
+    taken = chosen(calls, layers or ("middle",), "pag", type(module).__name__)
     return module, rewrite(module, spec, Attending, [perturbation(taken)])
 
 
@@ -27,7 +27,7 @@ def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
     map becomes the identity, so that the output of a call is v, or softmax(q k) v + m (v - softmax(q k) v).
 
     m is the condition "perturbed", in [0, 1] and 0 by default. Where further tokens stand before a call's keys, v is
-    that of the last ones, as many as there are queries.
+    of the last ones, as many as there are queries.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
@@ -35,10 +35,10 @@ def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
 
         def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             out = attend(q, k, v)
-            own = v[..., -q.shape[-2] :, :]
-            if own.ndim > 3 and own.shape[1] != q.shape[1]:  # heads that share keys and values
-                own = own.repeat_interleave(q.shape[1] // own.shape[1], dim=1)
-            return out + spread(share, out) * (own - out)
+            last = v[..., -q.shape[-2] :, :]
+            if last.ndim > 3 and last.shape[1] != q.shape[1]:  # heads that share keys and last
+                last = last.repeat_interleave(q.shape[1] // last.shape[1], dim=1)
+            return out + spread(share, out) * (last - out)
 
         return dict.fromkeys((call.number for call in calls), change)
 

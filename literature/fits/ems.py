@@ -88,7 +88,7 @@ def fitted(setting: FitSetting) -> Plan:
     places = {time.network: place for place, time in enumerate(times)}
 
     def predict_noise(x: Array, time: Time) -> Array:
-        """Of all blocks, by the plan's step at this time."""
+        """The noise of all blocks, by the plan's step at this time."""
         place, parts, start = places[time.network], [], 0
         for block, network in zip(setting.blocks, networks, strict=True):
             rows = x[start : start + len(block.seeds)].astype(np.float32)

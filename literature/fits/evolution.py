@@ -15,7 +15,7 @@ Quality = Callable[[Candidate], float | None]
 
 @dataclass(frozen=True)
 class Species(Generic[Candidate]):
-    """How candidates begin and change. A change may return its parent; it is then drawn again."""
+    """The beginnings and changes of candidates. A change may return its parent; it is then drawn again."""
 
     random: Callable[[np.random.Generator], Candidate]
     changed: Callable[[Candidate, np.random.Generator], Candidate]

@@ -1,4 +1,4 @@
-"""What a fit of the literature may use: a body, the teacher's samples on some seeds, and the best plan before it."""
+"""The setting of a fit of the literature: a body, the teacher's samples on some seeds, and the best plan before it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A start that saves first steps: statistics of the teacher's samples, in the place of its first evaluations
+"""A start that saves first steps: statistics of the teacher's samples, instead of its first evaluations
 ("teleportation": Wang & Vastola 2024, arXiv 2412.09726)."""
 
 from functools import partial

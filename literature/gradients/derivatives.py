@@ -27,7 +27,7 @@ def _convolution(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """With respect to the input: the transposed convolution of a plain one, the plain one of a transposed one.
+    """The derivative by the input: the transposed convolution of a plain one, the plain one of a transposed one.
 
     The input has sizes that an output does not tell where the stride leaves a rest: the output's padding is that rest.
     """

@@ -43,7 +43,7 @@ DERIVATIVE = "make a forward pass that torch.autograd.grad can go back through"
 
 @dataclass(frozen=True)
 class Noisy:
-    """What a prediction was made from: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
+    """The input of a prediction: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
     and the network's time [B]. A gradient with respect to x goes through x here too."""
 
     x: Tensor
@@ -118,18 +118,18 @@ class GradientModule(TracedForm):
         denoiser: nn.Module,
         spec: Spec,
         energy: Energy,
-        asked: int = 0,
+        energy_conditions: int = 0,
         of: Of = "x",
         normalise: Normalise | None = None,
     ) -> None:
-        """`asked` is the number of the energy's conditions, behind those of the denoiser."""
+        """`energy_conditions` counts the energy's conditions, which are behind the denoiser's."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
             energy.requires_grad_(False)
         self.of, self.normalise = of, normalise
         self.channels, self.arguments = spec.x_shape[0], len(spec.times) - 1 + len(spec.conditions)
-        self.asked = asked
+        self.energy_conditions = energy_conditions
         path = NoiseSchedule(spec.schedule).path
         self.first, self.last = path.first, path.last
         self.register_buffer("coefficients", _coefficients(spec))
@@ -163,14 +163,14 @@ class GradientModule(TracedForm):
 
     def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The prediction, the energy [B], and the tensor that it is differentiated by."""
-        own, asked = rest[: self.arguments], rest[self.arguments :][: self.asked]
+        conditions, of_energy = rest[: self.arguments], rest[self.arguments :][: self.energy_conditions]
         scale, of_x, of_output, alpha, sigma, _ = self._at(time, x.dim())
         noisy = (x / scale).detach().requires_grad_(self.of == "x")
-        output = self.denoiser(noisy * scale, time, *own)[:, : self.channels]
+        output = self.denoiser(noisy * scale, time, *conditions)[:, : self.channels]
         x0 = of_x * noisy + of_output * output
         if self.of == "x0":
             x0 = x0.detach().requires_grad_(True)
-        energy = self.energy(x0, Noisy(noisy, time, alpha, sigma), *asked)
+        energy = self.energy(x0, Noisy(noisy, time, alpha, sigma), *of_energy)
         if not isinstance(energy, Tensor) or energy.shape != x.shape[:1]:
             returned = list(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
             raise UserError(f"the energy returned {returned} for a batch of {x.shape[0]}", "let it return [B]")
@@ -216,11 +216,11 @@ def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation:
 
 
 def _coefficients(spec: Spec) -> Tensor:
-    """Of each point of the schedule c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the gradient is
-    computed. [points, 6]
+    """The numbers [points, 6] of the schedule: c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the
+    gradient is computed.
 
     It is 0 where a is too large: x0 is there a small difference of large numbers, of which float32 keeps little. Where
-    the prediction says nothing of x0 the coefficients are those of the point before.
+    the prediction says nothing of x0 the coefficients are as at the point before.
     """
     schedule = NoiseSchedule(spec.schedule)
     first, last = schedule.path.first, schedule.path.last

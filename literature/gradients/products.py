@@ -53,7 +53,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 
 
 def _linear_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-    """Of x alone: weights take no gradient."""
+    """The derivative of x alone: weights take no gradient."""
     _, weight = ctx.saved_tensors
     return _linear(slope, weight.t(), None), None, None
 
@@ -72,7 +72,7 @@ def _keep_factors(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) ->
 
 
 def _enlarge_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    """What was spread over a block is added up again."""
+    """The sum over each block, over which a value was spread."""
     parts = [number for pair in zip(ctx.sizes, ctx.factors, strict=True) for number in pair]
     return slope.reshape(*slope.shape[:2], *parts).sum(dim=list(range(3, 3 + len(parts), 2))), None
 
@@ -95,7 +95,7 @@ def _whole_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def _whole_matmul(input: Tensor, other: Tensor) -> Any:
-    """Of batches of the same number of axes and of the same sizes, which need no sum in the derivative."""
+    """The product of batches of the same number of axes and of the same sizes, which need no sum in the derivative."""
     alike = isinstance(other, Tensor) and input.dim() == other.dim() > 2 and input.shape[:-2] == other.shape[:-2]
     return _matmul(input, other) if alike else NotImplemented
 
@@ -119,7 +119,7 @@ def _attention(
 def _interpolate(
     input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *_: Any, **__: Any
 ) -> Any:
-    """By whole factors, to the nearest."""
+    """Interpolation by whole factors, to the nearest."""
     if mode != "nearest":
         return NotImplemented
     axes = input.dim() - 2

@@ -38,7 +38,7 @@ class Steering:
     kind: Kind = "difference"
     at: Collection[int] | None = None
     _value: Floats = field(default_factory=lambda: np.zeros(0))  # the reward before, its maximum or sum
-    _given: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
+    _potentials: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
 
     def __post_init__(self) -> None:
         check_compiled(self.plan)
@@ -49,7 +49,7 @@ class Steering:
         last = len(self.plan.steps) - 1
         if state.index == 0:
             self._value = np.full(len(state.u), -np.inf if self.kind == "max" else 0.0)
-            self._given = np.zeros(len(state.u))
+            self._potentials = np.zeros(len(state.u))
         if self.at is not None and state.index not in (*self.at, last):
             return np.zeros(len(state.u))
         reward = self._reward_of(state)
@@ -60,8 +60,8 @@ class Steering:
             potential = self._value
         potential = self.strength * potential
         if state.index == last:
-            potential = self.strength * reward - self._given
-        self._given = self._given + potential
+            potential = self.strength * reward - self._potentials
+        self._potentials = self._potentials + potential
         return potential
 
     def _reward_of(self, state: Seen) -> Floats:
@@ -74,7 +74,7 @@ class Steering:
 
     def follow(self, ancestors: NDArray[np.intp]) -> None:
         """Each particle takes over the past of the one that it continues."""
-        self._value, self._given = self._value[ancestors], self._given[ancestors]
+        self._value, self._potentials = self._value[ancestors], self._potentials[ancestors]
 
 
 @dataclass(frozen=True)

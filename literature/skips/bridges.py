@@ -51,7 +51,7 @@ class Joining(Calls):
 
 @dataclass(frozen=True)
 class _Origin:
-    """How a tensor was made: what it depends on, as a set of operations (bits of an integer, in order)."""
+    """The origin of a tensor: the operations that it depends on, as a set (bits of an integer, in order)."""
 
     operations: int = 0
     weighted: int = 0  # of these: those that multiply by a weight

@@ -1,4 +1,4 @@
-"""What a mean error hides: whether a body softens samples, shifts them or saturates them, on the average of many.
+"""The drift that a mean error hides: a body softens samples, shifts them or saturates them, on the average of many.
 
 PSNR rewards blur and punishes harmless changes of content, so it never stands alone.
 """
@@ -73,7 +73,7 @@ class Moments:
 
     @property
     def variance(self) -> float:
-        """About the mean of all elements."""
+        """The variance about the mean of all elements."""
         return float(self.variances.mean() + self.means.var())
 
     @property

@@ -1,4 +1,4 @@
-"""What turns samples into the features between which distances are taken: a named extractor, or an ONNX of one's own.
+"""Extractors, which turn samples into the features that distances are of: by name, or an ONNX of one's own.
 
 An extractor has one input, float32 [batch, *x_shape] in model range [-1, 1], and gives [batch, D] under the name
 "features", or as its only output. An extractor of tokens takes int64 ids, and decodes them itself.

@@ -42,7 +42,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 def runs_of(plan: AnyPlan) -> int:
-    """How many runs of a plan, each of which carries on from the one before, a trajectory has."""
+    """The number of runs of a plan that a trajectory has, each of which carries on from the one before."""
     return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
@@ -53,7 +53,7 @@ class Course:
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     given: the tensors that the plan starts from. reference: float32's states. differences: float32's at each step, by
     `direction.float_differences`; where they are none, no body's are judged. slots: carried tensors at the start.
-    network: whose graphs are judged; `whole` runs the steps of others, by graphs of the files `others`.
+    network: whose graphs are judged; `neighbours` runs the steps of others, by graphs of the files `others`.
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class Course:
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
     network: str = DENOISER
-    whole: StepNetwork | None = None
+    neighbours: StepNetwork | None = None
     others: tuple[str, ...] = ()
 
     @property
@@ -91,7 +91,7 @@ class Course:
         own = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
 
         def network(index: int, step: Step, u: Array) -> Sequence[Array]:
-            return (own if self.whole is None or step.network == self.network else self.whole)(index, step, u)
+            return (own if self.neighbours is None or step.network == self.network else self.neighbours)(index, step, u)
 
         running = network if self.slots is None else own.network
         return list(execute(self.plan, running, self.draws, given=self.given))
@@ -107,12 +107,12 @@ def open_courses(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
-    beside: Sampler | None = None,
+    neighbours: Sampler | None = None,
 ) -> tuple[Course, tuple[Course, ...]]:
-    """The course to search a map on, and the courses to judge it on. The arguments are those of `open_course`."""
+    """The course to search a map on, and the courses to judge it on. The arguments are as in `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
-        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, beside)
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, neighbours)
         for number, seeds in enumerate(parts)
     )
     return search, tuple(judges)
@@ -129,12 +129,12 @@ def open_course(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
-    beside: Sampler | None = None,
+    neighbours: Sampler | None = None,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. beside: the sampler whose networks run the
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. neighbours: the sampler whose networks run the
     steps of others where bodies of `network` are judged; None: the float32 body's.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
@@ -155,10 +155,10 @@ def open_course(
     for state in finite_states(execute(plan, running.network, draws, given=given), plan):
         reference.append(state)
         progress("steps of float32", len(reference), len(plan.steps))
-    judging = sampler if beside is None else beside
+    judging = sampler if neighbours is None else neighbours
     others = {name: each for name, each in judging.denoiser.networks.items() if name != DENOISER}
     slots = running.slots if plan.banks else None
-    whole = judging.network(plan, len(seeds), conditions) if others and slots is None else None
+    step_call = judging.network(plan, len(seeds), conditions) if others and slots is None else None
     files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, whole, tuple(files))
+    return Course(plan, draws, feeds, ports, given, tuple(reference), (), slots, network, step_call, tuple(files))

@@ -1,4 +1,4 @@
-"""Read records of conditions (observations, vectors, pictures) from a file, in place of random ones.
+"""Read records of conditions (observations, vectors, pictures) from a file, instead of random ones.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
 arrays is one record. Records may be private: they are used and never copied into the bundle.

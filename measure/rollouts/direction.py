@@ -1,4 +1,4 @@
-"""What guidance multiplies, and what a condition changes: differences of two outputs at one state, in int8 and float32.
+"""Directions of guidance and of conditions: differences of two outputs at one state, in int8 and float32.
 
 Guidance adds a multiple of cond - uncond, or of cond - perturbed, to an output. This direction may be a twentieth of
 the output, so a body may lose it while its samples have a fair PSNR. The other difference is between a sample's
@@ -37,8 +37,8 @@ def moved(u: Array) -> Array:
 
 
 def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
-    """What of x0 the output under each sample's condition is, and what guidance's direction and the next sample's
-    condition change of it. The direction leads from the other branch, or from the mean of several, to cond.
+    """The part of x0 that is the output under each sample's condition, and its changes by guidance's direction and by
+    the next sample's condition. The direction leads from the other branch, or from the mean of several, to cond.
 
     outputs, outputs_moved: of the network at a step, at its inputs and at `moved` ones, [B, *x_shape] each.
     Returns [3, B, *x_shape]. What a step lacks is 0: the direction where it is not guided, the last for one sample.
@@ -51,14 +51,14 @@ def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Ar
 
 
 def _effect(step: Step) -> float:
-    """What x0 gains where all branches' outputs gain 1, before a shaping clips or rescales it."""
+    """The gain of x0 where all branches' outputs gain 1, before a shaping clips or rescales it."""
     own = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
     shaped = sum(step.shaping_of[0][own]) * step.x0[-1] if step.shaping is not None else 0.0
     return sum(step.x0[own]) + shaped
 
 
 def sums(int8: Array, exact: Array, x0: Array) -> Sums:
-    """Of both differences of two bodies: the energies of float32's, of the error, of float32's predicted samples `x0`
+    """Sums of both differences of two bodies: energies of float32's, of the error, of float32's predicted samples `x0`
     [B, *x_shape] and of the output's part in them, and the product of int8's and float32's. Sums of batches add up."""
     sample = x0.astype(np.float64).ravel()
     values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
@@ -115,13 +115,13 @@ def worst(steps: Iterable[Difference | None]) -> Difference | None:
 
 
 def is_lost(difference: Difference) -> bool:
-    """Whether int8 leaves too little of a difference, or too much; of a large one also whether noise hides it."""
+    """True where int8 leaves too little of a difference, or too much; of a large one also where noise hides it."""
     low, high = GAINS
     is_hidden = difference.share >= LARGE and difference.ratio < LEAST_RATIO
     return is_hidden or not low <= difference.gain <= high
 
 
-def said(difference: Difference) -> str:
+def text_of(difference: Difference) -> str:
     """A difference in words."""
     return (
         f"gain {difference.gain:.2f} and {difference.ratio:.1f} dB at step {difference.step + 1}, where it is "

@@ -52,19 +52,19 @@ HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECT
 
 
 def given_rows(
-    bundle: Bundle, conditions: Path | None, prompts: Path | None, own: Sequence[str]
+    bundle: Bundle, conditions: Path | None, prompts: Path | None, pool: Sequence[str]
 ) -> ConditionRecords | None:
     """A row of conditions for each prompt, or for each row of a conditions file; both together, row by row.
 
-    Without both, a bundle with a text encoder takes the prompts `own`, with a warning. None: the values are to be drawn
+    Without both, a bundle with a text encoder takes the prompts of `pool`, with a warning. None: the values are drawn
     at random. Conditions that neither sets have their default, or are drawn.
     """
     takes, text = bundle.manifest.conditions, bundle.manifest.text
     if prompts is None and (text is None or conditions is not None):
         return None if conditions is None else read_conditions(conditions, takes)
     if prompts is None:
-        LOG.warning("no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours", len(own))
-    lines = own if prompts is None else read_prompts(prompts)
+        LOG.warning("no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours", len(pool))
+    lines = pool if prompts is None else read_prompts(prompts)
     rows = {} if conditions is None else read_arrays(conditions)
     for name, array in rows.items():
         if len(array) != len(lines):

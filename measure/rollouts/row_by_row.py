@@ -38,20 +38,20 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGrap
         count = next(len(value) for name, value in feeds.items() if name in batched)
         if count == 1:
             return network(feeds)
-        whole: dict[str, NDArray[np.float32]] = {}
+        results: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
         for row, alone in enumerate(_rows(feeds, batched)):
             for name, result in network(alone).items():
                 size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
-                if name not in whole:  # filled in place: a list of parts would be held twice
-                    whole[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
-                elif start + size > len(whole[name]):  # rows of an expert, which differ in number
+                if name not in results:  # filled in place: a list of parts would be held twice
+                    results[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
+                elif start + size > len(results[name]):  # rows of an expert, which differ in number
                     more = np.empty(((count - row) * size, *result.shape[1:]), result.dtype)
-                    whole[name] = np.concatenate((whole[name][:start], more))
-                whole[name][start : start + size] = result
+                    results[name] = np.concatenate((results[name][:start], more))
+                results[name][start : start + size] = result
                 filled[name] = start + size
-        return {name: value[: filled[name]] for name, value in whole.items()}
+        return {name: value[: filled[name]] for name, value in results.items()}
 
     return run
 
@@ -73,16 +73,16 @@ def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
 
 def body_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
-    own = sampler.of()
-    *earlier, last = map(row_by_row, (*own.earlier, own.graph), [graph.inputs for graph in own.body.graphs])
+    network = sampler.of()
+    *earlier, last = map(row_by_row, (*network.earlier, network.graph), [graph.inputs for graph in network.body.graphs])
     return sampler.changed(graph=last, earlier=tuple(earlier))
 
 
 def sampler_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
     its seed alone. Its body is left as it is: counting opens its own."""
-    own, manifest = sampler.of(), sampler.bundle.manifest
-    conditioner, prologue = own.conditioner, own.prologue
+    network, manifest = sampler.of(), sampler.bundle.manifest
+    conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:
         conditioner = row_by_row(conditioner, manifest.conditioner.inputs)
     if prologue is not None and manifest.prologue is not None:

@@ -32,7 +32,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TokenRun:
-    """What graphs make: their logits at each of float32's states, and the tokens of a run of their own."""
+    """The outputs of graphs: their logits at each of float32's states, and the tokens of a run of their own."""
 
     logits: tuple[Logits, ...]
     ids: Ids
@@ -43,7 +43,7 @@ class TokenCourse:
     """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
 
     feeds: a body's inputs but x at each step. ports: names of the body's x and output. own_states: float32's states,
-    and `own` what it made there.
+    and `reference` what it made there.
     """
 
     plan: TokenPlan
@@ -52,7 +52,7 @@ class TokenCourse:
     feeds: tuple[Feeds, ...]
     ports: tuple[str, str]
     own_states: tuple[TokenState, ...]
-    own: TokenRun
+    reference: TokenRun
 
     @property
     def groups(self) -> int:
@@ -72,8 +72,7 @@ class TokenCourse:
         return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def quality(self, run: TokenRun) -> NDArray[np.float64]:
-        """How large the differences of float32's logarithms of probabilities are beside their error, of each sample in
-        dB."""
+        """The differences of float32's logarithms of probabilities over their error, of each sample in dB."""
         signal, error = np.zeros((2, len(self.seeds)))
         for state, exact, other in self._pairs(run):
             of_sample = np.nonzero(state.u == self.mask)[0]
@@ -85,21 +84,21 @@ class TokenCourse:
         return decibels
 
     def agreement(self, run: TokenRun) -> TokenAgreement:
-        """How far the graphs agree with float32, at each step and at the end."""
+        """The agreement of the graphs with float32, at each step and at the end."""
         steps, opened, changed = [], 0, 0.0
         for _, exact, other in self._pairs(run):
             differ = float((exact.argmax(1) != other.argmax(1)).mean())
             divergence = float((np.exp(exact) * (exact - other)).sum(1).mean())
             steps.append((round(differ, 5), round(divergence, 6)))
             opened, changed = opened + len(exact), changed + differ * len(exact)
-        same = float((run.ids == self.own.ids).mean())
+        same = float((run.ids == self.reference.ids).mean())
         return TokenAgreement(round(changed / opened, 5), round(same, 4), tuple(steps))
 
     def _pairs(self, run: TokenRun) -> list[tuple[TokenState, NDArray[np.float64], NDArray[np.float64]]]:
         """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
-            for state, exact, other in zip(self.own_states, self.own.logits, run.logits, strict=True)
+            for state, exact, other in zip(self.own_states, self.reference.logits, run.logits, strict=True)
         ]
 
     def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:

@@ -77,20 +77,20 @@ def roll_out(
     carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, turn):
         calls: list[GraphCall] = []
-        whole, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
-        whole = whole.at(adapters=None, **(size or {}))
+        recording, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
+        recording = recording.at(adapters=None, **(size or {}))
         if networks is not None:
-            whole = whole.changed(network, graph=_in_turn(networks), earlier=())
+            recording = recording.changed(network, graph=_in_turn(networks), earlier=())
         for run in range(runs):
             drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
             if conditions is None:
                 values = {
                     each.name: np.stack([draw_condition(each, number, seed) for seed in drawn])
-                    for number, each in enumerate(whole.bundle.manifest.conditions)
+                    for number, each in enumerate(recording.bundle.manifest.conditions)
                 }
             else:
                 values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
-            for state in whole.steps(plan, drawn, values, plan.guidance, carried=carried):
+            for state in recording.steps(plan, drawn, values, plan.guidance, carried=carried):
                 if calls:  # the step of another network leaves none
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)

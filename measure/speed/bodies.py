@@ -1,4 +1,4 @@
-"""How fast is each body of a bundle here? Every contender in a process of its own, all taking turns.
+"""The speed of each body of a bundle here: every contender in a process of its own, all taking turns.
 
 What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs, or of
 several networks, it is a mean step of the plan. The loop around it costs the same in every precision.
@@ -26,10 +26,10 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 
 @dataclass(frozen=True)
 class Turns:
-    """How contenders are timed. UserError for what cannot be.
+    """The turns in which contenders are timed. UserError for what cannot be.
 
     batches: samples in one call, a race for each. rounds: turns of each contender. seconds: of a turn. threads: of a
-    call, 0 for all cores. spinning: whether waiting threads spin.
+    call, 0 for all cores. spinning: waiting threads spin.
     """
 
     batches: tuple[int, ...]
@@ -46,7 +46,7 @@ class Turns:
 
 
 def timed_here(bundle: Bundle) -> list[str]:
-    """The bodies whose engines are here, float32 first if there is one, those of other engines than onnxruntime last.
+    """The bodies whose engines are here, float32 first if there is one, bodies of other engines than onnxruntime last.
 
     UserError where there is none.
     """
@@ -59,7 +59,7 @@ def timed_here(bundle: Bundle) -> list[str]:
 
 
 def is_elsewhere(bundle: Bundle, name: str) -> bool:
-    """Whether another engine than onnxruntime runs a body as it is deployed."""
+    """True where another engine than onnxruntime runs a body as it is deployed."""
     body = bundle.manifest.bodies[name]
     return not is_run_by_onnxruntime(body) and is_native(body)
 
@@ -108,7 +108,7 @@ def races(
 
 
 def timing_notes(bundle: Bundle, names: Sequence[str], plan: Plan, backends: Sequence[str]) -> Iterator[str]:
-    """What a reader of times must know of what is timed, and what is not."""
+    """Notes for a reader of times: on what is timed, and what is not."""
     bodies, found = bundle.manifest.bodies, dict(timed_elsewhere(bundle, backends))
     if not backends:
         yield FLOAT16

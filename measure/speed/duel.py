@@ -1,4 +1,4 @@
-"""Which of two contenders is faster on a machine that may do other things too: they take turns until it is sure.
+"""The faster of two contenders on a machine that may do other things too: they take turns until it is sure.
 
 Other programs delay both of a round alike, or one in this round and the other in the next: what decides is the median
 over rounds of the ratio of both. Rounds end when an interval of this median (binomial, so of any distribution) has one
@@ -42,7 +42,7 @@ def duel(first: Turn, second: Turn) -> Duel:
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:
-    """Whether rounds, as logarithms of ratios, tell which one is faster, or that it does not matter."""
+    """True where rounds, as logarithms of ratios, show which one is faster, or that it does not matter."""
     clear = math.log(CLEAR)
     if len(logarithms) >= FEWEST and (min(logarithms) > clear or max(logarithms) < -clear):
         return True
@@ -55,7 +55,7 @@ def _is_known(logarithms: Sequence[float]) -> bool:
 
 
 def _left_out(count: int) -> int | None:
-    """How many of so many rounds may be left out at each end of an interval that has the median; None for too few."""
+    """The number of so many rounds to leave out at each end of an interval that has the median; None for too few."""
     chance, outside = 0.0, None
     for place in range(count // 2):
         chance += math.comb(count, place) / 2**count

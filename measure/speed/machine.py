@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, cores, versions. No user, no host name, no path."""
+"""The machine of a measurement: processor, cores, versions. No user, no host name, no path."""
 
 import platform
 

@@ -20,7 +20,7 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True)
 class Part:
-    """What runs some steps of a body's plan: a graph, or a network on another backend. `share` is of all steps."""
+    """A runner of some steps of a body's plan: a graph, or a network on another backend. `share` is of all steps."""
 
     body: str
     network: str
@@ -77,40 +77,40 @@ def race_bodies(
 def parts_of(
     bundle: Bundle, body: str, plan: Plan, feeds: Mapping[str, Arrays], label: str = "", backend: str | None = None
 ) -> list[Part]:
-    """What runs the steps of a plan: the graphs of a body, or its networks on another backend.
+    """The runners of the steps of a plan: the graphs of a body, or its networks on another backend.
 
     `feeds` are by network. `label` is the body's name in the race.
     """
     parts = []
     for network, fed in feeds.items():
-        own = bundle.network(network)
-        graphs = shares(own.body(body), plan, network)
+        network_bundle = bundle.network(network)
+        graphs = shares(network_bundle.body(body), plan, network)
         what: list[tuple[str, Path | OnBackend, GraphEntry, float]]
         if backend is not None:
             engine = OnBackend(backend, bundle.path, body, network)
-            what = [(label, engine, own.body(body).graph, sum(share for _, share in graphs))]
+            what = [(label, engine, network_bundle.body(body).graph, sum(share for _, share in graphs))]
         else:
-            what = [(f"{body}, {graph.file}", own.graph(graph), graph, share) for graph, share in graphs]
+            what = [(f"{body}, {graph.file}", network_bundle.graph(graph), graph, share) for graph, share in graphs]
         parts += [
-            Part(label or body, network, share, TimedContender(name, runs, taken(graph, fed)))
+            Part(label or body, network, share, TimedContender(name, runs, feeds_of(graph, fed)))
             for name, runs, graph, share in what
         ]
     return parts
 
 
 def middle_feeds(sampler: Sampler, plan: Plan, samples: int, rows: ConditionRecords | None = None) -> dict[str, Arrays]:
-    """What each network is fed at the middle one of its steps of a plan: every branch of `samples` samples."""
-    own = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
+    """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
+    values = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
     feeds = {}
     for network in dict.fromkeys(step.network for step in plan.steps):
         steps = [index for index, step in enumerate(plan.steps) if step.network == network]
-        calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=own, network=network)
+        calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)
         feeds[network] = next(call.feeds for call in calls if call.state.index == steps[len(steps) // 2])
     return feeds
 
 
-def taken(graph: GraphEntry, feeds: Arrays) -> Arrays:
-    """What is fed, as far as a graph takes it: graphs of one body may take different inputs."""
+def feeds_of(graph: GraphEntry, feeds: Arrays) -> Arrays:
+    """The feeds that a graph takes: graphs of one body may take different inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}
 
 
@@ -140,7 +140,7 @@ def mean_timing(name: str, timings: Sequence[Timing], weights: Sequence[float]) 
 
 
 def _mean_kinds(timings: Sequence[Timing], weights: Sequence[float]) -> dict[str, float]:
-    """Shares of a mean step by kind of operation; none where those of a graph are not known."""
+    """Shares of a mean step by kind of operation; none where a graph's are not known."""
     if not all(timing.kinds for timing in timings):
         return {}
     times = [weight * timing.median for weight, timing in zip(weights, timings, strict=True)]

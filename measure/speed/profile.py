@@ -1,4 +1,4 @@
-"""Where the time of a step goes: shares of kinds of operations, as onnxruntime's own profile has them.
+"""The profile of a step's time: shares of kinds of operations, as onnxruntime's own profile has them.
 
 A kind is what a performance engineer can act on: products that int8 makes faster and those that stayed in float, the
 borders between both, and work that has no int8 form.

@@ -1,4 +1,4 @@
-"""Which graph is faster, fairly: each contender in its own process, taking turns, compared round by round.
+"""Fair races of graphs: each contender in its own process, taking turns, compared round by round.
 
 A ratio per round, because the drift of a machine then cancels.
 """
@@ -41,7 +41,7 @@ class OnBackend:
 
 @dataclass(frozen=True)
 class TimedContender:
-    """What runs, and what it is fed at each run: a graph that onnxruntime opens, or a body on another backend."""
+    """A contender and its feeds at each run: a graph that onnxruntime opens, or a body on another backend."""
 
     name: str
     graph: Path | OnBackend

@@ -41,7 +41,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             fix = "check the room for temporary files and the limit of processes"
             raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
         try:
-            self.load: float = self._asked(worker.opened, opener)
+            self.load: float = self._ask(worker.opened, opener)
         except BaseException:
             self.close()
             raise
@@ -57,7 +57,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
 
     def turn(self, seconds: float = TURN, call: str = "") -> list[Seconds]:
         """A turn: times of calls in a row, for so many seconds."""
-        times: list[Seconds] = self._asked(worker.turn, call, seconds)
+        times: list[Seconds] = self._ask(worker.turn, call, seconds)
         return times
 
     def walls(self, seconds: float = TURN, call: str = "") -> list[float]:
@@ -69,15 +69,15 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         return 1000 * median(self.walls(call=call))
 
     def result(self, call: str = "") -> Any:
-        """What a call returns."""
-        return self._asked(worker.result, call)
+        """The result of a call."""
+        return self._ask(worker.result, call)
 
     def peak_mib(self) -> float:
         """The most memory that its process has had so far; 0: unknown."""
-        most: int | None = self._asked(peak)
+        most: int | None = self._ask(peak)
         return (most or 0) / 2**20
 
-    def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             is_done, answer = self._child.ask(function, *arguments)
         except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""In the process of a contender: what it runs is opened here, and takes its turns.
+"""The process of a contender: what it runs is opened here, and takes its turns.
 
 For a graph it imports nothing but numpy and onnxruntime, so what is measured (memory too) is what a small program would
 pay.
@@ -28,7 +28,7 @@ def opened(opener: Opener) -> float:
 
 
 def result(name: str) -> Any:
-    """What a call returns."""
+    """The result of a call."""
     return _CALLS[name]()
 
 

@@ -39,7 +39,7 @@ class Child:
             raise
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
-        """Whether a function returned there, and its result or its error. EOFError or OSError if the process died."""
+        """True and the result of a function there, or False and its error. EOFError or OSError if the process died."""
         assert self._process.stdin is not None and self._process.stdout is not None
         send(self._process.stdin, (function, arguments))
         self._wait(self._process.stdout)

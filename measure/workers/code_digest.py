@@ -18,6 +18,6 @@ def code() -> bytes:
 
 
 def engine() -> tuple[object, ...]:
-    """What decides on the order of onnxruntime's sums, other than threads: its version, and the CPU's instructions."""
+    """The causes of the order of onnxruntime's sums, other than threads: its version, and the CPU's instructions."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512

@@ -31,18 +31,18 @@ class Workers:
 def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
     """The result of each item. UserError where workers die of an item each time. Errors of the job itself are raised as
     they are."""
-    asked: deque[Future[Any]] = deque()
+    futures: deque[Future[Any]] = deque()
     job_order = order(job, workers.threads)
     try:
         for item in items:
-            asked.append(workers.executor.submit(do, job_order, item))
-            if len(asked) >= AHEAD * workers.count:
-                yield asked.popleft().result()
-        while asked:
-            yield asked.popleft().result()
+            futures.append(workers.executor.submit(do, job_order, item))
+            if len(futures) >= AHEAD * workers.count:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     except (BrokenExecutor, CancelledError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"the workers are gone ({reason})", "start them, and run the command again") from error
     finally:
-        for answer in asked:
+        for answer in futures:
             answer.cancel()

@@ -40,5 +40,5 @@ class SamplingOptions(Options):
 
     @property
     def setup(self) -> WorkerSetup:
-        """Who samples."""
+        """The workers' setup."""
         return WorkerSetup(self.workers, self.threads, self.cluster)

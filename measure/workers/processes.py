@@ -27,7 +27,7 @@ class Processes(ThreadPoolExecutor):
         super().__init__(count)
         self.count, self.threads, self._patience = count, threads, patience
         self._children: set[_Worker] = set()
-        self._own, self._is_open = local(), True  # the worker of each thread
+        self._local, self._is_open = local(), True  # the worker of each thread
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Future[Any]":
         """Let a worker call a function of a module. UserError where the machine starts no thread to wait for it."""
@@ -55,18 +55,18 @@ class Processes(ThreadPoolExecutor):
             try:
                 is_done, result = self._worker().call(function, *arguments)
             except (EOFError, OSError) as error:
-                if not hasattr(self._own, "worker"):
+                if not hasattr(self._local, "worker"):
                     fix = "give fewer workers, or check the room for temporary files and the limit of processes"
                     reason = getattr(error, "strerror", None) or error
                     raise UserError(f"a worker does not start ({reason})", fix) from error
-                why = self._end(self._own.worker)
-                del self._own.worker
+                why = self._end(self._local.worker)
+                del self._local.worker
                 if self._is_open:
                     LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
                 continue
             except Exception:  # it may be in the midst of a message
-                self._end(self._own.worker)
-                del self._own.worker
+                self._end(self._local.worker)
+                del self._local.worker
                 raise
             if is_done:
                 return result
@@ -76,10 +76,10 @@ class Processes(ThreadPoolExecutor):
 
     def _worker(self) -> "_Worker":
         """The worker of this thread. OSError where the machine starts none."""
-        if not hasattr(self._own, "worker"):
-            self._own.worker = _Worker(self._patience)
-            self._children.add(self._own.worker)
-        worker: _Worker = self._own.worker
+        if not hasattr(self._local, "worker"):
+            self._local.worker = _Worker(self._patience)
+            self._children.add(self._local.worker)
+        worker: _Worker = self._local.worker
         return worker
 
     def _end(self, child: "_Worker") -> str:
@@ -94,16 +94,16 @@ class _Worker(Child):
 
     def __init__(self, patience: float) -> None:
         super().__init__(patience)
-        self._kept: str | None = None  # the name of the order that it keeps
+        self._order_name: str | None = None  # of the order that it keeps
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
-        """What `ask` says of a call."""
+        """The answer of `ask` to a call, of which an order is kept for the next."""
         if function is not do:
             return self.ask(function, *arguments)
         order, item = arguments
-        if self._kept != order.name:
+        if self._order_name != order.name:
             is_kept, error = self.ask(keep, order)
             if not is_kept:
                 return False, error
-            self._kept = order.name
+            self._order_name = order.name
         return self.ask(do_kept, item)

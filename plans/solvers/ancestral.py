@@ -8,7 +8,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def down(schedule: NoiseSchedule, s: Time, t: Time, eta: float) -> Time:
-    """Where the deterministic part of a step from s to t ends: rho_down^2 = rho_t^2 - rho_up^2, with
+    """The end of the deterministic part of a step from s to t: rho_down^2 = rho_t^2 - rho_up^2, with
     rho_up^2 = eta^2 rho_t^2 (1 - rho_t^2 / rho_s^2). `eta` in [0, 1]."""
     if eta == 0 or t.sigma == 0:
         return t

@@ -97,7 +97,7 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
 @published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True, tied=True)
 def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     """Consistency trajectory models (Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2024, arXiv
-    2310.02279): gamma-sampling. The network is told where from and where to.
+    2310.02279): gamma-sampling. The network gets the times of both ends.
 
     A jump to rho = sqrt(1 - gamma^2) rho_t, then noise up to rho_t. `gamma` in [0, 1]: 0 follows the trajectory, 1 is
     consistency sampling.

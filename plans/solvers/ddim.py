@@ -14,7 +14,7 @@ from fewstep.plans.tracer import Tracer
 
 @published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """Exact where x0 does not change; equation 12 with x0 in place of epsilon.
+    """Exact where x0 does not change; equation 12 with x0 instead of epsilon.
 
     `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1) and Euler steps in
     sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.

@@ -17,7 +17,7 @@ def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The noise at the first time, out of given "x" at the last one.
 
     An inverse only as steps get small: DDIM's own noise is predicted at the noisier end of a step, which is not known
-    yet, so the denoiser is told that time and shown the x of the cleaner end, as in published code. A step to pure
+    yet, so the denoiser gets that time and the x of the cleaner end, as in published code. A step to pure
     noise holds x0, predicted at its cleaner end. `bdia_inverse` and `edict_inverse` are exact.
 
     Args:

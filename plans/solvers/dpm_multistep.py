@@ -2,7 +2,7 @@
 
 DPM-Solver (Lu et al. 2022, arXiv 2206.00927) predicts the noise, DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) x0;
 both have forms for the SDE. The first steps are of first, second, ... order; steps from pure noise and to the clean
-end, where lambda is infinite, are first order. The order of a form for the SDE is that of the sample's mean and
+end, where lambda is infinite, are first order. The order of a form for the SDE is the order of the sample's mean and
 variance.
 
 Two parameters are common. `midpoint` takes the slope's weight for small h, (e^z - 1) / 2, in second-order steps as the

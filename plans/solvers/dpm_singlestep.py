@@ -5,8 +5,8 @@ of the highest order cover the grid, with shorter ones at its end (Lu et al. 202
 grid cost N evaluations, whatever N is: diffusers' DPMSolverSinglestepScheduler. `dpm_2`, `dpm_3`, `dpmpp_2s` and
 `dpmpp_3s` instead place evaluations between the times of the grid.
 
-Two parameters are common. `midpoint` takes the papers' simple weights, which leave out the second difference, else
-those of the polynomial through all predictions ("heun" in published code). `lower_order_final` ends with blocks of 2
+Two parameters are common. `midpoint` takes the papers' simple weights, which leave out the second difference; else
+they are the polynomial's through all predictions ("heun" in published code). `lower_order_final` ends with blocks of 2
 and 1 evaluations, which a clean end needs anyway: it is infinitely far in lambda, so its step stands alone, as does
 one from pure noise.
 
@@ -30,7 +30,7 @@ DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 def dpm_singlestep(
     trace: Tracer, times: Sequence[Time], *, order: int, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
-    """DPM-Solver-2 or -3 in blocks of as many evaluations. Its order is that of the blocks."""
+    """DPM-Solver-2 or -3 in blocks of as many evaluations. Its order is the blocks'."""
     return _singlestep(trace, times, order, OnNoise(), midpoint, lower_order_final)
 
 
@@ -50,7 +50,7 @@ def dpmpp_singlestep(
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """DPM-Solver++(2S) or (3S) in blocks of as many evaluations. Its order is that of the blocks, 1 with noise.
+    """DPM-Solver++(2S) or (3S) in blocks of as many evaluations. Its order is the blocks', 1 with noise.
 
     `diffusers_sign` repeats diffusers' sign error of the third order with noise and without `midpoint` (see
     `dpmpp_3m_sde`).
@@ -100,7 +100,7 @@ def _blocks(times: Sequence[Time], order: int, lower_order_final: bool) -> list[
 
 
 def _weights(form: Form, s: Time, between: Sequence[Time], t: Time, midpoint: bool, off: float) -> list[float]:
-    """What the differences m_u - m_s to the predictions between s and t weigh in x_t."""
+    """The weights in x_t of the differences m_u - m_s to the predictions between s and t."""
     if not between:
         return []
     scale, z = form.curve(s, t)

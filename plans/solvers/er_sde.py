@@ -67,7 +67,7 @@ def _excess(rho: float) -> float:
 
 
 def _weights(s: Time, t: Time) -> tuple[float, float]:
-    """Of x0' and x0''. The integrals are over log rho, in which phi / rho is smooth."""
+    """The weights of x0' and x0''. The integrals are over log rho, in which phi / rho is smooth."""
     above, below = _rho(s), _rho(t)
     points, shares = gauss_legendre(np.log([below, above]), NODES)
     rho = np.exp(points)

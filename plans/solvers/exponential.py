@@ -1,4 +1,4 @@
-"""What exponential solvers share: the first-order step, the phi functions of higher orders, and the two forms.
+"""The common part of exponential solvers: the first-order step, the phi functions of higher orders, and the two forms.
 
 The probability-flow ODE and the diffusion SDE are linear in x but for the prediction m, and in lambda their solution is
 
@@ -23,7 +23,7 @@ from fewstep.plans.tracer import Tracer
 
 
 def first_order(x: Lin, x0: Lin, s: Time, t: Time) -> Lin:
-    """From s to t with x0 held: DDIM, DPM-Solver-1 and Euler in sigma / alpha alike.
+    """The step from s to t with x0 held: DDIM, DPM-Solver-1 and Euler in sigma / alpha alike.
 
     Finite from pure noise and to the clean end, where x is the predicted x0.
     """

@@ -1,4 +1,4 @@
-"""What solvers ask of the parameters that a plan's name gives them."""
+"""Limits of the parameters that a plan's name gives its solver: UserError beyond them."""
 
 from fewstep.plans.errors import UserError
 
@@ -10,7 +10,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_count(name: str, value: int, most: int) -> None:
-    """How often something is repeated."""
+    """Check the number of repetitions of something."""
     if not 0 <= value <= most:
         raise UserError(f"{name}={value} is not in 0 .. {most}", f"give {name} from 0 to {most}")
 

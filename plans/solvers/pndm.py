@@ -1,7 +1,7 @@
 """PNDM (Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778): Adams-Bashforth for even steps on the predicted noise, then a DDIM
 step with the combination. They differ in how they start; iPNDM is from Zhang & Chen 2023 (arXiv 2204.13902).
 
-The combination is that of even steps in sigma / alpha, which grids do not have, so its order is 2; `lms_4` costs the
+The combination is for even steps in sigma / alpha, which grids do not have, so its order is 2; `lms_4` costs the
 same and takes the steps as they are. A step from pure noise (sigma / alpha infinite) is first order. As published, the
 step to the clean end combines as many values as any.
 """

@@ -1,4 +1,4 @@
-"""What is published of a solver, written at the solver: `@published(...)`. Lists, docs and tests read it there.
+"""The publication of a solver, written at the solver: `@published(...)`. Lists, docs and tests read it there.
 
 A family of orders is one function with a parameter `order`, and each of its orders is a solver of its own in plan
 names: `unipc` makes unipc_1 to unipc_4.
@@ -92,8 +92,8 @@ def orders_of(function: object) -> tuple[int, ...]:
 
 
 def facts_of(solver: Solver) -> Published:
-    """What is published of a solver, also of one whose parameters are set (`partial`). One of the caller's own may
-    say nothing."""
+    """The publication of a solver, also of one whose parameters are set (`partial`). One of the caller's own may have
+    none."""
     function: Any = solver.func if isinstance(solver, partial) else solver
     facts: Published | dict[int, Published] = getattr(function, FACTS, UNPUBLISHED)
     if isinstance(facts, Published):

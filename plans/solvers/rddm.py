@@ -38,7 +38,7 @@ def rddm(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     for s, t in pairwise(times):
         x, (residual, eps) = trace.outputs(x, s)
         n2 = max(0.0, eta * (s.sigma**2 - t.sigma**2) * t.sigma**2 / s.sigma**2)  # no noise where sigma rises
-        # x here is the paper's without abar y, whose change is that of the residual with y - res in place of -res
+        # x here is the paper's without abar y, whose change is the residual's with y - res instead of -res
         x = x + (t.alpha - s.alpha) * (y - residual) - (s.sigma - sqrt(t.sigma**2 - n2)) * eps
         if n2 > 0:
             x = x + sqrt(n2) * trace.noise()

@@ -13,7 +13,7 @@ from fewstep.plans.tracer import Tracer
 
 @published("Kutta 1901", order=4, rows=3)
 def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """On d(x / alpha) / d rho = eps with rho = sigma / alpha, the step DPM-Solver's authors compare with
+    """Runge-Kutta on d(x / alpha) / d rho = eps with rho = sigma / alpha, which DPM-Solver's authors compare with
     (Lu et al. 2022, arXiv 2206.00927, table 2).
 
     Steps from pure noise or to the clean end are first order, with one evaluation.

@@ -14,7 +14,7 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import is_run_by_onnxruntime, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.simulation import Simulation
-from fewstep.measure.speed.mean_step import middle_feeds, taken
+from fewstep.measure.speed.mean_step import feeds_of, middle_feeds
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing.engines import LARGEST, REFERENCE
@@ -112,7 +112,7 @@ def _in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineCompariso
     """A body of integers alone, on what it is fed at the middle step of its plan, beside ONNX's arithmetic."""
     name = graph.partition("/")[0]
     sampler, entry = open_body(bundle, name, threads=0), graph_of(bundle, graph)
-    feeds = taken(entry, middle_feeds(sampler, judged_plan(sampler, bundle.body(name)), 1)[DENOISER])
+    feeds = feeds_of(entry, middle_feeds(sampler, judged_plan(sampler, bundle.body(name)), 1)[DENOISER])
     expected, computed = OnnxRuntime(fuse_qdq=False).load_graph(bundle, entry)(feeds), network(feeds)
     limit = HTP if bundle.body(name).target == QNN.name else HTP_8BIT
     ratios = [np.std(computed[out] - each) / np.std(each) for out, each in expected.items()]

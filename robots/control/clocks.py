@@ -44,7 +44,7 @@ class Running(Protocol):
     """A job that was started."""
 
     def done(self) -> bool:
-        """Whether the job has ended; returns at once."""
+        """True where the job has ended; returns at once."""
 
     def result(self) -> SequenceResult:
         """The outcome; waits for the end of the job."""

@@ -133,7 +133,7 @@ def _array(condition: Condition, value: ArrayLike) -> NDArray[Any]:
 
 
 def _bounds(condition: Condition) -> tuple[float, float]:
-    """The least and greatest value that the sampler takes: those of the condition, and of a type of whole numbers."""
+    """The least and greatest value that the sampler takes: by the condition, and by a type of whole numbers."""
     low, high = [-math.inf], [math.inf]
     if np.issubdtype(condition.dtype, np.integer):
         low.append(np.iinfo(condition.dtype).min)

@@ -1,4 +1,4 @@
-"""How long sampling takes, and how many actions pass meanwhile."""
+"""The time that sampling takes, and the number of actions that pass meanwhile."""
 
 import math
 from collections.abc import Collection
@@ -19,5 +19,5 @@ def ticks_between(execute: int, delay: int) -> int:
 
 
 def ticks_of_delay(seconds: float, rate: float) -> int:
-    """How many ticks at `rate` Hz begin within these seconds."""
+    """The number of ticks at `rate` Hz that begin within these seconds."""
     return math.ceil(seconds * rate - 1e-9)

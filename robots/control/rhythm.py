@@ -1,4 +1,4 @@
-"""When a control loop ticks, and when it samples its next sequence of actions."""
+"""The rhythm of a control loop: its ticks, and the times at which it samples its next sequence of actions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -270,7 +270,7 @@ class PolicyRunner:
         return now
 
     def _source(self) -> Source:
-        """Where this tick's action comes from. It is late where the next sequence is not there, though it would be, had
+        """The source of this tick's action. It is late where the next sequence is not there, though it would be, had
         its call begun in time and taken no longer than foreseen."""
         chunk = self._chunk
         if chunk is None:
@@ -297,7 +297,7 @@ class PolicyRunner:
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
     def _window(self) -> Window:
-        """All that the network is given at this tick."""
+        """The network's inputs at this tick."""
         return self._language.joined({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:

@@ -1,4 +1,4 @@
-"""What a control loop may send, and what it sends where no sequence of actions is there."""
+"""Limits of what a control loop sends, and the action that it sends where no sequence of actions is there."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields

@@ -1,4 +1,4 @@
-"""What happened in a control loop: latencies, ticks without a fresh action, and how smooth the actions were."""
+"""Statistics of a control loop: latencies, ticks without a fresh action, and how smooth the actions were."""
 
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
@@ -23,7 +23,7 @@ class Quantiles:
     most: float
 
     def __str__(self) -> str:
-        """In milliseconds."""
+        """The latencies in milliseconds."""
         if not self.count:
             return "none"
         p50, p99, most = (f"{1e3 * seconds:.1f}" for seconds in (self.p50, self.p99, self.most))

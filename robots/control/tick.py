@@ -1,4 +1,4 @@
-"""What a runner says at a tick."""
+"""The action of a runner at a tick."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Source = Literal["planned", "late", "held", "stopped", "waiting"]
 
 @dataclass(frozen=True)
 class Action:
-    """What to do at a tick.
+    """The action at a tick.
 
     value: in units, a copy that the caller may change. It is None where nothing is to be sent: while `source` is
         "waiting" or "stopped" and the runner has no `idle` action, and where limits leave no action.

@@ -53,7 +53,7 @@ def load_diffusion(folder: PolicyFolder) -> TorchSource:
         lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _unet(config)),
         folder,
         NETWORK,
-        NETWORK.own(folder),
+        NETWORK.weights(folder),
     )
     kinds: dict[str, Shapes] = {"STATE": {STATE: (state,)}, "VISUAL": pictures}
     kinds["ENV"] = dict([environment] if environment else [])

@@ -1,4 +1,4 @@
-"""Where a folder has a policy as LeRobot saves it. Torch is not needed to tell."""
+"""The place in a folder of a policy as LeRobot saves it. Torch is not needed to find it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that 
 
 
 def is_policy(folder: Path) -> bool:
-    """Whether the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
+    """True where the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
     config = home(folder) / CONFIG
     return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
 

@@ -33,7 +33,7 @@ IDS, MASK = "ids", "mask"
 
 @dataclass(frozen=True)
 class Language:
-    """How tasks become token ids: the tokenizer of a folder, the ids' number, and the form of the prompt."""
+    """The way from tasks to token ids: the tokenizer of a folder, the ids' number, and the form of the prompt."""
 
     tokens: TokenInput
     form: PromptForm
@@ -87,7 +87,7 @@ def _home(home: Path, name: str) -> Path:
         if place is not None and ((place / JSON).is_file() or all((place / n).is_file() for n in (VOCABULARY, MERGES))):
             return place
     raise UserError(
-        f"{home} has no tokenizer: its policy takes that of {name}",
+        f"{home} has no tokenizer: its policy takes the one of {name}",
         f"put tokenizer.json, tokenizer_config.json and special_tokens_map.json of {name} into {home / 'tokenizer'}",
     )
 

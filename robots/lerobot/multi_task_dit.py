@@ -68,10 +68,10 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
         ],
         unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)),
     )
-    own = names.own(folder)
-    shape, view = _dit(folder), _view(folder, own, names, len(clips)) if pictures else None
+    weights = names.weights(folder)
+    shape, view = _dit(folder), _view(folder, weights, names, len(clips)) if pictures else None
     flows, observations = config["objective"] == "flow_matching", int(config["n_obs_steps"])
-    network = load_weights(lambda: MultiTaskDit(shape, observations, state, view, flows=flows), folder, names, own)
+    network = load_weights(lambda: MultiTaskDit(shape, observations, state, view, flows=flows), folder, names, weights)
     conditions, statistics = folder.conditions(observations, {"STATE": {STATE: (state,)}, "VISUAL": pictures})
     scheduler, flow = None if flows else scheduler_of(config), (FLOW, PREDICTION)
     schedule, prediction = flow if scheduler is None else schedule_from_scheduler_config(scheduler)
@@ -90,7 +90,7 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
 
 
 def _clips(cameras: int, separate: bool) -> Sequence[str]:
-    """How the names of each vision encoder's weights begin."""
+    """The beginnings of the names of each vision encoder's weights."""
     several = [f"{ENCODER}vision_encoders.{number}.model.vision_model." for number in range(cameras)]
     return several if separate else [f"{ENCODER}vision_encoder.model.vision_model."][:cameras]
 
@@ -119,7 +119,7 @@ def clip_shape(weights: Mapping[str, "Tensor"], start: str, names: Names, folder
     return Shape(width, max(1, width // CLIP_HEAD), count(weights, f"{start}layers."), hidden)
 
 
-def _view(folder: PolicyFolder, own: Mapping[str, "Tensor"], names: Names, encoders: int) -> "ClipView":
+def _view(folder: PolicyFolder, weights: Mapping[str, "Tensor"], names: Names, encoders: int) -> "ClipView":
     from fewstep.robots.networks.multi_task_dit import ClipView
 
     pictures, config = folder.pictures, folder.config
@@ -127,22 +127,22 @@ def _view(folder: PolicyFolder, own: Mapping[str, "Tensor"], names: Names, encod
     before = resize or size
     if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then leaves it out
         crop = None
-    patch = need(own, "vision.0.patch_embedding.weight", names, folder)[-1]
-    positions = need(own, "vision.0.position_embedding.weight", names, folder)[0]
+    patch = need(weights, "vision.0.patch_embedding.weight", names, folder)[-1]
+    positions = need(weights, "vision.0.position_embedding.weight", names, folder)[0]
     patches = [side // patch for side in crop or before]
     if patches != [isqrt(positions - 1)] * 2:
         raise ValueError(f"pictures of {patches} patches for an encoder of {positions - 1}")
     return ClipView(
-        len(pictures), encoders, clip_shape(own, "vision.0.", names, folder), patch, positions, size, resize, crop
+        len(pictures), encoders, clip_shape(weights, "vision.0.", names, folder), patch, positions, size, resize, crop
     )
 
 
 def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
     """CLIP's text encoder, with the projection that the policy learned."""
-    own = WORD_NAMES.own(folder)
-    shape = clip_shape(own, "", WORD_NAMES, folder)
+    weights = WORD_NAMES.weights(folder)
+    shape = clip_shape(weights, "", WORD_NAMES, folder)
     vocabulary, positions = (
-        need(own, f"{name}_embedding.weight", WORD_NAMES, folder)[0] for name in ("token", "position")
+        need(weights, f"{name}_embedding.weight", WORD_NAMES, folder)[0] for name in ("token", "position")
     )
 
     home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
@@ -152,6 +152,6 @@ def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
 
         again = read_policy(home, config, name)
         make = partial(ClipText, shape, vocabulary, positions, width)
-        return load_weights(make, again, WORD_NAMES, WORD_NAMES.own(again))
+        return load_weights(make, again, WORD_NAMES, WORD_NAMES.weights(again))
 
-    return read_language(folder).source(load, (text,), vocabulary, 4 * sum(each.numel() for each in own.values()))
+    return read_language(folder).source(load, (text,), vocabulary, 4 * sum(each.numel() for each in weights.values()))

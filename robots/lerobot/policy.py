@@ -1,4 +1,4 @@
-"""What all policy folders of LeRobot have: features, their statistics, and weights under LeRobot's names."""
+"""The common part of all policy folders of LeRobot: features, their statistics, and weights under LeRobot's names."""
 
 import hashlib
 import re
@@ -91,7 +91,7 @@ class PolicyFolder:
         return flat(name, shape)
 
     def robot_name(self, name: str) -> str:
-        """What the robot calls an observation, before a step of the preprocessor renames it."""
+        """The robot's name of an observation, before a step of the preprocessor renames it."""
         return self.robot_names.get(name, name)
 
     def observed(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
@@ -111,14 +111,14 @@ class PolicyFolder:
         return tuple(conditions), statistics
 
     def units(self, width: int | None = None) -> Affine:
-        """From normalised actions to the robot's; actions are padded to `width` places, which stay as they are."""
+        """The map from normalised actions to the robot's, padded to `width` places, which stay as they are."""
         own = self.after.of(ACTION, "ACTION", self.action).inverse
         padding = (width or self.action) - self.action
         return Affine((*own.scale, *[1.0] * padding), (*own.shift, *[0.0] * padding), constant=own.constant)
 
 
 def flat(name: str, shape: tuple[int, ...]) -> int:
-    """How many numbers a feature has. UserError where it is no list of numbers."""
+    """The count of a feature's numbers. UserError where it is no list of numbers."""
     if len(shape) != 1:
         raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
     return shape[0]
@@ -162,7 +162,7 @@ class Names:
     pairs: Sequence[tuple[str, str]]
     unused: tuple[str, ...] = ()
 
-    def own(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
+    def weights(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
         """The weights under the network's names. UserError naming one that has no place."""
         renamed = {}
         for name, tensor in folder.weights.items():
@@ -183,7 +183,7 @@ class Names:
 
 
 def load_weights(
-    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, own: Mapping[str, "Tensor"]
+    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, weights: Mapping[str, "Tensor"]
 ) -> "nn.Module":
     """The network that `make` returns, with the folder's weights in place: they are in memory once.
 
@@ -197,18 +197,18 @@ def load_weights(
     with torch.device("meta"):
         network = make()
     wanted = network.state_dict()
-    for name in (*wanted, *own):
+    for name in (*wanted, *weights):
         theirs = names.theirs(name)
-        if name not in own:
+        if name not in weights:
             raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
         if name not in wanted:
             raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
-        if own[name].shape != wanted[name].shape:
-            has, asks = list(own[name].shape), list(wanted[name].shape)
+        if weights[name].shape != wanted[name].shape:
+            has, asks = list(weights[name].shape), list(wanted[name].shape)
             raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
     # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
     # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
-    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in own.items()}
+    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
     network.load_state_dict(placed, assign=True)
     release_after_use(network)
     return network
@@ -222,6 +222,6 @@ def need(weights: Mapping[str, "Tensor"], name: str, names: Names, folder: Polic
 
 
 def count(weights: Iterable[str], start: str) -> int:
-    """How many layers weights have whose names are START.NUMBER.REST."""
+    """The number of layers of weights whose names are START.NUMBER.REST."""
     numbers = [name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)]
     return 1 + max((int(each) for each in numbers if each.isdecimal()), default=-1)

@@ -42,7 +42,7 @@ Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...
 
 @dataclass(frozen=True)
 class StatisticsPlace:
-    """Where statistics are: in the state of a step of a pipeline in `file`, or before there were any in buffers."""
+    """A place of statistics: the state of a step of a pipeline in `file`, or before there were any in buffers."""
 
     file: str
     step: str
@@ -70,7 +70,7 @@ class FeatureStatistics:
 
     @property
     def inverse(self) -> Affine:
-        """From normalised to raw, along the last axis."""
+        """The map from normalised to raw, along the last axis."""
         back = tuple(1 / scale if scale else 0.0 for scale in self.scale)
         shift = tuple(c - b * s for c, b, s in zip(self.centre, self.base, back, strict=True))
         return Affine(back, shift, constant=self.base[0])
@@ -137,7 +137,7 @@ class Normaliser:
 def normaliser(
     folder: Path, place: StatisticsPlace, config: Mapping[str, Any], features: Features, weights: Weights
 ) -> Normaliser:
-    """What the file of a place says; without one, the buffers among the weights."""
+    """The normaliser in the file of a place; without one, from the buffers among the weights."""
     if (folder / place.file).is_file():
         return _from_processor(folder, place)
     modes = {str(kind): str(mode) for kind, mode in dict(config.get("normalization_mapping") or {}).items()}
@@ -165,7 +165,7 @@ def _from_processor(folder: Path, place: StatisticsPlace) -> Normaliser:
     numbers = {}
     if state is not None:
         if Path(str(state)).name != state:
-            raise UserError(f"{file} names {state!r}, which is not a file beside it", RETRAINED)
+            raise UserError(f"{file} names {state!r}, which is not a file next to it", RETRAINED)
         for name, tensor in read_tensors(folder / str(state)).items():
             feature, _, statistic = name.rpartition(".")
             numbers[feature, statistic] = _numbers(tensor)
@@ -190,7 +190,7 @@ def check_steps(folder: Path) -> None:
 
 
 def robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:
-    """What a robot calls observations, by the policy's names, where steps of the preprocessor rename them, one after
+    """The robot's names of observations, by the policy's names, where steps of the preprocessor rename them, one after
     the other. UserError for a step that gives a name to two, or one that is none of the policy's features."""
     names, file = dict[str, str](), folder / BEFORE.file
     for step in steps_of(folder, BEFORE):

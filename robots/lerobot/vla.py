@@ -50,7 +50,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
     layers, experts = count(folder.weights, f"{text}layers."), count(folder.weights, f"{expert}layers.")
     if not experts or layers % experts:
-        raise ValueError(f"{experts} layers of the expert beside {layers}")
+        raise ValueError(f"{experts} layers of the expert next to {layers}")
     every = layers // experts
     names = _names(
         _siglip(f"{SMOL}vlm.model.vision_model."),
@@ -61,16 +61,16 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
         unused=(f"{SMOL}vlm.lm_head.", f"{text}norm.", f"{text}embed_tokens."),
     )
     crosses, joins = "cross" in config["attention_mode"], int(config["self_attn_every_n_layers"])
-    own = names.own(folder)
-    beside = [
-        _decoder(own, f"expert.{n}.", SMOL_HEAD, names, folder, crosses and not (joins > 0 and n % joins == 0))
+    weights = names.weights(folder)
+    expert_layers = [
+        _decoder(weights, f"expert.{n}.", SMOL_HEAD, names, folder, crosses and not (joins > 0 and n % joins == 0))
         if n % every == 0
         else None
         for n in range(layers)
     ]
     resize = size_of(config["resize_imgs_with_padding"])
     size = one_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
-    return _source(folder, own, names, SMOL_HEAD, beside, size, "prefix", f"{text}{EMBEDDING}")
+    return _source(folder, weights, names, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
@@ -89,13 +89,13 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         (f"{expert}model.norm.", "norm."),
         unused=(f"{PI}paligemma.lm_head.", f"{expert}lm_head.", f"{text}norm.", f"{text}embed_tokens."),
     )
-    own = names.own(folder)
-    for name, tensor in own.items():
+    weights = names.weights(folder)
+    for name, tensor in weights.items():
         if name.endswith("norm.weight") and not name.startswith("vision."):
-            own[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
-    beside = [
-        _decoder(own, f"expert.{number}.", GEMMA_HEAD, names, folder, False)
-        for number in range(count(own, "language."))
+            weights[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
+    expert_layers = [
+        _decoder(weights, f"expert.{number}.", GEMMA_HEAD, names, folder, False)
+        for number in range(count(weights, "language."))
     ]
     size = size_of(folder.config["image_resolution"])
     assert size is not None
@@ -103,7 +103,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         (each for each in (f"{text}{EMBEDDING}", f"{PI}paligemma.lm_head.weight") if each in folder.weights), EMBEDDING
     )
     place: Literal["prompt", "expert"] = "prompt" if folder.config["type"] == "pi05" else "expert"
-    return _source(folder, own, names, GEMMA_HEAD, beside, size, place, embedding)
+    return _source(folder, weights, names, GEMMA_HEAD, expert_layers, size, place, embedding)
 
 
 def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
@@ -126,16 +126,16 @@ def _siglip(theirs: str) -> list[tuple[str, str]]:
 
 
 def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]) -> Names:
-    """With the projections that all of these policies have."""
+    """Names with the projections that all of these policies have."""
     mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
-    own = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
-    return Names([*vision, *pairs, *mlps, *own], unused)
+    projections = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
+    return Names([*vision, *pairs, *mlps, *projections], unused)
 
 
 def _decoder(
     weights: Mapping[str, "Tensor"], start: str, head: int, names: Names, folder: PolicyFolder, crosses: bool
 ) -> "DecoderShape":
-    """The sizes of a layer, which its weights say but for those of a head."""
+    """The sizes of a layer, which its weights say but for a head's."""
     from fewstep.robots.networks.decoder import DecoderShape
 
     queries, width = need(weights, f"{start}self_attn.q_proj.weight", names, folder)
@@ -148,10 +148,10 @@ def _decoder(
 
 def _source(
     folder: PolicyFolder,
-    own: Mapping[str, "Tensor"],
+    weights: Mapping[str, "Tensor"],
     names: Names,
     head: int,
-    beside: Sequence["DecoderShape | None"],
+    expert_layers: Sequence["DecoderShape | None"],
     size: tuple[int, int],
     place: Literal["prefix", "expert", "prompt"],
     embedding: str,
@@ -160,8 +160,8 @@ def _source(
     from fewstep.robots.networks.vla import ActionSpace, Experts, VisionLanguageAction
 
     config, pictures, gemma = folder.config, folder.pictures, place != "prefix"
-    language = _decoder(own, "language.0.", head, names, folder, False)
-    experts = Experts(language, tuple(beside), gemma)
+    language = _decoder(weights, "language.0.", head, names, folder, False)
+    experts = Experts(language, tuple(expert_layers), gemma)
     space = ActionSpace(
         length=int(config["chunk_size"]),
         width=int(config["max_action_dim"]),
@@ -174,8 +174,8 @@ def _source(
         raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
         raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
-    eyes = _eyes(folder, own, names, language.width, size, gemma)
-    network = load_weights(lambda: VisionLanguageAction(eyes, experts, space), folder, names, own)
+    eyes = _eyes(folder, weights, names, language.width, size, gemma)
+    network = load_weights(lambda: VisionLanguageAction(eyes, experts, space), folder, names, weights)
     state: Shapes = {} if place == "prompt" else {STATE: (folder.state,)}
     conditions, statistics = folder.conditions(1, {"STATE": state, "VISUAL": pictures})
     words = read_language(folder, _state_form(folder) if place == "prompt" else None)
@@ -212,24 +212,24 @@ def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
 
 
 def _eyes(
-    folder: PolicyFolder, own: Mapping[str, "Tensor"], names: Names, width: int, size: tuple[int, int], centred: bool
+    folder: PolicyFolder, weights: Mapping[str, "Tensor"], names: Names, width: int, size: tuple[int, int], gemma: bool
 ) -> "Eyes":
     """The vision encoder's sizes, which its weights say but for the number of heads."""
     from fewstep.robots.networks.encoders import Shape
     from fewstep.robots.networks.vla import Eyes
 
-    channels, _, patch, _ = need(own, "vision.patch_embedding.weight", names, folder)
-    positions = math.isqrt(need(own, "vision.position_embedding.weight", names, folder)[0])
-    hidden, _ = need(own, "vision.layers.0.mlp.fc1.weight", names, folder)
-    merged = math.isqrt(need(own, "connector.weight", names, folder)[1] // channels)
+    channels, _, patch, _ = need(weights, "vision.patch_embedding.weight", names, folder)
+    positions = math.isqrt(need(weights, "vision.position_embedding.weight", names, folder)[0])
+    hidden, _ = need(weights, "vision.layers.0.mlp.fc1.weight", names, folder)
+    merged = math.isqrt(need(weights, "connector.weight", names, folder)[1] // channels)
     heads, rest = (VISION_HEADS[channels], 0) if channels in VISION_HEADS else divmod(channels, 64)
     if rest:
         raise ValueError(f"a vision encoder of width {channels}, whose number of heads is not known")
     if any(side % (patch * merged) for side in size):
         raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
     cameras = tuple((height, across) for _, height, across in folder.pictures.values())
-    encoder = Shape(channels, heads, count(own, "vision.layers."), hidden)
-    return Eyes(encoder, cameras, size, patch, positions, merged, centred)
+    encoder = Shape(channels, heads, count(weights, "vision.layers."), hidden)
+    return Eyes(encoder, cameras, size, patch, positions, merged, gemma)
 
 
 def _state_form(folder: PolicyFolder) -> PromptForm:

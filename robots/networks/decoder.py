@@ -95,7 +95,7 @@ class GroupedAttention(nn.Module):
         self.k_proj, self.v_proj = nn.Linear(seen, keys, bias=False), nn.Linear(seen, keys, bias=False)
 
     def keys_values(self, x: Tensor, by: Rotation) -> Memory:
-        """Of tokens [B, T, width]."""
+        """Keys and values of tokens [B, T, width]."""
         return rotated(self._split(self.k_proj(x)), by), self._split(self.v_proj(x))
 
     def remembered(self, memory: Memory) -> Memory:

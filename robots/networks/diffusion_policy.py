@@ -51,12 +51,12 @@ class DiffusionPolicy(nn.Module):
 
     Args:
         model: a `ConditionalUnet1d`, which sees all observations at once, or a `PolicyTransformer`.
-        seen: what is observed, by name. Numbers named "obs" alone are those of a low-dimensional policy.
+        seen: what is observed, by name. Numbers named "obs" alone are a low-dimensional policy's.
         observations: how many of each.
         backbone: of the pictures' encoder.
         group_norm: it has GroupNorm instead of BatchNorm.
         shared: one encoder for all pictures.
-        imagenet: pictures are normalised as those of ImageNet behind the crop.
+        imagenet: pictures are normalised as ImageNet's behind the crop.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def _affine(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _identity(seen: Numbers | Picture) -> Normalise:
-    """What `load` fills."""
+    """A normaliser that changes nothing, which `load` fills."""
     count = CHANNELS if isinstance(seen, Picture) else seen.count
     return Normalise((0.0,) * count, (1.0,) * count, (0.0,) * count, picture=isinstance(seen, Picture))
 

@@ -144,8 +144,8 @@ class ClipText(nn.Module):
         self.final_layer_norm = nn.LayerNorm(shape.width, CLIP_EPSILON)
         self.projection = nn.Linear(shape.width, projected)
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        ids, mask = given
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ids, mask = inputs
         length = ids.shape[1]
         causal = torch.full((length, length), HIDDEN).triu(1)
         unseen = (1 - mask[:, None, None].float()) * HIDDEN + causal

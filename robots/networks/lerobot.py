@@ -14,7 +14,7 @@ from fewstep.robots.networks.vision import CentreCrop, Resize, Size, SpatialSoft
 
 @dataclass(frozen=True)
 class Vision:
-    """How cameras are encoded: `cameras` pictures of one `size`, resized, then cropped, where these are given."""
+    """The encoding of cameras: `cameras` pictures of one `size`, resized, then cropped, where these are given."""
 
     cameras: int
     size: Size

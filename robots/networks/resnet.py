@@ -16,7 +16,7 @@ Norm = Callable[[int], nn.Module]
 
 
 def group_norm(channels: int) -> nn.Module:
-    """What stands in for BatchNorm in policies: its statistics do not go with an averaged copy of the weights."""
+    """The norm of policies instead of BatchNorm, whose statistics do not go with an averaged copy of the weights."""
     return nn.GroupNorm(channels // CHANNELS_A_GROUP, channels)
 
 

@@ -1,6 +1,6 @@
 """The transformer over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
 
-Weight names are those of its authors' `TransformerForDiffusion`. Attention is written out, so that what is made of the
+Weight names are as in its authors' `TransformerForDiffusion`. Attention is written out, so that what is made of the
 observations alone, keys and values included, leaves the loop with the prologue.
 """
 
@@ -16,7 +16,7 @@ WIDER = 4  # the feed-forward layers, than the tokens
 
 
 class Attention(nn.Module):
-    """Of `heads` heads; queries, keys and values have one weight, as in torch's MultiheadAttention."""
+    """Attention of `heads` heads; queries, keys and values have one weight, as in torch's MultiheadAttention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, seen: Tensor, mask: Tensor | None) -> Tensor:
-        """What `tokens` [B, T, width] find in `seen` [B, S, width]; `mask` [T, S] is added to the scores."""
+        """Attend from `tokens` [B, T, width] to `seen` [B, S, width]; `mask` [T, S] is added to the scores."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(each, weight, bias).unflatten(2, (self.heads, -1)).transpose(1, 2)

@@ -1,6 +1,6 @@
 """The 1-D U-Net over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137), FiLM conditioned.
 
-Weight names are LeRobot's; `from_diffusion_policy` renames those of the authors' own code.
+Weight names are LeRobot's; `from_diffusion_policy` renames weights of the authors' own code.
 """
 
 import math
@@ -76,8 +76,8 @@ class ConditionalUnet1d(nn.Module):
         kernel: of the convolutions, odd.
         groups: of the normalisations.
         time_width: of the timestep's embedding.
-        scales: the condition scales channels, beside shifting them.
-        marks: values that come behind those of each action in x and are seen, not predicted.
+        scales: the condition scales channels, besides shifting them.
+        marks: values that come behind each action's in x and are seen, not predicted.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What policies do with pictures before and behind the backbone: resize, crop, spatial softmax."""
+"""The steps of policies with pictures before and behind the backbone: resize, crop, spatial softmax."""
 
 from typing import Any
 

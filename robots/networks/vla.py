@@ -37,9 +37,9 @@ class Eyes:
 
 @dataclass(frozen=True)
 class Experts:
-    """The language model's layers, of one shape, and the expert's layer beside each; None where it has none.
+    """The language model's layers, of one shape, and the expert's layer next to each; None where it has none.
 
-    `gemma`: activation and epsilon of Gemma, whose embeddings of pictures are not scaled; else those of SmolLM2.
+    `gemma`: activation and epsilon of Gemma, whose embeddings of pictures are not scaled; else SmolLM2's.
     """
 
     language: DecoderShape
@@ -184,6 +184,6 @@ class WordEmbedding(nn.Module):
         super().__init__()
         self.table, self.scale = nn.Parameter(table), scale
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        ids, mask = given
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ids, mask = inputs
         return F.embedding(ids, self.table) * self.scale, mask.clone()

@@ -10,12 +10,12 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
 
 
-def imported(module: str, said: str, install: str) -> Any:
+def imported(module: str, label: str, install: str) -> Any:
     """A package that a backend needs. UserError, saying what lacks it and how to get it, if it cannot be imported."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
-        raise UserError(f"{said} cannot be imported ({error})", install) from error
+        raise UserError(f"{label} cannot be imported ({error})", install) from error
 
 
 def path_text(path: Path) -> str:
@@ -28,9 +28,9 @@ def path_text(path: Path) -> str:
         raise UserError(f"the path {path} is not in UTF-8, and engines take no other", "rename the folder") from error
 
 
-def failed(graph: str, feeds: Arrays, said: str) -> UserError:
+def failed(graph: str, feeds: Arrays, reason: str) -> UserError:
     """A call that an engine refused, in its words."""
-    return UserError(f"{graph} failed on inputs {shapes(feeds)}: {said}", "check their shapes and types")
+    return UserError(f"{graph} failed on inputs {shapes(feeds)}: {reason}", "check their shapes and types")
 
 
 def shapes(feeds: Arrays) -> str:

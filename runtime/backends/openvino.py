@@ -274,13 +274,13 @@ def _read_model(core: Any, file: Path) -> Any:
     content = readable(file)
     if content is None:
         return core.read_model(path_text(file))
-    beside = referred_files(file)
-    if not beside:
+    weights = referred_files(file)
+    if not weights:
         return core.read_model(content)
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / file.name  # OpenVINO looks for weights in the folder of the graph, and nowhere else
         changed.write_bytes(content)
-        for name in beside:
+        for name in weights:
             _link(file.parent / name, changed.parent / name)
         return core.read_model(path_text(changed))
 

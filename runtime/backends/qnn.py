@@ -98,7 +98,7 @@ class Qnn:
         return Here(QNN.name, version(), chip, 0)
 
     def is_emulated(self) -> bool:
-        """Whether this CPU executes the arithmetic of HTP, as no NPU is here."""
+        """True where this CPU executes the arithmetic of HTP, as no NPU is here."""
         return not device_of(onnxruntime_module())[1]
 
     def options(self, onnxruntime: Any) -> Any:
@@ -114,10 +114,10 @@ class Qnn:
         options.add_provider_for_devices([device], settings)
         return options
 
-    def open(self, said: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
+    def open(self, label: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
         """A graph's file compiled for these sizes, "batch" among them, or a context binary, which has its own.
 
-        said: the graph in messages. context: the file that gets the context binary.
+        label: the graph in messages. context: the file that gets the context binary.
         """
         onnxruntime = onnxruntime_module()
         options = self.options(onnxruntime)
@@ -132,10 +132,10 @@ class Qnn:
                 session = onnxruntime.InferenceSession(graph, options)
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
-                f"QNN {version()} cannot compile {said}: {first_line(error)}",
+                f"QNN {version()} cannot compile {label}: {first_line(error)}",
                 "run the bundle on onnxruntime, or report the operation that it names",
             ) from error
-        return Session(said, session, tuple(output.name for output in session.get_outputs()))
+        return Session(label, session, tuple(output.name for output in session.get_outputs()))
 
 
 class CompiledBySize:
@@ -150,7 +150,7 @@ class CompiledBySize:
         return self._session(feeds)(feeds)
 
     def add(self, sizes: Mapping[str, int], session: Session) -> None:
-        """What serves calls of these sizes from now on."""
+        """Have a session serve calls of these sizes from now on."""
         self._sessions[tuple(sorted(sizes.items()))] = session
 
     def _session(self, feeds: Arrays) -> Session:
@@ -171,7 +171,7 @@ class CompiledBySize:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """What the library prints, as its emulator does while it loads, goes to stderr: stdout is for results."""
+    """Send to stderr what the library prints, as its emulator does while it loads: stdout is for results."""
     with STDOUT:
         if sys.stdout is not None:
             sys.stdout.flush()

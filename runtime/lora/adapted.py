@@ -30,7 +30,7 @@ class AdaptedGraph:
 
 
 def adapted(network: Network, adapters: Adapters) -> Network:
-    """A network with LoRA files in its slots, at their strengths, in place of former ones.
+    """A network with LoRA files in its slots, at their strengths, instead of former ones.
 
     UserError where a file does not fit, and for an engine other than onnxruntime on the CPU.
     """
@@ -71,7 +71,7 @@ def _read(adapters: Adapters) -> list[Lora]:
 
 
 def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
-    """What each of a bundle's graphs is fed for these files: by "conditioner", "prologue" and "body"."""
+    """The feeds of each of a bundle's graphs for these files: by "conditioner", "prologue" and "body"."""
     slots = slots_in(bundle)
     inputs = filled(slots, loras)
     names = {graph: [port(layer, end) for layer in own for end in ENDS] for graph, own in slots.graphs.items()}

@@ -1,4 +1,4 @@
-"""What a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
+"""The sum that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
 
 Each form of `export/lora/delta.py` is a product of two, and stays one: nothing is approximated. A Hadamard product of
 products is one of rank r1 r2, and so is a Kronecker product of them. Magnitudes (DoRA) have no such form.
@@ -20,7 +20,7 @@ def factors(parts: Parts, scale: AlphaScale) -> Factors:
     """The factors of an update, with its scale in `up`. ValueError where the parts do not fit one another."""
     alpha = parts.get("alpha")
     if "diff" in parts:
-        return _whole(parts["diff"])
+        return _product(parts["diff"])
     if "hada_w1_a" in parts:
         first, second = (_side(parts, "hada", f"w{side}", f"t{side}") for side in "12")
         up = np.einsum("op,oq->opq", first.up, second.up).reshape(len(first.up), -1)
@@ -38,7 +38,7 @@ def factors(parts: Parts, scale: AlphaScale) -> Factors:
 def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
     """One of the two matrices that are multiplied: whole, a product, or one with a core between."""
     if (whole := parts.get(f"{form}_{weight}")) is not None:
-        return _whole(whole)
+        return _product(whole)
     a, b = parts[f"{form}_{weight}_a"], parts[f"{form}_{weight}_b"]
     middle = parts.get(f"{form}_{core}")
     return Factors(a if middle is None else a.T, _with_core(middle, b))
@@ -49,7 +49,7 @@ def _with_core(core: Floats | None, down: Floats) -> Floats:
     return _flat(down if core is None else np.einsum("pq...,qi->pi...", core, _flat(down)))
 
 
-def _whole(weight: Floats) -> Factors:
+def _product(weight: Floats) -> Factors:
     """A matrix as a product of as few columns as any."""
     matrix = _flat(weight)
     out, columns = matrix.shape

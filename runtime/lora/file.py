@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.keys import DENOISER, Component, grouped, layers_of
 from fewstep.runtime.tensor_file import check_header
 
-CONFIG = "adapter_config.json"  # as peft writes it beside adapter_model.safetensors
+CONFIG = "adapter_config.json"  # as peft writes it next to adapter_model.safetensors
 PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft would take any pattern, and a pattern may never end
 METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
 DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks that the metadata may speak of
@@ -45,10 +45,10 @@ class AlphaScale:
     rank: float | None = None  # for forms that do not show it
     is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
 
-    def of(self, rank: int | None, own: Any | None) -> float:
-        """The factor of an update of that rank; `own` is an array of one number, the file's alpha."""
+    def of(self, rank: int | None, array: Any | None) -> float:
+        """The factor of an update of that rank; `array` has one number, the file's alpha."""
         r = rank or self.rank
-        alpha = own.item() if own is not None else self.alpha
+        alpha = array.item() if array is not None else self.alpha
         if r is None or alpha is None:
             return 1.0
         return alpha / (math.sqrt(r) if self.is_stabilized else r)
@@ -85,8 +85,8 @@ class Lora:
         return tuple(layer for network, layer in self.updates if network == component)
 
     def places(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
-        """What each layer of the file stands for, among all layers of a network. Several: in the file their outputs lie
-        one after the other. UserError naming what is not there."""
+        """The layers, among the `names` of a network, that each layer of the file stands for. Outputs of several lie
+        there one after the other. UserError naming the missing ones."""
         wanted = self.layers(component)
         layers = layers_of(names, wanted)
         places = {layer: layers.find(layer) for layer in wanted}
@@ -100,7 +100,7 @@ class Lora:
 
     @property
     def adapter(self) -> Adapter:
-        """What the manifest says of it."""
+        """The manifest's record of it."""
         return Adapter(self.name, self.sha256, self.strength)
 
 
@@ -204,17 +204,17 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         values = np.where(codes & 127 == 127, np.nan, np.where(codes & 128, -magnitude, magnitude))
     else:
         values = np.frombuffer(data, NUMBERS[dtype])
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is told as infinity
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinity
         return values.astype(np.float32).reshape(tuple(shape))
 
 
 def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
     """peft's configuration, from its file in the same folder, or from the metadata."""
-    beside = file.with_name(CONFIG)
+    of_peft = file.with_name(CONFIG)
     fields: Any = {}
     try:
-        if beside.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
-            fields = json.loads(beside.read_bytes())
+        if of_peft.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
+            fields = json.loads(of_peft.read_bytes())
         elif METADATA in metadata:
             values = {
                 name: value for name, value in json.loads(metadata[METADATA]).items() if not name.startswith(ENCODER)

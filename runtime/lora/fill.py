@@ -1,4 +1,4 @@
-"""From LoRA files to the inputs of a bundle's slots: several files are one, whose ranks are added up."""
+"""The inputs of a bundle's slots, made of LoRA files: several files are one, whose ranks are added up."""
 
 import logging
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def filled(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
                 raise UserError(f"{lora.name} changes {some(without)}, which has no slot for a LoRA", fix)
             for name, own in zip(names, _of_layers(slots, lora, layer, names), strict=True):
                 by_layer.setdefault(name, []).append(own)
-        if beside := sum(network != DENOISER for network, _ in lora.updates):
-            LOG.warning("%s also changes %d layers of text encoders, which stay as they are", lora.name, beside)
+        if encoders := sum(network != DENOISER for network, _ in lora.updates):
+            LOG.warning("%s also changes %d layers of text encoders, which stay as they are", lora.name, encoders)
     inputs: dict[str, Floats] = {}
     for layer, parts in by_layer.items():
         up, down = np.concatenate([p.up for p in parts], axis=1), np.concatenate([p.down for p in parts])

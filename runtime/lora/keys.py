@@ -1,4 +1,4 @@
-"""What the keys of a LoRA file mean: which factor they are, of which layer, of which network.
+"""The meaning of the keys of a LoRA file: the factor, its layer, its network.
 
 Trainers name layers in many ways. Read without punctuation (`flat`) most of them say the same, so a name that is not
 found as it stands is looked up so, also among the names that the same network has elsewhere (`aliases.py`). A key
@@ -57,7 +57,7 @@ class Key:
 
 
 def read_key(key: str) -> Key | None:
-    """What a key means, or None."""
+    """The meaning of a key, or None."""
     for pattern, part in PATTERNS:
         if match := pattern.fullmatch(key):
             component, layer = _network(match["layer"])

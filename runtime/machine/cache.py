@@ -57,7 +57,7 @@ def path(kind: Kind, name: str) -> Path:
 
 
 def read(kind: Kind, name: str) -> bytes | None:
-    """What was stored, or None. Only a regular file is read: a pipe would be waited for."""
+    """The stored content, or None. Only a regular file is read: a pipe would be waited for."""
     try:
         file = path(kind, name)
         return file.read_bytes() if file.is_file() else None
@@ -66,7 +66,7 @@ def read(kind: Kind, name: str) -> bytes | None:
 
 
 def read_intact(kind: Kind, name: str) -> bytes | None:
-    """What `store_intact` stored; None, with a warning, where it was damaged since."""
+    """The content that `store_intact` stored; None, with a warning, where it was damaged since."""
     content = read(kind, name)
     if content is None:
         return None
@@ -101,7 +101,7 @@ def store(kind: Kind, name: str, *content: bytes) -> None:
 
 
 def _warn(error: OSError, kind: Kind, name: str) -> None:
-    """Once for each folder and reason: a run stores many times."""
+    """Warn once for each folder and reason: a run stores many times."""
     try:
         warning = (str(folder()), error.errno)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the cache folder holds: its folders with their number of files, bytes and age, and how to empty them."""
+"""The content of the cache folder: its folders with their number of files, bytes and age, and their removal."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def contents() -> tuple[Content, ...]:
-    """All that lies in the cache folder, known kinds first. OSError where the folder cannot be read."""
+    """The entries of the cache folder, known kinds first. OSError where the folder cannot be read."""
     folder = cache.folder()
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     order = {kind: number for number, kind in enumerate(PURPOSES)}
@@ -74,7 +74,7 @@ def _entries(path: Path) -> Iterator[os.stat_result]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """All that is no folder, without following links."""
+    """The entries that are no folders, without following links."""
     if not path.is_dir() or path.is_symlink():
         yield path
         return

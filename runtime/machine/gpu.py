@@ -53,7 +53,7 @@ class Jetson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def these_gpus() -> tuple[Gpu, ...]:
-    """What `nvidia-smi` lists; nothing where there is none."""
+    """The GPUs that `nvidia-smi` lists; none where there is no such program."""
     return parse_gpus(_output(["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]))
 
 
@@ -73,7 +73,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
 
 
 def this_jetson() -> Jetson | None:
-    """What this machine says, if it is a Jetson."""
+    """This machine's own description, if it is a Jetson."""
     if not RELEASE.is_file():
         return None
     model = MODEL.read_text(errors="replace").rstrip("\0\n") if MODEL.is_file() else "Jetson"
@@ -95,7 +95,7 @@ def _mib(text: str) -> int | None:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a command prints; nothing if it is not there, fails or hangs."""
+    """The text that a command prints; empty if it is not there, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired):

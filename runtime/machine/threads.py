@@ -11,12 +11,12 @@ Result = TypeVar("Result")
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What `work` makes of each item, in their order; raises what the first of them raises."""
+    """The results of `work` on each item, in their order; raises what the first of them raises."""
     return list(one_after_another(work, items))
 
 
 def one_after_another(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """What `work` makes of each item, in their order, each result as soon as it and all before it are there."""
+    """The results of `work` on each item, in their order, each as soon as it and all before it are there."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         yield from threads.map(work, items)
 

@@ -70,7 +70,7 @@ class _Newest:
             yield taken
 
     def check(self) -> None:
-        """Raises the error that the source ended with."""
+        """Raise the error that the source ended with."""
         if self._error is not None:
             raise self._error
 

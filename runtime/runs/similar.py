@@ -31,7 +31,7 @@ class Similar:
             raise UserError(f"{self} is no filter", "give a threshold in [0, 1), and most from 1 on")
 
     def skips(self, frame: Float32, processed: Float32, seed: int, index: int) -> bool:
-        """Whether a frame is skipped; `processed` is the last processed frame, of the same shape."""
+        """True if a frame is skipped; `processed` is the last processed frame, of the same shape."""
         dot, length = float(np.vdot(frame, processed)), _length(frame) * _length(processed)
         cosine = dot / length if length else float(np.array_equal(frame, processed))
         chance = 1 - (1 - cosine) / (1 - self.threshold)

@@ -11,13 +11,13 @@ class SteadyFeeds:
 
     def __init__(self, shared: Sequence[str], calls: int) -> None:
         self._shared = shared
-        self._kept: deque[tuple[Sequence[Feeds], Feeds]] = deque(maxlen=calls)
+        self._results: deque[tuple[Sequence[Feeds], Feeds]] = deque(maxlen=calls)
 
     def __call__(self, fed: Sequence[Feeds]) -> Feeds:
         """The joined inputs. Identity tells inputs apart: their makers never change them."""
-        for parts, whole in self._kept:
+        for parts, whole in self._results:
             if len(parts) == len(fed) and all(one is other for one, other in zip(parts, fed, strict=True)):
                 return whole
         whole = joined(fed, self._shared)
-        self._kept.append((fed, whole))
+        self._results.append((fed, whole))
         return whole

@@ -56,7 +56,7 @@ GAIN = 1.2  # of joined calls, below which "auto" takes single ones: they show a
 
 @dataclass(frozen=True)
 class StreamedFrame:
-    """What a stream makes of one frame.
+    """The result of a stream for one frame.
 
     index: number of the frame, counted from 0 unless its source counts.
     sample: float32 [*x_shape], in model range.
@@ -73,7 +73,7 @@ class StreamedFrame:
 
 
 class FrameOptions(TypedDict, total=False):
-    """How a stream samples the frames that enter; the arguments are those of `Sampler.sample` for one sample."""
+    """The options of a stream for the frames that enter; the arguments are as in `Sampler.sample` for one sample."""
 
     plan: PlanLike
     condition: ConditionValues | None
@@ -247,15 +247,15 @@ class Stream:
         mode: Mode = self._mode if self._batches is None else "batch" if self._batches else "sequence"
         return self._counter.stats(len(self._lanes), mode)
 
-    def _skips(self, given: Mapping[str, Float32], own: Mapping[str, NDArray[Any]], index: int) -> bool:
-        """Whether the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
+    def _skips(self, given: Mapping[str, Float32], values: Mapping[str, NDArray[Any]], index: int) -> bool:
+        """True if the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
         other. A frame's own conditions must be equal: two labels that are close are still two classes."""
         if self._similar is None:
             return False
-        exact = [each for each in self._takes.conditions if each.name in own and each.name not in given]
+        exact = [each for each in self._takes.conditions if each.name in values and each.name not in given]
         now = _Passed(
             np.concatenate([np.ravel(each) for each in given.values()] or [np.zeros(0, np.float32)]),
-            conditions.check(exact, {each.name: own[each.name] for each in exact}, 1),
+            conditions.check(exact, {each.name: values[each.name] for each in exact}, 1),
         )
         last = self._passed
         alike = last is not None and self._skipped < self._similar.most and now.has_conditions_of(last)

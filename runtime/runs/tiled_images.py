@@ -3,7 +3,7 @@
     x = sample_tiles(sampler, "dpmpp_2m:8", (4, 96, 96), tiles)
     images = decode_tiles(load_autoencoder("bundle"), x, tiles)
 
-The memory is that of one window and of two arrays of the whole image.
+The memory holds one window and two arrays of the whole image.
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Tiles:
-    """How windows lie and how their outputs are joined.
+    """The places of windows and the joining of their outputs.
 
     overlap: elements that neighbours share, along each axis.
     blend: the middle elements of the overlap, over which one window's output passes into its neighbour's. Elements
@@ -86,9 +86,9 @@ class Tiles:
 def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
-    """Samples float32 [len(seeds), *shape]; the arguments are those of `tiled_steps`."""
+    """Samples float32 [len(seeds), *shape]; the arguments are as in `tiled_steps`."""
     compiled = _compiled(sampler, plan, options.get("branches"))
-    held = check_hold(options.get("hold"), compiled, _whole(shape), len(check_seeds(seeds)))
+    held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
     return finite_sample(compiled, states, held)
 
@@ -116,11 +116,11 @@ def tiled_steps(
             share of it that it has of a window, and is cut as x is.
         given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
 
-    Other arguments are those of `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
+    Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
     """
     refuse_choices(others)
     refuse_options(others)
-    shape, numbers, plan = _whole(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
+    shape, numbers, plan = _sample_shape(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
     check_branches(branches, [plan], plan.guidance)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
@@ -134,7 +134,7 @@ def tiled_steps(
     return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
 
 
-def _whole(shape: Sequence[int]) -> tuple[int, ...]:
+def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a whole sample, if it is one."""
     try:
         return tuple(operator.index(size) for size in shape)
@@ -262,7 +262,7 @@ class _Windows:
         return np.concatenate(cut)
 
     def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
-        """For each axis of a condition that follows x, the number of elements for one element of x; 0 for an axis of
+        """The number of elements for one element of x, for each axis of a condition that follows x; 0 for an axis of
         the window's size. None for a condition that does not follow x."""
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):

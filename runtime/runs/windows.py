@@ -1,4 +1,4 @@
-"""Where overlapping windows of one size lie in a larger array, and the weight of each of their elements."""
+"""The places of overlapping windows of one size in a larger array, and the weight of each of their elements."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -23,7 +23,7 @@ def covering(
 
 
 def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> list[int]:
-    """Where windows begin along one axis."""
+    """The beginnings of windows along one axis."""
     if full == part:
         return [0]
     stride = (part - overlap) // multiple * multiple

@@ -165,7 +165,7 @@ def test_counts_without_a_tensor_start_anew(
         before.setattr(observe, "observed_tensors", lambda graph, everything=False: observed_tensors(graph)[1:])
         interrupt(options, monkeypatch)
     assert calibrate(options).manifest.files == expected.files
-    assert "cannot be read (it has no tensor 'x'): it starts anew" in caplog.text and not kept()
+    assert "cannot be read (it has no tensor 'x'): it starts again" in caplog.text and not kept()
 
 
 def test_drafts_of_killed_writes_go_with_their_checkpoint_and_what_is_abandoned_after_a_month(

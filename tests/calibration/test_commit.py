@@ -64,7 +64,7 @@ def test_a_body_that_stays_without_a_plan_that_can_be_read_loses_nothing_of_the_
     damage(options.bundle / first.plans["ddim:3"])
     with caplog.at_level(logging.WARNING, "fewstep"):
         made = calibrate(replace(options, plan="ddim:4", target=("tensorrt",), quality=None)).manifest
-    assert "how they were calibrated cannot be told" in caplog.text and first.plans["ddim:3"] in caplog.text
+    assert "how they were calibrated is unknown" in caplog.text and first.plans["ddim:3"] in caplog.text
     kept = open_bundle(options.bundle).manifest
     assert kept == made and kept.bodies["int8-tensorrt"].plan == "ddim:4" and kept.bodies[BODY] == first.bodies[BODY]
 

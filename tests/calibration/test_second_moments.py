@@ -63,7 +63,7 @@ def test_they_go_on_where_they_were_interrupted(task: Task, monkeypatch: pytest.
     whole = moments_of(task, lambda _, done, total: followed.append((done, total)), kept)
     assert followed == [(4, 6), (5, 6), (6, 6)]  # the fourth was not kept yet
     assert np.array_equal(whole["w1"], moments_of(task)["w1"])
-    assert np.array_equal(whole["w1"], moments_of(task, kept=kept)["w1"])  # all of them were kept
+    assert np.array_equal(whole["w1"], moments_of(task, checkpoint=kept)["w1"])  # all of them were kept
     kept.drop()
     assert not list((cache.folder() / "calibration").glob("*"))
 
@@ -95,4 +95,4 @@ def test_one_sum_is_in_memory_while_they_are_written(task: Task, monkeypatch: py
             assert not is_last or [own() is None for own in live] == [False, True]
 
     monkeypatch.setattr(second_moments, "_each", each)
-    moments_of(replace(task, seeds=task.seeds[:2]), kept=Written("0" * 32))
+    moments_of(replace(task, seeds=task.seeds[:2]), checkpoint=Written("0" * 32))

@@ -108,7 +108,7 @@ def test_each_mistake_on_purpose_is_named(name: str, tmp_path: Path, monkeypatch
     np.savez(file, x=samples, **{"class": labels})
     for mistake, said in {
         "sign": "its output has the other sign",
-        "time_scale": "the network takes 1000 times the time that it is told: multiply it in forward",
+        "time_scale": "the network takes 1000 times the time that it gets: multiply it in forward",
         "null": "null is another value",
         "prediction": f"prediction is {source.spec.prediction!r}, not {constants['OTHER']!r}",
         "schedule": f"its schedule is {kind!r}, not {constants['SCHEDULE']!r}",
@@ -124,7 +124,7 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     for name, sign, timesteps in (("right", 1, 1), ("sign", -1, 1), ("clock", 1, 1000)):
         (tmp_path / f"{name}.py").write_text(f"SIGN, TIMESTEPS = {sign}, {timesteps}\n{GAUSSIAN}")
     assert refusal(f"{tmp_path / 'sign.py'}:make", data, tmp_path) == "its output has the other sign"
-    clock = "the network takes 1/1000 times the time that it is told: give the schedule timesteps=1"
+    clock = "the network takes 1/1000 times the time that it gets: give the schedule timesteps=1"
     assert refusal(f"{tmp_path / 'clock.py'}:make", data, tmp_path) == clock
     manifest = export(ExportOptions(f"{tmp_path / 'right.py'}:make", tmp_path / "bundle", check=data))
     assert "the spec seems right: 16 samples are denoised as a trained network does" in caplog.text

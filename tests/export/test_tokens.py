@@ -153,7 +153,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
     assert not sampler.of().inputs.has_time
     other = load(timed)
-    said = "first_hitting:4.*told a time; take mdlm, or export a network that reads no time$"
+    said = "first_hitting:4.*takes a time; take mdlm, or export a network that reads no time$"
     with pytest.raises(UserError, match=said):
         other.sample("first_hitting:4", [0], {"class": [0]})
     assert sum(state.is_evaluated for state in other.steps("mdlm:60", [0], {"class": [0]})) > 30

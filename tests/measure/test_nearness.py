@@ -50,5 +50,5 @@ def test_one_number_has_no_signal_and_one_seed_no_other() -> None:
 
 def test_what_is_said_compares_with_another_seed() -> None:
     said = "14.8 dB from float32, the signal 7.0 dB above the error; another seed's sample has 17.3 dB"
-    assert Nearness(14.8, 7.0, 17.3).said("float32") == said
-    assert Nearness(50.0).said("float32") == "50.0 dB from float32"
+    assert Nearness(14.8, 7.0, 17.3).sentence("float32") == said
+    assert Nearness(50.0).sentence("float32") == "50.0 dB from float32"

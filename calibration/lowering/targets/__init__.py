@@ -20,7 +20,7 @@ USUAL = (CPU_X86.name, TENSORRT.name)  # what is lowered for unless others are a
 
 
 def targets_by_name() -> dict[str, Target]:
-    """The targets, those of plugins behind. UserError for a plugin that is no `Target`."""
+    """The targets, with plugins' behind. UserError for a plugin that is no `Target`."""
     found = {target.name: target for target in TARGETS}
     for name, plugin in plugins("target").items():
         target = loaded(plugin)

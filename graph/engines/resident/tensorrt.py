@@ -84,7 +84,7 @@ class _Steps:
 
     @property
     def graphs(self) -> str:
-        """How CUDA graphs launch the steps, in words."""
+        """The use of CUDA graphs for the steps, in words."""
         if self._stays:
             return "each step by the engine itself"
         return "the whole loop" if self._recording is not None else "none"

@@ -107,7 +107,7 @@ def test_int8_runs_the_plan_that_was_fitted_to_float32(tiny_bundle):
 def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bundle):
     former = give(tiny_bundle, body="int8-cpu-x86")
     starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "steps": 3, "plan": "fitted:3"})).starts
-    assert starts.asked.steps == former.steps and starts.asked.fitted is None and len(starts.nominal) > 1
+    assert starts.request.steps == former.steps and starts.request.fitted is None and len(starts.nominal) > 1
     with pytest.raises(UserError, match="plan 'fitted:3' of float32 is fitted for guidance 2, not for guidance none"):
         open_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
     with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, and --steps is 2"):
@@ -125,7 +125,7 @@ def test_a_fit_goes_on_from_a_former_one(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
     for plan in ("fitted:2", str(tmp_path / "plan.json")):
         starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
-        assert starts.plans == (starts.asked,) and starts.asked.steps == first.plan.steps
+        assert starts.plans == (starts.request,) and starts.request.steps == first.plan.steps
 
 
 def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):

@@ -7,7 +7,7 @@ from fewstep.calibration.precision.sparing import (
     FURTHEST,
     NEARLY_FREE,
     SLOWER,
-    chosen,
+    default_count,
     times_in_float,
 )
 from tests.calibration.lowering.bodies.uneven_body import layer
@@ -16,7 +16,7 @@ from tests.calibration.precision.test_ranking import ranking
 
 def spared(errors: tuple[float, ...], times: tuple[float, ...]) -> tuple[str, ...]:
     found = ranking(errors, times)
-    return found.first(chosen(found))
+    return found.first(default_count(found))
 
 
 def test_an_operation_that_makes_most_of_the_error_stays_in_float() -> None:
@@ -39,12 +39,12 @@ def test_operations_that_are_dear_stay_in_int8() -> None:
 def test_a_quiet_signal_has_more_in_float(signal: float, count: int) -> None:
     """43 dB to the peak are 37 over a variance of 1, and 7 over one of 0.001."""
     found = ranking((1e-4, 9e-5, 9e-6, 1e-6), (0.2, 0.2, 0.2, 0.9), signal)
-    assert found.left[:3] == pytest.approx([2e-4, 1e-4, 1e-5]) and chosen(found) == count
+    assert found.left[:3] == pytest.approx([2e-4, 1e-4, 1e-5]) and default_count(found) == count
 
 
 def test_a_floor_out_of_reach_changes_nothing() -> None:
     found = ranking((0.5, 0.5), (NEARLY_FREE / 100, FURTHEST + 0.1))
-    assert chosen(found) == 1  # 3 dB for next to nothing
+    assert default_count(found) == 1  # 3 dB for next to nothing
 
 
 def test_time_is_that_of_products() -> None:

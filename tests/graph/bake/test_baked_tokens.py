@@ -206,5 +206,5 @@ def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path
     bake(options)
     expected = load(tmp_path / "timed").sample("likeliest:4", range(COUNT), {"class": LABELS})
     np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", np.full((COUNT, 2, 12), -1)), expected)
-    with pytest.raises(UserError, match="first_hitting:4.*told a time"):
+    with pytest.raises(UserError, match="first_hitting:4.*takes a time"):
         bake(BakeOptions(tmp_path / "timed", "first_hitting:4", options.output))

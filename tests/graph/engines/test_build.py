@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.engines.accounts import accounts, told_of
+from fewstep.graph.engines.accounts import account_lines, accounts
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.plans.errors import UserError
@@ -119,7 +119,7 @@ def test_int8_is_shown_beside_float16(bundle: Path) -> None:
     assert int8.batch == half.batch == 4 and set(int8.bounds) == {"RTX 4090"}
     assert half.kernels > 0 and (half.bytes or 0) > 0 and half.int8_share == 0 < int8.int8_share < 1
     assert sum(int8.macs.values()) == sum(half.macs.values())
-    lines = told_of(manifest.engines, known)
+    lines = account_lines(manifest.engines, known)
     (shown,) = (lines[each.file] for each in manifest.engines if each.body == "int8-tensorrt")
     assert shown[0].endswith(f"float16: {half.kernels} kernels, {half.moved}")
     assert shown[1] == f"a bound, not a time: RTX 4090 {1e3 * int8.bounds['RTX 4090']:.3g} ms"
