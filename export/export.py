@@ -21,6 +21,7 @@ from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
+from fewstep.export.uncut import warn_of_uncut
 from fewstep.export.verification.points import Scope
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
@@ -171,6 +172,7 @@ def _added(
     taken = take(load, writer, progress, options.verify, *verified_with, check=check)
     prepared = taken.prepared
     warn_of_operations(prepared)
+    warn_of_uncut(prepared)
     half = _in_float16(writer, prepared) if options.dtype == "float16" else None
     if isinstance(taken.expected, Verification):
         verification = taken.expected

@@ -9,6 +9,7 @@ from fewstep.graph.extents import is_named, of_inputs
 from fewstep.graph.graph import BATCH, TIME, Graph, Node, Value, X, moves
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.selection import SIZES
 from fewstep.graph.types import Types, infer_types
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
@@ -52,6 +53,18 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     if read.keys() >= set(rows):
         return PreparedDenoiser(None, _without_dead_time(graph, x))
     return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x)
+
+
+def still(graph: Graph, x: str = X) -> frozenset[str]:
+    """The tensors whose values follow from times and conditions, and not from x. Its shape alone is none of its
+    values."""
+    moving, timed = set(_moving(graph, x)), {value.name for value in graph.inputs}
+    for node in graph.nodes:
+        if node.op not in SIZES and not moving.isdisjoint(node.inputs):
+            moving.update(node.outputs)
+        if node.op not in SIZES and not timed.isdisjoint(node.inputs):
+            timed.update(node.outputs)
+    return frozenset(timed - moving)
 
 
 def can_be_row(name: str, types: Types) -> bool:
