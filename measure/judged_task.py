@@ -61,7 +61,7 @@ class JudgedTask:
         bodies: by name; who samples opens them.
         plan: of the first body.
         plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
-        teacher: the plan to begin with; None: tokens.
+        teacher: the plan to begin with; None: a distilled denoiser, or tokens.
         rows: conditions of one's own.
     """
 
