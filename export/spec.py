@@ -6,6 +6,7 @@ A new kind of source is one file in `sources/` with a function that returns a `S
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf, prod
 from typing import Any, Protocol, get_args, get_type_hints
 
@@ -247,7 +248,8 @@ class Spec:
 
 
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
-    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none."""
+    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none. Times
+    of one's own are for as many steps."""
     if schedule is None:
         raise UserError(
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
@@ -256,7 +258,8 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
         raise UserError(f"field 'grid' of spec {name!r} is empty", FIELDS["grid"][1])
     try:
         times = parse_plan_name("ddim:1", grid).grid
-        _ = times(schedule, 1), times(schedule, 2)
+        own = times.keywords.get("times") if isinstance(times, partial) else None
+        _ = [times(schedule, count) for count in ((1, 2) if own is None else (len(own),))]
     except UserError as error:
         raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
 

@@ -19,8 +19,9 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec, Vocabulary
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec, Vocabulary
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -279,7 +280,7 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
     [
         ("spiral", "field 'grid' of spec 's': .*unknown grid 'spiral'"),
         ("lcm", "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
-        ("custom(times=[1000])", "field 'grid' of spec 's': .*custom"),
+        ("custom(times=[2000, 500])", "field 'grid' of spec 's': time 2000 is outside"),
         ("", "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
         (8, "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out"),
     ],
@@ -289,6 +290,15 @@ def test_a_grid_of_a_spec_has_times_on_its_schedule(grid: Any, says: str) -> Non
         Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid=grid)
     with pytest.raises(UserError, match="spec 's' predicts logits and has a grid; leave the grid out"):
         Spec("s", (4,), (), "logits", ScheduleSpec("flow"), vocabulary=Vocabulary(3, 3), grid="trailing")
+
+
+def test_a_spec_names_the_times_of_its_training() -> None:
+    """As many steps as times have them; any other number is refused with the number to take."""
+    trained = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid="custom(times=[1000, 400])")
+    facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
+    assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]
+    with pytest.raises(UserError, match="grid custom has 2 times for 1 steps; take 2 steps, or give one for each step"):
+        compile_plan("ddim:1", facts)
 
 
 def test_what_a_spec_names_is_named_once() -> None:
