@@ -365,6 +365,7 @@ def _manifest(
         lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
         outputs=spec.outputs,
         vocabulary=UNSET if spec.vocabulary is None else spec.vocabulary,
+        distilled=spec.distilled or UNSET,
     )
 
 

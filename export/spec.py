@@ -52,6 +52,7 @@ FIELDS: dict[str, tuple[Any, str]] = {  # of a Spec: type, and what to give
     "prediction": (Prediction, f"give one of {', '.join(get_args(Prediction))}"),
     "schedule": (ScheduleSpec, f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}"),
     "grid": (str | None, "give a grid such as 'trailing', or leave it out"),
+    "distilled": (bool, "give True for a network that was distilled to few steps, or leave it out"),
     "heads": (int, "give how many outputs shaped as x the network returns, one after the other along its channels"),
     "steers": (By | None, "say what the second output is a gradient by, 'x' or 'x0', or leave it out"),
     "sizes": (tuple[Size, ...], "give a tuple of Size(name, axis, low, high, multiple)"),
@@ -101,7 +102,8 @@ class Spec:
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
     executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
     diffusers, for the plan "scheduler:STEPS". `grid` is the default of plan names, for networks that know the
-    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
+    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `distilled` networks were
+    trained to reach a sample in few steps, and have no exact trajectory. `x`, `time`, `to` and `output`
     name those tensors in an .onnx file; a torch module's have no names."""
 
     name: str
@@ -121,6 +123,7 @@ class Spec:
     vocabulary: Vocabulary | None = None
     scheduler: dict[str, Any] | None = None
     grid: str | None = None
+    distilled: bool = False
     x: str = X
     time: str = TIME
     to: str | None = None

@@ -18,7 +18,6 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.token_course import check_counts
-from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import of_shares
 from fewstep.plans.plan import Plan, shaping_of, with_steps
@@ -72,17 +71,15 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
 
 
 def is_distilled(sampler: Sampler, judged: Plan) -> bool:
-    """Whether a denoiser was distilled to few steps: it is a consistency function, its spec names the grid of its
-    training, or the judged plan is of a solver for such denoisers. A network of two times follows the trajectory."""
+    """Whether a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged plan
+    is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
     from fewstep.plans.name import parse_plan_name  # all solvers: not for who only runs plans
     from fewstep.plans.solvers.published import facts_of
 
     manifest = sampler.bundle.manifest
-    if sampler.of().inputs.has_second_time:
-        return False
+    if manifest.distilled or sampler.of().inputs.has_second_time:
+        return manifest.distilled is True
     if manifest.prediction == "consistency":
-        return True
-    if manifest.grid not in (None, default_grid(manifest.schedule, manifest.prediction)):
         return True
     with suppress(UserError):  # a plan of a file, of a fit or of a solver that is not here
         return facts_of(parse_plan_name(judged.name).solver).distilled

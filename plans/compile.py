@@ -50,7 +50,7 @@ def compile_plan(
         parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
     )  # without its grid the name means another plan
     plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
-    if denoiser.prediction == "consistency" or facts_of(parsed.solver).distilled:
+    if denoiser.distilled or denoiser.prediction == "consistency" or facts_of(parsed.solver).distilled:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan
 

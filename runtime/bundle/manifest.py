@@ -395,3 +395,4 @@ class Manifest(Strict, frozen=True):
     networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
     lora_slots: LoraSlots | UnsetType = UNSET  # of the denoiser; a bundle without them says nothing of them
     vocabulary: Vocabulary | UnsetType = UNSET  # of a token denoiser, whose x are ids
+    distilled: bool | UnsetType = UNSET  # to few steps: no plan of many is exact

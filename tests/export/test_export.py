@@ -86,6 +86,7 @@ def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> Non
     manifest = bundle.manifest
     assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny", (2, 4, 4), "flow")
     assert manifest.grid == "arctan"  # the rule's, where the spec names none
+    assert b"distilled" not in (exported / "manifest.json").read_bytes()  # as bundles of before
     assert manifest.conditions[0].null == 3 and manifest.provenance.source == "my_model.py:make"
     assert str(file.parent) not in (exported / "manifest.json").read_text()
     assert manifest.verification is not None and manifest.prologue is not None
@@ -375,3 +376,10 @@ def test_room_is_asked_for_before_anything_is_traced(
     export(ExportOptions(f"{file}:make", tmp_path / "bundle"))
     numbers = 2 * 2 * 9 + 2 + 4 * 2  # weights and bias of the convolution, the labels
     assert asked[0] == 4 * numbers
+
+
+def test_a_spec_says_that_a_network_was_distilled(tmp_path: Path) -> None:
+    spec = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), distilled=True)
+    assert spec.distilled and not Spec("s", (1,), (), "flow", ScheduleSpec("flow")).distilled
+    with pytest.raises(UserError, match="field 'distilled' of spec 's' is wrong: .*; give True for a network"):
+        replace(spec, distilled="yes")

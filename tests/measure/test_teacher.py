@@ -63,11 +63,9 @@ EDM = ScheduleSpec("edm")
     ("fields", "plan", "is_its"),
     [
         ({"prediction": "consistency", "schedule": EDM}, "ddim:1@arctan", True),
-        ({"grid": "karras"}, "ddim:2", True),  # its spec names the grid of its training
-        ({"grid": "custom(times=[90, 50])"}, "ddim:2", True),
+        ({"distilled": True}, "ddim:2", True),
         ({}, "lcm:2", True),
-        ({"grid": "arctan"}, "ddim:2", False),  # the rule's own
-        ({"grid": None}, "ddim:2", False),  # a bundle of earlier versions
+        ({}, "ddim:2", False),
         ({"prediction": "edm", "schedule": EDM}, "dpmpp_2m:2", False),
     ],
 )

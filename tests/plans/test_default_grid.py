@@ -68,6 +68,7 @@ CONSISTENCY = DenoiserFacts(EXPLODING, "sample")  # a consistency function of on
         ("renoise", CONSISTENCY),
         ("ctm", CONSISTENCY),
         ("ddim", DenoiserFacts(ScheduleSpec("edm"), "consistency")),
+        ("ddim", replace(CONSISTENCY, distilled=True)),
     ],
 )
 def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFacts, grid: str) -> None:

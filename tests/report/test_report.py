@@ -117,9 +117,9 @@ def test_a_known_error_gives_known_figures(made):
 
 
 def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
-    """Its spec names the grid of its training: no long plan is exact, and none is sampled."""
-    before = changed(bundle, grid="karras")
-    asked = options(before, teacher=None, plan="dpmpp_2m:4@karras", output=tmp_path / "page.html")
+    """No long plan is exact, and none is sampled."""
+    before = changed(bundle, distilled=True)
+    asked = options(before, teacher=None, output=tmp_path / "page.html")
     measured, task = report(asked), open_report(asked)
     assert (measured.teacher, measured.teacher_check, measured.float_against_teacher) == (None, None, None)
     assert [step.forced for step in measured.qualities[0].steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)

@@ -250,7 +250,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
 
 def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bundle):
     asked = {**FEW, "plan": "dpmpp_2m:2"}
-    changed(tiny_bundle, grid="karras")
+    changed(tiny_bundle, distilled=True)
     with pytest.raises(UserError, match="was distilled to few steps, so that no longer plan is its teacher; run it"):
         open_task(FitOptions(tiny_bundle, **{**asked, "teacher": ""}))
     assert len(open_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24

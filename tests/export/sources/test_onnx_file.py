@@ -125,12 +125,12 @@ def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) 
 
 
 def test_a_bundle_from_a_file_samples_as_the_file_does(tmp_path: Path) -> None:
-    file, spec = written(tmp_path, model(), grid="karras")
+    file, spec = written(tmp_path, model(), grid="karras", distilled=True)
     manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec))
     assert manifest.provenance.commands == ("fewstep export model.onnx -o BUNDLE --spec spec.json",)
     sampler = load(tmp_path / "bundle")
     plan = sampler.compile("ddim:4")
-    assert (manifest.grid, plan.name) == ("karras", "ddim:4@karras")
+    assert (manifest.grid, plan.name, manifest.distilled) == ("karras", "ddim:4@karras", True)
     u = np.random.default_rng(0).standard_normal((2, CHANNELS, SIZE, SIZE)).astype(np.float32)
     (found,) = sampler.network(plan, 2, {"class": [1, 3]})(0, plan.steps[0], u)
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])

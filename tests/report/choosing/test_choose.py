@@ -87,7 +87,7 @@ def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle
 
 def test_a_distilled_denoiser_is_chosen_along_its_own_plan(tiny_bundle: Path, calls: list[str]) -> None:
     """Float32 along it is the reference, and no other number of steps is tried."""
-    distilled = changed(tiny_bundle, grid="karras")
+    distilled = changed(tiny_bundle, distilled=True)
     found = choose(ChooseOptions(distilled, seeds=3, at_least="0dB"))
     plan = open_judging(ChooseOptions(distilled, seeds=3)).plan.name
     assert found.teacher == plan and {row.plan for row in found.deployments} == {with_grid(plan)}
