@@ -1,4 +1,4 @@
-"""Whether work that x has no part in stays in every step, since nothing of a network could leave the loop."""
+"""Whether work that x has no part in stays in every step, since what it makes could not leave the loop."""
 
 import logging
 
@@ -11,26 +11,23 @@ LOG = logging.getLogger("fewstep")
 
 
 def warn_of_uncut(prepared: PreparedDenoiser) -> None:
-    """Warn of Conv, Gemm and MatMul of times and conditions alone in a network without a prologue, with the tensor that
-    could not be carried from it to the steps.
-
-    A network that makes such tensors itself by choice, since they outweigh what they are made of, has none to name.
+    """Warn of Conv, Gemm and MatMul of times and conditions alone that the body makes itself, with the tensor that
+    could not be carried from them to the steps. What it makes by choice, since a row would outweigh what it is made of,
+    is not named.
     """
     body = prepared.body
-    if prepared.prologue is not None:
-        return
-    types, outside = infer_types(body), still(body, X)
-    left = [node for node in body.nodes if node.output in outside and work(node, types)]
-    idx = index(body)
+    types, outside, idx = infer_types(body), still(body, X), index(body)
     read = (name for node in body.nodes if node.output not in outside for name in node.inputs if name in outside)
     stuck = next((name for name in read if name in idx.producers and not can_be_row(name, types)), None)
-    if not left or stuck is None:
+    needed = frozenset[str]() if stuck is None else idx.needed([stuck])
+    left = [node for node in body.nodes if node.output in needed & outside and work(node, types)]
+    if not left:
         return
-    value = types.values.get(stuck)
+    value = types.values.get(stuck or "")
     shape = "of an unknown type" if value is None else f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     LOG.warning(
-        "%d operation%s of times and conditions alone run%s at every step, as none of it can leave the loop: tensor "
-        "%r (%s) is no float32 of one row for each sample; let the network make it [batch, ...]",
+        "%d operation%s of times and conditions alone run%s at every step: what they make, %r (%s), cannot leave the "
+        "loop as it is no float32 of one row for each sample; let the network make it [batch, ...]",
         len(left),
         "s" * (len(left) > 1),
         "s" * (len(left) == 1),
