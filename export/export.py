@@ -32,6 +32,7 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
+from fewstep.plans.configs.diffusers import OF_DISTILLED
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
@@ -365,7 +366,7 @@ def _manifest(
         lora_slots=UNSET if origin.lora_slots is None else origin.lora_slots,
         outputs=spec.outputs,
         vocabulary=UNSET if spec.vocabulary is None else spec.vocabulary,
-        distilled=spec.distilled or UNSET,
+        distilled=spec.distilled or (origin.scheduler or {}).get("_class_name") in OF_DISTILLED or UNSET,
     )
 
 
