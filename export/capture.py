@@ -129,10 +129,19 @@ def _squeeze(x: torch.Tensor, dim: int) -> Any:
     return NotImplemented if x.shape[dim] == 1 else torch.ops.aten.alias.default(x)
 
 
+def _squeeze_all(x: torch.Tensor) -> Any:
+    """x without its axes of length 1, which a free axis is not, as the batch: ONNX would lose it where it is 1."""
+    if all(isinstance(size, int) for size in x.shape):
+        return NotImplemented
+    short = [axis for axis, size in enumerate(x.shape) if isinstance(size, int) and size == 1]
+    return torch.ops.aten.squeeze.dims(x, short) if short else torch.ops.aten.alias.default(x)
+
+
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.squeeze.dim: _squeeze,
+    torch.ops.aten.squeeze.default: _squeeze_all,
     **ON_PAIRS,
 }
 

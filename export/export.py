@@ -20,6 +20,7 @@ from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
+from fewstep.export.uncut import warn_of_uncut
 from fewstep.export.verification.points import Scope
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
@@ -30,6 +31,7 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.weights import place_of, release
+from fewstep.plans.configs.diffusers import OF_DISTILLED
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
@@ -170,6 +172,7 @@ def _added(
     taken = take(load, writer, progress, options.verify, *verified_with, check=check)
     prepared = taken.prepared
     warn_of_operations(prepared)
+    warn_of_uncut(prepared)
     half = _in_float16(writer, prepared) if options.dtype == "float16" else None
     if isinstance(taken.expected, Verification):
         verification = taken.expected
@@ -331,8 +334,9 @@ def _manifest(
 ) -> Manifest:
     origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
     described = {field: getattr(spec, field) for field in Description.__struct_fields__}
+    is_distilled = spec.distilled or (origin.scheduler or {}).get("_class_name") in OF_DISTILLED
     return Manifest(
-        **described | {"grid": spec.grid or default_grid(spec.schedule, spec.prediction)},
+        **described | {"grid": spec.grid or default_grid(spec.schedule, spec.prediction), "distilled": is_distilled},
         schema=SCHEMA,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),

@@ -7,6 +7,7 @@ A new kind of source is one file in `sources/` with a function that returns a `S
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Protocol, get_args, get_type_hints
 
@@ -39,6 +40,7 @@ FIXES = {  # of fields of a Spec: what to give
     "prediction": f"give one of {', '.join(get_args(Prediction))}",
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
+    "distilled": "give True for a network that was distilled to few steps, or leave it out",
     "heads": "give how many outputs shaped as x the network returns, one after the other along its channels",
     "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
@@ -77,7 +79,8 @@ class Spec(Description, frozen=True):
     `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
     executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
     diffusers, for the plan "scheduler:STEPS". `grid` is the default of plan names, for networks that know the
-    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `x`, `time`, `to` and `output`
+    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `distilled` networks were
+    trained to reach a sample in few steps, and have no exact trajectory. `x`, `time`, `to` and `output`
     name those tensors in an .onnx file; a torch module's have no names."""
 
     scheduler: dict[str, Any] | None = None
@@ -177,7 +180,8 @@ def _fix(name: str) -> str:
 
 
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
-    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none."""
+    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none. Times
+    of one's own are for as many steps."""
     if schedule is None:
         raise UserError(
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
@@ -186,7 +190,8 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
         raise UserError(f"field 'grid' of spec {name!r} is empty", FIXES["grid"])
     try:
         times = parse_plan_name("ddim:1", grid).grid
-        _ = times(schedule, 1), times(schedule, 2)
+        own = times.keywords.get("times") if isinstance(times, partial) else None
+        _ = [times(schedule, count) for count in ((1, 2) if own is None else (len(own),))]
     except UserError as error:
         raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
 

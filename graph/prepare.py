@@ -11,15 +11,15 @@ from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.einsum import expand_einsum
-from fewstep.graph.passes.free_sizes import read_sizes_off_x
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.passes.shapes import fold_shapes
+from fewstep.graph.passes.sizes import read_sizes
 from fewstep.graph.passes.transposed import write_transposed
 from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 
 PASSES = (
     fold_constants,
-    read_sizes_off_x,
+    read_sizes,
     fold_shapes,
     drop_expands,
     drop_identities,

@@ -9,6 +9,7 @@ from fewstep.graph.extents import is_named, of_inputs
 from fewstep.graph.graph import BATCH, TIME, Graph, Node, Value, X, moves
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.selection import SIZES
 from fewstep.graph.types import Types, infer_types
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
@@ -32,9 +33,10 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
 
     The rows keep the names they have in the graph. A row above the limit is made in the body instead, from what it is
     made of, as long as that is smaller. What the body reads of the graph's own inputs stays an input of it: a degraded
-    image is then not carried once for each step. Rows are float32 with the batch as their leading axis; where the
-    boundary would be anything else, and where nothing can be cut, the graph stays whole. A graph of tokens loses a time
-    that it does not read: who runs it knows by that which evaluations repeat.
+    image is then not carried once for each step. Rows are float32 with the batch as their leading axis. The body makes
+    anything else itself, such as the batch of a condition or a mask of its values. Where nothing can be cut, the graph
+    stays whole. A graph of tokens loses a time that it does not read: who runs it knows by that which evaluations
+    repeat.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.reachable(_moving(graph, x))
@@ -43,14 +45,26 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     )  # what depends on neither is inside
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
     inside.update(value.name for value in graph.outputs)  # no graph returns what it is fed
+    read = {value.name: value for value in graph.inputs}
     rows = _boundary(graph, inside, x)
-    while inner := frozenset[str]().union(*(_upstream(row, idx, types, row_limit) for row in rows)):
+    while inner := frozenset[str]().union(*(_own(row, idx, types, row_limit) for row in rows if row not in read)):
         inside.update(inner)
         rows = _boundary(graph, inside, x)
-    read = {value.name: value for value in graph.inputs}
-    if read.keys() >= set(rows) or not all(row in read or can_be_row(row, types) for row in rows):
+    if read.keys() >= set(rows):
         return PreparedDenoiser(None, _without_dead_time(graph, x))
     return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x)
+
+
+def still(graph: Graph, x: str = X) -> frozenset[str]:
+    """The tensors whose values follow from times and conditions, and not from x. Its shape alone is none of its
+    values."""
+    moving, timed = set(_moving(graph, x)), {value.name for value in graph.inputs}
+    for node in graph.nodes:
+        if node.op not in SIZES and not moving.isdisjoint(node.inputs):
+            moving.update(node.outputs)
+        if node.op not in SIZES and not timed.isdisjoint(node.inputs):
+            timed.update(node.outputs)
+    return frozenset(timed - moving)
 
 
 def can_be_row(name: str, types: Types) -> bool:
@@ -97,6 +111,13 @@ def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
     inner = {output for node in body for output in node.outputs} | known | {"", x}
     read = (*(name for node in body for name in node.inputs), *(value.name for value in graph.outputs))
     return tuple(dict.fromkeys(name for name in read if name not in inner))
+
+
+def _own(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
+    """The tensors that the body makes itself in the place of reading this one from the prologue."""
+    if can_be_row(row, types):
+        return _upstream(row, idx, types, limit)
+    return frozenset([idx.producers[row].output])
 
 
 def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:

@@ -41,7 +41,8 @@ class JudgementOptions(SamplingOptions):
         calibrated.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
+        denoiser none.
     """
 
     plan: str = ""
@@ -61,7 +62,7 @@ class JudgedTask:
         bodies: by name; who samples opens them.
         plan: of the first body.
         plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
-        teacher: the plan to begin with; None: tokens.
+        teacher: the plan to begin with; None: a distilled denoiser, or tokens.
         rows: conditions of one's own.
     """
 

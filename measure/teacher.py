@@ -1,10 +1,13 @@
 """The float32 teacher of a judgement or a fit: the plan whose end stands for the exact trajectory from the same noise.
 
 It is checked, not believed: on a few seeds its samples are compared with the samples of twice as many steps,
-which stand for the exact trajectory but for a small rest.
+which stand for the exact trajectory but for a small rest. A distilled denoiser has none: its few steps are no
+approximation of many, and many are outside its training.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +31,7 @@ LONGEST = 320  # steps: beyond them rounding in float32 is as large as the diffe
 CHECKED = 4  # seeds of the check
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
+LOG = logging.getLogger("fewstep")
 Floats = NDArray[np.floating]
 Sample = Callable[[Plan, Sequence[int], ConditionRecords], Floats]  # float32's [seeds, *x_shape], conditions by name
 
@@ -66,11 +70,34 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
     return plan
 
 
+def is_distilled(sampler: Sampler, judged: Plan) -> bool:
+    """Whether a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged plan
+    is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
+    from fewstep.plans.name import parse_plan_name  # all solvers: not for who only runs plans
+    from fewstep.plans.solvers.published import facts_of
+
+    manifest = sampler.bundle.manifest
+    if manifest.distilled or sampler.of().inputs.has_second_time:
+        return manifest.distilled
+    if manifest.prediction == "consistency":
+        return True
+    with suppress(UserError):  # a plan of a file, of a fit or of a solver that is not here
+        return facts_of(parse_plan_name(judged.name).solver).distilled
+    return False
+
+
 def teacher_of(sampler: Sampler, asked: str | None, judged: Plan | TokenPlan) -> Plan | None:
-    """`teacher_plan`, or None for tokens: more steps draw others, and no run is the exact one. UserError for a plan of
-    tokens that may leave evaluations out, along which no body is judged."""
+    """`teacher_plan`, or None where no run is the exact one: of a distilled denoiser unless one is asked for, and of
+    tokens, of which more steps draw others. UserError for a plan of tokens that may leave evaluations out, along which
+    no body is judged."""
     if not isinstance(judged, TokenPlan):
-        return teacher_plan(sampler, asked, judged)
+        if asked is not None or not is_distilled(sampler, judged):
+            return teacher_plan(sampler, asked, judged)
+        what = (
+            "%s was distilled to few steps, so that no plan is its teacher: bodies are compared with float32 along %s"
+        )
+        LOG.warning(what, sampler.bundle.manifest.name, judged.name)
+        return None
     if asked is not None:
         raise UserError(f"--teacher {asked} for tokens, which have no exact trajectory", "leave it out")
     check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")

@@ -50,7 +50,7 @@ def compile_plan(
         parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
     )  # without its grid the name means another plan
     plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
-    if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied:
+    if denoiser.distilled or denoiser.prediction == "consistency" or facts_of(parsed.solver).distilled:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan
 
@@ -142,7 +142,7 @@ def _from_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence
 
 
 def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
-    """UserError for a step from sigma_min along a consistency function, which returns x itself there: the step would do
+    """UserError for a step from sigma_min of a distilled denoiser, which returns x itself there: the step would do
     nothing."""
     end = schedule.cleanest.lam - 1e-9
     for step in plan.steps:

@@ -6,7 +6,7 @@ from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 
 ANGLES = "arctan"
 TRAINED = "trailing"
-KEPT = ("sample", "residual")  # predictions that keep `trailing`, as `consistency` does where there are timesteps
+KEPT = ("sample", "residual", "consistency")  # predictions that keep `trailing`
 FEW = 80  # timesteps: with fewer, times between them are far from the trained ones
 
 
@@ -14,14 +14,15 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
     """`arctan` on the way from noise to data. `trailing`, even steps of the training's time, for denoisers that know
     certain times only (tables of fewer than 80 timesteps, consistency functions of timesteps or flows), for
     restoration, and for denoisers that predict the sample itself. These are often policies, whose actions have far less
-    spread than images: `arctan` has its steps at too much noise for them.
+    spread than images: `arctan` has its steps at too much noise for them. On a schedule with a sigma_min they are what
+    `edm` is in other units, and `trailing` would spend an evaluation there.
 
     Measured on trained denoisers (docs/measured/nominal.md), two of which the rule was not made on.
     """
     timesteps = NoiseSchedule(schedule).timesteps
     is_few = timesteps is not None and timesteps < FEW
-    is_trained = prediction == "consistency" and not _has_least_noise(schedule)
-    return TRAINED if schedule.kind in RESTORING or prediction in KEPT or is_trained or is_few else ANGLES
+    is_kept = prediction in KEPT and not _has_least_noise(schedule)
+    return TRAINED if schedule.kind in RESTORING or is_kept or is_few else ANGLES
 
 
 def distilled_grid(denoiser: DenoiserFacts) -> str:

@@ -96,7 +96,7 @@ class DenoiserFacts:
     prediction, a learned variance would be a second). Where it `steers`, the second is a gradient by that, which
     `Steer` reads. For restoration `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid`
     is the grid of plan names without one; `plans.default_grid` chooses it for new bundles. `carried` is what it
-    carries from run to run. `networks` run steps in its place, from the noise on."""
+    carries from run to run. `networks` run steps in its place, from the noise on. `distilled`: to few steps."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -108,6 +108,7 @@ class DenoiserFacts:
     perturbed: bool = True
     carried: tuple[BankedTensor, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
+    distilled: bool = False
 
     @property
     def gradients(self) -> set[By]:

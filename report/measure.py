@@ -30,6 +30,7 @@ from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.plans.tokens import TokenPlan
 from fewstep.report.joints import joint_errors
 from fewstep.report.operations import operations, spared_operations, unseen_tensors
 from fewstep.report.samples import Samples
@@ -63,14 +64,14 @@ def estimate(task: JudgedTask, shown: Shown) -> Estimate:
 
 def evaluations(task: JudgedTask, shown: Shown) -> int:
     """How often a network runs for one sample: of all bodies and float32, and of the teacher and its check, if
-    the first teacher suffices. Tokens have no teacher; a body sees float32's states, and runs by itself."""
+    the first teacher suffices. A body of tokens sees float32's states, and runs by itself."""
     steps = len(task.plan.steps)
-    if task.teacher is None:
+    if isinstance(task.plan, TokenPlan):
         return 3 * steps * sum(each.seeds for each in shown.contenders)
-    long = len(task.teacher.steps)
+    long = 0 if task.teacher is None else len(task.teacher.steps)
     # a forced seed also runs both bodies under another condition
     judged = shown.seeds + sum(each.seeds + 3 * each.forced_seeds for each in shown.contenders)
-    check = min(CHECKED, shown.taught) * (steps + 3 * long)
+    check = min(CHECKED, shown.taught) * (steps + 3 * long) * (long > 0)
     return judged * steps + shown.taught * long + check
 
 
@@ -112,7 +113,7 @@ def measure(
         teacher_check=teacher.check if teacher else None,
         unlike=judged_unlike(bundle, plan),
     )
-    if teacher is None:
+    if isinstance(plan, TokenPlan):
         return measured, None
     samples = Samples(
         teacher=found.teacher,
@@ -120,7 +121,7 @@ def measure(
         bodies={name: body.samples for name, body in found.bodies.items()},
         references={name: body.reference for name, body in found.bodies.items()},
         labels=[label(bundle.manifest.conditions, seed, task.rows) for seed in range(shown.seeds)],
-        teacher_name=teacher.plan.name,
+        teacher_name=teacher.plan.name if teacher else "",
         plan_name=plan.name,
     )
     return measured, samples

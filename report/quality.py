@@ -23,6 +23,7 @@ from fewstep.report.elements import (
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
+NO_TEACHER = "The denoiser was distilled to few steps: no run of many is exact, and the second table is left out."
 HEAD = ["mean", "5th percentile", "worst", "std. error", "signal", "another seed", "SSIM", "5th percentile", "seeds"]
 
 
@@ -55,7 +56,7 @@ def end_section(results: Results, is_image: bool = True) -> Html:
         against_float,
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
         distribution,
-        table([f"against the float32 teacher, {results.teacher}", *HEAD], rows),
+        table([f"against the float32 teacher, {results.teacher}", *HEAD], rows) if known else paragraph(NO_TEACHER),
         *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),
         *_statistics(results.qualities),
     )

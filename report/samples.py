@@ -30,7 +30,8 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Samples:
-    """What was sampled, [N, *x_shape] each, row i from seed i; `labels[i]` says what seed i was asked to be."""
+    """What was sampled, [N, *x_shape] each, row i from seed i; `labels[i]` says what seed i was asked to be.
+    A distilled denoiser has no teacher: N is 0."""
 
     teacher: Array
     reference: Array
@@ -47,10 +48,11 @@ def samples_section(samples: Samples) -> Html:
         pictures.grid(samples.reference[:1], columns=1)
     except UserError as reason:
         return section("Samples", paragraph(f"Not shown: {reason.what}."))
-    shown = list(range(min(COLUMNS, len(samples.teacher))))
+    has_teacher = len(samples.teacher) > 0
+    shown = list(range(min(COLUMNS, len(samples.teacher) if has_teacher else len(samples.reference))))
     strips = [
         _strip("", _labels([samples.labels[i] for i in shown])),
-        _strip(f"float32 teacher, {samples.teacher_name}", _row(samples.teacher[shown])),
+        *([_strip(f"float32 teacher, {samples.teacher_name}", _row(samples.teacher[shown]))] if has_teacher else []),
         _strip(f"float32, {samples.plan_name}", _row(samples.reference[shown])),
     ]
     for name, own in samples.bodies.items():

@@ -107,6 +107,7 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         perturbed=any(condition.name == PERTURBED for condition in manifest.conditions)
         and all(PERTURBED in each.inputs for each in manifest.networks.values()),
         carried=manifest.carried,
+        distilled=manifest.distilled,
         networks=tuple(
             NetworkFacts(name, each.until, each.prediction, each.heads, each.steers)
             for name, each in manifest.networks.items()

@@ -28,7 +28,8 @@ SECOND = 0.5  # of the noise: where the second step of `ddim:2@trailing` begins
 RECIPE = Recipe(steps=2_000, batch=32, rate=1e-3, seed=1)
 LABEL = Condition("class", input="label", low=0, high=len(CLASSES) - 1, labels=CLASSES)
 FLOW = ScheduleSpec("flow", timesteps=TIMESTEPS)
-SPEC = Spec("student", IMAGE_SHAPE, (LABEL,), "flow", FLOW, grid="trailing")  # of 1 and SECOND, which it knows
+GRID = "trailing"  # of 1 and SECOND, which it knows
+SPEC = Spec("student", IMAGE_SHAPE, (LABEL,), "flow", FLOW, grid=GRID, distilled=True)
 
 
 def distilled(network: nn.Module, noise: Tensor, sample: Tensor, label: Tensor, _: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ LEAST = 0.1  # sigma in training
 TIME_SCALE = 250.0  # of log(sigma) / 4, which the network is told
 SCHEDULE = ScheduleSpec("edm", sigma_min=LOWEST, sigma_max=HIGHEST, sigma_data=DATA_DEVIATION, time_scale=TIME_SCALE)
 LABEL = Condition("class", input="label", low=0, high=len(CLASSES) - 1, labels=CLASSES)
-SPEC = Spec("consistency_edm", IMAGE_SHAPE, (LABEL,), "edm", SCHEDULE)
+SPEC = Spec("consistency_edm", IMAGE_SHAPE, (LABEL,), "edm", SCHEDULE, distilled=True)
 RECIPE = Recipe(steps=700, batch=32, rate=1e-3, seed=0)
 GROWTH = 4.0  # on the way down, of a block's write over that of the block before
 LATE = 0.3  # on the way up, of a write over the last one on the way down

@@ -13,7 +13,8 @@ import numpy as np
 
 from fewstep.export.spec import Reference
 from fewstep.export.verification.points import ComparisonPoint
-from fewstep.graph.graph import OUTPUT, Array, Graph, X
+from fewstep.graph.additions import Additions
+from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
 from fewstep.graph.io import exceeds
@@ -21,6 +22,7 @@ from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import open_session
+from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
 AT_ONCE = 8  # tensors looked at in one run
@@ -166,18 +168,39 @@ def where_samples_mix(reference: Reference, exported: Graph, feeds: Mapping[str,
 
 
 def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
-    """What is said of a graph that loses too much in float16, and from which node on."""
+    """What is said of a graph that loses too much in float16, and from which node on. Where it overflows, one run says
+    which tensors do."""
+    rough = in_float16(prepared)
+    inner = {output for node in prepared.body.nodes for output in node.outputs}
 
     def exact(names: Collection[str]) -> Mapping[str, Array]:
         return _read(run_prepared(prepared, names)(point.feeds), names)
 
-    def rough(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(run_prepared(in_float16(prepared), names)(point.feeds), names)
+    def rounded(names: Collection[str]) -> Mapping[str, Array]:
+        return _read(run_prepared(rough, names)(point.feeds), names)
 
-    inner = {output for node in prepared.body.nodes for output in node.outputs}
-    place = _named(prepared.body, inner, exact, rough, FLOAT16_TOLERANCE)
-    by = f"by {relative:.2g}" if relative < math.inf else "and overflows"
-    return f"{name} in float16 differs from float32 {by} at {point},{place}"
+    if relative < math.inf:
+        place = _named(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
+        return f"{name} in float16 differs from float32 by {relative:.2g} at {point},{place}"
+    flags, body = _flagged(rough.body, inner)
+    found = run_prepared(replace(rough, body=body), flags.values())(point.feeds)
+    lost = {tensor: not np.isfinite(found[flag]) for tensor, flag in flags.items()}
+    first = first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
+    return f"{name} in float16 differs from float32 and overflows at {point}, from {_node(prepared.body, first)} on"
+
+
+def _flagged(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Graph]:
+    """The graph with a number for each of the float tensors `names`, which is not finite where the tensor is not; and
+    the names of these numbers, by tensor."""
+    types, new, nodes, flags = infer_types(graph), Additions(graph), list[Node](), dict[str, str]()
+    for node in graph.nodes:
+        nodes.append(node)
+        for name in node.outputs:
+            if name in names and (value := types.values.get(name)) is not None and value.dtype == np.float32:
+                zero, flags[name] = new.name(f"zero({name})"), new.name(f"flag({name})")
+                nodes.append(Node("Sub", (name, name), (zero,)))
+                nodes.append(Node("ReduceSum", (zero,), (flags[name],), {"keepdims": 0}))
+    return flags, graph.with_nodes(nodes)
 
 
 def in_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:

@@ -268,21 +268,25 @@ def _in_parts(prepared: PreparedDenoiser) -> PreparedDenoiser:
 
 def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[PointComparison]:
     """What rounding each result to float16 costs, one sample at each time. Too much is an error where the bundle will
-    compute in float16, and else a warning: engines may be made of it later.
+    compute in float16, and else a warning: engines may be made of it later. It names the node of the first time alone,
+    since a search takes as long as several runs.
     """
-    run = run_prepared(in_float16(_in_parts(prepared)))
+    run, lost = run_prepared(in_float16(_in_parts(prepared))), list[str]()
     for point, output in zip(expected.points, expected.outputs, strict=True):
         if point.batch == 1:
             comparison = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
             if not comparison.relative <= FLOAT16_TOLERANCE:
-                what = differs_in_float16(comparison.relative, point, expected.name, prepared)
+                what = "" if lost else differs_in_float16(comparison.relative, point, expected.name, prepared)
                 if is_deployed:
                     raise UserError(what, IN_FLOAT32)
-                LOG.warning("%s; %s", what, ON_GPUS)
+                lost.append(what or f"time {point.time:g}")
                 comparison = msgspec.structs.replace(
                     comparison, max_abs=_number(comparison.max_abs), relative=_number(comparison.relative)
                 )
             yield comparison
+    if lost:
+        others = f" (also at {', '.join(lost[1:])})" if lost[1:] else ""
+        LOG.warning("%s%s; %s", lost[0], others, ON_GPUS)
 
 
 def _number(difference: float) -> float:

@@ -95,6 +95,7 @@ OWN_TIMES = {  # arguments of set_timesteps, and the classes that take them
 }
 GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # set_timesteps takes a strength
+OF_DISTILLED = (*DISTILLED, "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler", "SCMScheduler")  # networks
 NOT_FROM_IMAGES = (  # classes whose steps depend on those before, or that begin with a sample of their own
     *("CMStochasticIterativeScheduler", "CogVideoXDPMScheduler", "CosineDPMSolverMultistepScheduler"),
     *("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSDEScheduler", "SCMScheduler"),

@@ -57,7 +57,8 @@ def custom(
     check_steps(schedule, steps, distinct=False)
     for name, given in (("times", times), ("told", told)):
         if given is not None and len(given) != steps:
-            raise UserError(f"grid custom has {len(given)} {name} for {steps} steps", "give one for each step")
+            what = f"grid custom has {len(given)} {name} for {steps} steps"
+            raise UserError(what, f"take {len(times)} steps, or give one for each step")
     if told is not None and not all(abs(time) <= float(np.finfo(np.float32).max) for time in told):
         raise UserError(f"grid custom tells the network {told}", "give finite numbers, in float32")
     points = [schedule.time(t) for t in times]

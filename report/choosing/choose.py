@@ -16,13 +16,14 @@ from fewstep.measure.bodies import open_body
 from fewstep.measure.cost import branches, sampling_needs
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
+from fewstep.measure.results import TeacherCheck
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.sampling_job import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
-from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_plan
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, is_distilled, teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
@@ -101,7 +102,8 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
         )
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    teacher = teacher_plan(reference, options.teacher, plan)
+    own = options.teacher is None and is_distilled(reference, plan)
+    teacher = plan if own else teacher_plan(reference, options.teacher, plan)
     return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress)
 
 
@@ -125,7 +127,7 @@ def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> in
     """How often a network runs for one sample to judge the plans of all bodies, and for the teacher and its check, if
     the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.teacher.steps), min(CHECKED, judging.seeds)
+    long, checked = len(judging.teacher.steps), 0 if judging.has_own_teacher else min(CHECKED, judging.seeds)
     return judging.seeds * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
 
 
@@ -142,8 +144,12 @@ def _steps(plans: Iterable[Plan]) -> int:
 
 
 def _teacher(judging: Judging, asked: str | None, expected: Callable[[], Estimate]) -> Teacher:
-    """The teacher, checked once and kept. The first choice says what is expected of it."""
+    """The teacher, checked once and kept. The first choice says what is expected of it. A distilled denoiser has its
+    own plan, which needs no check."""
     plan, rows = judging.plan, judging.rows
+    if judging.has_own_teacher:
+        LOG.warning("the denoiser was distilled to few steps: all is compared with float32 along %s", plan.name)
+        return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
     key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)
     content, teacher = cache.read(KIND, key), None

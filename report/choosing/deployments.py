@@ -71,6 +71,11 @@ class Judging:
     def bundle(self) -> Bundle:
         return self.reference.bundle
 
+    @property
+    def has_own_teacher(self) -> bool:
+        """Whether float32 along the plan itself is what others are compared with, as of distilled denoisers."""
+        return self.teacher == self.plan
+
     def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[np.generic]]:
         return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
 
@@ -129,12 +134,15 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
 
 
 def default_names(judging: Judging) -> Iterator[str]:
-    """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted."""
+    """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted. That
+    plan alone for a distilled denoiser, which knows the times of its training."""
     from fewstep.plans.name import with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(judging.plan.name)
     steps = name.partition(":")[2].partition("@")[0]
-    if steps.isdecimal():
+    if judging.has_own_teacher:
+        yield name
+    elif steps.isdecimal():
         yield from (with_steps(name, count) for count in STEPS)
     fitted = judging.bundle.manifest.fitted
     yield from (f"{FITTED}{count}" for count in sorted({each.evaluations for each in fitted}))

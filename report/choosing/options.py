@@ -36,7 +36,8 @@ class ChooseOptions(Options):
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     batch: Samples of a call.
     seeds: Number of held-out seeds, from 0 on, that judge.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
+        denoiser the calibrated plan.
     conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
         by name. Default: random values.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come

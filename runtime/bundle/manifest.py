@@ -265,6 +265,7 @@ class Description(Strict, frozen=True, omit_defaults=True):
     sizes: tuple[Size, ...] = ()  # free axes of x
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
     outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
+    distilled: bool = False  # to few steps: no plan of many is exact
     grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
 
 

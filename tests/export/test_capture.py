@@ -22,6 +22,22 @@ class Squeezed(nn.Module):
         return x.squeeze(1)[:, :, :1].squeeze(2) * 2
 
 
+class SqueezedBatch(nn.Module):
+    """A time of each sample that is squeezed in case it has an axis more: a batch of one keeps its axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x[:, :1, :1].squeeze()[:, None, None]
+
+
+@pytest.mark.slow
+def test_a_batch_of_one_is_not_squeezed() -> None:
+    x = torch.randn(3, 3, 5)
+    graph, _ = capture(SqueezedBatch(), (x,), ({0: torch.export.Dim("batch")},), ["x"], ["y"])
+    for batch in (1, 3):
+        found = run(graph, {"x": x[:batch].numpy()})["y"]
+        np.testing.assert_allclose(found, (x * x[:, :1, :1])[:batch].numpy(), atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [Quotient(), Squeezed()], ids=lambda module: type(module).__name__)
 def test_what_onnx_has_otherwise_computes_what_torch_does(module: nn.Module) -> None:

@@ -19,8 +19,9 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -85,6 +86,7 @@ def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> Non
     manifest = bundle.manifest
     assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny", (2, 4, 4), "flow")
     assert manifest.grid == "arctan"  # the rule's, where the spec names none
+    assert b"distilled" not in (exported / "manifest.json").read_bytes()  # as bundles of before
     assert manifest.conditions[0].null == 3 and manifest.provenance.source == "my_model.py:make"
     assert str(file.parent) not in (exported / "manifest.json").read_text()
     assert manifest.verification is not None and manifest.prologue is not None
@@ -279,7 +281,7 @@ def test_a_spec_names_what_is_wrong_with_it() -> None:
     [
         ("spiral", "field 'grid' of spec 's': .*unknown grid 'spiral'"),
         ("lcm", "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
-        ("custom(times=[1000])", "field 'grid' of spec 's': .*custom"),
+        ("custom(times=[2000, 500])", "field 'grid' of spec 's': time 2000 is outside"),
         ("", "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
         (8, "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out"),
     ],
@@ -289,6 +291,15 @@ def test_a_grid_of_a_spec_has_times_on_its_schedule(grid: Any, says: str) -> Non
         Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid=grid)
     with pytest.raises(UserError, match="spec 's' predicts logits and has a grid; leave the grid out"):
         Spec("s", (4,), (), "logits", ScheduleSpec("flow"), vocabulary=Vocabulary(3, 3), grid="trailing")
+
+
+def test_a_spec_names_the_times_of_its_training() -> None:
+    """As many steps as times have them; any other number is refused with the number to take."""
+    trained = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid="custom(times=[1000, 400])")
+    facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
+    assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]
+    with pytest.raises(UserError, match="grid custom has 2 times for 1 steps; take 2 steps, or give one for each step"):
+        compile_plan("ddim:1", facts)
 
 
 def test_what_a_spec_names_is_named_once() -> None:
@@ -365,3 +376,10 @@ def test_room_is_asked_for_before_anything_is_traced(
     export(ExportOptions(f"{file}:make", tmp_path / "bundle"))
     numbers = 2 * 2 * 9 + 2 + 4 * 2  # weights and bias of the convolution, the labels
     assert asked[0] == 4 * numbers
+
+
+def test_a_spec_says_that_a_network_was_distilled(tmp_path: Path) -> None:
+    spec = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), distilled=True)
+    assert spec.distilled and not Spec("s", (1,), (), "flow", ScheduleSpec("flow")).distilled
+    with pytest.raises(UserError, match="field 'distilled' of spec 's' is wrong: .*; give True for a network"):
+        msgspec.structs.replace(spec, distilled="yes")

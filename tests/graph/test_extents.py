@@ -10,7 +10,7 @@ import pytest
 from fewstep.graph import io
 from fewstep.graph.extents import METADATA, at_sizes, decode, encode, name_of, probes
 from fewstep.graph.graph import Extent, Graph
-from fewstep.graph.passes.free_sizes import read_sizes_off_x
+from fewstep.graph.passes.sizes import read_sizes
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
@@ -57,7 +57,7 @@ def halving(**changes: object) -> Graph:
 
 
 def test_dimensions_are_called_after_the_sizes_they_follow() -> None:
-    types = infer_types(read_sizes_off_x(halving()))
+    types = infer_types(read_sizes(halving()))
     assert types.shape("small") == ("batch", 4, "height/2", "width/2")
     assert types.shape("sequence") == ("batch", 4, "height*width/4")
     assert types.shape("large") == ("batch", 4, "height", "width")
@@ -80,11 +80,11 @@ def test_what_depends_on_a_picture_alone_is_a_row_of_its_size() -> None:
 
 
 def test_sizes_are_read_off_x_where_x_has_them() -> None:
-    graph = read_sizes_off_x(halving())
+    graph = read_sizes(halving())
     assert [each.inputs[0] for each in graph.nodes if each.op == "Shape"] == ["x", "small", "small", "small"]
     assert "Unsqueeze" in graph.ops() and graph.ops().count("Reshape") == halving().ops().count("Reshape") - 1
     fixed = replace(halving(), extents={})
-    assert read_sizes_off_x(fixed) is fixed
+    assert read_sizes(fixed) is fixed
 
 
 def test_a_graph_at_one_choice_of_its_sizes_has_numbers() -> None:

@@ -188,6 +188,54 @@ def test_a_boundary_that_is_no_row_leaves_the_graph_whole() -> None:
     assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
+def test_the_batch_of_a_condition_is_read_in_the_body_and_the_rest_leaves_it() -> None:
+    """What exporters write of `positions.expand(len(label), ...)`."""
+    whole = small(
+        [value("x", "batch", 4), value("time", "batch", 1), value("label", "batch", dtype="int64")],
+        [value("y", "batch", 4)],
+        [
+            node("Shape", "label", "size"),
+            node("Concat", "size four", "given", axis=0),
+            node("Equal", "given open", "is_open"),
+            node("Where", "is_open ones given", "sizes"),
+            node("Expand", "two sizes", "plane"),
+            node("Concat", "x plane", "wide", axis=1),
+            node("MatMul", "wide narrow", "h"),
+            node("MatMul", "time w", "row"),
+            node("Add", "h row", "y"),
+        ],
+        four=np.int64([4]),
+        open=np.int64([-1, -1]),
+        ones=np.int64([1, 1]),
+        two=np.float32([[2.0]]),
+        narrow=np.eye(8, 4, dtype=np.float32),
+        w=[[1.0, 2.0, 3.0, 4.0]],
+    )
+    prepared = cut_prologue(whole)
+    assert prepared.prologue is not None and prepared.prologue.ops() == ("MatMul",)
+    assert [v.name for v in prepared.body.inputs] == ["x", "label", "row"]
+    assert_equivalent(whole, prepared)
+
+
+def test_a_mask_of_a_condition_is_made_in_the_body_and_the_rest_leaves_it() -> None:
+    whole = small(
+        [value("x", "batch", 4), value("time", "batch", 1), value("label", "batch", 1, dtype="int64")],
+        [value("y", "batch", 4)],
+        [
+            node("Equal", "label null", "is_null"),
+            node("Where", "is_null zero x", "h"),
+            node("Tanh", "time", "row"),
+            node("Mul", "h row", "y"),
+        ],
+        null=np.int64(1),
+        zero=0.0,
+    )
+    prepared = cut_prologue(whole)
+    assert prepared.prologue is not None and prepared.prologue.ops() == ("Tanh",)
+    assert prepared.body.ops() == ("Equal", "Where", "Mul")
+    assert_equivalent(whole, prepared)
+
+
 def test_assert_same_sees_a_difference() -> None:
     a = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Relu", "x", "y")])
     b = small([value("x", "batch", 8)], [value("y", "batch", 8)], [node("Neg", "x", "y")])

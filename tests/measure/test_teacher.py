@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fewstep.measure.results import TeacherCheck
-from fewstep.measure.teacher import CHECKED, LONGEST, checked_teacher, teacher_plan
+from fewstep.measure.teacher import CHECKED, LONGEST, checked_teacher, is_distilled, teacher_of, teacher_plan
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -54,6 +54,31 @@ def test_a_network_that_is_told_two_times_has_a_teacher_that_tells_them(tiny_bun
     judged = sampler.compile("ctm:2")
     object.__setattr__(sampler.bundle, "manifest", msgspec.structs.replace(sampler.bundle.manifest, prologue=told))
     assert teacher_plan(sampler, None, judged).name == "ctm:80@arctan"
+
+
+EDM = ScheduleSpec("edm")
+
+
+@pytest.mark.parametrize(
+    ("fields", "plan", "is_its"),
+    [
+        ({"prediction": "consistency", "schedule": EDM}, "ddim:1@arctan", True),
+        ({"distilled": True}, "ddim:2", True),
+        ({}, "lcm:2", True),
+        ({}, "ddim:2", False),
+        ({"prediction": "edm", "schedule": EDM}, "dpmpp_2m:2", False),
+    ],
+)
+def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, fields: dict[str, object], plan: str, is_its: bool
+) -> None:
+    sampler = load(changed(tiny_bundle, **fields))
+    judged = sampler.compile(plan)
+    found = teacher_of(sampler, None, judged)
+    assert (found is None) == is_its == is_distilled(sampler, judged)
+    assert ("was distilled to few steps, so that no plan is its teacher" in caplog.text) == is_its
+    asked = teacher_of(sampler, "ddim:9@arctan", judged)
+    assert asked is not None and len(asked.steps) == 9
 
 
 def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Path) -> None:

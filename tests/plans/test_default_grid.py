@@ -28,6 +28,7 @@ COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v", grid="arctan")
         (ScheduleSpec("residual-shift", 1000), "sample", "trailing"),  # restoration
         (ScheduleSpec("flow"), "residual", "trailing"),
         (ScheduleSpec("cosine"), "sample", "trailing"),  # a policy's
+        (ScheduleSpec("exploding"), "sample", "arctan"),  # `trailing` would evaluate sigma_min
         (ScheduleSpec("flow"), "consistency", "trailing"),  # distilled
         (ScheduleSpec("edm"), "consistency", "arctan"),  # `trailing` would evaluate sigma_min
     ],
@@ -62,7 +63,13 @@ CONSISTENCY = DenoiserFacts(EXPLODING, "sample")  # a consistency function of on
 @pytest.mark.parametrize("grid", ["trailing", "karras"])
 @pytest.mark.parametrize(
     ("solver", "denoiser"),
-    [("consistency", CONSISTENCY), ("ddim", DenoiserFacts(ScheduleSpec("edm"), "consistency")), ("ctm", CONSISTENCY)],
+    [
+        ("consistency", CONSISTENCY),
+        ("renoise", CONSISTENCY),
+        ("ctm", CONSISTENCY),
+        ("ddim", DenoiserFacts(ScheduleSpec("edm"), "consistency")),
+        ("ddim", replace(CONSISTENCY, distilled=True)),
+    ],
 )
 def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFacts, grid: str) -> None:
     with pytest.raises(UserError, match=r"from time (0.002|-1.55\d*) does nothing") as refused:

@@ -19,14 +19,15 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.plans.errors import UserError
 from fewstep.report import write
-from fewstep.report.measure import notes
+from fewstep.report.measure import evaluations, notes
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import headline, page
 from fewstep.report.samples import Samples
 from fewstep.report.verdict import warnings
-from fewstep.report.write import open_report, report
+from fewstep.report.write import open_report, report, shown_of
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
@@ -113,6 +114,19 @@ def test_a_known_error_gives_known_figures(made):
     assert (measured.plan, measured.teacher, measured.guidance) == ("dpmpp_2m:4", "dpmpp_2m:12", "2")
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert measured.races[0].batch == 4  # two samples, two branches
+
+
+def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
+    """No long plan is exact, and none is sampled."""
+    before = changed(bundle, distilled=True)
+    asked = options(before, teacher=None, output=tmp_path / "page.html")
+    measured, task = report(asked), open_report(asked)
+    assert (measured.teacher, measured.teacher_check, measured.float_against_teacher) == (None, None, None)
+    assert [step.forced for step in measured.qualities[0].steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
+    text = (tmp_path / "page.html").read_text()
+    assert "distilled to few steps: no run of many is exact" in text and "float32 teacher" not in text
+    steps, judged = len(task.plan.steps), 6 + (6 + 3 * 3) + (3 + 3 * 1)
+    assert evaluations(task, shown_of(task, asked)) == judged * steps
 
 
 def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):

@@ -248,6 +248,14 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
         open_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
 
 
+def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bundle):
+    asked = {**FEW, "plan": "dpmpp_2m:2"}
+    changed(tiny_bundle, distilled=True)
+    with pytest.raises(UserError, match="was distilled to few steps, so that no longer plan is its teacher; run it"):
+        open_task(FitOptions(tiny_bundle, **{**asked, "teacher": ""}))
+    assert len(open_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24
+
+
 @pytest.mark.parametrize("plan", ["", "dpmpp_2m:2"])
 def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     (label,) = open_bundle(tiny_bundle).manifest.conditions

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.cli.main import main
@@ -124,13 +125,20 @@ def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) 
     assert prepared.prologue is not None and [v.name for v in prepared.prologue.inputs] == ["time", "label"]
 
 
+def test_a_scheduler_of_distilled_networks_says_that_a_network_is_one(tmp_path: Path) -> None:
+    fields = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
+    for name, is_its in (("LCMScheduler", True), ("DDIMScheduler", UNSET)):
+        file, spec = written(tmp_path, model(), scheduler={"_class_name": name, **fields})
+        assert export(ExportOptions(str(file), tmp_path / name, spec, verify="quick")).distilled is is_its
+
+
 def test_a_bundle_from_a_file_samples_as_the_file_does(tmp_path: Path) -> None:
-    file, spec = written(tmp_path, model(), grid="karras")
+    file, spec = written(tmp_path, model(), grid="karras", distilled=True)
     manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec))
     assert manifest.provenance.commands == ("fewstep export model.onnx -o BUNDLE --spec spec.json",)
     sampler = load(tmp_path / "bundle")
     plan = sampler.compile("ddim:4")
-    assert (manifest.grid, plan.name) == ("karras", "ddim:4@karras")
+    assert (manifest.grid, plan.name, manifest.distilled) == ("karras", "ddim:4@karras", True)
     u = np.random.default_rng(0).standard_normal((2, CHANNELS, SIZE, SIZE)).astype(np.float32)
     (found,) = sampler.network(plan, 2, {"class": [1, 3]})(0, plan.steps[0], u)
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])

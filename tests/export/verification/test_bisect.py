@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.spec import Spec
+from fewstep.export.verification import bisect
 from fewstep.export.verification.bisect import AT_ONCE, differs, first_wrong
-from fewstep.export.verification.points import points
+from fewstep.export.verification.points import ComparisonPoint, points
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prepare import prepare
+from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
 from tests.export.verifying import verify
+from tests.graph.small import small, value
 
 LENGTH = 1000
 
@@ -70,6 +73,29 @@ def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
     mask = np.array([0.0, -np.inf, 1.0], np.float32)
     assert not differs(mask, mask + np.float32([1e-6, 0, 0]), 1e-4)
     assert differs(mask, np.float32([0, 0, 1]), 1e-4) and differs(mask, np.float32([0, -np.inf, np.nan]), 1e-4)
+
+
+def test_an_overflow_is_found_in_one_run_behind_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """-1e9 is infinite in float16 and nothing behind the softmax is. Its result times 1e6 is, and so is the output."""
+    body = small(
+        [value("x", "batch", 4)],
+        [value("output", "batch", 4)],
+        [
+            Node("Add", ("x", "mask"), ("masked",)),
+            Node("Softmax", ("masked",), ("weights",), {"axis": 1}),
+            Node("Mul", ("weights", "thousand"), ("louder",)),
+            Node("Mul", ("louder", "thousand"), ("loud",)),
+            Node("Mul", ("loud", "loud"), ("output",)),
+        ],
+        mask=np.float32([0, -1e9, 0, 0]),
+        thousand=1000.0,
+    )
+    runs, run = list[None](), bisect.run_prepared
+    monkeypatch.setattr(bisect, "run_prepared", lambda *given: runs.append(None) or run(*given))
+    point = ComparisonPoint(3.0, {"x": np.zeros((1, 4), np.float32)}, {})
+    said = bisect.differs_in_float16(np.inf, point, "own", PreparedDenoiser(None, body))
+    assert said.endswith("overflows at time 3, batch 1, from node 'loud' (Mul) on")
+    assert len(runs) == 1
 
 
 @pytest.mark.slow

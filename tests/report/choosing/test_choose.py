@@ -15,8 +15,9 @@ from fewstep.cli.main import main
 from fewstep.cli.verbs.choose import dry_run
 from fewstep.measure.nearness import LEAST_PSNR
 from fewstep.measure.rollouts.held_out import held_out_conditions
-from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.plans.errors import UserError
+from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing import deployments
@@ -29,6 +30,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.loading import load
 from fewstep.runtime.network import Network
+from tests.bundles import changed
 from tests.runtime.test_prologues import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
@@ -81,6 +83,16 @@ def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle
     (row,) = (row for row in rows if row.body == "int8-cpu-x86" and row.plan == "ddim:4")
     assert row.psnr == pytest.approx(own.mean(), abs=0.01)
     assert row.error == pytest.approx(own.std(ddof=1) / 3**0.5, abs=0.01)
+
+
+def test_a_distilled_denoiser_is_chosen_along_its_own_plan(tiny_bundle: Path, calls: list[str]) -> None:
+    """Float32 along it is the reference, and no other number of steps is tried."""
+    distilled = changed(tiny_bundle, distilled=True)
+    found = choose(ChooseOptions(distilled, seeds=3, at_least="0dB"))
+    plan = open_judging(ChooseOptions(distilled, seeds=3)).plan.name
+    assert found.teacher == plan and {row.plan for row in found.deployments} == {with_grid(plan)}
+    assert {row.precision: row.psnr for row in found.deployments}["float32"] == pytest.approx(CEILING)
+    assert found.chosen is not None and found.chosen.winner.precision == "int8"
 
 
 def test_the_best_within_a_time_wins_and_the_quickest_of_a_quality(tiny_bundle: Path, calls: list[str]) -> None:

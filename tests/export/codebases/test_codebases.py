@@ -1,0 +1,47 @@
+"""Networks that others publish on PyPI go through export, calibrate and run. `.ci/run` installs them, and
+`pip install --no-deps -r .ci/codebases.txt` does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.index import index
+from fewstep.graph.selection import FEW_CHANNELS, OUTER, considered_ops
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+for package in ("einops", "a_unet", "ema_pytorch"):  # what their packages need
+    pytest.importorskip(package, reason="codebases of others are not installed: .ci/codebases.txt")
+pytestmark = pytest.mark.slow
+NETWORKS = Path(__file__).parent / "networks.py"
+PLAN, SEEDS = "dpmpp_2m:4", (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "int8"),
+    [
+        ("ddpm_unet", 0.9),
+        ("small_unet", 0.9),
+        ("small_dit", 0.84),  # the rest are attention's products
+        ("audio_unet", 0.85),
+    ],
+)
+def test_a_network_of_others_goes_from_its_class_to_int8_samples(name: str, int8: float, tmp_path: Path) -> None:
+    export(ExportOptions(f"{NETWORKS}:{name}", tmp_path / "bundle", verify="quick"))
+    bundle = open_bundle(tmp_path / "bundle")
+    body = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
+    assert {reason for _, reason in considered_ops(body)} <= {"", FEW_CHANNELS, OUTER}
+    moving = index(body).reachable(["x"])
+    assert all(op.x in moving for op, _ in considered_ops(body))  # the time's layers left the loop
+    calibrate(CalibrateOptions(bundle.path, PLAN, ("cpu-x86",), trajectories=2))
+    covered = open_bundle(bundle.path).body("int8-cpu-x86").graph.coverage
+    assert covered is not None and covered.int8_macs / covered.total_macs > int8
+    with load(bundle.path) as exact, load(bundle.path, "int8") as sampler:
+        expected, found = (each.sample(PLAN, SEEDS) for each in (exact, sampler))
+    assert np.isfinite(expected).all()
+    assert 0 < np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)

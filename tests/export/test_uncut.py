@@ -1,0 +1,47 @@
+"""Work of times alone that cannot leave the loop is said, with the tensor that holds it there."""
+
+import numpy as np
+import pytest
+
+from fewstep.export.uncut import warn_of_uncut
+from fewstep.graph.graph import Graph
+from fewstep.graph.prepare import prepare
+from tests.graph.small import node, small, value
+
+
+def with_row(made: str) -> Graph:
+    """x + a layer of one time for all samples (`first`), or of the time of each (`each`), + a layer of a condition."""
+    return small(
+        [value("x", "batch", 4), value("time", "batch"), value("text", "batch", 1)],
+        [value("y", "batch", 4)],
+        [
+            node("Gather", "time zero", "first", axis=0),
+            node("Unsqueeze", "time last", "each"),
+            node("MatMul", f"{made} w", "row"),
+            node("MatMul", "text w", "said"),
+            node("Add", "x row", "sum"),
+            node("Mul", "sum said", "y"),
+        ],
+        zero=np.int64([[0]]),
+        last=np.int64([1]),
+        w=np.float32([[1, 2, 3, 4]]),
+    )
+
+
+def test_work_that_stays_in_every_step_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    prepared = prepare(with_row("first"))
+    assert prepared.prologue is not None and prepared.prologue.ops() == ("MatMul",)
+    warn_of_uncut(prepared)
+    (record,) = caplog.records
+    assert record.message == (
+        "1 operation of times and conditions alone runs at every step: what they make, 'row' (float32 [1, 4]), cannot "
+        "leave the loop as it is no float32 of one row for each sample; let the network make it [batch, ...]"
+    )
+
+
+def test_what_leaves_the_loop_or_is_no_work_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    prepared = prepare(with_row("each"))
+    assert prepared.prologue is not None
+    warn_of_uncut(prepared)
+    warn_of_uncut(prepare(small([value("x", "batch", 4)], [value("y", "batch", 4)], [node("Relu", "x", "y")])))
+    assert not caplog.records
