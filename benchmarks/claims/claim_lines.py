@@ -112,7 +112,8 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def verdict(self) -> str:
         word = "pays" if self.pays else "not decided" if self.is_open else "does not pay"
-        return word + ("" if self.is_steady else ", on an unsteady machine")
+        is_timed = self.at_equal_time is not None or self.asked is not None
+        return word + (", on an unsteady machine" if is_timed and not self.is_steady else "")
 
     def __str__(self) -> str:
         longer, at_equal, ms = self.at_equal_time, "", f"{self.ours_ms:.0f} and {self.plain_ms:.0f} ms"
