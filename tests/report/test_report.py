@@ -75,6 +75,23 @@ def test_the_page_needs_nothing_else(made):
         ElementTree.fromstring(svg)
 
 
+def test_every_word_that_is_linked_is_explained(made):
+    _, _, text = made
+    linked = set(re.findall(r'<a href="#([^"]+)">', text))
+    assert linked == set(re.findall(r'<dt id="([^"]+)">', text))
+    assert {"word-MACs", "word-lambda", "word-teacher", "word-guidance"} <= linked
+
+
+def test_of_guidance_the_worst_step_is_open_and_the_tables_are_folded(made):
+    _, measured, text = made
+    kept = [step.guidance for step in measured.qualities[0].steps]
+    section = text.partition('<section id="guidance-and-conditions">')[2].partition("</section>")[0]
+    lowest = min(kept, key=lambda each: each.ratio)
+    assert f'at its worst <a href="#word-gain">gain</a> {lowest.gain:.2f} and {lowest.ratio:.1f} dB at step' in section
+    assert section.count("<table>") == section.count("<details>") == 3  # the simulated body has one
+    assert "<table>" not in re.sub(r"<details>.*?</details>", "", section, flags=re.DOTALL)
+
+
 def test_nothing_is_cut_off_or_covered_on_a_narrow_page(made):
     """Names of rows break and take their own width, what is wide scrolls, and a figure keeps its unit."""
     _, _, text = made
