@@ -213,8 +213,10 @@ def _check_choices(options: ExportOptions) -> None:
     ):
         if value not in choices:
             raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
-    if options.check is not None and not options.check.is_file():
-        raise UserError(f"there is no file {options.check}", "check the path")
+    if options.check is not None:
+        from fewstep.measure.rollouts.conditions_file import check_file  # not for --help
+
+        check_file(options.check)
     for text in options.change:
         read_change(text)
 

@@ -28,7 +28,7 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 CHECKED = (OPENVINO.backend, OPENVINO_BF16.backend)  # engines that are compared with onnxruntime in float32
-SIMULATION = "onnxruntime: 8-bit rounding simulated, float16's not"  # of any other engine's body
+SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of any other engine's body
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:

@@ -35,7 +35,7 @@ LEAST_DISK = 2**30
 TENSORRTS = ("tensorrt", "tensorrt-rtx")
 CUDA = "cuda-bindings"  # what running their engines takes as well
 
-Level = Literal["problem", "missing", "note"]
+Level = Literal["problem", "missing", "note", "optional"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class DoctorOptions(Options):
 
 
 class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """problem: a bundle cannot run here. missing: something could be had. note: something to know."""
+    """problem: a bundle cannot run here. missing: something of this machine is not used. note: something to
+    know. optional: a part for other uses."""
 
     level: Level
     what: str
@@ -111,13 +112,13 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
     """What follows from what was seen, the worst first."""
     yield from _engine_findings(seen)
     yield from _gpu_findings(seen)
+    yield from _machine_findings(seen)
     for extra, names in seen.missing.items():
         if extra not in ("cpu", "gpu"):  # an inference engine is judged above
             fix = f"pip install 'fewstep[{extra}]'"
             if seen.jetson is not None and JETPACK in names:
                 fix = f"TensorRT is JetPack's: apt install python3-libnvinfer; the rest: {fix}"
-            yield Finding("missing", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
-    yield from _machine_findings(seen)
+            yield Finding("optional", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
 
 
 def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """The page's section on what guidance multiplies, and on what a condition changes: how much of it a body keeps."""
 
 from fewstep.measure.results import Quality, Results
-from fewstep.report.elements import Html, count, decibel, join, paragraph, percent, plain, section, table
+from fewstep.measure.rollouts.direction import text_of, worst
+from fewstep.report.elements import Html, count, decibel, details, join, paragraph, percent, plain, section, table
 from fewstep.report.verdict import differences_of
+from fewstep.report.words import lead_paragraph, linked
 
 HEAD = ("step", "gain", "signal to error", "of the sample")
 
@@ -12,13 +14,12 @@ def direction_section(results: Results) -> Html | None:
     parts = [part for quality in results.qualities for part in _body(quality)]
     if not parts:
         return None
-    lead = paragraph(
+    lead = lead_paragraph(
         "Guidance multiplies the direction from the unconditional output to the conditional one. A body may lose it "
         "while its samples look fair. The second difference is between a sample's own condition and another sample's. "
         "Both bodies see the states of float32's trajectory. A gain of 1 keeps the whole difference. Below 0 dB, "
         "int8 adds more than the difference has. Where the difference is a small part of the predicted "
-        "sample, guidance multiplies the noise of int8 too.",
-        kind="lead",
+        "sample, guidance multiplies the noise of int8 too."
     )
     return section("Guidance and conditions", lead, *parts)
 
@@ -29,7 +30,8 @@ def _body(quality: Quality) -> list[Html]:
         rows = [
             (count(each.step + 1), plain(each.gain), decibel(each.ratio), percent(each.share)) for each in steps if each
         ]
-        if rows:
-            title = paragraph(Html("<b>"), quality.body, Html("</b>: "), kind)
-            parts.append(join([title, table(HEAD, rows, text_columns=0)]))
+        if (lowest := worst(steps)) is not None:
+            sentence = linked(f"{kind}, at its worst {text_of(lowest)}")
+            title = paragraph(Html("<b>"), quality.body, Html("</b>: "), sentence)
+            parts.append(join([title, details("All steps", table(HEAD, rows, text_columns=0))]))
     return parts

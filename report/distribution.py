@@ -9,6 +9,7 @@ from fewstep.measure.bodies import graph_files
 from fewstep.measure.results import Distance, Results, decode
 from fewstep.report.elements import Content, Html, count, join, paragraph, plain, section, table
 from fewstep.report.verdict import verdict
+from fewstep.report.words import lead_paragraph
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -36,12 +37,11 @@ def distribution_section(evaluation: Results) -> Html:
         return Html("")
     references = [distance.reference for distance in evaluation.qualities[0].distances]
     parts = [
-        paragraph(
+        lead_paragraph(
             f"FD({features.name}) is the Fréchet distance between the features of two sets of samples. Even two of "
             "float32 samples are not at 0 from each other, since they are finite: that is the noise floor, and a "
             "difference between int8 and float32 that stays inside it may be chance. Distances of other "
-            "extractors, of other numbers of samples, or in papers cannot be compared with these.",
-            kind="lead",
+            "extractors, of other numbers of samples, or in papers cannot be compared with these."
         )
     ]
     for index, reference in enumerate(references):

@@ -79,9 +79,9 @@ def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], text_colum
     return Html(f'<div class="scroll"><table>{titles}<tbody>{body}</tbody></table></div>')
 
 
-def card(title: str, figure: Content, note: Content) -> Html:
+def card(title: Content, figure: Content, note: Content) -> Html:
     """A headline figure."""
-    parts = f"<dt>{escape(title)}</dt><dd>{markup(figure)}</dd><dd class='note'>{markup(note)}</dd>"
+    parts = f"<dt>{markup(title)}</dt><dd>{markup(figure)}</dd><dd class='note'>{markup(note)}</dd>"
     return Html(f'<dl class="card">{parts}</dl>')
 
 

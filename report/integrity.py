@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.report.address import ADDRESS
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
@@ -251,9 +252,10 @@ def _runs_rounded(bundle: Bundle, graph: GraphEntry) -> bool:
 
 
 def _unnamed(bundle: Bundle) -> Iterator[str]:
-    """Files that are neither named by the manifest nor the manifest itself nor hidden, links left out."""
+    """Files that the manifest does not name, links, hidden ones, the manifest and the page's address left out."""
+    known = {MANIFEST, ADDRESS, *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):
         name = path.relative_to(bundle.path).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(bundle.path).parts)
-        if path.is_file() and not path.is_symlink() and not hidden and name not in {MANIFEST, *bundle.manifest.files}:
+        if path.is_file() and not path.is_symlink() and not hidden and name not in known:
             yield name

@@ -6,6 +6,7 @@ import numpy as np
 
 from fewstep.measure.results import JointError, Quality, Results
 from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
+from fewstep.report.words import lead_paragraph
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.execute import Array
 from fewstep.runtime.levels import snapped
@@ -48,11 +49,10 @@ def joints_section(results: Results) -> Html | None:
     parts = [part for quality in results.qualities if quality.joints for part in _body(quality)]
     if not parts:
         return None
-    lead = paragraph(
+    lead = lead_paragraph(
         "Errors of the actions that are executed, int8 against float32 from the same noise and observations, in the "
         "robot's units. The spread is the standard deviation of float32's actions. A joint with levels, such as a "
-        "gripper, counts actions that land on another level.",
-        kind="lead",
+        "gripper, counts actions that land on another level."
     )
     return section("Actions", lead, *parts)
 

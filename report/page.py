@@ -34,6 +34,7 @@ from fewstep.report.samples import Samples, samples_section
 from fewstep.report.style import STYLE
 from fewstep.report.tokens import tokens_section
 from fewstep.report.verdict import costliest, warnings
+from fewstep.report.words import lead_paragraph, linked, words_section
 from fewstep.runtime.bundle.networks import said
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
@@ -50,9 +51,9 @@ def page(
     they come from.
     """
     sections = [
-        *(paragraph(verdict, kind="lead") for verdict in [costliest(results)] if verdict),
+        *(lead_paragraph(verdict) for verdict in [costliest(results)] if verdict),
         headline(results),
-        *(paragraph(warning, kind="lead") for warning in warnings(results)),
+        *(lead_paragraph(warning) for warning in warnings(results)),
         *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
@@ -60,8 +61,8 @@ def page(
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         speed_section(results),
-        provenance_section(results),
     ]
+    sections += [words_section(join(sections)), provenance_section(results)]
     title = escape(f"{results.bundle}: int8 report")
     document = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -77,7 +78,7 @@ def header(results: Results) -> Html:
     guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance}"
     bodies = " and ".join(quality.body for quality in results.qualities)
     lead = f"{bodies} against float32, along {results.plan}, {guidance}."
-    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{escape(lead)}</p></header>')
+    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{linked(lead).markup}</p></header>')
 
 
 def headline(results: Results) -> Html:
@@ -88,37 +89,36 @@ def headline(results: Results) -> Html:
     seeds = f", {end.seeds} held-out seeds"
     if (tokens := first.tokens) is not None:
         same = join([percent(tokens.same), " are the same at the end", seeds])
-        cards = [card("Likeliest tokens that int8 changes", percent(tokens.disagreement, 2), same)]
+        cards = [card(linked("Likeliest tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
     else:
-        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), seeds])
-        cards = [card("End PSNR, int8 against float32", decibel(end.mean), rest)]
+        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), linked(seeds)])
+        cards = [card(linked("End PSNR, int8 against float32"), decibel(end.mean), rest)]
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
         engines = f", {first.engine} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
         note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
-        cards.append(card("Speed, int8 over float32", times(fast.ratio), note))
+        cards.append(card(linked("Speed, int8 over float32"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
         int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
         where = " in the last steps" if any(map(_is_staged, covered)) else ""
         note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
-        cards.append(card("MACs in int8", percent(share), note))
+        cards.append(card(linked("MACs in int8"), percent(share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
-        cards.append(card("Size of the body, float32 over int8", times(ratio), note))
+        cards.append(card(linked("Size of the body, float32 over int8"), times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
 
 
 def steps_section(results: Results) -> Html:
     """Where along the plan the error arises, and how it adds up."""
     parts: list[Html] = [
-        paragraph(
-            "Signal to quantization noise at each step. Teacher-forced: both networks see the float trajectory, so a "
-            "point is that step's own error in the guided output. Closed loop: each along its own trajectory, so a "
-            "point is what has accumulated, in the predicted clean sample x0 and in the state x after the step.",
-            kind="lead",
+        lead_paragraph(
+            "Signal to quantization noise at each step. Teacher-forced: both networks see the float trajectory, so "
+            "a point is that step's own error in the guided output. Closed loop: each along its own trajectory, so "
+            "a point is what has accumulated, in the predicted clean sample x0 and in the state x after the step."
         )
     ]
     parts += [_steps(quality) for quality in results.qualities]
@@ -137,7 +137,7 @@ def _steps(quality: Quality) -> Html:
         f"{quality.body}, computed by {quality.engine}: {quality.against_float.seeds} seeds, "
         f"{quality.forced_seeds} of them teacher-forced."
     )
-    head = ["step", "time", "lambda", "range group", "output, forced", "x0", "x"]
+    head = [linked(each) for each in ("step", "time", "lambda", "range group", "output, forced", "x0", "x")]
     rows = [
         [
             count(step.index + 1),
@@ -160,10 +160,9 @@ def coverage_section(results: Results) -> Html:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
     counter = "its engine" if _elsewhere(results) else ONNXRUNTIME
     parts = [
-        paragraph(
+        lead_paragraph(
             f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
-            "for a simulated one, by where the graph asks its engine for int8.",
-            kind="lead",
+            "for a simulated one, by where the graph asks its engine for int8."
         )
     ]
     parts += [_coverage(group) for group in alike.values()]
@@ -176,7 +175,7 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
     """One table for all bodies whose operations have the same fate."""
     covered = alike[0]
     total = covered.coverage.total_macs
-    head = ["operation", "kind", "why float", "channels", "MACs", "share"]
+    head: list[Content] = ["operation", "kind", "why float", "channels", linked("MACs"), "share"]
     rows: dict[str, list[Sequence[Content]]] = {"float": [], "int8": []}
     for each in covered.operations:
         channels = f"{each.channels[0]} to {each.channels[1]}" if each.channels else ""
@@ -188,7 +187,9 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
         percent(covered.coverage.int8_macs / total, 2),
         " of ",
         count(total),
-        f" multiply-accumulates of one evaluation run in int8: {ours} of {len(covered.operations)} operations. ",
+        linked(
+            f" multiply-accumulates of one evaluation run in int8: {ours} of {len(covered.operations)} operations. "
+        ),
         *_other_stages(covered),
         "These stay in float:" if rows["float"] else "None stays in float.",
     )
@@ -210,12 +211,11 @@ def _other_stages(covered: BodyCoverage) -> Sequence[Content]:
 def speed_section(results: Results) -> Html:
     """Every race as bars, then all of them as one table."""
     parts: list[Html] = [
-        paragraph(
+        lead_paragraph(
             "One call of the body on that many rows (a guided sample is two); of several graphs or networks the "
             "mean over the plan's steps, and the memory of the largest. Each contender has its own process; "
             f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
-            f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}.",
-            kind="lead",
+            f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )
     ]
     charts = []

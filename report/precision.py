@@ -23,6 +23,7 @@ from fewstep.report.elements import (
     times,
 )
 from fewstep.report.operations import layer
+from fewstep.report.words import lead_paragraph
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations in the heat map: those that matter most
@@ -57,13 +58,12 @@ def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:
     """Every map with its frontier, the point that is deployed, and its sensitivities."""
-    lead = paragraph(
+    lead = lead_paragraph(
         "What leaving operations in float gives and costs. Quality is measured closed loop on the deployed graphs: on "
         f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
         f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
         "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
-        "on the machine that calibrated: measured with these graphs, or estimated.",
-        kind="lead",
+        "on the machine that calibrated: measured with these graphs, or estimated."
     )
     return section("Precision map", lead, *(_map(each) for each in maps))
 

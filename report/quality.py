@@ -20,6 +20,7 @@ from fewstep.report.elements import (
     section,
     table,
 )
+from fewstep.report.words import lead_paragraph, linked
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
@@ -44,19 +45,20 @@ def end_section(results: Results, is_image: bool = True) -> Html:
     )
     return section(
         "End quality",
-        paragraph(
+        lead_paragraph(
             "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. "
             "Signal is the variance of the references over the error, for which no range matters. Another seed is the "
             "PSNR of one reference to the next: what samples have that are not related. "
             "SSIM compares structure in windows of 11 pixels; 1 is equality. "
             "The first table says what quantization costs; the second what few steps cost, without and with int8. "
-            "The two references are not comparable with each other.",
-            kind="lead",
+            "The two references are not comparable with each other."
         ),
         against_float,
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
         distribution,
-        table([f"against the float32 teacher, {results.teacher}", *HEAD], rows) if known else paragraph(NO_TEACHER),
+        table([linked(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
+        if known
+        else paragraph(NO_TEACHER),
         *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),
         *_statistics(results.qualities),
     )

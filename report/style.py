@@ -30,7 +30,7 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-nu
 th { font-weight: 600; text-align: left; color: var(--muted); vertical-align: bottom; }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); } td { vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; }
-.n { text-align: right; } td.n { white-space: nowrap; }
+.n { text-align: right; } td.n, td:first-child { white-space: nowrap; }
 figure { margin: 16px 0 22px; } figure .scroll { margin: 0; }
 figcaption { font-size: 13px; margin-top: 6px; max-width: 60em; }
 img { width: 100%; image-rendering: pixelated; display: block; border-radius: 4px; }
@@ -39,6 +39,9 @@ img { width: 100%; image-rendering: pixelated; display: block; border-radius: 4p
 .strip .columns { display: grid; grid-template-columns: repeat(10, 1fr); gap: 2px; text-align: center;
   color: var(--muted); font-size: 12px; line-height: 1.25; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 28px; }
+a { color: inherit; text-decoration: underline dotted; text-underline-offset: 3px; }
+.words dt { font-weight: 600; margin-top: 10px; } .words dd { margin: 0; max-width: 46em; color: var(--muted); }
+.words dt:target { background: var(--panel); }
 summary { cursor: pointer; color: var(--muted); font-size: 14px; margin-top: 10px; }
 footer { margin-top: 72px; border-top: 1px solid var(--line); padding-top: 12px; color: var(--muted); font-size: 13px; }
 @media (max-width: 920px) { .cards { grid-template-columns: 1fr 1fr; }

@@ -14,12 +14,12 @@ from fewstep.report.elements import (
     details,
     figure,
     join,
-    paragraph,
     percent,
     plain,
     section,
     table,
 )
+from fewstep.report.words import lead_paragraph
 
 HEAD = ("int8 against float32, same plan", "computed by", "likeliest differs", "same at the end", "dB", "p5", "seeds")
 STEP = ("step", "open", "range group", "likeliest differs", "KL divergence (nats)")
@@ -27,11 +27,10 @@ STEP = ("step", "open", "range group", "likeliest differs", "KL divergence (nats
 
 def tokens_section(qualities: Sequence[Quality]) -> Html:
     """A row for each body, then its steps. All have `tokens`."""
-    lead = paragraph(
+    lead = lead_paragraph(
         "One token that differs changes all that follow, so bodies are compared at the states of float32's run. There, "
         "a share of the open positions has another likeliest token. dB is of logarithms of probabilities: their "
-        "variance over their error. At the end of runs of their own, with the same seeds, some tokens are the same.",
-        kind="lead",
+        "variance over their error. At the end of runs of their own, with the same seeds, some tokens are the same."
     )
     rows, parts = list[Sequence[Content]](), list[Html]()
     for each in qualities:

@@ -1,6 +1,8 @@
 """What a reader must not overlook: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
 
 from collections.abc import Iterable, Iterator
+from os import PathLike, fspath
+from shlex import quote
 
 from fewstep.measure.nearness import LEAST_PSNR, Nearness
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
@@ -11,28 +13,29 @@ ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
 
 
-def costliest(results: Results) -> str | None:
+def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str | None:
     """What costs most between the exact samples and int8's, in two sentences with the next command: few steps, int8,
-    guidance's direction, or nothing. None without a quality. Of the first body, which runs here."""
+    guidance's direction, or nothing. None without a quality. Of the first body, which runs here. `bundle` is its path
+    in that command."""
     if not results.qualities:
         return None
-    first = results.qualities[0]
+    first, path = results.qualities[0], quote(fspath(bundle))
     steps, int8 = results.float_against_teacher, first.against_float.mean
     lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
     if lost is not None and is_lost(lost):
-        return f"int8 costs most: {first.body} loses what guidance adds. Next: fewstep calibrate BUNDLE --quality 30dB."
+        return f"int8 costs most: {first.body} loses what guidance adds. Next: fewstep calibrate {path} --quality 30dB."
     if steps is None:
         return None
     figures = f"float32 is {steps.mean:.1f} dB from many steps, and {first.body} {int8:.1f} dB from float32"
     if steps.nearness.is_near and first.against_float.nearness.is_near:
-        return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run BUNDLE --precision int8."
+        return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run {path} --precision int8."
     if steps.mean < int8 - ALIKE_PSNR:
-        return f"Few steps cost most, not int8: {figures}. Next: fewstep fit BUNDLE, or more steps."
+        return f"Few steps cost most, not int8: {figures}. Next: fewstep fit {path}, or more steps."
     if int8 < steps.mean - ALIKE_PSNR:
         return (
-            f"int8 costs most, not few steps: {figures}. Next: fewstep calibrate BUNDLE --quality {steps.mean:.0f}dB."
+            f"int8 costs most, not few steps: {figures}. Next: fewstep calibrate {path} --quality {steps.mean:.0f}dB."
         )
-    return f"Few steps and int8 cost alike: {figures}. Next: fewstep choose BUNDLE --at-least {LEAST_PSNR:g}dB."
+    return f"Few steps and int8 cost alike: {figures}. Next: fewstep choose {path} --at-least {LEAST_PSNR:g}dB."
 
 
 def warnings(results: Results) -> Iterator[str]:

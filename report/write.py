@@ -1,12 +1,8 @@
 """The verb: measure, draw, and put the page and its figures into the bundle."""
 
-import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +20,7 @@ from fewstep.measure.speed.bodies import Turns
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.report.address import lead_to
 from fewstep.report.distribution import stored_evaluation
 from fewstep.report.measure import Shown, estimate, measure
 from fewstep.report.options import ReportOptions
@@ -33,7 +30,6 @@ from fewstep.runtime.bundle.networks import edges_of, networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
-ADDRESS = "report/index.html"
 WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and its address, which are seldom more
 
 T = TypeVar("T")
@@ -68,7 +64,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
-        _address(options.bundle, drawn)
+        lead_to(options.bundle, drawn)
     return measured
 
 
@@ -157,20 +153,3 @@ def shown_of(task: JudgedTask, options: ReportOptions) -> Shown:
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
     turns = Turns(options.batches, options.rounds, options.turn_seconds, options.threads)
     return Shown(tuple(contenders), seeds, min(options.teacher_seeds, options.seeds), turns)
-
-
-def _address(bundle: Path, drawn: str) -> None:
-    """Make report/index.html lead to the page just committed.
-
-    The page itself has a content-hashed name, as every file of a bundle; this is only its address for people. A kill
-    before it leaves the address on the former page, or on none, and the bundle valid.
-    """
-    address = bundle / ADDRESS
-    draft = bundle / "report" / ".index.html"
-    with suppress(FileNotFoundError):
-        draft.unlink()
-    try:
-        draft.symlink_to(Path(drawn).name)
-    except OSError:  # no links here, as on some Windows systems
-        shutil.copyfile(bundle / drawn, draft)
-    os.replace(draft, address)

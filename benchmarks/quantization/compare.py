@@ -30,6 +30,7 @@ from benchmarks.quantization.judging import Judge, versions
 from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.material import OwnConditions, calibrated_on, write_material
 from benchmarks.quantization.outcome import Outcome, Row, bars, described, is_met
+from benchmarks.quantization.strip import draw
 from fewstep.cli.progress import progress_display
 from fewstep.measure.bodies import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
@@ -143,6 +144,8 @@ def compare(
             )
             progress("contenders", done, len(lines))
         judged = [line for line in lines if rows[line].quality]
+        if arguments.picture is not None:
+            draw(judge, judged, arguments.picture)
         ratios = {} if arguments.no_speed else speeds(bundle, plan, judged, arguments.batch, progress)
     return Outcome(
         model=manifest.name,
@@ -184,12 +187,15 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--conditions", type=Path, metavar="FILE", help="that BUNDLE was calibrated with")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="conditions that judge (default: --conditions)")
     options.add_work(parser, "quantization")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw what each samples, of one BUNDLE")
     parser.add_argument("--no-speed", action="store_true", help="judge only")
     options.add_json(parser)
     arguments = parser.parse_args(given)
     logging.getLogger().setLevel(logging.ERROR)
     with options.refusing(parser):
         options.seeds_of(arguments)
+        if arguments.picture is not None and len(arguments.bundle) > 1:
+            raise UserError(f"--picture is of one bundle, not of {len(arguments.bundle)}", "name one bundle")
         pythons = environments(arguments.python)
         outcomes = []
         conditions = [own_conditions(path, arguments) for path in arguments.bundle]

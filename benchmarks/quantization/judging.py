@@ -105,6 +105,11 @@ class Judge:
         """What float32 samples, in onnxruntime."""
         return sampled(load(self.bundle, body="float32"), self.plan, self.seeds, self._told("float32"), self.rows)
 
+    def samples(self, contender: Contender) -> Samples:
+        """What a contender samples, on its engine."""
+        sampler = opened(self.bundle, contender)
+        return sampled(sampler, self.plan, self.seeds, self._told(contender.name), self.rows)
+
     def _measured(self, contender: Contender) -> Quality:
         sampler = opened(self.bundle, contender)
         body, path = sampler.body, sampler.bundle.graph(sampler.body.graph)

@@ -30,7 +30,7 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     is_image = len(open_bundle(options.bundle).manifest.x_shape) == IMAGE_AXES
     tables = [measured_table(results, is_image)] if options.columns != ("ms",) else []
     said = (*teacher, *distant(results.qualities), *verdicts(results), *lacking)
-    first = (verdict,) if (verdict := costliest(results)) else ()
+    first = (verdict,) if (verdict := costliest(results, options.bundle)) else ()
     return Outcome(results, (*first, *tables, *said, *_speed(results), *end))
 
 

@@ -17,7 +17,7 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
     page = options.output or options.bundle / "report" / "index.html"
     is_image = any(each.against_float.ssim for each in results.qualities)
     teacher = () if results.teacher_check is None else (str(results.teacher_check),)
-    first = (verdict,) if (verdict := costliest(results)) else ()
+    first = (verdict,) if (verdict := costliest(results, options.bundle)) else ()
     table = measured_table(results, is_image)
     return Outcome(results, (*first, table, *teacher, *warnings(results), f"{page}: the report"))
 

@@ -57,9 +57,16 @@ def deal(rows: ConditionRecords, samples: int) -> ConditionRecords:
     return {name: array[chosen] for name, array in rows.items()}
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def check_file(path: Path) -> None:
+    """UserError unless it is a file."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", "write what it holds into one .npz, as docs/your_model.md does")
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path")
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    check_file(path)
     fix = "write it with numpy.savez(FILE, NAME=ARRAY) or safetensors.numpy.save_file({NAME: ARRAY}, FILE)"
     if path.suffix not in (".npz", ".safetensors"):
         raise UserError(f"{path.name} is neither .npz nor .safetensors", fix)

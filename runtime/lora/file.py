@@ -26,7 +26,7 @@ DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks t
 FORMS = ("LORA", "LOHA", "LOKR")  # of peft's configuration
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # of a weight's update
 NAMED = 3  # keys or layers that an error names
-LARGEST = 1e6  # of a number in a configuration: beyond, it is damage
+LARGEST = 1e6  # of a strength, and of a number in a configuration: beyond, it is damage
 COPY_AGAIN = "copy it again"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
 KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
@@ -111,8 +111,8 @@ def read_lora(text: str) -> Lora:
 
 def lora_of(path: Path, strength: float) -> Lora:
     """The safetensors file, or the one in a folder, at a strength."""
-    if not math.isfinite(strength):
-        raise UserError(f"{path.name} has no finite strength", "give a number, as 0.8")
+    if not abs(strength) <= LARGEST:  # NaN too
+        raise UserError(f"{path.name} has no strength between {-LARGEST:g} and {LARGEST:g}", "give a number, as 0.8")
     file = file_of(path)
     tensors, metadata = read_tensors(file)
     updates, unknown = grouped(tensors)
@@ -162,7 +162,11 @@ def with_strength(text: str, option: str) -> tuple[Path, float]:
 
 def file_of(path: Path) -> Path:
     """The safetensors file that a path names."""
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{path.name[:40]!r} cannot be read ({error.strerror})", "check the path") from error
+    if is_folder:
         files = sorted(path.glob("*.safetensors"))
         if len(files) > 1:
             raise UserError(f"{path} holds {some([file.name for file in files])}", "give one of the files")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.options import seeds_of
 from benchmarks.quantization import compare, judging
@@ -159,8 +160,12 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(
     assert open_bundle(bundle).manifest == before
 
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()}
-    compare.main(arguments)
+    picture = tmp_path / "strip.png"
+    compare.main([*arguments, "--picture", str(picture)])
     assert json.loads(capsys.readouterr().out)["outcomes"] == [found]
+    shown = np.asarray(Image.open(picture), int)[::2, ::2]  # 3 rows of 4 seeds of 8 x 8 pixels, with lines between
+    float32, own, other = (shown[top : top + 8, 8:] for top in (0, 9, 18))
+    assert shown.shape == (26, 35) and 0 < abs(own - float32).mean() < abs(other - float32).mean()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()} == kept
 
 

@@ -208,10 +208,11 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
 def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: Document, tmp_path: Path) -> None:
     quick, full = (document("demo", "-o", tmp_path / "demo", "--dry-run", *more)["would"] for more in ((), ("--full",)))
     assert (quick[-2:], full[-2:]) == (
-        ["report on 32 held-out seeds", "this takes a minute and a half on two idle cores"],
+        ["report on 32 held-out seeds", "this takes about a minute on two idle cores"],
         ["report on 256 held-out seeds", "this takes about five minutes on two idle cores"],
     )
     assert "tensorrt" in full[1] and "tensorrt" not in quick[1]
+    assert DemoOptions("fashion_mnist").judged.teacher and DemoOptions("own.py:make").judged.teacher is None
 
 
 def test_the_demo_refuses_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +252,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
 
     monkeypatch.setattr("fewstep.cli.verbs.demo.calibrate", calibrated)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
+    assert "Next: fewstep " in printed.partition("PSNR")[0]  # the verdict comes first
     for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "fitted numbers are 24.0 dB"):
         assert expected in printed
     for kind, plan in (("fitted", "ddim:3@karras"), ("nominal", "dpmpp_2m:3")):

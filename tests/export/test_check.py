@@ -134,3 +134,11 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
 def test_a_file_that_is_not_there_is_known_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file .*none.npz; check the path"):
         export(ExportOptions("fashion_mnist", tmp_path / "bundle", check=tmp_path / "none.npz"))
+
+
+def test_a_folder_of_samples_is_told_what_to_write(tmp_path: Path) -> None:
+    source, fix = tmp_path / "right.py", r"samples is a folder; write what it holds into one \.npz"
+    source.write_text(f"SIGN, TIMESTEPS = 1, 1\n{GAUSSIAN}")
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(UserError, match=fix):
+        export(ExportOptions(f"{source}:make", tmp_path / "bundle", check=tmp_path / "samples"))

@@ -199,6 +199,26 @@ def test_a_spec_that_contradicts_its_module_is_what_is_changed(
     assert "\n" not in str(failure.value) and not (tmp_path / "b").exists()
 
 
+def test_a_value_that_an_embedding_has_not_is_the_spec_s(tmp_path: Path) -> None:
+    made = """
+    def make():
+        return Counting(), Spec("tiny", (2, 4, 4), (Condition("kind", "kind", low=0, high=2, null=9),), "flow",
+            ScheduleSpec("flow"))
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kind = nn.Embedding(4, 2)
+
+        def forward(self, x, time, kind):
+            return x + self.kind(kind)[:, :, None, None]
+    """
+    (tmp_path / "source.py").write_text(textwrap.dedent(MAKE) + textwrap.dedent(made))
+    says = r"index out of range.*; give the Spec the values .* trained on: it allows kind 0 to 2, 9 for none$"
+    with pytest.raises(UserError, match=says):
+        export(ExportOptions(f"{tmp_path / 'source.py'}:make", tmp_path / "b"))
+
+
 def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("def make(): return 1\n")
     with pytest.raises(UserError, match="random.py has the name of a module of Python's own; rename the file"):

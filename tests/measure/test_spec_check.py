@@ -84,6 +84,29 @@ def test_another_schedule_is_named(own: str, stated: Any) -> None:
     assert verdict(network, DenoiserFacts(ScheduleSpec(stated), "epsilon")).startswith(f"its schedule is '{own}'")
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (ScheduleSpec("sigmoid"), "its schedule is 'linear', not 'sigmoid'"),
+        (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "its schedule is 'linear', not 'scaled-li"),
+        (ScheduleSpec("linear", timesteps=100), "its schedule is 'linear' of timesteps=1000, not 'linear' of times"),
+        (ScheduleSpec("linear", beta_end=0.01), "its schedule is 'linear' of beta_end=0.02, not 'linear' of beta_en"),
+    ],
+)
+def test_a_schedule_that_is_nearly_right_is_named(stated: ScheduleSpec, said: str) -> None:
+    network, _ = exact("linear", "epsilon")
+    assert verdict(network, DenoiserFacts(stated, "epsilon")).startswith(said)
+
+
+def test_another_family_is_named_by_both() -> None:
+    network, facts = exact("linear", "epsilon")
+    said = "its schedule is 'linear', not 'flow', and prediction is 'epsilon', not 'flow'"
+    assert verdict(network, exact("flow", "flow")[1]) == said
+    network, _ = exact("flow", "flow")
+    said = "its schedule is 'flow', not 'linear', and prediction is 'flow', not 'epsilon'"
+    assert verdict(network, facts) == said
+
+
 def test_the_time_that_a_network_is_told_is_named() -> None:
     assert "1000 times the time" in verdict(*exact("flow", "flow", scale=1000.0))
     assert "from noise to data" in verdict(*exact("flow", "flow", reverse=True))

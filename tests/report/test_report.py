@@ -19,6 +19,8 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.plans.errors import UserError
 from fewstep.report import write
+from fewstep.report.address import ADDRESS, lead_to
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.measure import evaluations, notes
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import headline, page
@@ -74,6 +76,23 @@ def test_the_page_needs_nothing_else(made):
     assert "http" not in re.sub(r'src="data:[^"]*"', "", text) and "url(" not in text and "@import" not in text
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(svg)
+
+
+def test_every_word_that_is_linked_is_explained(made):
+    _, _, text = made
+    linked = set(re.findall(r'<a href="#([^"]+)">', text))
+    assert linked == set(re.findall(r'<dt id="([^"]+)">', text))
+    assert {"word-MACs", "word-lambda", "word-teacher", "word-guidance"} <= linked
+
+
+def test_of_guidance_the_worst_step_is_open_and_the_tables_are_folded(made):
+    _, measured, text = made
+    kept = [step.guidance for step in measured.qualities[0].steps]
+    section = text.partition('<section id="guidance-and-conditions">')[2].partition("</section>")[0]
+    lowest = min(kept, key=lambda each: each.ratio)
+    assert f'at its worst <a href="#word-gain">gain</a> {lowest.gain:.2f} and {lowest.ratio:.1f} dB at step' in section
+    assert section.count("<table>") == section.count("<details>") == 3  # the simulated body has one
+    assert "<table>" not in re.sub(r"<details>.*?</details>", "", section, flags=re.DOTALL)
 
 
 def test_nothing_is_cut_off_or_covered_on_a_narrow_page(made):
@@ -249,8 +268,23 @@ def test_the_results_are_json_beside_the_page_and_both_belong_to_the_bundle(made
 def test_a_second_report_replaces_the_first(bundle):
     report(options(bundle))
     report(options(bundle, seeds=4))
-    files = [path for path in (bundle / "report").iterdir() if not path.is_symlink()]
-    assert len(files) == 2 and "--seeds 4" in (bundle / "report" / "index.html").read_text()
+    names = sorted(path.suffix for path in (bundle / "report").iterdir())
+    assert names == [".html", ".html", ".json"] and "--seeds 4" in (bundle / "report" / "index.html").read_text()
+
+
+def test_the_address_is_a_file_that_goes_wherever_the_bundle_goes(tmp_path):
+    page, address = tmp_path / "report" / "index-0123456789ab.html", tmp_path / ADDRESS
+    page.parent.mkdir()
+    page.write_bytes(b"page")
+    address.symlink_to(page.name)  # of a version before
+    for _ in range(2):  # the same page again
+        lead_to(tmp_path, page.relative_to(tmp_path).as_posix())
+        assert address.read_bytes() == b"page" and not address.is_symlink()
+        assert sorted(each.name for each in page.parent.iterdir()) == [page.name, "index.html"]
+
+
+def test_verify_knows_the_address(made):
+    assert verify(VerifyOptions(made[0], graphs=False)).unnamed == ()
 
 
 def test_a_bundle_without_int8_says_so(bundle):
@@ -304,7 +338,7 @@ def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write, "_address", killed)
+    monkeypatch.setattr(write, "lead_to", killed)
     with pytest.raises(KeyboardInterrupt):
         report(options(bundle))
     opened = open_bundle(bundle)

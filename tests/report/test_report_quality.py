@@ -1,6 +1,7 @@
 """The sections on single samples and on their distribution: what they show, and of which bodies."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -264,7 +265,9 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
     taught = replace(results.float_against_teacher, mean=steps)
     sentence = costliest(replace(results, float_against_teacher=taught, qualities=(body,)))
-    assert sentence.startswith(said) and "Next: fewstep " in sentence
+    assert sentence.startswith(said) and re.search("Next: fewstep [a-z]+ BUNDLE", sentence)
+    own = costliest(replace(results, float_against_teacher=taught, qualities=(body,)), Path("my models/shapes"))
+    assert own == sentence.replace("BUNDLE", "'my models/shapes'")  # ready to be pasted
     assert costliest(replace(results, qualities=())) is None
 
 

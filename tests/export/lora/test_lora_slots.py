@@ -208,7 +208,9 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
     for adapters, says in (
         ({cut: 1.0}, "cut.safetensors cannot be read"),
         ({tmp_path / "no.safetensors": 1.0}, "there is no file .*no.safetensors"),
-        ({whole: float("nan")}, "0.safetensors has no finite strength"),
+        ({whole: float("nan")}, "0.safetensors has no strength between"),
+        ({whole: 10**400}, "0.safetensors has no strength between -1e.06 and 1e.06; give a number"),
+        ({"x" * 300: 1.0}, "'x{40}' cannot be read .File name too long.; check the path"),
         ({whole: "1"}, "has the strength '1'; give a number"),
         ([whole], "is no mapping; give adapters="),
     ):
