@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
 from fewstep.runtime.finite import check_finite_state, finite_sample
@@ -18,6 +19,15 @@ from fewstep.runtime.graph_call import Call, split_outputs, stacked
 
 Float32 = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
+
+
+def check_count(plans: Any, seeds: int) -> None:
+    """UserError for anything but a list with one plan for each seed."""
+    if isinstance(plans, str) or not isinstance(plans, Sequence):
+        one = str(getattr(plans, "name", plans))
+        raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
+    if len(plans) != seeds:
+        raise UserError(f"{len(plans)} plans for {seeds} seeds", "give one plan for each seed")
 
 
 @dataclass

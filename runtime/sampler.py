@@ -219,11 +219,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         request = self._request(seeds, condition, guidance, settings)
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        if isinstance(plans, str) or not isinstance(plans, Sequence):
-            one = str(getattr(plans, "name", plans))
-            raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
-        if len(plans) != len(request.seeds):
-            raise UserError(f"{len(plans)} plans for {len(request.seeds)} seeds", "give one plan for each seed")
+        mixed_plans.check_count(plans, len(request.seeds))
         compiled = list(map(check_compiled, self._compiled(request, plans)))
         cohorts = [
             self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
@@ -252,8 +248,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         to: float | Sequence[float] | None = None,
     ) -> Float32:
         """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time;
-        the logits [B, *x_shape, V] at tokens.
-        What it carries from run to run is zeros.
+        the logits [B, *x_shape, V] at tokens. What it carries from run to run is zeros.
 
         Args:
             time: in the network's own units, one for all samples or one each.
@@ -328,9 +323,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         asks_nothing = not settings or all(settings.get(name) is None for name in PlanSettings.__annotations__)
         if asks_nothing and guidance is None and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
-        compiled = plan_for(self.bundle, self.body, plan, guidance, settings)
         others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
-        compiled = regroup(compiled, others)
+        compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), others)
         if len(self._plans) >= PLANS_KEPT:
             self._plans.clear()
         return self._plans.setdefault(id(compiled), compiled)

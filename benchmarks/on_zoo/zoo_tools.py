@@ -100,7 +100,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_seeds(parser, 64)
     options.add_work(parser, "zoo-tools")
     arguments = parser.parse_args(given)
-    arguments.no_speed, arguments.batch = True, 8
+    arguments.no_speed, arguments.batch, arguments.picture = True, 8, None
     members = [member for member in ALL if not arguments.model or member.name in arguments.model]
     with options.refusing(parser):
         options.seeds_of(arguments)

@@ -122,8 +122,10 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
 
 def _counted(spec: Spec) -> list[str]:
     """The whole numbers that a spec allows, in words."""
+    ids = spec.vocabulary
     own = [each for each in spec.conditions if each.dtype.startswith(("int", "uint")) and each.low is not None]
-    return [
+    tokens = [] if ids is None else [f"ids to {ids.size - 1}, the mask {ids.mask}"]
+    return tokens + [
         f"{each.name} {each.low:g} to {each.high:g}{'' if each.null is None else f', {each.null:g} for none'}"
         for each in own
     ]

@@ -208,7 +208,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
 def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: Document, tmp_path: Path) -> None:
     quick, full = (document("demo", "-o", tmp_path / "demo", "--dry-run", *more)["would"] for more in ((), ("--full",)))
     assert (quick[-2:], full[-2:]) == (
-        ["report on 32 held-out seeds", "this takes about a minute on two idle cores"],
+        ["report on 32 held-out seeds", "this takes about 70 seconds on two idle cores"],
         ["report on 256 held-out seeds", "this takes about five minutes on two idle cores"],
     )
     assert "tensorrt" in full[1] and "tensorrt" not in quick[1]

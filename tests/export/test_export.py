@@ -396,10 +396,3 @@ def test_room_is_asked_for_before_anything_is_traced(
     export(ExportOptions(f"{file}:make", tmp_path / "bundle"))
     numbers = 2 * 2 * 9 + 2 + 4 * 2  # weights and bias of the convolution, the labels
     assert asked[0] == 4 * numbers
-
-
-def test_a_spec_says_that_a_network_was_distilled(tmp_path: Path) -> None:
-    spec = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), distilled=True)
-    assert spec.distilled and not Spec("s", (1,), (), "flow", ScheduleSpec("flow")).distilled
-    with pytest.raises(UserError, match="field 'distilled' of spec 's' is wrong: .*; give True for a network"):
-        msgspec.structs.replace(spec, distilled="yes")

@@ -270,7 +270,7 @@ def test_a_module_of_another_vocabulary_says_what_to_return():
 def test_a_mask_beyond_the_embedding_is_refused_before_the_export():
     from fewstep.export.trace import trace
 
-    with pytest.raises(UserError, match="index out of range.* ids to 15, the mask 200 and each condition"):
+    with pytest.raises(UserError, match="index out of range.* it allows ids to 15, the mask 200, class 0 to 2"):
         trace(Coded(), spec(vocabulary=Vocabulary(IDS, 200)))
 
 

@@ -49,7 +49,7 @@ def test_a_member_is_judged_beside_the_tools(
         names, "calibrate", lambda options, *rest: calibrate(replaced(options, trajectories=trajectories), *rest)
     )
     given = Namespace(work=tmp_path, seeds=4, first_seed=1000, only=["ort_static-defaults"], batch=8)
-    given.no_speed = True
+    given.no_speed, given.picture = True, None
     python = {"ort_static": sys.executable if own else "/no/python"}
     (found,) = SCRIPT["run"]([Small(tmp_path / "bundles", own)], [3], python, given)
     assert (found.model, found.steps, found.first, found.seeds) == ("tiny", 3, 1000, 4)
