@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled
+from fewstep.plans.arguments import check_compiled, is_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
@@ -45,7 +45,7 @@ def plan_for(
     facts, manifest = denoiser_facts(bundle.manifest), bundle.manifest
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
-    if not (isinstance(plan, str | Path) or hasattr(plan, "steps")):
+    if not (isinstance(plan, str | Path) or is_compiled(plan)):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
             fix = "`sample_each` takes a plan for each sample"

@@ -361,7 +361,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         if (hold := request.settings.get("hold")) is None:
             return compiled, None
-        numbers = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}")
+        numbers = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
         return compiled, check_hold(hold, numbers, request.takes.x_shape, len(request.seeds))
 
     def _run(self, request: Request, plan: Plan | TokenPlan, hold: Hold | None) -> Iterator[Any]:

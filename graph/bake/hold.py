@@ -57,7 +57,7 @@ def held_along(plan: Plan | TokenPlan, kind: Kind) -> Held | None:
     """The hold of a kind along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
-    plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}")
+    plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}", "a hold")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
     rows, alphas, sigmas = zip(*map(held_row, plan.steps), strict=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import check_compiled, refuse_options, whole
+from fewstep.plans.arguments import check_compiled, is_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import as_numbers
@@ -144,10 +143,11 @@ def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
-    if isinstance(plan, str | Path):
+    if not is_compiled(plan):
         return check_compiled(sampler.compile(plan, branches=branches))
-    checked = sampler.compile(msgspec.structs.replace(check_compiled(plan), tensors=()), branches=branches)
-    return msgspec.structs.replace(checked, tensors=plan.tensors)
+    numbers = check_compiled(plan)
+    checked = sampler.compile(msgspec.structs.replace(numbers, tensors=()), branches=branches)
+    return msgspec.structs.replace(checked, tensors=numbers.tensors)
 
 
 class _Windows:

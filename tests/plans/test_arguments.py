@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import own_noise, tail
 
@@ -47,3 +48,9 @@ def test_counts_of_a_transform_are_whole_numbers(transform: Callable[[], Any], s
     with pytest.raises(UserError) as caught:
         transform()
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("plan", [None, 3, ["ddim:4"], Plan])
+def test_what_is_no_plan_at_all_is_one_line(plan: Any) -> None:
+    with pytest.raises(UserError, match="^plan .* is not compiled; give sampler.compile"):
+        check_compiled(plan)
