@@ -50,7 +50,9 @@ def compile_plan(
         parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
     )  # without its grid the name means another plan
     plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
-    if denoiser.distilled or denoiser.prediction == "consistency" or facts_of(parsed.solver).distilled:
+    own_grids = ("", denoiser.grid)  # of a training that may have evaluated sigma_min
+    is_elsewhere = denoiser.distilled and name.partition("@")[2].strip() not in own_grids
+    if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied or is_elsewhere:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan
 
@@ -142,15 +144,14 @@ def _from_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence
 
 
 def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
-    """UserError for a step from sigma_min of a distilled denoiser, which returns x itself there: the step would do
-    nothing."""
+    """UserError for a step from sigma_min of a consistency function, which returns x itself there: the step would do
+    nothing. Other distilled denoisers are taken to be such functions on any grid but their own."""
     end = schedule.cleanest.lam - 1e-9
     for step in plan.steps:
         if step.lam is not None and step.lam >= end and schedule.timesteps is None:
-            fewer = f"{len(plan.steps) - 1} steps, or " if len(plan.steps) > 1 else ""
             raise UserError(
                 f"the step of plan {plan.name!r} from time {step.time:g} does nothing: the network returns x there",
-                f"take {fewer}a grid that ends before it, such as {plan.name.partition('@')[0]}@{ANGLES}",
+                f"take a grid that ends before it, such as {plan.name.partition('@')[0]}@{ANGLES}",
             )
 
 

@@ -14,8 +14,8 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
     """`arctan` on the way from noise to data. `trailing`, even steps of the training's time, for denoisers that know
     certain times only (tables of fewer than 80 timesteps, consistency functions of timesteps or flows), for
     restoration, and for denoisers that predict the sample itself. These are often policies, whose actions have far less
-    spread than images: `arctan` has its steps at too much noise for them. On a schedule with a sigma_min they are what
-    `edm` is in other units, and `trailing` would spend an evaluation there.
+    spread than images: `arctan` has its steps at too much noise for them. Where the schedule has a sigma_min, these
+    predictions get `arctan` too: `trailing` would spend an evaluation there.
 
     Measured on trained denoisers (docs/measured/nominal.md), two of which the rule was not made on.
     """

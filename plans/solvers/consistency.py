@@ -21,7 +21,7 @@ from fewstep.plans.tracer import Tracer
 SONG = "Song et al. 2023, arXiv 2303.01469"
 
 
-@published(SONG, order=None, rows=1, distilled=True)
+@published(SONG, order=None, rows=1, distilled=True, tied=True)
 def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Multistep consistency sampling (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1) of a
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
@@ -56,7 +56,7 @@ def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timest
     return x
 
 
-@published(SONG, order=None, rows=1, distilled=True)
+@published(SONG, order=None, rows=1, distilled=True, tied=True)
 def consistency(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Consistency models (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1): `renoise` where data
     are taken to have the noise sigma_min already, so that noise of variance rho_t^2 - sigma_min^2 is added.
@@ -94,7 +94,7 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     return x
 
 
-@published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True)
+@published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True, tied=True)
 def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     """Consistency trajectory models (Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2024, arXiv
     2310.02279): gamma-sampling. The network gets the times of both ends.

@@ -28,6 +28,7 @@ class Published:
         rows: K of the state, each the size of a sample.
         made_for: a denoiser that fits, where not every one does.
         distilled: made for distilled denoisers, which know the times of their distillation.
+        tied: made for functions that return x itself at sigma_min.
         fitted: its parameters hold numbers of a fit, and at their defaults it is another solver.
         lacks: parameters of a family's function that this order does not have.
     """
@@ -37,6 +38,7 @@ class Published:
     rows: int
     made_for: DenoiserFacts | None = None
     distilled: bool = False
+    tied: bool = False
     fitted: bool = False
     lacks: tuple[str, ...] = ()
 
@@ -51,10 +53,11 @@ def published(
     rows: int,
     made_for: DenoiserFacts | None = None,
     distilled: bool = False,
+    tied: bool = False,
     fitted: bool = False,
 ) -> Callable[[Function], Function]:
     """Makes a solver, `(trace, times, *, parameters) -> sample`, known to plan names by the name of the function."""
-    return _with_facts(Published(paper, order, rows, made_for, distilled, fitted))
+    return _with_facts(Published(paper, order, rows, made_for, distilled, tied, fitted))
 
 
 def published_orders(orders: Mapping[int, Published]) -> Callable[[Function], Function]:

@@ -68,14 +68,21 @@ CONSISTENCY = DenoiserFacts(EXPLODING, "sample")  # a consistency function of on
         ("renoise", CONSISTENCY),
         ("ctm", CONSISTENCY),
         ("ddim", DenoiserFacts(ScheduleSpec("edm"), "consistency")),
-        ("ddim", replace(CONSISTENCY, distilled=True)),
+        ("ddim", replace(CONSISTENCY, distilled=True, grid="arctan")),
     ],
 )
 def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFacts, grid: str) -> None:
     with pytest.raises(UserError, match=r"from time (0.002|-1.55\d*) does nothing") as refused:
         compile_plan(f"{solver}:2@{grid}", denoiser)
-    assert refused.value.fix == f"take 1 steps, or a grid that ends before it, such as {solver}:2@arctan"
+    assert refused.value.fix == f"take a grid that ends before it, such as {solver}:2@arctan"
     assert len(compile_plan(f"{solver}:1@{grid}", denoiser).steps) == 1
+
+
+def test_a_distilled_denoiser_may_know_sigma_min() -> None:
+    """Its spec says so by its grid; progressive distillation halves the steps of any sampler."""
+    known = replace(CONSISTENCY, distilled=True, grid="karras")
+    assert len(compile_plan("ddim:2", known).steps) == len(compile_plan("ddim:2@karras", known).steps) == 2
+    assert len(compile_plan("stochastic_distilled:4@karras", DenoiserFacts(EXPLODING, "sample")).steps) == 4
 
 
 def test_consistency_has_two_steps_that_count() -> None:
