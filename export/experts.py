@@ -92,9 +92,9 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
             raise UserError(
                 f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
             )
-    for field, kind in (found for each in specs for found in kinds(each)):
+    for _, kind in (found for each in specs for found in kinds(each)):
         if kind.EXPERTS == "none":
-            raise UserError(f"expert {expert.name} next to {field}", "have them in a bundle of one network")
+            raise UserError(f"expert {expert.name} next to {kind.NOUN}", "have them in a bundle of one network")
     if expert.until == PURE_NOISE:
         check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 

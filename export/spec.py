@@ -41,7 +41,7 @@ FIXES = {  # of fields of a Spec: what to give
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
     "distilled": "give True for a network that was distilled to few steps, or leave it out",
-    "heads": "give how many outputs shaped as x the network returns, one after the other along its channels",
+    "heads": "give how many outputs shaped as x the network returns along its channels: 2 or more with steers",
     "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
     "scheduler": "give the fields of a scheduler_config.json, or leave it out",
@@ -49,6 +49,10 @@ FIXES = {  # of fields of a Spec: what to give
     "time": "give the name of the input that is the time",
     "to": "give the name of the input that is the second time, or leave it out",
     "output": "give the name of the output that is the prediction",
+}
+OF_CONDITION = {  # of fields of a condition
+    "follows": 'give {AXIS: SIZE}, as {1: "height", 2: "width*8"}',
+    **dict.fromkeys(("null", "low", "high", "typical", "shape", "default"), "give what the denoiser was trained with"),
 }
 
 
@@ -109,6 +113,11 @@ class Spec(Description, frozen=True):
         """The shape of one sample of the output."""
         return tuple(map(int, output_shape(self, self.x_shape)))
 
+    def _named(self, place: str) -> str:
+        """A place in words: conditions have names."""
+        found = re.fullmatch(r"conditions\[(\d+)\]\.(\w+)", place)
+        return f"{place!r}" if found is None else f"{found[2]!r} of condition {self.conditions[int(found[1])].name!r}"
+
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):  # only a decoder checks types
             value = getattr(self, field.name)
@@ -128,8 +137,13 @@ class Spec(Description, frozen=True):
             what = f"spec {self.name!r} has a condition with the input {taken[0]!r}"
             raise UserError(what, f"rename it: {CARRIED} begins the names of carried tensors")
         own = [self.x, *self.times.values(), self.output, *inputs]
+        ports = {port.name for _, kind in kinds(self) for side in kind.ports() for port in side}
         for names, noun, fix in (
-            ([X, TIME, TO, GROUP, OUTPUT, *inputs], "inputs", "rename the condition's input, and in an .onnx file too"),
+            (
+                [X, TIME, TO, GROUP, OUTPUT, *inputs, *ports],
+                "inputs",
+                "rename the condition's input, and in an .onnx file too",
+            ),
             (own, "tensors", "x, time, to, output and conditions have their own"),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
         ):
@@ -137,7 +151,7 @@ class Spec(Description, frozen=True):
             if twice is not None:
                 raise UserError(f"spec {self.name!r} has two {noun} named {twice!r}", fix)
         for place, wrong in described(self):
-            raise UserError(f"field {place!r} of spec {self.name!r}: {wrong}", _fix(re.split(r"\W", place)[0]))
+            raise UserError(f"field {self._named(place)} of spec {self.name!r}: {wrong}", _fix(place))
         for place, kind in kinds(self):
             if mistake := kind.mistake(self):
                 raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
@@ -172,8 +186,11 @@ class Spec(Description, frozen=True):
             )
 
 
-def _fix(name: str) -> str:
-    """What to give for a field: a kind of denoiser says it itself."""
+def _fix(place: str) -> str:
+    """What to give for a field, such as "x_shape" or "conditions[0].low": a kind of denoiser says it itself."""
+    name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
+    if name == "conditions" and of_condition:
+        return of_condition
     of = {field.name: field.type for field in msgspec.structs.fields(Spec)}
     own = (each.FIX for each in get_args(of[name]) if isinstance(each, type) and issubclass(each, Kind))
     return next(own, "") or FIXES[name]

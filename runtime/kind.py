@@ -15,10 +15,12 @@ NUMBERS_SHOWN = 16
 class Kind(Strict, frozen=True):
     """The base of what only some denoisers have.
 
-    FIX: what a Spec is to give. EXPERTS: experts of the bundle share it, do without it, or there are none.
+    FIX: what a Spec is to give. NOUN: what a bundle of experts is told that it cannot have. EXPERTS: experts of the
+    bundle share it, do without it, or there are none.
     """
 
     FIX: ClassVar[str] = ""
+    NOUN: ClassVar[str] = ""
     EXPERTS: ClassVar[Literal["share", "without", "none"]] = "share"
 
     def problem(self, of: "Description") -> str | None:

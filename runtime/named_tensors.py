@@ -30,6 +30,7 @@ class NamedOutput(NamedTensor, frozen=True):
     a mask, a depth, the logits of a class."""
 
     FIX: ClassVar = "give a tuple of NamedOutput(name, shape), and no sizes"
+    NOUN: ClassVar = "named outputs"
     EXPERTS: ClassVar = "none"
 
     @property
@@ -56,6 +57,7 @@ class Carried(NamedTensor, frozen=True):
     """
 
     FIX: ClassVar = "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"
+    NOUN: ClassVar = "carried tensors"
     EXPERTS: ClassVar = "none"
 
     bank: Literal["step", "sample"] = "step"

@@ -13,6 +13,7 @@ class Vocabulary(Kind, frozen=True):
     `mask`, an id among them or beyond."""
 
     FIX: ClassVar = "give Vocabulary(size, mask) and prediction='logits', or neither"
+    NOUN: ClassVar = "a vocabulary"
     EXPERTS: ClassVar = "none"
 
     size: int

@@ -69,7 +69,7 @@ def _of_networks(manifest: Manifest) -> Problems:
     untils = [network.until for network in manifest.networks.values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
         yield "networks", f"they end at lambda {untils}, which does not increase"
-    if manifest.networks and (lone := next((field for field, kind in kinds(manifest) if kind.EXPERTS == "none"), "")):
+    if manifest.networks and (lone := next((kind.NOUN for _, kind in kinds(manifest) if kind.EXPERTS == "none"), "")):
         yield "networks", f"a bundle with {lone} has one network"
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"

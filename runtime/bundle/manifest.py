@@ -266,7 +266,7 @@ class Description(Strict, frozen=True, omit_defaults=True):
     carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
     outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
     distilled: bool = False  # to few steps: no plan of many is exact
-    grid: str | None = None  # of plan names without one; None: trailing, as in bundles of earlier versions
+    grid: str | None = None  # of plan names without one; None: by a rule at export, trailing in bundles of before
 
 
 class Manifest(Description, frozen=True, kw_only=True):

@@ -201,6 +201,14 @@ def test_a_wrong_spec_is_refused(carried: list, message: str) -> None:
         spec(carried=carried)
 
 
+def test_a_condition_has_no_name_of_a_carried_tensor() -> None:
+    made = spec()
+    (name, *_) = (each.name for each in made.carried)
+    taken = msgspec.structs.replace(made.conditions[0], input=f"next_{name}")
+    with pytest.raises(UserError, match=f"has two inputs named 'next_{name}'; rename the condition's input"):
+        msgspec.structs.replace(made, conditions=(taken, *made.conditions[1:]))
+
+
 def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     plan = load(bundle).compile("ddim:3")
     half = tuple(msgspec.structs.replace(read, row=(*[0.0] * 3, 0.5)) for read in plan.steps[3].carry_in[:1])

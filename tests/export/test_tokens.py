@@ -235,7 +235,7 @@ def test_tokens_have_one_network(sampler):
     assert next(problems(carrying)) == ("vocabulary", "a denoiser of tokens with carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
     assert "has one network" in next(said for field, said in problems(several) if field == "networks")
-    with pytest.raises(UserError, match="expert noisy next to vocabulary"):
+    with pytest.raises(UserError, match="expert noisy next to a vocabulary"):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
 
