@@ -3,7 +3,6 @@
 import logging
 
 from fewstep.graph.graph import X
-from fewstep.graph.index import index
 from fewstep.graph.prologue import PreparedDenoiser, can_be_row, still, work
 from fewstep.graph.types import infer_types
 
@@ -16,18 +15,17 @@ def warn_of_uncut(prepared: PreparedDenoiser) -> None:
     is not named.
     """
     body = prepared.body
-    types, outside, idx = infer_types(body), still(body, X), index(body)
-    read = (name for node in body.nodes if node.output not in outside for name in node.inputs if name in outside)
-    stuck = next((name for name in read if name in idx.producers and not can_be_row(name, types)), None)
-    needed = frozenset[str]() if stuck is None else idx.needed([stuck])
-    left = [node for node in body.nodes if node.output in needed & outside and work(node, types)]
+    types, outside = infer_types(body), still(body, X)
+    working = [node for node in body.nodes if node.output in outside and work(node, types)]
+    left = [node for node in working if not can_be_row(node.output, types)]
     if not left:
         return
-    value = types.values.get(stuck or "")
+    stuck = left[0].output
+    value = types.values.get(stuck)
     shape = "of an unknown type" if value is None else f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     LOG.warning(
-        "%d operation%s of times and conditions alone run%s at every step: what they make, %r (%s), cannot leave the "
-        "loop as it is no float32 of one row for each sample; let the network make it [batch, ...]",
+        "%d operation%s of times and conditions alone run%s at every step: what they make, as %r (%s), is no float32 "
+        "with a row for each sample; let the network make it float32 [batch, ...]",
         len(left),
         "s" * (len(left) > 1),
         "s" * (len(left) == 1),

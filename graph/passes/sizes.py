@@ -39,7 +39,8 @@ def read_sizes(graph: Graph) -> Graph:
         port, names = _port(node, graph, follows), dict[str, str]()
         for each in far.get(node.output, ()):
             is_read = each.op in SIZES
-            made = list(_of_port(each, port, types, new)) if is_read else [rename_inputs(each, names)]
+            is_changed = not names.keys().isdisjoint(each.inputs)  # else a copy, and in the next round one more
+            made = list(_of_port(each, port, types, new)) if is_read else [rename_inputs(each, names)] * is_changed
             if made and (each.output, port) not in again:
                 again |= {(name, port): new.name(f"{name}_of_{port}") for name in each.outputs}
                 outputs = tuple(again[name, port] for name in each.outputs)

@@ -34,9 +34,18 @@ def test_work_that_stays_in_every_step_is_named(caplog: pytest.LogCaptureFixture
     warn_of_uncut(prepared)
     (record,) = caplog.records
     assert record.message == (
-        "1 operation of times and conditions alone runs at every step: what they make, 'row' (float32 [1, 4]), cannot "
-        "leave the loop as it is no float32 of one row for each sample; let the network make it [batch, ...]"
+        "1 operation of times and conditions alone runs at every step: what they make, as 'row' (float32 [1, 4]), is "
+        "no float32 with a row for each sample; let the network make it float32 [batch, ...]"
     )
+
+
+def test_a_mask_that_takes_no_work_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The first tensor that is no row may be one without work, such as the mask of a missing text."""
+    graph = with_row("first")
+    masked = [node("Equal", "text missing", "is_missing"), node("Where", "is_missing x sum", "kept")]
+    nodes = [*graph.nodes[:-1], *masked, node("Mul", "kept said", "y")]
+    warn_of_uncut(prepare(graph.with_nodes(nodes, {"missing": np.float32([0])})))
+    assert ["'row' (float32 [1, 4])" in record.message for record in caplog.records] == [True]
 
 
 def test_what_leaves_the_loop_or_is_no_work_is_not_named(caplog: pytest.LogCaptureFixture) -> None:

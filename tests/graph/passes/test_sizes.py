@@ -97,3 +97,28 @@ def test_sizes_that_its_own_input_lacks_stay() -> None:
         ],
     )
     assert [each.inputs for each in read_sizes(before).nodes] == [each.inputs for each in before.nodes]
+
+
+def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
+    """A length is free, and the time has the batch alone: the sizes are half the time's, and stay so."""
+    before = small(
+        [value("x", "batch", "length", 4), value("time", "batch", 1)],
+        [value("y", "batch", "length", 4)],
+        [
+            node("Shape", "x", "size", start=0, end=1),
+            node("Shape", "x", "long", start=1, end=2),
+            node("Concat", "size long four", "sizes", axis=0),
+            node("Expand", "token sizes", "learned"),
+            node("MatMul", "time w", "flat"),
+            node("Unsqueeze", "flat axis", "timed"),
+            node("Add", "timed learned", "mixed"),
+            node("Add", "x mixed", "y"),
+        ],
+        four=np.int64([4]),
+        axis=np.int64([1]),
+        token=np.float32([[[1, 2, 3, 4]]]),
+        w=np.float32([[4, 3, 2, 1]]),
+    )
+    once = read_sizes(before)
+    assert_same(before, once)
+    assert [each.outputs for each in read_sizes(once).nodes] == [each.outputs for each in once.nodes]
