@@ -89,7 +89,7 @@ def races(
     names: bodies on their own engines (`timed_here`). plans: by body. elsewhere: of `timed_elsewhere`. rows: conditions
     of one's own.
     """
-    samplers, run = {name: open_body(bundle, name, turns.threads) for name in names}, []
+    samplers, run = {name: open_body(bundle, name, turns.threads) for name in names}, list[Race]()
     own = {body for _, body in elsewhere if any(edges_of(bundle.manifest, body).values())}
     own |= {body for _, body in elsewhere if plans[body] != plans[names[0]]}
     for batch in turns.batches:
@@ -103,7 +103,8 @@ def races(
         for backend, body in elsewhere:
             feeds = fed.get(body) or fed[names[0]]
             parts += parts_of(bundle, body, plans[body], feeds, f"{body}, {backend}", backend)
-        run.append(race_bodies(parts, turns.threads, turns.rounds, turns.seconds, progress, turns.spinning))
+        how = turns.threads, turns.rounds, turns.seconds, progress, turns.spinning
+        run.append(race_bodies(parts, *how, profiled=not run))  # kinds hardly depend on the batch
     return tuple(run)
 
 

@@ -52,10 +52,11 @@ def race_bodies(
     seconds: float = 0.5,
     progress: Progress = SILENT,
     spinning: bool = True,
+    profiled: bool = False,
 ) -> Race:
     """`speed.race` of the parts of bodies: a timing for each body, a mean step of its plan. Where plans run several
     networks, a timing follows for a mean step of each. Ratios are to the first body's."""
-    run = race([part.contender for part in parts], threads, rounds, seconds, progress, spinning)
+    run = race([part.contender for part in parts], threads, rounds, seconds, progress, spinning, profiled)
     timed = list(zip(parts, run.timings, strict=True))
 
     def means(network: str | None) -> Iterator[Timing]:

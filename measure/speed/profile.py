@@ -16,9 +16,9 @@ from typing import Any
 RUNS = 9  # that are profiled; of each operation the median counts
 KINDS = {
     "products in int8": "QLinearConv ConvInteger QLinearMatMul MatMulInteger MatMulIntegerToFloat QGemm"
-    " DynamicQuantizeMatMul QLinearConvTranspose",
+    " DynamicQuantizeMatMul QLinearConvTranspose QAttention",
     "products in float": "Conv FusedConv NhwcFusedConv ConvTranspose MatMul FusedMatMul Gemm FusedGemm Einsum Attention"
-    " MultiHeadAttention",
+    " MultiHeadAttention MatMulNBits",
     "into int8 and back": "QuantizeLinear DequantizeLinear DynamicQuantizeLinear",
     "moves of data": "Transpose Reshape Squeeze Unsqueeze Flatten Expand Concat Split Slice Gather Pad DepthToSpace"
     " SpaceToDepth ReorderInput ReorderOutput QLinearConcat Resize Upsample Cast Shape ConstantOfShape Identity",

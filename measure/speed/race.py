@@ -3,6 +3,7 @@
 A ratio per round, because the drift of a machine then cancels.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.runtime.machine.turns import Rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
+LOG = logging.getLogger("fewstep")
 LONGEST_TURN = 3600.0  # seconds
 LARGEST_BATCH = 4096  # samples in one timed call
 
@@ -92,8 +94,10 @@ def race(
     seconds: float = 0.5,
     progress: Progress = SILENT,
     spinning: bool = True,
+    profiled: bool = False,
 ) -> Race:
-    """Time the contenders against the first of them. `seconds` is how long each runs in each round.
+    """Time the contenders against the first of them. `seconds` is how long each runs in each round. `profiled`: with
+    shares of a run by kind of operation, for which each runs some ten times more.
 
     `threads` 0 means the cores this process may use. Threads spin inside a call at most; without `spinning` not even
     there.
@@ -116,10 +120,19 @@ def race(
             return len(done) >= rounds
 
         times = list(zip(*take_turns([partial(each.walls, seconds) for each in processes], until), strict=True))
-        kinds = [each.result(worker.KINDS) for each in processes]
+        kinds = [_kinds(each) if profiled else {} for each in processes]
     each_of = zip(processes, peaks, times, kinds, strict=True)
     timings = tuple(_timing(process, peak, mine, times[0], shares) for process, peak, mine, shares in each_of)
     return Race(batches.pop(), threads, rounds, timings)
+
+
+def _kinds(process: TimedProcess) -> dict[str, float]:
+    """Shares of a run; none where the profile fails, as without room for its file: times are kept."""
+    try:
+        return dict(process.result(worker.KINDS))
+    except UserError as error:
+        LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
+        return {}
 
 
 def _opener(contender: TimedContender, threads: int, spinning: bool) -> Opener:
@@ -134,7 +147,7 @@ def _timing(
     peak: float,
     mine: Sequence[Sequence[float]],
     first: Sequence[Sequence[float]],
-    kinds: Mapping[str, float],
+    kinds: dict[str, float],
 ) -> Timing:
     seconds = [value for turn in mine for value in turn]
     ratios = [median(theirs) / median(ours) for ours, theirs in zip(mine, first, strict=True)]
@@ -151,5 +164,5 @@ def _timing(
         ratio_high=max(ratios),
         load=process.load,
         peak_mib=peak,
-        kinds=dict(kinds),
+        kinds=kinds,
     )

@@ -48,8 +48,6 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     """Calls of a graph that onnxruntime opens: a run, and the kinds of its operations."""
     import onnxruntime
 
-    from fewstep.measure.speed.profile import profiled
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -59,6 +57,8 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])]
 
     def kinds() -> dict[str, float]:
+        from fewstep.measure.speed.profile import profiled  # behind what is measured of a small program
+
         sessions.clear()  # two sessions of a large graph are too much; nothing is timed any more
         return profiled(path, options, feeds)
 

@@ -34,5 +34,5 @@ def test_an_operation_is_of_one_kind() -> None:
 
 def test_a_race_says_where_the_time_of_a_graph_goes(tmp_path: Path) -> None:
     contender = TimedContender("matmuls", matmuls(tmp_path, 4), {"x": np.ones((8, 256), np.float32)})
-    (timing,) = race([contender], threads=1, rounds=1).timings
+    (timing,) = race([contender], threads=1, rounds=1, profiled=True).timings
     assert timing.kinds == {"products in float": 1.0}
