@@ -37,7 +37,7 @@ def end_section(results: Results, is_image: bool = True) -> Html:
     )
     ends = [("float32", results.float_against_teacher), *((q.body, q.against_teacher) for q in results.qualities)]
     known = [(name, end) for name, end in ends if end is not None]
-    has_ssim = any(end.ssim is not None for _, end in known)
+    has_ssim = any(quality.against_float.ssim is not None for quality in results.qualities)
     rows: list[Sequence[Content]] = [[f"{name}, {results.plan}", *_cells(end)] for name, end in known]
     groups = [(quality.body, quality.against_float.values) for quality in results.qualities]
     distribution = figure(
@@ -50,8 +50,8 @@ def end_section(results: Results, is_image: bool = True) -> Html:
             "Signal is the variance of the references over the error, for which no range matters. Another seed is the "
             "PSNR of one reference to the next: what samples have that are not related. "
             "SSIM compares structure in windows of 11 pixels; 1 is equality. "
-            "The first table says what quantization costs; the second what few steps cost, without and with int8. "
-            "The two references are not comparable with each other."
+            "The first table says what quantization costs; the second, where there is a teacher, "
+            "what few steps cost, without and with int8. The two references are not comparable with each other."
         ),
         against_float,
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),

@@ -104,7 +104,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
     own = options.teacher is None and is_distilled(reference, plan)
     teacher = plan if own else teacher_plan(reference, options.teacher, plan)
-    return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress)
+    return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress, has_own_teacher=own)
 
 
 def needs(judging: Judging) -> Needs:
@@ -149,6 +149,7 @@ def _teacher(judging: Judging, asked: str | None, expected: Callable[[], Estimat
     plan, rows = judging.plan, judging.rows
     if judging.has_own_teacher:
         LOG.warning("the denoiser was distilled to few steps: all is compared with float32 along %s", plan.name)
+        expected().announce()
         return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
     key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)

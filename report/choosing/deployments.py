@@ -57,7 +57,8 @@ Floats = NDArray[np.floating]
 @dataclass(frozen=True)
 class Judging:
     """What deployments are compared with. reference: the float32 body. plan: the calibrated one, with the guidance and
-    the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a call."""
+    the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a call.
+    has_own_teacher: float32 along the plan itself is what others are compared with, as of distilled denoisers."""
 
     reference: Sampler
     plan: Plan
@@ -66,15 +67,11 @@ class Judging:
     batch: int
     rows: ConditionRecords | None
     progress: Progress = SILENT
+    has_own_teacher: bool = False
 
     @property
     def bundle(self) -> Bundle:
         return self.reference.bundle
-
-    @property
-    def has_own_teacher(self) -> bool:
-        """Whether float32 along the plan itself is what others are compared with, as of distilled denoisers."""
-        return self.teacher == self.plan
 
     def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[np.generic]]:
         return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
