@@ -198,7 +198,7 @@ def _refine(
     before: Mapping[str, Calibration],
     progress: Progress,
 ) -> dict[str, SearchResult]:
-    """Search the body that the bound deploys, of each body that it is for. Networks `before` run what was made of them.
+    """Search what the bound deploys of each body that it is for. Networks `before` run what was made of them.
 
     Into `failed` go the errors of bodies that do not reach it. UserError if no body is left.
     """

@@ -76,8 +76,8 @@ def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord,
 
 
 def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
-    """Sentences for a report along `plan`: one for each int8 body that was calibrated along another plan, or otherwise
-    than the first that was not."""
+    """Sentences for a report along `plan`: the int8 bodies that were calibrated along another plan, and those that were
+    calibrated otherwise than the first that was not."""
     bodies = {name: calibrated(bundle, body) for name, body in int8_bodies(bundle).items() if body.plan}
     if not bodies:
         return ()
@@ -87,8 +87,8 @@ def judged_unlike(bundle: Bundle, plan: Plan) -> tuple[str, ...]:
 
 
 def kept_unlike(bundle: Bundle, new: Collection[str], plan: Plan, command: str) -> tuple[str, ...]:
-    """Sentences for a calibration along `plan`, by this command: on the int8 bodies of the bundle that are not among
-    the `new` ones and were calibrated otherwise. UserError if the plan of one cannot be read."""
+    """Clauses for a calibration along `plan`, by this command: on int8 bodies that are in the bundle and not among the
+    `new` ones. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     records = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
     return unlike(records, CalibrationRecord(along(plan), options_of(command)), "this time")

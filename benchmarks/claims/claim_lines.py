@@ -17,7 +17,8 @@ KEPT = Path(__file__).parents[2] / "docs/measured/claims.json"
 HOW = (
     "*ours* is a system, and its *control* a plain way: at as many evaluations of the network, and *as long*, with"
     " more evaluations or fewer.",
-    "Milliseconds are of eight seeds, of the processor on one thread.",
+    "Milliseconds are of eight seeds, of the processor on one thread. They compare within a row: rows are of days with"
+    " other work next to them.",
     "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
     " features of fashion-mnist-cnn, to the 10 000 test pictures. Class shares are of the same network. Guidance names"
     " a law for them, p^w q^(1 - w): samples without guidance, weighed by p(class)^(w - 1) of the network.",

@@ -9,7 +9,7 @@ pass that counts all else. Nothing is clipped then: with every channel filling i
 and costs the worst samples most.
 
 Of the reach of n trajectories a further one goes beyond with a chance of 1 / (n + 1), and with a scale for each channel
-none has room to spare. Every channel therefore gets a share of the largest one's range next to its own, like 1 / n:
+none has room to spare. Every channel therefore gets a share, of 1 / n, of the largest one's range besides its own:
 after a few trajectories scales of channels are nearly alike. However many there are it gets some, for the sake of
 weights: what is divided by a small s is multiplied by weights that are rounded as before.
 

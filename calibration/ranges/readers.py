@@ -32,7 +32,7 @@ class Reader:
     taps: int
 
     def error(self, factors: Float, steps: Float, power: Float) -> Float:
-        """The mean square of its output's error over its output's, [groups], where the activation is divided by
+        """The mean square of the output's error over that of the output, [groups], where the activation is divided by
         `factors` [channels] and then rounded in `steps` [groups], and the weight takes the factors back.
 
         `power` is the mean square of each channel, [groups, channels]. Errors of all numbers are independent: a weight

@@ -69,7 +69,9 @@ class DemoOptions(Options):
         """What the report is asked."""
         if self.full:
             return ReportOptions(self.bundle)
-        teacher = None if ":" in self.source else TEACHER  # a module of one's own may need another
+        from fewstep.export.sources.shipped import NAMES  # torch comes with it
+
+        teacher = TEACHER if self.source in NAMES else None  # a network of one's own may need another
         return ReportOptions(
             self.bundle, teacher=teacher, seeds=32, forced_seeds=8, teacher_seeds=4, rounds=3, turn_seconds=0.2
         )

@@ -115,7 +115,7 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
         return f"forward takes {', '.join(takes)}, and the Spec gives {signature(spec)[8:-1]}: let both have the same"
     if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):
         return f"give the Spec the x_shape of what the module was trained on: it says {list(spec.x_shape)}"
-    if re.search(r"index out of range|out of bounds", text) and (counted := _counted(spec)):
+    if re.search(r"^index out of range in self|index \S+ is out of bounds", text) and (counted := _counted(spec)):
         return f"give the Spec the values that the module was trained on: it allows {', '.join(counted)}"
     return None
 

@@ -1,4 +1,4 @@
-"""The metadata of a baked file: a JSON text under `fewstep` in its metadata, for programs that only have the file.
+"""The metadata of a baked file: a JSON text under the key `fewstep`, for programs that only have the file.
 
 Every inference engine that reads ONNX shows it, such as onnxruntime by `session.get_modelmeta().custom_metadata_map`.
 """

@@ -37,7 +37,7 @@ HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # of its content, in the name
 
 
 def described_by(file: Path) -> Baked:
-    """The facts that a baked file has of itself. UserError for any other file."""
+    """The facts that a baked file states of itself. UserError for any other file."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)

@@ -36,7 +36,7 @@ def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
         def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             out = attend(q, k, v)
             last = v[..., -q.shape[-2] :, :]
-            if last.ndim > 3 and last.shape[1] != q.shape[1]:  # heads that share keys and last
+            if last.ndim > 3 and last.shape[1] != q.shape[1]:  # heads that share keys and values
                 last = last.repeat_interleave(q.shape[1] // last.shape[1], dim=1)
             return out + spread(share, out) * (last - out)
 

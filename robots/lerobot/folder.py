@@ -39,7 +39,7 @@ def load_lerobot_folder(folder: Path) -> TorchSource:
         raise UserError(f"{there / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
     except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # and torch's
         reason = " ".join(str(error).split())
-        raise UserError(f"{there}: a file is not of a {kind} policy ({reason})", RETRAINED) from error
+        raise UserError(f"{there}: a file does not fit a {kind} policy ({reason})", RETRAINED) from error
 
 
 def _name(folder: Path) -> str:

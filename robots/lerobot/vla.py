@@ -135,7 +135,7 @@ def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: t
 def _decoder(
     weights: Mapping[str, "Tensor"], start: str, head: int, names: Names, folder: PolicyFolder, crosses: bool
 ) -> "DecoderShape":
-    """The sizes of a layer, which its weights say but for a head's."""
+    """The sizes of a layer, which its weights say but for the size of a head."""
     from fewstep.robots.networks.decoder import DecoderShape
 
     queries, width = need(weights, f"{start}self_attn.q_proj.weight", names, folder)
@@ -212,7 +212,12 @@ def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
 
 
 def _eyes(
-    folder: PolicyFolder, weights: Mapping[str, "Tensor"], names: Names, width: int, size: tuple[int, int], gemma: bool
+    folder: PolicyFolder,
+    weights: Mapping[str, "Tensor"],
+    names: Names,
+    width: int,
+    size: tuple[int, int],
+    centred: bool,
 ) -> "Eyes":
     """The vision encoder's sizes, which its weights say but for the number of heads."""
     from fewstep.robots.networks.encoders import Shape
@@ -229,7 +234,7 @@ def _eyes(
         raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
     cameras = tuple((height, across) for _, height, across in folder.pictures.values())
     encoder = Shape(channels, heads, count(weights, "vision.layers."), hidden)
-    return Eyes(encoder, cameras, size, patch, positions, merged, gemma)
+    return Eyes(encoder, cameras, size, patch, positions, merged, centred)
 
 
 def _state_form(folder: PolicyFolder) -> PromptForm:

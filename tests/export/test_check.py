@@ -106,6 +106,7 @@ def test_each_mistake_on_purpose_is_named(name: str, tmp_path: Path, monkeypatch
     (tmp_path / "wrong.py").write_text(text + WRONG)
     samples, file = drawn(source, labels), tmp_path / "data.npz"
     np.savez(file, x=samples, **{"class": labels})
+    export(ExportOptions(f"{tmp_path / 'wrong.py'}:right", tmp_path / "right", check=file, verify="quick"))
     for mistake, said in {
         "sign": "its output has the other sign",
         "time_scale": "the network takes 1000 times the time that it gets: multiply it in forward",

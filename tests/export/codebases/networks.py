@@ -3,7 +3,8 @@
 """
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 import torch
@@ -14,11 +15,17 @@ from fewstep.export import ScheduleSpec, Spec
 SIZE, LENGTH = 16, 256
 
 
-def _without(package: str) -> AbstractContextManager[object]:
-    """A stand-in for a package of data, whose transforms these import beside their networks. No network needs it, and
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """A stand-in for a package of data, whose transforms these import next to their networks. No network needs it, and
     its releases lag behind torch's."""
-    names = (package, f"{package}.transforms", f"{package}.utils")
-    return mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in names if package not in sys.modules})
+    names = () if package in sys.modules else (package, f"{package}.transforms", f"{package}.utils")
+    sys.modules.update({name: mock.MagicMock() for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def ddpm_unet() -> tuple[nn.Module, Spec]:

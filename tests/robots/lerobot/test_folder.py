@@ -260,8 +260,8 @@ def change(file: Path, **fields: Any) -> None:
         ({"down_dims": [16, 32, 64]}, "has no weight 'diffusion.unet"),
         ({"output_features": {}}, "has no action"),
         ({"input_features": {"observation.state": {"type": "STATE"}}}, "config.json has no 'shape'"),
-        ({"n_groups": 0}, "is not of a diffusion policy"),
-        ({"spatial_softmax_num_keypoints": -1, "vision_backbone": "resnet18"}, "is not of a diffusion policy"),
+        ({"n_groups": 0}, "does not fit a diffusion policy"),
+        ({"spatial_softmax_num_keypoints": -1, "vision_backbone": "resnet18"}, "does not fit a diffusion policy"),
     ],
 )
 def test_another_policy_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

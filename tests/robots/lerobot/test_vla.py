@@ -160,7 +160,7 @@ def change(file: Path, **fields: Any) -> None:
         ("smolvla", {"type": ["pi0"]}, r"of type \['pi0'\], and fewstep reads"),
         ("smolvla", {"adapt_to_pi_aloha": True}, "trained with adapt_to_pi_aloha"),
         ("smolvla", {"max_state_dim": 7}, r"state_proj.weight' is \[128, 5\], and config.json asks for \[128, 7\]"),
-        ("smolvla", {"max_action_dim": 1}, "is not of a smolvla policy"),
+        ("smolvla", {"max_action_dim": 1}, "does not fit a smolvla policy"),
         ("smolvla", {"min_period": 0.0}, r"a smolvla policy \(min_period 0 and max_period 4\)"),
         ("smolvla", {"chunk_size": 10**9}, r"\[1000000000, 6\] is not .* of 268435456 elements at most"),
         ("smolvla", {"resize_imgs_with_padding": [30, 30]}, "in patches of 8, 2 by 2 a token"),
@@ -257,7 +257,7 @@ def test_a_normaliser_has_its_own_settings(tmp_path: Path, config: dict[str, Any
     ("config", "message"),
     [
         ({"eps": float("nan")}, "adds nan to deviations"),
-        ({"eps": "small"}, "a file is not of a smolvla policy"),
+        ({"eps": "small"}, "a file does not fit a smolvla policy"),
         ({"normalize_observation_keys": "observation.state"}, "names no list of observations"),
         ({"norm_map": {"STATE": "MIN_MAX"}}, "min of observation.state is above its max"),
     ],
