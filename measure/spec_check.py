@@ -211,10 +211,10 @@ def _mistakes(stated: Reading) -> Iterator[Reading]:
 
 
 def _called(spec: ScheduleSpec, beside: ScheduleSpec) -> str:
-    """A schedule by its kind, or by what it has otherwise than another of its kind."""
-    if spec.kind != beside.kind:
-        return repr(spec.kind)
-    return f"{spec.kind!r} of {', '.join(f'{name}={getattr(spec, name)}' for name in _differing(spec, beside))}"
+    """A schedule by its kind, and by what it has otherwise than another of its kind, or than the default of it."""
+    other = beside if beside.kind == spec.kind else ScheduleSpec(spec.kind)
+    own = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, other))
+    return f"{spec.kind!r} of {own}" if own else repr(spec.kind)
 
 
 def _differing(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:

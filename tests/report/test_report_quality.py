@@ -98,6 +98,14 @@ def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
     assert "No SSIM" not in end_section(results, is_image=False).markup
 
 
+def test_a_distilled_denoiser_has_one_reference_and_ssim():
+    results = Results(IMAGES)
+    results.teacher = results.teacher_check = results.float_against_teacher = None
+    results.qualities = (replace(results.qualities[0], against_teacher=None),)
+    text = end_section(results).markup
+    assert "No SSIM" not in text and "float32 teacher" not in text and "no run of many is exact" in text
+
+
 def test_one_channel_needs_no_table_of_channels():
     results = Results(IMAGES)
     one = compared(IMAGES[:, :1], IMAGES[:, :1], "r")
