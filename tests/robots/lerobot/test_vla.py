@@ -165,7 +165,7 @@ def change(file: Path, **fields: Any) -> None:
         ("smolvla", {"chunk_size": 10**9}, r"\[1000000000, 6\] is not .* of 268435456 elements at most"),
         ("smolvla", {"resize_imgs_with_padding": [30, 30]}, "in patches of 8, 2 by 2 a token"),
         ("pi0", {"use_relative_actions": True}, "trained with use_relative_actions"),
-        ("pi0", {"chunk_size": None}, "is not of a pi0 policy"),
+        ("pi0", {"chunk_size": None}, "does not fit a pi0 policy"),
         ("multi_task_dit", {"num_layers": 3}, "has no weight 'noise_predictor.transformer_blocks.2"),
         ("multi_task_dit", {"image_crop_shape": None}, "for an encoder of 4"),
         ("multi_task_dit", {"vision_encoder_name": "laion/CLIP-ViT-H-14"}, "has the encoder 'laion/CLIP-ViT-H-14'"),
