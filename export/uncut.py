@@ -1,4 +1,4 @@
-"""Whether work that x has no part in stays in every step, since what it makes could not leave the loop."""
+"""Work that x has no part in, and that stays in every step since what it makes could not leave the loop."""
 
 import logging
 

@@ -114,7 +114,7 @@ def _boundary(graph: Graph, inside: set[str], x: str) -> tuple[str, ...]:
 
 
 def _own(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """The tensors that the body makes itself in the place of reading this one from the prologue."""
+    """The tensors that the body makes itself instead of reading this one from the prologue."""
     if can_be_row(row, types):
         return _upstream(row, idx, types, limit)
     return frozenset([idx.producers[row].output])

@@ -68,11 +68,11 @@ class Reading:
     data: Callable[[Array], NDArray[Any]] = np.asarray
 
     def changes(self, stated: "Reading") -> int:
-        """How many fields of the spec it corrects, at least 1."""
+        """The number of fields of the spec that it corrects, at least 1."""
         return max(1, (self.prediction != stated.prediction) + len(_differing(self.schedule, stated.schedule)))
 
     def is_told_otherwise(self, stated: "Reading") -> bool:
-        """Whether only the time that the network is told differs, for inputs that are the same."""
+        """True where only the time that the network gets differs, for inputs that are the same."""
         kinds = {self.schedule.kind, stated.schedule.kind}
         is_alike = len(kinds) == 1 or kinds <= set(TABLES)
         return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
@@ -195,16 +195,16 @@ def _mistakes(stated: Reading) -> Iterator[Reading]:
         yield replace(stated, time=partial(mul, factor), mistake=mistake)
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
     yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
-    for kind in TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ():
-        if kind != spec.kind:
-            other_spec = msgspec.structs.replace(spec, kind=kind)
-            yield replace(stated, schedule=other_spec, mistake=f"its schedule is {kind!r}, not {spec.kind!r}")
+    kinds = TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ()
+    schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
+    for each in schedules:
+        yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
+    tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
     for usual, other in USUAL:
-        said = f"its schedule is {_called(usual, spec)}, not {_called(spec, usual)}" if usual != spec else ""
-        if other != prediction:
-            said = f"{said}{', and ' if said else ''}prediction is {other!r}, not {prediction!r}"
-        if said:
-            yield replace(stated, schedule=usual, prediction=other, mistake=said)
+        if (usual, other) not in tried:
+            said = f"its schedule is {_called(usual, spec)}, not {_called(spec, usual)}"
+            also = f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
+            yield replace(stated, schedule=usual, prediction=other, mistake=said + also)
     yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
     yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
     yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
@@ -282,7 +282,7 @@ def _score(times: Mapping[float, TimeError]) -> float:
 
 
 def _nearer(stated: Mapping[float, TimeError], other: Mapping[float, TimeError]) -> tuple[float, float]:
-    """How many times the errors of a reading are below those of the spec as stated, where both have a time: in the
+    """The factor by which the errors of a reading are below those of the spec as stated, where both have a time: in the
     geometric mean, and at most. 0 where they have none."""
     both = [lam for lam in stated if lam in other]
     own, others = (np.array([_ratio(each[lam]) for lam in both]) for each in (stated, other))

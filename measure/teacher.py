@@ -71,8 +71,8 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: Plan) -> Plan:
 
 
 def is_distilled(sampler: Sampler, judged: Plan) -> bool:
-    """Whether a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged plan
-    is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
+    """True where a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged
+    plan is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
     from fewstep.plans.name import parse_plan_name  # all solvers: not for who only runs plans
     from fewstep.plans.solvers.published import facts_of
 

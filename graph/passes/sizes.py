@@ -128,7 +128,7 @@ def _off_x(graph: Graph) -> Graph:
 
 
 def _lengthens_number(node: Node, graph: Graph, types: Types) -> bool:
-    """Whether a node is a Reshape of a number n to [n]."""
+    """True where a node is a Reshape of a number n to [n]."""
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and not node.domain else None
     return target is not None and target.tolist() in ([-1], [1]) and types.shape(node.inputs[0]) == ()
 

@@ -23,7 +23,7 @@ from fewstep.measure.sampling_job import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
-from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, is_distilled, teacher_plan
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
@@ -102,9 +102,8 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
         )
     rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    own = options.teacher is None and is_distilled(reference, plan)
-    teacher = plan if own else teacher_plan(reference, options.teacher, plan)
-    return Judging(reference, plan, teacher, options.seeds, options.batch, rows, progress, has_own_teacher=own)
+    teacher, batch = teacher_of(reference, options.teacher, plan), options.batch
+    return Judging(reference, plan, teacher or plan, options.seeds, batch, rows, progress, has_own_teacher=not teacher)
 
 
 def needs(judging: Judging) -> Needs:
@@ -148,7 +147,6 @@ def _teacher(judging: Judging, asked: str | None, expected: Callable[[], Estimat
     own plan, which needs no check."""
     plan, rows = judging.plan, judging.rows
     if judging.has_own_teacher:
-        LOG.warning("the denoiser was distilled to few steps: all is compared with float32 along %s", plan.name)
         expected().announce()
         return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
