@@ -9,8 +9,6 @@ parameter UNet.)
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as called_once
@@ -28,10 +26,9 @@ from fewstep.runtime.backends.checks import check_contexts, check_threads, faile
 from fewstep.runtime.backends.interface import Port, difference
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
-from fewstep.runtime.backends.openvino_forms import readable
+from fewstep.runtime.backends.openvino_dft import fourier
 from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
-from fewstep.runtime.bundle.onnx_references import referred_files
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.machine import cache
@@ -124,6 +121,7 @@ class OpenVino:
     def core(self) -> Any:
         """An `openvino.Core` that has the device. UserError if it is not installed, or there is no such device."""
         core = module().Core()
+        core.add_extension(fourier())
         try:
             core.get_property(self.device, "FULL_DEVICE_NAME")
         except Exception as error:  # its errors share no base class but Exception
@@ -254,38 +252,14 @@ def version() -> str:
 
 def read(core: Any, file: Path) -> Any:
     """A graph as an `openvino.Model`, its batch left open."""
-    path_text(file)  # UserError for a path that no engine takes
+    path = path_text(file)
     try:
-        return _read_model(core, file)
+        return core.read_model(path)
     except Exception as error:
         raise UserError(
             f"OpenVINO {version()} cannot read {file.name}: {last_line(error)}",
             "pip install --upgrade openvino, or copy the bundle again",
         ) from error
-
-
-def _read_model(core: Any, file: Path) -> Any:
-    """The graph in a file, in the form that OpenVINO reads rightly."""
-    content = readable(file)
-    if content is None:
-        return core.read_model(path_text(file))
-    weights = referred_files(file)
-    if not weights:
-        return core.read_model(content)
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder) / file.name  # OpenVINO looks for weights in the folder of the graph, and nowhere else
-        changed.write_bytes(content)
-        for name in weights:
-            _link(file.parent / name, changed.parent / name)
-        return core.read_model(path_text(changed))
-
-
-def _link(file: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file, to)
-    except OSError:  # another disk, or one that has no links
-        shutil.copyfile(file, to)
 
 
 def last_line(error: Exception) -> str:
