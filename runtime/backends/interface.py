@@ -1,9 +1,12 @@
-"""Does a graph have the inputs and outputs that the manifest says? Asked before anything is allocated by its shapes."""
+"""The check that a graph has the inputs and outputs that the manifest says, before anything is allocated by its
+shapes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Ports = Callable[[], Sequence[Any]]
 TYPES = {  # onnxruntime's name of a type -> ours
@@ -36,6 +39,12 @@ def difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
         if described != real:
             return f"{graph.file} has the {kind} {', '.join(real)}, the manifest says {', '.join(described)}"
     return None
+
+
+def check_ports(bundle: Bundle, graph: GraphEntry, inputs: Ports, outputs: Ports) -> None:
+    """UserError where an engine's ports differ from those of a bundle's graph."""
+    if problem := difference(graph, inputs, outputs):
+        raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
 
 
 def _described(tensor: TensorEntry) -> str:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text
-from fewstep.runtime.backends.interface import difference
+from fewstep.runtime.backends.interface import check_ports
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: a failure is raised, and stands in one place
 
@@ -55,8 +55,7 @@ class OnnxRuntime:
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
         opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
-        if problem := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
-            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
+        check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
