@@ -23,20 +23,19 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import check_contexts, check_threads, failed, imported, path_text, shapes
-from fewstep.runtime.backends.interface import Port, difference
+from fewstep.runtime.backends.interface import Port, check_ports
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
 from fewstep.runtime.backends.openvino_dft import fourier
-from fewstep.runtime.backends.recent import Recent
+from fewstep.runtime.backends.recent import BySize
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
-from fewstep.runtime.sizes import Dimension, defaults, dimension, parsed, read_sizes
+from fewstep.runtime.sizes import Dimension, defaults, dimension
 
 FloatType = Literal["f32", "bf16"]
 
-BATCHES = 4  # for so many shapes (of batch and sizes) a body stays compiled
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
     "f32": "tensor(float)",
     "f16": "tensor(float16)",
@@ -111,11 +110,17 @@ class OpenVino:
         core = self.core()
         model = read(core, file)
         inputs, outputs = partial(_ports, model.inputs, graph.inputs), partial(_ports, model.outputs, graph.outputs)
-        if problem := difference(graph, inputs, outputs):
-            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
-        network = _Compiled(self, core, model, graph, is_open=name in AHEAD)
-        usual = {"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-        network.lanes(usual)  # a graph that cannot be compiled fails while loading
+        check_ports(bundle, graph, inputs, outputs)
+
+        def compiled(sizes: Mapping[str, int] | None) -> LoadedGraph:
+            fixed = sizes and {each.name: [dimension(size, sizes) for size in each.shape] for each in graph.inputs}
+            made, kind = self.compile(core, model, graph.file, fixed), _fixed if sizes else _wrapped
+            return _Requests(graph, Lanes([kind(made.create_infer_request(), graph) for _ in range(self.contexts)]))
+
+        if name in AHEAD:  # it is called once a sample, with any number of rows
+            return compiled(None)
+        network = BySize(graph, compiled)
+        network.at({"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)})  # fails now
         return network
 
     def core(self) -> Any:
@@ -158,70 +163,53 @@ class OpenVino:
         return settings
 
 
-class _Compiled:
-    """A graph, compiled once per batch and sizes; `is_open`: once for all, as suits what is called once a sample."""
+@dataclass(frozen=True)
+class _Requests:
+    """A compiled graph; each of its requests serves one call at a time."""
 
-    def __init__(self, backend: OpenVino, core: Any, model: Any, graph: GraphEntry, is_open: bool) -> None:
-        self._backend, self._core, self._model, self._graph, self._is_open = backend, core, model, graph, is_open
-        self._lanes: Recent[tuple[int, ...], Lanes[LoadedGraph]] = Recent(BATCHES)
-        self._inputs = frozenset(tensor.name for tensor in graph.inputs)
-        sizes = (size for tensor in graph.inputs for size in tensor.shape if isinstance(size, str))
-        self._open = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
-        self._outputs = tuple(tensor.name for tensor in graph.outputs)
+    graph: GraphEntry
+    lanes: Lanes[LoadedGraph]
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        if feeds.keys() != self._inputs:  # OpenVINO would go on with what an input held in the last call
-            raise UserError(
-                f"{self._graph.file} has other inputs than {shapes(feeds)}", f"give {', '.join(sorted(self._inputs))}"
-            )
-        of_inputs = [read_sizes(tensor.shape, feeds[tensor.name].shape) for tensor in self._graph.inputs]
-        sizes = {name: max(each.get(name, 1) for each in of_inputs) for name in self._open}
-        with self.lanes(sizes).take() as call:
+        names = {tensor.name for tensor in self.graph.inputs}
+        if feeds.keys() != names:  # OpenVINO would go on with what an input held in the last call
+            what = f"{self.graph.file} has other inputs than {shapes(feeds)}"
+            raise UserError(what, f"give {', '.join(sorted(names))}")
+        with self.lanes.take() as call:
             try:
                 return call(feeds)
             except Exception as error:
-                raise failed(self._graph.file, feeds, last_line(error)) from error
-
-    def lanes(self, sizes: Mapping[str, int]) -> Lanes[LoadedGraph]:
-        """The requests for these sizes, compiled if they are new. Whoever comes meanwhile waits."""
-        key = () if self._is_open else tuple(sizes[name] for name in self._open)
-        return self._lanes.used(key, partial(self._compiled, sizes))
-
-    def _compiled(self, sizes: Mapping[str, int]) -> Lanes[LoadedGraph]:
-        fixed = None if self._is_open else self._shapes(sizes)
-        compiled = self._backend.compile(self._core, self._model, self._graph.file, fixed)
-        return Lanes([self._call(compiled) for _ in range(self._backend.contexts)])
-
-    def _shapes(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
-        return {tensor.name: [dimension(size, sizes) for size in tensor.shape] for tensor in self._graph.inputs}
-
-    def _call(self, compiled: Any) -> LoadedGraph:
-        """A request of its own. Arrays go into its memory, since OpenVINO takes 45 us to wrap each one."""
-        request = compiled.create_infer_request()
-        if self._is_open:  # memory changes with the shapes
-            return partial(_wrapped, request, self._graph)
-        memory = {name: request.get_tensor(name).data for name in (*self._inputs, *self._outputs)}
-
-        def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-            for name in (tensor.name for tensor in self._graph.inputs):
-                value, held = feeds[name], memory[name]
-                if (value.shape, value.dtype) != (held.shape, held.dtype):  # numpy would spread or round it
-                    raise ValueError(f"{name} takes {list(held.shape)} of {held.dtype}")
-                held[...] = value
-            request.start_async()
-            request.wait()
-            return {name: memory[name].copy() for name in self._outputs}
-
-        return call
+                raise failed(self.graph.file, feeds, last_line(error)) from error
 
 
-def _wrapped(request: Any, graph: GraphEntry, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-    """A call with any shapes: OpenVINO reads the arrays where they are, and copies its results."""
-    for tensor in graph.inputs:
-        if feeds[tensor.name].dtype != tensor.dtype:  # OpenVINO would round it
-            raise ValueError(f"{tensor.name} takes {tensor.dtype}")
-    results = request.infer(dict(feeds), share_inputs=True)
-    return {tensor.name: results[tensor.name] for tensor in graph.outputs}
+def _fixed(request: Any, graph: GraphEntry) -> LoadedGraph:
+    """A call of fixed shapes. Arrays go into a request's memory, since OpenVINO takes 45 us to wrap each one."""
+    memory = {tensor.name: request.get_tensor(tensor.name).data for tensor in (*graph.inputs, *graph.outputs)}
+
+    def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        for name in (tensor.name for tensor in graph.inputs):
+            value, held = feeds[name], memory[name]
+            if (value.shape, value.dtype) != (held.shape, held.dtype):  # numpy would spread or round it
+                raise ValueError(f"{name} takes {list(held.shape)} of {held.dtype}")
+            held[...] = value
+        request.start_async()
+        request.wait()
+        return {tensor.name: memory[tensor.name].copy() for tensor in graph.outputs}
+
+    return call
+
+
+def _wrapped(request: Any, graph: GraphEntry) -> LoadedGraph:
+    """A call of any shapes: OpenVINO reads the arrays where they are, and copies its results."""
+
+    def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        for tensor in graph.inputs:
+            if feeds[tensor.name].dtype != tensor.dtype:  # OpenVINO would round it
+                raise ValueError(f"{tensor.name} takes {tensor.dtype}")
+        results = request.infer(dict(feeds), share_inputs=True)
+        return {tensor.name: results[tensor.name] for tensor in graph.outputs}
+
+    return call
 
 
 def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:

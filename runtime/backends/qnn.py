@@ -13,27 +13,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
+from fewstep.runtime.backends import AHEAD, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import imported, path_text
-from fewstep.runtime.backends.interface import difference
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
-from fewstep.runtime.backends.recent import Recent
+from fewstep.runtime.backends.recent import BySize
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
-from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import QNN, QNN_8BIT, body_name
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-from fewstep.runtime.sizes import read_sizes
+from fewstep.runtime.bundle.reading import Bundle
 
 PROVIDER = "QNNExecutionProvider"
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -49,7 +43,6 @@ CHIPS = {  # name: Qualcomm's number of the chip, and the version of its HTP (Ex
 EMULATED = "sc8380xp"  # where no NPU says what it is
 STDOUT = Lock()  # file descriptors are the process's
 REGISTERING = Lock()  # a second time is an error of onnxruntime's
-SIZES = 4  # for so many batches and sizes a body stays compiled
 
 
 @dataclass(frozen=True)
@@ -81,15 +74,13 @@ class Qnn:
                 f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",
             )
         graph, here = graph_of(bundle, name), self.here()
-        network = CompiledBySize(self, bundle, graph)
+        network = BySize(graph, lambda sizes: self.open(graph.file, path_text(bundle.graph(graph)), sizes))
         if engine_files.is_built(bundle, name, here):
             program = engine_files.find(bundle, name, here, self.trust_engines)
             sizes = {"batch": program.key.batches[1]} | {size: ends[1] for size, ends in program.key.sizes.items()}
-            network.add(sizes, self.open(f"the {here.device} engine of {name!r}", program.content, {}))
-            return network
-        opened = OnnxRuntime().open(bundle.graph(graph))
-        if problem := difference(graph, opened.session.get_inputs, opened.session.get_outputs):
-            raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
+            network.opened[network.key(sizes)] = self.open(f"the {here.device} engine of {name!r}", program.content, {})
+        else:
+            OnnxRuntime().load_graph(bundle, graph)  # UserError for one that is not what the manifest says
         return network
 
     def here(self) -> Here:
@@ -136,31 +127,6 @@ class Qnn:
                 "run the bundle on onnxruntime, or report the operation that it names",
             ) from error
         return Session(label, session, tuple(output.name for output in session.get_outputs()))
-
-
-class CompiledBySize:
-    """A graph, compiled once for each choice of its free sizes. Whoever comes meanwhile waits."""
-
-    def __init__(self, backend: Qnn, bundle: Bundle, graph: GraphEntry) -> None:
-        self._backend, self._bundle, self._graph = backend, bundle, graph
-        self._sessions: Recent[tuple[tuple[str, int], ...], Session] = Recent(SIZES)
-
-    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return self._session(feeds)(feeds)
-
-    def add(self, sizes: Mapping[str, int], session: Session) -> None:
-        """Have a session serve calls of these sizes from now on."""
-        self._sessions[tuple(sorted(sizes.items()))] = session
-
-    def _session(self, feeds: Arrays) -> Session:
-        sizes: dict[str, int] = {}
-        for tensor in self._graph.inputs:
-            if tensor.name in feeds:
-                sizes |= read_sizes(tensor.shape, feeds[tensor.name].shape)
-        return self._sessions.used(tuple(sorted(sizes.items())), partial(self._open, sizes))
-
-    def _open(self, sizes: Mapping[str, int]) -> Session:
-        return self._backend.open(self._graph.file, path_text(self._bundle.graph(self._graph)), sizes)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import fewstep.runtime
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.named import named
-from fewstep.runtime.backends.openvino import BATCHES, OpenVino
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.recent import SIZES
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.bundles import changed
@@ -38,7 +39,7 @@ def test_samples_are_those_of_onnxruntime(tiny_bundle: Path) -> None:
 def test_threads_of_any_batch_compute_what_they_were_given(tiny_bundle: Path, contexts: int) -> None:
     """Batches beyond what stays compiled, too: an evicted one is compiled again."""
     network = OpenVino(contexts=contexts).load(open_bundle(tiny_bundle), "float32")
-    jobs = [(float(i), 1 + i % (BATCHES + 2)) for i in range(48)]
+    jobs = [(float(i), 1 + i % (SIZES + 2)) for i in range(48)]
     with ThreadPoolExecutor(8) as pool:
         for (value, batch), made in zip(jobs, pool.map(lambda job: network(feeds(*job)), jobs), strict=True):
             np.testing.assert_array_equal(made["v"], np.full((batch, 1, 4, 4), value / 2 + 1, np.float32))

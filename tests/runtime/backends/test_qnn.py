@@ -27,7 +27,8 @@ from fewstep.report.engines.beside import beside
 from fewstep.report.engines.differences import EngineComparison
 from fewstep.runtime.backends import qnn
 from fewstep.runtime.backends.named import NAMED, named
-from fewstep.runtime.backends.qnn import PROVIDER, SIZES, CompiledBySize, Qnn, device_of
+from fewstep.runtime.backends.qnn import PROVIDER, Qnn, device_of
+from fewstep.runtime.backends.recent import SIZES, BySize
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
@@ -114,12 +115,12 @@ def test_a_body_of_eight_bits_is_near_onnx_arithmetic(tmp_path: Path) -> None:
 @needs_library
 def test_a_body_is_compiled_for_each_batch_and_few_are_kept(bundle: Path) -> None:
     network = Qnn().load(open_bundle(bundle), "int8-qnn")
-    assert isinstance(network, CompiledBySize)
+    assert isinstance(network, BySize)
     row = np.ones((1, 1, 1, 1), np.float32)
     for batch in range(1, SIZES + 2):
         x = np.zeros((batch, 1, 8, 8), np.float32)
         assert network({"x": x, "row": row.repeat(batch, 0)})["v"].shape == x.shape
-    assert len(network._sessions) == SIZES
+    assert len(network.opened) == SIZES
     with pytest.raises(UserError, match="failed on inputs x"):
         network({"x": np.zeros((2, 1, 8, 8), np.float32)})
 
@@ -155,8 +156,8 @@ def test_a_context_binary_is_built_ahead_and_loaded_for_its_chip_alone(
     assert len(build(options).kept) == 2
     opened = open_bundle(bundle)
     network = Qnn("sm8650").load(opened, "int8-qnn")
-    assert list(network._sessions) == [(("batch", 2),)]
-    assert not Qnn("sm8750").load(opened, "int8-qnn")._sessions  # it has none, and compiles when it is called
+    assert list(network.opened) == [(2,)]
+    assert not Qnn("sm8750").load(opened, "int8-qnn").opened  # it has none, and compiles when it is called
     fed = {"x": np.full((2, 1, 8, 8), 0.5, np.float32), "row": np.ones((2, 1, 1, 1), np.float32)}
     expected = Qnn("sm8750").load(opened, "int8-qnn")(fed)["v"]
     np.testing.assert_array_equal(network(fed)["v"], expected)
