@@ -1,19 +1,23 @@
 """Open a bundle for sampling: choose its body and the backend that runs it."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import platform_of, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.denoiser import Denoiser
 from fewstep.runtime.network import Network
-from fewstep.runtime.on_demand import OnDemandBackend, OpenNetworks
+from fewstep.runtime.on_demand import Networks, OnDemand
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -52,27 +56,33 @@ def load(
         )
     if resident is not None and not (isinstance(resident, int) and resident >= 1):
         raise UserError(f"resident={resident!r} networks", "give at least 1, or leave it out")
-    name = body or choose_body(bundle, precision, backend)
     if not bundle.manifest.networks:
-        return Sampler(Denoiser({DENOISER: _loaded(bundle, name, backend)}))
-    loaded, others = {}, OpenNetworks(resident)
-    for each in bundle.manifest.networks:
-        own = bundle.network(each)
-        body_of_it = body or choose_body(own, precision, backend)
-        loaded[each] = _loaded(own, body_of_it, OnDemandBackend(backend, each, others))
-    return Sampler(Denoiser(loaded | {DENOISER: _loaded(bundle, name, OnDemandBackend(backend, DENOISER, others))}))
+        return Sampler(Denoiser({DENOISER: _loaded(bundle, body or choose_body(bundle, precision, backend), backend)}))
+    loaded, open_ones = {}, Networks(inf if resident is None else resident)
+    for each in networks(bundle.manifest):
+        own = bundle if each == DENOISER else bundle.network(each)
+        name = body or choose_body(own, precision, backend)
+        loaded[each] = _loaded(own, name, backend, partial(OnDemand, network=each, networks=open_ones))
+    return Sampler(Denoiser(loaded))
 
 
-def _loaded(bundle: Bundle, name: str, backend: Backend | OnDemandBackend) -> Network:
-    """One network, which the manifest describes."""
+def _loaded(
+    bundle: Bundle, name: str, backend: Backend, opened: Callable[[Bundle, str, Backend], LoadedGraph] | None = None
+) -> Network:
+    """One network, which the manifest describes; `opened` opens its graphs, and None does so now."""
+
+    def load(graph: str) -> LoadedGraph:
+        return backend.load(bundle, graph) if opened is None else opened(bundle, graph, backend)
+
+    manifest = bundle.manifest
     return Network(
         bundle=bundle,
         body=bundle.body(name),
-        graph=backend.load(bundle, name),
-        prologue=None if bundle.manifest.prologue is None else backend.load(bundle, PROLOGUE),
-        conditioner=None if bundle.manifest.conditioner is None else backend.load(bundle, CONDITIONER),
-        earlier=tuple(backend.load(bundle, f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),
-        nulls={each.name: bundle.null(each) for each in bundle.manifest.conditions if each.null_file is not None},
+        graph=load(name),
+        prologue=None if manifest.prologue is None else load(PROLOGUE),
+        conditioner=None if manifest.conditioner is None else load(CONDITIONER),
+        earlier=tuple(load(f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),
+        nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
     )
 
 
