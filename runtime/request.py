@@ -16,6 +16,7 @@ from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime import conditions
@@ -273,41 +274,44 @@ def read_plan(path: Path) -> AnyPlan:
 def check_plan(
     plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
 ) -> None:
-    """A compiled plan belongs to one schedule and prediction, and holds its guidance."""
-    manifest = bundle.manifest
-    schedule = bundle.schedule.fingerprint
+    """UserError for a compiled plan of another schedule, prediction, guidance or network."""
+    for problem in (*differences(plan, guidance, bundle.manifest), *_misfits(plan, strength, renoise, bundle)):
+        raise UserError(f"plan {plan.name!r} {problem}", by_name(plan))
+    if not bundle.manifest.sizes:  # else it depends on the sizes of the run
+        check_tensors(plan, bundle.manifest.x_shape)
+
+
+def differences(plan: AnyPlan, guidance: float | Guidance | None, manifest: Manifest) -> Iterator[str]:
+    """The differences of a plan of either kind from the schedule of a denoiser and the guidance of a run, in words."""
+    schedule = NoiseSchedule(manifest.schedule).fingerprint
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
-        raise UserError(f"plan {plan.name!r} is for schedule {plan.schedule}, {bundle.path} has {has}", by_name(plan))
-    if plan.prediction != manifest.prediction:
-        raise UserError(
-            f"plan {plan.name!r} is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}",
-            by_name(plan),
-        )
+        yield f"is for schedule {plan.schedule}, and {manifest.name!r} has {has}"
     if guidance is not None and as_guidance(guidance) != plan.guidance:
-        has, asked = describe(plan.guidance), describe(as_guidance(guidance))
-        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", by_name(plan))
-    if strength is not None and strength != plan.strength:
-        raise UserError(f"plan {plan.name!r} was compiled with strength {plan.strength}, not {strength}", by_name(plan))
-    if renoise is not None and renoise != plan.renoise:
-        raise UserError(f"plan {plan.name!r} was compiled with renoise {plan.renoise}, not {renoise}", by_name(plan))
-    banks = {bank.name for bank in plan.banks if bank.rolls is None}
+        yield f"was compiled with guidance {describe(plan.guidance)}, not {describe(as_guidance(guidance))}"
+
+
+def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
+    """What else of a plan does not fit a denoiser or the settings of a run, in words."""
+    manifest = bundle.manifest
+    if plan.prediction != manifest.prediction:
+        yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
+    for name, asked, has in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
+        if asked is not None and asked != has:
+            yield f"was compiled with {name} {has}, not {asked}"
     if not _is_at_positions(plan, manifest):
-        raise UserError(f"plan {plan.name!r} is not for the positions that {bundle.path} has times for", by_name(plan))
-    if banks != {each.name for each in manifest.carried}:
-        has, wants = (", ".join(sorted(names)) or "none" for names in (banks, {each.name for each in manifest.carried}))
-        raise UserError(f"plan {plan.name!r} carries {has}, this denoiser {wants}", by_name(plan))
-    if not manifest.sizes:  # else it depends on the sizes of the run
-        check_tensors(plan, manifest.x_shape)
+        yield f"is not for the positions that {bundle.path} has times for"
+    banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
+    if banks != carried:
+        has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
+        yield f"carries {has}, this denoiser {wants}"
     for index, step in enumerate(plan.steps):
         own = network_at(manifest, step.lam)
         if step.network != own:
-            asks = f"plan {plan.name!r}: step {index} asks for the network {step.network}"
-            raise UserError(f"{asks}, and {bundle.path} runs {own} there", by_name(plan))
+            yield f"has a step {index} that asks for the network {step.network}, and {bundle.path} runs {own} there"
         heads = manifest.heads if own == DENOISER else manifest.networks[own].heads
         if step.heads != heads:
-            asks = f"plan {plan.name!r}: step {index} reads {step.heads} outputs"
-            raise UserError(f"{asks} of a {own} that has {heads}", by_name(plan))
+            yield f"has a step {index} that reads {step.heads} outputs of a {own} that has {heads}"
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:

@@ -9,14 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_tokens
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import group_of
-from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
-from fewstep.runtime.request import GivenTensors, at_shape, by_tensor
+from fewstep.runtime.request import GivenTensors, at_shape, by_tensor, differences
 from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids
 
@@ -39,11 +38,8 @@ def token_plan_for(
     if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
         is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"
         raise UserError(f"{is_for}, and this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
-    if plan.schedule != NoiseSchedule(manifest.schedule).fingerprint:
-        raise UserError(f"plan {plan.name!r} is for another schedule ({plan.schedule})", by_name)
-    if guidance is not None and as_guidance(guidance) != plan.guidance:
-        has, asked = describe(plan.guidance), describe(as_guidance(guidance))
-        raise UserError(f"plan {plan.name!r} was compiled with guidance {has}, not {asked}", by_name)
+    for problem in differences(plan, guidance, manifest):
+        raise UserError(f"plan {plan.name!r} {problem}", by_name)
     steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps)
 

@@ -25,14 +25,13 @@ def this_space(folder: Path, temporary: Path) -> Space:
     is then no more than this one can still map."""
     total, free = memory(MEMINFO.read_text() if MEMINFO.exists() else "", _read("memory.max"), _read("memory.current"))
     if (limit := _address_limit()) is not None:
-        total, free = _within(total, free, limit, _mapped())
+        total, free = _within(total, free, limit, _of_process("VmSize") or 0)
     return Space(total, free, shutil.disk_usage(folder).free, shutil.disk_usage(temporary).free)
 
 
 def held() -> int:
     """Bytes that this process has written to, which are no longer free; 0 where the system does not say."""
-    status = STATUS.read_text() if STATUS.exists() else ""
-    return sum(1024 * int(kib) for kib in re.findall(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE))
+    return _of_process("RssAnon") or 0
 
 
 def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
@@ -60,20 +59,18 @@ def _address_limit() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _mapped() -> int:
-    """Bytes of addresses that this process has; 0 where the system does not say."""
-    match = re.search(r"^VmSize:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
-    return 1024 * int(match[1]) if match else 0
-
-
 def peak(status: str | None = None) -> int | None:
     """The most bytes that this process has had resident, from /proc/self/status; None where the system does not say.
 
     Not getrusage: on Linux its figure survives exec, and starts at what the parent process had.
     """
-    if status is None:
-        status = STATUS.read_text() if STATUS.exists() else ""
-    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return _of_process("VmHWM", status)
+
+
+def _of_process(field: str, status: str | None = None) -> int | None:
+    """Bytes of a field of /proc/self/status; None where the system does not say."""
+    text = status if status is not None else STATUS.read_text() if STATUS.exists() else ""
+    match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     return 1024 * int(match[1]) if match else None
 
 

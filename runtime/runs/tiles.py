@@ -177,10 +177,10 @@ class _Windows:
                 f"samples {list(shape)} in windows {list(window)} that overlap by {tiles.overlap}",
                 "give a shape of as many axes, each as large as the window's or larger, and windows above the overlap",
             )
-        follows = [self._ratios(name, value) for name, value in self._values()]
+        given = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
+        follows = [self._ratios(name, value) for name, value in given]
         first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
-        condition_values, overrides = self._condition_in(first), self._overrides(first)
-        branch_values(self._takes.conditions, condition_values, overrides, samples, sampler.of().nulls)
+        branch_values(self._takes.conditions, *self._values(first), samples, sampler.of().nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
@@ -218,33 +218,23 @@ class _Windows:
         """The inputs of the body for some windows of all samples, window by window."""
         if not self._cut:
             return self._whole_feeds(len(places))(index)
-        condition = self._condition_in(places)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
-        count = self._samples * len(places)
-        return self._sampler.feeds(step, count, condition, self._overrides(places))(0)
+        return self._sampler.feeds(step, self._samples * len(places), *self._values(places))(0)
 
     def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The inputs if no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
-        condition = self._condition_in(places)
-        count = self._samples * windows
-        return self._sampler.feeds(self._plan, count, condition, self._overrides(places))
+        return self._sampler.feeds(self._plan, self._samples * windows, *self._values(places))
 
-    def _condition_in(self, places: Sequence[Place]) -> dict[str, Any]:
-        return {name: self._parts(name, value, places) for name, value in self._condition.items()}
+    def _values(self, places: Sequence[Place]) -> tuple[dict[str, Any], Overrides]:
+        """The conditions of some windows of all samples, and those of further branches."""
 
-    def _overrides(self, places: Sequence[Place]) -> Overrides:
-        return {
-            branch: {
-                name: None if value is None else self._parts(name, value, places) for name, value in values.items()
+        def cut(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: value if value is None else self._parts(name, value, places) for name, value in values.items()
             }
-            for branch, values in self._branches.items()
-        }
 
-    def _values(self) -> Iterator[tuple[str, Any]]:
-        yield from self._condition.items()
-        for values in self._branches.values():
-            yield from ((name, value) for name, value in values.items() if value is not None)
+        return cut(self._condition), {branch: cut(values) for branch, values in self._branches.items()}
 
     def _parts(self, name: str, value: Any, places: Sequence[Place]) -> Any:
         """A condition's values for some windows of all samples."""

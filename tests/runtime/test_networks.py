@@ -114,7 +114,7 @@ def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: P
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
     before = fewstep.runtime.load(tiny_bundle).compile("ddim:4", 2.0)
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
-    with pytest.raises(UserError, match=r"step 0 asks for the network denoiser, and .* runs noisy there; give"):
+    with pytest.raises(UserError, match=r"step 0 that asks for the network denoiser, and .* runs noisy there; give"):
         sampler.sample(before, **RUN)
     plan = sampler.compile("ddim:4", 2.0)
     np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))
