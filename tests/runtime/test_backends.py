@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ from tests.runtime.backends.built import feeds
 def test_a_graph_runs_with_every_setting(tiny_bundle: Path, backend: OnnxRuntime) -> None:
     network = backend.open(tiny_bundle / "graphs/body.onnx")
     np.testing.assert_array_equal(network(feeds(4.0))["v"], np.full((2, 1, 4, 4), 3.0, np.float32))
-
-
-def test_threads_share_a_network(tiny_bundle: Path) -> None:
-    network = OnnxRuntime(threads=1).open(tiny_bundle / "graphs/body.onnx")
-    with ThreadPoolExecutor(8) as pool:
-        results = pool.map(lambda value: network(feeds(value))["v"].ravel(), range(200))
-    for value, result in enumerate(results):
-        np.testing.assert_array_equal(result, value / 2 + 1)
 
 
 SPIN = """
@@ -67,12 +58,6 @@ def test_a_graph_that_does_not_load_is_named(tmp_path: Path) -> None:
         OnnxRuntime().open(tmp_path / "broken.onnx")
 
 
-def test_wrong_shapes_are_named(tiny_bundle: Path) -> None:
-    network = OnnxRuntime().open(tiny_bundle / "graphs/body.onnx")
-    with pytest.raises(UserError, match=r"body\.onnx failed on inputs x \[2, 3, 4, 4\]"):
-        network(feeds(0) | {"x": np.zeros((2, 3, 4, 4), np.float32)})
-
-
 @pytest.mark.parametrize(
     ("threads", "named"),
     [(-1, "-1 threads on"), (100_000, "100000 threads on"), ("2", "threads '2' is no whole number")],
@@ -80,12 +65,6 @@ def test_wrong_shapes_are_named(tiny_bundle: Path) -> None:
 def test_threads_that_cannot_be_are_refused(threads: Any, named: str) -> None:
     with pytest.raises(UserError, match=named):
         OnnxRuntime(threads=threads)
-
-
-def test_without_onnxruntime_the_fix_is_a_pip_command(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install 'fewstep\[cpu\]'"):
-        OnnxRuntime().open(tiny_bundle / "graphs/body.onnx")
 
 
 @pytest.mark.parametrize(

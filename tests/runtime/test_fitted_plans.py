@@ -45,22 +45,24 @@ def test_it_is_found_by_evaluations_body_and_guidance(tiny_bundle):
 
 
 @pytest.mark.parametrize(
-    ("name", "guidance", "words"),
+    ("name", "asked", "words"),
     [
-        ("fitted:4", 2.0, "no plan 'fitted:4' for float32; it has fitted:3"),
-        ("fitted:3", 3.0, "fitted for guidance 2, not for guidance 3"),
-        ("fitted:3", None, "fitted for guidance 2, not for guidance none"),
-        ("fitted:3", CfgPlusPlus(0.5), "fitted for guidance 2"),
-        ("fitted:x", 2.0, "how many evaluations"),
-        ("fitted:0", 2.0, "plan 'fitted:0' has 0 evaluations; fitted plans have 1 to 64$"),
-        ("fitted:65", 2.0, "plan 'fitted:65' has 65 evaluations; fitted plans have 1 to 64$"),
-        ("fitted:3@arctan", 2.0, "names a grid, and a fitted plan has none to choose; write fitted:3$"),
+        ("fitted:4", {}, "no plan 'fitted:4' for float32; it has fitted:3"),
+        ("fitted:3", {"guidance": 3.0}, "fitted for guidance 2, not for guidance 3"),
+        ("fitted:3", {"guidance": None}, "fitted for guidance 2, not for guidance none"),
+        ("fitted:3", {"guidance": CfgPlusPlus(0.5)}, "fitted for guidance 2"),
+        ("fitted:3", {"shaping": Clip(-1, 1)}, "not for guidance 2, Clip"),
+        ("fitted:3", {"strength": 0.5}, "strength 0.5; no fit has these: run dpmpp_2m:3"),
+        ("fitted:x", {}, "how many evaluations"),
+        ("fitted:0", {}, "plan 'fitted:0' has 0 evaluations; fitted plans have 1 to 64$"),
+        ("fitted:65", {}, "plan 'fitted:65' has 65 evaluations; fitted plans have 1 to 64$"),
+        ("fitted:3@arctan", {}, "names a grid, and a fitted plan has none to choose; write fitted:3$"),
     ],
 )
-def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, guidance, words):
+def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, asked, words):
     give(tiny_bundle)
     with load(tiny_bundle) as sampler, pytest.raises(UserError, match=words):
-        sampler.compile(name, guidance)
+        sampler.compile(name, **{"guidance": 2.0, **asked})
 
 
 def test_the_command_is_the_same_for_all_bodies(tiny_bundle):
@@ -104,15 +106,6 @@ def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle
         unguided.compile("fitted:3" if named else plan, 4.0)
 
 
-def test_another_shaping_or_strength_is_refused(tiny_bundle):
-    give(tiny_bundle)
-    with load(tiny_bundle) as sampler:
-        with pytest.raises(UserError, match=r"not for guidance 2, Clip"):
-            sampler.compile("fitted:3", 2.0, shaping=Clip(-1, 1))
-        with pytest.raises(UserError, match=r"strength 0.5; no fit has these: run dpmpp_2m:3"):
-            sampler.compile("fitted:3", 2.0, strength=0.5)
-
-
 def test_a_weight_nearby_is_folded_in(tiny_bundle):
     give(tiny_bundle)
     with load(tiny_bundle) as sampler:
@@ -149,20 +142,14 @@ def test_of_another_denoiser_it_is_refused(tiny_bundle):
         sampler.compile(plan)
 
 
-def test_it_is_packed_with_its_body(tiny_bundle, tmp_path):
-    give(tiny_bundle)
-    give(tiny_bundle, body="int8-cpu-x86")
+@pytest.mark.parametrize("bodies", [["float32"], ["float32", "int8-cpu-x86"]])
+def test_plans_are_packed_with_any_body_and_its_own_is_found_first(tiny_bundle, tmp_path, bodies):
+    for body in bodies:
+        give(tiny_bundle, body=body)
     pack(PackOptions(tiny_bundle, tmp_path / "packed", ("int8-cpu-x86",)))
+    assert [each.body for each in fitted_contents(open_bundle(tmp_path / "packed"))] == bodies
     with load(tmp_path / "packed", "int8") as sampler:
-        assert sampler.compile("fitted:3", 2.0).fitted.body == "int8-cpu-x86"
-
-
-def test_plans_of_float32_are_packed_with_other_bodies_too(tiny_bundle, tmp_path):
-    give(tiny_bundle)
-    pack(PackOptions(tiny_bundle, tmp_path / "packed", ("int8-cpu-x86",)))
-    assert [each.body for each in fitted_contents(open_bundle(tmp_path / "packed"))] == ["float32"]
-    with load(tmp_path / "packed", "int8") as sampler:
-        assert sampler.compile("fitted:3", 2.0).fitted.body == "float32"
+        assert sampler.compile("fitted:3", 2.0).fitted.body == bodies[-1]
 
 
 def test_a_damaged_plan_of_a_packed_bundle_is_fitted_elsewhere(tiny_bundle, tmp_path):

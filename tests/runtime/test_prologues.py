@@ -102,9 +102,10 @@ def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Pat
     np.testing.assert_allclose(found, 0.5 + 0.2, rtol=1e-6)
 
 
-def test_a_conditioner_that_forgets_the_batch_is_refused(split: Split) -> None:
-    lost = split.sampler.changed(conditioner=lambda feeds: {"shift": np.ones((1, 1), np.float32)})
-    with pytest.raises(UserError, match="the conditioner makes no row 'shift' for each sample"):
+@pytest.mark.parametrize(("graph", "row"), [("conditioner", "shift"), ("prologue", "row")])
+def test_a_graph_that_forgets_the_batch_is_refused(split: Split, graph: str, row: str) -> None:
+    lost = split.sampler.changed(**{graph: lambda feeds: {row: np.ones((1, 1), np.float32)}})
+    with pytest.raises(UserError, match=f"the {graph} makes no row '{row}' for each sample"):
         lost.sample("ddim:2", seeds=[1, 2], condition={"class": [0, 1]})
 
 

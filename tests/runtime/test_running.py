@@ -193,11 +193,6 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
     assert rows == [6, 6, 4, 4]
 
 
-def test_noise_is_the_seeds_own(sampler: Sampler) -> None:
-    state = next(sampler.steps("ddim:4", **GIVEN))
-    np.testing.assert_allclose(state.u[1], state.step.sigma * noise.normal(7, 0, X_SHAPE), rtol=1e-6)
-
-
 def changed(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     """The tiny bundle with its manifest edited."""
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -359,8 +354,3 @@ def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> N
         sampler.sample("ddim:2", **GIVEN, branches=branches)
     plain = sampler.sample("ddim:2", **GIVEN)
     np.testing.assert_array_equal(sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches=branches), plain)
-
-
-def test_a_misspelled_option_is_refused(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match="a run has no option 'shape'; it has shaping, strength, renoise"):
-        sampler.steps("ddim:2", **GIVEN, shape=Clip(-1, 1))  # type: ignore[call-arg]

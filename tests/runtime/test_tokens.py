@@ -97,18 +97,6 @@ def plan_of(steps):
     return TokenPlan(1, "own", "", V, (L,), None, tuple(steps))
 
 
-@pytest.mark.parametrize("name", ["random", "entropy", "margin", "probability"])
-def test_one_position_a_step_has_the_data_s_own_law(name):
-    assert variation(law(name, [1] * L), DATA) < 1e-12
-    few = [variation(law(name, counts), DATA) for counts in ([6], [3, 3], [2, 2, 2])]
-    assert few[0] > few[1] > 0.01 and few[0] > few[2] > 0.01
-
-
-def test_an_order_by_the_candidates_is_further_off_with_more_steps():
-    one, two, six = (variation(law("drawn", counts), DATA) for counts in ([6], [3, 3], [1] * 6))
-    assert one < two < six
-
-
 @pytest.mark.parametrize(
     ("name", "counts"),
     [("random", [2, 2, 2]), ("entropy", [2, 2, 2]), ("margin", [3, 3]), ("probability", [1] * 6), ("drawn", [2, 4])],

@@ -38,13 +38,6 @@ def body(bundle: Path, **settings: Any) -> Any:
     return TensorRt(**settings).load(open_bundle(bundle), "float32")
 
 
-def test_a_sampler_gives_the_samples_of_onnxruntime(built: Path) -> None:
-    options: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
-    expected = fewstep.runtime.load(built, backend=OnnxRuntime()).sample("dpmpp_2m:8", **options)
-    with fewstep.runtime.load(built, backend=TensorRt()) as sampler:
-        np.testing.assert_array_equal(sampler.sample("dpmpp_2m:8", **options), expected)
-
-
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_every_step_runs_in_its_range_group(tiny_bundle: Path, tensorrt: Any, cuda_graph: bool) -> None:
     """The engine takes the group as an input of one number; steps of one group follow those of another."""
@@ -85,15 +78,6 @@ def test_memory_is_given_back_with_the_network_and_results_outlive_it(built: Pat
     gc.collect()
     assert cuda.living() == 0 and not cuda.streams
     np.testing.assert_array_equal(result, np.full((2, 1, 4, 4), 2.0, np.float32))
-
-
-@pytest.mark.parametrize("contexts", [1, 3])
-def test_threads_share_a_network(built: Path, contexts: int) -> None:
-    network = body(built, contexts=contexts, device=1)  # a device that no new thread has selected
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda value: network(feeds(value, 1 + value % 8))["v"], range(200)))
-    for value, result in enumerate(results):
-        np.testing.assert_array_equal(result, np.full((1 + value % 8, 1, 4, 4), value / 2 + 1, np.float32))
 
 
 def test_several_contexts_run_at_once(built: Path, cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,35 +127,10 @@ def test_a_packed_bundle_takes_the_engines_of_its_bodies_along(built: Path, tmp_
     np.testing.assert_array_equal(*samples)
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ({"x": np.zeros((2, 1, 4, 4))}, "takes 'x' as float32, given is float64"),
-        ({"row": None}, "takes 'row' as float32, given is nothing"),
-        ({"row": np.zeros((3, 1), np.float32)}, r"'row' is \[3, 1\], not \[2, 1\]"),
-        ({"x": np.zeros((2, 3, 4, 4), np.float32)}, r"'x' is \[2, 3, 4, 4\], not \[2, 1, 4, 4\]"),
-    ],
-)
-def test_wrong_types_and_shapes_are_named(built: Path, given: dict[str, Any], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        body(built)({name: array for name, array in (feeds(0) | given).items() if array is not None})
-
-
-@pytest.mark.parametrize(
-    "change, named",
-    [
-        ({"backend_version": "10.7.0"}, "backend_version: built with 10.7.0, here is 10.3.0"),
-        ({"device": "sm86"}, "device: built for sm86, here is sm89"),
-        ({"multiprocessors": 16}, "multiprocessors: built on 16, this sm89 has 64"),
-        ({"graph": "0" * 64}, "graph: built from 000000000000, the bundle has"),
-        ({"device": "sm120"}, "device: built for sm120"),
-    ],
-)
-def test_an_engine_that_does_not_fit_is_refused_by_the_field(
-    tiny_bundle: Path, tensorrt: Any, change: dict[str, Any], named: str
-) -> None:
-    add_engine(tiny_bundle, "float32", **change)
-    with pytest.raises(UserError, match=f"no engine of 'float32' fits this machine: {named}") as caught:
+def test_an_engine_that_does_not_fit_is_refused_by_the_field(tiny_bundle: Path, tensorrt: Any) -> None:
+    add_engine(tiny_bundle, "float32", multiprocessors=16)
+    said = "no engine of 'float32' fits this machine: multiprocessors: built on 16, this sm89 has 64"
+    with pytest.raises(UserError, match=said) as caught:
         body(tiny_bundle)
     assert caught.value.fix == f"fewstep build {tiny_bundle} --backend tensorrt --precision float32"
 
@@ -206,23 +165,6 @@ def test_an_engine_from_elsewhere_needs_a_word_of_trust(tiny_bundle: Path, tenso
     with pytest.raises(UserError, match=f"{path.name} was not built on this machine, .* native code; .* trust_engines"):
         body(tiny_bundle)
     assert body(tiny_bundle, trust_engines=True)(feeds(2.0))["v"][0, 0, 0, 0] == 2.0
-
-
-def test_trust_does_not_cover_a_key_that_was_edited(tiny_bundle: Path, tensorrt: Any) -> None:
-    add_engine(tiny_bundle, "float32", device="sm120")
-    manifest = tiny_bundle / "manifest.json"
-    manifest.write_text(
-        manifest.read_text().replace('"device":"sm120"', '"device":"sm89"').replace(': "sm120"', ': "sm89"')
-    )
-    with pytest.raises(UserError, match="belongs to another engine than engines/float32-sm120"):
-        body(tiny_bundle, trust_engines=True)
-
-
-def test_a_damaged_engine_is_named(tiny_bundle: Path, tensorrt: Any) -> None:
-    path = add_engine(tiny_bundle, "float32")
-    path.write_bytes(b"cut")
-    with pytest.raises(UserError, match=r"is damaged or was edited .* fewstep build"):
-        body(tiny_bundle, trust_engines=True)
 
 
 def test_host_code_is_allowed_for_version_compatible_engines_only(tiny_bundle: Path, tensorrt: Any) -> None:
@@ -310,18 +252,9 @@ def test_tensorrt_rtx_records_by_itself(tiny_bundle: Path, cuda: CudaDouble, ten
     assert cuda.calls["cudaGraphLaunch"] == 0
 
 
-@pytest.mark.parametrize(
-    "module, message",
-    [
-        ("tensorrt", "tensorrt cannot be imported .*; on a Jetson: apt install python3-libnvinfer"),
-        ("cuda.bindings.runtime", "cuda.bindings cannot be imported .*; pip install 'cuda-bindings"),
-    ],
-)
-def test_what_is_not_installed_is_named(
-    built: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=message):
+def test_without_cuda_bindings_the_fix_is_a_pip_command(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(UserError, match="cuda.bindings cannot be imported .*; pip install 'cuda-bindings"):
         body(built)
 
 

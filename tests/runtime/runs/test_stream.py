@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import fewstep.runtime
 from fewstep.plans.guidance import Cfg, Residual
 from fewstep.runtime import Sampler, UserError
-from fewstep.runtime.runs import Similar, Stream, stream
+from fewstep.runtime.runs import Similar, stream
 from tests.runtime.runs.conftest import Analytic
 
 DRESS, BAG = {"class": ["dress"]}, {"class": ["bag"]}
@@ -26,17 +26,13 @@ def alone(sampler: Sampler, frame: np.ndarray, seed: int, **options) -> np.ndarr
     return x
 
 
-def pushed(frames: Stream, pictures) -> list:
-    return list(frames(pictures))
-
-
 @pytest.mark.parametrize("mode", ["batch", "sequence", "auto"])
 @pytest.mark.parametrize("noise", ["fixed", "fresh"])
 @pytest.mark.parametrize(
     "guidance", [None, 2.0, Residual(1.4), Residual(1.4, 0.9, "onetime"), Cfg((3.0, 1.0))], ids=str
 )
 def test_every_frame_is_the_sample_of_it_alone(sampler: Sampler, mode, noise, guidance) -> None:
-    out = pushed(stream(sampler, **LCM, guidance=guidance, mode=mode, noise=noise, seed=5), FRAMES[:9])
+    out = list(stream(sampler, **LCM, guidance=guidance, mode=mode, noise=noise, seed=5)(FRAMES[:9]))
     assert [each.index for each in out] == list(range(9))
     for each, frame in zip(out, FRAMES, strict=False):
         assert each.fresh and each.seed == (5 if noise == "fixed" else 5 + each.index)
@@ -46,7 +42,7 @@ def test_every_frame_is_the_sample_of_it_alone(sampler: Sampler, mode, noise, gu
 
 def test_a_stream_on_an_engine_gives_the_bits_of_sample(tiny_bundle: Path) -> None:
     with fewstep.runtime.load(tiny_bundle) as sampler:
-        for each, frame in zip(pushed(stream(sampler, **LCM, mode="batch"), FRAMES[:6]), FRAMES, strict=False):
+        for each, frame in zip(stream(sampler, **LCM, mode="batch")(FRAMES[:6]), FRAMES, strict=False):
             np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
 
 
@@ -68,7 +64,7 @@ def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analyt
 
 def test_steps_of_different_range_groups_are_in_different_calls(grouped: Sampler) -> None:
     frames = stream(grouped, **LCM, mode="batch")
-    out = pushed(frames, FRAMES[:8])
+    out = list(frames(FRAMES[:8]))
     groups = {step.group for step in grouped.compile("lcm:7", strength=0.6).steps}
     assert len(groups) == 2 and frames.stats().calls > 8
     for each, frame in zip(out, FRAMES, strict=False):
@@ -84,27 +80,6 @@ def test_residual_guidance_costs_a_row_or_none(sampler: Sampler, network: Analyt
     for frame in FRAMES[:4]:
         frames.push(frame)
     assert network.batches[-1] == {1: 4, 2: 8 if guidance == 2.0 else 5}[rows]
-
-
-def test_one_step_of_residual_guidance_stays_finite_over_many_frames(sampler: Sampler) -> None:
-    """Elsewhere a recurrence crosses frames and grows a hundredfold a frame."""
-    one = {**LCM, "plan": "lcm:2", "strength": 0.5}
-    frames = stream(sampler, **one, guidance=Residual(1.4))
-    out = [each for frame in np.tile(FRAMES, (5, 1, 1, 1)) for each in frames.push(frame)]
-    assert len(out) == 200
-    np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[-1], 0, **one, guidance=Residual(1.4)))
-
-
-def test_new_settings_are_for_frames_that_enter_later(sampler: Sampler) -> None:
-    """Elsewhere buffers are zeroed, or hold coefficients of the plan before."""
-    frames = stream(sampler, **LCM, mode="batch")
-    out = [each for frame in FRAMES[:3] for each in frames.push(frame)]
-    frames.set(condition=BAG, plan="lcm:2")  # one step: these frames are faster than those before them
-    out += [each for frame in FRAMES[3:6] for each in frames.push(frame)] + frames.flush()
-    assert [each.index for each in out] == list(range(6))
-    for each in out:
-        options = LCM if each.index < 3 else {**LCM, "plan": "lcm:2", "condition": BAG}
-        np.testing.assert_array_equal(each.sample, alone(sampler, FRAMES[each.index], 0, **options))
 
 
 def test_settings_may_come_at_once(sampler: Sampler) -> None:
@@ -141,7 +116,7 @@ def test_an_engine_that_refuses_batches_runs_a_sequence(sampler: Sampler, networ
     engine = sampler.changed(graph=of_one)
     frames = stream(engine, **LCM, mode="auto")
     assert frames.stats().mode == "auto"
-    for each, frame in zip(pushed(frames, FRAMES[:5]), FRAMES, strict=False):
+    for each, frame in zip(frames(FRAMES[:5]), FRAMES, strict=False):
         np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
     assert frames.stats().mode == "sequence"
     frames = stream(engine, **LCM, mode="batch")
@@ -238,7 +213,7 @@ def test_a_caller_may_reuse_its_buffer(sampler: Sampler) -> None:
 def test_frames_may_bring_their_conditions(sampler: Sampler) -> None:
     frames = stream(sampler, plan="lcm:7", strength=0.6, mode="batch")
     labels = [0, 2, 1, 0, 2]
-    out = pushed(frames, [{"image": frame, "class": label} for frame, label in zip(FRAMES, labels, strict=False)])
+    out = list(frames([{"image": frame, "class": label} for frame, label in zip(FRAMES, labels, strict=False)]))
     for each, label in zip(out, labels, strict=True):
         expected = alone(sampler, FRAMES[each.index], 0, **{**LCM, "condition": {"class": [label]}})
         np.testing.assert_array_equal(each.sample, expected)
@@ -248,7 +223,7 @@ def test_frames_may_bring_their_conditions(sampler: Sampler) -> None:
 
 def test_frames_of_nothing_are_samples_of_their_seeds(sampler: Sampler) -> None:
     frames = stream(sampler, plan="dpmpp_2m:4", condition=DRESS, noise="fresh", mode="batch")
-    out = pushed(frames, [None] * 6)
+    out = list(frames([None] * 6))
     expected = sampler.sample("dpmpp_2m:4", range(6), {"class": ["dress"] * 6})
     np.testing.assert_array_equal(np.stack([each.sample for each in out]), expected)
 
@@ -276,17 +251,15 @@ def test_a_sample_may_be_written_on(sampler: Sampler) -> None:
         each.sample[:] = 7
 
 
-def test_after_so_many_skips_a_frame_is_processed(sampler: Sampler) -> None:
-    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=10))
-    out = [each for frame in STILL[:34] for each in frames.push(frame)]
-    assert [each.index for each in out if each.fresh] == [0, 11, 22, 33]
-
-
-def test_skips_are_counted_from_the_last_processed_frame(sampler: Sampler) -> None:
+@pytest.mark.parametrize(
+    ("most", "shown", "fresh"), [(10, [0] * 34, [0, 11, 22, 33]), (3, [0] * 3 + [1] * 5, [0, 3, 7])]
+)
+def test_after_so_many_skips_since_the_last_processed_frame_one_is_processed(
+    sampler: Sampler, most: int, shown: list[int], fresh: list[int]
+) -> None:
     """Elsewhere the count ends at its limit alone, so that a scene that moves again soon has fewer skips."""
-    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most=3))
-    out = pushed(frames, [FRAMES[0]] * 3 + [FRAMES[1]] * 5)
-    assert [each.index for each in out if each.fresh] == [0, 3, 7]
+    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most))
+    assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
 
 
 def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None:
@@ -305,7 +278,7 @@ def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dic
     plan = {"plan": "lcm:7", "strength": 0.6} if named else {"plan": "lcm:4"}
     frames = stream(sampler, **plan, mode="sequence", similar=Similar(0.0, 1000))
     labels = [first, first, second, second, first]
-    out = pushed(frames, [{**named, "class": label} for label in labels])
+    out = list(frames([{**named, "class": label} for label in labels]))
     assert [each.fresh for each in out] == [True, False, True, False, True]
     given = {"given": {"image": FRAMES[:1]}} if named else {}
     for each, label in zip(out, labels, strict=True):
@@ -315,7 +288,7 @@ def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dic
 
 def test_a_condition_of_the_settings_is_not_one_of_the_frame_before(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.0, 1000))
-    out = pushed(frames, [{"image": FRAMES[0], "class": "bag"}, FRAMES[0], FRAMES[0]])
+    out = list(frames([{"image": FRAMES[0], "class": "bag"}, FRAMES[0], FRAMES[0]]))
     assert [each.fresh for each in out] == [True, True, False]
     np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[0], 0, **LCM))
 
@@ -323,7 +296,7 @@ def test_a_condition_of_the_settings_is_not_one_of_the_frame_before(sampler: Sam
 def test_statistics_are_those_of_the_clock(sampler: Sampler) -> None:
     ticks = iter(np.arange(0, 100, 0.5))
     frames = stream(sampler, **LCM, mode="sequence", clock=lambda: float(next(ticks)))
-    out = pushed(frames, FRAMES[:4])
+    out = list(frames(FRAMES[:4]))
     stats = frames.stats()
     assert [each.latency_s for each in out] == [0.5] * 4 and stats.latency_p99_s == 0.5
     assert stats.fps == 4 / 3.5 and stats.frames == stats.out == 4 and stats.calls == 16
