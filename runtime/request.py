@@ -296,9 +296,9 @@ def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: 
     manifest = bundle.manifest
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
-    for name, asked, has in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
-        if asked is not None and asked != has:
-            yield f"was compiled with {name} {has}, not {asked}"
+    for name, asked, own in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
+        if asked is not None and asked != own:
+            yield f"was compiled with {name} {own}, not {asked}"
     if not _is_at_positions(plan, manifest):
         yield f"is not for the positions that {bundle.path} has times for"
     banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
@@ -306,12 +306,12 @@ def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: 
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
         yield f"carries {has}, this denoiser {wants}"
     for index, step in enumerate(plan.steps):
-        own = network_at(manifest, step.lam)
-        if step.network != own:
-            yield f"has a step {index} that asks for the network {step.network}, and {bundle.path} runs {own} there"
-        heads = manifest.heads if own == DENOISER else manifest.networks[own].heads
+        network = network_at(manifest, step.lam)
+        if step.network != network:
+            yield f"has a step {index} that asks for the network {step.network}, and {bundle.path} runs {network} there"
+        heads = manifest.heads if network == DENOISER else manifest.networks[network].heads
         if step.heads != heads:
-            yield f"has a step {index} that reads {step.heads} outputs of a {own} that has {heads}"
+            yield f"has a step {index} that reads {step.heads} outputs of a {network} that has {heads}"
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:

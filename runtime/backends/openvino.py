@@ -113,8 +113,11 @@ class OpenVino:
         check_ports(bundle, graph, inputs, outputs)
 
         def compiled(sizes: Mapping[str, int] | None) -> LoadedGraph:
-            fixed = sizes and {each.name: [dimension(size, sizes) for size in each.shape] for each in graph.inputs}
-            made, kind = self.compile(core, model, graph.file, fixed), _fixed if sizes else _wrapped
+            fixed, kind = None, _wrapped
+            if sizes is not None:
+                fixed = {each.name: [dimension(size, sizes) for size in each.shape] for each in graph.inputs}
+                kind = _fixed
+            made = self.compile(core, model, graph.file, fixed)
             return _Requests(graph, Lanes([kind(made.create_infer_request(), graph) for _ in range(self.contexts)]))
 
         if name in AHEAD:  # it is called once a sample, with any number of rows

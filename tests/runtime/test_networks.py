@@ -1,7 +1,5 @@
 """A bundle of several networks: which of them runs a step, and what is refused."""
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,40 +116,6 @@ def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -
         sampler.sample(before, **RUN)
     plan = sampler.compile("ddim:4", 2.0)
     np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))
-
-
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        ({"until": "0"}, "networks.*until: expected `float`"),
-        ({"inputs": {"colour": "label"}}, r"networks\['noisy'\].inputs: the manifest has no condition 'colour'"),
-        ({"inputs": {}}, r"networks\['noisy'\].prologue: no condition feeds the input 'label'"),
-        ({"prologue": None}, r"networks\['noisy'\].bodies\['float32'\].graphs\[0\]: the prologue does not make"),
-        ({"bodies": {}}, r"networks\['noisy'\].bodies: there is none"),
-        ({"heads": 2}, r"networks\['noisy'\].bodies\['float32'\].graphs\[0\]: tensor 'v' has the shape"),
-        ({"more": 1}, r"networks.*unknown field `more`"),
-    ],
-)
-def test_a_damaged_network_is_one_line(tiny_bundle: Path, change: dict[str, Any], said: str) -> None:
-    edited(with_expert(tiny_bundle), lambda networks: networks["noisy"].update(change))
-    with pytest.raises(UserError, match=said):
-        open_bundle(tiny_bundle)
-
-
-def test_networks_that_are_none_are_one_line(tiny_bundle: Path) -> None:
-    edited(with_expert(tiny_bundle), lambda networks: networks.update(second=networks["noisy"]))
-    with pytest.raises(UserError, match=r"field networks: they end at lambda \[0.0, 0.0\], which does not increase"):
-        open_bundle(tiny_bundle)
-    edited(tiny_bundle, lambda networks: (networks.clear(), networks.update({"no word": {}})))
-    with pytest.raises(UserError, match="missing field `until`|missing required field"):
-        open_bundle(tiny_bundle)
-
-
-def edited(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest["networks"])
-    path.write_text(json.dumps(manifest))
 
 
 def test_a_network_for_pure_noise_alone_runs_one_step_ahead(

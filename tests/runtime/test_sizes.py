@@ -152,21 +152,6 @@ def test_what_is_chosen_once_is_no_option_of_a_run(sampler: Sampler, name: str) 
             run(*[sampler] * (run is stream), plan=PLAN, **{name: {}})
 
 
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"sizes": [{"name": "height", "axis": 1, "low": 3, "high": 12, "multiple": 2}]}, "sizes: height: low 3 is no"),
-        ({"sizes": [{"name": "height", "axis": 7, "low": 2, "high": 12}]}, "has no axis 7"),
-        ({"sizes": [{"name": "batch", "axis": 1, "low": 2, "high": 12}]}, "a name is a word"),
-        ({"sizes": [{"name": "height", "axis": 1, "low": 2, "high": 12}]}, "follows: there is no size 'width'"),
-        ({"sizes": []}, "follows: there is no size 'height'"),
-    ],
-)
-def test_a_manifest_whose_sizes_contradict_themselves_is_refused(tiny_bundle: Path, changes: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        open_bundle(free(tiny_bundle, **changes))
-
-
 def test_a_manifest_at_other_sizes_has_numbers_everywhere(bundle: Path) -> None:
     manifest: Manifest = sized(open_bundle(bundle).manifest, {"height": 10})
     assert manifest.x_shape == (1, 10, 4)
