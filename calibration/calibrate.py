@@ -6,27 +6,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fewstep.calibration.calibrated_body import (
-    CalibratedBody,
-    floor_error,
-    guidance_error,
-    is_large,
-    judged_body,
-    judging_course,
-    make_each,
-)
+from fewstep.calibration.bounded import search_for
+from fewstep.calibration.calibrated_body import BodyMaker, CalibratedBody, check_near, judging_course
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.cost import announce
 from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.failed_bodies import body_of, some_failed, unmade, widened
+from fewstep.calibration.failed_bodies import body_of, caught, check_some_left, some_failed, unmade, widened
 from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.second_moments import second_moments
@@ -49,9 +42,6 @@ from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress, under
 
-if TYPE_CHECKING:
-    from fewstep.calibration.precision.refine import SearchResult
-
 FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each branch
 OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
@@ -65,7 +55,7 @@ class Calibration:
     plan: AnyPlan
     table: RangesTable
     lowered: Mapping[str, LoweredBody]
-    refined: Mapping[str, "SearchResult"]
+    refined: Mapping[str, SearchResult]
     others: Mapping[str, "Calibration"] = field(default_factory=dict)
 
 
@@ -86,7 +76,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
         manifest, made, failed, checkpoints = writer.manifest, dict[str, Calibration](), dict[str, UserError](), []
         for name, task in tasks.items():
             shown = under(progress, name) if len(names) > 1 else progress
-            made[name], errors, checkpoint = _calibrate_network(task, writer, manifest, made, shown, open_workers)
+            made[name], errors, checkpoint = _calibrate_network(task, writer, manifest, shown, open_workers)
             manifest = made[name].manifest
             failed |= {said(name, body): error for body, error in errors.items()}
             checkpoints.append(checkpoint)
@@ -101,14 +91,9 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
 
 
 def _calibrate_network(
-    task: Task,
-    writer: Writer,
-    manifest: Manifest,
-    before: Mapping[str, Calibration],
-    progress: Progress,
-    open_workers: OpenWorkers,
+    task: Task, writer: Writer, manifest: Manifest, progress: Progress, open_workers: OpenWorkers
 ) -> tuple[Calibration, dict[str, UserError], Checkpoint]:
-    """Calibrate one network behind the networks `before`. UserError if no body can be made.
+    """Calibrate one network. UserError if no body can be made.
 
     The calibration has the whole bundle's manifest, which is not committed yet. With it come the errors of bodies that
     were not made, and the checkpoint of the counts.
@@ -122,47 +107,35 @@ def _calibrate_network(
         wide = widened(task.targets, counts, least)
         failed = {**task.refused, **unmade(wide, counts, least)}
         moments = second_moments(task, progress, checkpoint, workers)
-    targets = [target for target in wide if body_of(target) not in failed]
     table_of = partial(tabulate, counts, task.prepared, digest, task.plan.name, progress)
     whether = sorted({target.scheme.everything for target in task.targets})
     tables = {everything: table_of(everything=everything) for everything in whether}
     table = next(iter(tables.values()))  # of targets with floats, if there are some
     plan = regroup(task.plan, {task.network: counts.edges})
-    large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     course = judging_course(task, plan, progress)
     first = first_inputs(task, course)
-    spare = sparing_for(task, plan, progress)
-    has_parts = isinstance(course, Course)  # tokens keep one graph
-    part_of = (lambda part: table_of(part=part, of_all=table)) if has_parts else None
-    rest = partial(_check_kernels, first), failed, spare, part_of, progress
-    bodies = make_each(task, targets, tables, moments, course, large, *rest)
-    refined: Mapping[str, SearchResult] = {}
-    if task.bound is not None:
-        from fewstep.calibration.bounded import bounded  # a search, which few ask for
-
-        refined = bounded(task, task.bound, plan, bodies, failed, before, progress)
-        for name, result in refined.items():
-            bodies[name] = judged_body(result.variants, course, is_large(task))
-            _check_kernels(first, name, bodies[name].lowered, result.variants.target)
-    _refuse(bodies, refined, failed)
-    refined = {name: each for name, each in refined.items() if name not in failed}
-    bodies = {name: each for name, each in bodies.items() if name not in failed}
+    large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
+    part_of = (lambda part: table_of(part=part, of_all=table)) if isinstance(course, Course) else None  # no tokens
+    maker = BodyMaker(task, tables, moments, course, large, sparing_for(task, plan, progress), part_of)
+    search, bodies, refined = search_for(task, plan, progress), dict[str, CalibratedBody](), dict[str, SearchResult]()
+    for done, target in enumerate(wide, 1):
+        name = body_of(target)
+        if name not in failed:
+            with caught(failed, target):
+                body = maker.body(target)
+                _check_kernels(first, body)
+                found = search(body.variants)
+                if found is not None:
+                    body = maker.judged(found.variants)
+                    _check_kernels(first, body)
+                check_near(body, has_bound=found is not None)
+                bodies[name] = body
+                refined |= {} if found is None else {name: found}
+        progress("lowering", done, len(wide))
+    check_some_left(wide, failed)
     manifest = added(writer, manifest, task, plan, table, bodies, refined)
     lowered = {name: each.lowered for name, each in bodies.items()}
     return Calibration(manifest, plan, table, lowered, refined), failed, checkpoint
-
-
-def _refuse(
-    bodies: Mapping[str, CalibratedBody], refined: Mapping[str, "SearchResult"], failed: dict[str, UserError]
-) -> None:
-    """Into `failed` go the errors of bodies that lose what guidance multiplies, and of those below the floor: a bound
-    is a floor of the caller's own. UserError if no body is left."""
-    for name, body in bodies.items():
-        error = guidance_error(body) or (None if name in refined else floor_error(body))
-        if name not in failed and error is not None:
-            failed[name] = error
-    if bodies.keys() <= failed.keys():
-        raise next(iter(failed.values()))
 
 
 def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
@@ -178,8 +151,9 @@ def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
     return inputs
 
 
-def _check_kernels(first: FirstInputs, name: str, lowered: LoweredBody, target: Target) -> None:
+def _check_kernels(first: FirstInputs, body: CalibratedBody) -> None:
     """Warn where this CPU's integer kernels compute something else than their numbers stand for. Rows go one by one,
     since all inner tensors of a call are held."""
+    target = body.variants.target
     if target.warns is not None:
-        target.warns(lowered.graph, chain.from_iterable(first.values()), name)
+        target.warns(body.lowered.graph, chain.from_iterable(first.values()), body_of(target))

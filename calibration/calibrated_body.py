@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import structs
 
 from fewstep.calibration.count import batch_of
-from fewstep.calibration.failed_bodies import Check, body_of
+from fewstep.calibration.failed_bodies import body_of
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, rounding
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.variants import GroupedGraph, Variants, open_graphs
@@ -61,11 +61,6 @@ class CalibratedBody:
         return self.variants.lowered[-1][1]
 
 
-def all_int8(variants: Variants) -> Variants:
-    """Nothing stays in float."""
-    return variants
-
-
 def judging_seeds(trajectories: int) -> range:
     """The seeds that judge a body, no more than there are trajectories."""
     return SELECTION_SEEDS[AFTER_MAPS:][: min(MOST_SEEDS, trajectories)]
@@ -86,83 +81,62 @@ def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Co
     return course
 
 
-def make_each(
-    task: Task,
-    targets: Sequence[Target],
-    tables: Mapping[bool, RangesTable],
-    moments: Moments,
-    course: Course | TokenCourse,
-    writer: Writer | None,
-    check: Check,
-    failed: dict[str, UserError],
-    spare: Spare = all_int8,
-    table_of: Callable[[slice], RangesTable] | None = None,
-    progress: Progress = SILENT,
-) -> dict[str, CalibratedBody]:
-    """The body of each target, by its name.
+@dataclass(frozen=True)
+class BodyMaker:
+    """The bodies of one network, made and judged alike for each target.
 
-    Args:
-        tables: of `tabulate`, for targets without floats (True) and others.
-        moments: of `second_moments`, by which weights are rounded.
-        course: of `judging_course`.
-        writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
-        check: what each body has to pass.
-        failed: receives the errors of bodies that cannot be made.
-        spare: says which operations stay in float.
-        table_of: `tabulate` for a part of the groups, for targets with floats; None keeps one graph a body.
-
-    UserError if no body can be made.
+    tables: of `tabulate`, for targets without floats (True) and others.
+    moments: of `second_moments`, by which weights are rounded.
+    course: of `judging_course`.
+    writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
+    spare: the rule for operations that stay in float.
+    table_of: `tabulate` for a part of the groups, for targets with floats; None keeps one graph a body.
     """
-    by_rows, bodies = is_large(task), {}
-    for done, target in enumerate(targets, 1):
-        name = body_of(target)
-        keep = as_it_is if writer is None else partial(kept_in_files, writer, name)
-        table = tables[target.scheme.everything]
 
-        def made(form: Target, keep: Keep = keep, table: RangesTable = table) -> CalibratedBody:
-            """The body in a form of the target, judged."""
-            part = GroupedGraph(course.groups, table, rounding(table, form, moments))
-            return judged_body(spare(Variants(task.prepared, table, form, (part,), keep)), course, by_rows)
+    task: Task
+    tables: Mapping[bool, RangesTable]
+    moments: Moments
+    course: Course | TokenCourse
+    writer: Writer | None
+    spare: Spare
+    table_of: Callable[[slice], RangesTable] | None
 
-        def split(body: CalibratedBody, count: int) -> CalibratedBody:
-            """The body as so many graphs, each with ranges of its own steps."""
-            assert table_of is not None
-            ends = [round(course.groups * number / count) for number in range(count + 1)]
-            tables = [table_of(slice(*part)) for part in pairwise(ends)]
-            own = [rounding(each, body.variants.target, moments) for each in tables]
-            parts = tuple(map(GroupedGraph, ends[1:], tables, own))
-            return judged_body(replace(body.variants, parts=parts), course, by_rows)
+    def body(self, target: Target) -> CalibratedBody:
+        """The target's leaner form, in as few graphs as have quality enough by samples, or lose little by it; else the
+        target's own. Graphs cost no byte of a step, but each has weights of its own: they are MOST_GRAPHS at most."""
+        if target.leaner is None:
+            return self._of(target)
+        lean = self._of(target.leaner)
+        if lean.trial.psnr >= ENOUGH:
+            return lean
+        own = self._of(target)
+        least = min(ENOUGH, own.trial.psnr - LEAST_LOSS)
+        several = (self._split(lean, count, self.table_of) for count in range(2, self._most + 1) if self.table_of)
+        return next((body for body in chain((lean,), several) if body.trial.psnr >= least), own)
 
-        try:
-            most = 1 if writer is not None or table_of is None else min(MOST_GRAPHS, course.groups)
-            body = _of_forms(target, made, split, most)
-            check(name, body.lowered, target)
-            bodies[name] = body
-        except UserError as error:
-            failed[name] = error
-        progress("lowering", done, len(targets))
-    if not bodies:
-        raise next(iter(failed.values()))
-    return bodies
+    def judged(self, variants: Variants) -> CalibratedBody:
+        """The body that is deployed of these variants, with the quality of its samples."""
+        trial = judged(variants, self.course, is_large(self.task))
+        return CalibratedBody(variants, structs.replace(trial, in_float=variants.in_float))
 
+    @property
+    def _most(self) -> int:
+        """The most graphs of a body."""
+        return 1 if self.writer is not None else min(MOST_GRAPHS, self.course.groups)
 
-def _of_forms(
-    target: Target,
-    made: Callable[[Target], CalibratedBody],
-    split: Callable[[CalibratedBody, int], CalibratedBody],
-    most: int,
-) -> CalibratedBody:
-    """The target's leaner form, in as few graphs as have quality enough by samples, or lose little by it; else the
-    target's own. Graphs cost no byte of a step, but each has weights of its own: they are `most`."""
-    if target.leaner is None:
-        return made(target)
-    lean = made(target.leaner)
-    if lean.trial.psnr >= ENOUGH:
-        return lean
-    own = made(target)
-    least = min(ENOUGH, own.trial.psnr - LEAST_LOSS)
-    several = (split(lean, count) for count in range(2, most + 1))
-    return next((body for body in chain((lean,), several) if body.trial.psnr >= least), own)
+    def _of(self, form: Target) -> CalibratedBody:
+        """The body in a form of its target."""
+        table = self.tables[form.scheme.everything]
+        keep = as_it_is if self.writer is None else partial(kept_in_files, self.writer, body_of(form))
+        part = GroupedGraph(self.course.groups, table, rounding(table, form, self.moments))
+        return self.judged(self.spare(Variants(self.task.prepared, table, form, (part,), keep)))
+
+    def _split(self, body: CalibratedBody, count: int, table_of: Callable[[slice], RangesTable]) -> CalibratedBody:
+        """The body as so many graphs, each with ranges of its own steps."""
+        ends = [round(self.course.groups * number / count) for number in range(count + 1)]
+        tables = [table_of(slice(*part)) for part in pairwise(ends)]
+        own = [rounding(each, body.variants.target, self.moments) for each in tables]
+        return self.judged(replace(body.variants, parts=tuple(map(GroupedGraph, ends[1:], tables, own))))
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
@@ -174,11 +148,6 @@ def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
     io.store(writer, kept, name)
     weights.release(kept)
     return kept
-
-
-def judged_body(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> CalibratedBody:
-    """The body that is deployed of these variants, with the quality of its samples."""
-    return CalibratedBody(variants, structs.replace(judged(variants, course, by_rows), in_float=variants.in_float))
 
 
 def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> Trial:
@@ -201,27 +170,22 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
     return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
 
 
-def guidance_error(body: CalibratedBody) -> UserError | None:
-    """The reason not to deploy a body, which loses what guidance multiplies at a step; None without a loss."""
-    difference, target = body.trial.guidance, body.variants.target
-    if difference is None or not is_lost(difference):
-        return None
-    return UserError(
-        f"int8 for {target.name} loses the {GUIDANCE}: {text_of(difference)}",
-        "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
-    )
-
-
-def floor_error(body: CalibratedBody) -> UserError | None:
-    """The reason not to deploy a body, whose samples are far from float32's; None where they are near."""
+def check_near(body: CalibratedBody, has_bound: bool) -> None:
+    """UserError for a body that loses what guidance multiplies at a step, or whose samples are far from float32's. A
+    bound is a floor of the caller's own."""
     trial, target = body.trial, body.variants.target.name
+    if trial.guidance is not None and is_lost(trial.guidance):
+        raise UserError(
+            f"int8 for {target} loses the {GUIDANCE}: {text_of(trial.guidance)}",
+            "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
+        )
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-    if trial.tokens is not None or near.is_enough:
-        return None
+    if has_bound or trial.tokens is not None or near.is_enough:
+        return
     fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"
     if trial.unrelated is not None and trial.unrelated < DIVERGED:
         fix = "float32's own samples leave the range of the data: clip each clean prediction, with --clip 1 for [-1, 1]"
-    return UserError(
+    raise UserError(
         f"int8 for {target} is {near.sentence('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
         f" least, and {len(trial.in_float)} operations in float do not mend it",
         fix,

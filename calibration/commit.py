@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,6 +12,7 @@ from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap, record
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
+from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -27,9 +27,6 @@ from fewstep.runtime.bundle.networks import alone, with_network
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
 
-if TYPE_CHECKING:
-    from fewstep.calibration.precision.refine import SearchResult
-
 LOG = logging.getLogger("fewstep")
 Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, and the graph
 
@@ -41,7 +38,7 @@ def added(
     plan: AnyPlan,
     table: RangesTable,
     made: Mapping[str, CalibratedBody],
-    refined: Mapping[str, "SearchResult"],
+    refined: Mapping[str, SearchResult],
 ) -> Manifest:
     """The `full` manifest with the bodies that were made for the task's network, their ranges, the plan and precision
     maps. Their files are in the bundle; the caller commits.

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.count import batch_of
+from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.operation_errors import RUNS
+from fewstep.calibration.precision.refine import evaluations
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.spare import SAMPLES
 from fewstep.calibration.task import Task
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.rollouts.closed_loop import AT_ONCE
+from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.trajectories import batches, count_batches
 from fewstep.plans.errors import UserError
@@ -59,7 +61,7 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
         errors=steps * SAMPLES * sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks),
         judged=calls * len(judging_seeds(len(task.seeds))) * steps * bodies,
-        searched=_searched(tasks),
+        searched=_searched(task),
         seconds=_seconds(task, task.seeds[: len(first)], size or {}),
     )
 
@@ -73,12 +75,16 @@ def announce(tasks: Sequence[Task]) -> None:
         close(task.sampler.of().graph)
 
 
-def _searched(tasks: Sequence[Task]) -> int | None:
-    if all(task.bound is None for task in tasks):
+def _searched(task: Task) -> int | None:
+    """The approximate number of evaluations of AT_ONCE samples that a search takes; None without a bound."""
+    bound, judges, here = task.bound, -(-len(JUDGE_SEEDS) // AT_ONCE), searched_here()
+    if bound is None:
         return None
-    from fewstep.calibration.bounded import evaluations_of  # a search, which few ask for
-
-    return evaluations_of(tasks)
+    return sum(
+        evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here)
+        for target in task.targets
+        if is_bound(target, bound)
+    )
 
 
 def _seconds(task: Task, seeds: range, size: Mapping[str, int]) -> float:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from fewstep.calibration.failed_bodies import body_of
+from fewstep.calibration.failed_bodies import body_of, caught, check_some_left
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
-from fewstep.calibration.precision.bound import parse_bound
+from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -48,6 +48,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     """
     all_networks = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
     plan, sampler = _plan(options, all_networks), all_networks.alone(network)
+    bound = _bound(options, all_networks)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
@@ -69,7 +70,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         sizes=sizes,
         turn=longest_turn(seeds, len(sizes)),
         threads=options.threads,
-        bound=parse_bound(options.quality, options.speed),
+        bound=bound,
         command=lambda names: _command(options, plan, names),
         refused=refused,
         network=network,
@@ -85,21 +86,16 @@ def _usable(
 ) -> tuple[tuple[Target, ...], dict[str, UserError]]:
     """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
     others' bodies by name. UserError if no target is left."""
-    usable: list[Target] = []
-    refused: dict[str, UserError] = {}
+    refused = dict[str, UserError]()
     for target in targets:
-        try:
+        with caught(refused, target):
             lowered_ops(prepared, target.scheme.everything)
             if target.scheme.everything:
                 _refuse_kept(bundle.manifest.conditions, rows, target)
             if target.tries is not None:
                 target.tries(bundle)
-            usable.append(target)
-        except UserError as error:
-            refused[body_of(target)] = error
-    if not usable:
-        raise next(iter(refused.values()))
-    return tuple(usable), refused
+    check_some_left(targets, refused)
+    return tuple(target for target in targets if body_of(target) not in refused), refused
 
 
 def _refuse_kept(conditions: Sequence[Condition], rows: ConditionRecords | None, target: Target) -> None:
@@ -164,8 +160,6 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     plan: AnyPlan = sampler.compile(name, weight, shaping=clip_to(options.clip))
     if manifest.vocabulary is not None:
         check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
-        if options.quality or options.speed:
-            raise UserError("a precision map of a token denoiser", "leave --quality and --speed out")
         return plan
     clip = _own_clip(sampler) if shaping_of(plan) is None else None
     if clip is not None:
@@ -175,6 +169,15 @@ def _plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
             *(clip.low, clip.high, clip.high),
         )
     return plan
+
+
+def _bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
+    """The bound, which holds for the samples of one network. UserError where there are tokens, or several networks."""
+    bound, count = parse_bound(options.quality, options.speed), len(sampler.denoiser.networks)
+    if bound is not None and (count > 1 or sampler.bundle.manifest.vocabulary is not None):
+        what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
+        raise UserError(f"a precision map of {what}", "leave --quality and --speed out")
+    return bound
 
 
 def _own_clip(sampler: Sampler) -> Clip | None:

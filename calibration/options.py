@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, named_target, target_names
 from fewstep.calibration.precision.bound import parse_bound
+from fewstep.calibration.precision.native import check_targets
 from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS
 from fewstep.measure.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
 from fewstep.measure.workers.options import SamplingOptions
@@ -73,8 +74,6 @@ def check_options(options: CalibrateOptions) -> None:
     bound = parse_bound(options.quality, options.speed)
     targets = targets_of(options)
     if bound is not None:
-        from fewstep.calibration.precision.native import check_targets  # of a search, which few ask for
-
         check_targets(targets, bound)
     for target in targets:
         if target.needs is not None:

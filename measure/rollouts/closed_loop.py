@@ -50,8 +50,7 @@ class Course(ReferenceRun):
 
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     differences: float32's at each step, by `direction.float_differences`; where they are none, no body's are judged.
-    slots: carried tensors at the start. network: whose graphs are judged; `neighbours` runs the steps of others, by
-    graphs of the files `others`.
+    slots: carried tensors at the start. network: whose graphs are judged; `neighbours` runs the steps of others.
     """
 
     feeds: tuple[Feeds, ...]
@@ -60,7 +59,6 @@ class Course(ReferenceRun):
     slots: Slots | None = None
     network: str = DENOISER
     neighbours: StepNetwork | None = None
-    others: tuple[str, ...] = ()
 
     @property
     def own_states(self) -> list[StepState]:
@@ -95,13 +93,11 @@ def open_courses(
     plan: Plan,
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
-    network: str = DENOISER,
-    neighbours: Sampler | None = None,
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course to search a map on, and the courses to judge it on. The arguments are as in `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
-        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)), network, neighbours)
+        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
         for number, seeds in enumerate(parts)
     )
     return search, tuple(judges)
@@ -118,13 +114,12 @@ def open_course(
     rows: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
-    neighbours: Sampler | None = None,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. neighbours: the sampler whose networks run the
-    steps of others where bodies of `network` are judged; None: the float32 body's.
+    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. Where bodies of `network` are judged, float32
+    runs the steps of others.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     batch = SeedBatch(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, rows))
@@ -140,10 +135,8 @@ def open_course(
 
     running = replace(sampler, record=record).step_call(plan, len(seeds), batch.conditions)
     reference = run_reference(plan, batch, running.network, progress)
-    judging = sampler if neighbours is None else neighbours
-    others = {name: each for name, each in judging.denoiser.networks.items() if name != DENOISER}
     slots = running.slots if plan.banks else None
-    step_call = judging.network(plan, len(seeds), batch.conditions) if others and slots is None else None
-    files = [graph.file for name, each in others.items() if name != network for graph in each.body.graphs]
+    others = sampler.network(plan, len(seeds), batch.conditions) if len(sampler.denoiser.networks) > 1 else None
+    neighbours = others if slots is None else None
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, step_call, tuple(files))
+    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, neighbours)

@@ -1,16 +1,19 @@
-"""What helps a body whose samples are far from float32's."""
+"""The fix for a body whose samples are far from float32's."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fewstep.calibration.calibrated_body import floor_error
+from fewstep.calibration.calibrated_body import check_near
+from fewstep.plans.errors import UserError
 
 
 @pytest.mark.parametrize(("unrelated", "fix"), [(7.0, "--quality 30dB"), (None, "--quality 30dB"), (-81.0, "--clip 1")])
 def test_samples_that_leave_the_range_of_the_data_are_to_be_clipped(unrelated: float | None, fix: str) -> None:
-    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=())
+    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=None)
     body: Any = SimpleNamespace(trial=trial, variants=SimpleNamespace(target=SimpleNamespace(name="cpu-x86")))
-    error = floor_error(body)
-    assert error is not None and fix in error.fix
+    with pytest.raises(UserError) as refused:
+        check_near(body, has_bound=False)
+    assert fix in refused.value.fix
+    check_near(body, has_bound=True)  # a floor of the caller's own
