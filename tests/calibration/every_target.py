@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import TARGETS, named_target
+from fewstep.calibration.lowering.targets import named_target, target_names
 
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 
@@ -27,7 +28,7 @@ def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("target", each)
 
 
-ALL = tuple(map(named_target, TARGETS))
+ALL = tuple(map(named_target, target_names()))
 every_target = _each(ALL)
 selective_target = _each(each for each in ALL if not each.scheme.everything)  # the rest of the graph is float
 
@@ -35,4 +36,5 @@ selective_target = _each(each for each in ALL if not each.scheme.everything)  # 
 def change_target(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
     """The target of a name has other fields, whoever asks for it."""
     changed: Target = replace(named_target(name), **changes)  # type: ignore[arg-type]
-    monkeypatch.setitem(TARGETS, name, lambda: changed)
+    module = name.replace("-", "_")
+    monkeypatch.setattr(f"{targets.__name__}.{module}.{module.upper()}", changed)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.targets import TARGETS
+from fewstep.calibration.lowering.targets import target_names
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
@@ -28,7 +28,7 @@ from fewstep.runtime.loading import load
 
 pytestmark = pytest.mark.slow
 
-HERE = tuple(each for each in TARGETS if each != "openvino" or importlib.util.find_spec("openvino"))
+HERE = tuple(each for each in target_names() if each != "openvino" or importlib.util.find_spec("openvino"))
 PLAN = "ddim:2"
 APART = 256  # bytes: enough for what onnxruntime reads while it loads, such as the widths of a Pad
 DENOISER = """

@@ -3,13 +3,9 @@
 HTP computes in integers alone, so every tensor has a pair with constant scales (`calibration/lowering/everywhere.py`).
 16 bits hold the range of all steps, hence there are no groups. Weights are rounded as for every other target.
 
-`qnn-8bit` is the same, but that inner operations with weights read 8 bits, in the range of the least error.
-
 onnxruntime-qnn compiles on x86 too, and executes HTP's arithmetic there. ONNX's arithmetic foretells it to 73 dB and
 more on a step of the shipped model; docs/measured/npu.md has the figures, and the forms that do not hold.
 """
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -46,9 +42,4 @@ QNN = Target(
     finish=(pairs_everywhere,),
     check=no_float,
     runs=simulated,
-)
-QNN_8BIT = replace(
-    QNN,
-    platform=platforms.QNN_8BIT,
-    scheme=replace(QNN.scheme, narrow=True),
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.calibration.lowering.targets import TARGETS, named_target
+from fewstep.calibration.lowering.targets import named_target, target_names
 from fewstep.runtime.backends.named import NAMED
 from fewstep.runtime.bundle.platforms import (
     ONNXRUNTIME,
@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.platforms import (
 
 
 def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
-    assert tuple(named_target(name).platform for name in TARGETS) == PLATFORMS
+    assert tuple(named_target(name).platform for name in target_names()) == PLATFORMS
     assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 8
 
 
@@ -61,6 +61,6 @@ def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
 
 
 def test_targets_have_an_opener_unless_their_bodies_are_simulated() -> None:
-    targets = map(named_target, TARGETS)
+    targets = map(named_target, target_names())
     assert [each.platform for each in targets if each.warns is None] == [each for each in PLATFORMS if each.simulated]
     assert [each.name for each in preferred(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]

@@ -1,4 +1,4 @@
-"""A target that is named in TARGETS, with a row in PLATFORMS, is calibrated, inspected and reported."""
+"""A target of a plugin, with a row in PLATFORMS, is calibrated, inspected and reported."""
 
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -45,10 +45,15 @@ FAKE = named_fake(CPU_X86, cpu=None, saturates=False)
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target of onnxruntime for all CPUs."""
-    added = named_fake(CPU_X86, cpu=None, saturates=False)
-    monkeypatch.setitem(targets.TARGETS, "fake", lambda: added)
-    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, added.platform))
-    return added
+    plug(monkeypatch, "fake")
+    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, FAKE.platform))
+    return FAKE
+
+
+def plug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A package's plugin of this name is FAKE."""
+    entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
 
 
 @pytest.fixture
@@ -114,11 +119,9 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(
 
 
 def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("target.fake", f"{__name__}:FAKE", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
+    plug(monkeypatch, "fake")
     assert targets.named_target("fake") is FAKE and targets.target_names()[-1] == "fake"
     assert platforms.platform_of("fake") is FAKE.platform and platforms.platform_of("other") is None
-    wrong = EntryPoint("target.other", f"{__name__}:FAKE", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: (wrong,))
+    plug(monkeypatch, "other")
     with pytest.raises(UserError, match=r"plugin target\.other is no Target of that name"):
         targets.named_target("other")

@@ -7,7 +7,8 @@ import pytest
 
 from fewstep.calibration.lowering.everywhere import AGAIN
 from fewstep.calibration.lowering.quantize import encodings_of, lower, lowered_ops, measured_ops
-from fewstep.calibration.lowering.targets.qnn import QNN, QNN_8BIT, no_float
+from fewstep.calibration.lowering.targets.qnn import QNN, no_float
+from fewstep.calibration.lowering.targets.qnn_8bit import QNN_8BIT
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index

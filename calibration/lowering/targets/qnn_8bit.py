@@ -1,0 +1,9 @@
+"""Qualcomm's Hexagon through QNN as in `qnn.py`, but that inner operations with weights read 8 bits, in
+the range of the least error."""
+
+from dataclasses import replace
+
+from fewstep.calibration.lowering.targets.qnn import QNN
+from fewstep.runtime.bundle import platforms
+
+QNN_8BIT = replace(QNN, platform=platforms.QNN_8BIT, scheme=replace(QNN.scheme, narrow=True))
