@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from fewstep.calibration.count import batch_of
 from fewstep.calibration.failed_bodies import body_of
 from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, rounding
 from fewstep.calibration.lowering.scheme import Target
@@ -31,7 +30,6 @@ from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
-from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
@@ -68,7 +66,7 @@ def judging_seeds(trajectories: int) -> range:
 
 def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Course | TokenCourse:
     """The course on which all bodies are compared with float32. `plan` has the range groups of the counts."""
-    sampler = body_by_rows(task.sampler) if is_large(task) else task.sampler  # as counting has them
+    sampler = body_by_rows(task.sampler) if task.is_large else task.sampler  # as counting has them
     seeds = judging_seeds(len(task.seeds))
     shown = under(progress, "judgement")
     if sampler.bundle.manifest.vocabulary is not None:
@@ -116,7 +114,7 @@ class BodyMaker:
 
     def judged(self, variants: Variants) -> CalibratedBody:
         """The body that is deployed of these variants, with the quality of its samples."""
-        trial = judged(variants, self.course, is_large(self.task))
+        trial = judged(variants, self.course, self.task.is_large)
         return CalibratedBody(variants, structs.replace(trial, in_float=variants.in_float))
 
     @property
@@ -196,8 +194,3 @@ def _worst(steps: Sequence[Difference | None]) -> Difference | None:
     """The difference at the worst step, with digits that are more than noise; None without one."""
     each = worst(steps)
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
-
-
-def is_large(task: Task) -> bool:
-    """True where a sample's activations are large, so that counting sees fewer than BATCH samples at once."""
-    return batch_of(task, task.tensors) < BATCH

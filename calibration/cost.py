@@ -1,11 +1,10 @@
 """The evaluations and the time that a calibration takes, estimated before it begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from fewstep.calibration.calibrated_body import judging_seeds
-from fewstep.calibration.count import batch_of
 from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.operation_errors import RUNS
 from fewstep.calibration.precision.refine import evaluations
@@ -15,7 +14,7 @@ from fewstep.calibration.task import Task
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.trajectories import batches, count_batches
+from fewstep.measure.rollouts.trajectories import batches
 from fewstep.plans.errors import UserError
 
 
@@ -23,15 +22,13 @@ from fewstep.plans.errors import UserError
 class Cost:
     """Evaluations of a calibration of all networks.
 
-    counted: of batches of up to `samples`, that ranges follow from. batches: their number for one step.
-    moments, errors, judged: of one sample, for the rounding of weights, the errors of operations and each body.
+    counted, moments, errors, judged: of one sample, for ranges, the rounding of weights, the errors of operations and
+    each body.
     searched: of AT_ONCE samples, for a bound; None without one.
-    seconds: of one evaluation of a batch in float32, at this moment.
+    seconds: of one evaluation of one sample in float32, at this moment.
     """
 
     counted: int
-    batches: int
-    samples: int
     moments: int
     errors: int
     judged: int
@@ -41,28 +38,22 @@ class Cost:
     @property
     def estimate(self) -> Estimate:
         """All evaluations, at float32's speed."""
-        single = self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
-        count = self.samples * self.counted + single
-        return Estimate(count, count * self.seconds / self.samples)
+        count = self.counted + self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
+        return Estimate(count, count * self.seconds)
 
 
 def cost_of(tasks: Sequence[Task]) -> Cost:
     """The cost of tasks of a bundle's networks, of which the last is the denoiser's. Two evaluations are run."""
     task = tasks[-1]  # each network has whole trajectories
-    batch = batch_of(task, task.tensors)
-    _, first, size = next(batches(task.seeds, batch, task.sizes, task.turn))
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
-    number = count_batches(task.seeds, batch, task.sizes, task.turn)
     calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
     return Cost(
-        counted=len(tasks) * steps * number,
-        batches=number,
-        samples=len(first),
+        counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
         errors=steps * SAMPLES * sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks),
         judged=calls * len(judging_seeds(len(task.seeds))) * steps * bodies,
         searched=_searched(task),
-        seconds=_seconds(task, task.seeds[: len(first)], size or {}),
+        seconds=_seconds(task),
     )
 
 
@@ -87,7 +78,8 @@ def _searched(task: Task) -> int | None:
     )
 
 
-def _seconds(task: Task, seeds: range, size: Mapping[str, int]) -> float:
-    """Seconds of one evaluation of a batch."""
+def _seconds(task: Task) -> float:
+    """Seconds of one evaluation of the first trajectory."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    return len(seeds) * seconds_of_one(task.sampler.at(adapters=None, **size), plan, task.conditions, seeds)
+    _, _, size = next(batches(task.seeds, 1, task.sizes, task.turn))
+    return seconds_of_one(task.sampler.at(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1])

@@ -1,29 +1,30 @@
-"""Measure a task: histograms of its activations, and the ranges that follow. Memory depends on the batch."""
+"""Measure a task: histograms of its activations, and the ranges that follow."""
 
 import logging
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from fewstep.calibration.along import Trajectories, done_along, only, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
-from fewstep.calibration.counting_job import CountingJob, trajectories_of
 from fewstep.calibration.lowering.encoding import eight_of
-from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, taken
+from fewstep.calibration.ranges.histogram import Histogram
+from fewstep.calibration.ranges.measured_rows import open_counted, taken
 from fewstep.calibration.ranges.methods import narrow_ranges, spread, tensor_ranges
-from fewstep.calibration.ranges.observe import Counts, batch_within, observed_tensors
+from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.ranges.readers import readers_of
 from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
-from fewstep.measure.rollouts.trajectories import BATCH, BodyCall
-from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.rollouts.trajectories import BATCH
+from fewstep.measure.workers.in_order import Workers
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import sized
+
+Histograms = Mapping[tuple[str, int], Histogram]
 
 LOG = logging.getLogger("fewstep")
 ALL = slice(None)
-MEMORY = 2**26  # bytes of activations held at once: rows are run one by one, so holding more wins nothing
 
 
 def count_activations(
@@ -38,38 +39,28 @@ def count_activations(
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.everything), 0
     if checkpoint is not None:
         counts, done = checkpoint.load(counts)
-    if workers is None:
-        _count_here(task, counts, done, progress, checkpoint)
-    else:
-        for histograms in in_order(CountingJob.of(task), trajectories_of(task.after(done)), workers):
-            counts.include(histograms)
-            done += 1
-            progress("trajectories", done, len(task.seeds))
-            if checkpoint is not None:
-                checkpoint.save(counts, done, is_last=done == len(task.seeds))
+    at_once = BATCH if workers is None and not task.is_large else 1
+    for seeds, histograms in done_along(task, counting, trajectories_of(task.after(done), at_once), workers):
+        counts.include(histograms)
+        done += len(seeds)
+        progress("trajectories", done, len(task.seeds))
+        if checkpoint is not None:
+            checkpoint.save(counts, done, is_last=done == len(task.seeds))
     return counts.completed()
 
 
-def _count_here(task: Task, counts: Counts, done: int, progress: Progress, checkpoint: Checkpoint | None) -> None:
-    """Count the trajectories behind the first `done`, in batches, each while the next one is evaluated, unless that is
-    large."""
-    watched = open_counted(task.prepared, counts, task.threads)
+def counting(task: Task) -> Callable[[Trajectories], tuple[range, Histograms]]:
+    """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
+    empty = Counts.empty(task.prepared, task.edges, 1, task.everything)
+    watched = open_counted(task.prepared, empty, task.threads)
 
-    def count(evaluation: BodyCall) -> None:
-        nonlocal done
-        counts.add(evaluation, taken(watched))
-        if evaluation.is_last:
-            done += len(evaluation.seeds)
-            if checkpoint is not None:
-                checkpoint.save(counts, done, is_last=done == len(task.seeds))
+    def counted(trajectories: Trajectories) -> tuple[range, Histograms]:
+        counts = replace(empty, histograms={})
+        calls = ((each, taken(watched)) for each in only(task, trajectories).evaluations(watched))
+        while_the_next_comes(lambda call: counts.add(*call), calls)
+        return trajectories.seeds, counts.histograms
 
-    batch = batch_of(task, counts.tensors)
-    every = task.after(done).evaluations(watched, progress, batch)
-    if isinstance(watched, MeasuredRows):
-        for evaluation in every:
-            count(evaluation)
-    else:
-        while_the_next_comes(count, every)
+    return counted
 
 
 def tabulate(
@@ -115,13 +106,3 @@ def tabulate(
         read = {op.x for op in selected_ops(prepared)}.intersection(counted)
         tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
     return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
-
-
-def batch_of(task: Task, tensors: Sequence[str]) -> int:
-    """The number of trajectories that run at once."""
-    if are_large(task.prepared, tensors):
-        return 1
-    branches = max(len(step.branches) for step in task.plan.steps)
-    usual = prod(task.sampler.bundle.manifest.x_shape)
-    largest = max((prod(sized(task.sampler.bundle.manifest, sizes).x_shape) for sizes in task.sizes), default=usual)
-    return min(BATCH, batch_within(MEMORY * usual // largest, task.prepared, tensors, branches))

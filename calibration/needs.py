@@ -1,6 +1,5 @@
 """The memory and disk that a calibration takes, estimated from its task."""
 
-from fewstep.calibration.count import batch_of
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
 from fewstep.calibration.ranges.moments import moment_bytes
@@ -9,6 +8,7 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.needs import Needs
 from fewstep.graph.weights import weight_bytes
+from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
@@ -24,11 +24,11 @@ def needs(task: Task, workers: int = 0) -> Needs:
     weights = weight_bytes(task.prepared) + _ahead(task.sampler.bundle)
     tensors = task.tensors
     is_large = are_large(task.prepared, tensors)
-    rows = 1 if is_large else max(len(step.branches) for step in task.plan.steps)  # of a sample, at once
+    rows = 1 if is_large else 2 * max(len(step.branches) for step in task.plan.steps)  # a sample is counted, one comes
     sample = rows * row_bytes(task.prepared, tensors)
-    batches = 1 if is_large else 2 * batch_of(task, tensors)  # else one batch is counted, one evaluated
     moments = sum(moment_bytes(ops, task.prepared) for ops in task.weighted)
-    own = BESIDE * weights + 2 * moments + batches * sample + ALONE  # of all trajectories, and of one
+    at_once = 1 if task.is_large else BATCH
+    own = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # moments of all trajectories, and of one
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)

@@ -4,35 +4,23 @@ A trajectory has sums of its own, which are added up in the order of the traject
 nor an interruption changes a bit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
+from fewstep.calibration.along import Trajectories, done_along, only, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
-from fewstep.calibration.counting_job import CountingJob, Trajectory, only, trajectories_of
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
-from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.in_order import Workers
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.pages import give_back
 from fewstep.runtime.progress import SILENT, Progress
 
 TRAJECTORIES = 16  # serve as well as 64 (measured)
 POSITIONS = 1 << 14  # of a layer along all of them: an eighth of it loses 2.5 dB on a U-Net of the zoo
-
-
-@dataclass(frozen=True)
-class MomentsJob:
-    """All that the trajectories of a task share."""
-
-    counted: CountingJob
-    positions: int
-
-    def open(self, threads: int) -> Callable[[Trajectory], Moments]:
-        return moments_along(replace(self.counted.task(threads), threads=threads), self.positions)
 
 
 def second_moments(
@@ -47,7 +35,10 @@ def second_moments(
     left = [trajectory for _, trajectory in zip(range(done, count), trajectories_of(task.after(done)), strict=False)]
     if not left:
         return total
-    for moments in _each(task, left, workers):
+    rows = min(TRAJECTORIES, len(task.seeds)) * sum(
+        len(step.branches) for step in task.plan.steps if step.network == task.network
+    )
+    for moments in done_along(task, partial(moments_along, positions=-(-POSITIONS // rows)), left, workers):
         total = {name: np.add(total[name], own, out=total[name]) for name, own in moments.items()} if total else moments
         done += 1
         progress("second moments", done, count)
@@ -60,25 +51,15 @@ def second_moments(
     return total
 
 
-def _each(task: Task, trajectories: Sequence[Trajectory], workers: Workers | None) -> Iterator[Moments]:
-    rows = min(TRAJECTORIES, len(task.seeds)) * sum(
-        len(step.branches) for step in task.plan.steps if step.network == task.network
-    )
-    positions = -(-POSITIONS // rows)
-    if workers is None:
-        return map(moments_along(task, positions), trajectories)
-    return in_order(MomentsJob(CountingJob.of(task), positions), trajectories, workers)
-
-
-def moments_along(task: Task, positions: int) -> Callable[[Trajectory], Moments]:
+def moments_along(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
     give_back()  # memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted for op in ops))
     return partial(_along, task, open_watched(task.prepared, read, task.threads), positions)
 
 
-def _along(task: Task, network: LoadedGraph, positions: int, trajectory: Trajectory) -> Moments:
+def _along(task: Task, network: LoadedGraph, positions: int, trajectory: Trajectories) -> Moments:
     watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
-    for _ in only(task, trajectory).evaluations(watched, batch=1):
+    for _ in only(task, trajectory).evaluations(watched):
         pass
     return watched.sums

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.bound import Bound
+from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
@@ -18,8 +20,11 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.progress import SILENT
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sizes import sized
+
+MEMORY = 2**26  # bytes of activations at once
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,17 @@ class Task:
         """Names of the tensors that are counted."""
         return observed_tensors(self.prepared, self.everything)
 
+    @property
+    def is_large(self) -> bool:
+        """True where the activations of BATCH samples are more than MEMORY, or rows measure themselves: all is done
+        sample by sample."""
+        if are_large(self.prepared, self.tensors):
+            return True
+        branches, manifest = max(len(step.branches) for step in self.plan.steps), self.sampler.bundle.manifest
+        usual = prod(manifest.x_shape)
+        largest = max((prod(sized(manifest, sizes).x_shape) for sizes in self.sizes), default=usual)
+        return MEMORY * usual // largest < BATCH * branches * row_bytes(self.prepared, self.tensors)
+
     @cached_property
     def weighted(self) -> tuple[tuple[WeightedOp, ...], ...]:
         """The operations whose weights are rounded: those that a rule selects, then those that only targets without
@@ -91,8 +107,9 @@ class Task:
         left = None if self.conditions is None else {name: rows[done:] for name, rows in self.conditions.items()}
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
-    def evaluations(self, network: LoadedGraph, progress: Progress = SILENT, batch: int = BATCH) -> Iterator[BodyCall]:
-        """Every evaluation of the plan along the trajectories, of a network instead of the float denoiser."""
+    def evaluations(self, network: LoadedGraph) -> Iterator[BodyCall]:
+        """Every evaluation of the plan along up to BATCH trajectories at once, of a network instead of the float
+        denoiser."""
         sampler = self.among(self.sampler.changed(graph=network))
-        rest = (progress, batch, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
+        rest = (SILENT, BATCH, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

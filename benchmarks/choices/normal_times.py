@@ -8,7 +8,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fewstep.calibration.count import batch_of
 from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out, uniform
@@ -24,8 +23,8 @@ def count_at_normal_times(task: Task, progress: Progress = SILENT) -> Counts:
     counts = Counts.empty(task.prepared, task.edges, len(task.seeds))
     sampler = task.sampler.changed(graph=open_watched(task.prepared, counts.tensors))
     steps = min(LONG, sampler.bundle.manifest.schedule.timesteps)
-    plan, batch = sampler.compile(f"ddim:{steps}", task.plan.guidance), batch_of(task, counts.tensors)
-    for evaluation in roll_out(sampler, plan, task.seeds, progress, batch, task.conditions):
+    plan = sampler.compile(f"ddim:{steps}", task.plan.guidance)
+    for evaluation in roll_out(sampler, plan, task.seeds, progress, 1, task.conditions):
         part = at_drawn_steps(evaluation, len(task.plan.steps), steps)
         if part.seeds:
             counts.add(part)

@@ -32,15 +32,6 @@ class Histogram:
     lows: NDArray[np.float32]
     highs: NDArray[np.float32]
 
-    @staticmethod
-    def of(
-        exponent: int, counts: NDArray[np.int64], lows: NDArray[np.float32], highs: NDArray[np.float32]
-    ) -> "Histogram":
-        """A histogram of the counts [2 * BINS] of all bins; at least one is not zero."""
-        filled = counts != 0
-        first, end = int(filled.argmax()), len(filled) - int(filled[::-1].argmax())
-        return Histogram(exponent, first, _compact(counts[first:end]), lows, highs)
-
     @property
     def low(self) -> float:
         return float(self.lows.min())
@@ -76,15 +67,15 @@ def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
     # Scaling by 1 / width must be exact. It is in float32 when it enlarges; when it shrinks, a subnormal could
     # lose its sign to -0.0 and change bins, so wide ranges (bins above 1) take float64.
     scale = (np.float32 if exponent <= 0 else np.float64)(2.0**-exponent)
-    flat = values.reshape(-1)
-    counts = np.zeros(2 * BINS, np.int64)
+    first, last = (int(np.floor(end * scale)) for end in (scale.dtype.type(low), scale.dtype.type(high)))
+    flat, counts = values.reshape(-1), np.zeros(last - first + 1, np.int64)
     for start in range(0, flat.size, CHUNK):
         bins = np.multiply(flat[start : start + CHUNK], scale, dtype=scale.dtype)
         np.floor(bins, out=bins)
-        bins += BINS
+        bins -= first
         # by way of int32: processors turn floats into that several at once, and into int64 one by one
-        counts += np.bincount(bins.astype(np.int32).astype(np.int64), minlength=2 * BINS)
-    return Histogram.of(exponent, counts, lows, highs)
+        counts += np.bincount(bins.astype(np.int32).astype(np.int64), minlength=len(counts))
+    return Histogram(exponent, first + BINS, _compact(counts), lows, highs)
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:

@@ -72,13 +72,6 @@ def _type_of(name: str, types: Types) -> np.dtype[Any]:
     return types.values[name].dtype
 
 
-def batch_within(memory: int, graph: Graph, tensors: Iterable[str], branches: int) -> int:
-    """The number of trajectories whose `tensors` stay within `memory` bytes at once; at least one."""
-    types = infer_types(graph)
-    trajectory = branches * sum(types.sample_bytes(name) or 0 for name in tensors)
-    return max(1, memory // max(1, trajectory))
-
-
 def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
     """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
     the first that overflows where the output does."""

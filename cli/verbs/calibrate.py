@@ -83,7 +83,6 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     warn_of_workers(options.workers, options.threads)
     cost = cost_of(tasks)
     judges = judging_seeds(len(task.seeds))
-    one = cost.seconds / cost.samples
     operations = tuple(name for each in tasks for name in each.operations)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(
@@ -105,14 +104,13 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{sum(len(each.tensors) for each in tasks)} tensors in "
             f"{sum(len(each.edges) + 1 for each in tasks)} groups",
             f"would lower {len(operations)} operations, to {', '.join(bodies)}",
-            f"{cost.counted} evaluations, each of a batch of up to {counted(cost.samples, 'sample')} (steps: "
-            f"{len(task.plan.steps)}, batches: {cost.batches}), take {duration(cost.counted * cost.seconds)} here in "
-            "float32; measuring them takes longer",
+            f"{cost.counted} evaluations of one sample (steps: {len(task.plan.steps)}), take "
+            f"{duration(cost.counted * cost.seconds)} here in float32; measuring them takes longer",
             f"would follow {in_words(min(TRAJECTORIES, len(task.seeds)))} once more for the rounding of weights",
             f"would judge each of them on {counted(len(judges), 'sample')}: {cost.judged} evaluations of one sample, "
-            f"{duration(cost.judged * one)} at float32's speed",
+            f"{duration(cost.judged * cost.seconds)} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
-            *_searched(cost.searched, AT_ONCE * one),
+            *_searched(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {duration(cost.estimate.sampling)} at float32's speed",
             needed.said(options.bundle),
         ),

@@ -114,15 +114,6 @@ def batches(
         start += len(part)
 
 
-def count_batches(seeds: range, batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN) -> int:
-    """The number of `batches`, for seeds one after the other."""
-    if len(sizes) < 2:
-        return -(-len(seeds) // batch)
-    begun = min(-seeds.start % turn, len(seeds))  # the rest of a turn
-    turns, left = divmod(len(seeds) - begun, turn)
-    return -(-begun // batch) + turns * -(-turn // batch) - (-left // batch)
-
-
 def fewest_of_all(seed: int, sizes: int, turn: int = TURN) -> int:
     """The number of seeds from `seed` on in which each of `sizes` sizes has its turn."""
     return max(1, turn * (sizes - 1) - seed % turn + 1)

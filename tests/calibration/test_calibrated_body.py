@@ -119,7 +119,7 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
     small = judged(run(bundle))
     assert set(sizes) == {2 * MOST_SEEDS}  # two branches
     sizes.clear()
-    monkeypatch.setattr(calibrated_body, "batch_of", lambda *arguments: 1)
+    monkeypatch.setattr("fewstep.calibration.task.MEMORY", 1)
     large = judged(run(bundle))
     assert set(sizes) == {1}
     assert large.psnr == pytest.approx(small.psnr, abs=0.5) and large.seeds == small.seeds

@@ -15,13 +15,13 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count, task
+from fewstep.calibration.along import Trajectories
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
@@ -31,7 +31,7 @@ from tests.calibration.copied_sources import copied_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 WHOLE = 12  # trajectories
-INTERRUPTED = 8  # as many as there are when it is killed: batches of 4
+INTERRUPTED = 8  # as many as there are when it is killed: parts of 4
 
 
 class Killed(Exception):
@@ -50,35 +50,36 @@ def kept() -> list[Path]:
     return list((cache.folder() / "calibration").glob("*"))
 
 
-def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, last: int = 2) -> None:
-    """Kill it in the batch after the first INTERRUPTED trajectories, whose last step has this number."""
-    real = Task.evaluations
-
-    def dying(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
-        done = 0
-        for evaluation in real(*arguments, **more):
-            assert isinstance(evaluation, BodyCall)
-            if done >= INTERRUPTED:
-                raise Killed
-            done += len(evaluation.seeds) * (evaluation.state.index == last)
-            yield evaluation
-
+def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill it in the part after the first INTERRUPTED."""
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(Task, "evaluations", dying)
+        patched.setattr(count, "only", Counted(count.only, INTERRUPTED // 4))
         calibrate(options)
 
 
+class Counted:
+    """Lets `calls` of a function through, and kills at the next."""
+
+    def __init__(self, function: Callable[..., Any], calls: int) -> None:
+        self.function, self.left = function, calls
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        return self.function(*arguments, **more)
+
+
 def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Fills with the seeds of all that is counted from now on. Second moments have the first ones once more."""
+    """Fills with the seeds of all that is counted from now on."""
     seen: set[int] = set()
-    real = Task.evaluations
+    real = count.only
 
-    def counting(*arguments: object, **more: object):  # type: ignore[no-untyped-def]
-        for evaluation in real(*arguments, **more):
-            seen.update(evaluation.seeds if more.get("batch") != 1 else ())
-            yield evaluation
+    def counting(task: Task, trajectories: Trajectories) -> Task:
+        seen.update(trajectories.seeds)
+        return real(task, trajectories)
 
-    monkeypatch.setattr(Task, "evaluations", counting)
+    monkeypatch.setattr(count, "only", counting)
     return seen
 
 
@@ -255,19 +256,6 @@ def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
             (again.stored, again.lows, again.highs), (histogram.stored, histogram.lows, histogram.highs), strict=True
         ):
             assert one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-class Counted:
-    """Lets `calls` of a function through, and kills at the next."""
-
-    def __init__(self, function: Callable[..., Any], calls: int | None = None) -> None:
-        self.function, self.left, self.made = function, calls, 0
-
-    def __call__(self, *arguments: Any, **more: Any) -> Any:
-        if self.left == self.made:
-            raise Killed
-        self.made += 1
-        return self.function(*arguments, **more)
 
 
 def test_what_comes_after_the_counting_does_not_count_again(

@@ -14,8 +14,6 @@ import pytest
 
 from fewstep.calibration import cost
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.opening import open_task
-from fewstep.cli.verbs import calibrate as command
 from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.needs import duration
 from fewstep.measure.estimate import seconds_of_one
@@ -39,7 +37,7 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
     own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
     with pytest.raises(UserError, match="nothing says what values condition 'class' has"):
         dry_run(replace(own, conditions=None))
-    assert dry_run(own).value["evaluations"] == 2 * 3  # batches of 8, steps
+    assert dry_run(own).value["evaluations"] == 12 * 3  # trajectories, steps
     assert calibrate(own).lowered
 
 
@@ -77,7 +75,7 @@ def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
             verb(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
 
 
-def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_counts_the_evaluations_that_calibrate_takes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     def counting(*given: object, **more: object) -> Iterator[BodyCall]:
@@ -85,35 +83,32 @@ def test_a_dry_run_counts_the_batches_that_memory_leaves(bundle: Path, monkeypat
             calls.append(len(each.seeds))
             yield each
 
-    monkeypatch.setattr("fewstep.calibration.count.MEMORY", 1)  # one trajectory at once
     monkeypatch.setattr("fewstep.calibration.task.roll_out", counting)
     options = replace(FIRST, bundle=bundle, trajectories=12)
     found = dry_run(options)
     assert found.value["evaluations"] == 12 * 3
-    assert "36 evaluations, each of a batch of up to 1 sample (" in "\n".join(map(str, found.shown))
+    assert "36 evaluations of one sample (" in "\n".join(map(str, found.shown))
     calibrate(options)
-    assert calls == [1] * 36 * 2  # second moments follow the same trajectories once more
+    assert sum(calls) == 36 * 2  # second moments follow the same trajectories once more
 
 
-def test_a_dry_run_times_the_sizes_that_are_asked_for(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_times_a_trajectory_of_calibration(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[range] = []
 
     def recorded(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range) -> float:
         timed.append(seeds)
         return seconds_of_one(sampler, plan, rows, seeds)
 
-    sizes: tuple[dict[str, int], ...] = ({}, {})  # both the usual one
-    monkeypatch.setattr(command, "open_task", lambda *asked: replace(open_task(*asked), sizes=sizes))
     monkeypatch.setattr(cost, "seconds_of_one", recorded)
-    assert dry_run(replace(FIRST, bundle=bundle, trajectories=12)).value["evaluations"] == 3 * 3  # four of a size
+    dry_run(replace(FIRST, bundle=bundle, trajectories=12))
     (seeds,) = timed
-    assert len(seeds) == 4 and {*seeds}.isdisjoint(HELD_OUT_SEEDS)
+    assert len(seeds) == 1 and {*seeds}.isdisjoint(HELD_OUT_SEEDS)
 
 
 def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> None:
-    """A list of their batches would have 99 GB."""
+    """A list of them would have 99 GB."""
     found = dry_run(replace(FIRST, bundle=bundle, trajectories=99_999_999_999))
-    assert found.value["evaluations"] == 12_500_000_000 * 3  # batches of 8, steps
+    assert found.value["evaluations"] == 99_999_999_999 * 3  # steps
     with pytest.raises(UserError, match="100000000000000000000 trajectories never end"):
         dry_run(replace(FIRST, bundle=bundle, trajectories=10**20))
 
@@ -126,9 +121,9 @@ def test_the_time_is_said_ahead_where_it_is_long(
     monkeypatch.setattr(cost, "_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, AHEAD.name):
         calibrate(options)
-    count = 8 * 2 * 3 + 12 * 3 + 2 * 3 + 3 * 8 * 3
-    assert f"this takes up to {duration(count * 10.0 / 8)}: {count} evaluations of one sample" in caplog.messages
-    assert dry_run(options).value["about_seconds"] == count * 10.0 / 8
+    count = 12 * 3 + 12 * 3 + 2 * 3 + 3 * 8 * 3
+    assert f"this takes up to {duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
+    assert dry_run(options).value["about_seconds"] == count * 10.0
 
 
 @pytest.mark.parametrize("trajectories", [1, 3])

@@ -49,9 +49,9 @@ def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
 
 def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones wait for two batches of 4 guided samples."""
+    monkeypatch.setattr("fewstep.calibration.needs.BATCH", 4)
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), guidance=2.0))
     row = row_bytes(task.prepared, observed_tensors(task.prepared))
-    monkeypatch.setattr("fewstep.calibration.count.BATCH", 4)
     together = needs(task).memory
     monkeypatch.setattr("fewstep.calibration.ranges.measured_rows.LARGE", 0)
     assert together - needs(task).memory == (2 * 4 * 2 - 1) * row > 0

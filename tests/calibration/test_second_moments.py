@@ -94,5 +94,5 @@ def test_one_sum_is_in_memory_while_they_are_written(task: Task, monkeypatch: py
         def save_moments(self, moments: Moments, done: int, is_last: bool = False) -> None:
             assert not is_last or [own() is None for own in live] == [False, True]
 
-    monkeypatch.setattr(second_moments, "_each", each)
+    monkeypatch.setattr(second_moments, "done_along", each)
     moments_of(replace(task, seeds=task.seeds[:2]), checkpoint=Written("0" * 32))

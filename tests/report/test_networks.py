@@ -1,7 +1,6 @@
 """Verbs that judge and time, on a bundle of two networks."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec

@@ -1,11 +1,13 @@
 """Rows that are measured one by one give the counts of rows that are held together, bitwise."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fewstep.calibration.along import only, trajectories_of
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.ranges import measured_rows
@@ -13,7 +15,9 @@ from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, op
 from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph import io
+from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import LoadedGraph
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
@@ -43,6 +47,11 @@ def same(one: Counts, other: Counts) -> bool:
     )
 
 
+def one_by_one(task: Task, network: LoadedGraph) -> Iterator[BodyCall]:
+    for part in trajectories_of(task):
+        yield from only(task, part).evaluations(network)
+
+
 def test_counts_are_bitwise_those_of_rows_held_together(task: Task, request: pytest.FixtureRequest) -> None:
     expected = count_activations(task)
     request.getfixturevalue("large")
@@ -53,7 +62,7 @@ def test_counts_are_bitwise_those_of_rows_held_together(task: Task, request: pyt
 def test_an_evaluation_holds_the_output_alone(task: Task, large: None) -> None:
     counts = Counts.empty(task.prepared, task.edges, 3)
     watched = open_counted(task.prepared, counts)
-    held = [(set(each.tensors), taken(watched)) for each in task.evaluations(watched, batch=1)]
+    held = [(set(each.tensors), taken(watched)) for each in one_by_one(task, watched)]
     assert len(held) == 3 * 3 and all(tensors == {"v"} for tensors, _ in held)
     assert all(seen is not None and seen.keys() == set(counts.tensors) for _, seen in held)
 
@@ -73,7 +82,7 @@ def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> No
     calls: list[int] = []
     watched = MeasuredRows(broken, task.prepared, counts)
     with pytest.raises(UserError, match=r"tensor 'h1' has NaN at step 2 \("):
-        for each in task.evaluations(watched, batch=1):
+        for each in one_by_one(task, watched):
             counts.add(each, watched.taken())
 
 

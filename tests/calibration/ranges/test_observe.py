@@ -9,7 +9,6 @@ import pytest
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import (
     Counts,
-    batch_within,
     channel_axes,
     observed_tensors,
     open_watched,
@@ -102,13 +101,6 @@ def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> 
     seen = open_session(watched, optimize=True)({"x": X})
     assert np.array_equal(seen["a"], X) and np.array_equal(seen["b"], np.maximum(X, 0))
     assert np.allclose(seen["v"], open_session(GRAPH, optimize=True)({"x": X})["v"], rtol=1e-6)  # fused differently
-
-
-def test_the_batch_keeps_activations_within_memory() -> None:
-    sample = 2 * 4 * 4 * 4  # bytes of one sample of one tensor
-    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=1) == 5
-    assert batch_within(10 * sample, GRAPH, ("a", "b"), branches=2) == 2
-    assert batch_within(1, GRAPH, ("a", "b"), branches=2) == 1
 
 
 def test_a_tensor_of_unknown_shape_is_named() -> None:

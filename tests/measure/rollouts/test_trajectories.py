@@ -24,7 +24,6 @@ from fewstep.measure.rollouts.trajectories import (
     FIRST_SEED,
     HELD_OUT_SEEDS,
     batches,
-    count_batches,
     draw_condition,
     fewest_of_all,
     roll_out,
@@ -130,15 +129,6 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     assert judged == {*SEARCH_SEEDS, *JUDGE_SEEDS} <= set(SELECTION_SEEDS)
     assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and not {*SEARCH_SEEDS} & {*JUDGE_SEEDS}
     assert not set(HELD_OUT_SEEDS) & {*seen, *SELECTION_SEEDS}
-
-
-@pytest.mark.parametrize("sizes", [(), ({"height": 8},), ({"height": 8}, {"height": 16})], ids=len)
-def test_batches_are_counted_without_a_list_of_them(sizes: tuple[dict[str, int], ...]) -> None:
-    for start in range(1000, 1005):
-        for number in range(12):
-            for batch in (1, 2, 3, 4, 8):
-                seeds = range(start, start + number)
-                assert count_batches(seeds, batch, sizes) == len(list(batches(seeds, batch, sizes)))
 
 
 @pytest.mark.parametrize("sizes", [1, 2, 3])

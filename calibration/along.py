@@ -1,0 +1,95 @@
+"""Work along a task's trajectories, part after part: by this process or by workers, with the same bits."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.trajectories import batches
+from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.runtime.loading import load
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Seeds [N], and their values of the conditions [N, *shape] if they are given."""
+
+    seeds: range
+    conditions: ConditionRecords | None
+
+
+Work = Callable[[Task], Callable[[Trajectories], Result]]  # opened once for a task; a function of a module
+
+
+@dataclass(frozen=True)
+class TrajectoryJob(Generic[Result]):
+    """The work, and all of a task that its trajectories share."""
+
+    work: Work[Result]
+    bundle: PinnedBundle
+    plan: AnyPlan
+    edges: tuple[float, ...]
+    sizes: tuple[Mapping[str, int], ...]
+    turn: int
+    network: str
+    everything: bool
+
+    def open(self, threads: int) -> Callable[[Trajectories], Result]:
+        return self.work(self.task(threads))
+
+    def task(self, threads: int) -> Task:
+        """The task in this process, without its trajectories."""
+        folder = self.bundle.folder()
+        all_networks = load(folder, body="float32", backend=OpeningOnDemand(threads=threads))
+        sampler = all_networks.alone(self.network)
+        prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
+        return Task(
+            sampler=sampler_by_rows(sampler),
+            prepared=prepared,
+            plan=self.plan,
+            targets=(),
+            seeds=range(0),
+            edges=self.edges,
+            operations=(),
+            conditions=None,
+            sizes=self.sizes,
+            turn=self.turn,
+            threads=threads,
+            network=self.network,
+            all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
+            everything=self.everything,
+        )
+
+
+def done_along(
+    task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
+) -> Iterator[Result]:
+    """The result of each part of the trajectories, in order. `workers` take one each; without them this process
+    follows all."""
+    if workers is None:
+        return map(work(task), trajectories)
+    bundle = pinned(task.sampler.bundle.path)
+    shared = task.plan, task.edges, task.sizes, task.turn, task.network, task.everything
+    return in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
+
+
+def trajectories_of(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
+    """The trajectories of a task, in order, up to so many of one size at once."""
+    for start, seeds, _ in batches(task.seeds, at_once, task.sizes, task.turn):
+        assert isinstance(seeds, range)
+        part = slice(start, start + len(seeds))
+        rows = None if task.conditions is None else {name: rows[part] for name, rows in task.conditions.items()}
+        yield Trajectories(seeds, rows)
+
+
+def only(task: Task, trajectories: Trajectories) -> Task:
+    """The task with these trajectories alone."""
+    return replace(task, seeds=trajectories.seeds, conditions=trajectories.conditions)
