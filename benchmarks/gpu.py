@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from benchmarks import options
 from benchmarks.markdown import table
@@ -26,20 +27,19 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.shipped import load_shipped
+from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.graph.engines.resident.onnxruntime import OnOnnxRuntime, on_gpu
-from fewstep.graph.engines.resident.run import StepDevice, resident
-from fewstep.graph.engines.resident.tensorrt import OnTensorRt
+from fewstep.graph.engines.resident.run import resident
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
 from fewstep.runtime.backends import Backend, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -105,12 +105,31 @@ def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample
     return opened
 
 
-def on_device(bundle: Path, precision: str, body: str, place: StepDevice) -> Callable[[], Sample]:
+def on_device(bundle: Path, precision: str, body: str, backend: TensorRt) -> Callable[[], Sample]:
     """A run whose state stays on the GPU."""
 
     def opened() -> Sample:
-        run = resident(bundle, PLAN, place, precision, body, GUIDANCE)
+        run = resident(bundle, PLAN, backend, precision, body, GUIDANCE)
         return lambda seeds: run(seeds, labels(run.conditions, seeds))
+
+    return opened
+
+
+def in_file(bundle: Path, body: str, provider: str) -> Callable[[], Sample]:
+    """The baked file, whose Loop keeps the state where the provider computes."""
+
+    def opened() -> Sample:
+        baked, (file, *_) = bake(BakeOptions(bundle, PLAN, bundle.parent / "baked.onnx", body=body, guidance=GUIDANCE))
+        session = onnxruntime.InferenceSession(file, providers=[provider])
+        if provider not in session.get_providers():
+            raise UserError(f"onnxruntime has no {provider}", "install onnxruntime-gpu")
+        shape = open_bundle(bundle).manifest.x_shape
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            drawn = np.stack([noise.normal(seed, 0, shape) for seed in seeds])
+            return np.asarray(session.run(None, {"noise": drawn, **labels(baked.conditions, seeds)})[0])
+
+        return sample
 
     return opened
 
@@ -169,13 +188,11 @@ def contenders(bundle: Path, model: str, name: str, has_torch: bool, device: str
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{name}{said}", precision, on_backend(bundle, body, backend))
-        place = OnTensorRt(backend)
-        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, place))
-    bound = on_gpu() if device == "cuda" else OnOnnxRuntime()
+        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, backend))
+    provider = PROVIDER if device == "cuda" else "CPUExecutionProvider"
     for precision in ("float32", "float16"):
         yield Contender("onnxruntime-cuda", precision, on_backend(bundle, precision, OnnxRuntimeCuda()))
-        own = on_device(bundle, precision, precision, bound)
-        yield Contender("onnxruntime-cuda, state on the device", precision, own)
+        yield Contender("onnxruntime-cuda, baked file", precision, in_file(bundle, precision, provider))
     for dtype in ("float32", "float16") if has_torch else ():
         for said, is_compiled in (("eager", False), ("compiled", True)):
             yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, device, dtype, is_compiled))

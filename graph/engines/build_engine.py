@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 from fewstep.graph.commit import Writer
 from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
-from fewstep.graph.engines.builders import FLOAT32_SCALES, EngineBuilder
+from fewstep.graph.engines.builders import FLOAT32_SCALES, EngineBuilder, Flags
 from fewstep.graph.engines.kernels import kernels_of
 from fewstep.graph.engines.timings import timings
 from fewstep.graph.io import load, save
@@ -52,17 +53,20 @@ def build_engine(
     key = order.key
     name = f"{order.body}-{key.device}".replace("/", "-").replace("+", "-up")
     # the process id is in the names: the builder of a killed process may still run, and must not write over ours
-    draft, request, timing, layers = (
+    draft, asked, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
     )
     with timings(builder, key, timing) as measured:
-        request.write_text(json.dumps(_request(builder, order, measured, layers)))
+        sizes = {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()}
+        others = {"timing_cache": measured, "layers": layers if builder.sees_gpu else None}
+        content = request(builder, key.device, _shapes(order), key.flags, sizes=sizes, **others)
+        asked.write_text(json.dumps(content, default=str))
         graph = bundle / order.graph.file
         if order.is_reduced and key.flags.get(FLOAT32_SCALES):
             rewritten = float32_scales(load(graph, root=bundle))
             graph = writer.scratch(f"{name}-{os.getpid()}.onnx")
             save(rewritten, graph)
-        files = [str(path) for path in (graph, draft, request)]
+        files = [str(path) for path in (graph, draft, asked)]
         run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
     program = draft.read_bytes()
     types = _checked_types(order, program, layers)
@@ -79,25 +83,33 @@ def build_engine(
     )
 
 
-def _request(builder: EngineBuilder, order: BuildOrder, timing: Path | None, layers: Path) -> dict[str, object]:
-    """The request to the child process."""
+def request(
+    builder: EngineBuilder, device: str, shapes: Mapping[str, Sequence[Sequence[int]]], flags: Flags, **others: object
+) -> dict[str, object]:
+    """The request to the child process. shapes: of the inputs, (least, preferred, greatest). others: "timing_cache" and
+    "layers", files where they are wanted; "sizes", which another worker than TensorRT's reads."""
+    return {
+        "module": builder.module,
+        "device": device,
+        "shapes": shapes,
+        "flags": flags,
+        "compute_capability": device.upper() if builder.devices else None,
+        "timing_cache": None,
+        "layers": None,
+        **others,
+    }
+
+
+def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
+    """(least, preferred, greatest) shape of each input."""
     key = order.key
     ends = [
         {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}
         for end, batch in enumerate(key.batches)
     ]
     return {
-        "module": builder.module,
-        "device": key.device,
-        "sizes": {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()},
-        "shapes": {
-            tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
-            for tensor in order.graph.inputs
-        },
-        "flags": order.key.flags,
-        "compute_capability": order.key.device.upper() if builder.devices else None,
-        "timing_cache": None if timing is None else str(timing),
-        "layers": str(layers) if builder.sees_gpu else None,
+        tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
+        for tensor in order.graph.inputs
     }
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from fewstep.graph.engines.build_engine import run_worker
+from fewstep.graph.engines.build_engine import request, run_worker
 from fewstep.graph.engines.builders import STRICT, builder_of
 from fewstep.graph.engines.timings import timings
 from fewstep.graph.graph import Graph
@@ -34,17 +34,11 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True, rebuild: bool =
         key = f"{content}-{here.backend}-{here.backend_version}-{here.device}-{here.multiprocessors}"
         if is_kept and not rebuild and (program := cache.read("programs", key)) is not None:
             return program
-        request = {
-            "module": builder.module,
-            "shapes": {value.name: [value.shape] * 3 for value in graph.inputs},
-            "flags": STRICT,
-            "compute_capability": here.device.upper() if builder.devices else None,
-            "layers": None,
-        }
         arguments = [str(folder / each) for each in (GRAPH, ENGINE, REQUEST)]
+        shapes = {value.name: [value.shape] * 3 for value in graph.inputs}
         with timings(builder, here, folder / TIMING) as measured:
-            request["timing_cache"] = None if measured is None else str(measured)
-            (folder / REQUEST).write_text(json.dumps(request))
+            asked = request(builder, here.device, shapes, STRICT, timing_cache=measured)
+            (folder / REQUEST).write_text(json.dumps(asked, default=str))
             run_worker(arguments, f"{graph.name!r} for {here.device}", TIMEOUT, builder.name, OTHER, OTHER)
         program = (folder / ENGINE).read_bytes()
     if is_kept:

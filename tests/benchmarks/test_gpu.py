@@ -11,7 +11,6 @@ import pytest
 from msgspec import structs
 
 from fewstep.graph.engines.kernels import Kernel, Kernels
-from fewstep.graph.engines.resident.tensorrt import OnTensorRt
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.machine.gpu import Gpu
@@ -53,9 +52,7 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(
         measure(each, expected, batches=(1, 3))
         for each in (
             Contender("tensorrt", "float32", SCRIPT["on_backend"](tiny_bundle, "float32", backend)),
-            Contender(
-                "on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", OnTensorRt(backend))
-            ),
+            Contender("on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", backend)),
             Contender("broken", "int8", fail),
         )
     ]
@@ -75,16 +72,16 @@ def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
         for name in ("tensorrt", "tensorrt, CUDA graph", "tensorrt, state on the device")
     ]
     assert ("torch, compiled", "float16") in found and ("torch, eager", "float32") in found
-    assert ("onnxruntime-cuda, state on the device", "float32") in found
+    assert ("onnxruntime-cuda, baked file", "float32") in found
 
 
 def test_a_rehearsal_runs_what_needs_no_gpu_and_ends_in_time(tiny_bundle: Path) -> None:
     expected = SCRIPT["expected_samples"](tiny_bundle, seeds=3)
     every = list(SCRIPT["contenders"](tiny_bundle, "tiny", "", False, "cpu"))
     assert [each.precision for each in every] == ["float32", "float32", "float16", "float16"]
-    cuda, bound, *_ = every
-    assert measure(bound, expected, batches=(1,)).least > 120
-    assert measure(bound, expected, until=0.0).reason == "the time was over; give more (--minutes)"
+    cuda, baked, *_ = every
+    assert measure(baked, expected, batches=(1,)).least > 120
+    assert measure(baked, expected, until=0.0).reason == "the time was over; give more (--minutes)"
     assert "CUDA" in measure(cuda, expected).reason
 
 

@@ -1,6 +1,6 @@
 """A run along one plan whose state stays on the device, from the noise to the last step.
 
-    run = resident("bundle", "dpmpp_2m:8", OnOnnxRuntime(), guidance=2.0)
+    run = resident("bundle", "dpmpp_2m:8", TensorRt(), "int8", guidance=2.0)
     x = run(seeds=[0, 1], condition={"class": [3, 5]})
 
 The run is the one that `fewstep bake` writes, cut in three. The parts before and after the steps run once in
@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from fewstep.graph.bake.bake import BakeOptions, assembled
 from fewstep.graph.bake.cut import Cut, Steps, at_shapes, cut
 from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.engines.resident.steps import ResidentSteps
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
 from fewstep.plans import noise
@@ -25,6 +26,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.backends.recent import Recent
+from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.conditions import check
@@ -36,22 +38,15 @@ Stepper = Callable[[Sequence[Array], Arrays], list[Array]]  # (state, fixed inpu
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class StepDevice(Protocol):
-    """The engine and the device that run the steps."""
-
-    def open(self, steps: Steps, graph: Graph) -> Stepper:
-        """A function that runs all steps of a stretch; its graph has fixed shapes."""
-        ...
-
-
 @dataclass
 class Resident:
     """A run of any number of samples; steps are opened once for each number. One call at a time.
 
-    conditions: the bundle's conditions. inputs: inputs of a call. draws: numbers of the draws in its input `draws`.
+    open: gives a function that runs all steps of a stretch, whose graph has fixed shapes. conditions: the bundle's.
+    inputs: inputs of a call. draws: numbers of the draws in its input `draws`.
     """
 
-    place: StepDevice
+    open: Callable[[Steps, Graph], Stepper]
     parts: Cut
     conditions: tuple[Condition, ...]
     inputs: tuple[BakedPort, ...]
@@ -93,7 +88,7 @@ class Resident:
             steppers = []
             for steps in self.parts.steps:
                 inputs = {name: values[name] for name in steps.fixed} | dict(zip(steps.state, state, strict=True))
-                steppers.append(self.place.open(steps, at_shapes(steps, inputs)))
+                steppers.append(self.open(steps, at_shapes(steps, inputs)))
             return steppers
 
         return self._open.used(tuple(row.shape for row in state), opened)
@@ -115,13 +110,13 @@ class Resident:
 def resident(
     bundle: Path | str,
     plan: str,
-    place: StepDevice,
+    backend: TensorRt,
     precision: str | None = None,
     body: str | None = None,
     guidance: float | Guidance | None = None,
 ) -> Resident:
-    """A run along a plan with its state in `place`. UserError for options that `fewstep bake` refuses, and for free
-    sizes."""
+    """A run along a plan with its state on the backend's GPU. UserError for options that `fewstep bake` refuses, and
+    for free sizes."""
     options = BakeOptions(Path(bundle), plan, Path("resident.onnx"), precision, body, guidance, latents=True)
     manifest = open_bundle(bundle).manifest
     if manifest.sizes:
@@ -130,4 +125,4 @@ def resident(
     run, _ = assembled(options)
     parts = cut(run)
     ahead, behind = (open_session(graph, optimize=True) for graph in (parts.ahead, parts.behind))
-    return Resident(place, parts, manifest.conditions, run.inputs, run.draws, ahead, behind)
+    return Resident(partial(ResidentSteps, backend), parts, manifest.conditions, run.inputs, run.draws, ahead, behind)

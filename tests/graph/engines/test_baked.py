@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.engines.build_engine import WORKER
+from fewstep.graph.engines.build_engine import WORKER, request
 from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
 from fewstep.graph.engines.kernels import kernels_of
 
@@ -23,10 +23,9 @@ def built(options: BakeOptions) -> bytes:
         port.name: [[batch if size == "batch" else size for size in port.shape] for batch in batches]
         for port in baked.inputs
     }
-    request, engine = file.with_suffix(".json"), file.with_suffix(".engine")
-    asked = {"module": TENSORRT_RTX.module, "shapes": shapes, "flags": STRICT, "compute_capability": "SM89"}
-    request.write_text(json.dumps({**asked, "timing_cache": None, "layers": None}))
-    command = [sys.executable, str(WORKER), str(file), str(engine), str(request)]
+    asked, engine = file.with_suffix(".json"), file.with_suffix(".engine")
+    asked.write_text(json.dumps(request(TENSORRT_RTX, "sm89", shapes, STRICT)))
+    command = [sys.executable, str(WORKER), str(file), str(engine), str(asked)]
     subprocess.run(command, check=True, capture_output=True)
     return engine.read_bytes()
 

@@ -14,6 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fewstep.graph.engines import build_worker
+from fewstep.graph.engines.build_engine import request
+from fewstep.graph.engines.builders import TENSORRT, TENSORRT_RTX
 
 FLAGS = {"strongly_typed": True, "tf32": False}
 SHAPES = {"x": [[1, 3], [4, 3], [16, 3]]}
@@ -105,15 +107,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         cache = tmp_path / "timing"
         if timing is not None:
             cache.write_bytes(timing)
-        request = {
-            "module": "tensorrt",
-            "shapes": SHAPES,
-            "flags": FLAGS | flags,
-            "compute_capability": None,
-            "timing_cache": str(cache),
-            "layers": str(tmp_path / "layers"),
-        }
-        (tmp_path / "request.json").write_text(json.dumps(request))
+        others = {"timing_cache": str(cache), "layers": str(tmp_path / "layers")}
+        (tmp_path / "request.json").write_text(json.dumps(request(TENSORRT, "sm87", SHAPES, FLAGS | flags, **others)))
         build_worker.main("graph.onnx", str(tmp_path / "engine"), str(tmp_path / "request.json"))
         assert (tmp_path / "engine").read_bytes() == b"engine"
         return double.asked
@@ -183,15 +178,8 @@ def test_tensorrt_rtx_says_what_it_cannot_parse(tmp_path: Path) -> None:
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("elsewhere", 1)]
     model = helper.make_model(helper.make_graph([node], "odd", value[:1], value[1:]), opset_imports=opsets)
     onnx.save(model, tmp_path / "odd.onnx")
-    request = {
-        "module": "tensorrt_rtx",
-        "shapes": SHAPES,
-        "flags": FLAGS,
-        "compute_capability": "SM89",
-        "timing_cache": None,
-        "layers": None,
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
+    content = request(TENSORRT_RTX, "sm89", SHAPES, FLAGS)
+    (tmp_path / "request.json").write_text(json.dumps(content))
     arguments = [str(tmp_path / name) for name in ("odd.onnx", "engine", "request.json")]
     done = subprocess.run([sys.executable, build_worker.__file__, *arguments], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("[E] Unheard 'node_7': ")

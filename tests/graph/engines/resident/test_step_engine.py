@@ -2,38 +2,34 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from fewstep.graph.bake.cut import Steps
-from fewstep.graph.engines.build_engine import run_worker
+from fewstep.graph.engines.build_engine import request, run_worker
 from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
 from fewstep.graph.engines.kernels import kernels_of
 from fewstep.graph.engines.resident.run import resident
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
+from fewstep.runtime.backends.tensorrt import TensorRt
 
 pytest.importorskip(str(TENSORRT_RTX.module), reason="tensorrt-rtx, which builds without a GPU, is not installed")
 
 
-class Builds:
-    """A place that builds an engine of the step, and cannot run it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def open(self, steps: Steps, graph: Graph) -> None:
-        save(graph, self.folder / "step.onnx")
+def engine_of_a_step(bundle: Path, plan: str, folder: Path) -> bytes:
+    def built(_: Steps, graph: Graph) -> NoReturn:
+        """An engine is built of the step, and cannot run here."""
+        save(graph, folder / "step.onnx")
         shapes = {value.name: [value.shape] * 3 for value in graph.inputs}
-        asked = {"module": TENSORRT_RTX.module, "shapes": shapes, "flags": STRICT, "compute_capability": "SM89"}
-        (self.folder / "step.json").write_text(json.dumps({**asked, "timing_cache": None, "layers": None}))
-        files = [str(self.folder / f"step.{suffix}") for suffix in ("onnx", "engine", "json")]
-        run_worker(files, "the step", 600.0, "tensorrt-rtx")
+        files = [folder / f"step.{suffix}" for suffix in ("onnx", "engine", "json")]
+        files[2].write_text(json.dumps(request(TENSORRT_RTX, "sm89", shapes, STRICT)))
+        run_worker([*map(str, files)], "the step", 600.0, "tensorrt-rtx")
         raise StopIteration
 
-
-def engine_of_a_step(bundle: Path, plan: str, folder: Path) -> bytes:
-    run = resident(bundle, plan, Builds(folder), guidance=2.0)  # type: ignore[arg-type]
+    run = resident(bundle, plan, TensorRt("tensorrt-rtx"), guidance=2.0)
+    run.open = built
     with pytest.raises(StopIteration):
         run([0], {"class": [1]})
     return (folder / "step.engine").read_bytes()

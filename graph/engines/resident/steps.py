@@ -1,4 +1,4 @@
-"""Steps in TensorRT: the whole loop as one CUDA graph, if the engine can be recorded.
+"""The steps of a run in TensorRT: the whole loop as one CUDA graph, if the engine can be recorded.
 
 Even steps read the first state and write the second, odd steps the other way round; the number of each step lies on the
 device. So the addresses of a step are known before the loop begins, and one recording holds all steps with the copies
@@ -8,7 +8,6 @@ that stay: the state and the number are then copied on the device between two st
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from fewstep.graph.bake.cut import Steps
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.built import built
-from fewstep.graph.engines.resident.run import Stepper
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, cuda
@@ -31,35 +29,22 @@ NUMBER = np.dtype(np.int64)
 BUILD = "run it on another backend: it was built here a moment ago"
 
 
-@dataclass(frozen=True)
-class OnTensorRt:
-    """A GPU of TensorRT or TensorRT-RTX. The engine of a step is built here, and kept in the user's cache folder."""
+class ResidentSteps:
+    """Steps of fixed shapes: an engine that is built here and kept in the user's cache folder, its memory and its
+    recording. Called with a state and the inputs of all steps, it returns the next state. One call at a time."""
 
-    backend: TensorRt
-
-    def open(self, steps: Steps, graph: Graph) -> Stepper:
-        try:
-            return _Steps(self.backend, steps, graph, built(self.backend, graph))
-        except Refused:  # the kept program: another driver made it, or the file is damaged
-            return _Steps(self.backend, steps, graph, built(self.backend, graph, rebuild=True))
-
-
-class Refused(UserError):
-    """A program that TensorRT does not load."""
-
-
-class _Steps:
-    """An engine, its memory and its recording. One call at a time."""
-
-    def __init__(self, backend: TensorRt, steps: Steps, graph: Graph, program: bytes) -> None:
-        trt, here = backend.module(), backend.here()
+    def __init__(self, backend: TensorRt, steps: Steps, graph: Graph) -> None:
+        trt, here, program = backend.module(), backend.here(), built(backend, graph)
         cuda.use(backend.device)
         self._trt, self._steps, self._device = trt, steps, backend.device
         self._what = f"the {backend.name} engine of {graph.name!r} for {here.device}"
         self._runtime = trt.Runtime(logger(trt))
         engine = self._runtime.deserialize_cuda_engine(program)
+        if engine is None:  # the kept program: another driver made it, or the file is damaged
+            program = built(backend, graph, rebuild=True)
+            engine = self._runtime.deserialize_cuda_engine(program)
         if engine is None:
-            raise Refused(f"{backend.name} {trt.__version__} cannot load {graph.name!r}: {reason(trt)}", BUILD)
+            raise UserError(f"{backend.name} {trt.__version__} cannot load {graph.name!r}: {reason(trt)}", BUILD)
         tensors = read_tensors(trt, engine, describe(graph, f"{graph.name}.onnx"), self._what, BUILD)
         named = {each.name: each for each in (*tensors.inputs, *tensors.outputs)}
         numbers = EngineTensor(NUMBERS, True, (steps.count, ALIGNMENT // NUMBER.itemsize), NUMBER)
