@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+
+from fewstep.graph.graph import Graph, Node, Value
+from tests.bundles import small
 
 
 def parsed(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
@@ -13,3 +16,24 @@ def parsed(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
     arrays = {name: np.asarray(array) for name, array in constants.items()}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
     return model
+
+
+def written(text: str, **constants: Any) -> Graph:
+    """The graph of a text without a name, "(float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, bias) }", with
+    constants as `small` has them. "?" is a size of no name."""
+    made = parsed(f"g {text}").graph
+    nodes = [
+        Node(each.op_type, tuple(each.input), tuple(each.output), _attributes(each), each.output[0], each.domain)
+        for each in made.node
+    ]
+    return small([*map(_value, made.input)], [*map(_value, made.output)], nodes, **constants)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def _value(info: onnx.ValueInfoProto) -> Value:
+    tensor = info.type.tensor_type
+    sizes = (size.dim_value if size.HasField("dim_value") else size.dim_param or "?" for size in tensor.shape.dim)
+    return Value(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type), tuple(sizes))

@@ -1,14 +1,17 @@
 """Graphs of a few nodes, and how to compare two of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from fewstep.graph.graph import Array, Graph
+from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.session import run
 from tests.bundles import node as node
 from tests.bundles import small as small
 from tests.bundles import value as value
+from tests.onnx_text import written
 
 BATCH_SIZES = (1, 2, 5)
 
@@ -33,3 +36,20 @@ def assert_close(expected: Mapping[str, Array], found: Mapping[str, Array], rtol
     for name, array in expected.items():
         assert array.shape == found[name].shape and array.dtype == found[name].dtype
         np.testing.assert_allclose(found[name], array, rtol=0, atol=rtol * float(np.max(np.abs(array), initial=0)))
+
+
+def assert_rewritten(
+    rewrite: Callable[[Graph], Graph], text: str, ops: str | None, rtol: float = 0.0, **constants: Any
+) -> Graph:
+    """A pass makes these operations of a graph in ONNX's text, and they are the same function up to `rtol`; None: the
+    graph stays. Returns what the pass made, without what nothing reads."""
+    before = written(text, **constants)
+    after = rewrite(before)
+    if ops is None:
+        assert after.nodes == before.nodes
+        return after
+    after = drop_unused(after)
+    assert after.ops() == tuple(ops.split())
+    assert {*after.constants} <= {name for each in after.nodes for name in each.inputs}
+    assert_same(before, after, rtol)
+    return after

@@ -15,38 +15,31 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from tests.graph.small import node, small, value
+from tests.onnx_text import written
 
 HEIGHT, WIDTH = Extent(usual=64, low=32, high=128, multiple=8), Extent(usual=48, low=16, high=96, multiple=16)
 
 
 def halving(**changes: object) -> Graph:
     """Half as high and wide, its tokens, and back; a picture beside x is added at first."""
-    graph = small(
-        [
-            value("x", "batch", 4, "height", "width"),
-            value("time", "batch"),
-            value("picture", "batch", 4, "height", "width"),
-        ],
-        [value("output", "batch", 4, "height", "width")],
-        [
-            node("Conv", "picture w1", "shown"),
-            node("Add", "x shown", "sum"),
-            node("Conv", "sum w", "small", strides=[2, 2], pads=[1, 1, 1, 1]),
-            node("Shape", "time", "count", start=0, end=1),
-            node("Shape", "small", "rows", start=2, end=3),
-            node("Squeeze", "rows", "high"),
-            node("Shape", "small", "columns", start=3, end=4),
-            node("Squeeze", "columns", "wide"),
-            node("Mul", "high wide", "number"),
-            node("Reshape", "number minus", "tokens"),
-            node("Concat", "count channels tokens", "flat", axis=0),
-            node("Reshape", "small flat", "sequence"),
-            node("Shape", "small", "shape"),
-            node("Reshape", "sequence shape", "square"),
-            node("Resize", "square - scales", "large", mode="nearest"),
-            node("Identity", "large", "output"),
-        ],
+    plane = "float[batch, 4, height, width]"
+    graph = written(
+        f"""({plane} x, float[batch] time, {plane} picture) => ({plane} output) {{
+            shown = Conv(picture, w1)
+            sum = Add(x, shown)
+            small = Conv<strides=[2, 2], pads=[1, 1, 1, 1]>(sum, w)
+            count = Shape<start=0, end=1>(time)
+            rows = Shape<start=2, end=3>(small) high = Squeeze(rows)
+            columns = Shape<start=3, end=4>(small) wide = Squeeze(columns)
+            number = Mul(high, wide)
+            tokens = Reshape(number, minus)
+            flat = Concat<axis=0>(count, channels, tokens)
+            sequence = Reshape(small, flat)
+            shape = Shape(small)
+            square = Reshape(sequence, shape)
+            large = Resize<mode="nearest">(square, , scales)
+            output = Identity(large)
+        }}""",
         w=np.ones((4, 4, 3, 3)) / 9,
         w1=np.ones((4, 4, 1, 1)) / 4,
         minus=np.int64([-1]),

@@ -1,21 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
-from fewstep.graph.graph import Node
 from fewstep.graph.index import in_topological_order, index
 from fewstep.plans.errors import UserError
-from tests.graph.small import node, small, value
+from tests.graph.small import node
+from tests.onnx_text import written
 
-GRAPH = small(
-    [value("x", "batch", 2), value("time", "batch", 2)],
-    [value("y", "batch", 2)],
-    [
-        node("Sin", "time", "t"),
-        node("Relu", "x", "a"),
-        node("Mul", "a t", "b"),
-        node("Add", "b b", "y"),
-        node("Neg", "x", "unused"),
-    ],
-)
+PORTS = "(float[batch, 2] x, float[batch, 2] time) => (float[batch, 2] y)"
+GRAPH = written(f"{PORTS} {{ t = Sin(time) a = Relu(x) b = Mul(a, t) y = Add(b, b) unused = Neg(x) }}")
 
 
 def test_producers_and_consumers() -> None:
@@ -35,12 +28,9 @@ def test_reachability_both_ways() -> None:
 
 
 def test_an_output_left_out_reaches_nothing() -> None:
-    graph = small(
-        [value("x", "batch", 2), value("time", "batch", 2)],
-        [value("y", "batch", 2)],
-        [Node("MaxPool", ("x",), ("a", "")), node("Clip", "time - one", "t"), node("Mul", "a t", "y")],
-        one=1.0,
-    )
+    graph = written(f"{PORTS} {{ a, none = MaxPool(x) t = Clip(time, , one) y = Mul(a, t) }}", one=1.0)
+    pool, *others = graph.nodes
+    graph = graph.with_nodes([replace(pool, outputs=("a", "")), *others])
     assert index(graph).reachable(["x"]) == {"x", "a", "y"}
 
 

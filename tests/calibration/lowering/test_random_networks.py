@@ -12,7 +12,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.precomputed import open_rows
-from fewstep.graph.prepare import prepare
+from fewstep.graph.prepare import prepare, simplify
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import every_target
@@ -35,6 +35,7 @@ def test_what_is_prepared_is_the_same_function(graph: Graph) -> None:
     rows, body = open_rows(prepared), open_session(prepared.body)
     assert not {"Gemm", "Einsum", "ConvTranspose", "Shape"} & {*prepared.body.ops()}
     assert all(value.name != "time" for value in prepared.body.inputs)
+    assert simplify(prepared.body).nodes == prepared.body.nodes  # nothing is left to prepare
     for batch in BATCH_SIZES:
         fed = feeds(graph, batch)
         ((_, expected),) = run(graph, fed).items()

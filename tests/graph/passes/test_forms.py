@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.index import index
 from fewstep.graph.passes.affine import merge_affine
@@ -20,66 +20,46 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.passes.rounding import round_to, runnable
 from fewstep.graph.session import run
-from tests.graph.small import assert_same, node, small, value
+from tests.graph.small import assert_rewritten, assert_same, node, small, value
+from tests.onnx_text import written
+
+VECTOR = "(float[batch, 64] x) => (float[batch, 64] y)"
+FACTORS = "p = Softplus(x) t = Tanh(p)"
+FORM = "Sigmoid Sub Mul Sub Div Mul"
 
 
-def graph(*nodes: Node) -> Graph:
-    return small([value("x", "batch", 64)], [value("y", "batch", 64)], list(nodes))
-
-
-WRITTEN_OUT = (node("Softplus", "x", "p"), node("Tanh", "p", "t"))
-FORMS = {
-    "Mish": graph(node("Mish", "x", "y")),
-    "x tanh": graph(*WRITTEN_OUT, node("Mul", "x t", "y")),
-    "tanh x": graph(*WRITTEN_OUT, node("Mul", "t x", "y")),
-}
-
-
-@pytest.mark.parametrize("before", FORMS.values(), ids=FORMS)
-def test_it_is_the_same_function(before: Graph) -> None:
-    after = expand_mish(before)
-    assert sorted(after.ops()) == ["Div", "Mul", "Mul", "Sigmoid", "Sub", "Sub"]
-    assert_same(before, after, rtol=1e-6)
+@pytest.mark.parametrize(
+    ("body", "ops"),
+    [
+        ("y = Mish(x)", FORM),
+        (f"{FACTORS} y = Mul(x, t)", FORM),
+        (f"{FACTORS} y = Mul(t, x)", FORM),
+        ("a = Mish(x) y = Mish(a)", f"{FORM} {FORM}"),
+        (f"{FACTORS} m = Mul(x, t) y = Add(m, p)", f"Softplus {FORM} Add"),  # what others read too stays
+        (f"{FACTORS} y = Mul(t, t)", None),
+        (f"{FACTORS} y = Mul(p, t)", None),
+    ],
+)
+def test_mish_is_the_same_function_by_a_sigmoid(body: str, ops: str | None) -> None:
+    after = assert_rewritten(expand_mish, f"{VECTOR} {{ {body} }}", ops, 1e-6)
+    assert ops is None or len(after.constants) == 1  # two in a row share it
 
 
 def test_it_is_mish_at_any_size() -> None:
     x = np.concatenate([-np.geomspace(1e-6, 1e4, 32), np.geomspace(1e-6, 1e30, 32)])[None]
-    found = run(expand_mish(FORMS["Mish"]), {"x": x.astype(np.float32)})["y"]
+    found = run(expand_mish(written(f"{VECTOR} {{ y = Mish(x) }}")), {"x": x.astype(np.float32)})["y"]
     expected = x * np.tanh(np.logaddexp(0.0, x))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)  # below -18 a sigmoid of onnxruntime is 0
 
 
-def test_what_others_read_too_stays() -> None:
-    twice = graph(*WRITTEN_OUT, node("Mul", "x t", "m"), node("Add", "m p", "y"))
-    after = expand_mish(twice)
-    assert "Softplus" in after.ops() and "Tanh" not in after.ops()
-    assert_same(twice, after, rtol=1e-6)
-
-
 def test_a_factor_that_the_graph_returns_stays() -> None:
-    y = FORMS["x tanh"]
-    before = replace(y, outputs=(*y.outputs, value("t", "batch", 64)))
-    after = expand_mish(before)
-    assert after.ops()[:2] == ("Softplus", "Tanh")
-    assert_same(before, after, rtol=1e-6)
+    text = f"{VECTOR[:-1]}, float[batch, 64] t) {{ {FACTORS} y = Mul(x, t) }}"
+    assert_rewritten(expand_mish, text, f"Softplus Tanh {FORM}", 1e-6)
 
 
 def test_an_operation_of_another_domain_stays() -> None:
-    before = graph(replace(node("Mish", "x", "y"), domain="com.example"))
+    before = written(f"{VECTOR} {{ y = com.example.Mish(x) }}")
     assert expand_mish(before).nodes == before.nodes
-
-
-@pytest.mark.parametrize("other", ["t t", "p t"])
-def test_other_products_stay(other: str) -> None:
-    before = graph(*WRITTEN_OUT, node("Mul", other, "y"))
-    assert expand_mish(before).nodes == before.nodes
-
-
-def test_two_in_a_row_share_the_constant() -> None:
-    before = graph(node("Mish", "x", "a"), node("Mish", "a", "y"))
-    after = expand_mish(before)
-    assert len(after.constants) == 1
-    assert_same(before, after, rtol=1e-6)
 
 
 def test_int8_bodies_of_onnxruntime_have_it() -> None:
@@ -163,13 +143,9 @@ def test_dots_stand_for_axes(equation: str, plain: str) -> None:
 
 
 def test_axes_of_two_free_sizes_stay_apart() -> None:
-    free: list[int | str] = ["batch", 5, "height", "width"]
-    before = small(
-        [value("q", *free), value("k", "batch", 5, 3, 4)],
-        [value("y", "batch", "height", "width", 3, 4)],
-        [node("Einsum", "q k", "y", equation="bdhi,bdje->bhije")],
-    )
-    assert expand_einsum(before).nodes == before.nodes
+    text = """(float[batch, 5, height, width] q, float[batch, 5, 3, 4] k) => (float[batch, height, width, 3, 4] y)
+    { y = Einsum<equation="bdhi,bdje->bhije">(q, k) }"""
+    assert_rewritten(expand_einsum, text, None)
 
 
 @pytest.mark.parametrize("equation", ["bi->b", "bi,bi->b", "bid,bid->bi", "bi,bj->bij", "bid,dhe->bie"])
@@ -182,17 +158,13 @@ RNG = np.random.default_rng(0)
 CHANNELS = {name: RNG.standard_normal((3, 1, 1)).astype(np.float32) for name in ("gain", "bias")}
 
 
+PLANES = "float[batch, 3, 4, 4]"
+
+
 def test_adaptive_scale_and_shift_take_up_those_of_the_normalisation() -> None:
-    before = small(
-        [value("x", "batch", 3, 4, 4), value("scale", "batch", 3, 1, 1), value("shift", "batch", 3, 1, 1)],
-        [value("y", "batch", 3, 4, 4)],
-        [
-            node("Tanh", "x", "n"),
-            node("Mul", "n gain", "a"),
-            node("Add", "a bias", "b"),
-            node("Mul", "b scale", "c"),
-            node("Add", "c shift", "y"),
-        ],
+    before = written(
+        f"""({PLANES} x, float[batch, 3, 1, 1] scale, float[batch, 3, 1, 1] shift) => ({PLANES} y)
+        {{ n = Tanh(x) a = Mul(n, gain) b = Add(a, bias) c = Mul(b, scale) y = Add(c, shift) }}""",
         **CHANNELS,
     )
     after = before
@@ -204,24 +176,17 @@ def test_adaptive_scale_and_shift_take_up_those_of_the_normalisation() -> None:
     assert_same(before, after, rtol=1e-6)
 
 
-def test_a_value_that_something_else_reads_stays() -> None:
-    before = small(
-        [value("x", "batch", 3, 4, 4), value("scale", "batch", 3, 1, 1)],
-        [value("a", "batch", 3, 4, 4), value("y", "batch", 3, 4, 4)],
-        [node("Mul", "x gain", "a"), node("Mul", "a scale", "y")],
-        gain=CHANNELS["gain"],
-    )
-    assert merge_affine(before).nodes == before.nodes
-
-
-def test_small_factors_do_not_become_a_large_one() -> None:
-    before = small(
-        [value("x", "batch", 3, 4, 4), value("plane", "batch", 1, 4, 4)],
-        [value("y", "batch", 3, 4, 4)],
-        [node("Mul", "x gain", "a"), node("Mul", "a plane", "y")],
-        gain=CHANNELS["gain"],
-    )
-    assert merge_affine(before).nodes == before.nodes
+@pytest.mark.parametrize(
+    "ports",
+    [
+        f"({PLANES} x, float[batch, 3, 1, 1] scale) => ({PLANES} a, {PLANES} y)",  # the graph returns a
+        f"({PLANES} x, float[batch, 1, 4, 4] scale) => ({PLANES} y)",
+    ],
+    ids=["read-by-others", "small-factors-of-a-large-product"],
+)
+def test_factors_stay_apart_where_joining_wins_nothing(ports: str) -> None:
+    text = f"{ports} {{ a = Mul(x, gain) y = Mul(a, scale) }}"
+    assert_rewritten(merge_affine, text, None, gain=CHANNELS["gain"])
 
 
 X = RNG.standard_normal((2, 64), np.float32)
@@ -234,8 +199,9 @@ def half(array: Any, dtype: Any = np.float16) -> Array:
 def linear(size: int, scale: float = 0.1) -> tuple[Graph, Array]:
     """y = relu(x @ w) * 3."""
     weight = (scale * RNG.standard_normal((64, size))).astype(np.float32)
-    nodes = [node("MatMul", "x w", "product"), node("Relu", "product", "kept"), node("Mul", "kept three", "y")]
-    graph = small([value("x", "batch", 64)], [value("y", "batch", size)], nodes, w=weight, three=np.float32(3))
+    text = f"(float[batch, 64] x) => (float[batch, {size}] y)"
+    body = "{ product = MatMul(x, w) kept = Relu(product) y = Mul(kept, three) }"
+    graph = written(f"{text} {body}", w=weight, three=3.0)
     return graph, weight
 
 
@@ -262,28 +228,29 @@ def test_a_weight_is_not_in_memory_twice() -> None:
     )
 
 
+LARGE = f"{VECTOR} {{ huge = Mul(x, large) y = Div(huge, large) }}"
+
+
 def test_what_overflows_is_seen_to() -> None:
     """In a graph in float16 the CPU provider would go through 3e5 and come back."""
-    nodes = [node("Mul", "x large", "huge"), node("Div", "huge large", "y")]
-    graph = small([value("x", "batch", 64)], [value("y", "batch", 64)], nodes, large=np.float32(6e4))
+    graph = written(LARGE, large=6e4)
     assert np.isinf(run(round_to(graph, FLOAT16), {"x": 5 + abs(X)}, ["huge"])["huge"]).all()
 
 
 def test_a_graph_in_bfloat16_runs_rounded_and_holds_what_float16_cannot() -> None:
     """onnxruntime's CPU has no kernel of bfloat16. The same graph in float32 is rounded, and gives its numbers."""
-    nodes = [node("Mul", "x large", "huge"), node("Div", "huge large", "y")]
-    graph = small([value("x", "batch", 64)], [value("y", "batch", 64)], nodes, large=np.float32(6e4))
-    written = to_half(graph, BFLOAT16)
-    assert has_type(written, BFLOAT16)
-    found = run(runnable(written), {"x": 5 + abs(X)})["y"]
+    graph = written(LARGE, large=6e4)
+    half = to_half(graph, BFLOAT16)
+    assert has_type(half, BFLOAT16)
+    found = run(runnable(half), {"x": 5 + abs(X)})["y"]
     np.testing.assert_allclose(found, 5 + abs(X), rtol=1.6e-2)
     np.testing.assert_array_equal(found, run(round_to(graph, BFLOAT16), {"x": 5 + abs(X)})["y"])
     assert runnable(graph) is graph
 
 
 def test_an_epsilon_does_not_become_zero_nor_a_weight_infinite() -> None:
-    nodes = [node("Mul", "x zero", "nothing"), node("Add", "nothing epsilon", "sum"), node("Div", "sum epsilon", "y")]
-    graph = small([value("x", "batch", 64)], [value("y", "batch", 64)], nodes, zero=np.float32(0), epsilon=1e-12)
+    body = "{ nothing = Mul(x, zero) sum = Add(nothing, epsilon) y = Div(sum, epsilon) }"
+    graph = written(f"{VECTOR} {body}", zero=0.0, epsilon=1e-12)
     np.testing.assert_array_equal(run(round_to(graph, FLOAT16), {"x": X})["y"], 1)
     graph, weight = linear(64)
     spoiled = round_to(graph.with_nodes(graph.nodes, {"w": np.where(weight == weight.max(), 1e6, weight)}), FLOAT16)
@@ -291,45 +258,28 @@ def test_an_epsilon_does_not_become_zero_nor_a_weight_infinite() -> None:
 
 
 def test_integers_and_what_is_float32_by_definition_stay() -> None:
-    nodes = [
-        node("Gather", "table label", "row"),
-        node("Resize", "x - scales", "wide", mode="nearest"),
-        node("Add", "wide row", "y"),
-    ]
-    image = value("x", "batch", 1, 2, 2)
     table = RNG.standard_normal((3, 1, 4, 4)).astype(np.float32)
-    scales = np.array([1, 1, 2, 2], np.float32)
-    graph = small(
-        [image, value("label", "batch", dtype="int64")],
-        [value("y", "batch", 1, 4, 4)],
-        nodes,
+    graph = written(
+        """(float[batch, 1, 2, 2] x, int64[batch] label) => (float[batch, 1, 4, 4] y)
+        { row = Gather(table, label) wide = Resize<mode="nearest">(x, , scales) y = Add(wide, row) }""",
         table=table,
-        scales=scales,
+        scales=np.array([1, 1, 2, 2], np.float32),
     )
     x, label = RNG.standard_normal((2, 1, 2, 2), np.float32), np.array([0, 2])
     found = run(round_to(graph, FLOAT16), {"x": x, "label": label})["y"]
     np.testing.assert_array_equal(found, half(half(x).repeat(2, 2).repeat(2, 3) + half(table)[label]))
 
 
+IMAGE = "(float[batch, 2, 5, 5] x) => (float[batch, 3, 5, 5] y)"
+
+
 def test_the_bias_of_a_conv_becomes_an_add_behind_it() -> None:
-    before = small(
-        [value("x", "batch", 2, 5, 5)],
-        [value("y", "batch", 3, 5, 5)],
-        [node("Conv", "x w b", "y", pads=[1, 1, 1, 1], kernel_shape=[3, 3])],
-        w=RNG.standard_normal((3, 2, 3, 3)).astype(np.float32),
-        b=RNG.standard_normal(3).astype(np.float32),
-    )
-    after = drop_unused(separate_bias(before))
-    assert after.ops() == ("Conv", "Add") and all(len(n.inputs) == 2 for n in after.nodes)
-    assert after.constants["y_bias"].shape == (1, 3, 1, 1)
-    assert_same(before, after, rtol=1e-6)
+    weights = {"w": RNG.standard_normal((3, 2, 3, 3)), "b": RNG.standard_normal(3)}
+    text = f"{IMAGE} {{ y = Conv<pads=[1, 1, 1, 1], kernel_shape=[3, 3]>(x, w, b) }}"
+    after = assert_rewritten(separate_bias, text, "Conv Add", 1e-6, **weights)
+    assert all(len(n.inputs) == 2 for n in after.nodes) and after.constants["y_bias"].shape == (1, 3, 1, 1)
 
 
 def test_a_conv_without_bias_stays() -> None:
-    graph = small(
-        [value("x", "batch", 2, 5, 5)],
-        [value("y", "batch", 3, 5, 5)],
-        [node("Conv", "x w", "y", kernel_shape=[1, 1])],
-        w=RNG.standard_normal((3, 2, 1, 1)).astype(np.float32),
-    )
-    assert separate_bias(graph).nodes == graph.nodes
+    text = f"{IMAGE} {{ y = Conv<kernel_shape=[1, 1]>(x, w) }}"
+    assert_rewritten(separate_bias, text, None, w=RNG.standard_normal((3, 2, 1, 1)))

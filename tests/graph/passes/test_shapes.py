@@ -1,9 +1,11 @@
 """Shapes and sizes that become numbers, for every batch."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
@@ -11,7 +13,8 @@ from fewstep.graph.passes.sizes import read_sizes
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.graph.small import assert_same, node, small, value
+from tests.graph.small import assert_rewritten, assert_same
+from tests.onnx_text import written
 
 
 def folded(graph: Graph) -> Graph:
@@ -20,197 +23,99 @@ def folded(graph: Graph) -> Graph:
     return graph
 
 
-def group_norm() -> Graph:
-    """As exporters write it: back to the shape of x, whatever it is."""
-    return small(
-        [value("x", "batch", 6, 4, 5)],
-        [value("y", "batch", 6, 4, 5)],
-        [
-            node("Reshape", "x groups", "grouped"),
-            node("InstanceNormalization", "grouped one zero", "normal"),
-            node("Shape", "x", "shape"),
-            node("Reshape", "normal shape", "y"),
-        ],
-        groups=np.int64([0, 2, -1]),
-        one=[1.0, 1.0],
-        zero=[0.0, 0.0],
-    )
-
-
-def flattened() -> Graph:
-    """Tokens of an image, with the batch read from its shape."""
-    return small(
-        [value("x", "batch", 6, 4, 5)],
-        [value("y", "batch", 6, 20)],
-        [
-            node("Shape", "x", "shape"),
-            node("Gather", "shape first", "size", axis=0),
-            node("Concat", "size rest", "target", axis=0),
-            node("Reshape", "x target", "y"),
-        ],
-        first=np.int64([0]),
-        rest=np.int64([6, 20]),
-    )
-
-
-def folded_heads() -> Graph:
-    """Heads merged into the batch: the one axis that is neither the batch nor a number."""
-    return small(
-        [value("x", "batch", 3, 4, 5)],
-        [value("y", "any", 4, 5)],
-        [
-            node("Shape", "x", "shape"),
-            node("Slice", "shape start end", "tail"),
-            node("Concat", "rest tail", "target", axis=0),
-            node("Reshape", "x target", "y"),
-        ],
-        start=np.int64([2]),
-        end=np.int64([4]),
-        rest=np.int64([-1]),
-    )
-
-
-def scale_by_channels() -> Graph:
-    """A number computed from a fixed dimension."""
-    return small(
-        [value("x", "batch", 6)],
-        [value("y", "batch", 6)],
-        [
-            node("Shape", "x", "shape", start=1),
-            node("Gather", "shape zero", "channels", axis=0),
-            node("Cast", "channels", "number", to=1),
-            node("Sqrt", "number", "root"),
-            node("Div", "x root", "y"),
-        ],
-        zero=np.int64(0),
-    )
-
-
-def expanded() -> Graph:
-    return small(
-        [value("x", "batch", 1, 5)],
-        [value("y", "batch", 3, 5)],
-        [
-            node("Shape", "x", "shape", end=1),
-            node("Concat", "shape rest", "target", axis=0),
-            node("Expand", "x target", "y"),
-        ],
-        rest=np.int64([3, 5]),
-    )
-
-
-def registers() -> Graph:
-    """A constant for each sample, beside its tokens."""
-    return small(
-        [value("x", "batch", 2, 3)],
-        [value("y", "batch", 5, 3)],
-        [
-            node("Shape", "x", "shape", end=1),
-            node("Concat", "shape one one", "repeats", axis=0),
-            node("Tile", "tokens repeats", "tiled"),
-            node("Concat", "tiled x", "y", axis=1),
-        ],
-        one=np.int64([1]),
-        tokens=np.arange(9, dtype=np.float32).reshape(1, 3, 3),
-    )
-
-
-def heads(batch: int = 0) -> Graph:
-    """Tokens into heads, their number left open: what inference cannot divide by a batch it does not know."""
-    return small(
-        [value("x", "batch", 20, 6)],
-        [value("y", "batch", "n", 2, 3)],
-        [
-            node("Shape", "x", "shape"),
-            node("Gather", "shape first", "size", axis=0),
-            node("Unsqueeze", "size axis", "sizes"),
-            node("Concat", "sizes open two three", "target", axis=0),
-            node("Reshape", "x target", "y"),
-        ],
-        first=np.int64(batch),
-        axis=np.int64([0]),
-        open=np.int64([-1]),
-        two=np.int64([2]),
-        three=np.int64([3]),
-    )
+BATCH_OF_X = "size = Shape<start=0, end=1>(x)"
+HEADS = """(float[batch, 20, 6] x) => (float[batch, n, 2, 3] y) {
+    shape = Shape(x) size = Gather<axis=0>(shape, zero) sizes = Unsqueeze(size, axis)
+    target = Concat<axis=0>(sizes, open, two, three) y = Reshape(x, target)
+}"""  # their number left open: what inference cannot divide by a batch that it does not know
+GROUP_NORM = """(float[batch, 6, 4, 5] x) => (float[batch, 6, 4, 5] y) {
+    grouped = Reshape(x, groups) normal = InstanceNormalization(grouped, ones, zeros)
+    shape = Shape(x) y = Reshape(normal, shape)
+}"""  # as exporters write it: back to the shape of x, whatever it is
+FLATTENED = """(float[batch, 6, 4, 5] x) => (float[batch, 6, 20] y) {
+    shape = Shape(x) size = Gather<axis=0>(shape, place) target = Concat<axis=0>(size, rest) y = Reshape(x, target)
+}"""
+FOLDED_HEADS = """(float[batch, 3, 4, 5] x) => (float[any, 4, 5] y) {
+    shape = Shape(x) tail = Slice(shape, start, end) target = Concat<axis=0>(open, tail) y = Reshape(x, target)
+}"""  # heads merged into the batch: the one axis that is neither the batch nor a number
+SCALED_BY_CHANNELS = """(float[batch, 6] x) => (float[batch, 6] y) {
+    shape = Shape<start=1>(x) channels = Gather<axis=0>(shape, zero)
+    number = Cast<to=1>(channels) root = Sqrt(number) y = Div(x, root)
+}"""
+EXPANDED = f"""(float[batch, 1, 5] x) => (float[batch, 3, 5] y)
+{{ {BATCH_OF_X} target = Concat<axis=0>(size, rest) y = Expand(x, target) }}"""
+NUMBERS = {"zero": np.int64(0)} | {
+    name: np.int64(each)
+    for name, each in {
+        **{"axis": [0], "place": [0], "open": [-1], "two": [2], "three": [3], "start": [2], "end": [4]},
+        **{"groups": [0, 2, -1], "rest": [6, 20]},
+    }.items()
+}
 
 
 @pytest.mark.parametrize(
-    ("before", "ops", "target"),
+    ("text", "ops", "target", "constants"),
     [
-        (heads(), ("Reshape",), [0, 20, 2, 3]),
-        (group_norm(), ("Reshape", "InstanceNormalization", "Reshape"), [0, 6, 4, 5]),
-        (flattened(), ("Reshape",), [0, 6, 20]),
-        (folded_heads(), ("Reshape",), [-1, 4, 5]),
-        (scale_by_channels(), ("Div",), None),
-        (expanded(), ("Expand",), [1, 3, 1]),
+        (HEADS, "Reshape", [0, 20, 2, 3], {}),
+        (GROUP_NORM, "Reshape InstanceNormalization Reshape", [0, 6, 4, 5], {"ones": [1.0, 1.0], "zeros": [0.0, 0.0]}),
+        (FLATTENED, "Reshape", [0, 6, 20], {}),
+        (FOLDED_HEADS, "Reshape", [-1, 4, 5], {}),
+        (SCALED_BY_CHANNELS, "Div", None, {}),
+        (EXPANDED, "Expand", [1, 3, 1], {"rest": np.int64([3, 5])}),
     ],
+    ids=["heads", "group-norm", "flattened", "folded-heads", "scaled-by-channels", "expanded"],
 )
-def test_no_shape_arithmetic_is_left(before: Graph, ops: tuple[str, ...], target: list[int] | None) -> None:
-    after = folded(before)
-    assert after.ops() == ops
-    if target is not None:
-        assert after.constants[after.nodes[-1].inputs[1]].tolist() == target
-    assert_same(before, after)
+def test_no_shape_arithmetic_is_left(text: str, ops: str, target: list[int] | None, constants: dict[str, Any]) -> None:
+    after = assert_rewritten(folded, text, ops, **{**NUMBERS, **constants})
+    assert target is None or after.constants[after.nodes[-1].inputs[1]].tolist() == target
 
 
 def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
-    before = registers()
-    after = folded(before)
-    assert after.ops() == ("Shape", "Concat", "Expand", "Concat")
+    """Registers beside the tokens of a sample."""
+    text = f"""(float[batch, 2, 3] x) => (float[batch, 5, 3] y) {{
+        {BATCH_OF_X} repeats = Concat<axis=0>(size, one, one)
+        tiled = Tile(tokens, repeats) y = Concat<axis=1>(tiled, x)
+    }}"""
+    registers = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    after = assert_rewritten(folded, text, "Shape Concat Expand Concat", one=np.int64([1]), tokens=registers)
     assert infer_types(after).shape(after.nodes[2].output) == ("batch", 3, 3)
-    assert_same(before, after)
 
 
-def test_two_sizes_that_nobody_knows_are_not_taken_for_one() -> None:
-    before = small(
-        [value("x", "batch", "?"), value("like", "batch", "?")],
-        [value("y", "batch", "?")],
-        [node("Shape", "like", "target"), node("Expand", "x target", "y")],
-    )
-    assert folded(before).ops() == before.ops()
-
-
-def test_a_second_dynamic_dimension_keeps_its_arithmetic() -> None:
-    before = small(
-        [value("x", "batch", "width", 4)],
-        [value("y", "batch", 4, "width")],
-        [
-            node("Shape", "x", "shape"),
-            node("Gather", "shape order", "target", axis=0),
-            node("Reshape", "x target", "y"),
-        ],
-        order=np.int64([0, 2, 1]),
-    )
+@pytest.mark.parametrize(
+    "text",
+    [
+        """(float[batch, ?] x, float[batch, ?] like) => (float[batch, ?] y)
+        { target = Shape(like) y = Expand(x, target) }""",  # two sizes that nobody knows are not taken for one
+        """(float[batch, width, 4] x) => (float[batch, 4, width] y)
+        { shape = Shape(x) target = Gather<axis=0>(shape, order) y = Reshape(x, target) }""",
+    ],
+    ids=["unknown", "dynamic"],
+)
+def test_a_second_dynamic_dimension_keeps_its_arithmetic(text: str) -> None:
+    before = written(text, order=np.int64([0, 2, 1]))
     after = folded(before)
     assert after.ops() == before.ops()
-
-
-WHERE = [  # what exporters write of `expand(len(...), 1, 4)`
-    node("Concat", "size one four", "given", axis=0),
-    node("Equal", "given open", "is_open"),
-    node("Where", "is_open ones given", "sizes"),
-]
+    assert_same(before, after)
 
 
 def tokens(source: str, reader: str = "time") -> Graph:
     """A learned token next to a projection of the time (or of a condition), then a layer over both, added to x. The
-    batch of the token is read off `source`."""
-    return small(
-        [value("x", "batch", 4), value("time", "batch", 1), value("text", "batch", 1)],
-        [value("y", "batch", 4)],
-        [
-            node("Mul", "x x", "squared"),
-            node("Shape", source, "size", start=0, end=1),
-            *WHERE,
-            node("Expand", "token sizes", "learned"),
-            node("MatMul", f"{reader} w", "flat"),
-            node("Unsqueeze", "flat axis", "timed"),
-            node("Concat", "timed learned", "both", axis=1),
-            node("MatMul", "both v", "mixed"),
-            node("ReduceMean", "mixed axis", "row", keepdims=0),
-            node("Add", "squared row", "y"),
-        ],
+    batch of the token is read off `source`, as exporters write `expand(len(...), 1, 4)`."""
+    return written(
+        f"""(float[batch, 4] x, float[batch, 1] time, float[batch, 1] text) => (float[batch, 4] y) {{
+            squared = Mul(x, x)
+            size = Shape<start=0, end=1>({source})
+            given = Concat<axis=0>(size, one, four)
+            is_open = Equal(given, open)
+            sizes = Where(is_open, ones, given)
+            learned = Expand(token, sizes)
+            flat = MatMul({reader}, w)
+            timed = Unsqueeze(flat, axis)
+            both = Concat<axis=1>(timed, learned)
+            mixed = MatMul(both, v)
+            row = ReduceMean<keepdims=0>(mixed, axis)
+            y = Add(squared, row)
+        }}""",
         one=np.int64([1]),
         four=np.int64([4]),
         open=np.int64([-1, -1, -1]),
@@ -245,53 +150,38 @@ def test_a_condition_does_not_read_the_batch_of_the_time() -> None:
     assert [each.inputs for each in after.nodes if each.op == "Shape"] == [("time",), ("text",)]
 
 
+def assert_reads_the_same(before: Graph) -> None:
+    assert [each.inputs for each in read_sizes(before).nodes] == [each.inputs for each in before.nodes]
+
+
 def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
     """A prologue that expanded it would give all steps of a plan the time of the first."""
-    before = small(
-        [value("x", "batch", 4), value("time", "batch")],
-        [value("y", "batch", 4)],
-        [
-            node("Gather", "time first", "one", axis=0),
-            node("Shape", "x", "size", start=0, end=1),
-            node("Expand", "one size", "all"),
-            node("Unsqueeze", "all last", "row"),
-            node("Add", "x row", "y"),
-        ],
+    before = written(
+        f"""(float[batch, 4] x, float[batch] time) => (float[batch, 4] y) {{
+            one = Gather<axis=0>(time, first) {BATCH_OF_X} all = Expand(one, size)
+            row = Unsqueeze(all, last) y = Add(x, row)
+        }}""",
         first=np.int64(0),
         last=np.int64([1]),
     )
-    assert [each.inputs for each in read_sizes(before).nodes] == [each.inputs for each in before.nodes]
+    assert_reads_the_same(before)
     assert prepare(before).prologue is None
 
 
 def test_sizes_that_its_own_input_lacks_stay() -> None:
-    before = small(
-        [value("x", "batch", "length"), value("time", "batch", 1)],
-        [value("y", "batch", "length")],
-        [
-            node("Shape", "x", "size"),
-            node("Expand", "time size", "wide"),
-            node("Add", "x wide", "y"),
-        ],
-    )
-    assert [each.inputs for each in read_sizes(before).nodes] == [each.inputs for each in before.nodes]
+    ports = "(float[batch, length] x, float[batch, 1] time) => (float[batch, length] y)"
+    assert_reads_the_same(written(f"{ports} {{ size = Shape(x) wide = Expand(time, size) y = Add(x, wide) }}"))
 
 
 def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
     """A length is free, and the time has the batch alone: the sizes are half the time's, and stay so."""
-    before = small(
-        [value("x", "batch", "length", 4), value("time", "batch", 1)],
-        [value("y", "batch", "length", 4)],
-        [
-            node("Shape", "x", "size", start=0, end=1),
-            node("Shape", "x", "long", start=1, end=2),
-            node("Concat", "size long four", "sizes", axis=0),
-            node("Expand", "token sizes", "learned"),
-            node("MatMul", "time w", "flat"),
-            node("Unsqueeze", "flat axis", "timed"),
-            node("Add", "timed learned", "mixed"),
-            node("Add", "x mixed", "y"),
-        ],
+    before = written(
+        f"""(float[batch, length, 4] x, float[batch, 1] time) => (float[batch, length, 4] y) {{
+            {BATCH_OF_X} long = Shape<start=1, end=2>(x) sizes = Concat<axis=0>(size, long, four)
+            learned = Expand(token, sizes)
+            flat = MatMul(time, w) timed = Unsqueeze(flat, axis)
+            mixed = Add(timed, learned) y = Add(x, mixed)
+        }}""",
         four=np.int64([4]),
         axis=np.int64([1]),
         token=np.float32([[[1, 2, 3, 4]]]),
@@ -302,38 +192,30 @@ def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
     assert [each.outputs for each in read_sizes(once).nodes] == [each.outputs for each in once.nodes]
 
 
-FLOAT = np.dtype(np.float32)
 MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
 
 
 def fixed(batch: int) -> Graph:
     """Heads are folded into the batch and out again, as attention does: [B, 4, 3] -> [2 B, 2, 3] -> [B, 4, 3]."""
-    nodes = (
-        Node("Reshape", ("x", "folded"), ("heads",)),
-        Node("MatMul", ("heads", "mix"), ("mixed",)),
-        Node("Reshape", ("mixed", "whole"), ("joined",)),
-        Node("Reshape", ("row", "column"), ("shift",)),
-        Node("Reshape", ("mix", "flat"), ("weights",)),
-        Node("ReduceSum", ("weights",), ("number",), {"keepdims": 0}),
-        Node("Add", ("joined", "shift"), ("sum",)),
-        Node("Mul", ("sum", "number"), ("y",)),
+    return written(
+        f"""(float[{batch}, 4, 3] x, float[{batch}] row) => (float[{batch}, 4, 3] y) {{
+            heads = Reshape(x, folded) mixed = MatMul(heads, mix) joined = Reshape(mixed, whole)
+            shift = Reshape(row, column) sum = Add(joined, shift)
+            weights = Reshape(mix, flat) number = ReduceSum<keepdims=0>(weights) y = Mul(sum, number)
+        }}""",
+        mix=MIX,
+        folded=np.array([2 * batch, 2, 3]),
+        whole=np.array([batch, 4, 3]),
+        column=np.array([batch, 1, 1]),
+        flat=np.array([9]),
     )
-    constants = {
-        "mix": MIX,
-        "folded": np.array([2 * batch, 2, 3]),
-        "whole": np.array([batch, 4, 3]),
-        "column": np.array([batch, 1, 1]),
-        "flat": np.array([9]),
-    }
-    inputs = (Value("x", FLOAT, (batch, 4, 3)), Value("row", FLOAT, (batch,)))
-    return Graph("fixed", inputs, (Value("y", FLOAT, (batch, 4, 3)),), nodes, constants)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_each_sample_gets_what_it_got_in_the_fixed_batch(batch: int) -> None:
     freed = free_batch(fixed(batch))
     assert [value.shape[0] for value in (*freed.inputs, *freed.outputs)] == [BATCH] * 3
-    x, row = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(FLOAT), np.arange(6, dtype=FLOAT)
+    x, row = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(np.float32), np.arange(6, dtype=np.float32)
     found = run(freed, {"x": x, "row": row})["y"]
     for start in range(0, 6, batch):
         part = slice(start, start + batch)
