@@ -35,11 +35,13 @@ def test_attention_has_the_operations_it_needs_and_no_others() -> None:
     assert_rewritten(simplify_attention, text, ops, 1e-6, root=np.sqrt(0.5), **shapes, **axes)
 
 
-def test_a_slice_of_two_is_no_index() -> None:
-    text = """(float[batch, 2, 3] x) => (float[batch, 1, 3] y)
-    { a = Slice(x, start, end, axis) y = ReduceSum<keepdims=1>(a, axis) }"""
-    ends = {"start": np.int64([0]), "end": np.int64([2]), "axis": np.int64([1])}
-    assert_rewritten(simplify_attention, text, None, **ends)
+@pytest.mark.parametrize(("end", "squeezed"), [(2, 1), (1, 2)], ids=["longer", "another-axis"])
+def test_a_slice_of_more_or_of_another_axis_is_no_index(end: int, squeezed: int) -> None:
+    text = (
+        "(float[batch, 1, 1, 3] x) => (float[batch, 1, 3] y) { a = Slice(x, start, end, axis) y = Squeeze(a, place) }"
+    )
+    numbers = {"start": 0, "end": end, "axis": 1, "place": squeezed}
+    assert_rewritten(simplify_attention, text, None, **{name: np.int64([each]) for name, each in numbers.items()})
 
 
 def test_a_scale_that_divides_is_one_too() -> None:
