@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import combinations_with_replacement
 from math import prod
-from typing import Any
+
+import msgspec
 
 from fewstep.graph.graph import BATCH, OUTPUT, Extent, Graph, Value, X
 from fewstep.runtime.bundle.manifest import Description
@@ -117,20 +118,12 @@ def encode(extents: Mapping[str, Extent]) -> dict[str, str]:
 def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
     """The extents that `encode` wrote. ValueError for anything else."""
     try:
-        content: Any = json.loads(metadata.get(METADATA, "{}"))
-    except RecursionError:
-        content = None
-    if not isinstance(content, dict) or len(content) > LIMIT:
-        raise ValueError(f"metadata {METADATA!r} is no list of sizes")
-    extents = {}
-    for name, fields in content.items():
-        extent = Extent(**fields)
-        numbers = (extent.usual, extent.low, extent.high, extent.multiple)
-        if not all(type(number) is int and number >= 1 for number in numbers):
-            raise ValueError(f"size {name!r} has the range {numbers}")
-        if not extent.low <= extent.usual <= extent.high:
-            raise ValueError(f"size {name!r} is {extent.usual}, outside {extent.low} to {extent.high}")
-        extents[name] = extent
+        extents = msgspec.json.decode(metadata.get(METADATA, "{}"), type=dict[str, Extent])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"metadata {METADATA!r} is no list of sizes") from error
+    for name, each in extents.items():
+        if len(extents) > LIMIT or not 1 <= each.low <= each.usual <= each.high or each.multiple < 1:
+            raise ValueError(f"size {name!r} has the range {each}")
     return extents
 
 

@@ -35,12 +35,13 @@ class Index:
                 reached.update(output for output in node.outputs if output)
         return frozenset(reached)
 
-    def needed(self, targets: Iterable[str]) -> frozenset[str]:
-        """Every tensor that the values of `targets` depend on (themselves included)."""
-        needed = set(targets)
+    def needed(self, targets: Iterable[str], given: Collection[str] = ()) -> frozenset[str]:
+        """Every tensor that the values of `targets` depend on (themselves included), where those that are `given` need
+        nothing."""
+        needed = set(targets) - {*given}
         for node in reversed(self.graph.nodes):
             if not needed.isdisjoint(node.outputs):
-                needed.update(name for name in node.inputs if name)
+                needed.update(name for name in node.inputs if name and name not in given)
         return frozenset(needed)
 
 

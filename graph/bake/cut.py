@@ -5,11 +5,12 @@ reads stays the same from step to step. An engine therefore keeps state, conditi
 is given nothing between two steps but a number that may lie there too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.index import index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
@@ -63,18 +64,20 @@ def cut(run: BakedRun) -> Cut:
         raise UserError("an unrolled run has no step that repeats", "bake without --unroll")
     if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
         raise UserError("a run of a fixed batch is cut by no Loop", "leave the batch free")
-    inferred = infer_types(replace(graph, nodes=_without(graph.nodes, loops), outputs=())).values
+    behind_loops = index(graph).reachable(name for node in loops for name in node.outputs)
+    before = tuple(node for node in graph.nodes if behind_loops.isdisjoint(node.outputs))
+    inferred = infer_types(replace(graph, nodes=before, outputs=())).values
     described = {value.name: value for value in (*graph.inputs, *graph.described)}
     types = {name: _named(value) for name, value in {**inferred, **described}.items()}
     steps = tuple(_steps(graph, node, types) for node in loops)
     first, last = loops[0], loops[-1]
     start = first.inputs[2:]
     read = {name for each in steps for name in each.fixed}
-    behind = _between(graph, set(last.outputs), [value.name for value in graph.outputs])
+    behind = _needed(graph, [value.name for value in graph.outputs], last.outputs)
     unmade = {*graph.constants, *(value.name for value in graph.optional)}  # zeros stand for what is optional
     read |= {name for name in _free(behind, unmade) if name not in last.outputs}
     inputs = {value.name for value in graph.inputs}
-    ahead = _between(graph, set(), [*start, *sorted(read)])
+    ahead = _needed(graph, [*start, *sorted(read)])
     wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
     rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free(behind, unmade))))]
     return Cut(
@@ -107,7 +110,7 @@ def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
     body: Graph = loop.attributes["body"]
     number, goes_on, *rows = body.inputs
     nexts = body.outputs[1:]
-    nodes = _back(body.nodes, {value.name for value in nexts}, set())
+    nodes = _needed(body, [value.name for value in nexts])
     read = _free(nodes, body.constants) - {value.name for value in body.inputs}
     constants = {name: graph.constants[name] for name in read if name in graph.constants}
     optional = tuple(value for value in graph.optional if value.name in read)
@@ -126,30 +129,10 @@ def _steps(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
     return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in nexts), loop.outputs)
 
 
-def _without(nodes: Iterable[Node], left_out: Sequence[Node]) -> tuple[Node, ...]:
-    """All nodes but the Loops, and what is made of them."""
-    gone = {name for node in left_out for name in node.outputs}
-    kept = []
-    for node in nodes:
-        if node in left_out or gone & {*node.inputs}:
-            gone |= {*node.outputs}
-        else:
-            kept.append(node)
-    return tuple(kept)
-
-
-def _between(graph: Graph, sources: set[str], wanted: Iterable[str]) -> tuple[Node, ...]:
+def _needed(graph: Graph, wanted: Iterable[str], given: Collection[str] = ()) -> tuple[Node, ...]:
     """The nodes that make `wanted` of what is given, of the inputs and of constants."""
-    return _back(graph.nodes, {*wanted}, sources | {value.name for value in graph.inputs})
-
-
-def _back(nodes: Sequence[Node], wanted: set[str], sources: set[str]) -> tuple[Node, ...]:
-    needed, kept = wanted - sources, []
-    for node in reversed(nodes):
-        if needed & {*node.outputs}:
-            kept.append(node)
-            needed |= {*node.inputs} - sources
-    return tuple(reversed(kept))
+    needed = index(graph).needed(wanted, given)
+    return tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs))
 
 
 def _free(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:

@@ -84,7 +84,11 @@ def build_engine(
 
 
 def request(
-    builder: EngineBuilder, device: str, shapes: Mapping[str, Sequence[Sequence[int]]], flags: Flags, **others: object
+    builder: EngineBuilder,
+    device: str,
+    shapes: Mapping[str, Sequence[Sequence[int]]],
+    flags: Flags,
+    **others: object,
 ) -> dict[str, object]:
     """The request to the child process. shapes: of the inputs, (least, preferred, greatest). others: "timing_cache" and
     "layers", files where they are wanted; "sizes", which another worker than TensorRT's reads."""

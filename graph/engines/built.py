@@ -35,7 +35,7 @@ def built(backend: TensorRt, graph: Graph, is_kept: bool = True, rebuild: bool =
         if is_kept and not rebuild and (program := cache.read("programs", key)) is not None:
             return program
         arguments = [str(folder / each) for each in (GRAPH, ENGINE, REQUEST)]
-        shapes = {value.name: [value.shape] * 3 for value in graph.inputs}
+        shapes = {value.name: [[*map(int, value.shape)]] * 3 for value in graph.inputs}
         with timings(builder, here, folder / TIMING) as measured:
             asked = request(builder, here.device, shapes, STRICT, timing_cache=measured)
             (folder / REQUEST).write_text(json.dumps(asked, default=str))

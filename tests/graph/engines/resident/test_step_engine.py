@@ -22,7 +22,7 @@ def engine_of_a_step(bundle: Path, plan: str, folder: Path) -> bytes:
     def built(_: Steps, graph: Graph) -> NoReturn:
         """An engine is built of the step, and cannot run here."""
         save(graph, folder / "step.onnx")
-        shapes = {value.name: [value.shape] * 3 for value in graph.inputs}
+        shapes = {value.name: [[*map(int, value.shape)]] * 3 for value in graph.inputs}
         files = [folder / f"step.{suffix}" for suffix in ("onnx", "engine", "json")]
         files[2].write_text(json.dumps(request(TENSORRT_RTX, "sm89", shapes, STRICT)))
         run_worker([*map(str, files)], "the step", 600.0, "tensorrt-rtx")
