@@ -47,3 +47,10 @@ def act(runner: PolicyRunner, clock: VirtualClock, observation: dict[str, list[f
     action = runner.act(observation)
     clock.advance(TICK)
     return action
+
+
+def acts(
+    runner: PolicyRunner, clock: VirtualClock, count: int, observation: dict[str, list[float]] = SEEN
+) -> list[Action]:
+    """The actions of as many ticks."""
+    return [act(runner, clock, observation) for _ in range(count)]

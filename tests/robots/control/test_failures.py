@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
-from tests.robots.control.looping import RATE, Slow, act, looping
+from tests.robots.control.looping import RATE, Slow, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
 
 
@@ -19,7 +19,7 @@ def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_b
     for _ in range(EXECUTED):
         assert act(runner, clock).problem is None
     calls = network.calls
-    blind = [act(runner, clock, BAD) for _ in range(HORIZON)]
+    blind = acts(runner, clock, HORIZON, BAD)
     assert network.calls == calls and all(each.problem for each in blind)
     assert [each.source for each in blind] == ["late"] * 12 + ["held"] * 4
     assert act(runner, clock).source == "planned" and runner.statistics.rejected == 17
@@ -40,10 +40,9 @@ def test_a_sensor_that_drops_out_is_told_and_the_sequence_goes_on(
     tiny_bundle: Path, observation: dict[str, list[float]], said: str
 ) -> None:
     runner, network, clock = looping(tiny_bundle)
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     calls = network.calls
-    blind = [act(runner, clock, observation) for _ in range(3)]
+    blind = acts(runner, clock, 3, observation)
     assert {each.problem for each in blind} == {said} and network.calls == calls
     assert [round(100 * float(each.value[0])) for each in blind] == [4, 5, 6]  # of the present sequence
     assert act(runner, clock).source == "planned"
@@ -58,8 +57,7 @@ def test_what_the_policy_does_not_look_at_may_be_anything(tiny_bundle: Path) -> 
 
 def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     network.fails = True
     action = act(runner, clock)
     assert action.source == "late" and "not finite" in (action.problem or "") and np.isfinite(action.value).all()
@@ -70,8 +68,7 @@ def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bun
 @pytest.mark.parametrize("error", [RuntimeError("out of luck"), MemoryError("out of luck")])
 def test_any_failure_of_a_network_leaves_the_loop_running(tiny_bundle: Path, error: Exception) -> None:
     runner, network, clock = looping(tiny_bundle)
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     network.error = error
     action = act(runner, clock)
     assert action.source == "late" and action.problem == f"{type(error).__name__}: out of luck"
@@ -84,11 +81,9 @@ def test_a_plan_that_fails_is_no_fast_one_and_the_next_one_is_taken(tiny_bundle:
     runner, network, clock = looping(tiny_bundle)
     act(runner, clock)
     network.fails = True
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     network.fails = False
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     found = runner.statistics
     assert dict(found.plans) == {"ddim:4": 2, "ddim:1": 1} and dict(found.steps) == {4: 1, 1: 1}
     assert found.failed == 1 and found.sampling.count == 2

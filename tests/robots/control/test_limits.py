@@ -8,7 +8,7 @@ import pytest
 from fewstep.robots.control import Action, Limits
 from fewstep.robots.control.limits import Beyond
 from fewstep.runtime import UserError
-from tests.robots.control.looping import RATE, act, looping
+from tests.robots.control.looping import RATE, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 
 
@@ -17,7 +17,7 @@ from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 )
 def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list[int | None]) -> None:
     runner, _, clock = looping(tiny_bundle, limits=Limits(high=[0.02, 9.0], beyond=beyond))
-    actions = [act(runner, clock) for _ in range(EXECUTED)]
+    actions = acts(runner, clock, EXECUTED)
     assert [None if each.value is None else round(100 * float(each.value[0])) for each in actions] == sent
     assert actions[2].problem is None
     assert actions[3].problem == "place 0 of the action is 0.03, and 0.02 allowed"
@@ -26,7 +26,7 @@ def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list
 
 def test_an_action_changes_no_faster_than_its_limit_from_the_idle_one_on(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle, limits=Limits(change=[0.005 * RATE, np.inf]), idle=[-0.01, 0.0])
-    actions = [act(runner, clock) for _ in range(EXECUTED)]
+    actions = acts(runner, clock, EXECUTED)
     np.testing.assert_allclose([each.value[0] for each in actions], [-0.005, 0.0, 0.005, 0.01], atol=1e-7)
     assert runner.statistics.limited == 4
     runner.reset()  # an episode begins at the idle action
@@ -40,7 +40,7 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     stops = list[Action]()
     runner, _, clock = looping(tiny_bundle, most_held=3, idle=idle, stopped=stops.append)
     act(runner, clock)
-    blind = [act(runner, clock, BAD) for _ in range(HORIZON + 5)]
+    blind = acts(runner, clock, HORIZON + 5, BAD)
     assert [each.source for each in blind[HORIZON - 1 :]] == ["held"] * 3 + ["stopped"] * 3
     assert stops == [blind[HORIZON + 2]] and all("not finite" in (each.problem or "") for each in stops)
     if idle is None:
@@ -71,6 +71,5 @@ def test_limits_that_allow_nothing_are_one_line(tiny_bundle: Path, options: dict
 def test_the_sequence_behind_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3)
     first = act(runner, clock)
-    for _ in range(HORIZON + 5):
-        act(runner, clock, BAD)
+    acts(runner, clock, HORIZON + 5, BAD)
     assert act(runner, clock).value[0] == first.value[0]  # without a fade from the last action before the stop

@@ -1,11 +1,9 @@
 """Mistakes of a runner's caller: each is one line that names the thing and the fix."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
 from tests.robots.control.looping import act, looping
-from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
+from tests.robots.control.tiny_policy import SEEN, described, ramp, tiny_policy
 
 
 class Learned:
@@ -159,6 +157,5 @@ def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_
     sampler = tiny_policy(tiny_bundle, ramp)
     form = PromptForm("{task}, {state}", state=StateWords("joints", (1.0, 1.0), (0.0, 0.0), 256))
     text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, text=text)
     with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
-        PolicyRunner(sampler.changed(bundle=replace(sampler.bundle, manifest=manifest)), Rhythm(20))
+        PolicyRunner(described(sampler, text=text), Rhythm(20))

@@ -9,14 +9,14 @@ from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, ticks_of_
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun
 from fewstep.robots.control.latency import quantile
 from fewstep.robots.control.statistics import Record
-from tests.robots.control.looping import RATE, TICK, act, looping
+from tests.robots.control.looping import RATE, TICK, act, acts, looping
 from tests.robots.control.tiny_policy import EXECUTED, SEEN, ramp, tiny_policy
 
 
 def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, seconds=2 * TICK, plans=("ddim:1",), deadline=1.0)
     runner.warm_up(SEEN)
-    actions = [act(runner, clock) for _ in range(40)]
+    actions = acts(runner, clock, 40)
     steps = np.diff([float(each.value[0]) for each in actions[2:]])
     joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
     assert {each.source for each in actions[2:]} == {"planned"}
@@ -34,7 +34,7 @@ def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
     sampler = tiny_policy(tiny_bundle, ramp)
     rhythm = Rhythm(RATE, ("ddim:1",), deadline=1.0, expected=delay * TICK, execute=execute)
     runner = PolicyRunner(sampler, rhythm, clock=clock)
-    actions = [act(runner, clock) for _ in range(60)]
+    actions = acts(runner, clock, 60)
     assert max(each.age for each in actions) == oldest
     assert {each.source for each in actions} == {"planned"}
 
@@ -43,10 +43,9 @@ def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=1.0)
     runner.warm_up(SEEN)
     network.seconds = 10 * TICK  # the delay that is expected from now on
-    for _ in range(20):
-        act(runner, clock)
+    acts(runner, clock, 20)
     network.seconds = 0.5 * TICK
-    actions = [act(runner, clock) for _ in range(40)][12:]
+    actions = acts(runner, clock, 40)[12:]
     assert max(each.age for each in actions) < EXECUTED
     assert {each.source for each in actions} == {"planned"}
 
@@ -54,7 +53,7 @@ def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:
 def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: Path) -> None:
     """Joint 0 has the same ramp in each sequence. Joint 1 has the number of the call."""
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), fade=3)
-    actions = [act(runner, clock) for _ in range(2 * EXECUTED)]
+    actions = acts(runner, clock, 2 * EXECUTED)
     assert [round(1000 * float(each.value[1]), 2) for each in actions] == [1, 1, 1, 1, 1.25, 1.5, 1.75, 2]
     assert [round(100 * float(each.value[0]), 2) for each in actions[4:]] == [3, 3, 3, 3]
     assert {each.source for each in actions} == {"planned"}
@@ -89,7 +88,7 @@ def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_wer
     runner.warm_up(SEEN)  # two actions are held from now on
     network.seconds = 0.0
     network.calls = 0
-    actions = [act(runner, clock) for _ in range(EXECUTED + 1)]  # the second sequence begins at tick 2, and is there
+    actions = acts(runner, clock, EXECUTED + 1)  # the second sequence begins at tick 2, and is there
     calls = [round(1000 * float(each.value[1]), 2) for each in actions]
     assert [each.age for each in actions] == [0, 1, 0, 1, 0]
     assert calls == ([1, 1, 1, 1, 1.5] if continuity == "hard" else [1, 1, 1.5, 2, 2.5])
@@ -98,8 +97,7 @@ def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_wer
 def test_no_deadline_cuts_the_delay_of_a_virtual_clock(tiny_bundle: Path) -> None:
     clock = VirtualClock(delay=2 * TICK)
     runner = PolicyRunner(tiny_policy(tiny_bundle, ramp), Rhythm(RATE, ("ddim:2",), deadline=TICK), clock=clock)
-    for _ in range(20):
-        act(runner, clock)
+    acts(runner, clock, 20)
     found = runner.statistics
     assert found.missed == found.sampling.count - 1 > 4 and found.cut == 0  # the first one takes no delay
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, statistics
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
-from tests.robots.control.looping import RATE, TICK, act, looping
+from tests.robots.control.looping import RATE, TICK, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, ramp, tiny_policy
 
 
 def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
-    actions = [act(runner, clock) for _ in range(3 * EXECUTED)]
+    actions = acts(runner, clock, 3 * EXECUTED)
     assert [each.source for each in actions] == ["planned"] * 12
     assert [each.age for each in actions] == [0, 1, 2, 3] * 3
     assert [round(100 * float(each.value[0])) for each in actions] == [0, 1, 2, 3] * 3
@@ -32,7 +32,7 @@ def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
 def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
     slow = {"seconds": 0.01, "plans": ("ddim:3",), "deadline": 1.0}
     runner, _, clock = looping(tiny_bundle, **slow, expected=0.03)
-    actions = [act(runner, clock) for _ in range(5)]
+    actions = acts(runner, clock, 5)
     assert [each.source for each in actions] == ["waiting"] * 3 + ["planned"] * 2
     assert [each.value is None for each in actions] == [True] * 3 + [False] * 2
     assert actions[3].age == 3 and actions[3].value[0] == pytest.approx(0.03)
@@ -72,10 +72,9 @@ def test_an_idle_action_is_copied(tiny_bundle: Path) -> None:
 
 def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=10.0)
-    for _ in range(EXECUTED):
-        act(runner, clock)
+    acts(runner, clock, EXECUTED)
     network.seconds = 30 * TICK  # longer than the sequence of 16 ticks
-    actions = [act(runner, clock) for _ in range(30)]
+    actions = acts(runner, clock, 30)
     assert [each.source for each in actions] == ["late"] * (HORIZON - EXECUTED) + ["held"] * (30 - HORIZON + EXECUTED)
     assert all(np.array_equal(each.value, actions[HORIZON - EXECUTED].value) for each in actions[12:])
     assert runner.statistics.held == 18
@@ -88,7 +87,7 @@ def test_a_late_sequence_of_the_last_episode_is_dropped(tiny_bundle: Path) -> No
     runner, network, clock = looping(tiny_bundle, seconds=5 * TICK, plans=("ddim:1",), deadline=1.0)
     act(runner, clock)
     runner.reset(seed=1)
-    waited = [act(runner, clock) for _ in range(12)]
+    waited = acts(runner, clock, 12)
     assert [each.source for each in waited[:9]] == ["waiting"] * 9  # 4 ticks of the old one, 5 of its own
     first = next(each for each in waited if each.source != "waiting")
     assert first.value[1] == pytest.approx(0.002)  # the network's second call
@@ -99,7 +98,7 @@ def test_at_the_deadline_the_prediction_is_the_sequence(tiny_bundle: Path) -> No
     runner, network, clock = looping(tiny_bundle, plans=("ddim:4",), deadline=2.5 * TICK)
     act(runner, clock)
     network.seconds = TICK
-    actions = [act(runner, clock) for _ in range(2 * EXECUTED)]
+    actions = acts(runner, clock, 2 * EXECUTED)
     found = runner.statistics
     assert found.cut == found.missed >= 1 and found.steps[3] == found.cut
     assert all(np.isfinite(each.value).all() for each in actions)
@@ -108,19 +107,16 @@ def test_at_the_deadline_the_prediction_is_the_sequence(tiny_bundle: Path) -> No
 def test_the_best_plan_that_keeps_the_deadline_is_used_and_a_better_one_is_tried_again(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle, seconds=0.3 * TICK)  # 4 steps take 1.2 ticks, the deadline is one
     runner.warm_up(SEEN)
-    for _ in range(60):
-        act(runner, clock)
+    acts(runner, clock, 60)
     found = runner.statistics
     assert dict(found.plans) == {"ddim:1": 20} and found.missed == 0
     network.seconds = 0.1 * TICK
     runner.warm_up(SEEN)
     act(runner, clock)
     network.seconds = TICK / 2  # a spell of slowness
-    for _ in range(8):
-        act(runner, clock)
+    acts(runner, clock, 8)
     network.seconds = 0.1 * TICK
-    for _ in range(4 * 210):
-        act(runner, clock)
+    acts(runner, clock, 4 * 210)
     plans = runner.statistics.plans
     assert plans["ddim:4"] > 5 and plans["ddim:1"] >= 200 + 15
 
@@ -258,8 +254,7 @@ def test_a_long_run_keeps_no_more_than_its_record(tiny_bundle: Path, monkeypatch
     tracemalloc.start()
     try:
         for _ in range(3):
-            for _ in range(200):
-                act(runner, clock)
+            acts(runner, clock, 200)
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 import fewstep.runtime
 from fewstep.runtime import Sampler
-from fewstep.runtime.bundle.manifest import Condition, Policy
+from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
 
 HORIZON, EXECUTED = 16, 4
 SEEN = {"state": [0.0, 0.0]}
@@ -18,25 +19,31 @@ Network = Callable[[np.ndarray], np.ndarray]  # x [B, 16, 2] -> x0
 
 
 def tiny_policy(
-    bundle: Path, network: Network, policy: Policy | None = None, others: tuple[Condition, ...] = ()
+    bundle: Path,
+    network: Network,
+    policy: Policy | None = None,
+    others: tuple[Condition, ...] = (),
+    *,
+    shape: tuple[int, int] = (HORIZON, 2),
+    units: Affine | None = None,
 ) -> Sampler:
     sampler = fewstep.runtime.load(bundle)
-    manifest = msgspec.structs.replace(
-        sampler.bundle.manifest,
-        conditions=(Condition("state", "state", (1, 2), "float32", typical=(0.0, 1.0)), *others),
-        prologue=None,
-        prediction="sample",
-        x_shape=(HORIZON, 2),
-        policy=policy or Policy(1, 0, EXECUTED),
-        units=None,
-    )
+    policy = policy or Policy(1, 0, EXECUTED)
+    state = Condition("state", "state", (policy.observations, 2), "float32", typical=(0.0, 1.0))
     graph = msgspec.structs.replace(sampler.body.graph, inputs=sampler.body.graph.inputs[:1])
-    return sampler.changed(
-        bundle=replace(sampler.bundle, manifest=manifest),
+    sampler = sampler.changed(
         body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
         graph=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
     )
+    own = {"conditions": (state, *others), "prologue": None, "prediction": "sample"}
+    return described(sampler, **own, x_shape=shape, policy=policy, units=units)
+
+
+def described(sampler: Sampler, **fields: Any) -> Sampler:
+    """The sampler, of a bundle whose manifest has other fields."""
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, **fields)
+    return sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
 
 
 def ramp(x: np.ndarray) -> np.ndarray:

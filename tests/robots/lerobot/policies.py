@@ -1,13 +1,21 @@
-"""Tiny diffusion policies with random weights, in folders as LeRobot writes them."""
+"""Tiny policies with random weights, in folders as LeRobot writes them, and changes of such folders."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from fewstep.robots.networks.lerobot import LeRobotDiffusion, Unet, Vision
+from tests.robots.lerobot.weights import weight
+
+HERE = Path(__file__).parent
+Record = Mapping[str, NDArray[Any]]
+Change = Callable[[Path], None]  # of a policy's folder
 
 STATE, ACTIONS, HORIZON, OBSERVATIONS = 3, 2, 8, 2
 CONFIG: dict[str, Any] = {
@@ -118,3 +126,50 @@ def _write_processors(folder: Path, config: dict[str, Any], numbers: dict[str, d
         steps = [{"registry_name": "rename_observations_processor", "config": {"rename_map": {}}}]
         steps += [{"registry_name": step, "config": settings, "state_file": state}]
         (folder / f"{file}.json").write_text(json.dumps({"name": file, "steps": steps}))
+
+
+def write(kind: str, folder: Path) -> Record:
+    """A folder that LeRobot wrote (`reference.py`), and what went in and came out."""
+    with np.load(HERE / f"{kind}.npz") as file:
+        record = dict(file)
+    for name, content in record.items():
+        if name.startswith("file/"):
+            path = folder / name.removeprefix("file/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.tobytes())
+    shapes = json.loads(record["weights"].tobytes())
+    tensors = {name: torch.from_numpy(weight(name, tuple(shape))) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return record
+
+
+def config(**fields: Any) -> Change:
+    """Other fields of the config."""
+    return lambda folder: _rewrite(folder / "config.json", lambda content: {**content, **fields})
+
+
+def step(name: str, instead: dict[str, Any] | None = None, **settings: Any) -> Change:
+    """Other settings of a step of the preprocessor, or other fields of the step."""
+
+    def changed(content: dict[str, Any]) -> dict[str, Any]:
+        (own,) = (each for each in content["steps"] if each["registry_name"] == name)
+        own |= {"config": {**own.get("config", {}), **settings}} | (instead or {})
+        return content
+
+    return lambda folder: _rewrite(folder / "policy_preprocessor.json", changed)
+
+
+def statistics(**numbers: list[float]) -> Change:
+    """Other statistics of the state, by their names."""
+
+    def change(folder: Path) -> None:
+        (file,) = folder.glob("policy_preprocessor*.safetensors")
+        save_file(
+            load_file(file) | {f"observation.state.{name}": torch.tensor(each) for name, each in numbers.items()}, file
+        )
+
+    return change
+
+
+def _rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
