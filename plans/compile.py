@@ -1,12 +1,13 @@
 """Compile a solver and its times into a plan: trace the arithmetic in float64, then make tables of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.default_grid import ANGLES, distilled_grid
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import IMAGE, SCHEMA, Plan, Step, group_of
@@ -44,7 +45,8 @@ def compile_plan(
 
     grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
     parsed = parse_plan_name(name, *grids)
-    times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
+    with _finite(f"the grid of plan {name!r} has no finite numbers", "choose parameters nearer to the usual ones"):
+        times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
     text = (
@@ -164,14 +166,19 @@ def _second_time(to: Time, schedule: NoiseSchedule) -> float:
 
 def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
     """The solver's sample; its arithmetic may be undefined at these times."""
-    try:
+    went = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
+    what = f"the solver of plan {name!r} has no finite numbers over times {went}"
+    with _finite(what, "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver"):
         return tracer.restored(solver(tracer, times), times[-1])
-    except (ZeroDivisionError, OverflowError) as error:
-        went = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
-        raise UserError(
-            f"the solver of plan {name!r} has no finite numbers over times {went}",
-            "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver",
-        ) from error
+
+
+@contextmanager
+def _finite(what: str, fix: str) -> Iterator[None]:
+    """Inside the block, arithmetic without a finite result is a UserError."""
+    try:
+        yield
+    except NUMERIC as error:
+        raise UserError(what, fix) from error
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:

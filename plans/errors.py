@@ -2,6 +2,7 @@
 
 LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
 END = 400  # characters kept at the end of the text, where a message says what is wrong
+NUMERIC = (ZeroDivisionError, OverflowError)  # of arithmetic: who compiles a plan has words for them
 
 
 class UserError(Exception):

@@ -17,11 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import NUMERIC, UserError
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
 CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # behind a `titled` name is a number of steps
-NUMERIC = (ZeroDivisionError, OverflowError)  # of arithmetic, for which the caller has words
 
 
 def split_code(text: str) -> tuple[str, str] | None:

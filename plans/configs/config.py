@@ -11,6 +11,7 @@ from fewstep.plans.errors import UserError
 
 SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
 FILE = "scheduler_config.json"
+LARGEST = 10**300  # whole number in the place of a float
 
 # The values of fields that do not take all values of their type
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -103,7 +104,7 @@ def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -
     if allowed is not None:
         fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
     elif name in ("trained_betas", "scale_factors"):
-        fits = value is None or (isinstance(value, list) and all(isinstance(each, int | float) for each in value))
+        fits = value is None or (isinstance(value, list) and all(map(_is_number, value)))
         wanted = "a list of numbers"
     elif isinstance(default, bool):
         fits, wanted = isinstance(value, bool) or value is None, "true or false"
@@ -112,10 +113,14 @@ def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -
     elif isinstance(default, float) or default is None:
         if value in ("Infinity", "-Infinity"):  # see `read`
             value = float(value)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits, wanted = number or (value is None and default is None), "a number"
+        fits, wanted = _is_number(value) or (value is None and default is None), "a number"
     else:
         fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"
     if not fits:
         raise UserError(f"{source}: {name} {value!r} of {scheduler} is not {wanted}", "mend the file")
     return bool(value) if isinstance(default, bool) else value
+
+
+def _is_number(value: Any) -> bool:
+    """True for a number that a float holds."""
+    return isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST)

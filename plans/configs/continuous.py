@@ -1,7 +1,9 @@
 """Schedulers without a table of timesteps or a flow: EDM's, Stable Audio's, and that of consistency models."""
 
+from contextlib import suppress
 from math import atan, log, pi
-from typing import Any
+
+import numpy as np
 
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.configs.discrete import exponential, karras
@@ -16,6 +18,7 @@ from fewstep.plans.configs.recipe import (
     preserving,
     shaping_of,
 )
+from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import ScheduleSpec
@@ -43,12 +46,11 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
 def _sigmas(config: SchedulerConfig, request: ScheduleRequest) -> list[float]:
     """The sigmas of the steps, and the one at which the last ends."""
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
-    place: Any = karras if config["sigma_schedule"] == "karras" else exponential
-    rho = (_rho(config),) if place is karras else ()
-    sigmas, least = place(high, low, request.steps, *rho), low
+    is_karras = config["sigma_schedule"] == "karras"
+    sigmas, least = (_karras(config, request.steps) if is_karras else exponential(high, low, request.steps)), low
     if request.steps == 1:
-        if place is exponential:
-            sigmas = [low]  # its exponential grid is laid from sigma_min up
+        if not is_karras:
+            sigmas = np.array([low])  # its exponential grid is laid from sigma_min up
         if config.scheduler == "EDMEulerScheduler":
             least = float(sigmas[0])  # where it ends at sigma_min, that is the last sigma of its grid
     return [*map(float, sigmas), least if config["final_sigmas_type"] == "sigma_min" else 0.0]
@@ -69,22 +71,27 @@ def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sc
 
 def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """CMStochasticIterativeScheduler: the first of the noisiest of T Karras sigmas, T // N apart."""
-    T, low, high = config["num_train_timesteps"], float(config["sigma_min"]), float(config["sigma_max"])
+    T, low = config["num_train_timesteps"], float(config["sigma_min"])
     if config["s_noise"] != 1.0:
         raise config.refuse("s_noise", "plans add noise of deviation 1", "leave it out")
     if not 1 <= request.steps <= T:
         raise UserError(f"{config.source}: {request.steps} steps of {T} timesteps", f"ask for 1 .. {T} steps")
     if T == 1:
         raise config.refuse("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
-    sigmas = karras(high, low, T, _rho(config))[:: T // request.steps][: request.steps]
+    sigmas = _karras(config, T)[:: T // request.steps][: request.steps]
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
     times = ended([*times, exploding(0.0, low)])
     shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
     return SchedulerRecipe(times, named("consistency"), shaping=shaping)
 
 
-def _rho(config: SchedulerConfig) -> float:
-    rho = float(config["rho"])
+def _karras(config: SchedulerConfig, steps: int) -> Array:
+    """Sigmas from sigma_max to sigma_min. UserError for a rho whose powers of these are not finite, or round to 0."""
+    rho, high, low = (float(config[name]) for name in ("rho", "sigma_max", "sigma_min"))
     if not 0.01 <= rho <= 100:
         raise config.refuse("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
-    return rho
+    with suppress(OverflowError):
+        sigmas = karras(high, low, steps, rho)
+        if (sigmas > 0).all():
+            return sigmas
+    raise config.refuse("rho", f"{high:g} and {low:g} to the power of 1 / rho are no numbers", "give 1 or more")

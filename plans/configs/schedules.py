@@ -79,6 +79,7 @@ def cosine(config: SchedulerConfig) -> Described:
         raise config.refuse("prediction_type", "the network's output has the other sign", "set v_prediction")
     if config["sigma_data"] != 1:
         raise config.refuse("sigma_data", "a quarter of a circle is for data of deviation 1", "set 1")
+    _checked(ScheduleSpec("edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"]))  # of its grid
     return ScheduleSpec("trigonometric"), "v"
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 from fewstep.literature.interpolant import BROWNIAN
 from fewstep.literature.kinetic import kinetic_optimal
 from fewstep.plans import grids
-from fewstep.plans.compile import trace_plan
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import PATHS
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
@@ -241,6 +242,12 @@ def test_a_spec_that_describes_no_schedule_is_refused_by_its_field(change, messa
 def test_time_outside_the_schedule_is_refused():
     with pytest.raises(UserError, match="time 1000 is outside 0 .. 999 of schedule cosine-1000"):
         NoiseSchedule(ScheduleSpec("cosine")).time(1000)
+
+
+@pytest.mark.parametrize("grid", ["karras(rho=0.01, sigma_max=1e6)", "arctan(power=0.01)"])
+def test_a_grid_without_finite_numbers_is_one_line(grid):
+    with pytest.raises(UserError, match=f"the grid of plan 'ddim:4@{re.escape(grid)}' has no finite numbers"):
+        compile_plan(f"ddim:4@{grid}", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 
 
 @pytest.mark.parametrize("order", [(900, 500, 500, 100), (900, 900, 100), (100, 900), (900, 100, 500)])
