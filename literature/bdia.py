@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim_inverse import ddim_step
 from fewstep.plans.solvers.parameters import check_share
@@ -21,7 +21,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Zhang, Lewis, Kleijn 2023, arXiv 2307.10829"
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     """BDIA-DDIM. The order is 2 with gamma 1, else 1.
 
@@ -39,7 +39,7 @@ def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     return x
 
 
-@published(PAPER, order=None, rows=2)
+@Published(PAPER, order=None, rows=2)
 def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
     """The x that `bdia` with the same times and gamma started from, out of its last two: given "x", its sample, and
     given "x_before", what it denoised last. One evaluation for each time between the first and the last.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.multistep import lagrange
 from fewstep.plans.solvers.unipc import predict_and_correct
@@ -18,7 +18,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Zhao et al. 2024, arXiv 2409.03755", order=3, rows=3, fitted=True)
+@Published("Zhao et al. 2024, arXiv 2409.03755", order=3, rows=3, fitted=True)
 def dc_solver(
     trace: Tracer,
     times: Sequence[Time],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.symbol import Lin
@@ -17,7 +17,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Wallace, Gokul, Naik 2022, arXiv 2211.12446"
 
 
-@published(PAPER, order=1, rows=2)
+@Published(PAPER, order=1, rows=2)
 def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """EDICT from one noise for both states.
 
@@ -45,7 +45,7 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
     return y if second else x
 
 
-@published(PAPER, order=None, rows=2)
+@Published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """The start of `edict` with the same times and p, out of its two states: given "x" and given "y" (for a picture to
     edit, the picture twice).

@@ -15,12 +15,12 @@ are exact for an x0 that is linear in rho. Their code sums I_k over 100 points; 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import exp, expm1, inf, isinf, log, sqrt
+from math import exp, expm1, isinf, log, sqrt
 
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left
 from fewstep.plans.solvers.multistep import gauss_legendre
@@ -30,7 +30,7 @@ from fewstep.plans.tracer import Tracer
 NODES = 64  # of the integrals: a step from the noisiest time to nearly clean is exact to rounding
 
 
-@published("Cui et al. 2023, arXiv 2309.06169", order=2, rows=3)
+@Published("Cui et al. 2023, arXiv 2309.06169", order=2, rows=3)
 def er_sde(trace: Tracer, times: Sequence[Time], *, order: int = 3) -> Lin:
     """VE and VP ER-SDE-Solver, which are one in y and rho.
 
@@ -46,8 +46,8 @@ def er_sde(trace: Tracer, times: Sequence[Time], *, order: int = 3) -> Lin:
     rhos: list[float] = []
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        x0s, rhos = [x0, *x0s[: order - 1]], [_rho(s), *rhos[: order - 1]]
-        h, more = t.lam - s.lam, _excess(_rho(t)) - _excess(_rho(s))
+        x0s, rhos = [x0, *x0s[: order - 1]], [s.rho, *rhos[: order - 1]]
+        h, more = t.lam - s.lam, _excess(t.rho) - _excess(s.rho)
         x = noise_left(s, t) * exp(more) * x - t.alpha * expm1(more - h) * x0
         if not isinf(h):
             for weight, derivative in zip(_weights(s, t), _derivatives(x0s, rhos), strict=False):
@@ -57,10 +57,6 @@ def er_sde(trace: Tracer, times: Sequence[Time], *, order: int = 3) -> Lin:
     return x
 
 
-def _rho(time: Time) -> float:
-    return time.sigma / time.alpha if time.alpha else inf
-
-
 def _excess(rho: float) -> float:
     """log(phi / rho)."""
     return float(np.logaddexp(rho**0.3, log(10)))
@@ -68,7 +64,7 @@ def _excess(rho: float) -> float:
 
 def _weights(s: Time, t: Time) -> tuple[float, float]:
     """The weights of x0' and x0''. The integrals are over log rho, in which phi / rho is smooth."""
-    above, below = _rho(s), _rho(t)
+    above, below = s.rho, t.rho
     points, shares = gauss_legendre(np.log([below, above]), NODES)
     rho = np.exp(points)
     shares = shares * below * np.exp(_excess(below) - np.logaddexp(rho**0.3, log(10)))  # phi_t rho / phi(rho)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_not_negative
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -23,7 +23,7 @@ BROWNIAN = ScheduleSpec(  # I = (1 - t) y + t x0, gamma = sqrt(t (1 - t)), as t 
 MADE_FOR = DenoiserFacts(BROWNIAN, "velocity", heads=2, towards="y")
 
 
-@published("Albergo et al. 2023, arXiv 2303.08797", order=1, rows=2, made_for=MADE_FOR)
+@Published("Albergo et al. 2023, arXiv 2303.08797", order=1, rows=2, made_for=MADE_FOR)
 def interpolant(trace: Tracer, times: Sequence[Time], *, epsilon: float = 0.0, power: float = 0.0) -> Lin:
     """Euler-Maruyama for dx = (b + e score) dt + sqrt(2 e) dw from y to the data, where e(t) = epsilon sigma_t^power.
 

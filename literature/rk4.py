@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import isinf, log
+from math import isinf
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Kutta 1901", order=4, rows=3)
+@Published("Kutta 1901", order=4, rows=3)
 def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Runge-Kutta on d(x / alpha) / d rho = eps with rho = sigma / alpha, which DPM-Solver's authors compare with
     (Lu et al. 2022, arXiv 2206.00927, table 2).
@@ -24,9 +24,8 @@ def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
         if isinf(t.lam - s.lam):
             x = first_order(x, x0, s, t)
             continue
-        rho_s, rho_t = s.sigma / s.alpha, t.sigma / t.alpha
-        delta = rho_t - rho_s
-        u = trace.schedule.at_lam(-log((rho_s + rho_t) / 2))
+        delta = t.rho - s.rho
+        u = trace.schedule.at_rho((s.rho + t.rho) / 2)
         y = x / s.alpha
 
         slope = predicted_noise(x, x0, s)

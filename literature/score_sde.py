@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.solvers.sgmse import MOST_CORRECTIONS, score
@@ -21,7 +21,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Song et al. 2021, arXiv 2011.13456", order=1, rows=1)
+@Published("Song et al. 2021, arXiv 2011.13456", order=1, rows=1)
 def score_sde_pc(
     trace: Tracer,
     times: Sequence[Time],

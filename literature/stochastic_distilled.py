@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order
@@ -11,7 +11,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Meng et al. 2023, arXiv 2210.03142", order=None, rows=1, distilled=True)
+@Published("Meng et al. 2023, arXiv 2210.03142", order=None, rows=1, distilled=True)
 def stochastic_distilled(trace: Tracer, times: Sequence[Time]) -> Lin:
     """A step of DDIM over two intervals, then noise back over the second of them, so that each evaluation passes one.
     The last interval is a step of DDIM. The network takes the weight of guidance as a condition."""

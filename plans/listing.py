@@ -2,15 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewstep.plans import grids, solvers, token_samplers
 from fewstep.plans.call import Value, parameters
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import ANGLES
 from fewstep.plans.grid_name import GRIDS
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.name import SAMPLERS, SOLVERS
+from fewstep.plans.namespace import Function
 from fewstep.plans.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver
@@ -32,18 +31,17 @@ class SolverListing:
     is_stochastic: bool
     is_fitted: bool
     rows: int
-    parameters: dict[str, Value]
+    parameters: dict[str, Value | None]
     given: tuple[str, ...]
     aliases: tuple[str, ...]
 
 
 def solver_listings() -> tuple[SolverListing, ...]:
     """Every solver, those of plugins among them, by name; evaluations and noise are read off a compiled plan."""
-    return tuple(_solver_listing(name, SOLVERS.found(name)) for name in SOLVERS.names())
+    return tuple(_solver_listing(name, solver) for name, solver in SOLVERS.functions().items())
 
 
-def _solver_listing(name: str, solver: Solver | None) -> SolverListing:
-    assert solver is not None  # of a name that is listed
+def _solver_listing(name: str, solver: Solver) -> SolverListing:
     facts = facts_of(solver)
     many, few = (compile_plan(f"{name}:{steps}", facts.made_for or ANY) for steps in (20, 10))
     return SolverListing(
@@ -51,12 +49,12 @@ def _solver_listing(name: str, solver: Solver | None) -> SolverListing:
         paper=facts.paper,
         order=facts.order,
         evaluations=round((len(many.steps) - len(few.steps)) / 10),  # neither the first steps nor the last
-        is_stochastic=any(step.draws for step in many.steps),
+        is_stochastic=many.is_stochastic,
         is_fitted=facts.fitted,
         rows=facts.rows,
-        parameters={key: each.default for key, each in parameters(solver).items()},
+        parameters=_defaults(solver),
         given=many.given,
-        aliases=tuple(alias for alias, text in solvers.ALIASES.items() if text.partition("(")[0] == name),
+        aliases=SOLVERS.aliases_of(name),
     )
 
 
@@ -70,24 +68,17 @@ class TokenSamplerListing:
 
 
 def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
-    """Every sampler of tokens, in the order of `token_samplers.__all__`."""
-    listings = []
-    for name in token_samplers.__all__:
-        sampler = getattr(token_samplers, name)
-        about = SENTENCE.match(" ".join((inspect.getdoc(sampler) or "").split()))
-        defaults = {key: each.default for key, each in parameters(sampler).items()}
-        listings.append(TokenSamplerListing(name, about[0] if about else "", defaults))
-    return tuple(listings)
+    """Every sampler of tokens, by name."""
+    return tuple(
+        TokenSamplerListing(name, _about(each), _defaults(each)) for name, each in SAMPLERS.functions().items()
+    )
 
 
 @dataclass(frozen=True)
-class GridListing:
-    """A grid. `about` is the first sentence of its documentation; `parameters` are defaults by name, None where the
-    schedule decides; `needs` names parameters without a default. `is_default`: names without a grid mean this one."""
+class GridListing(TokenSamplerListing):
+    """A grid. A default is None where the schedule decides; `needs` names parameters without one. `is_default`: names
+    without a grid mean this one."""
 
-    name: str
-    about: str
-    parameters: dict[str, Value | None]
     needs: tuple[str, ...]
     aliases: tuple[str, ...]
     is_default: bool
@@ -95,19 +86,22 @@ class GridListing:
 
 def grid_listings() -> tuple[GridListing, ...]:
     """Every grid, those of plugins among them, by name."""
-    return tuple(_grid_listing(name, GRIDS.found(name)) for name in GRIDS.names())
+    return tuple(_grid_listing(name, grid) for name, grid in GRIDS.functions().items())
 
 
-def _grid_listing(name: str, grid: Callable[..., object] | None) -> GridListing:
-    assert grid is not None  # of a name that is listed
-    about = SENTENCE.match(" ".join((inspect.getdoc(grid) or "").split()))
-    settable = parameters(grid)
-    needs = tuple(key for key, each in settable.items() if each.default is inspect.Parameter.empty)
-    return GridListing(
-        name=name,
-        about=about[0] if about else "",
-        parameters={key: each.default for key, each in settable.items() if key not in needs},
-        needs=needs,
-        aliases=tuple(alias for alias, text in grids.ALIASES.items() if text.partition("(")[0] == name),
-        is_default=name == ANGLES,
-    )
+def _grid_listing(name: str, grid: Function) -> GridListing:
+    defaults = _defaults(grid)
+    needs = tuple(key for key in parameters(grid) if key not in defaults)
+    return GridListing(name, _about(grid), defaults, needs, GRIDS.aliases_of(name), name == ANGLES)
+
+
+def _about(function: Function) -> str:
+    """The first sentence of a function's documentation."""
+    sentence = SENTENCE.match(" ".join((inspect.getdoc(function) or "").split()))
+    return sentence[0] if sentence else ""
+
+
+def _defaults(function: Function) -> dict[str, Value | None]:
+    """The defaults of the parameters that have one."""
+    settable = parameters(function).items()
+    return {key: each.default for key, each in settable if each.default is not inspect.Parameter.empty}

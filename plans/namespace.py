@@ -48,6 +48,14 @@ class Namespace:
         added = ([f"{name}_{order}" for order in orders_of(each)] or [name] for name, each in families.items())
         return sorted({*self.core, *(name for names in added for name in names)})
 
+    def functions(self) -> dict[str, Function]:
+        """All functions by their names, those of plugins among them."""
+        return {name: function for name in self.names() if (function := self.found(name)) is not None}
+
+    def aliases_of(self, name: str) -> tuple[str, ...]:
+        """The other names of a function, whatever parameters they set."""
+        return tuple(alias for alias, text in self.aliases.items() if text.partition("(")[0] == name)
+
     def __contains__(self, name: str) -> bool:
         return name in self.core or self.found(name) is not None
 

@@ -1,11 +1,11 @@
-"""The publication of a solver, written at the solver: `@published(...)`. Lists, docs and tests read it there.
+"""The publication of a solver, written at the solver: `@Published(...)`. Lists, docs and tests read it there.
 
 A family of orders is one function with a parameter `order`, and each of its orders is a solver of its own in plan
 names: `unipc` makes unipc_1 to unipc_4.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ FACTS = "facts"  # the attribute of a solver's function
 
 @dataclass(frozen=True)
 class Published:
-    """Facts of one solver, its parameters at their defaults.
+    """Facts of one solver, its parameters at their defaults. It decorates the function of the solver,
+    `(trace, times, *, parameters) -> sample`, and plans know that by the function's name.
 
     Args:
         order: of convergence between two times that are neither pure noise nor clean; the tests measure it, also on
@@ -34,6 +35,7 @@ class Published:
     """
 
     paper: str
+    _: KW_ONLY
     order: int | None
     rows: int
     made_for: DenoiserFacts | None = None
@@ -42,46 +44,34 @@ class Published:
     fitted: bool = False
     lacks: tuple[str, ...] = ()
 
+    def __call__(self, function: Function) -> Function:
+        return _with_facts(self, function)
 
-UNPUBLISHED = Published("", None, 0)
 
-
-def published(
-    paper: str,
-    *,
-    order: int | None,
-    rows: int,
-    made_for: DenoiserFacts | None = None,
-    distilled: bool = False,
-    tied: bool = False,
-    fitted: bool = False,
-) -> Callable[[Function], Function]:
-    """Makes a solver, `(trace, times, *, parameters) -> sample`, known to plan names by the name of the function."""
-    return _with_facts(Published(paper, order, rows, made_for, distilled, tied, fitted))
+UNPUBLISHED = Published("", order=None, rows=0)
 
 
 def published_orders(orders: Mapping[int, Published]) -> Callable[[Function], Function]:
-    """Makes a family of solvers known to plan names: the function takes `order`, one of these, and has no default."""
-    return _with_facts(dict(orders))
+    """Decorates a family of solvers: the function takes `order`, one of these, and has no default."""
+    return partial(_with_facts, dict(orders))
 
 
-def _with_facts(facts: Published | dict[int, Published]) -> Callable[[Function], Function]:
-    def decorated(function: Function) -> Function:
-        setattr(function, FACTS, facts)
-        return function
-
-    return decorated
+def _with_facts(facts: Published | dict[int, Published], function: Function) -> Function:
+    setattr(function, FACTS, facts)
+    return function
 
 
-def solvers_among(members: Mapping[str, object]) -> dict[str, Solver]:
-    """The published solvers among a module's members, by their names in plans."""
+def published_among(members: Mapping[str, object]) -> dict[str, Any]:
+    """The functions among a module's members that are a solver or a family of solvers."""
+    return {name: member for name, member in members.items() if hasattr(member, FACTS)}
+
+
+def solvers_among(functions: Mapping[str, Any]) -> dict[str, Solver]:
+    """The solvers of published functions, by their names in plans: of a family each order."""
     found: dict[str, Solver] = {}
-    function: Any
-    for name, function in members.items():
-        if isinstance(getattr(function, FACTS, None), Published):
-            found[name] = function
-        for order in orders_of(function):
-            found[f"{name}_{order}"] = partial(function, order=order)
+    for name, function in functions.items():
+        orders = orders_of(function)
+        found |= {f"{name}_{order}": partial(function, order=order) for order in orders} or {name: function}
     return found
 
 

@@ -37,6 +37,11 @@ class Time:
             return -math.inf
         return math.inf if self.sigma == 0 else math.log(self.alpha) - math.log(self.sigma)
 
+    @property
+    def rho(self) -> float:
+        """sigma / alpha, the sigma of EDM and k-diffusion: infinite for pure noise."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
 
 TIMESTEPS_LIMIT = 1_000_000  # of a table; trainings use 1000
 BETA_LEAST = 1e-12  # below it nothing is noise, and lambda leaves the range of exp
@@ -156,7 +161,7 @@ class NoiseSchedule:
         return Time(float(self.network_time(np.array([lam]))[0]), *self.path.at_lam(lam))
 
     def at_rho(self, rho: float) -> Time:
-        """The point where sigma / alpha, the sigma of EDM and k-diffusion, is `rho`."""
+        """The point where sigma / alpha is `rho`."""
         return CLEAN if rho == 0 else self.at_lam(-math.log(rho))
 
     def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,8 +27,8 @@ from fewstep.plans.configs.recipe import (
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.exponential import predicted_noise, transfer
+from fewstep.plans.solvers.momentum import combined
 from fewstep.plans.solvers.parameters import check_share
-from fewstep.plans.solvers.pndm import combined
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer

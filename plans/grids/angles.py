@@ -29,7 +29,7 @@ def arctan(
             raise UserError(f"grid arctan({name}={value:g})", "give a number in 0.01 .. 100")
 
     def angle(time: Time) -> float:
-        return math.atan((time.sigma / time.alpha / centre) ** (1 / power)) if time.alpha else math.pi / 2
+        return math.atan((time.rho / centre) ** (1 / power))
 
     first, last = schedule.noisiest, schedule.at_rho(final_sigma) if final_sigma else schedule.cleanest
     angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_least(schedule))

@@ -39,16 +39,12 @@ def sigma_span(
     of a flow) that of the point a thousandth of its time inside."""
     path = schedule.path
     inside = (path.last - path.first) / 1000
-    low = _rho(schedule.cleanest) or _rho(schedule.time(path.first + inside))
-    high = _rho(schedule.noisiest)
-    high = high if high < math.inf else _rho(schedule.time(path.last - inside))
+    low = schedule.cleanest.rho or schedule.time(path.first + inside).rho
+    high = schedule.noisiest.rho
+    high = high if high < math.inf else schedule.time(path.last - inside).rho
     low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
     if not 0 < low < high < math.inf:
         raise UserError(
             f"grid {grid} from sigma {high:g} to {low:g}", "give sigma_min and sigma_max with 0 < sigma_min < sigma_max"
         )
     return low, high
-
-
-def _rho(time: Time) -> float:
-    return time.sigma / time.alpha if time.alpha else math.inf

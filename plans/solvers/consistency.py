@@ -10,7 +10,7 @@ from math import floor, hypot, log, sqrt
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import sigma_range
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import CLEAN, Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order
@@ -21,7 +21,7 @@ from fewstep.plans.tracer import Tracer
 SONG = "Song et al. 2023, arXiv 2303.01469"
 
 
-@published(SONG, order=None, rows=1, distilled=True, tied=True)
+@Published(SONG, order=None, rows=1, distilled=True, tied=True)
 def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Multistep consistency sampling (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1) of a
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
@@ -36,7 +36,7 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     return x
 
 
-@published("Luo et al. 2023, arXiv 2310.04378", order=None, rows=1, distilled=True)
+@Published("Luo et al. 2023, arXiv 2310.04378", order=None, rows=1, distilled=True)
 def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Lin:
     """Latent consistency models (Luo, Tan, Huang, Li, Zhao 2023, arXiv 2310.04378): x0 tied to x at time 0.
 
@@ -56,7 +56,7 @@ def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timest
     return x
 
 
-@published(SONG, order=None, rows=1, distilled=True, tied=True)
+@Published(SONG, order=None, rows=1, distilled=True, tied=True)
 def consistency(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Consistency models (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1): `renoise` where data
     are taken to have the noise sigma_min already, so that noise of variance rho_t^2 - sigma_min^2 is added.
@@ -74,7 +74,7 @@ def consistency(trace: Tracer, times: Sequence[Time]) -> Lin:
     return x
 
 
-@published("Zheng et al. 2024, arXiv 2402.19159", order=None, rows=1, distilled=True)
+@Published("Zheng et al. 2024, arXiv 2402.19159", order=None, rows=1, distilled=True)
 def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     """Trajectory consistency distillation (Zheng, Hu, Fan, Wang, Ding, Cao, Song 2024, arXiv 2402.19159): strategic
     stochastic sampling.
@@ -94,7 +94,7 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     return x
 
 
-@published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True, tied=True)
+@Published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True, tied=True)
 def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     """Consistency trajectory models (Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2024, arXiv
     2310.02279): gamma-sampling. The network gets the times of both ends.

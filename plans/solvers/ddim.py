@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import exp, expm1, sqrt
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left
 from fewstep.plans.solvers.parameters import check_share
@@ -12,7 +12,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
+@Published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """Exact where x0 does not change; equation 12 with x0 instead of epsilon.
 
@@ -34,7 +34,7 @@ def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
-@published("Ho, Jain, Abbeel 2020, arXiv 2006.11239", order=1, rows=1)
+@Published("Ho, Jain, Abbeel 2020, arXiv 2006.11239", order=1, rows=1)
 def ddpm(trace: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
     """Ancestral sampling.
 

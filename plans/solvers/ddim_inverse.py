@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left, predicted_noise, transfer
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
+@Published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The noise at the first time, out of given "x" at the last one.
 

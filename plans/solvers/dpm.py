@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, isinf
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
@@ -21,7 +21,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Lu et al. 2022, arXiv 2206.00927"
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2.
 
@@ -43,7 +43,7 @@ def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
-@published(PAPER, order=3, rows=3)
+@Published(PAPER, order=3, rows=3)
 def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
     """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3)."""
     r1, r2 = 1 / 3, 2 / 3

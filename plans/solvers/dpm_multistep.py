@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, isinf
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
 from fewstep.plans.symbol import Lin
@@ -24,19 +24,19 @@ DPM = "Lu et al. 2022, arXiv 2206.00927"
 DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 
 
-@published(DPM, order=2, rows=2)
+@Published(DPM, order=2, rows=2)
 def dpm_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-2 as a multistep method on the noise."""
     return _multistep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
 
 
-@published(DPM, order=2, rows=3)
+@Published(DPM, order=2, rows=3)
 def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`)."""
     return _multistep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
 
 
-@published(DPMPP, order=1, rows=1)
+@Published(DPMPP, order=1, rows=1)
 def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
     """SDE-DPM-Solver-1, on the noise.
 
@@ -45,19 +45,19 @@ def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
     return _multistep(trace, times, 1, OnNoise(is_stochastic=True))
 
 
-@published(DPMPP, order=2, rows=2)
+@Published(DPMPP, order=2, rows=2)
 def dpm_2m_sde(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """SDE-DPM-Solver-2M, on the noise."""
     return _multistep(trace, times, 2, OnNoise(is_stochastic=True), midpoint, lower_order_final)
 
 
-@published(DPMPP, order=2, rows=2)
+@Published(DPMPP, order=2, rows=2)
 def dpmpp_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver++(2M) (Algorithm 2)."""
     return _multistep(trace, times, 2, OnX0(), midpoint, lower_order_final)
 
 
-@published(DPMPP, order=2, rows=2)
+@Published(DPMPP, order=2, rows=2)
 def dpmpp_2m_sde(
     trace: Tracer,
     times: Sequence[Time],
@@ -73,7 +73,7 @@ def dpmpp_2m_sde(
     return _multistep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
 
 
-@published(DPMPP, order=2, rows=3)
+@Published(DPMPP, order=2, rows=3)
 def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """Third-order multistep as published code has it.
 
@@ -83,13 +83,13 @@ def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, low
     return _multistep(trace, times, 3, OnX0(), midpoint, lower_order_final)
 
 
-@published(DPMPP, order=3, rows=3)
+@Published(DPMPP, order=3, rows=3)
 def dpmpp_3m_exact(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
     """Third-order multistep, exact where x0 is quadratic in lambda."""
     return _multistep(trace, times, 3, OnX0(), False, lower_order_final, kappa=2.0)
 
 
-@published(DPMPP, order=2, rows=3)
+@Published(DPMPP, order=2, rows=3)
 def dpmpp_3m_sde(
     trace: Tracer,
     times: Sequence[Time],

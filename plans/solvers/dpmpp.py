@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, isinf, sqrt
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, phi
@@ -19,7 +19,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Lu et al. 2022, arXiv 2211.01095"
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """Second-order singlestep (Algorithm 1, r = 1/2).
 
@@ -41,7 +41,7 @@ def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     return x
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations.
 
@@ -67,7 +67,7 @@ def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     return x
 
 
-@published(PAPER, order=3, rows=3)
+@Published(PAPER, order=3, rows=3)
 def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Third-order singlestep: DPM-Solver-3's stages (r1 = 1/3, r2 = 2/3) on x0.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, log1p, sqrt
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.solvers.parameters import check_not_negative
@@ -19,7 +19,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Karras et al. 2022, arXiv 2206.00364"
 
 
-@published(PAPER, order=1, rows=1)
+@Published(PAPER, order=1, rows=1)
 def edm_euler(
     trace: Tracer,
     times: Sequence[Time],
@@ -45,7 +45,7 @@ def edm_euler(
     return x
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def edm_heun(
     trace: Tracer,
     times: Sequence[Time],
@@ -90,9 +90,9 @@ class _Churn:
 
     def raised(self, trace: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
         """x with noise raised from s to a noisier s_hat, and s_hat: lines 4 to 6 of Algorithm 2."""
-        if self.share == 0 or s.alpha == 0 or not self.tmin <= s.sigma / s.alpha <= self.tmax:
+        if self.share == 0 or s.alpha == 0 or not self.tmin <= s.rho <= self.tmax:
             return x, s
         gamma = min(self.share, sqrt(2) - 1)
         s_hat = trace.schedule.at_lam(s.lam - log1p(gamma))
-        added = s.sigma / s.alpha * sqrt((1 + gamma) ** 2 - 1)  # sqrt(rho_hat^2 - rho_s^2)
+        added = s.rho * sqrt((1 + gamma) ** 2 - 1)  # sqrt(rho_hat^2 - rho_s^2)
         return s_hat.alpha * (x / s.alpha + added * self.noise * trace.noise()), s_hat

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import isinf
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Permenter & Yuan 2023, arXiv 2306.04848", order=1, rows=2)
+@Published("Permenter & Yuan 2023, arXiv 2306.04848", order=1, rows=2)
 def gradient_estimation(trace: Tracer, times: Sequence[Time], *, gamma: float = 2.0) -> Lin:
     """y <- y + (rho_t - rho_s) (gamma eps_s + (1 - gamma) eps_before), with y = x / alpha and rho = sigma / alpha.
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Karras et al. 2022, arXiv 2206.00364", order=2, rows=2)
+@Published("Karras et al. 2022, arXiv 2206.00364", order=2, rows=2)
 def heun(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Two evaluations a step, one in the step to the clean end.
 

@@ -23,13 +23,9 @@ def lms(trace: Tracer, times: Sequence[Time], *, order: int) -> Lin:
     return adams_bashforth(trace, times, order, RHO)
 
 
-def _rho(time: Time) -> float:
-    return time.sigma / time.alpha if time.alpha else np.inf
-
-
 def _quadrature(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
-    points, weights = gauss_legendre(np.array([_rho(s), _rho(t)]), 4)  # exact for polynomials up to degree 7
+    points, weights = gauss_legendre(np.array([s.rho, t.rho]), 4)  # exact for polynomials up to degree 7
     return points, t.alpha * weights
 
 
-RHO = Variable(_rho, _quadrature, reaches_clean=True)
+RHO = Variable(lambda time: time.rho, _quadrature, reaches_clean=True)

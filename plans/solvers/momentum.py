@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
 from fewstep.plans.symbol import Lin, weighted
@@ -19,7 +19,7 @@ from fewstep.plans.tracer import Tracer
 PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
 
 
-@published(PAPER, order=2, rows=2)
+@Published(PAPER, order=2, rows=2)
 def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j, with c to keep the
     order of Adams-Bashforth in spite of the momentum: `order` over even steps, at most 2 over uneven ones, which grids
@@ -38,12 +38,13 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
         if velocities:
             velocity = (1 - beta) * velocities[0] + beta * velocity
         velocities = [trace.store(velocity), *velocities[: order - 1]]
-        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, adams_bashforth(velocities, beta), s, t)
+        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, combined(velocities, beta), s, t)
     return x
 
 
-def adams_bashforth(values: Sequence[Lin], b: float) -> Lin:
-    """Adams-Bashforth for velocities of momentum b, newest value first; b = 1 is the plain one."""
+def combined(values: Sequence[Lin], b: float = 1.0) -> Lin:
+    """Adams-Bashforth for even steps, of up to four velocities of momentum b, the newest first; b = 1 is the plain
+    one."""
     weights = (
         (1.0,),
         ((2 + b) / (2 * b), -(2 - b) / (2 * b)),

@@ -9,42 +9,29 @@ step to the clean end combines as many values as any.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
-from fewstep.plans.symbol import Lin, weighted
+from fewstep.plans.solvers.momentum import combined, ghvb
+from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 PAPER = "Liu et al. 2022, arXiv 2202.09778"
 
-# Adams-Bashforth for even steps, newest value first
-ADAMS_BASHFORTH = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
 
-
-@published("Zhang & Chen 2023, arXiv 2204.13902", order=2, rows=4)
+@Published("Zhang & Chen 2023, arXiv 2204.13902", order=2, rows=4)
 def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """No start of higher order: the first three steps combine one, two and three values."""
-    x = trace.start()
-    history: list[Lin] = []  # newest first
-    for s, t in pairwise(times):
-        x, x0 = trace.denoise(x, s)
-        history = [trace.store(predicted_noise(x, x0, s)), *history[:3]]
-        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, combined(history), s, t)
-    return x
+    return ghvb(trace, times, beta=1.0, order=4)
 
 
-@published(PAPER, order=2, rows=3)
+@Published(PAPER, order=2, rows=3)
 def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """S-PNDM: a pseudo improved Euler step, then two values. One evaluation a step and one more."""
     return _improved_euler_start(trace, times, 2, predicted_noise, transfer)
 
 
-@published(PAPER, order=2, rows=4)
+@Published(PAPER, order=2, rows=4)
 def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
     three and four values. One evaluation a step and one more.
@@ -55,7 +42,7 @@ def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     return _improved_euler_start(trace, times, 4, value, move)
 
 
-@published(PAPER, order=2, rows=6)
+@Published(PAPER, order=2, rows=6)
 def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. One evaluation a step and nine
     more. `on_v` as in `pndm`.
@@ -110,11 +97,6 @@ def _improved_euler_start(
         else:
             x = move(x, combined(history), s, t)
     return x
-
-
-def combined(history: Sequence[Lin]) -> Lin:
-    """Adams-Bashforth of up to four values, the newest first."""
-    return weighted(ADAMS_BASHFORTH[len(history) - 1], history)
 
 
 def _predicted_v(x: Lin, x0: Lin, s: Time) -> Lin:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -16,7 +16,7 @@ from fewstep.plans.tracer import Tracer
 MADE_FOR = DenoiserFacts(ScheduleSpec("rddm"), "residual", heads=2, towards="y")
 
 
-@published("Liu et al. 2024, arXiv 2308.13712", order=1, rows=2, made_for=MADE_FOR)
+@Published("Liu et al. 2024, arXiv 2308.13712", order=1, rows=2, made_for=MADE_FOR)
 def rddm(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """x_t = x_s - (abar_s - abar_t) res - (bbar_s - sqrt(bbar_t^2 - n^2)) eps + n z, where abar = 1 - alpha is the
     residual's share and bbar = sigma. The rows are x and y.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import log
 
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
@@ -13,7 +13,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Lee, Lin, Fanti 2024, arXiv 2405.20320", order=None, rows=2, distilled=True)
+@Published("Lee, Lin, Fanti 2024, arXiv 2405.20320", order=None, rows=2, distilled=True)
 def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     """2-rectified flow++: x_t = alpha_t x0 + sigma_t z with the noise z of the start, the authors' "new" sampler.
 
@@ -32,7 +32,7 @@ def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     return x
 
 
-@published("ComfyUI", order=1, rows=1)
+@Published("ComfyUI", order=1, rows=1)
 def flow_ancestral(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """Euler ancestral for flows (ComfyUI): an Euler step to tau_t (1 + (tau_t / tau_s - 1) eta), then fresh noise up
     to t, where tau = sigma / (alpha + sigma) is a flow's sigma.

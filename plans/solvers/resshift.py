@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
@@ -18,7 +18,7 @@ from fewstep.plans.tracer import Tracer
 MADE_FOR = DenoiserFacts(ScheduleSpec("residual-shift"), "sample", towards="y")
 
 
-@published("Yue, Wang, Loy 2023, arXiv 2307.12348", order=1, rows=2, made_for=MADE_FOR)
+@Published("Yue, Wang, Loy 2023, arXiv 2307.12348", order=1, rows=2, made_for=MADE_FOR)
 def resshift(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. The rows are x and y.
     Made for as few steps as the denoiser was trained with.

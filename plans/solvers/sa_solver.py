@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import exp, expm1, inf, isinf, sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.exponential import noise_left
@@ -23,7 +23,7 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-@published("Xue et al. 2023, arXiv 2309.05019", order=2, rows=3)
+@Published("Xue et al. 2023, arXiv 2309.05019", order=2, rows=3)
 def sa_solver(
     trace: Tracer,
     times: Sequence[Time],

@@ -12,7 +12,7 @@ from math import log, sqrt
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import sigma_range
-from fewstep.plans.published import published
+from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -23,7 +23,7 @@ MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
 MADE_FOR = DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")
 
 
-@published("Richter et al. 2023, arXiv 2208.05830", order=1, rows=2, made_for=MADE_FOR)
+@Published("Richter et al. 2023, arXiv 2208.05830", order=1, rows=2, made_for=MADE_FOR)
 def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
     """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Made for 30 steps.
     `corrections` + 1 evaluations a step. The rows are x and y.

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import expm1, factorial, isinf
 
-import numpy as np
-
 from fewstep.plans.errors import UserError
 from fewstep.plans.published import Published, published_orders
 from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.adams import weights_of_moments
 from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -115,6 +114,4 @@ def _weights(rs: Sequence[float], z: float, B: float) -> list[float]:
     """
     if len(rs) < 2:
         return [0.5] * len(rs)
-    R = np.vander(rs, increasing=True).T
-    b = [factorial(i) * z * phi(i + 1, z) / B for i in range(1, len(rs) + 1)]
-    return [float(rho) for rho in np.linalg.solve(R, b)]
+    return weights_of_moments(rs, [factorial(i) * z * phi(i + 1, z) / B for i in range(1, len(rs) + 1)])

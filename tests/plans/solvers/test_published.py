@@ -11,7 +11,7 @@ from fewstep.plans import solvers
 from fewstep.plans.call import parameters
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.name import parse_plan_name
-from fewstep.plans.published import FACTS, Published, facts_of, orders_of, published, solvers_among
+from fewstep.plans.published import FACTS, Published, facts_of, orders_of, solvers_among
 from tests.plans.gaussian import COSINE, denoising
 
 FAMILIES = {name: member for name, member in vars(solvers).items() if orders_of(member)}
@@ -73,7 +73,7 @@ def test_facts_are_those_of_the_solver_whatever_its_parameters():
 
 
 def test_a_solver_is_named_by_its_one_line():
-    @published("Someone 2030", order=None, rows=1)
+    @Published("Someone 2030", order=None, rows=1)
     def mine(trace, times):
         return trace.start()
 
