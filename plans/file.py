@@ -103,26 +103,18 @@ def _problem(plan: Plan) -> str | None:
         return wrong
     if len({bank.name for bank in plan.banks}) < len(plan.banks) or any(bank.slots < 1 for bank in plan.banks):
         return f"it has the banks {[(bank.name, bank.slots) for bank in plan.banks]}"
-    begins = len(plan.given) + len(plan.start_draws)
-    if wrong := _terms_problem("start", plan.start_terms, K, begins, len(plan.tensors)):
-        return wrong
-    shapes: list[tuple[str, Sequence[Row], int, int]] = [
-        ("start", plan.start, K, begins),
-        ("output", (plan.output,), 1, K),
-    ]
     for i, step in enumerate(plan.steps):
         if step.enters is not None and (plan.rolling is None or len(step.enters) != len(plan.start_draws)):
             return f"steps[{i}] enters {list(step.enters)}"
-        wrong = _step_problem(step, K, len(plan.tensors)) or _banks_problem(step, plan)
-        if wrong:
+        if wrong := _step_problem(step, len(plan.tensors)) or _banks_problem(step, plan):
             return f"steps[{i}] {wrong}"
-        tables = (*_step_shapes(step, K), *_bank_shapes(step, plan))
-        shapes += [(f"steps[{i}].{name}", table, lines, width) for name, table, lines, width in tables]
-    for name, table, height, width in shapes:
+    for name, table, terms, height, width in _tables(plan):
         if len(table) != height or any(len(row) != width for row in table):
             return f"{name} is not {height} x {width}"
         if not all(abs(number) <= FLOAT32_LIMIT for row in table for number in row):  # nor NaN
             return f"{name} holds a number that is not finite"
+        if wrong := _terms_problem(name, terms, height, width, len(plan.tensors)):
+            return wrong
     read = {entry.bank for step in plan.steps for entry in step.carry_in}
     written = {entry.bank for step in plan.steps for entry in step.carry}
     rolling = {number for number, bank in enumerate(plan.banks) if bank.rolls is not None}
@@ -133,7 +125,7 @@ def _problem(plan: Plan) -> str | None:
     return carry_problem(plan)
 
 
-def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
+def _step_problem(step: Step, tensors: int) -> str | None:
     if not step.branches or len(set(step.branches)) < len(step.branches):
         return f"evaluates the branches {list(step.branches)}"
     if not 1 <= step.heads <= HEADS_LIMIT:
@@ -149,15 +141,6 @@ def _step_problem(step: Step, rows: int, tensors: int) -> str | None:
         return "has a time that is not finite"
     if step.times is not None and not 0 <= step.times < tensors:
         return f"has its times in tensor {step.times}"
-    seen, shaped = rows + len(step.branches) * step.heads, step.shaping is not None
-    for name, terms, lines, columns in (
-        ("input", step.input_terms, 1, rows),
-        ("shape_of", step.shaping_terms, len(step.shaping_of), seen),
-        ("x0", step.x0_terms, 1, seen + shaped),
-        ("update", step.terms, rows, _columns(step, rows)),
-    ):
-        if wrong := _terms_problem(name, terms, lines, columns, tensors):
-            return wrong
     return None
 
 
@@ -187,26 +170,23 @@ def _banks_problem(step: Step, plan: Plan) -> str | None:
     return _terms_problem("carry_in", step.carry_in_terms, len(reads), columns, len(plan.tensors))
 
 
-def _bank_shapes(step: Step, plan: Plan) -> Iterator[tuple[str, Sequence[Row], int, int]]:
-    """(name, table, lines, columns) of what a step feeds and writes."""
-    for number, entry in enumerate(step.carry_in):
-        yield f"carry_in[{number}].row", (entry.row,), 1, plan.banks[entry.bank].slots
-    for number, write in enumerate(step.carry):
-        yield f"carry[{number}].row", (write.row,), 1, plan.banks[write.bank].slots + 1
-
-
-def _columns(step: Step, rows: int) -> int:
-    """Columns of a step's update."""
-    return rows + len(step.branches) * step.heads + (step.shaping is not None) + len(step.draws)
-
-
-def _step_shapes(step: Step, rows: int) -> Iterator[tuple[str, Sequence[Row], int, int]]:
-    """(name, table, lines, columns) of each table of a step."""
-    seen = rows + len(step.branches) * step.heads
-    yield "input", (step.input,), 1, rows
-    yield "shape_of", step.shaping_of, 0 if step.shaping is None else shaping.values_wanted(step.shaping), seen
-    yield "x0", (step.x0,), 1, seen + (step.shaping is not None)
-    yield "update", step.update, rows, _columns(step, rows)
+def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], int, int]]:
+    """(name, table, its terms, lines, columns) of each table of a plan."""
+    K = plan.rows
+    yield "start", plan.start, plan.start_terms, K, len(plan.given) + len(plan.start_draws)
+    yield "output", (plan.output,), (), 1, K
+    for i, step in enumerate(plan.steps):
+        seen = K + len(step.branches) * step.heads
+        made = seen + (step.shaping is not None)
+        shaped = 0 if step.shaping is None else shaping.values_wanted(step.shaping)
+        yield f"steps[{i}].input", (step.input,), step.input_terms, 1, K
+        yield f"steps[{i}].shape_of", step.shaping_of, step.shaping_terms, shaped, seen
+        yield f"steps[{i}].x0", (step.x0,), step.x0_terms, 1, made
+        yield f"steps[{i}].update", step.update, step.terms, K, made + len(step.draws)
+        for number, entry in enumerate(step.carry_in):
+            yield f"steps[{i}].carry_in[{number}].row", (entry.row,), (), 1, plan.banks[entry.bank].slots
+        for number, write in enumerate(step.carry):
+            yield f"steps[{i}].carry[{number}].row", (write.row,), (), 1, plan.banks[write.bank].slots + 1
 
 
 def _terms_problem(name: str, terms: Sequence[Term], rows: int, columns: int, tensors: int) -> str | None:

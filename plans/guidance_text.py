@@ -2,8 +2,9 @@
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
-from fewstep.plans.named_code import named_function, split_code
-from fewstep.plans.plugins import loaded, plugins
+from fewstep.plans.named_call import named_call
+from fewstep.plans.named_code import split_code
+from fewstep.plans.plugins import plugins
 
 
 def from_text(text: str) -> float | Guidance:
@@ -32,16 +33,17 @@ def from_text(text: str) -> float | Guidance:
 
 def _own_form(text: str) -> Guidance | None:
     """The form that code or a plugin makes of the numbers behind its name; None where the text names neither."""
-    code = split_code(text)
-    name, _, numbers = text.partition(":") if code is None else code[1].partition(":")
-    if code is None and (not name.isidentifier() or name in (PAG[:-1], STEER[:-1]) or name not in plugins("guidance")):
+    name = text.partition(":")[0]
+    is_plugin = name.isidentifier() and name not in (PAG[:-1], STEER[:-1]) and name in plugins("guidance")
+    if split_code(text) is None and not is_plugin:
         return None
-    function = loaded(plugins("guidance")[name]) if code is None else named_function(code[0], name)
+    call = named_call("guidance", text, 0)
     try:
-        values = [float(number) for number in numbers.split(",") if number]
+        values = [float(number) for number in call.arguments]
     except ValueError:
         raise UserError(f"guidance {text!r} has no numbers behind its name", f"write it as {name}:2,0.5") from None
-    made = function(*values) if callable(function) else None
+    made = call.function(*values)
     if not isinstance(made, Guidance):
-        raise UserError(f"guidance {name} made {type(made).__name__}", "let it return a form of fewstep.plans.guidance")
+        fix = "let it return a form of fewstep.plans.guidance"
+        raise UserError(f"guidance {call.text} made {type(made).__name__}", fix)
     return as_guidance(made)

@@ -21,7 +21,7 @@ them banks, `file.py` writes and reads them.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -185,10 +185,8 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     fitted: Fitted | None = None
     banks: tuple[Bank, ...] = ()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Samples of any shape run along it."""
-        return ()
+    shape: ClassVar[tuple[int, ...]] = ()  # samples of any shape run along it
+    is_counted: ClassVar[bool] = True  # every sample has all evaluations
 
     @property
     def is_stochastic(self) -> bool:
@@ -199,11 +197,6 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     def rolling(self) -> Bank | None:
         """The bank of the state's rows, where these roll on from run to run."""
         return next((bank for bank in self.banks if bank.rolls is not None), None)
-
-    @property
-    def is_counted(self) -> bool:
-        """True: every sample has all evaluations."""
-        return True
 
 
 def row_names(rows: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ names of `token_samplers.py`; `fewstep.runtime.tokens` runs them.
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -77,37 +77,13 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     guidance: Guidance | None
     steps: tuple[TokenStep, ...]
 
-    @property
-    def prediction(self) -> Prediction:
-        return LOGITS
-
-    @property
-    def rows(self) -> int:
-        """The ids are all of a state."""
-        return 1
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """Known tokens are given to any run, and no plan asks for them."""
-        return ()
-
-    @property
-    def banks(self) -> tuple[Bank, ...]:
-        """No token denoiser carries tensors."""
-        return ()
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """It has no coefficients, so none that differ over a sample."""
-        return ()
-
-    @property
-    def fitted(self) -> Fitted | None:
-        return None
-
-    @property
-    def is_stochastic(self) -> bool:
-        return True
+    prediction: ClassVar[Prediction] = LOGITS
+    rows: ClassVar[int] = 1  # the ids are all of a state
+    given: ClassVar[tuple[str, ...]] = ()  # known tokens are given to any run, and no plan asks for them
+    banks: ClassVar[tuple[Bank, ...]] = ()
+    tensors: ClassVar[tuple[Tensor, ...]] = ()
+    fitted: ClassVar[Fitted | None] = None
+    is_stochastic: ClassVar[bool] = True
 
     @property
     def is_counted(self) -> bool:

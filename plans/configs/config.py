@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ class SchedulerConfig:
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
+
+    def having(self, **fields: Any) -> "SchedulerConfig":
+        """The config with other values of some fields."""
+        return replace(self, fields={**self.fields, **fields})
 
     def refuse(self, field: str, why: str, fix: str) -> UserError:
         """The error for a value that no plan can have."""

@@ -63,8 +63,7 @@ def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sc
         raise config.refuse("solver_order", "the class has no such step", "set 2")
     *sigmas, end = _sigmas(config, request)
     times = ended([*(preserving(2 / pi * atan(sigma), sigma) for sigma in sigmas), preserving(0.0, end)])
-    fields = {**config.fields, "algorithm_type": "sde-dpmsolver++"}
-    solver = multistep_solver(SchedulerConfig(config.source, config.scheduler, fields), request)
+    solver = multistep_solver(config.having(algorithm_type="sde-dpmsolver++"), request)
     start = (float(config["sigma_max"]) ** 2 + 1) ** 0.5 * times[0].alpha  # 1, but for a step that starts at sigma_min
     return SchedulerRecipe(times, solver, start=start, scale=1 / times[-1].alpha)
 

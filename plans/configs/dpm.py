@@ -45,11 +45,8 @@ def multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleS
 def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solver:
     """The solver of DPMSolverMultistepScheduler and its EDM form."""
     order = _order(config, "solver_order", 3)
-    algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
-    on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
+    on_noise, is_stochastic = _algorithm(config)
     lower, steps = lowers(config, request), request.steps
-    if on_noise and config["final_sigmas_type"] == "zero":
-        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
     if config["euler_at_final"] and not lower and config["final_sigmas_type"] == "sigma_min":
         if order == 3 and steps > 2:
             raise config.refuse("euler_at_final", "only the last of the third-order steps", "set lower_order_final")
@@ -57,13 +54,22 @@ def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solve
     if order == 1:
         return call(("dpm_1_sde" if on_noise else "ddpm") if is_stochastic else "ddim")
     if order == 3 and is_stochastic and on_noise:
-        raise config.refuse("solver_order", f"{algorithm} has no such step", "set 2")
+        raise config.refuse("solver_order", "sde-dpmsolver has no such step", "set 2")
     family = "dpm" if on_noise else "dpmpp"
     name = f"{family}_{order}m" + ("_sde" if is_stochastic else "")
     midpoint = config["solver_type"] != "heun"
     # the sign of its second difference is wrong in diffusers
     wrong = order == 3 and is_stochastic and config.scheduler == "DPMSolverMultistepScheduler"
     return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
+
+
+def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
+    """Whether a class of DPM-Solver predicts the noise, and whether it is of the SDE."""
+    algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
+    on_noise = not algorithm.endswith("++")
+    if on_noise and config["final_sigmas_type"] == "zero":
+        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
+    return on_noise, algorithm.startswith("sde")
 
 
 def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -83,8 +89,7 @@ def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: S
         raise config.refuse("timestep_spacing", "two steps are at one timestep", "ask for fewer steps")
     told = [preserving(float(t), float(rho)) for t, rho in zip(timesteps[::-1], table.at(timesteps)[::-1], strict=True)]
     *_, end = ended([*told, preserving(float(last - 1), float(table.rhos[last - 1]))], -1)
-    own = SchedulerConfig(config.source, config.scheduler, {**config.fields, "final_sigmas_type": "sigma_min"})
-    solver = upwards(multistep_solver(own, request))
+    solver = upwards(multistep_solver(config.having(final_sigmas_type="sigma_min"), request))
     return SchedulerRecipe([end, *told[::-1]], solver, shaping=shaping_of(config))
 
 
@@ -92,15 +97,11 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
     """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
-    algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
-    on_noise, is_stochastic = not algorithm.endswith("++"), algorithm.startswith("sde")
-    ends_clean = config["final_sigmas_type"] == "zero"
-    if on_noise and ends_clean:
-        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
+    on_noise, is_stochastic = _algorithm(config)
     if order == 1:
         solver = call("ddpm" if is_stochastic else "ddim")
     else:
-        lower = config["lower_order_final"] or request.steps % order != 0 or ends_clean
+        lower = config["lower_order_final"] or request.steps % order != 0 or config["final_sigmas_type"] == "zero"
         family = "dpm_singlestep" if on_noise else "dpmpp_singlestep"
         midpoint = config["solver_type"] != "heun"
         wrong = order == 3 and is_stochastic and not midpoint  # diffusers' sign, as above
@@ -108,7 +109,7 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
         solver = call(
             family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
         )
-    even = SchedulerConfig(config.source, config.scheduler, {**config.fields, "timestep_spacing": "linspace"})
+    even = config.having(timestep_spacing="linspace")
     return _recipe(even, request, spec, solver, last=_last_timestep(config, spec), karras_whole=True)
 
 
@@ -149,7 +150,7 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
         or None,
     )
     if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
-        config = SchedulerConfig(config.source, config.scheduler, {**config.fields, "thresholding": False})
+        config = config.having(thresholding=False)
     return _recipe(config, request, spec, solver, ends="own", karras_whole=True)
 
 
