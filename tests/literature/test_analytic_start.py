@@ -14,7 +14,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute, finish
-from tests.plans.execution import sample
+from tests.plans.execution import denoiser, sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
 
 X = np.linspace(-2, 2, 6).reshape(1, 2, 3)
@@ -24,16 +24,10 @@ FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow"), (FLOW, "sample")
 
 def first_known(plan, spec, mean):
     """A network that says, at the plan's first evaluation, what leads to x0 = mean, and something else after it."""
-    schedule = NoiseSchedule(spec)
+    known = denoiser(lambda x, time: np.broadcast_to(mean, x.shape), plan.prediction, spec)
 
     def network(index, step, u):
-        if index or len(step.branches) == 0:
-            return [np.tanh(u + step.time / 300)] * len(step.branches)
-        time = schedule.time(step.time)
-        eps = (u - time.alpha * mean) / time.sigma
-        x0 = np.broadcast_to(mean, u.shape)
-        output = {"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}
-        return [output[plan.prediction]] * len(step.branches)
+        return [np.tanh(u + step.time / 300)] * len(step.branches) if index else known(index, step, u)
 
     return network
 

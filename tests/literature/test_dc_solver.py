@@ -13,15 +13,11 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.execute import execute, finish
 from tests.plans.convergence import STARTS
-from tests.plans.execution import sample
+from tests.plans.execution import denoiser, sample
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, rms
 
-
-def network(index, step, u):
-    time = NoiseSchedule(COSINE).time(step.time)
-    x0 = WIDE.exact_x0(u, time)
-    return [time.alpha * (u - time.alpha * x0) / time.sigma - time.sigma * x0]
+network = denoiser(WIDE.exact_x0, "v", COSINE)
 
 
 def trajectory(times, starts, **parameters):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from tests.plans.execution import sample
+from tests.plans.execution import denoiser, sample, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE
 
@@ -48,9 +47,8 @@ def by_hand(times, order):
 @pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
 def test_samples_are_those_of_the_published_formulas(spec, order):
     times = [*uniform_lambda(spec, 7), CLEAN]
-    schedule = NoiseSchedule(spec)
-    plan = trace_plan("test", parse_plan_name(f"er_sde(order={order}):1").solver, times, denoising(spec, "sample"))
-    made = sample(plan, lambda i, step, u: [WIDE.exact_x0(u, schedule.time(step.time))], lambda k: DRAWS[k], np.float64)
+    plan = trace_plan("test", solver(f"er_sde(order={order})"), times, denoising(spec, "sample"))
+    made = sample(plan, denoiser(WIDE.exact_x0, "sample", spec), lambda k: DRAWS[k], np.float64)
     assert made == pytest.approx(by_hand(times, order), abs=1e-10)
     assert np.ptp(made) > 0.5
 
@@ -62,7 +60,7 @@ def test_x0_that_is_a_polynomial_of_rho_is_integrated_exactly(order, degree):
     times = [schedule.time(t) for t in (930.0, 850.0, 720.0, 610.0)]
     rhos = [time.sigma / time.alpha for time in times]
     for power in range(degree + 2):
-        plan = trace_plan("test", parse_plan_name(f"er_sde(order={order}):1").solver, times, denoising(FLOW, "sample"))
+        plan = trace_plan("test", solver(f"er_sde(order={order})"), times, denoising(FLOW, "sample"))
         states = []
 
         def network(index, step, u, power=power, states=states):

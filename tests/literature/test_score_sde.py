@@ -14,9 +14,9 @@ from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
-from tests.plans.convergence import gaussian_network, moments
-from tests.plans.execution import sample
-from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, uniform_lambda
+from tests.plans.convergence import moments, spread_error
+from tests.plans.execution import denoiser, sample
+from tests.plans.gaussian import COSINE, LINEAR, denoising, exact_x0, uniform_lambda
 
 VE = ScheduleSpec("exploding")
 
@@ -62,27 +62,22 @@ def test_variance_preserving_is_the_published_recurrence():
     assert made == pytest.approx(x, rel=1e-9)
 
 
+def spread(spec, prediction, steps, corrections):
+    """The error of the law after so many steps."""
+    times = uniform_lambda(spec, steps, first=995, last=10)
+    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(spec, prediction))
+    return spread_error(plan, spec, times[-1])
+
+
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
 def test_the_predictor_converges_to_the_exact_law_with_order_one(spec, prediction):
-    errors = []
-    for steps in (128, 256):
-        times = uniform_lambda(spec, steps, first=995, last=10)
-        plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(spec, prediction))
-        mean, std = moments(plan, gaussian_network(plan, spec))
-        end = times[-1]
-        assert mean == pytest.approx(end.alpha * MEAN, rel=5e-2)
-        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(facts_of(score_sde_pc).order, abs=0.25)
+    few, many = (spread(spec, prediction, steps, 0) for steps in (128, 256))
+    assert math.log2(few / many) == pytest.approx(facts_of(score_sde_pc).order, abs=0.25)
 
 
 def test_corrections_bring_the_law_nearer():
-    times = uniform_lambda(COSINE, 48, first=995, last=10)
-    exact = math.hypot(times[-1].alpha * STD, times[-1].sigma)
-    off = []
-    for corrections in (0, 1, 2):
-        plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(COSINE, "v"))
-        off.append(abs(moments(plan, gaussian_network(plan, COSINE))[1] - exact))
-    assert off[2] < off[1] < off[0]
+    none, one, two = (spread(COSINE, "v", 96, corrections) for corrections in (0, 1, 2))
+    assert two < one < none
 
 
 def test_the_norm_ratio_is_measured_and_frozen():
@@ -90,7 +85,7 @@ def test_the_norm_ratio_is_measured_and_frozen():
     times = uniform_lambda(COSINE, 5, first=900, last=100)
     plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(COSINE, "v"))
     rng = np.random.default_rng(0)
-    states = list(execute(plan, gaussian_network(plan, COSINE), lambda k: rng.standard_normal((2, 4000)), np.float64))
+    states = list(execute(plan, denoiser(exact_x0, "v", COSINE), lambda k: rng.standard_normal((2, 4000)), np.float64))
     noises = [(state.u - time.alpha * exact_x0(state.u, time)) / time.sigma for state, time in zip(states, times)]
     ratios = norm_ratios(noises, times[:-1])
     for ratio, noise, time in zip(ratios, noises, times):

@@ -3,7 +3,6 @@
 from functools import partial
 from math import expm1
 
-import numpy as np
 import pytest
 
 from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
@@ -13,9 +12,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
-from tests.plans.execution import sample
 from tests.plans.gaussian import COSINE, LINEAR, denoising, uniform_lambda
-from tests.plans.mixture import WIDE
+from tests.plans.mixture import WIDE, compiled
 
 
 def multistep(order, on_noise=False, relaxation=None, corrected=False):
@@ -44,14 +42,7 @@ def two_evaluations(relaxation):
 
 
 def made(solver, times):
-    plan = trace_plan("test", solver, times, denoising(COSINE, "v"))
-
-    def network(index, step, u):
-        time = NoiseSchedule(COSINE).time(step.time)
-        x0 = WIDE.exact_x0(u, time)
-        return [time.alpha * (u - time.alpha * x0) / time.sigma - time.sigma * x0]
-
-    return sample(plan, network, lambda k: STARTS, np.float64)
+    return WIDE.run(compiled(solver, times, COSINE, "v"), COSINE, STARTS)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execution import denoiser, output, sample
 
 MEAN, STD = 0.4, 0.25
 LINEAR, COSINE, FLOW = ScheduleSpec("linear"), ScheduleSpec("cosine"), ScheduleSpec("flow")
@@ -31,21 +31,13 @@ def exact_x0(x: np.ndarray, time: Time) -> np.ndarray:
     return MEAN + gain * (x - time.alpha * MEAN)
 
 
-def exact_output(prediction: Prediction, x: np.ndarray, time: Time) -> np.ndarray:
-    """What a perfect network says at (x, time)."""
-    x0 = exact_x0(x, time)
-    eps = (x - time.alpha * x0) / time.sigma
-    return {"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}[prediction]
-
-
 def one_point(prediction: str, point: float = 0.7, y: float = 0.0):
     """The network of data that is one point, where noising reverts to y; "both" has the residual and the noise."""
 
     def network(index, step, u):
-        eps, x0 = (u - (1 - step.alpha) * y - step.alpha * point) / step.sigma, np.full_like(u, point)
-        v = step.alpha * eps - step.sigma * x0
-        said = {"epsilon": [eps], "sample": [x0], "v": [v], "flow": [eps - x0], "both": [y - x0, eps]}
-        return said[prediction]
+        x, x0 = u - (1 - step.alpha) * y, np.full_like(u, point)
+        time = Time(step.time, step.alpha, step.sigma)
+        return [y - x0, output("epsilon", x, x0, time)] if prediction == "both" else [output(prediction, x, x0, time)]
 
     return network
 
@@ -58,13 +50,7 @@ def flow_map(x: np.ndarray, s: Time, t: Time) -> np.ndarray:
 
 def run(plan: Plan, spec: ScheduleSpec, draws: list[np.ndarray], dtype=np.float64) -> np.ndarray:
     """Run a plan on the exact denoiser; `draws[k]` is draw k."""
-    schedule = NoiseSchedule(spec)
-
-    def network(index, step, u):
-        output = exact_output(plan.prediction, np.asarray(u, np.float64), schedule.time(step.time))
-        return [output.astype(dtype) for _ in step.branches]
-
-    return sample(plan, network, lambda number: draws[number], dtype)
+    return sample(plan, denoiser(exact_x0, plan.prediction, spec), lambda number: draws[number], dtype)
 
 
 def uniform_lambda(spec: ScheduleSpec, steps: int, first: float = 900, last: float = 20) -> list[Time]:

@@ -12,9 +12,9 @@ import numpy as np
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.name import Solver
 from fewstep.plans.plan import Plan
-from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execution import denoiser, sample
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,7 @@ class Mixture:
 
     def run(self, plan: Plan, spec: ScheduleSpec, x: np.ndarray) -> np.ndarray:
         """A deterministic plan on the exact denoiser, from the draw x, in float64."""
-        schedule = NoiseSchedule(spec)
-
-        def network(index, step, u):
-            time = schedule.time(step.time)
-            x0 = self.exact_x0(u, time)
-            eps = (u - time.alpha * x0) / time.sigma
-            output = {"epsilon": eps, "sample": x0, "v": time.alpha * eps - time.sigma * x0, "flow": eps - x0}
-            return [output[plan.prediction]]
-
-        return sample(plan, network, lambda number: x, np.float64)
+        return sample(plan, denoiser(self.exact_x0, plan.prediction, spec), lambda number: x, np.float64)
 
 
 def rms(difference: np.ndarray) -> float:

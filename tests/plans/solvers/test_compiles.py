@@ -15,13 +15,13 @@ from fewstep.plans.call import parameters
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
-from fewstep.plans.name import SOLVERS, parse_plan_name
+from fewstep.plans.name import SOLVERS
 from fewstep.plans.paths import PATHS, RESTORING
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute
-from tests.plans.execution import sample
+from tests.plans.execution import sample, solver
 from tests.plans.gaussian import FLOW, LINEAR
 
 SPECS = [
@@ -83,9 +83,9 @@ def test_every_solver_on_every_schedule(name, of):
 
 @pytest.mark.parametrize("name", [name for name in SOLVERS.names() if parameters(SOLVERS.found(name))])
 def test_every_parameter_at_its_ends_and_beyond(name):
-    solver = SOLVERS.found(name)
-    made_for = facts_of(solver).made_for
-    for parameter, each in parameters(solver).items():
+    found = SOLVERS.found(name)
+    made_for = facts_of(found).made_for
+    for parameter, each in parameters(found).items():
         ends = {
             bool: ("True", "False"),
             int: ("-1", "0", "1", "4", "5", "1000000"),
@@ -166,13 +166,12 @@ def test_correctors_keep_the_guidance_of_cfgpp(name):
     schedule = NoiseSchedule(LINEAR)
     times = [schedule.time(t) for t in (900.0, 700.0, 500.0, 300.0, 100.0)]
 
-    def made(solver):
-        plan = trace_plan("test", solver, times, DenoiserFacts(LINEAR, "sample"), CfgPlusPlus(0.6))
+    def made(own):
+        plan = trace_plan("test", own, times, DenoiserFacts(LINEAR, "sample"), CfgPlusPlus(0.6))
         x0s = {"cond": np.full(3, 0.7), "uncond": np.full(3, -0.4)}
         return sample(plan, lambda i, step, u: [x0s[branch] for branch in step.branches], DRAWS, np.float64)
 
-    solver = parse_plan_name(f"{name}:1").solver if isinstance(name, str) else name
-    assert made(solver) == pytest.approx(made(solvers.ddim), abs=1e-9)
+    assert made(solver(name) if isinstance(name, str) else name) == pytest.approx(made(solvers.ddim), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["dpm_2(eta=1e-9)", "ctm(gamma=1e-9)", "dpmpp_sde(eta=1e-9)"])

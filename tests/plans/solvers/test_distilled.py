@@ -7,18 +7,17 @@ import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers import rfpp
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execution import sample, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 
 def plan_of(name, spec, prediction, times):
     schedule = NoiseSchedule(spec)
     points = [schedule.time(t) for t in times]
-    return trace_plan("test", parse_plan_name(f"{name}:1").solver, points, denoising(spec, prediction))
+    return trace_plan("test", solver(name), points, denoising(spec, prediction))
 
 
 def rho(step):
@@ -78,7 +77,7 @@ def test_consistency_models_leave_the_noise_that_the_data_have():
     spec = ScheduleSpec("edm", sigma_min=0.5, sigma_max=80.0)
     schedule = NoiseSchedule(spec)
     times = [schedule.at_rho(each) for each in (80.0, 2.0, 0.5)]
-    plan = trace_plan("test", parse_plan_name("consistency:1").solver, times, DenoiserFacts(spec, "consistency"))
+    plan = trace_plan("test", solver("consistency"), times, DenoiserFacts(spec, "consistency"))
     assert plan.steps[0].update[0][-1] == pytest.approx(math.sqrt(2.0**2 - 0.5**2))
     assert plan.steps[1].draws == ()
 

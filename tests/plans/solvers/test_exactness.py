@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.exponential import phi
 from fewstep.plans.solvers.unipc import _weights
-from fewstep.runtime.execute import execute
+from tests.plans.execution import recorded, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
@@ -22,17 +21,10 @@ def inputs(name, spec, prediction, output):
     `output(time)`."""
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in UNEVEN]
-    plan = trace_plan("test", parse_plan_name(f"{name}:1").solver, times, denoising(spec, prediction))
-    states = list(
-        execute(
-            plan,
-            lambda i, step, u: [np.array([output(schedule.time(step.time))])],
-            lambda k: np.array([0.3]),
-            np.float64,
-        )
-    )
-    final = sum(c * row[0] for c, row in zip(plan.output, states[-1].after, strict=True))
-    return times, [state.u[0] for state in states] + [final]
+    plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
+    outputs = [[np.array([output(schedule.time(step.time))])] for step in plan.steps]
+    made, seen = recorded(plan, outputs, [np.array([0.3])])
+    return times, [*(u[0] for u in seen), made[0]]
 
 
 def residual(times, xs, last_step):

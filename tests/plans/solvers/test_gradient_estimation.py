@@ -1,22 +1,18 @@
 """Gradient estimation against the paper's formula run by hand, and where its gamma is of second order."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from fewstep.plans.solvers.gradient_estimation import gradient_estimation
+from tests.plans.convergence import STARTS
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, compiled, rms
-
-STARTS = np.linspace(-2, 2, 9)
-
-
-def solver(gamma):
-    return parse_plan_name(f"gradient_estimation(gamma={gamma}):1").solver
 
 
 def by_hand(times, gamma):
@@ -38,7 +34,7 @@ def by_hand(times, gamma):
 @pytest.mark.parametrize("spec", [LINEAR, COSINE, FLOW], ids=lambda spec: spec.kind)
 def test_samples_are_those_of_the_published_formula(spec, end, gamma):
     times = [*uniform_lambda(spec, 7), *end]
-    plan = trace_plan("test", solver(gamma), times, denoising(spec, "sample"))
+    plan = trace_plan("test", partial(gradient_estimation, gamma=gamma), times, denoising(spec, "sample"))
     assert WIDE.run(plan, spec, STARTS) == pytest.approx(by_hand(times, gamma), abs=1e-11)
 
 
@@ -46,7 +42,7 @@ def error(gamma, steps):
     """Over steps that are even in rho, from 4 to 0.1."""
     schedule = NoiseSchedule(FLOW)
     times = [schedule.at_rho(float(rho)) for rho in np.linspace(4, 0.1, steps + 1)]
-    made = WIDE.run(compiled(solver(gamma), times, FLOW, "flow"), FLOW, STARTS)
+    made = WIDE.run(compiled(partial(gradient_estimation, gamma=gamma), times, FLOW, "flow"), FLOW, STARTS)
     return made - WIDE.flow_map(times[0].sigma * STARTS, times[0], times[-1])
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import Time
 from fewstep.runtime.execute import execute
+from tests.plans.execution import solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, exact_x0, run, uniform_lambda
 
 SPECS = [LINEAR, COSINE, FLOW]
@@ -47,17 +47,13 @@ def test_euler_ancestral_is_ddim_with_its_eta(spec, eta):
         down = math.sqrt(t**2 - up**2)
         return y + (down - s) * eps + up * DRAWS[index + 1]
 
-    times = uniform_lambda(spec, 7)
-
-    def solver(trace, times):
-        return solvers.ddim(trace, times, eta=eta)
-
-    assert plan_sample(solver, spec, times) == pytest.approx(variance_exploding(spec, times, ancestral), abs=1e-12)
+    times, ddim = uniform_lambda(spec, 7), solver(f"ddim(eta={eta})")
+    assert plan_sample(ddim, spec, times) == pytest.approx(variance_exploding(spec, times, ancestral), abs=1e-12)
 
 
-@pytest.mark.parametrize(("solver", "order"), [(solvers.lms_2, 2), (solvers.lms_3, 3)])
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
-def test_variable_step_adams_bashforth_is_lms(spec, solver, order):
+def test_variable_step_adams_bashforth_is_lms(spec, order):
     """Its weights by Newton's divided differences. Order 2 is iPNDM_v's."""
     past = []  # rho and eps, newest first
 
@@ -78,7 +74,7 @@ def test_variable_step_adams_bashforth_is_lms(spec, solver, order):
 
     times = uniform_lambda(spec, 7)
     by_hand = variance_exploding(spec, times, step)
-    assert plan_sample(solver, spec, times) == pytest.approx(by_hand, abs=1e-11)
+    assert plan_sample(solver(f"lms_{order}"), spec, times) == pytest.approx(by_hand, abs=1e-11)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
@@ -100,7 +96,7 @@ def test_the_refined_exponential_multistep_is_dpmpp_2m_with_the_exact_weight(spe
     times = uniform_lambda(spec, 7)
     by_hand = variance_exploding(spec, times, step)
     assert len(past) == 7
-    assert plan_sample(parse_plan_name("res_2m:1").solver, spec, times) == pytest.approx(by_hand, abs=1e-12)
+    assert plan_sample(solver("res_2m"), spec, times) == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_rectified_flow_euler_is_ddim():
@@ -180,7 +176,7 @@ def test_the_first_evaluation_of_a_higher_order_moves_as_the_first_order(name, f
     spec, x = LINEAR, [np.array([1.0, 0.0])]
 
     def second_input(solver_name):
-        plan = trace_plan("test", parse_plan_name(f"{solver_name}:6").solver, TIMES, denoising(spec, "sample"))
+        plan = trace_plan("test", solver(solver_name), TIMES, denoising(spec, "sample"))
         states = execute(plan, lambda i, step, u: [np.array([0.0, 1.0])], lambda k: x[0] * (k == 0), np.float64)
         next(states)
         return next(states).u
@@ -204,7 +200,7 @@ def test_singlestep_on_a_grid_of_even_steps_is_the_solver_that_evaluates_between
 
 @pytest.mark.parametrize("alias", solvers.ALIASES)
 def test_aliases_are_plans_of_the_solver_they_stand_for(alias):
-    denoiser = facts_of(parse_plan_name(f"{alias}:6").solver).made_for or denoising(COSINE, "v")
+    denoiser = facts_of(solver(alias)).made_for or denoising(COSINE, "v")
     plan, named = (compile_plan(f"{name}:6", denoiser) for name in (alias, solvers.ALIASES[alias]))
     assert plan == named
     assert alias not in solvers.__all__

@@ -1,4 +1,5 @@
-"""SA-Solver: orders without noise, the exact law with it, and what it has in common with other solvers."""
+"""SA-Solver: its exact law on one point, and what it has in common with other solvers. test_order.py has its orders
+without noise, and test_stochastic.py with it."""
 
 import math
 from functools import partial
@@ -11,38 +12,14 @@ from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.sa_solver import sa_solver
-from tests.plans.convergence import gaussian_network, moments, slope
-from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, one_point, uniform_lambda
+from tests.plans.convergence import moments
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, one_point
 
-FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
 
 
 def uneven(spec):
     return [NoiseSchedule(spec).time(t) for t in UNEVEN]
-
-
-@pytest.mark.parametrize(("spec", "prediction"), FAMILIES[1:])
-@pytest.mark.parametrize(("predictor", "corrector"), [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2), (3, 4)])
-def test_without_noise_its_order_is_that_of_the_better_polynomial(predictor, corrector, spec, prediction):
-    solver = partial(sa_solver, tau=0.0, predictor=predictor, corrector=corrector)
-    expected = min(predictor + 1, corrector) if corrector else predictor
-    assert slope(solver, spec, prediction) == pytest.approx(expected, abs=0.25)
-
-
-@pytest.mark.parametrize(("spec", "prediction"), FAMILIES[1:])
-@pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 0, 1), (2, 0, 2), (2, 2, 2), (3, 3, 2)])
-def test_mean_and_variance_converge_to_the_exact_ones(predictor, corrector, order, spec, prediction):
-    errors = []
-    for steps in (64, 192):
-        times = uniform_lambda(spec, steps, first=995, last=10)
-        solver = partial(sa_solver, predictor=predictor, corrector=corrector)
-        plan = trace_plan("test", solver, times, denoising(spec, prediction))
-        mean, std = moments(plan, gaussian_network(plan, spec))
-        end = times[-1]
-        assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)  # the start is not quite noise
-        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
-    assert math.log(errors[0] / errors[1]) / math.log(3) == pytest.approx(order, abs=0.25)
 
 
 @pytest.mark.parametrize("corrector", [0, 3])

@@ -1,18 +1,18 @@
 """Stochastic solvers without Monte Carlo: on Gaussian data a plan is affine, so its sample's law is exact."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.name import SOLVERS, parse_plan_name
+from fewstep.plans.name import SOLVERS
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from tests.plans.convergence import moments
-from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, exact_output, one_point, uniform_lambda
+from tests.plans.convergence import FEW_AND_MANY, grid, moments, spread_error
+from tests.plans.execution import solver
+from tests.plans.gaussian import COSINE, FLOW, LINEAR, STD, denoising, one_point
 
 FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
 # Forms with parameters, and their order in the sample's standard deviation.
@@ -31,24 +31,17 @@ FORMS = {
     "edm_heun(s_churn=4)": 2,
     "er_sde(order=1)": 1,
     "er_sde(order=2)": 2,
+    "sa_solver(predictor=1, corrector=0)": 1,
+    "sa_solver(predictor=2, corrector=0)": 2,
+    "sa_solver(predictor=3, corrector=3)": 2.5,
+    "sa_solver(tau=0.6, predictor=3, corrector=0)": 2,
 }
 PLAIN = ("ddpm", "dpm_1_sde", "dpm_2m_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "flow_ancestral")
+PLAIN += ("sa_solver",)
 ORDERS = {**{name: facts_of(SOLVERS.found(name)).order for name in PLAIN}, **FORMS}
 
 
-def gaussian(plan, spec):
-    schedule = NoiseSchedule(spec)
-    return lambda index, step, u: [exact_output(plan.prediction, u, schedule.time(step.time))]
-
-
-grid = cache(uniform_lambda)
-
-
-def solver(name):
-    return parse_plan_name(f"{name}:1").solver
-
-
-MEASURED_ELSEWHERE = {"resshift", "sa_solver", "score_sde_pc", "sgmse"}  # in tests of their own
+MEASURED_ELSEWHERE = {"resshift", "score_sde_pc", "sgmse"}  # in tests of their own
 
 
 def test_every_published_order_is_measured():
@@ -59,25 +52,21 @@ def test_every_published_order_is_measured():
 @pytest.mark.parametrize(("name", "order"), ORDERS.items())
 def test_mean_and_variance_converge_to_the_exact_ones_with_the_solvers_order(name, order):
     errors = []
-    for steps in (66, 258):
+    for steps in FEW_AND_MANY:
         times = grid(FLOW, steps, first=995, last=300)  # nearer to clean, first-order errors of some nearly cancel
         plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
-        mean, std = moments(plan, gaussian(plan, FLOW))
-        end = times[-1]
-        assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)  # the start is not quite noise
-        errors.append(abs(std - math.hypot(end.alpha * STD, end.sigma)))
-    assert math.log(errors[0] / errors[1]) / math.log(258 / 66) == pytest.approx(order, abs=0.25)
+        errors.append(spread_error(plan, FLOW, times[-1]))
+    slope = math.log(errors[0] / errors[1]) / math.log(FEW_AND_MANY[1] / FEW_AND_MANY[0])
+    assert slope == pytest.approx(order, abs=0.25)
 
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
-@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde", "dpmpp_sde", "dpm_2m_sde", "dpm_1_sde"])
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde", "dpmpp_sde", "dpm_2m_sde", "dpm_1_sde", "sa_solver"])
 def test_mean_and_variance_come_out_on_tables_too(name, spec, prediction):
     times = grid(spec, 66, first=995, last=10)
     plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
-    mean, std = moments(plan, gaussian(plan, spec))
     end = times[-1]
-    assert mean == pytest.approx(end.alpha * MEAN, rel=2e-2)
-    assert std == pytest.approx(math.hypot(end.alpha * STD, end.sigma), rel=0.07 if name == "ddpm" else 0.01)
+    assert spread_error(plan, spec, end) < math.hypot(end.alpha * STD, end.sigma) * (0.07 if name == "ddpm" else 0.01)
 
 
 # Those that hold x0 (or lead back to it): where x0 is known for certain, they are exact however few the steps.
