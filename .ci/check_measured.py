@@ -20,6 +20,7 @@ JUDGED = (  # folders whose code decides samples and figures
     "calibration/fitting",
     "calibration/lowering",
     "calibration/ranges",
+    "literature/streams",
     "robots/control",
     "runtime/runs",
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.claims.settings import BATCH, LAWFUL, PARTICLES, Setting, W, guided
 from fewstep.literature.populations import Steering, guidance_corrector, population, trajectory_variance
+from fewstep.literature.streams import Similar, stream
 from fewstep.literature.time_travel import time_travel
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Residual
@@ -17,7 +18,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Hold
 from fewstep.runtime.execute import Seen, begin, combine, see, update
-from fewstep.runtime.runs import Similar, Tiles, sample_tiles, stream
+from fewstep.runtime.runs import Tiles, sample_tiles
 
 FILM = 48  # frames: few of them are of a stream that fills or drains
 

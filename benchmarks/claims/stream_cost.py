@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bar import Bar
+from fewstep.literature.streams import Similar, Stream, stream
 from fewstep.plans.guidance import Residual
 from fewstep.runtime import Sampler
-from fewstep.runtime.runs import Similar, Stream, stream
 
 PLAN, STRENGTH = "lcm:7", 0.6  # four steps
 RUNS, FRAMES = 5, 1000

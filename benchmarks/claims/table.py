@@ -73,9 +73,9 @@ from benchmarks.claims.student_ways import (
     told,
     without,
 )
+from fewstep.literature.streams import Similar
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Guidance
-from fewstep.runtime.runs import Similar
 
 Way = Callable[[Setting], Floats]
 PlainWay = Callable[[Setting, int], Floats]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.literature.streams import Similar, latest, stream
 from fewstep.plans.guidance import Residual
 from fewstep.runtime import UserError, load
-from fewstep.runtime.runs import Similar, latest, stream
 
 PLAN, STRENGTH, RATE = "ddim:8", 0.5, 30  # frames a second
 

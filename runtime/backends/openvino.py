@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
+from fewstep.runtime.backends.by_size import BySize
 from fewstep.runtime.backends.checks import check_contexts, check_threads, failed, imported, path_text, shapes
 from fewstep.runtime.backends.interface import Port, check_ports
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
 from fewstep.runtime.backends.openvino_dft import fourier
-from fewstep.runtime.backends.recent import BySize
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import Bundle

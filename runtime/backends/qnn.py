@@ -21,9 +21,9 @@ from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import AHEAD, LoadedGraph, graph_of
+from fewstep.runtime.backends.by_size import BySize
 from fewstep.runtime.backends.checks import imported, path_text
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
-from fewstep.runtime.backends.recent import BySize
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
 from fewstep.runtime.bundle.platforms import QNN, QNN_8BIT, body_name

@@ -1,20 +1,11 @@
-"""What was used last, as the graph that was opened for the batch and sizes of a call."""
+"""The values that were used last, as of the sizes that a graph was opened for."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from threading import Lock
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewstep.runtime.backends import Arrays, LoadedGraph
-from fewstep.runtime.bundle.manifest import GraphEntry
-from fewstep.runtime.sizes import parsed, read_sizes
-
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-SIZES = 4  # for so many batches and sizes a graph stays open
 
 
 class Recent(dict[Key, Value]):
@@ -32,26 +23,3 @@ class Recent(dict[Key, Value]):
             if len(self) > self._most:
                 del self[next(iter(self))]
             return value
-
-
-class BySize:
-    """A graph, opened once for each batch and choice of its free sizes: `make` opens it for these, by name."""
-
-    def __init__(self, graph: GraphEntry, make: Callable[[dict[str, int]], LoadedGraph]) -> None:
-        self._graph, self._make = graph, make
-        self.opened: Recent[tuple[int, ...], LoadedGraph] = Recent(SIZES)
-        sizes = (size for tensor in graph.inputs for size in tensor.shape if isinstance(size, str))
-        self._names = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
-
-    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        given = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs if each.name in feeds]
-        return self.at({name: max((each.get(name, 1) for each in given), default=1) for name in self._names})(feeds)
-
-    def at(self, sizes: Mapping[str, int]) -> LoadedGraph:
-        """The graph for these sizes, opened if they are new."""
-        own = {name: sizes[name] for name in self._names}
-        return self.opened.used(self.key(own), partial(self._make, own))
-
-    def key(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The key of these sizes in `opened`."""
-        return tuple(sizes[name] for name in self._names)

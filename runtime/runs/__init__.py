@@ -1,25 +1,10 @@
-"""Runs that compose: streams of frames, tiles of a large sample.
+"""Runs that compose: tiles of a large sample.
 
 A run is a value: its plan, the rows of its state and its draws. Each module here is a function of a sampler and a plan,
 over `steps`, `tail` and `draws`. Plain sampling needs none of them.
 """
 
-from fewstep.runtime.runs.newest import latest
-from fewstep.runtime.runs.similar import Similar
-from fewstep.runtime.runs.stats import Stats
-from fewstep.runtime.runs.stream import Stream, StreamedFrame, stream
 from fewstep.runtime.runs.tiled_images import decode_tiles
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles, tiled_steps
 
-__all__ = [
-    "Similar",
-    "Stats",
-    "Stream",
-    "StreamedFrame",
-    "Tiles",
-    "decode_tiles",
-    "latest",
-    "sample_tiles",
-    "stream",
-    "tiled_steps",
-]
+__all__ = ["Tiles", "decode_tiles", "sample_tiles", "tiled_steps"]

@@ -15,13 +15,13 @@ from fewstep.cli.verbs.bake import baked_lines
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.literature.populations.population import population
+from fewstep.literature.streams.stream import stream
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
 from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.loading import load
-from fewstep.runtime.runs.stream import stream
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
 from tests.export.networks.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 

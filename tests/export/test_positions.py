@@ -15,6 +15,7 @@ from fewstep.export import Carried, Positions, Size
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.verification.points import points
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.literature.streams.stream import stream
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import stacked
@@ -23,7 +24,6 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold
 from fewstep.runtime.loading import load
 from fewstep.runtime.request import denoiser_facts
-from fewstep.runtime.runs.stream import stream
 from tests.export.networks.rolling import PLACES, VALUES, Rolling, spec
 
 BLOCKS, EULER = np.repeat(np.arange(4), 2), "ddim:4"  # even steps: the grid of such a denoiser

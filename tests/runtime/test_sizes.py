@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.literature.streams import stream
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import Hold, Sampler, UserError, load
 from fewstep.runtime.bundle.manifest import Description, Manifest, Size
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.runs import Tiles, sample_tiles, stream
+from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sizes import dimension, read_sizes, sized, sizes_of
 from tests.free_bundle import HEIGHT, WIDTH, free
 

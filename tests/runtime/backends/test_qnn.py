@@ -26,9 +26,9 @@ from fewstep.plans.errors import UserError
 from fewstep.report.engines.beside import beside
 from fewstep.report.engines.differences import EngineComparison
 from fewstep.runtime.backends import qnn
+from fewstep.runtime.backends.by_size import SIZES, BySize
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.qnn import PROVIDER, Qnn, device_of
-from fewstep.runtime.backends.recent import SIZES, BySize
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fewstep.runtime.runs.steady_feeds import SteadyFeeds
+from fewstep.literature.streams.steady_feeds import SteadyFeeds
 
 
 def fed(number: float) -> dict[str, np.ndarray]:

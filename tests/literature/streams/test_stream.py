@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fewstep.runtime
+from fewstep.literature.streams import Similar, stream
 from fewstep.plans.guidance import Cfg, Residual
 from fewstep.runtime import Sampler, UserError
-from fewstep.runtime.runs import Similar, stream
 from tests.runtime.runs.conftest import Analytic
 
 DRESS, BAG = {"class": ["dress"]}, {"class": ["bag"]}
@@ -356,8 +356,8 @@ def test_memory_is_flat(sampler: Sampler, count: int) -> None:
     [
         ({"noise": "new"}, "noise 'new'"),
         ({"seed": -1}, "seed"),
-        ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.runtime.runs.Similar"),
-        ({"similar": True}, "similar True is no filter; give fewstep.runtime.runs.Similar"),
+        ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.literature.streams.Similar"),
+        ({"similar": True}, "similar True is no filter; give fewstep.literature.streams.Similar"),
     ],
 )
 def test_options_that_cannot_be(sampler: Sampler, wrong: dict, said: str) -> None:

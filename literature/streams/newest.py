@@ -6,9 +6,9 @@ from threading import Condition, Thread
 
 import numpy as np
 
+from fewstep.literature.streams.stream import Frame, Stream, StreamedFrame, arrays_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import has_masked
-from fewstep.runtime.runs.stream import Frame, Stream, StreamedFrame, arrays_of
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:

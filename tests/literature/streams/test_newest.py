@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fewstep.literature.streams import Similar, latest, stream
+from fewstep.literature.streams.newest import _taken
 from fewstep.runtime import Sampler, UserError
-from fewstep.runtime.runs import Similar, latest, stream
-from fewstep.runtime.runs.newest import _taken
 
 OPTIONS = {"plan": "lcm:7", "strength": 0.6, "condition": {"class": [1]}, "mode": "sequence"}
 FRAMES = np.random.default_rng(0).uniform(-1, 1, (20, 1, 4, 4)).astype(np.float32)

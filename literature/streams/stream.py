@@ -22,6 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewstep.literature.streams.batch_gain import batch_gain
+from fewstep.literature.streams.similar import Similar
+from fewstep.literature.streams.stats import Counter, Mode, Stats
+from fewstep.literature.streams.steady_feeds import SteadyFeeds
 from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -36,10 +40,6 @@ from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.mixed_plans import Cohort, Feeds, step
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import check_branches, check_given, check_seeds, refuse_choices
-from fewstep.runtime.runs.batch_gain import batch_gain
-from fewstep.runtime.runs.similar import Similar
-from fewstep.runtime.runs.stats import Counter, Mode, Stats
-from fewstep.runtime.runs.steady_feeds import SteadyFeeds
 from fewstep.runtime.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def stream(
     if noise not in ("fixed", "fresh") or mode not in ("auto", "batch", "sequence"):
         raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; auto, batch or sequence")
     if not isinstance(similar, Similar | None):
-        raise UserError(f"similar {similar!r} is no filter", "give fewstep.runtime.runs.Similar(threshold=0.98)")
+        raise UserError(f"similar {similar!r} is no filter", "give fewstep.literature.streams.Similar(threshold=0.98)")
     (seed,) = check_seeds([seed])
     return Stream(sampler, noise, similar, mode, seed, clock, options)
 

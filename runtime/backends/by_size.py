@@ -1,0 +1,37 @@
+"""A graph that is opened for the batch and the sizes of its calls."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.recent import Recent
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.sizes import parsed, read_sizes
+
+SIZES = 4  # for so many batches and sizes a graph stays open
+
+
+class BySize:
+    """A graph, opened once for each batch and choice of its free sizes: `make` opens it for these, by name."""
+
+    def __init__(self, graph: GraphEntry, make: Callable[[dict[str, int]], LoadedGraph]) -> None:
+        self._graph, self._make = graph, make
+        self.opened: Recent[tuple[int, ...], LoadedGraph] = Recent(SIZES)
+        sizes = (size for tensor in graph.inputs for size in tensor.shape if isinstance(size, str))
+        self._names = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        given = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs if each.name in feeds]
+        return self.at({name: max((each.get(name, 1) for each in given), default=1) for name in self._names})(feeds)
+
+    def at(self, sizes: Mapping[str, int]) -> LoadedGraph:
+        """The graph for these sizes, opened if they are new."""
+        own = {name: sizes[name] for name in self._names}
+        return self.opened.used(self.key(own), partial(self._make, own))
+
+    def key(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The key of these sizes in `opened`."""
+        return tuple(sizes[name] for name in self._names)
