@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -145,10 +146,7 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
         (lambda s: s.network("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
         (lambda s: s.feeds("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
         (lambda s: s.sample_each("ddim:2", [0], {"class": [0]}), "'ddim:2' is one plan; give a list with one for each"),
-        (
-            lambda s: s.steps("ddim:2", [0], {"class": [0]}, strenght=1),
-            "a run has no option 'strenght'; it has shaping",
-        ),
+        (lambda s: s.steps("ddim:2", [0], {}, strenght=1), "a run has no option 'strenght'; it has shaping"),
         (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),
     ],
 )
@@ -156,3 +154,12 @@ def test_mistakes_of_a_call_are_told(sampler: Sampler, call: Callable[[Any], Any
     with pytest.raises(UserError) as refused:
         call(sampler)
     assert str(refused.value).startswith(said)
+
+
+def test_a_plan_that_starts_from_rows_or_whose_network_sees_none_is_asked_for_what_it_lacks(sampler: Sampler) -> None:
+    plan, given = sampler.compile("dpmpp_2m:4"), {"seeds": RUN["seeds"], "condition": RUN["condition"]}
+    with pytest.raises(UserError, match="the plan starts from 'row1'"):
+        sampler.sample(tail(plan, 2), **given, given={"row0": SCALED})
+    blind = msgspec.structs.replace(plan.steps[0], input=(0.0,) * plan.rows)
+    with pytest.raises(UserError, match="is made of 0 rows"):
+        sampler.sample(msgspec.structs.replace(plan, steps=(blind, *plan.steps[1:])), **given, hold=Hold(SCALED, 1))

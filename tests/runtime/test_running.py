@@ -67,10 +67,6 @@ def test_the_bare_network_is_called_once_for_times_of_each_sample(tiny_bundle: P
     int8 = fewstep.runtime.load(tiny_bundle, "int8")  # two range groups, one for each sample
     scale = GROUP_SCALE[[1, 0]][:, None, None, None]
     np.testing.assert_allclose(int8.evaluate(IMAGES, [5, 80], {"class": [1, 3]}), expected * scale, rtol=1e-6)
-    with pytest.raises(UserError, match=r"x has the shape \[2, 4, 4\]"):
-        sampler.evaluate(IMAGES[:, 0], 5, {"class": [1, 3]})
-    with pytest.raises(UserError, match=r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"):
-        sampler.evaluate(IMAGES, [5, 6, 7], {"class": [1, 3]})
 
 
 def test_branches_take_the_conditions_that_the_caller_says(sampler: Sampler) -> None:
@@ -82,10 +78,6 @@ def test_branches_take_the_conditions_that_the_caller_says(sampler: Sampler) -> 
     null = sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"class": None}})
     np.testing.assert_array_equal(null, sampler.sample("ddim:4", **GIVEN, guidance=2.0))
     assert not np.array_equal(null, named)
-    with pytest.raises(UserError, match="a branch 'avoid', and nothing says"):
-        sampler.sample("ddim:4", **GIVEN, guidance=form)
-    with pytest.raises(UserError, match="sets unknown condition 'klass'"):
-        sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"klass": [1, 1]}})
 
 
 def test_guidance_forms_and_shapes_are_compiled(sampler: Sampler) -> None:
@@ -95,8 +87,6 @@ def test_guidance_forms_and_shapes_are_compiled(sampler: Sampler) -> None:
     assert np.abs(clipped).max() <= 0.1 + 1e-6 < np.abs(plain).max()
     plan = sampler.compile("ddim:4", 2.0, shaping=Clip(-0.1, 0.1))
     np.testing.assert_array_equal(clipped, sampler.sample(plan, **GIVEN))
-    with pytest.raises(UserError, match="compiled without shaping"):
-        sampler.sample(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
 def test_image_to_image_keeps_more_of_the_image_at_less_strength(sampler: Sampler) -> None:
@@ -106,25 +96,6 @@ def test_image_to_image_keeps_more_of_the_image_at_less_strength(sampler: Sample
 
     weak, strong = distance(0.1), distance(0.9)
     assert weak < 0.5 * strong
-    with pytest.raises(UserError, match="starts from 'image'"):
-        sampler.sample("ddim:20", **GIVEN, strength=0.5)
-    with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 4, 4\]"):
-        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES[:, :, :3]}, strength=0.5)
-    with pytest.raises(UserError, match="the plan is given 'image'; it takes none; give a strength"):
-        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES})
-    with pytest.raises(UserError, match="not finite"):
-        sampler.sample("ddim:20", **GIVEN, given={"image": IMAGES * np.nan}, strength=0.5)
-
-
-def test_a_part_is_held_and_a_mask_may_be_for_all_samples(sampler: Sampler) -> None:
-    mask = np.zeros(X_SHAPE, np.float32)
-    mask[:, :2] = 1
-    made = sampler.sample("dpmpp_2m:6", **GIVEN, hold=Hold(IMAGES, mask))
-    np.testing.assert_array_equal(made[:, :, :2], IMAGES[:, :, :2])
-    free = sampler.sample("dpmpp_2m:6", **GIVEN)
-    np.testing.assert_allclose(made[:, :, 2:], free[:, :, 2:], rtol=1e-6)  # a network without neighbours
-    with pytest.raises(UserError, match="the mask of hold reaches from 0 to 2"):
-        sampler.sample("ddim:4", **GIVEN, hold=Hold(IMAGES, 2 * mask))
 
 
 def test_a_run_is_resumed_from_its_rows(sampler: Sampler) -> None:
@@ -134,8 +105,6 @@ def test_a_run_is_resumed_from_its_rows(sampler: Sampler) -> None:
     for k in (1, 5):
         rows = as_given(states[k - 1].after)
         np.testing.assert_array_equal(sampler.sample(tail(plan, k), **GIVEN, given=rows), whole)
-    with pytest.raises(UserError, match="the plan starts from 'row1'"):
-        sampler.sample(tail(plan, 2), **GIVEN, given={"row0": states[1].after[0]})
 
 
 def test_samples_may_start_at_steps_of_their_own(sampler: Sampler) -> None:
@@ -164,8 +133,6 @@ def test_a_hold_may_have_a_value_for_each_step(sampler: Sampler) -> None:
     mask[:, :2] = 1
     made = sampler.sample("ddim:4", **GIVEN, hold=Hold(values, mask, clean=True))
     np.testing.assert_array_equal(made[:, :, :2], values[4][:, :, :2])
-    with pytest.raises(UserError, match="5 values to hold over 6 steps; give a tuple of 7"):
-        sampler.sample("ddim:6", **GIVEN, hold=Hold(values, mask, clean=True))
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -177,8 +144,6 @@ def test_each_sample_may_follow_its_own_plan(tiny_bundle: Path, precision: str) 
     for i, plan in enumerate(plans):
         alone = sampler.sample(plan, [seeds[i]], {"class": [classes[i]]}, 2.0)
         np.testing.assert_array_equal(together[i : i + 1], alone)
-    with pytest.raises(UserError, match="4 plans for 2 seeds"):
-        sampler.sample_each(plans, [1, 2], {"class": [0, 0]})
 
 
 def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> None:
@@ -249,9 +214,9 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "time", "to", "message"),
     [
-        ("noise", 5, None, "x is no array of numbers"),
         (IMAGES * np.nan, 5, None, "x holds a number that is not finite"),
-        (IMAGES, {}, None, r"times are no array of numbers \({}\); give one for all, or one for each"),
+        (IMAGES[:, 0], 5, None, r"x has the shape \[2, 4, 4\]"),
+        (IMAGES, [5, 6, 7], None, r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
         (IMAGES, 5, 4, "takes one time, and gets two"),
@@ -312,13 +277,6 @@ def test_a_tensor_of_a_plan_fits_the_samples(sampler: Sampler, shape: tuple[int,
         sampler.sample(plan, **GIVEN)
 
 
-def test_a_plan_whose_network_sees_no_row_holds_nothing(sampler: Sampler) -> None:
-    plan = sampler.compile("ddim:2")
-    blind = msgspec.structs.replace(plan.steps[0], input=(0.0,))
-    with pytest.raises(UserError, match="is made of 0 rows"):
-        sampler.sample(msgspec.structs.replace(plan, steps=(blind, plan.steps[1])), **GIVEN, hold=Hold(IMAGES, 1))
-
-
 def sample_of(sampler: Sampler, plan: object) -> Callable[..., np.ndarray]:
     return sampler.sample_each if isinstance(plan, list) else sampler.sample
 
@@ -347,10 +305,6 @@ def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: S
             sample_of(sampler, plans)(plans, **GIVEN)
 
 
-def test_a_negative_condition_without_guidance_is_refused(sampler: Sampler) -> None:
-    """It would be left out without a word; a weight of 1 asks for just that."""
-    branches = {"uncond": {"class": [1, 1]}}
-    with pytest.raises(UserError, match="branches sets 'uncond', which the plan does not evaluate; give a guidance"):
-        sampler.sample("ddim:2", **GIVEN, branches=branches)
-    plain = sampler.sample("ddim:2", **GIVEN)
-    np.testing.assert_array_equal(sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches=branches), plain)
+def test_a_weight_of_1_leaves_a_negative_condition_out(sampler: Sampler) -> None:
+    negative = sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches={"uncond": {"class": [1, 1]}})
+    np.testing.assert_array_equal(negative, sampler.sample("ddim:2", **GIVEN))

@@ -16,6 +16,7 @@ import fewstep.runtime
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
+from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import Step
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -116,6 +117,9 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
             np.testing.assert_array_equal(x, draw(seed))
 
 
+PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "avoid": -1.0})
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -161,6 +165,13 @@ def test_threads_share_a_sampler(tiny_bundle: Path) -> None:
         ({"branches": "negative"}, "branches 'negative' is no mapping"),
         ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, no mapping"),
         ({"guidance": 2.0, "branches": {"unkond": {"class": [1]}}}, "branches sets 'unkond', which the plan does not"),
+        ({"strength": 0.5}, "the plan starts from 'image'"),
+        ({"given": {"image": PICTURE}}, "the plan is given 'image'; it takes none; give a strength"),
+        ({"hold": Hold(PICTURE, 2)}, "the mask of hold reaches from 2 to 2"),
+        ({"hold": Hold((PICTURE,) * 4, 1)}, "4 values to hold over 8 steps; give a tuple of 9"),
+        ({"guidance": AVOID}, "a branch 'avoid', and nothing says"),
+        ({"guidance": AVOID, "branches": {"avoid": {"klass": [1]}}}, "sets unknown condition 'klass'"),
+        ({"branches": {"uncond": {"class": [1]}}}, "sets 'uncond', which the plan does not evaluate; give a guidance"),
         ({"guidance": 1e40, "plans": ["ddim:4"]}, "is not finite at step 1 of 4 (time 99)"),
         ({"guidance": 1e40}, "is not finite at step 1 of 8 (time 99) of plan dpmpp_2m:8 with guidance 1e+40"),
     ],
