@@ -18,45 +18,37 @@ described = partial(Description, "policy", SEQUENCE, prediction="epsilon", sched
 DECIDED = (Condition("prefix", "prefix", SEQUENCE, "float32"), Condition("delay", "delay", (1,), "float32"))
 
 
-def test_a_rhythm_that_does_not_fit_is_named() -> None:
-    assert "actions 1 .. 8 of samples [8, 3]" in (Policy(2, 1, 8).problem(described(())) or "")
-    for policy, said in (
-        (Policy(2, 1, 0), "actions=0, and at least 1 is needed"),
-        (Policy(0, 1, 2), "observations=0, and at least 1 is needed"),
-        (Policy(2, -1, 2), "first=-1, and at least 0 is needed"),
-    ):
-        assert policy.problem(described(())) == said
-    assert Policy(2, 1, 7).problem(described(())) is None
-    across = Affine((1.0,) * 8, (0.0,) * 8, axis=-2)
-    assert "axis -2 of samples [8, 3]" in (Policy(2, 1, 7).problem(described((), units=across)) or "")
+ACROSS = Affine((1.0,) * 8, (0.0,) * 8, axis=-2)
+continuing = partial(Policy, observations=1, first=0, actions=4, prefix="prefix", delay="delay", most_delay=4)
 
 
-def test_decided_actions_are_two_conditions_and_fit_between_the_executed_ones() -> None:
-    def wrong(policy: Policy, conditions: tuple[Condition, ...] = DECIDED) -> str:
-        return policy.problem(described(conditions)) or ""
-
-    assert wrong(Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=4)) == ""
-    assert "its most_delay is 5, and from 1 to 4, its horizon less" in wrong(
-        Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=5)
-    )
-    assert "its first is 1, and with a prefix it is 0" in wrong(
-        Policy(1, 1, 4, prefix="prefix", delay="delay", most_delay=3)
-    )
-    assert "go together" in wrong(Policy(1, 0, 4, prefix="prefix", most_delay=3))
-    assert "without prefix and delay" in wrong(Policy(1, 0, 4, most_delay=3))
-    whole = Policy(1, 0, 4, prefix="prefix", delay="delay", most_delay=4)
-    assert "a condition 'prefix' of the shape [8, 3]" in wrong(whole, DECIDED[1:])
-    assert "a condition 'delay' of the shape [1]" in wrong(whole, DECIDED[:1])
-
-
-def test_discrete_actions_have_places_and_values() -> None:
-    def wrong(discrete: dict[int, tuple[float, ...]]) -> str:
-        return Policy(1, 0, 4, discrete=discrete).problem(described(())) or ""
-
-    assert wrong({2: (-1.0, 0.5, 1.0)}) == ""
-    assert "discrete place 3 of 3" in wrong({3: (0.0, 1.0)})
-    for levels in ((1.0,), (1.0, 0.0), (0.0, 0.0), (0.0, float("nan"))):
-        assert "two or more that increase" in wrong({2: levels})
+@pytest.mark.parametrize(
+    ("policy", "of", "said"),
+    [
+        (Policy(2, 1, 7), described(()), None),
+        (Policy(2, 1, 8), described(()), "actions 1 .. 8 of samples [8, 3]"),
+        (Policy(2, 1, 0), described(()), "actions=0, and at least 1 is needed"),
+        (Policy(0, 1, 2), described(()), "observations=0, and at least 1 is needed"),
+        (Policy(2, -1, 2), described(()), "first=-1, and at least 0 is needed"),
+        (Policy(2, 1, 7), described((), units=ACROSS), "axis -2 of samples [8, 3]"),
+        (continuing(), described(DECIDED), None),
+        (continuing(most_delay=5), described(DECIDED), "its most_delay is 5, and from 1 to 4, its horizon less"),
+        (continuing(first=1, most_delay=3), described(DECIDED), "its first is 1, and with a prefix it is 0"),
+        (continuing(delay=None), described(DECIDED), "go together"),
+        (continuing(prefix=None, delay=None), described(DECIDED), "without prefix and delay"),
+        (continuing(), described(DECIDED[1:]), "a condition 'prefix' of the shape [8, 3]"),
+        (continuing(), described(DECIDED[:1]), "a condition 'delay' of the shape [1]"),
+        (Policy(1, 0, 4, discrete={2: (-1.0, 0.5, 1.0)}), described(()), None),
+        (Policy(1, 0, 4, discrete={3: (0.0, 1.0)}), described(()), "discrete place 3 of 3"),
+        *(
+            (Policy(1, 0, 4, discrete={2: levels}), described(()), "two or more that increase")
+            for levels in ((1.0,), (1.0, 0.0), (0.0, 0.0), (0.0, float("nan")))
+        ),
+    ],
+)
+def test_what_does_not_fit_a_policy_is_named(policy: Policy, of: Description, said: str | None) -> None:
+    found = policy.problem(of)
+    assert found is None if said is None else said in (found or "")
 
 
 def manifest_with(tiny_bundle: Path, units: Affine | None, x_shape: tuple[int, ...] = (8, 3)) -> Manifest:
@@ -89,15 +81,17 @@ def test_the_axis_may_be_the_first(tiny_bundle: Path) -> None:
     assert to_units(manifest, np.ones((2, 8)))[:, 0].tolist() == [2.0, 4.0]
 
 
-def test_what_does_not_fit_is_named(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="does not say in which units"):
-        to_units(manifest_with(tiny_bundle, None), np.ones((8, 3)))
-    with pytest.raises(UserError, match="no array of numbers"):
-        to_units(manifest_with(tiny_bundle, Affine((1.0,) * 3, (0.0,) * 3)), [[1.0, 2.0, 3.0], [1.0]])
-    with pytest.raises(UserError, match=r"\[3, 8\]"):
-        to_units(manifest_with(tiny_bundle, Affine((1.0,) * 3, (0.0,) * 3)), np.ones((3, 8)))
+def test_what_has_no_such_units_is_named(tiny_bundle: Path) -> None:
+    units = Affine((1.0,) * 3, (0.0,) * 3)
+    for own, value, said in (
+        (None, np.ones((8, 3)), "does not say in which units"),
+        (units, [[1.0, 2.0, 3.0], [1.0]], "no array of numbers"),
+        (units, np.ones((3, 8)), r"\[3, 8\]"),
+    ):
+        with pytest.raises(UserError, match=said):
+            to_units(manifest_with(tiny_bundle, own), value)
     of = manifest_with(tiny_bundle, None)
+    assert units.problem(of) is None
     assert "2 scales and 3 shifts for 3 places" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
     assert "no axis 2" in (Affine((1.0,) * 3, (0.0,) * 3, axis=2).problem(of) or "")
     assert "not finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")
-    assert Affine((1.0,) * 3, (0.0,) * 3).problem(of) is None

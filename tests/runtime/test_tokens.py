@@ -60,12 +60,6 @@ def law(name, counts):
             if name == "random":
                 orders = list(combinations(opened, count))
                 choices = [(1 / len(orders), order) for order in orders]
-            elif isinstance(name, float):  # each with this chance
-                choices = [
-                    (name ** len(some) * (1 - name) ** (len(opened) - len(some)), some)
-                    for size in range(len(opened) + 1)
-                    for some in combinations(opened, size)
-                ]
             elif name != "drawn":
                 scores = np.round([score(name, share[i]) for i in opened], 6)  # as float32 logits tell them apart
                 choices = [(1.0, [opened[i] for i in np.argsort(-scores, kind="stable")[:count]])]
