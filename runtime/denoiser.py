@@ -1,19 +1,27 @@
 """A denoiser is the networks of a bundle, loaded: each runs the steps in an interval of lambda."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.plan import DENOISER
-from fewstep.runtime.graph_call import GraphCall
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER, group_of
+from fewstep.runtime import conditions
+from fewstep.runtime.bundle.networks import network_at
+from fewstep.runtime.feeds import check_times
+from fewstep.runtime.graph_call import Float32, GraphCall
 from fewstep.runtime.network import BranchValues, Feeds, Network
-from fewstep.runtime.prologues import Arrays
+from fewstep.runtime.positions import time_shape
+from fewstep.runtime.prologues import TIME, TO, Arrays
+from fewstep.runtime.request import check_network_time, check_x
+from fewstep.runtime.sizes import output_shape
+from fewstep.runtime.token_planning import check_states
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,6 +52,38 @@ class Denoiser:
 
         names = [step.network for step in plan.steps]
         return lambda index: of(names[index])(names[:index].count(names[index]))
+
+    def evaluate(
+        self,
+        x: ArrayLike,
+        time: float | Sequence[float],
+        condition: conditions.ConditionValues | None = None,
+        to: float | Sequence[float] | None = None,
+    ) -> Float32:
+        """The bare networks once, at times that a caller chooses for each sample; `Sampler.evaluate` has the
+        arguments."""
+        whole, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
+        x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)
+        check_times(to is not None, whole.inputs.has_second_time)
+        times = check_network_time(time, len(x), time_shape(bundle.manifest))
+        front = times if bundle.manifest.positions is None else times[:, bundle.manifest.positions.kept]
+        lams = [bundle.schedule.time(float(t)).lam for t in front]
+        names = [network_at(bundle.manifest, lam) for lam in lams]
+        heads = {self.networks[name].bundle.manifest.heads for name in names}
+        if len(heads) > 1:
+            raise UserError(f"networks of {min(heads)} and {max(heads)} outputs in one call", "give each its own call")
+        keys = [(name, group_of(lam, self.networks[name].body.groups)) for name, lam in zip(names, lams, strict=True)]
+        block = dict(conditions.check(takes.conditions, condition, len(x)))
+        block[TIME] = times.astype(np.float32)
+        if to is not None:
+            block[TO] = check_network_time(to, len(x)).astype(np.float32)
+        shape = map(int, output_shape(self.networks[names[0]].bundle.manifest, x.shape[1:]))
+        result = np.empty((len(x), *shape), np.float32)
+        for name, group in dict.fromkeys(keys):  # a call is for one range group of one network
+            places = np.flatnonzero([each == (name, group) for each in keys])
+            part = {key: values[places] for key, values in block.items()}
+            result[places] = self.networks[name].evaluate(x[places], part, group)
+        return result
 
     @property
     def shared(self) -> tuple[str, ...]:

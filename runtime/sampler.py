@@ -25,7 +25,6 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.tokens import IDS
 from fewstep.runtime import conditions, mixed_plans, units
-from fewstep.runtime.bare_network import evaluate_bare
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.denoiser import Denoiser
@@ -256,7 +255,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             time: in the network's own units, one for all samples or one each.
             to: the second time, for a network that takes two.
         """
-        return evaluate_bare(self.denoiser, x, time, condition, to)
+        return self.denoiser.evaluate(x, time, condition, to)
 
     def network(
         self,
