@@ -10,7 +10,7 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition, DType
-from fewstep.runtime.conditions import check, has_unconditional_form, null, read_null
+from fewstep.runtime.conditions import check, condition_problem, has_unconditional_form, null, read_null
 from fewstep.runtime.feeds import branch_values
 from tests.bundles import changed
 
@@ -30,6 +30,7 @@ from tests.bundles import changed
 def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
     array = check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)["c"]
     assert array.dtype == dtype and array.tolist() == [value]
+    assert condition_problem(Condition("c", "c", dtype=dtype, null=value)) is None
 
 
 @pytest.mark.parametrize(

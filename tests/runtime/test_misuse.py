@@ -24,15 +24,16 @@ RUN: dict[str, Any] = {"plan": "ddim:4", "seeds": [3, 7], "condition": {"class":
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"given": {"image": PICTURE}, "strength": 0.5}, "given 'image'"),
-        ({"given": {"image": list(PICTURE)}, "strength": 0.5}, "given 'image'"),
-        ({"hold": Hold(PICTURE, np.ones((1, 4, 4)))}, "the value to hold"),
+        ({"given": {"image": PICTURE}, "strength": 0.5}, "given 'image': bytes up to 248"),
+        ({"given": {"image": list(PICTURE)}, "strength": 0.5}, "given 'image': bytes up to 248"),
+        ({"given": {"image": np.zeros_like(PICTURE)}, "strength": 0.5}, "given 'image': bytes up to 0"),
+        ({"hold": Hold(PICTURE, np.ones((1, 4, 4)))}, "the value to hold: bytes up to 248"),
     ],
 )
 def test_bytes_of_a_picture_are_refused_with_the_conversion(sampler: Sampler, given: Any, named: str) -> None:
     with pytest.raises(UserError) as refused:
         sampler.sample(**RUN, **given)
-    assert refused.value.what.startswith(f"{named}: bytes up to 248, ")
+    assert refused.value.what.startswith(f"{named}, ")
     assert "astype(numpy.float32) / 127.5 - 1" in refused.value.fix
 
 
@@ -42,11 +43,6 @@ def test_what_the_conversion_makes_is_taken_and_a_mask_of_bytes_too(sampler: Sam
     mask[:, :2] = 1
     held = sampler.sample(**RUN, hold=Hold(SCALED, mask))
     np.testing.assert_array_equal(held[:, :, :2], SCALED[:, :, :2])
-
-
-def test_the_darkest_picture_is_bytes_too(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match="given 'image': bytes up to 0, "):
-        sampler.sample(**RUN, given={"image": np.zeros_like(PICTURE)}, strength=0.5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])

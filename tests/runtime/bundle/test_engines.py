@@ -116,50 +116,36 @@ KEY = EngineKey(
 )
 
 
-def with_flags(**flags: bool | int) -> EngineKey:
-    return msgspec.structs.replace(KEY, flags={**KEY.flags, **flags})
-
-
-def on(here: Here, **changes: object) -> Here:
-    return msgspec.structs.replace(here, **changes)
-
-
-def test_an_engine_fits_where_it_was_built() -> None:
-    assert difference(KEY, GRAPH, WEIGHTS, HERE) is None
+SAME = {"graph": GRAPH, "weights": WEIGHTS}
+ALL_GPUS, AMPERE = {"multiprocessors": None}, {"multiprocessors": None, "device": "sm80+"}
+LATER = {"flags": {**KEY.flags, "version_compatible": True}}
 
 
 @pytest.mark.parametrize(
-    "graph, weights, here, named",
+    "key, of, here, named",
     [
-        ("c" * 64, WEIGHTS, HERE, f"graph: built from {GRAPH[:12]}, the bundle has cccccccccccc"),
-        (GRAPH, (), HERE, "graph: "),
-        (GRAPH, WEIGHTS, on(HERE, backend="tensorrt-rtx"), "backend: built with tensorrt, here is tensorrt-rtx"),
-        (GRAPH, WEIGHTS, on(HERE, backend_version="10.7.0"), "backend_version: built with 10.3.0, here is 10.7.0"),
-        (GRAPH, WEIGHTS, on(HERE, device="sm110"), "device: built for sm87, here is sm110"),
-        (GRAPH, WEIGHTS, on(HERE, multiprocessors=8), "multiprocessors: built on 16, this sm87 has 8"),
+        ({}, SAME, {}, None),
+        ({}, SAME | {"graph": "c" * 64}, {}, f"graph: built from {GRAPH[:12]}, the bundle has cccccccccccc"),
+        ({}, SAME | {"weights": ()}, {}, "graph: "),
+        ({}, SAME, {"backend": "tensorrt-rtx"}, "backend: built with tensorrt, here is tensorrt-rtx"),
+        ({}, SAME, {"backend_version": "10.7.0"}, "backend_version: built with 10.3.0, here is 10.7.0"),
+        ({}, SAME, {"device": "sm110"}, "device: built for sm87, here is sm110"),
+        ({}, SAME, {"multiprocessors": 8}, "multiprocessors: built on 16, this sm87 has 8"),
+        (ALL_GPUS, SAME, {"multiprocessors": 8}, None),
+        (LATER, SAME, {"backend_version": "10.16.1"}, None),
+        (LATER, SAME, {"backend_version": "11.4.1"}, None),
+        (LATER, SAME, {"backend_version": "10.2.9"}, "backend_version: "),
+        (AMPERE, SAME, {"device": "sm80"}, None),
+        (AMPERE, SAME, {"device": "sm120"}, None),
+        (AMPERE, SAME, {"device": "sm75"}, "device: "),
     ],
 )
-def test_the_differing_field_is_named(graph: str, weights: tuple[str, ...], here: Here, named: str) -> None:
-    found = difference(KEY, graph, weights, here)
-    assert found is not None and found.startswith(named)
-
-
-def test_an_engine_for_every_gpu_of_a_capability_does_not_ask_for_its_model() -> None:
-    key = msgspec.structs.replace(KEY, multiprocessors=None)
-    assert difference(key, GRAPH, WEIGHTS, on(HERE, multiprocessors=8)) is None
-
-
-@pytest.mark.parametrize("version, fits", [("10.3.0", True), ("10.16.1", True), ("11.4.1", True), ("10.2.9", False)])
-def test_a_version_compatible_engine_runs_with_later_versions(version: str, fits: bool) -> None:
-    found = difference(with_flags(version_compatible=True), GRAPH, WEIGHTS, on(HERE, backend_version=version))
-    assert (found is None) == fits
-
-
-@pytest.mark.parametrize("device, fits", [("sm80", True), ("sm120", True), ("sm75", False)])
-def test_a_hardware_compatible_engine_runs_on_ampere_and_later(device: str, fits: bool) -> None:
-    key = msgspec.structs.replace(KEY, device="sm80+", multiprocessors=None)
-    found = difference(key, GRAPH, WEIGHTS, on(HERE, device=device))
-    assert (found is None) == fits
+def test_the_first_field_that_does_not_fit_is_named(
+    key: dict[str, Any], of: dict[str, Any], here: dict[str, Any], named: str | None
+) -> None:
+    replace = msgspec.structs.replace
+    found = difference(replace(KEY, **key), here=replace(HERE, **here), **of)
+    assert found is None if named is None else found is not None and found.startswith(named)
 
 
 def test_a_key_written_before_multiprocessors_existed_keeps_its_digest() -> None:

@@ -79,26 +79,12 @@ def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
     assert "cannot be read" in refusal(tiny_bundle / ("long" * 2000))
 
 
-def test_the_largest_number_of_a_type_may_be_the_null_value(tiny_bundle: Path) -> None:
-    prologue = json.loads((tiny_bundle / "manifest.json").read_text())["prologue"]
-    prologue["inputs"][1]["dtype"] = "uint8"
-    condition = {"name": "c", "input": "label", "dtype": "uint8", "null": 255}
-    edit(tiny_bundle, conditions=[condition], prologue=prologue)
-    assert open_bundle(tiny_bundle).manifest.conditions[0].null == 255
-
-
-def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
-    graph = tiny_bundle / "graphs/body.onnx"
-    graph.rename(tmp_path / "elsewhere.onnx")
-    os.symlink(tmp_path / "elsewhere.onnx", graph)
-    assert "lies outside the bundle; copy the files themselves, as cp -rL does" in refusal(tiny_bundle)
-
-
-def test_the_manifest_is_no_link_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
-    (tiny_bundle / "manifest.json").rename(tmp_path / "elsewhere.json")
-    os.symlink(tmp_path / "elsewhere.json", tiny_bundle / "manifest.json")
-    with pytest.raises(UserError, match="file 'manifest.json' lies outside the bundle; copy the files themselves"):
-        open_bundle(tiny_bundle)
+@pytest.mark.parametrize("name", ["graphs/body.onnx", "manifest.json"])
+def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    (tiny_bundle / name).rename(tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", tiny_bundle / name)
+    said = f"file '{name}' lies outside the bundle; copy the files themselves, as cp -rL does"
+    assert said in refusal(tiny_bundle)
 
 
 def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None:
@@ -136,21 +122,14 @@ def test_the_fix_is_the_verb_that_makes_the_damaged_file(tiny_bundle: Path) -> N
     assert f"{again} it again: fewstep export" in refusal(tiny_bundle)
 
 
-def test_a_decoders_reasons_are_in_plain_words(tiny_bundle: Path) -> None:
-    edit(tiny_bundle, unheard_of=1)
-    assert "manifest.json: unknown field `unheard_of`; " in refusal(tiny_bundle)
-    (tiny_bundle / "manifest.json").write_text('{"schema": 1}')
-    assert "manifest.json: missing field `name`; " in refusal(tiny_bundle)
-    (tiny_bundle / "manifest.json").write_text("{schema")
-    assert "is no valid JSON (JSON is malformed" in refusal(tiny_bundle)
-
-
 def test_a_truncated_manifest_is_named_at_every_length(tiny_bundle: Path) -> None:
     path = tiny_bundle / "manifest.json"
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         assert "manifest.json" in refusal(tiny_bundle)
+    path.write_text("{schema")
+    assert "is no valid JSON (JSON is malformed" in refusal(tiny_bundle)
 
 
 def test_bytes_that_are_no_text_and_a_huge_manifest_are_refused(tiny_bundle: Path) -> None:
