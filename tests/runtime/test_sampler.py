@@ -185,18 +185,20 @@ def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[s
 
 
 @pytest.mark.parametrize(
-    ("plan", "guidance", "named"),
+    ("plan", "asked", "named"),
     [
-        (replace(DENOISING, schedule=ScheduleSpec("linear", timesteps=100)), None, "is for schedule .* has cosine-100"),
-        (replace(DENOISING, prediction="sample"), None, "predicts sample, this one v"),
-        (DENOISING, 2.0, "compiled with guidance none, not 2"),
+        (replace(DENOISING, schedule=ScheduleSpec("linear", timesteps=100)), {}, "is for schedule .* has cosine-100"),
+        (replace(DENOISING, prediction="sample"), {}, "predicts sample, this one v"),
+        (DENOISING, {"guidance": 2.0}, "compiled with guidance none, not 2"),
+        (DENOISING, {"strength": 0.5}, "compiled with strength None, not 0.5"),
+        (DENOISING, {"renoise": 0.5}, "compiled with renoise None, not 0.5"),
     ],
 )
-def test_a_plan_of_another_denoiser_or_guidance_is_refused(
-    tiny_bundle: Path, plan: DenoiserFacts, guidance: float | None, named: str
+def test_a_plan_of_another_denoiser_or_setting_is_refused(
+    tiny_bundle: Path, plan: DenoiserFacts, asked: dict[str, Any], named: str
 ) -> None:
     with fewstep.runtime.load(tiny_bundle) as sampler, pytest.raises(UserError, match=named):
-        sampler.sample(compile_plan("ddim:4", plan), condition={"class": [1]}, guidance=guidance)
+        sampler.sample(compile_plan("ddim:4", plan), condition={"class": [1]}, **asked)
 
 
 FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": "cpu-x86"}, {"float32": "portable"}
