@@ -23,10 +23,10 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR, Nearness
 from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
 from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course

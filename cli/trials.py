@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
-from fewstep.measure.nearness import Nearness
 from fewstep.measure.results import Quality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, text_of
+from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.quality import NONE
 from fewstep.runtime.bundle.manifest import Trial
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fewstep.measure.cost import BATCH
 from fewstep.measure.distances.comparison import PairedSamples
-from fewstep.measure.end_quality import EndQuality, end_quality
 from fewstep.measure.judged_batch import (
     BodyMeasured,
     Contender,
@@ -24,6 +23,7 @@ from fewstep.measure.judged_batch import (
 )
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.direction import NONE, judged_differences
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Energies
 from fewstep.measure.rollouts.reference import Conditions, SeedBatch
 from fewstep.measure.sampling import FEW, FLOAT, Batch

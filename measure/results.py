@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.measure.end_quality import EndQuality
+from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.race import Race
 from fewstep.measure.teacher import TeacherCheck

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from fewstep.measure.distances.drift import BANDS
-from fewstep.measure.end_quality import EndQuality
 from fewstep.measure.results import Quality, Results
+from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.metrics import WINDOW
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.report.drawing import plots

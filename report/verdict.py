@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from shlex import quote
 
-from fewstep.measure.nearness import LEAST_PSNR, Nearness
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, Nearness
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy

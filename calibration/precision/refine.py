@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.graph.session import GraphSession, open_session
-from fewstep.measure.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph

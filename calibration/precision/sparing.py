@@ -14,8 +14,8 @@ from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.precision.ranking import Ranking
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp, considered_ops
-from fewstep.measure.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.metrics import PEAK
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 
 MARGIN = 2.0  # dB over the floor, where that decides: what is foretold is not what is judged
 PRICE = 50.0  # dB for the time of a step all in int8: 0.5 dB for each 1 %

@@ -17,10 +17,10 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
-from fewstep.measure.end_quality import EndQuality
-from fewstep.measure.nearness import Nearness
 from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
+from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.opening import warn_of_workers

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances.drift import Moments, drift
-from fewstep.measure.end_quality import EndQuality, end_quality
-from fewstep.measure.nearness import Signal
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import has_ssim, psnr, ssim
+from fewstep.measure.rollouts.nearness import Signal
 
 Floats = NDArray[np.floating]
 

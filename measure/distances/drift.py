@@ -6,7 +6,7 @@ PSNR rewards blur and punishes harmless changes of content, so it never stands a
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.end_quality import Channel, Drift
+from fewstep.measure.rollouts.end_quality import Channel, Drift
 
 BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel (Nyquist); the last one takes the corners too
 SMALLEST = 4  # pixels: below it a sample has no spectrum worth the name

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.end_quality import EndQuality, end_quality
-from fewstep.measure.nearness import Signal
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.nearness import Signal
 from fewstep.plans import noise
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish

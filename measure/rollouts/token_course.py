@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
-from fewstep.measure.end_quality import EndQuality, end_quality
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError

@@ -9,7 +9,7 @@ A robot's loop takes `choice.family`: plans of the same body and engine, the bes
 
 from pathlib import Path
 
-from fewstep.measure.nearness import Nearness
+from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping

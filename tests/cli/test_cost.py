@@ -12,7 +12,7 @@ from fewstep.cli.measured_table import measured_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure.measure import MeasureOptions, evaluations, open_task
-from fewstep.measure.nearness import Nearness
+from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report import measure as measured
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import open_report, shown_of

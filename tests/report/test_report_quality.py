@@ -12,9 +12,9 @@ import pytest
 from fewstep.cli.verbs.measure import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.measure.distances.comparison import PairedSamples
-from fewstep.measure.end_quality import EndQuality
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, decode, encode
+from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
 from fewstep.report import write
 from fewstep.report.distribution import distribution_section, stored_evaluation

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.nearness import Nearness, Signal
+from fewstep.measure.rollouts.nearness import Nearness, Signal
 from fewstep.plans.spec import Strict
 
 

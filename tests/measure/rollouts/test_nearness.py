@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fewstep.measure.distances.comparison import PairedSamples
-from fewstep.measure.nearness import Nearness, Signal
 from fewstep.measure.rollouts.metrics import PEAK, psnr
+from fewstep.measure.rollouts.nearness import Nearness, Signal
 from fewstep.measure.rollouts.reference import compared
 
 
