@@ -32,7 +32,7 @@ from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.measure.rollouts.row_by_row import rows
 from fewstep.measure.rollouts.token_course import TokenCourse
 from fewstep.measure.workers.in_order import Workers
-from fewstep.measure.workers.opening import opened, threads_of
+from fewstep.measure.workers.opening import opened
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, regroup
@@ -101,7 +101,7 @@ def _calibrate_network(
     bundle = task.sampler.bundle
     digest = io.sha256(bundle.graph(task.sampler.body.graph))
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
-        checkpoint = checkpoint_of(task, digest, threads_of(workers, task.threads))
+        checkpoint = checkpoint_of(task, digest, task.threads if workers is None else workers.threads)
         counts = count_activations(task, progress, checkpoint, workers)
         least = observed_tensors(task.prepared)
         wide = widened(task.targets, counts, least)

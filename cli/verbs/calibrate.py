@@ -80,7 +80,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         needed = together([needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; each network has whole trajectories
-    warn_of_workers(options.workers, options.threads)
+    warn_of_workers(options.setup)
     cost = cost_of(tasks)
     judges = judging_seeds(len(task.seeds))
     operations = tuple(name for each in tasks for name in each.operations)

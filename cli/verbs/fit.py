@@ -53,7 +53,7 @@ def dry_run(options: FitOptions) -> Outcome:
     time = estimate(task).sampling
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
     needed = replace(needed, memory=needed.memory + search_bytes(task))
-    warn_of_workers(options.workers, options.threads)
+    warn_of_workers(options.setup)
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
     if solvers := task.starts.on_path:

@@ -55,7 +55,7 @@ def _judging(judged: JudgedColumns, options: MeasureOptions, expected: Estimate)
     also = f", and {judged.featured} others in float32, for FD({extractor.name})" if extractor else ""
     needed = task.needs(ROOM)
     check_memory(needed, options.bundle)
-    warn_of_workers(options.workers, options.threads)
+    warn_of_workers(options.setup)
     value: dict[str, object] = {
         "evaluations": expected.evaluations,
         "seconds": expected.sampling,

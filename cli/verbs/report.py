@@ -30,7 +30,7 @@ def dry_run(options: ReportOptions) -> Outcome:
     doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
     needed = task.needs(*WRITTEN)
     check_memory(needed, options.bundle)
-    warn_of_workers(options.workers, options.threads)
+    warn_of_workers(options.setup)
     return Outcome(
         {
             "bundle": options.bundle,

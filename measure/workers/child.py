@@ -21,12 +21,11 @@ ENDING = 5.0  # seconds that a process has to end when it is asked to
 
 
 class Child:
-    """A running `process.py`. OSError where the machine starts none."""
+    """A running `process.py`. `if_ended` is what follows if a user ends it, behind the line that names it. OSError
+    where the machine starts none."""
 
-    if_ended = ""  # what follows if a user ends it, behind the line that names it
-
-    def __init__(self, patience: float = PATIENCE, name: str = "worker") -> None:
-        self._patience, self._name = patience, name
+    def __init__(self, patience: float = PATIENCE, name: str = "worker", if_ended: str = "") -> None:
+        self._patience, self._name, self._if_ended = patience, name, if_ended
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
         self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
         # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
@@ -55,7 +54,7 @@ class Child:
         while not ready.poll(1000 * patience):
             LOG.warning(
                 "%s, process %d, is at one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
-                *(self._name, self._process.pid, patience, self._process.pid, self.if_ended),
+                *(self._name, self._process.pid, patience, self._process.pid, self._if_ended),
             )
             patience *= 2
 

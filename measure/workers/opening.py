@@ -24,36 +24,41 @@ CONNECTING = 10  # seconds that a scheduler has to answer
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Processes of this machine, 0 for none; threads of one item, 0 for `THREADS`; the address of a Dask scheduler."""
+    """Processes of this machine, 0 for none; threads of one item, 0 for `THREADS`; the address of a Dask scheduler.
+    UserError for what cannot be."""
 
     count: int = 0
     threads: int = 0
     cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise UserError(f"--workers is {self.count}", "give the number of processes, or 0 for this one alone")
+        if self.count and self.cluster:
+            raise UserError("--workers and --cluster together", "give one of them: a cluster has workers of its own")
 
 
 @contextmanager
 def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
     """Workers while the block runs; None where the process itself does all. `open_already` is the caller's, and stays
     open. UserError for what is no executor, or no scheduler."""
-    count, threads, cluster = setup.count, setup.threads, setup.cluster
-    check_workers(count)
+    threads = setup.threads or THREADS
     if open_already is not None:
         if not isinstance(open_already, Executor):
             raise UserError(
                 f"workers is {open_already!r}", "give a concurrent.futures.Executor, or a number as an option"
             )
-        own = getattr(open_already, "threads", threads or THREADS)
-        yield Workers(open_already, getattr(open_already, "count", UNKNOWN), own)
-    elif cluster:
-        with _client(cluster) as client:
-            cores = sum(client.ncores().values())
-            yield Workers(client.get_executor(pure=False), max(1, cores), threads or THREADS)
-    elif count:
+        count, threads = getattr(open_already, "count", UNKNOWN), getattr(open_already, "threads", threads)
+        yield Workers(open_already, count, threads)
+    elif setup.cluster:
+        with _client(setup.cluster) as client:
+            yield Workers(client.get_executor(pure=False), max(1, sum(client.ncores().values())), threads)
+    elif setup.count:
         from fewstep.measure.workers.processes import Processes  # not for who has one process, or a cluster
 
-        warn_of_workers(count, threads)
-        with Processes(count, threads or THREADS) as processes:
-            yield Workers(processes, count, processes.threads)
+        warn_of_workers(setup)
+        with Processes(setup.count, threads) as processes:
+            yield Workers(processes, setup.count, threads)
     else:
         yield None
 
@@ -69,22 +74,11 @@ def _client(address: str) -> Any:
         ) from None
 
 
-def threads_of(workers: Workers | None, threads: int) -> int:
-    """Threads of one evaluation, by workers or by this process. 0 stands for one for each core."""
-    return threads if workers is None else workers.threads
-
-
-def warn_of_workers(count: int, threads: int = 0) -> None:
-    """Warn where processes of this machine wait for each other. `threads` run one item, 0 for `THREADS`."""
-    cores, each = usable_cores(), threads or THREADS
+def warn_of_workers(setup: WorkerSetup) -> None:
+    """Warn where processes of this machine wait for each other."""
+    cores, count, each = usable_cores(), setup.count, setup.threads or THREADS
     if count > 1 and count * each > cores:
         LOG.warning(
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
             *(count, each, "s" * (each > 1), cores, "s" * (cores > 1), max(1, cores // each)),
         )
-
-
-def check_workers(count: int) -> None:
-    """UserError for a negative number of workers."""
-    if count < 0:
-        raise UserError(f"--workers is {count}", "give the number of processes, or 0 for this one alone")

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.measure.workers.opening import WorkerSetup, check_workers
-from fewstep.plans.errors import UserError
+from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.options import Options
 
@@ -33,10 +32,8 @@ class SamplingOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_workers(self.workers)
         check_threads(self.threads)
-        if self.workers and self.cluster:
-            raise UserError("--workers and --cluster together", "give one of them: a cluster has workers of its own")
+        _ = self.setup  # workers that can be, or refused
 
     @property
     def setup(self) -> WorkerSetup:

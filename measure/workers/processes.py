@@ -7,7 +7,6 @@ from threading import local
 from typing import Any
 
 from fewstep.measure.workers.child import PATIENCE, Child
-from fewstep.measure.workers.job import do, do_kept, keep
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -26,7 +25,7 @@ class Processes(ThreadPoolExecutor):
             raise UserError(f"{count} processes", "give 1 or more")
         super().__init__(count)
         self.count, self.threads, self._patience = count, threads, patience
-        self._children: set[_Worker] = set()
+        self._children: set[Child] = set()
         self._local, self._is_open = local(), True  # the worker of each thread
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Future[Any]":
@@ -52,21 +51,16 @@ class Processes(ThreadPoolExecutor):
         """A call by this thread's worker, or by another one where it dies of it."""
         why = "ended"
         for _ in range(TRIES if self._is_open else 0):
+            worker = self._worker()
             try:
-                is_done, result = self._worker().call(function, *arguments)
-            except (EOFError, OSError) as error:
-                if not hasattr(self._local, "worker"):
-                    fix = "give fewer workers, or check the room for temporary files and the limit of processes"
-                    reason = getattr(error, "strerror", None) or error
-                    raise UserError(f"a worker does not start ({reason})", fix) from error
-                why = self._end(self._local.worker)
-                del self._local.worker
+                is_done, result = worker.ask(function, *arguments)
+            except (EOFError, OSError):
+                why = self._end(worker)
                 if self._is_open:
                     LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
                 continue
             except Exception:  # it may be in the midst of a message
-                self._end(self._local.worker)
-                del self._local.worker
+                self._end(worker)
                 raise
             if is_done:
                 return result
@@ -74,36 +68,19 @@ class Processes(ThreadPoolExecutor):
         fix = "give fewer workers, if memory is short; else do without --workers to see the error"
         raise UserError(f"a worker {why}, {TRIES} times at the same place", fix)
 
-    def _worker(self) -> "_Worker":
-        """The worker of this thread. OSError where the machine starts none."""
-        if not hasattr(self._local, "worker"):
-            self._local.worker = _Worker(self._patience)
-            self._children.add(self._local.worker)
-        worker: _Worker = self._local.worker
+    def _worker(self) -> Child:
+        """The worker of this thread. UserError where the machine starts none."""
+        worker: Child | None = getattr(self._local, "worker", None)
+        if worker is None or worker not in self._children:
+            try:
+                worker = Child(self._patience, if_ended=": another takes its place")
+            except OSError as error:
+                fix = "give fewer workers, or check the room for temporary files and the limit of processes"
+                raise UserError(f"a worker does not start ({error.strerror or error})", fix) from error
+            self._local.worker = worker
+            self._children.add(worker)
         return worker
 
-    def _end(self, child: "_Worker") -> str:
+    def _end(self, child: Child) -> str:
         self._children.discard(child)
         return child.end()
-
-
-class _Worker(Child):
-    """A process that keeps the order of its last item: it may hold tables and samples, and is sent once."""
-
-    if_ended = ": another takes its place"
-
-    def __init__(self, patience: float) -> None:
-        super().__init__(patience)
-        self._order_name: str | None = None  # of the order that it keeps
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
-        """The answer of `ask` to a call, of which an order is kept for the next."""
-        if function is not do:
-            return self.ask(function, *arguments)
-        order, item = arguments
-        if self._order_name != order.name:
-            is_kept, error = self.ask(keep, order)
-            if not is_kept:
-                return False, error
-            self._order_name = order.name
-        return self.ask(do_kept, item)

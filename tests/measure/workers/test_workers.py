@@ -5,12 +5,12 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -19,7 +19,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import opening
 from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.measure.workers.job import do, order
+from fewstep.measure.workers.job import do
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.processes import TRIES, Processes
 from fewstep.plans.errors import UserError
@@ -69,15 +69,13 @@ class Square:
         return run
 
 
-@dataclass(frozen=True)
-class Pickled(Square):
-    """Counts how often it is pickled."""
+def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1) -> list[Any]:
+    return list(in_order(Square(str(folder)), items, Workers(executor, count)))
 
-    times: ClassVar[list[int]] = []
 
-    def __getstate__(self) -> dict[str, Any]:
-        self.times.append(1)
-        return dict(vars(self))
+def asked(folder: Path, item: Any) -> tuple[Any, ...]:
+    """What a worker is called with for an item."""
+    return do, pickle.dumps(Square(str(folder))), 1, item
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
@@ -118,7 +116,7 @@ def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
 ) -> None:
     items = [3, "die once", 4, 5, 6, 7]
     with Processes(2) as workers:
-        found = list(in_order(Square(str(tmp_path)), items, Workers(workers, workers.count)))
+        found = done(tmp_path, items, workers, 2)
     assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
     assert {threads for _, threads, _ in found} == {workers.threads}
     assert len({process for _, _, process in found}) <= 3  # two, and one in the place of the one that died
@@ -128,48 +126,29 @@ def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
 @pytest.mark.slow
 def test_an_item_that_kills_each_worker_is_an_error(tmp_path: Path) -> None:
     with Processes(1) as workers, pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times at the same place"):
-        list(in_order(Square(str(tmp_path)), [1, "die", 2], Workers(workers, workers.count)))
+        done(tmp_path, [1, "die", 2], workers)
 
 
 def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
     with Processes(1) as workers, pytest.raises(UserError) as failure:
-        list(in_order(Square(str(tmp_path)), [1, "fail", 2], Workers(workers, workers.count)))
+        done(tmp_path, [1, "fail", 2], workers)
     assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
-
-
-def test_a_job_is_sent_to_a_process_once(tmp_path: Path) -> None:
-    """It may hold a table of ranges and samples. Once more it is pickled for its name."""
-    Pickled.times.clear()
-    with Processes(1) as workers:
-        assert [found[0] for found in in_order(Pickled(str(tmp_path)), range(5), Workers(workers, workers.count))] == [
-            0,
-            1,
-            4,
-            9,
-            16,
-        ]
-        assert [found[0] for found in in_order(Square(str(tmp_path)), [6], Workers(workers, workers.count))] == [36]
-    assert len(Pickled.times) == 2
 
 
 @pytest.mark.slow
 def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
-    told = order(Square(str(tmp_path)), 1)
+    errors = {"TwoArguments: of two": "raise", "lock": "lock", "lambda": lambda: None}
     with Processes(1) as workers:
-        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-            workers.submit(do, told, lambda: None).result(timeout=60)
-        with pytest.raises((TypeError, pickle.PicklingError), match="lock"):
-            workers.submit(do, told, "lock").result(timeout=60)
-        with pytest.raises(RuntimeError, match="TwoArguments: of two"):  # whose class takes others: its text travels
-            workers.submit(do, told, "raise").result(timeout=60)
-        answer = workers.submit(do, told, 3).result(timeout=60)
-    assert answer[0] == 9
+        for said, item in errors.items():  # the class of the first takes other arguments: its text travels
+            with pytest.raises((AttributeError, TypeError, RuntimeError, pickle.PicklingError), match=said):
+                workers.submit(*asked(tmp_path, item)).result(timeout=60)
+        assert done(tmp_path, [3], workers)[0][0] == 9
 
 
 def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
     with Processes(1) as workers:
-        answer = workers.submit(do, order(Square(str(tmp_path)), 1), 2)
+        answer = workers.submit(*asked(tmp_path, 2))
         with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
             answer.result(timeout=60)
 
@@ -180,7 +159,7 @@ def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(threading.Thread, "start", limited)
     with pytest.raises(UserError, match="no worker starts .can't start new thread.; give fewer workers"):
-        Processes(2).submit(do, order(Square(str(tmp_path)), 1), 2)
+        Processes(2).submit(*asked(tmp_path, 2))
 
 
 def test_processes_call_any_function() -> None:
@@ -202,14 +181,12 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(opening, "CONNECTING", 0.2)
     with pytest.raises(UserError, match="no scheduler answers at tcp://127.0.0.1:9 .*; start one"):
         calibrate(options(tmp_path / "bundle", cluster="tcp://127.0.0.1:9"))
-    with pytest.raises(UserError, match="--workers and --cluster together"):
-        options(tmp_path / "other", workers=1, cluster="tcp://127.0.0.1:9")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot wait for a pipe with a limit")
 def test_a_worker_that_hangs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Processes(1, patience=0.2) as workers:
-        ((_, _, pid),) = in_order(Square(str(tmp_path)), ("sleep",), Workers(workers, workers.count))
+        ((_, _, pid),) = done(tmp_path, ("sleep",), workers)
     assert f"worker, process {pid}, is at one call for 0 seconds: it is slow, or hangs" in caplog.text
 
 
@@ -218,13 +195,13 @@ def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
         ProcessPoolExecutor(1, get_context("spawn")) as pool,
         pytest.raises(UserError, match=r"the workers are gone .*; start them, and run the command again"),
     ):
-        list(in_order(Square(str(tmp_path)), ["die", 1], Workers(pool, 1)))
+        done(tmp_path, ["die", 1], pool)
 
 
 def test_what_is_begun_ends_with_the_block(tmp_path: Path) -> None:
     before = threading.active_count()
     with Processes(1) as workers:
-        answers = [workers.submit(do, order(Square(str(tmp_path)), 1), number) for number in range(2000)]
+        answers = [workers.submit(*asked(tmp_path, number)) for number in range(2000)]
         answers[0].result()
     assert answers[-1].cancelled()
     assert threading.active_count() == before
@@ -235,20 +212,19 @@ def test_an_error_travels_between_processes() -> None:
     assert (error.what, error.fix, str(error)) == ("what", "fix", "what; fix")
 
 
-def test_a_number_of_workers_below_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--workers is -1"):
-        calibrate(replace(options(tmp_path / "bundle"), workers=-1))
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_processes_are_refused_and_do_not_hang(count: int) -> None:
-    with pytest.raises(UserError, match=f"{count} processes; give 1 or more"):
-        Processes(count)
-
-
-def test_a_number_in_the_place_of_workers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="workers is 3; give a concurrent.futures.Executor, or a number as an option"):
-        calibrate(options(tmp_path / "bundle"), workers=3)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda folder: options(folder, workers=-1), "--workers is -1"),
+        (lambda folder: options(folder, workers=1, cluster="tcp://127.0.0.1:9"), "--workers and --cluster together"),
+        (lambda folder: calibrate(options(folder), workers=3), "workers is 3; .*Executor"),  # type: ignore[arg-type]
+        (lambda folder: Processes(0), "0 processes"),
+        (lambda folder: Processes(-1), "-1 processes"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(refused: Callable[[Path], object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        refused(tmp_path / "bundle")
 
 
 def test_a_bundle_that_changed_is_named(tmp_path: Path) -> None:
