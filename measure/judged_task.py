@@ -1,9 +1,9 @@
-"""The task of a judgement, which `measure` and `report` share: float32, int8 bodies, and the plan of each."""
+"""The options and the task of a judgement, which `measure` and `report` share: float32, int8 bodies, their plans."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import FLOAT, Sampling
+from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup
@@ -35,7 +36,7 @@ from fewstep.runtime.sampler import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementOptions(SamplingOptions):
-    """The plans that bodies are judged along.
+    """The plans and the seeds that bodies are judged along, and the turns in which they are timed.
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
@@ -43,11 +44,40 @@ class JudgementOptions(SamplingOptions):
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
         denoiser none.
+    seeds: Number of held-out seeds, from 0 on, that are compared one by one.
+    teacher_seeds: Number of seeds that the teacher samples. Default: 32, of a report 10, or all seeds if there are
+        fewer.
+    batches: Samples in one timed call of the body; a guided plan doubles its rows.
+    rounds: Turns that each contender takes.
+    turn_seconds: Length of a turn in seconds.
     """
 
     plan: str = ""
     guidance: float | Guidance | None = None
     teacher: str | None = None
+    seeds: int = 256
+    teacher_seeds: int | None = field(default=None, metadata={"expert": True})
+    batches: tuple[int, ...] = (1, 8)
+    rounds: int = field(default=7, metadata={"expert": True})
+    turn_seconds: float = field(default=0.5, metadata={"expert": True})
+    most_taught: ClassVar[int] = 32  # seeds, unless others are asked for
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.seeds <= len(PAIRED):
+            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
+        if not 0 < self.taught <= self.seeds:
+            raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
+        self.turns()
+
+    @property
+    def taught(self) -> int:
+        """The number of seeds that the teacher samples."""
+        return min(self.most_taught, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
+
+    def turns(self) -> Turns:
+        """The turns in which bodies are timed."""
+        return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
 
 @dataclass(frozen=True)

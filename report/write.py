@@ -12,22 +12,26 @@ from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure import results
 from fewstep.measure.bodies import int8_bodies, is_native
+from fewstep.measure.columns import JudgedColumns, MeasureTask, TimedColumns
+from fewstep.measure.cost import body_bytes
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.speed.bodies import Turns
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.bodies import timed_here
+from fewstep.measure.speed.machine import this_machine
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.report.address import lead_to
 from fewstep.report.distribution import stored_evaluation
 from fewstep.report.engines.section import shown_engines
-from fewstep.report.measure import Shown, estimate, measure
+from fewstep.report.measure import left_out, measure, notes, own_plans
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.precision import ShownMap, shown_maps
-from fewstep.runtime.bundle.networks import edges_of, networks
+from fewstep.runtime.bundle.networks import edges_of, networks, whole_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -42,12 +46,13 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
     `workers` of the caller sample in the place of those that the options name.
     """
-    task = open_report(options)
-    before = task.bundle.manifest
+    asked = open_report(options)
+    assert asked.judged is not None
+    task, before = asked.judged.task, asked.bundle.manifest
     check_memory(task.needs(*WRITTEN), options.bundle)
-    stored, shown = _kept(task.bundle, task), shown_of(task, options)
-    estimate(task, shown).announce()
-    measured, samples = measure(task, shown, progress, workers)
+    stored = _kept(task.bundle, task)
+    asked.estimate().announce()
+    measured, samples = measure(asked, progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, stored)
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
@@ -129,7 +134,7 @@ def _said(plan: str, guidance: str | None) -> str:
     return f"{plan}, no guidance" if guidance is None else f"{plan}, guidance {guidance}"
 
 
-def open_report(options: ReportOptions) -> JudgedTask:
+def open_report(options: ReportOptions) -> MeasureTask:
     """The task of a report, after all refusals that need no measuring. UserError names the rest."""
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
@@ -141,19 +146,25 @@ def open_report(options: ReportOptions) -> JudgedTask:
             bundle.file(name)
     task = open_judged_task(bundle, list(bodies), options, "report")
     check_output(task, options.output, WRITTEN[0], "report", ".html")
-    return task
-
-
-def shown_of(task: JudgedTask, options: ReportOptions) -> Shown:
-    """The bodies that are judged, and on how many seeds each: fewer where its numerics are simulated. All run the first
-    plan but a body that has another."""
-    contenders = []
-    for name, body in task.bodies.items():
-        native, plan = is_native(body), task.plans[name]
-        seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
-        forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
-        edges = edges_of(task.bundle.manifest, name)
-        contenders.append(Contender(name, edges, seeds, forced, None if plan == task.plan else plan))
+    contenders = tuple(_contender(task, name, options) for name in bodies)
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
-    turns = Turns(options.batches, options.rounds, options.turn_seconds, options.threads)
-    return Shown(tuple(contenders), seeds, min(options.teacher_seeds, options.seeds), turns)
+    timed = [FLOAT, *(name for name in timed_here(bundle) if name in bodies)]
+    plans = {FLOAT: task.plan, **task.plans}
+    return MeasureTask(
+        bundle=bundle,
+        plan=task.plan,
+        command=task.command,
+        setup=task.setup,
+        judged=JudgedColumns(task, contenders, seeds, options.taught, has_samples=True),
+        timed=TimedColumns(timed, (), plans, options.turns()) if len(timed) > 1 else None,
+        sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
+        notes=(*notes(bodies.values(), this_machine()), *own_plans(task.plans), *left_out(bundle)),
+    )
+
+
+def _contender(task: JudgedTask, name: str, options: ReportOptions) -> Contender:
+    """A body on its seeds, fewer where its numerics are simulated. All run the first plan but one that has another."""
+    native, plan = is_native(task.bodies[name]), task.plans[name]
+    seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
+    forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
+    return Contender(name, edges_of(task.bundle.manifest, name), seeds, forced, None if plan == task.plan else plan)

@@ -37,8 +37,7 @@ from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.conditions_file import deal, read_conditions
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.mean_step import feeds_of, middle_feeds
-from fewstep.measure.speed.race import OnBackend, race
-from fewstep.measure.speed.race import TimedContender as Timed
+from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph, race
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.plan import DENOISER, Plan
@@ -107,7 +106,8 @@ def speeds(
         for body in ("float32", *(line.body for line in racing)):
             graph = reference.bundle.body(body).graph
             runs = OnBackend(engine, bundle, body) if engine == "openvino" else reference.bundle.graph(graph)
-            runners.append(Timed(body, runs, feeds_of(graph, ours if body == Contender(engine).body else theirs)))
+            fed = feeds_of(graph, ours if body == Contender(engine).body else theirs)
+            runners.append(TimedContender(body, (TimedGraph(runs, fed),)))
         timings = race(runners, progress=progress).timings[1:]
         found.update((line, timing.ratio) for line, timing in zip(racing, timings, strict=True))
     return found

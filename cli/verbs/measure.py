@@ -6,8 +6,9 @@ from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import check_memory, duration
+from fewstep.measure.columns import JudgedColumns
 from fewstep.measure.estimate import Estimate
-from fewstep.measure.measure import ROOM, JudgedColumns, MeasureOptions, estimate, measure, open_task
+from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.measure.workers.opening import warn_of_workers
@@ -37,7 +38,7 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
 def dry_run(options: MeasureOptions) -> Outcome:
     task, lines = open_task(options), list[str]()
     value: dict[str, object] = {"bundle": options.bundle}
-    expected = estimate(task)
+    expected = task.estimate()
     if task.judged is not None:
         more, said = _judging(task.judged, options, expected)
         value, lines = value | more, [headline(task.plan), *said]

@@ -5,10 +5,9 @@ from fewstep.cli.outcome import Outcome
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.workers.opening import warn_of_workers
 from fewstep.report.drawing.plan_view import headline
-from fewstep.report.measure import estimate
 from fewstep.report.options import ReportOptions
 from fewstep.report.verdict import costliest, warnings
-from fewstep.report.write import WRITTEN, open_report, report, shown_of
+from fewstep.report.write import WRITTEN, open_report, report
 from fewstep.runtime.progress import Progress
 
 
@@ -23,10 +22,11 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ReportOptions) -> Outcome:
-    task = open_report(options)
-    plan, teacher, shown = task.plan, task.teacher, shown_of(task, options)
-    judged = {each.name: each.seeds for each in shown.contenders}
-    expected = estimate(task, shown)
+    asked = open_report(options)
+    assert asked.judged is not None
+    task, expected = asked.judged.task, asked.estimate()
+    plan, teacher = task.plan, task.teacher
+    judged = {each.name: each.seeds for each in asked.judged.contenders}
     doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
     needed = task.needs(*WRITTEN)
     check_memory(needed, options.bundle)

@@ -1,18 +1,18 @@
 """The speed of each body of a bundle here: every contender in a process of its own, all taking turns.
 
 What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs, or of
-several networks, it is a mean step of the plan. The loop around it costs the same in every precision.
+several networks, it is a mean step of the plan: each runs as often as the plan has it. The loop around it costs the
+same in every precision.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from fewstep.measure.bodies import backend_of, is_native, is_run_by_onnxruntime, not_judged
 from fewstep.measure.opening import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.mean_step import middle_feeds, parts_of, race_bodies
-from fewstep.measure.speed.race import LONGEST_TURN, Race, check_batches
+from fewstep.measure.speed.mean_step import contender_of, middle_feeds
+from fewstep.measure.speed.race import Race, Turns, race
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
@@ -22,27 +22,6 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32; --backend names one that runs it"
-
-
-@dataclass(frozen=True)
-class Turns:
-    """The turns in which contenders are timed. UserError for what cannot be.
-
-    batches: samples in one call, a race for each. rounds: turns of each contender. seconds: of a turn. threads: of a
-    call, 0 for all cores. spinning: waiting threads spin.
-    """
-
-    batches: tuple[int, ...]
-    rounds: int
-    seconds: float
-    threads: int = 0
-    spinning: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1 or not 0 < self.seconds <= LONGEST_TURN:
-            what = f"{self.rounds} rounds of {self.seconds:g} s cannot be timed"
-            raise UserError(what, f"give at least 1 round, and turns of more than 0 and at most {LONGEST_TURN:g} s")
-        check_batches(self.batches)
 
 
 def timed_here(bundle: Bundle) -> list[str]:
@@ -96,19 +75,20 @@ def races(
         fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
         for body in own - fed.keys():  # for a group, or along a plan of its own
             fed[body] = middle_feeds(open_body(bundle, body, turns.threads), plans[body], batch, rows)
-        parts = []
+        contenders = []
         for name in names:
-            engine = (name, backend_of(bundle.manifest.bodies[name])) if is_elsewhere(bundle, name) else ()
-            parts += parts_of(bundle, name, plans[name], fed[name], *engine)
+            engine = backend_of(bundle.manifest.bodies[name]) if is_elsewhere(bundle, name) else None
+            contenders.append(contender_of(bundle, name, plans[name], fed[name], engine))
         for backend, body in elsewhere:
             feeds = fed.get(body) or fed[names[0]]
-            parts += parts_of(bundle, body, plans[body], feeds, f"{body}, {backend}", backend)
-        how = turns.threads, turns.rounds, turns.seconds, progress, turns.spinning
-        run.append(race_bodies(parts, *how, profiled=not run))  # kinds hardly depend on the batch
+            contenders.append(contender_of(bundle, body, plans[body], feeds, backend, f"{body}, {backend}"))
+        run.append(race(contenders, turns, progress, profiled=not run))  # kinds hardly depend on the batch
     return tuple(run)
 
 
-def timing_notes(bundle: Bundle, names: Sequence[str], plan: Plan, backends: Sequence[str]) -> Iterator[str]:
+def timing_notes(
+    bundle: Bundle, names: Sequence[str], plans: Mapping[str, Plan], backends: Sequence[str]
+) -> Iterator[str]:
     """Notes for a reader of times: on what is timed, and what is not."""
     bodies, found = bundle.manifest.bodies, dict(timed_elsewhere(bundle, backends))
     if not backends:
@@ -117,8 +97,8 @@ def timing_notes(bundle: Bundle, names: Sequence[str], plan: Plan, backends: Seq
         yield f"there is no int8 body to time: fewstep calibrate {bundle.path}"
     for name in names:
         if len(bodies[name].graphs) > 1:
-            steps = f"several graphs run the steps of {plan.name}"
-            yield f"{name}: {steps}; times are the mean of a step, memory the largest graph's"
+            steps = f"several graphs run the steps of {plans[name].name}"
+            yield f"{name}: {steps}; times are the mean of a step"
     if QNN.name in backends and _is_emulated():
         yield f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one"
     for backend in backends:

@@ -34,7 +34,7 @@ _KIND_OF = {operation: kind for kind, operations in KINDS.items() for operation 
 
 
 def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
-    """The share of each kind in a run of a graph, the largest first; `options` of onnxruntime are taken over."""
+    """Seconds of each kind in a run of a graph, the longest first; `options` of onnxruntime are taken over."""
     import onnxruntime
 
     with TemporaryDirectory() as folder:
@@ -46,8 +46,8 @@ def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, flo
 
 
 def kinds(events: list[dict[str, Any]]) -> dict[str, float]:
-    """The share of each kind in the events of onnxruntime's profile, the largest first: of each node the median over
-    its runs."""
+    """Seconds of each kind in the events of onnxruntime's profile, the longest first: of each node the median over its
+    runs."""
     nodes = sorted(
         (event["name"], event["args"]["op_name"], event["dur"])
         for event in events
@@ -56,5 +56,4 @@ def kinds(events: list[dict[str, Any]]) -> dict[str, float]:
     times = defaultdict[str, float](float)
     for (_, operation), runs in groupby(nodes, key=lambda node: node[:2]):
         times[_KIND_OF.get(operation, REST)] += median(duration for _, _, duration in runs)
-    total = sum(times.values()) or 1.0
-    return {kind: times[kind] / total for kind in sorted(times, key=lambda kind: -times[kind])}
+    return {kind: 1e-6 * times[kind] for kind in sorted(times, key=lambda kind: -times[kind])}

@@ -1,4 +1,4 @@
-"""Fair races of graphs: each contender in its own process, taking turns, compared round by round.
+"""Fair races of bodies: each contender in its own process, taking turns, compared round by round.
 
 A ratio per round, because the drift of a machine then cancels.
 """
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from fewstep.measure.speed import worker
 from fewstep.measure.speed.turns import TimedProcess
-from fewstep.measure.speed.worker import Opener
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
@@ -32,30 +31,70 @@ LARGEST_BATCH = 4096  # samples in one timed call
 
 
 @dataclass(frozen=True)
+class Turns:
+    """The turns in which contenders are timed. UserError for what cannot be.
+
+    batches: samples in one call, a race for each. rounds: turns of each contender. seconds: of a turn. threads: of a
+    call, 0 for the cores that this process may use. spinning: threads spin inside a call; without it not even there.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    rounds: int = 7
+    seconds: float = 0.5
+    threads: int = 0
+    spinning: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not 0 < self.seconds <= LONGEST_TURN:
+            what = f"{self.rounds} rounds of {self.seconds:g} s cannot be timed"
+            raise UserError(what, f"give at least 1 round, and turns of more than 0 and at most {LONGEST_TURN:g} s")
+        if not self.batches or not all(1 <= size <= LARGEST_BATCH for size in self.batches):
+            listed = ",".join(map(str, self.batches)) or "empty"
+            raise UserError(f"--batches is {listed}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
+
+
+@dataclass(frozen=True)
 class OnBackend:
     """A body of a bundle as a named backend loads it, where the contender is not onnxruntime on the CPU."""
 
     backend: str
     bundle: Path
     body: str
+
+
+@dataclass(frozen=True)
+class TimedGraph:
+    """A graph that onnxruntime opens, or a network's body on another backend, with its feeds. A call of the contender
+    runs it `steps` times."""
+
+    graph: Path | OnBackend
+    feeds: Mapping[str, NDArray[Any]]
+    steps: int = 1
     network: str = DENOISER
 
 
 @dataclass(frozen=True)
 class TimedContender:
-    """A contender and its feeds at each run: a graph that onnxruntime opens, or a body on another backend."""
+    """A contender, and the graphs that run the steps of its plan, as often in a call as the plan has it."""
 
     name: str
-    graph: Path | OnBackend
-    feeds: Mapping[str, NDArray[Any]]
+    graphs: tuple[TimedGraph, ...]
 
     @property
     def batch(self) -> int:
-        return max(len(array) for array in self.feeds.values())
+        return max(len(array) for each in self.graphs for array in each.feeds.values())
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Steps of a call: of all graphs (""), and of each network's."""
+        counts = {"": sum(each.steps for each in self.graphs)}
+        for each in self.graphs:
+            counts[each.network] = counts.get(each.network, 0) + each.steps
+        return counts
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds of one run, over all rounds; `ratio` is how many times faster than the first contender, by rounds."""
+    """Seconds of a mean step, over all rounds; `ratio` is how many times faster than the first contender, by rounds."""
 
     name: str
     median: float
@@ -66,7 +105,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio: float
     ratio_low: float  # the slowest round
     ratio_high: float  # the fastest round
-    load: float  # seconds to open the graph
+    load: float  # seconds to open the graphs
     peak_mib: float  # resident memory of its process after the first runs; 0: unknown
     kinds: dict[str, float] = {}  # shares of a run by kind of operation (`profile.py`); empty: not known
 
@@ -80,80 +119,79 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timings: tuple[Timing, ...]
 
 
-def check_batches(batches: Sequence[int]) -> None:
-    """UserError for sizes of a timed call that are none, or that no memory holds."""
-    if not batches or not all(1 <= size <= LARGEST_BATCH for size in batches):
-        listed = ",".join(map(str, batches)) or "empty"
-        raise UserError(f"--batches is {listed}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
-
-
 def race(
-    contenders: Sequence[TimedContender],
-    threads: int = 0,
-    rounds: int = 7,
-    seconds: float = 0.5,
-    progress: Progress = SILENT,
-    spinning: bool = True,
-    profiled: bool = False,
+    contenders: Sequence[TimedContender], turns: Turns = Turns(), progress: Progress = SILENT, profiled: bool = False
 ) -> Race:
-    """Time the contenders against the first of them. `seconds` is how long each runs in each round. `profiled`: with
-    shares of a run by kind of operation, for which each runs some ten times more.
-
-    `threads` 0 means the cores this process may use. Threads spin inside a call at most; without `spinning` not even
-    there.
-    """
-    threads = threads or usable_cores()
+    """Time a mean step of the contenders against the first of them. Where plans run several networks, a timing follows
+    for a mean step of each. `profiled`: with shares of a run by kind of operation, for which each runs some ten times
+    more."""
+    threads = turns.threads or usable_cores()
     batches = {contender.batch for contender in contenders}
     stage = ", ".join(f"{size} {'row' if size == 1 else 'rows'}" for size in sorted(batches))
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
+    names = [*contenders[0].steps]
+    calls = [(place, name) for name in (names if len(names) > 2 else names[:1]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(TimedProcess(each.name, _opener(each, threads, spinning))) for each in contenders
+            stack.enter_context(TimedProcess(each.name, _opener(each, threads, turns.spinning))) for each in contenders
         ]
         for each in processes:
             each.turn(0.0)
         peaks = [each.peak_mib() for each in processes]
 
         def until(done: Rounds[list[float]]) -> bool:
-            progress(f"timing {stage}", len(done), rounds)
-            return len(done) >= rounds
+            progress(f"timing {stage}", len(done), turns.rounds)
+            return len(done) >= turns.rounds
 
-        times = list(zip(*take_turns([partial(each.walls, seconds) for each in processes], until), strict=True))
+        taking = [partial(processes[place].walls, turns.seconds, name) for place, name in calls]
+        walls = zip(*take_turns(taking, until), strict=True)
         kinds = [_kinds(each) if profiled else {} for each in processes]
-    each_of = zip(processes, peaks, times, kinds, strict=True)
-    timings = tuple(_timing(process, peak, mine, times[0], shares) for process, peak, mine, shares in each_of)
-    return Race(batches.pop(), threads, rounds, timings)
+    times = {
+        (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]
+        for (place, name), rounds in zip(calls, walls, strict=True)
+    }
+    timings = []
+    for place, name in calls:
+        timing = _timing(processes[place], name, times[place, name], times[0, name])
+        timings.append(msgspec.structs.replace(timing, peak_mib=peaks[place], kinds=kinds[place].get(name, {})))
+    return Race(batches.pop(), threads, turns.rounds, tuple(timings))
 
 
-def _kinds(process: TimedProcess) -> dict[str, float]:
-    """Shares of a run; none where the profile fails, as without room for its file: times are kept."""
+def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
+    """Shares of each call by kind, the largest first; none where the profile fails, as without room for its file:
+    times are kept."""
     try:
-        return dict(process.result(worker.KINDS))
+        by_call: Mapping[str, Mapping[str, float]] = process.result(worker.KINDS)
     except UserError as error:
         LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
         return {}
+    return {
+        call: {kind: each / (sum(own.values()) or 1.0) for kind, each in sorted(own.items(), key=lambda item: -item[1])}
+        for call, own in by_call.items()
+    }
 
 
-def _opener(contender: TimedContender, threads: int, spinning: bool) -> Opener:
-    graph, feeds = contender.graph, dict(contender.feeds)
-    if isinstance(graph, Path):
-        return partial(worker.open_graph, path_text(graph), threads, spinning, feeds)
-    return partial(worker.open_body, graph.backend, threads, graph.bundle, graph.network, graph.body, feeds)
+def _opener(contender: TimedContender, threads: int, spinning: bool) -> worker.Opener:
+    graphs = []
+    for each in contender.graphs:
+        graph, feeds = each.graph, dict(each.feeds)
+        if isinstance(graph, Path):
+            opener = partial(worker.open_graph, path_text(graph), threads, spinning, feeds)
+        else:
+            opener = partial(worker.open_body, graph.backend, threads, graph.bundle, each.network, graph.body, feeds)
+        graphs.append((each.network, each.steps, opener))
+    return partial(worker.open_steps, graphs)
 
 
 def _timing(
-    process: TimedProcess,
-    peak: float,
-    mine: Sequence[Sequence[float]],
-    first: Sequence[Sequence[float]],
-    kinds: dict[str, float],
+    process: TimedProcess, call: str, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
 ) -> Timing:
     seconds = [value for turn in mine for value in turn]
     ratios = [median(theirs) / median(ours) for ours, theirs in zip(mine, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
     return Timing(
-        name=process.name,
+        name=f"{process.name}, {call}" if call else process.name,
         median=median(seconds),
         p10=float(p10),
         p90=float(p90),
@@ -163,6 +201,5 @@ def _timing(
         ratio_low=min(ratios),
         ratio_high=max(ratios),
         load=process.load,
-        peak_mib=peak,
-        kinds=kinds,
+        peak_mib=0.0,
     )

@@ -4,16 +4,19 @@ For a graph it imports nothing but numpy and onnxruntime, so what is measured (m
 pay.
 """
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 AHEAD = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
-KINDS = "kinds"  # the call that returns shares of a run by kind of operation, none where they are not known
+KINDS = "*kinds*"  # the call that returns seconds by kind of operation for each call, none where they are not known
 LONG = 0.5  # seconds of a call that is counted although it is the first
 
 Call = Callable[[], Any]
+Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # a run of it, and its seconds by kind of operation
 Opener = Callable[[], Mapping[str, Call]]  # it travels to the process that calls it
 Seconds = tuple[float, float]  # of a call: by the clock, and of the processor, of all threads
 
@@ -44,8 +47,40 @@ def turn(name: str, seconds: float) -> list[Seconds]:
     return times
 
 
-def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Mapping[str, Call]:
-    """Calls of a graph that onnxruntime opens: a run, and the kinds of its operations."""
+def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mapping[str, Call]:
+    """Calls of the graphs that run the steps of a plan: "" for all, and one for each network.
+
+    graphs: the network of each, how often a call runs it, and who opens it.
+    """
+    opened = [(network, times, opener()) for network, times, opener in graphs]
+    names = ("", *dict.fromkeys(network for network, _, _ in opened))
+
+    def runs_of(name: str) -> list[Call]:
+        return [run for network, times, (run, _) in opened if name in ("", network) for _ in range(times)]
+
+    def kinds() -> dict[str, dict[str, float]]:
+        profiles = [(network, times, profile()) for network, times, (_, profile) in opened]
+        return {name: _seconds([each[1:] for each in profiles if name in ("", each[0])]) for name in names}
+
+    return {**{name: partial(_all, runs_of(name)) for name in names}, KINDS: kinds}
+
+
+def _all(runs: Sequence[Call]) -> None:
+    for run in runs:
+        run()
+
+
+def _seconds(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Seconds of a call by kind of operation; none where a graph's are not known."""
+    total = defaultdict[str, float](float)
+    for times, seconds in parts if all(seconds for _, seconds in parts) else ():
+        for kind, each in seconds.items():
+            total[kind] += times * each
+    return dict(total)
+
+
+def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Graph:
+    """A graph that onnxruntime opens."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -62,18 +97,16 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
         sessions.clear()  # two sessions of a large graph are too much; nothing is timed any more
         return profiled(path, options, feeds)
 
-    return {"": lambda: sessions[0].run(None, feeds), KINDS: kinds}
+    return lambda: sessions[0].run(None, feeds), kinds
 
 
-def open_body(
-    backend: str, threads: int, path: Path, network: str, body: str, feeds: Mapping[str, Any]
-) -> Mapping[str, Call]:
-    """Calls of a body of a bundle as a named backend loads it."""
+def open_body(backend: str, threads: int, path: Path, network: str, body: str, feeds: Mapping[str, Any]) -> Graph:
+    """A body of a bundle's network as a named backend loads it, of whose operations no seconds are known."""
     from fewstep.runtime.backends.named import named
     from fewstep.runtime.bundle.reading import open_bundle
 
     run = named(backend, threads).load(open_bundle(path).network(network), body)
-    return {"": lambda: run(feeds), KINDS: dict}
+    return lambda: run(feeds), dict
 
 
 def _once(call: Call) -> Seconds:

@@ -11,11 +11,12 @@ import pytest
 from fewstep.cli.measured_table import measured_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
-from fewstep.measure.measure import MeasureOptions, evaluations, open_task
+from fewstep.measure import columns
+from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report import measure as measured
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import open_report, shown_of
+from fewstep.report.write import open_report
 from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step_call import StepCall
@@ -61,9 +62,9 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
     judged = open_task(options).judged
     assert judged is not None and judged.task.teacher is not None
     assert len(judged.task.plan.steps) == 4 and len(judged.task.bodies) == 1 and len(judged.task.teacher.steps) == 12
-    assert evaluations(judged) == 2 * 20 * 4 + 5 * 12
+    assert judged.evaluations == 2 * 20 * 4 + 5 * 12 + 4 * (4 + 3 * 12)  # the teacher's check last
     told = measure.dry_run(options).value
-    assert isinstance(told, dict) and told["evaluations"] == 220 and told["seconds"] > 0
+    assert isinstance(told, dict) and told["evaluations"] == 380 and told["seconds"] > 0
 
 
 def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
@@ -98,9 +99,8 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
         return replace(step_call(sampler, plan, samples, *more), record=record)
 
     monkeypatch.setattr(Sampler, "_step_call", counting)
-    monkeypatch.setattr(measured, "races", lambda *_, **rest: ())
-    task = open_report(options)
-    measured.measure(task, shown_of(task, options))
+    monkeypatch.setattr(columns, "races", lambda *_, **rest: ())
+    measured.measure(open_report(options))
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3
     assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

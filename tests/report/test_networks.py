@@ -1,7 +1,10 @@
 """Verbs that judge and time, on a bundle of two networks."""
 
 import shutil
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,8 +20,7 @@ from fewstep.measure.estimate import seconds_of_one
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.speed import mean_step
-from fewstep.measure.speed.race import Race, TimedContender, Timing
+from fewstep.measure.speed import race as racing
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
@@ -66,18 +68,25 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
 
 
 def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def race(contenders: list[TimedContender], *_: object) -> Race:
+    class Process(nullcontext[None]):
         """A call of the noisy network takes 1 s, of the other one 4 s, and half of it in int8."""
-        noisy = open_bundle(bundle).manifest.networks["noisy"].bodies
-        files = {graph.file for body in noisy.values() for graph in body.graphs}
-        timings = []
-        for each in contenders:
-            body, _, file = each.name.partition(", ")
-            seconds = (1.0 if file in files else 4.0) * (0.5 if body != "float32" else 1.0)
-            timings.append(Timing(each.name, *[seconds] * 4, 1, *[1 / seconds] * 3, 0, 0))
-        return Race(1, 1, 1, tuple(timings))
 
-    monkeypatch.setattr(mean_step, "race", race)
+        load = 0.0
+
+        def __init__(self, name: str, opener: partial[object]) -> None:
+            self.name, (self.graphs,) = name, opener.args
+
+        def __enter__(self) -> Any:
+            return self
+
+        def walls(self, seconds: float, call: str) -> list[float]:
+            each = {"noisy": 1.0, "denoiser": 4.0}
+            runs = [times * each[network] for network, times, _ in self.graphs if call in ("", network)]
+            return [sum(runs) * (0.5 if self.name != "float32" else 1.0)]
+
+        turn = peak_mib = result = lambda *_: {}
+
+    monkeypatch.setattr(racing, "TimedProcess", Process)
     (measured,) = measure(MeasureOptions(bundle, ("ms",), batches=(1,))).races
     assert {each.name: (each.median, each.ratio) for each in measured.timings} == {
         "float32": (2.0, 1.0),  # (4 * 1 + 2 * 4) / 6

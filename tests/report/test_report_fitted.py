@@ -12,16 +12,16 @@ import pytest
 from fewstep.cli.verbs.report import dry_run
 from fewstep.graph.commit import open_for_update
 from fewstep.measure import bodies, judged_task
+from fewstep.measure import columns as module
 from fewstep.measure.bodies import SIMULATION, engine_of, int8_bodies, require
 from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.opening import SamplingJob
 from fewstep.measure.results import Results
 from fewstep.measure.workers.processes import Processes
-from fewstep.report import measure as module
 from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.samples import Samples
-from fewstep.report.write import open_report, report, shown_of
+from fewstep.report.write import open_report, report
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
@@ -155,8 +155,7 @@ def figures(measured: Results) -> Results:
 
 def measured_by(options: ReportOptions, workers: Processes | None = None) -> tuple[Results, Any]:
     """The figures and the samples of a report."""
-    task = open_report(options)
-    return measure(task, shown_of(task, options), workers=workers)
+    return measure(open_report(options), workers=workers)
 
 
 def arrays(samples: Samples) -> Mapping[str, bytes]:

@@ -1,16 +1,19 @@
 """Racing the bodies of a tiny bundle: what is timed, and what is refused."""
 
+from functools import partial
+
 import msgspec
 import numpy as np
 import pytest
 
 from fewstep.graph.commit import open_for_update
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.measure.speed import mean_step
+from fewstep.measure.speed import bodies
 from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.measure.speed.race import Race, Timing
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
+from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.judged_bundle import add_earlier, make_bundle
@@ -19,24 +22,21 @@ from tests.runtime.test_fitted_plans import give
 QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 
 
+def raced_by(raced, contenders, *_, **how):
+    """No time is measured: the contenders are noted."""
+    raced.extend(contenders)
+    return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
+
+
 def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, monkeypatch):
     path = make_bundle(tmp_path / "tiny")
     add_earlier(path, until=1)
     raced = []
 
-    def race(contenders, *_):
-        """float32, then the graph of the first step, then that of the three others."""
-        raced.extend(contenders)
-        times = ((4.0, 1.0), (4.0, 1.0), (2.0, 2.0))
-        return Race(2, 1, 1, tuple(Timing(c.name, *[t] * 4, 1, r, r, r, 0, 0) for c, (t, r) in zip(contenders, times)))
-
-    monkeypatch.setattr(mean_step, "race", race)
+    monkeypatch.setattr(bodies, "race", partial(raced_by, raced))
     found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
-    assert [sorted(contender.feeds) for contender in raced] == [["row", "x"], ["row", "x"], ["group", "row", "x"]]
-    assert [(timing.name, timing.median) for timing in found.races[0].timings] == [
-        ("float32", 4.0),
-        ("int8-cpu-x86", pytest.approx((4 + 3 * 2) / 4)),
-    ]
+    graphs = {each.name: [(sorted(graph.feeds), graph.steps) for graph in each.graphs] for each in raced}
+    assert graphs == {"float32": [(["row", "x"], 1)], "int8-cpu-x86": [(["row", "x"], 1), (["group", "row", "x"], 3)]}
     assert any("several graphs run the steps" in note for note in found.notes)
 
 
@@ -49,13 +49,9 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
     give(path, body="int8-cpu-x86", numbers="ddim:3")
     give(path, body="int8-cpu-arm")
 
-    def race(contenders, *_):
-        raced.extend(contenders)
-        return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
-
-    monkeypatch.setattr(mean_step, "race", race)
+    monkeypatch.setattr(bodies, "race", partial(raced_by, raced))
     measure(MeasureOptions(path, columns=("ms",), plan="fitted:3", **QUICK))
-    fed = {contender.name.partition(",")[0]: contender.feeds["x"] for contender in raced}
+    fed = {contender.name: contender.graphs[0].feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):
         with load(path, body=body) as sampler:
             expected = middle_feeds(sampler, sampler.compile(plan, 2.0), 1)[DENOISER]
@@ -76,12 +72,21 @@ def test_a_backend_that_has_nothing_to_run_is_named(tmp_path):
     assert found.notes == ("onnxruntime-cuda: nothing to time, the bundle has no body for it",)
 
 
-def test_a_batch_that_no_memory_holds_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--batches is 1,100000000; give numbers from 1 to 4096"):
-        MeasureOptions(tmp_path, batches=(1, 10**8))
-
-
-@pytest.mark.parametrize("changes", [{"turn_seconds": float("nan")}, {"turn_seconds": float("inf")}, {"rounds": 0}])
-def test_turns_that_cannot_be_timed_are_refused(tmp_path, changes):
-    with pytest.raises(UserError, match="cannot be timed; give at least 1 round"):
-        MeasureOptions(tmp_path, **changes)
+@pytest.mark.parametrize("kind", [MeasureOptions, ReportOptions])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"turn_seconds": float("nan")}, "nan s cannot be timed"),
+        ({"turn_seconds": float("inf")}, "inf s cannot be timed"),
+        ({"rounds": 0}, "0 rounds of 0.5 s cannot be timed"),
+        ({"batches": (1, 10**8)}, "--batches is 1,100000000"),
+        ({"batches": ()}, "--batches is empty"),
+        ({"threads": -1}, "-1 threads"),
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"seeds": 50_001}, "--seeds is 50001"),
+        ({"seeds": 8, "teacher_seeds": 9}, "--teacher-seeds is 9"),
+    ],
+)
+def test_seeds_and_turns_that_cannot_be_are_refused(tmp_path, kind, changes, said):
+    with pytest.raises(UserError, match=said):
+        kind(tmp_path, **changes)

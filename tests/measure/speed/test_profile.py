@@ -1,14 +1,15 @@
 """Time by kind of operation, and the mean time of a step."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
-from fewstep.measure.speed.mean_step import mean_timing, shares
+from fewstep.measure.speed import worker
+from fewstep.measure.speed.mean_step import steps_of
 from fewstep.measure.speed.profile import KINDS, REST, kinds
-from fewstep.measure.speed.race import TimedContender, Timing, race
+from fewstep.measure.speed.race import TimedContender, TimedGraph, Turns, race
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
@@ -27,9 +28,9 @@ def test_a_share_is_of_the_medians_of_all_nodes() -> None:
     events += [event("norm", "InstanceNormalization", each) for each in (20, 20, 25)]
     events += [event("own", "Mine", 10), {"cat": "Session", "name": "model_run", "dur": 1000}]
     assert list(kinds(events).items()) == [
-        ("products in int8", pytest.approx(0.70)),
-        ("norms", pytest.approx(0.20)),
-        (REST, pytest.approx(0.10)),
+        ("products in int8", pytest.approx(70e-6)),
+        ("norms", pytest.approx(20e-6)),
+        (REST, pytest.approx(10e-6)),
     ]
 
 
@@ -39,8 +40,8 @@ def test_an_operation_is_of_one_kind() -> None:
 
 
 def test_a_race_says_where_the_time_of_a_graph_goes(tmp_path: Path) -> None:
-    contender = TimedContender("matmuls", matmuls(tmp_path, 4), {"x": np.ones((8, 256), np.float32)})
-    (timing,) = race([contender], threads=1, rounds=1, profiled=True).timings
+    graph = TimedGraph(matmuls(tmp_path, 4), {"x": np.ones((8, 256), np.float32)})
+    (timing,) = race([TimedContender("matmuls", (graph,))], Turns(rounds=1, threads=1), profiled=True).timings
     assert timing.kinds == {"products in float": 1.0}
 
 
@@ -48,29 +49,32 @@ PLAN = compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 FIRST, LAST = GraphEntry("first.onnx", (), ()), GraphEntry("last.onnx", (), ())
 
 
-def timing(median, ratio):
-    return Timing("g", median, median, median, median, 5, ratio, ratio, ratio, 0.5, 100.0)
-
-
-def test_each_graph_has_the_share_of_the_steps_it_runs():
+def test_each_graph_has_the_steps_it_runs():
     lams = [step.lam if step.lam is not None else -20.0 for step in PLAN.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))  # a group for each step
     whole = Body.of(LAST, "int8", "cpu-x86", groups=edges)
-    several = shares(with_earlier(whole, FIRST), PLAN)
-    assert [(graph.file, share) for graph, share in several] == [("first.onnx", 0.25), ("last.onnx", 0.75)]
-    assert shares(whole, PLAN) == [(whole.graph, 1.0)]
+    several = steps_of(with_earlier(whole, FIRST), PLAN)
+    assert [(graph.file, steps) for graph, steps in several] == [("first.onnx", 1), ("last.onnx", 3)]
+    assert steps_of(whole, PLAN) == [(whole.graph, 4)]
 
 
-def test_a_mean_step_weighs_its_graphs():
-    mean = mean_timing("body", [timing(4.0, 1.0), timing(2.0, 2.0)], [0.25, 0.75])
-    assert (mean.name, mean.median, mean.runs, mean.load, mean.peak_mib) == ("body", 2.5, 10, 1.0, 100.0)
-    assert mean.ratio == pytest.approx(4.0 / 2.5)  # float32 takes 4 at each step
+def graph(taken, name, **seconds):
+    """An opener of a graph whose runs are noted, and whose seconds by kind are known."""
+    return lambda: (partial(taken.append, name), lambda: seconds)
 
 
-def test_kinds_of_a_mean_step_weigh_graphs_by_their_time():
+def test_a_call_runs_each_graph_as_often_as_the_plan_has_it():
     """One run of 4 s in four, three of 2 s: the first has 0.4 of the time."""
-    first, last = timing(4.0, 1.0), timing(2.0, 2.0)
-    whole = [replace(first, kinds={"norms": 1.0}), replace(last, kinds={"norms": 0.25, "functions": 0.75})]
-    mean = mean_timing("body", whole, [0.25, 0.75])
-    assert mean.kinds == pytest.approx({"norms": 0.4 + 0.6 * 0.25, "functions": 0.6 * 0.75})
-    assert mean_timing("body", [whole[0], last], [0.25, 0.75]).kinds == {}
+    taken, graphs = [], [("noisy", 1, "first", {"norms": 4.0}), ("clean", 3, "last", {"norms": 0.5, "functions": 1.5})]
+    calls = worker.open_steps([(network, times, graph(taken, name, **own)) for network, times, name, own in graphs])
+    for name, runs in (("", ["first", *["last"] * 3]), ("noisy", ["first"]), ("clean", ["last"] * 3)):
+        calls[name]()
+        assert taken == runs
+        taken.clear()
+    assert calls[worker.KINDS]() == {
+        "": {"norms": 4.0 + 3 * 0.5, "functions": 3 * 1.5},
+        "noisy": {"norms": 4.0},
+        "clean": {"norms": 1.5, "functions": 4.5},
+    }
+    unknown = worker.open_steps([("a", 1, graph(taken, "first", norms=4.0)), ("a", 3, graph(taken, "last"))])
+    assert unknown[worker.KINDS]() == {"": {}, "a": {}}

@@ -16,7 +16,7 @@ from fewstep.measure.speed import duel as dueling
 from fewstep.measure.speed import worker
 from fewstep.measure.speed.duel import Turn, duel
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.race import OnBackend, TimedContender, race
+from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph, Turns, race
 from fewstep.measure.speed.turns import TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
@@ -165,24 +165,26 @@ def matmuls(folder: Path, count: int) -> Path:
     return path
 
 
+def contender(name: str, graph: Path | OnBackend, **feeds: np.ndarray) -> TimedContender:
+    return TimedContender(name, (TimedGraph(graph, feeds),))
+
+
 def test_a_body_races_on_a_named_backend(tiny_bundle: Path) -> None:
     feeds = {"x": np.zeros((1, 1, 4, 4), np.float32), "row": np.zeros((1, 1), np.float32)}
     contenders = [
-        TimedContender("file", tiny_bundle / "graphs/body.onnx", feeds),
-        TimedContender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), feeds),
+        contender("file", tiny_bundle / "graphs/body.onnx", **feeds),
+        contender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), **feeds),
     ]
-    first, second = race(contenders, threads=1, rounds=1, seconds=0.01, spinning=False).timings
+    first, second = race(contenders, Turns(rounds=1, seconds=0.01, threads=1, spinning=False)).timings
     assert (first.name, second.name, first.ratio) == ("file", "body", 1.0) and second.median > 0
     with pytest.raises(UserError, match="no body 'int8-tensorrt'"):
-        race(
-            [TimedContender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), feeds)], threads=1, rounds=1
-        )
+        race([contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), **feeds)])
 
 
-def test_ten_times_the_work_is_several_times_slower(tmp_path):
-    feeds = {"x": np.ones((32, 256), np.float32)}
-    contenders = [TimedContender(f"{n} matmuls", matmuls(tmp_path, n), feeds) for n in (20, 2)]
-    result = race(contenders, threads=1, rounds=3, seconds=0.05)
+def test_ten_times_the_work_is_several_times_slower(tmp_path: Path) -> None:
+    x = np.ones((32, 256), np.float32)
+    turns = Turns(rounds=3, seconds=0.05, threads=1)
+    result = race([contender(f"{n} matmuls", matmuls(tmp_path, n), x=x) for n in (20, 2)], turns)
     slow, fast = result.timings
     assert (result.batch, result.threads, result.rounds) == (32, 1, 3)
     assert slow.ratio == 1.0 and fast.ratio > 3
@@ -191,17 +193,28 @@ def test_ten_times_the_work_is_several_times_slower(tmp_path):
     assert fast.load > 0 and fast.peak_mib > 10
 
 
-def test_a_child_that_dies_is_one_line(tmp_path):
+def test_a_mean_step_is_timed_of_all_networks_and_of_each(tmp_path: Path) -> None:
+    """Three steps of 2 products and one of 20: 6.5 in the mean."""
+    feeds = {"x": np.ones((32, 256), np.float32)}
+    short, long = (matmuls(tmp_path, n) for n in (2, 20))
+    several = TimedContender("several", (TimedGraph(long, feeds, 1, "noisy"), TimedGraph(short, feeds, 3, "clean")))
+    timings = race([several], Turns(rounds=3, seconds=0.05, threads=1)).timings
+    times = {each.name: each.median for each in timings}
+    assert [*times] == ["several", "several, noisy", "several, clean"] and {each.ratio for each in timings} == {1.0}
+    assert times["several, clean"] < times["several"] < times["several, noisy"]
+
+
+def test_a_child_that_dies_is_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a graph")
     with pytest.raises(UserError, match="broken failed: "):
-        race([TimedContender("broken", bad, {"x": np.zeros((1, 1), np.float32)})], threads=1)
+        race([contender("broken", bad, x=np.zeros((1, 1), np.float32))])
 
 
-def test_contenders_run_the_same_batch(tmp_path):
+def test_contenders_run_the_same_batch(tmp_path: Path) -> None:
     graph = matmuls(tmp_path, 1)
     with pytest.raises(ValueError, match="same batch"):
-        race([TimedContender(str(n), graph, {"x": np.zeros((n, 256), np.float32)}) for n in (1, 2)])
+        race([contender(str(n), graph, x=np.zeros((n, 256), np.float32)) for n in (1, 2)])
 
 
 def test_the_machine_is_described_without_naming_it():

@@ -25,7 +25,7 @@ from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
-from fewstep.report.write import open_report, shown_of
+from fewstep.report.write import open_report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
@@ -72,7 +72,7 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
     assert (shown.graph.optimized or {})["QLinearConv"] == 1 and shown.graph.engine is None
     few = {"seeds": 2, "forced_seeds": 2, "teacher_seeds": 1, "batches": (1,), "rounds": 1, "turn_seconds": 0.01}
     asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
-    results, samples = measure(task := open_report(asked), shown_of(task, asked))
+    results, samples = measure(open_report(asked))
     (quality,) = results.qualities
     assert (quality.body, quality.target, quality.engine) == (BODY, "fake", "onnxruntime")
     assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]

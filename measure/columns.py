@@ -1,0 +1,191 @@
+"""The columns of a measurement, which `measure` and `report` ask for: quality of bodies, one by one and as sets; time.
+
+Comparisons that are never mixed: the same seeds by int8 and by float32 along one plan; both against the float32 teacher
+of many steps; the distributions of both against other float32 samples, and against data.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import perf_counter
+
+import msgspec
+
+from fewstep.measure.bodies import engine_of, graph_files
+from fewstep.measure.cost import BATCH
+from fewstep.measure.distances.distance import RESAMPLES
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.distances.references import References
+from fewstep.measure.distances.sets import described, distances, features_apart, features_of
+from fewstep.measure.estimate import Estimate, seconds_of_one
+from fewstep.measure.judge import Measured, Want, judge
+from fewstep.measure.judged_batch import Contender
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.results import SCHEMA, Distance, Quality, Results
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.sampling import Sampling
+from fewstep.measure.speed.bodies import races
+from fewstep.measure.speed.machine import this_machine
+from fewstep.measure.speed.race import Turns
+from fewstep.measure.teacher import CHECKED
+from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.opening import WorkerSetup, opened
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class JudgedColumns:
+    """The columns of quality: `seeds` one by one, of which the teacher samples `taught`, and sets of `featured`
+    with an extractor. `has_samples`: whether samples are kept, for a page."""
+
+    task: JudgedTask
+    contenders: tuple[Contender, ...]
+    seeds: int
+    taught: int
+    featured: int = 0
+    resamples: int = RESAMPLES
+    extractor: Extractor | None = None
+    data: References | None = None
+    has_samples: bool = False
+
+    @property
+    def evaluations(self) -> int:
+        """The runs of a network for one sample: of all bodies and float32, of the teacher and its check, if the first
+        teacher suffices, and of other seeds."""
+        steps, bodies = len(self.task.plan.steps), len(self.contenders)
+        apart = self.featured if self.extractor else 0
+        further = max(0, apart - self.seeds) * (1 + bodies)  # of seeds whose features alone are wanted
+        if self.task.bundle.manifest.vocabulary is not None:  # a body sees float32's states, and runs by itself
+            return (3 * sum(each.seeds for each in self.contenders) + further + apart) * steps
+        long = 0 if self.task.teacher is None else len(self.task.teacher.steps)
+        # a forced seed also runs both bodies under another condition
+        judged = self.seeds + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
+        check = min(CHECKED, self.taught) * (steps + 3 * long) * (long > 0)
+        return (judged + further + apart) * steps + self.taught * long + check
+
+
+@dataclass(frozen=True)
+class TimedColumns:
+    """The columns of time: bodies on their own engines, (backend, body) of others, and the plan that feeds each."""
+
+    names: Sequence[str]
+    elsewhere: Sequence[tuple[str, str]]
+    plans: Mapping[str, Plan]
+    turns: Turns
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all turns."""
+        networks = len({step.network for step in self.plans[self.names[0]].steps})
+        calls = (len(self.names) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
+        return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """The task of a measurement, once all that can be refused is not. `judged` and `timed` are None where their columns
+    are not asked for. `notes` are for a reader of the figures."""
+
+    bundle: Bundle
+    plan: Plan
+    command: str
+    setup: WorkerSetup
+    judged: JudgedColumns | None
+    timed: TimedColumns | None
+    sizes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def estimate(self) -> Estimate:
+        """The time of a measurement at float32's speed."""
+        timing = 0.0 if self.timed is None else self.timed.seconds
+        if self.judged is None:
+            return Estimate(0, 0.0, timing)
+        task, count = self.judged.task, self.judged.evaluations
+        return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.rows), timing)
+
+
+def measured_by(
+    task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
+) -> tuple[Results, Measured | None]:
+    """All figures of a task, and what they were judged by. `workers` of the caller sample instead of the task's own,
+    which end before bodies are timed."""
+    start, plan, timed, found = perf_counter(), task.plan, task.timed, None
+    measured = Results(
+        schema=SCHEMA,
+        bundle=task.bundle.manifest.name,
+        plan=plan.name,
+        guidance=None if plan.guidance is None else describe(plan.guidance),
+        teacher=None,
+        batch=BATCH,
+        float_against_teacher=None,
+        qualities=(),
+        covered=(),
+        races=(),
+        sizes=dict(task.sizes),
+        machine=this_machine(),
+        command=task.command,
+        seconds=0.0,
+        notes=task.notes,
+        spinning=timed.turns.spinning if timed else True,
+    )
+    if task.judged is not None:
+        with opened(task.setup, workers) as hands:
+            measured, found = _with_quality(measured, task.judged, progress, hands)
+    if timed is not None:
+        rows = task.judged.task.rows if task.judged else given_rows(task.bundle, None, None, HELD_OUT)
+        run = races(task.bundle, timed.names, timed.plans, timed.turns, timed.elsewhere, rows, progress)
+        measured = msgspec.structs.replace(measured, races=run)
+    return msgspec.structs.replace(measured, seconds=perf_counter() - start), found
+
+
+def _with_quality(
+    results: Results, judged: JudgedColumns, progress: Progress, workers: Workers | None
+) -> tuple[Results, Measured]:
+    """The results with the quality of each body, as they are asked for."""
+    task, sampling, extractor = judged.task, judged.task.sampling(workers), judged.extractor
+    teacher = None if task.teacher is None else task.checked_teacher(sampling, judged.taught, progress)
+    extract = None if extractor is None else extractor.extract
+    plan = None if teacher is None else teacher.plan
+    want = Want(plan, judged.taught, extract, judged.featured, judged.has_samples)
+    found = judge(sampling.answers, judged.contenders, task.plan, task.seeds(judged.seeds), want, progress)
+    sets = {} if extractor is None else _distances(judged, sampling, extractor, found, progress)
+    measured = msgspec.structs.replace(
+        results,
+        teacher=teacher.plan.name if teacher else None,
+        teacher_check=teacher.check if teacher else None,
+        float_against_teacher=found.reference.against_teacher,
+        features=described(extractor, found.reference.features) if extractor else None,
+        qualities=tuple(
+            Quality(
+                body=each.name,
+                target=task.bodies[each.name].target,
+                engine=engine_of(task.bodies[each.name]),
+                against_float=own.against_float,
+                against_teacher=own.against_teacher,
+                steps=own.steps,
+                forced_seeds=each.forced_seeds,
+                tokens=own.tokens,
+                distances=sets.get(each.name, ()),
+                graphs=graph_files(task.bodies[each.name]),
+            )
+            for each in judged.contenders
+            if (own := found.bodies[each.name]).against_float is not None
+        ),
+    )
+    return measured, found
+
+
+def _distances(
+    judged: JudgedColumns, sampling: Sampling, extractor: Extractor, found: Measured, progress: Progress
+) -> dict[str, tuple[Distance, ...]]:
+    """The distances of each body to float32 samples of other seeds and to the data."""
+    task = judged.task
+    apart = features_apart(sampling, task.plan, judged.featured, extractor, task.seeds(judged.featured).batch, progress)
+    sets = {f"float32, {task.plan.name}, other seeds": apart}
+    if judged.data is not None:
+        sets[judged.data.name] = features_of(judged.data, extractor, progress)
+    features = {name: own.features for name, own in found.bodies.items()}
+    return distances(found.reference.features, features, sets, judged.resamples, progress)
