@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.calibration.fitting.blocks import Block
 from fewstep.calibration.fitting.endpoint import ERRORS, Gain
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.trade import feature_distances
-from fewstep.measure.distances import distance
+from fewstep.measure.distances.distance import compare
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
 
-RESAMPLES = 100  # of the seeds, with replacement, for standard errors of FD (bootstrap: Efron 1979)
+RESAMPLES = 100  # of the seeds, for standard errors of FD
 
 
 @dataclass(frozen=True)
@@ -97,16 +96,6 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
 
 def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetDistances:
     """FD of two plans' samples from the targets, each [seeds, *x_shape] from the same 2 seeds or more."""
-    features = [extractor.extract(each) for each in (nominal, fitted, targets)]
-    rng = np.random.default_rng(0)
-    count = len(targets)
-    draws = [np.arange(count), *rng.integers(count, size=(RESAMPLES, count))]
-    distances = np.array([_distances(features, rows) for rows in draws])
-    error = float(np.std(distances[1:, 1] - distances[1:, 0], ddof=1))
-    return SetDistances(extractor.name, float(distances[0, 0]), float(distances[0, 1]), error)
-
-
-def _distances(features: list[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[float, float]:
-    """FD of the nominal and of the fitted features from the teacher's, all of these rows."""
-    nominal, fitted, taught = (distance.fit(each[rows]) for each in features)
-    return distance.frechet(nominal, taught), distance.frechet(fitted, taught)
+    near, far, taught = (extractor.extract(each) for each in (nominal, fitted, targets))
+    own = compare(far, near, taught, RESAMPLES, shares_seeds=True)
+    return SetDistances(extractor.name, own.frechet_paired, own.frechet, own.error)

@@ -6,6 +6,7 @@ only with figures of the same extractor and the same N.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,35 +63,66 @@ def bias(gaussian: Gaussian, count: int, other: int) -> float:
     return float((eigenvalues.sum() + spread) * (1 / count + 1 / other))
 
 
-def difference_interval(
-    candidate: Floats, paired: Floats, reference: Floats, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of frechet(candidate, reference) - frechet(paired, reference).
+@dataclass(frozen=True)
+class SetComparison:
+    """The distance of a set to a reference, that of another set from the same seeds, and the first minus the second.
+
+    resampled: differences [resamples] of sets that are drawn again from these with replacement (bootstrap: Efron 1979).
+    """
+
+    frechet: float
+    frechet_paired: float
+    resampled: Float64
+
+    @property
+    def difference(self) -> float:
+        return self.frechet - self.frechet_paired
+
+    @property
+    def error(self) -> float:
+        """The standard error of the difference."""
+        return float(np.std(self.resampled, ddof=1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference. It is centred on the measured one, since resampled sets, which hold
+        duplicates, shift it."""
+        deviations = self.resampled - np.mean(self.resampled)
+        low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return self.difference + float(low), self.difference + float(high)
+
+
+def compare(
+    candidate: Floats,
+    paired: Floats,
+    reference: Floats,
+    resamples: int = RESAMPLES,
+    shares_seeds: bool = False,
+    seed: int = 0,
+) -> SetComparison:
+    """The comparison of two sets by features.
 
     Rows of `candidate` and `paired` [N, D] come from the same seeds and are drawn together; rows of `reference` [M, D]
-    are drawn by themselves. The interval is centred on the measured difference, since resampled sets, which hold
-    duplicates, shift it.
+    are drawn by themselves, or, where it shares the seeds, with the others.
     """
-    rng = np.random.default_rng(seed)
-    measured = _difference(candidate, paired, fit(reference))
-    differences = []
+
+    def distances(rows: Any, others: Any) -> tuple[float, float]:
+        fitted = fit(reference[others])
+        return frechet(fit(candidate[rows]), fitted), frechet(fit(paired[rows]), fitted)
+
+    rng, differences = np.random.default_rng(seed), []
     for _ in range(resamples):
         rows = rng.integers(len(candidate), size=len(candidate))
-        others = reference[rng.integers(len(reference), size=len(reference))]
-        differences.append(_difference(candidate[rows], paired[rows], fit(others)))
-    deviations = np.array(differences) - np.mean(differences)
-    low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return measured + float(low), measured + float(high)
+        others = rows if shares_seeds else rng.integers(len(reference), size=len(reference))
+        far, near = distances(rows, others)
+        differences.append(far - near)
+    return SetComparison(*distances(slice(None), slice(None)), np.array(differences))
 
 
 def is_detectable(difference: float, interval: Sequence[float], floor: float) -> bool:
     """False for a difference that chance alone makes: inside the noise floor, or inside its own interval around 0."""
     low, high = interval
     return abs(difference) > floor and not low <= 0 <= high
-
-
-def _difference(candidate: Floats, paired: Floats, reference: Gaussian) -> float:
-    return frechet(fit(candidate), reference) - frechet(fit(paired), reference)
 
 
 def _root(matrix: Float64) -> Float64:

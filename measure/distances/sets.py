@@ -56,24 +56,22 @@ def distances(
     found: dict[str, list[Distance]] = {name: [] for name in bodies}
     floor: float | None = None
     for label, reference in sets.items():
-        fitted = distance.fit(reference)
-        nearest = distance.frechet(distance.fit(floats), fitted)
-        floor = nearest if floor is None else floor
         for name, features in bodies.items():
-            far = distance.frechet(distance.fit(features), fitted)
-            low, high = distance.difference_interval(features, floats, reference, resamples)
+            own = distance.compare(features, floats, reference, resamples)
+            floor = own.frechet_paired if floor is None else floor
+            low, high = own.interval
             found[name].append(
                 Distance(
                     reference=label,
                     samples=len(features),
                     references=len(reference),
-                    frechet=far,
-                    frechet_float=nearest,
-                    difference=far - nearest,
+                    frechet=own.frechet,
+                    frechet_float=own.frechet_paired,
+                    difference=own.difference,
                     low=low,
                     high=high,
                     floor=floor,
-                    detectable=distance.is_detectable(far - nearest, (low, high), floor),
+                    detectable=distance.is_detectable(own.difference, (low, high), floor),
                 )
             )
             progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))

@@ -10,7 +10,7 @@ import pytest
 from fewstep.measure.distances.distance import (
     Gaussian,
     bias,
-    difference_interval,
+    compare,
     fit,
     frechet,
     is_detectable,
@@ -60,14 +60,15 @@ def test_bias_is_what_two_sets_of_one_gaussian_show():
 def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
     rng = np.random.default_rng(3)
     floats, reference = rng.normal(size=(400, 6)), rng.normal(size=(400, 6))
-    near = floats + 0.001 * rng.normal(size=floats.shape)
-    low, high = difference_interval(near, floats, reference, resamples=50)
+    near, far = floats + 0.001 * rng.normal(size=floats.shape), floats + np.eye(6)[0]
+    low, high = compare(near, floats, reference, resamples=50).interval
     assert low < 0 < high and high - low < 0.02  # paired: far finer than the floor
-    far = floats + np.eye(6)[0]
-    low, high = difference_interval(far, floats, reference, resamples=50)
+    found = compare(far, floats, reference, resamples=50)
+    low, high = found.interval
     difference = frechet(fit(far), fit(reference)) - frechet(fit(floats), fit(reference))
-    assert low < difference < high and 0.5 < high - low < 1
-    assert difference_interval(far, floats, reference, 50) == (low, high)  # the same every time
+    assert low < difference == found.difference < high and 0.5 < high - low < 1
+    assert compare(far, floats, reference, 50).interval == (low, high)  # the same every time
+    assert compare(far, floats, floats, 50, shares_seeds=True).error < found.error / 3
 
 
 def test_only_what_leaves_the_floor_and_its_own_interval_is_detectable():
