@@ -23,7 +23,7 @@ from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup
-from fewstep.measure.workers.options import SamplingOptions
+from fewstep.measure.workers.options import ConditionOptions, SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -35,15 +35,25 @@ from fewstep.runtime.sampler import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgementOptions(SamplingOptions):
-    """The plans and the seeds that bodies are judged along, and the turns in which they are timed.
+class ReferenceOptions(ConditionOptions):
+    """The samples that bodies are compared with.
 
-    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
-        calibrated.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
         denoiser none.
+    """
+
+    guidance: float | Guidance | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementOptions(ReferenceOptions, SamplingOptions):
+    """The plans and the seeds that bodies are judged along, and the turns in which they are timed.
+
+    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
+        calibrated.
     seeds: Number of held-out seeds, from 0 on, that are compared one by one.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, of a report 10, or all seeds if there are
         fewer.
@@ -53,8 +63,6 @@ class JudgementOptions(SamplingOptions):
     """
 
     plan: str = ""
-    guidance: float | Guidance | None = None
-    teacher: str | None = None
     seeds: int = 256
     teacher_seeds: int | None = field(default=None, metadata={"expert": True})
     batches: tuple[int, ...] = (1, 8)
@@ -80,31 +88,18 @@ class JudgementOptions(SamplingOptions):
         return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
 
-@dataclass(frozen=True)
-class JudgedTask:
-    """The task of a judgement: all that is checked before the first sample.
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
-    Attributes:
-        command: of the verb, which makes the figures again.
-        setup: who samples.
-        teacher_name: of the teacher that was asked for.
-        reference: float32, which sees one row at a time where `by_rows`, as all bodies do.
-        bodies: by name; who samples opens them.
-        plan: of the first body.
-        plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
-        teacher: the plan to begin with; None: a distilled denoiser, or tokens.
-        rows: conditions of one's own.
+    teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
+    rows: conditions of one's own.
     """
 
-    command: str
-    setup: WorkerSetup
-    teacher_name: str | None
     reference: Sampler
-    by_rows: bool
-    bodies: Mapping[str, Body]
     plan: Plan
-    plans: Mapping[str, Plan]
     teacher: Plan | None
+    teacher_name: str | None
     rows: ConditionRecords | None
 
     @property
@@ -119,15 +114,34 @@ class JudgedTask:
         """The first held-out seeds."""
         return Seeds(count, self.bundle.manifest.x_shape, self.conditions)
 
+    def timed_plan(self) -> Plan:
+        """A plan of two steps or more, of which the second can be timed."""
+        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedTask(Reference):
+    """The task of a judgement: all that is checked before the first sample.
+
+    Attributes:
+        command: of the verb, which makes the figures again.
+        setup: who samples.
+        by_rows: float32 and all bodies see one row at a time.
+        bodies: by name; who samples opens them. `plan` is that of the first.
+        plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
+    """
+
+    command: str
+    setup: WorkerSetup
+    by_rows: bool
+    bodies: Mapping[str, Body]
+    plans: Mapping[str, Plan]
+
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
         return sampling_needs(
             self.bundle, self.bodies, self.plan, BATCH, written, self.setup.count, by_rows=self.by_rows
         )
-
-    def timed_plan(self) -> Plan:
-        """A plan of two steps or more, of which the second can be timed."""
-        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def sampling(self, workers: Workers | None) -> Sampling:
         """The samplers or workers. This process opens bodies only where no worker does."""

@@ -41,7 +41,7 @@ def dry_run(options: ChooseOptions) -> Outcome:
         "bundle": options.bundle,
         "bodies": list(plans),
         "plans": names,
-        "teacher": judging.teacher.name,
+        "teacher": judging.lesson.name,
         "evaluations": expected.evaluations,
         "seconds": expected.sampling,
         "timing_seconds": expected.timing,
@@ -50,7 +50,7 @@ def dry_run(options: ChooseOptions) -> Outcome:
     return Outcome(
         value,
         (
-            f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.teacher.name}",
+            f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.lesson.name}",
             f"at most {expected.evaluations} evaluations of one sample, with both branches of guidance in one, take "
             f"about {duration(expected.sampling)} at float32's speed{if_it_suffices}",
             f"timing takes at most {duration(expected.timing)} more; what was measured before is not measured again",

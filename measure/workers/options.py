@@ -1,4 +1,4 @@
-"""The options that every verb shares which samples a bundle: the conditions of the samples, and the processes."""
+"""The options that verbs share which sample a bundle: the conditions of the samples, and the processes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +9,23 @@ from fewstep.runtime.options import Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(Options):
-    """Conditions and processes of a verb that samples. UserError for workers or threads that cannot be.
+class ConditionOptions(Options):
+    """Conditions of samples.
 
     conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
         by name. Judge on others than you calibrate on. Default: random values.
     prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
         calibrate on. Default: prompts that come with fewstep.
+    """
+
+    conditions: Path | None = None
+    prompts: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(ConditionOptions):
+    """Conditions and processes of a verb that samples. UserError for workers or threads that cannot be.
+
     workers: Processes of this machine that share the sampling, with bitwise the same result for any number from 1 on.
         Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
     threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
@@ -24,8 +34,6 @@ class SamplingOptions(Options):
         installed, and the bundle at the same path.
     """
 
-    conditions: Path | None = None
-    prompts: Path | None = None
     workers: int = field(default=0, metadata={"unrecorded": True})
     threads: int = 0
     cluster: str = field(default="", metadata={"unrecorded": True})

@@ -20,7 +20,7 @@ from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
-from fewstep.measure.teacher import CHECKED, Teacher, TeacherCheck, checked_teacher, teacher_of
+from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
@@ -53,7 +53,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     check_memory(needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
     expected = partial(estimate, judging, tried, options.threads)
-    judging = replace(judging, teacher=_teacher(judging, options.teacher, expected).plan)
+    judging = replace(judging, teacher=_teacher(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
     unit_of = cache_of(partial(unit_milliseconds, judging))
@@ -74,7 +74,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         chosen = _chosen(judging.bundle, options, judging.plan, on_front)
         keep_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    return Choice(ordered, tuple(on_front), chosen, judging.teacher.name, options.seeds, left_out)
+    return Choice(ordered, tuple(on_front), chosen, judging.lesson.name, options.seeds, left_out)
 
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:
@@ -91,9 +91,16 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         raise UserError(
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
         )
-    rows = given_rows(bundle, options.conditions, options.prompts, HELD_OUT)
-    teacher, batch = teacher_of(reference, options.teacher, plan), options.batch
-    return Judging(reference, plan, teacher or plan, options.seeds, batch, rows, progress, has_own_teacher=not teacher)
+    return Judging(
+        reference=reference,
+        plan=plan,
+        teacher=teacher_of(reference, options.teacher, plan),
+        teacher_name=options.teacher,
+        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+        count=options.seeds,
+        batch=options.batch,
+        progress=progress,
+    )
 
 
 def needs(judging: Judging) -> Needs:
@@ -107,8 +114,7 @@ def needs(judging: Judging) -> Needs:
 
 def estimate(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
     """The time of a choice at float32's speed, if nothing was measured before."""
-    timed = judging.plan if len(judging.plan.steps) > 1 else judging.teacher
-    each, count = seconds_of_one(judging.reference, timed, judging.rows), evaluations(judging, plans)
+    each, count = seconds_of_one(judging.reference, judging.timed_plan(), judging.rows), evaluations(judging, plans)
     return Estimate(count, count * each, _timing(judging, plans, each, threads))
 
 
@@ -116,8 +122,8 @@ def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> in
     """The runs of a network for one sample: to judge the plans of all bodies, and for the teacher and its check, if
     the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.teacher.steps), 0 if judging.has_own_teacher else min(CHECKED, judging.seeds)
-    return judging.seeds * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
+    long, checked = len(judging.lesson.steps), 0 if judging.teacher is None else min(CHECKED, judging.count)
+    return judging.count * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
 
 
 def _timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int) -> float:
@@ -132,24 +138,23 @@ def _steps(plans: Iterable[Plan]) -> int:
     return sum(len(plan.steps) for plan in plans)
 
 
-def _teacher(judging: Judging, asked: str | None, expected: Callable[[], Estimate]) -> Teacher:
-    """The teacher, checked once and kept. The first choice says what is expected of it. A distilled denoiser has its
-    own plan, which needs no check."""
-    plan, rows = judging.plan, judging.rows
-    if judging.has_own_teacher:
+def _teacher(judging: Judging, expected: Callable[[], Estimate]) -> Plan | None:
+    """The teacher, checked once and kept; None of a distilled denoiser. The first choice says what it expects."""
+    plan, rows, asked = judging.plan, judging.rows, judging.teacher_name
+    if judging.teacher is None:
         expected().announce()
-        return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
+        return None
     values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
-    key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.seeds, values)
+    key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
     teacher = kept(key, Teacher)
     if teacher is None:
         expected().announce()
-        seeds = range(min(CHECKED, judging.seeds))
+        seeds = range(min(CHECKED, judging.count))
         teacher = checked_teacher(judging.reference, asked, plan, seeds, rows, judging.progress)
         keep(key, teacher)
     if not teacher.check.suffices:
         LOG.warning("%s", teacher.check)
-    return teacher
+    return teacher.plan
 
 
 def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:

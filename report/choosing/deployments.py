@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.cost import branches
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
-from fewstep.measure.rollouts.reference import SeedBatch, compared
+from fewstep.measure.judged_task import Reference
+from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.turns import TimedProcess
 from fewstep.measure.speed.worker import Call
@@ -53,34 +52,26 @@ FAR = 2.0  # times the budget: a plan that is expected to take longer is not tri
 Floats = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
-class Judging:
-    """The references of deployments. reference: the float32 body. plan: the calibrated one, with the guidance and
-    the shaping of all. teacher: the float32 plan. rows: conditions of one's own. batch: samples of a call.
-    has_own_teacher: float32 along the plan itself is what others are compared with, as of distilled denoisers."""
+@dataclass(frozen=True, kw_only=True)
+class Judging(Reference):
+    """The references of deployments. The calibrated plan has the guidance and the shaping of all. `count` seeds judge,
+    and a call makes `batch` samples."""
 
-    reference: Sampler
-    plan: Plan
-    teacher: Plan
-    seeds: int
+    count: int
     batch: int
-    rows: ConditionRecords | None
     progress: Progress = SILENT
-    has_own_teacher: bool = False
 
     @property
-    def bundle(self) -> Bundle:
-        return self.reference.bundle
-
-    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[np.generic]]:
-        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
+    def lesson(self) -> Plan:
+        """The plan whose float32 samples others are compared with: the calibrated one of a denoiser without teacher."""
+        return self.teacher or self.plan
 
     def samples(self, sampler: Sampler, plan: Plan, at_once: int) -> Floats:
         """The samples [seeds, *x_shape] of a plan."""
-        seeds, parts = range(self.seeds), []
-        for part in SeedBatch(seeds, self.bundle.manifest.x_shape, self.conditions(seeds)).parts(at_once):
+        parts = []
+        for part in self.seeds(self.count).batch(range(self.count)).parts(at_once):
             parts.append(sampler.sample(plan, part.seeds, part.conditions))
-            self.progress(f"sampling {plan.name}", part.seeds[-1] + 1, self.seeds)
+            self.progress(f"sampling {plan.name}", part.seeds[-1] + 1, self.count)
         return np.concatenate(parts)
 
     @cached_property
@@ -90,7 +81,7 @@ class Judging:
         if (content := cache.read_intact(KIND, key)) is not None:
             lessons: Floats = np.load(BytesIO(content), allow_pickle=False)
             return lessons
-        lessons, stream = self.samples(self.reference, self.teacher, FEW), BytesIO()
+        lessons, stream = self.samples(self.reference, self.lesson, FEW), BytesIO()
         np.save(stream, lessons)
         cache.store_intact(KIND, key, stream.getvalue())
         return lessons
@@ -106,9 +97,9 @@ class Judging:
         name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
         conditions = {
             key: (str(each.dtype), each.shape, each.tobytes())
-            for key, each in self.conditions(range(self.seeds)).items()
+            for key, each in self.conditions(range(self.count)).items()
         }
-        return (body_facts(self.bundle, name), self.teacher, self.seeds, conditions)
+        return (body_facts(self.bundle, name), self.lesson, self.count, conditions)
 
 
 def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Plan]:
@@ -135,7 +126,7 @@ def default_names(judging: Judging) -> Iterator[str]:
 
     name = with_grid(judging.plan.name)
     steps = name.partition(":")[2].partition("@")[0]
-    if judging.has_own_teacher:
+    if judging.teacher is None:
         yield name
     elif steps.isdecimal():
         yield from (with_steps(name, count) for count in STEPS)
@@ -173,7 +164,7 @@ def deployments(
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
             for name, plan in fresh.items():
                 samples = judging.samples(sampler, plan, judging.batch)
-                found = compared(samples, judging.lessons, judging.teacher.name)
+                found = compared(samples, judging.lessons, judging.lesson.name)
                 measured[name] = Deployment(
                     body=body,
                     precision=judging.bundle.body(body).precision,

@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.graph.output import check_writable
+from fewstep.measure.judged_task import ReferenceOptions
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
 from fewstep.runtime.backends.checks import check_threads
-from fewstep.runtime.options import Options
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # by the unit of a time
 LEAST_SEEDS = 2  # for a standard error
 
 
 @dataclass(frozen=True)
-class ChooseOptions(Options):
+class ChooseOptions(ReferenceOptions):
     """Choose plan, body and engine on this machine: the best samples within a time, or the quickest of a quality.
 
     Every body that an engine here runs is judged along several plans, and timed in turns with the others. What was
@@ -32,16 +31,8 @@ class ChooseOptions(Options):
         15 dB above the error, below which differences are seen.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
         plan's solver and grid at 2 to 16 steps, and the bundle's fitted plans.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
     batch: Samples of a call.
     seeds: Number of held-out seeds, from 0 on, that judge.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
-        denoiser the calibrated plan.
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Default: random values.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Default: prompts that come
-        with fewstep.
     threads: Threads of a call on the CPU; 0 tries one per physical core, and one alone.
     output: An .svg file for a drawing of the deployments: quality over time.
     """
@@ -50,12 +41,8 @@ class ChooseOptions(Options):
     within: str | None = None
     at_least: str | None = None
     plan: tuple[str, ...] = ()
-    guidance: float | Guidance | None = None
     batch: int = 1
     seeds: int = 16
-    teacher: str | None = None
-    conditions: Path | None = None
-    prompts: Path | None = None
     threads: int = 0
     output: Path | None = field(default=None, metadata={"short": "-o"})
 
