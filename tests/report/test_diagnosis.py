@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -68,28 +69,38 @@ def test_nothing_is_said_of_a_healthy_machine(healthy: Diagnosis) -> None:
     assert said(healthy) == []
 
 
-def test_no_engine_is_a_problem(healthy: Diagnosis) -> None:
-    seen = msgspec.structs.replace(healthy, engine=None, packages={})
-    assert said(seen)[0] == (
-        "problem",
-        "no inference engine: onnxruntime is not installed",
-        "pip install 'fewstep[cpu]'",
-    )
-    assert not msgspec.structs.replace(seen, findings=tuple(findings(seen))).is_usable
+JETSON = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
+BOTH = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}
+CUDA = {"onnxruntime": "1.31.1", "tensorrt": "10.13"}
+TENSORRT = {"tensorrt": ("tensorrt", "polygraphy")}
 
 
-def test_two_packages_of_one_module_are_a_problem(healthy: Diagnosis) -> None:
-    seen = msgspec.structs.replace(healthy, packages={"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"})
-    level, what, fix = said(seen)[0]
-    assert level == "problem" and "write over each other" in what
-    assert fix == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fewstep[cpu]'"
-
-
-def test_an_old_or_broken_engine_is_a_problem(healthy: Diagnosis) -> None:
-    old = msgspec.structs.replace(healthy, engine=OnnxRuntimeImport("1.19.2", (), ""))
-    assert said(old)[0][2] == "pip install --upgrade 'onnxruntime>=1.21'"
-    broken = msgspec.structs.replace(healthy, engine=OnnxRuntimeImport("", (), "libcudart.so.12: cannot open"))
-    assert said(broken)[0][1] == "onnxruntime cannot be imported: libcudart.so.12: cannot open"
+@pytest.mark.parametrize(
+    ("changes", "level", "what", "fix"),
+    [
+        ({"engine": None, "packages": {}}, "problem", "onnxruntime is not installed", "pip install 'fewstep[cpu]'"),
+        ({"packages": BOTH}, "problem", "over each other", "pip uninstall -y onnxruntime onnxruntime-gpu && pip in"),
+        ({"engine": OnnxRuntimeImport("1.19.2", (), "")}, "problem", "1.19.2", "install --upgrade 'onnxruntime>=1.21'"),
+        ({"engine": OnnxRuntimeImport("", (), "libcudart.so.12: cannot open")}, "problem", "libcudart.so.12", "reinst"),
+        ({"gpus": (GPU,)}, "missing", "NVIDIA RTX A4000 is not used", "pip uninstall -y onnxruntime && pip install"),
+        ({"gpus": (GPU,), "packages": CUDA}, "missing", "tensorrt builds engines and cannot", "'cuda-bindings==12.*'"),
+        ({"cpu": {"int8_instructions": ("avx2",)}}, "note", "saturate", "--target cpu-x86-7bit"),
+        ({"cpu": {"quota": 1.5}}, "note", "keep 1.5 of 8 cores busy", "give --threads 1"),
+        ({"jetson": JETSON, "packages": {"tensorrt": "11.4.1"}}, "problem", "TensorRT 11.4.1 on JetPack 6", "10"),
+        ({"missing": TENSORRT}, "optional", "tensorrt, polygraphy not installed", "pip install 'fewstep[tensorrt]'"),
+        ({"missing": TENSORRT, "jetson": JETSON}, "optional", "polygraphy not", "JetPack's: apt install python3-libnv"),
+    ],
+)
+def test_a_lack_is_named_with_what_ends_it(
+    healthy: Diagnosis, changes: dict[str, Any], level: str, what: str, fix: str
+) -> None:
+    """`changes` of the healthy machine, those of its processor by name."""
+    if "cpu" in changes:
+        changes = {"cpu": msgspec.structs.replace(healthy.cpu, **changes["cpu"])}
+    found, *others = said(seen := msgspec.structs.replace(healthy, **changes))
+    assert [each for each, _, _ in others if each != "note"] == []
+    assert found[0] == level and what in found[1] and fix in found[2]
+    assert msgspec.structs.replace(seen, findings=tuple(findings(seen))).is_usable is (level != "problem")
 
 
 def test_the_oldest_engine_is_the_one_that_the_packages_ask_for() -> None:
@@ -98,53 +109,8 @@ def test_the_oldest_engine_is_the_one_that_the_packages_ask_for() -> None:
     assert (extras["cpu"], extras["gpu"]) == ([f"onnxruntime>={floor}"], [f"onnxruntime-gpu>={floor}"])
 
 
-def test_an_unused_gpu_is_named_with_the_swap(healthy: Diagnosis) -> None:
-    seen = msgspec.structs.replace(healthy, gpus=(GPU,))
-    assert said(seen)[0][:2] == ("missing", "NVIDIA RTX A4000 is not used: no GPU backend")
-    assert said(seen)[0][2] == "pip uninstall -y onnxruntime && pip install 'fewstep[gpu]'"
-
-
-def test_tensorrt_runs_engines_with_cuda_bindings_of_the_drivers_cuda(healthy: Diagnosis) -> None:
-    packages = {**healthy.packages, "tensorrt": "10.13"}
-    seen = msgspec.structs.replace(healthy, gpus=(GPU,), packages=packages)
-    assert said(seen) == [
-        (
-            "missing",
-            "tensorrt builds engines and cannot run them: cuda-bindings is not installed",
-            "pip install 'cuda-bindings==12.*'",
-        )
-    ]
+def test_cuda_is_that_of_the_driver() -> None:
     assert msgspec.structs.replace(GPU, driver="580.65.06").cuda == 13
-
-
-def test_a_cpu_without_vnni_and_a_small_container_are_noted(healthy: Diagnosis) -> None:
-    cpu = msgspec.structs.replace(healthy.cpu, int8_instructions=("avx2",), quota=1.5)
-    notes = said(msgspec.structs.replace(healthy, cpu=cpu))
-    assert "saturate" in notes[0][1]
-    assert notes[1] == (
-        "note",
-        "this container may keep 1.5 of 8 cores busy; more threads wait for each other",
-        "give --threads 1",
-    )
-
-
-def test_tensorrt_11_does_not_go_with_jetpack_6(healthy: Diagnosis) -> None:
-    jetson = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
-    seen = msgspec.structs.replace(healthy, jetson=jetson, packages={"tensorrt": "11.4.1"})
-    assert said(seen)[0][0] == "problem"
-
-
-def test_on_a_jetson_tensorrt_is_that_of_jetpack(healthy: Diagnosis) -> None:
-    jetson = parse_jetson("NVIDIA Jetson AGX Orin", "# R36 (release), REVISION: 4.3, GCID: 1", "")
-    lacking = {"tensorrt": ("tensorrt", "polygraphy")}
-    last = said(msgspec.structs.replace(healthy, missing=lacking))[-1]
-    assert last == (
-        "optional",  # which this machine does not lack
-        "engines of TensorRT, and their check: tensorrt, polygraphy not installed",
-        "pip install 'fewstep[tensorrt]'",
-    )
-    on_jetson = said(msgspec.structs.replace(healthy, jetson=jetson, missing=lacking))[-1]
-    assert on_jetson[2].startswith("TensorRT is JetPack's: apt install python3-libnvinfer; the rest: pip install")
 
 
 def test_nothing_heavy_is_imported() -> None:
