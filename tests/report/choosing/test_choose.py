@@ -1,8 +1,8 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
 
 import shlex
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "engines_of", engines_of)
     return made
+
+
+@contextmanager
+def edited(bundle: Path) -> Iterator[dict[str, Any]]:
+    """The manifest as JSON, which is written as the block leaves it."""
+    path = bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    yield manifest
+    path.write_bytes(msgspec.json.encode(manifest))
 
 
 def options(bundle: Path, **asked: Any) -> ChooseOptions:
@@ -155,12 +164,10 @@ def test_the_winner_is_kept_for_run_and_for_programs(
 
 
 def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
     judged = {"step": 2, "gain": 0.75, "ratio": 4.0, "share": 0.1}
     trial = {"ranges": "channels", "psnr": 40.0, "p5": 38.0, "seeds": 8, "is_chosen": True, "guidance": judged}
-    manifest["bodies"]["int8-cpu-x86"]["trials"] = [trial]
-    path.write_bytes(msgspec.json.encode(manifest))
+    with edited(tiny_bundle) as manifest:
+        manifest["bodies"]["int8-cpu-x86"]["trials"] = [trial]
     rows = choose(options(tiny_bundle, plan=("ddim:2",))).deployments
     assert {row.precision: row.gain for row in rows} == {"float32": None, "int8": 0.75}
     assert {row.gain for row in choose(options(tiny_bundle, plan=("ddim:2",), guidance=1.0)).deployments} == {None}
@@ -169,10 +176,8 @@ def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls
 def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
     asked = options(tiny_bundle, plan=("ddim:2",))
     first = choose(asked).deployments
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    manifest["conditions"][0]["null"] = 0
-    path.write_bytes(msgspec.json.encode(manifest))
+    with edited(tiny_bundle) as manifest:
+        manifest["conditions"][0]["null"] = 0
     assert {row.psnr for row in choose(asked).deployments}.isdisjoint(row.psnr for row in first)
 
 
@@ -212,10 +217,8 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    manifest["bodies"]["int8-cpu-x86"] |= {"plan": "ddim:4"}
-    path.write_bytes(msgspec.json.encode(manifest))
+    with edited(tiny_bundle) as manifest:
+        manifest["bodies"]["int8-cpu-x86"] |= {"plan": "ddim:4"}
     with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
         chosen(tiny_bundle)
 
@@ -245,21 +248,11 @@ def test_the_printed_command_runs_also_where_the_path_has_a_space(
     assert main([*words[1:], "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]) == 0
 
 
-def test_a_dry_run_counts_what_a_choice_evaluates(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_counts_what_a_choice_evaluates(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, call, rows = options(tiny_bundle, teacher="ddim:9"), Network.__call__, list[int]()
-
-    def counted(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
-        rows.append(len(x))
-        return call(network, x, *rest)
-
-    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
-        return BodyEngines(body, (TimedEngine("onnxruntime", 1, 1.0),))
-
-    monkeypatch.setattr(Network, "__call__", counted)
-    once = lambda judging, body, engine, plans: (dict.fromkeys(plans, 1.0), True)  # noqa: E731
-    monkeypatch.setattr(deployments, "_ratios", once)
-    monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: 1.0)
-    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    monkeypatch.setattr(Network, "__call__", lambda network, x, *more: rows.append(len(x)) or call(network, x, *more))
     would = dry_run(asked).value
     assert isinstance(would, dict) and would["plans"] == list(PLANS) and would["bodies"] == ["float32", "int8-cpu-x86"]
     assert rows == [2, 2]  # both branches: the evaluation that is timed, and the one before it

@@ -32,6 +32,12 @@ def timed_of(path: Path, body: str = "float32", batch: int = 1) -> tuple[TimedEn
     return engines_of(open_bundle(path), body, batch).timed
 
 
+def put(monkeypatch: pytest.MonkeyPatch, engines: Mapping[str, object], other: object = None) -> None:
+    """Let these be all the engines by name; `other` is what any other name opens."""
+    monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name, other))
+
+
 def kept_files() -> int:
     folder = cache.folder() / "choices"
     return len([*folder.iterdir()]) if folder.is_dir() else 0
@@ -141,9 +147,7 @@ def test_the_choice_is_compiled_for_its_batch(
             loaded.append(self.batch)
             return OnnxRuntime().load(bundle, name)
 
-    engines = {"onnxruntime": OnnxRuntime(), "openvino": Compiled()}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(monkeypatch, {"onnxruntime": OnnxRuntime(), "openvino": Compiled()})
     times[:] = [5.0, 6.0, 7.0, 2.0, 3.0]
     for _ in range(2):
         assert backend_of(timed_of(tiny_bundle, batch=4)[0], 4) == Compiled(batch=4)
@@ -159,20 +163,14 @@ def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Pa
     assert kept_files() == 3
 
 
-def test_another_version_or_processor_measures_again(
-    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fact", "other"), [("installed", lambda: {"onnxruntime": "9.9"}), ("code_of", lambda packages: b"an edit")]
+)
+def test_another_version_or_code_measures_again(
+    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, fact: str, other: object
 ) -> None:
     timed_of(tiny_bundle)
-    monkeypatch.setattr(kept, "installed", lambda: {"onnxruntime": "9.9"})
-    times[:] = [1.0, 6.0, 7.0, 2.0]
-    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
-
-
-def test_an_edit_of_fewstep_measures_again(
-    tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed_of(tiny_bundle)
-    monkeypatch.setattr(kept, "code_of", lambda packages: b"another")
+    monkeypatch.setattr(kept, fact, other)
     times[:] = [1.0, 6.0, 7.0, 2.0]
     assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
 
@@ -181,9 +179,7 @@ def test_an_edit_of_fewstep_measures_again(
 def test_a_failure_that_may_pass_is_not_kept(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
-    engines = {"onnxruntime": OnnxRuntime(), "fast": Engine(full=full)}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(monkeypatch, engines := {"onnxruntime": OnnxRuntime(), "fast": Engine(full=full)})
     times[:] = [5.0, 6.0, 7.0]
     assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
     assert kept_files() == 0
@@ -229,9 +225,7 @@ def test_a_damaged_graph_is_named(
     manifest["files"]["other.onnx"] = "0" * 64
     path.write_bytes(msgspec.json.encode(manifest))
     (tiny_bundle / "other.onnx").write_bytes(b"damaged")
-    engines = {"onnxruntime": OnnxRuntime(), "fast": Other()}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(monkeypatch, {"onnxruntime": OnnxRuntime(), "fast": Other()})
     caplog.clear()
     with pytest.raises(UserError, match=r"nothing here runs int8-openvino of \S+: fast: .*other.onnx is damaged"):
         timed_of(tiny_bundle, "int8-openvino")
@@ -241,9 +235,9 @@ def test_a_damaged_graph_is_named(
 def test_without_onnxruntime_the_others_are_measured(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engines = {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(
+        monkeypatch, engines := {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
+    )
     monkeypatch.setattr(measured, "this_onnxruntime", lambda: None)
     monkeypatch.setattr(measured, "OnnxRuntime", None)
     times[:] = [2.0]
@@ -267,9 +261,7 @@ def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
         def bodies(self) -> Mapping[str, tuple[str, ...]]:
             return {"float32": ("float32",)}
 
-    engines = {"openvino": Other(), "fast": Engine(missing=True), "onnxruntime": Engine(full="load")}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(monkeypatch, {"openvino": Other(), "fast": Engine(missing=True), "onnxruntime": Engine(full="load")})
     for there, said in ({"fast"}, "fast: this engine"), ({"fast", "onnxruntime", "openvino"}, "onnxruntime: the eng"):
         monkeypatch.setattr(measured, "version_of", lambda name, there=there: "1" if name in there else None)
         with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
@@ -288,9 +280,7 @@ def test_a_second_onnxruntime_is_opened_for_another_body_alone(
             opened.append(name)
             return super().load(bundle, name)
 
-    engines = {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name) or Counted())
+    put(monkeypatch, {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}, Counted())
     times[:] = [2.0, 3.0]
     timed = timed_of(tiny_bundle, "int8-cpu-x86", batch=3)
     assert opened == ["int8-cpu-x86", "float32"]
@@ -349,9 +339,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
             return network
 
     speeds = iter([Duel(5.0, 6.0, 1.2), Duel(5.0, 4.0, 0.8), Duel(4.0, 9.0, 2.25)])
-    engines = {"onnxruntime": Watched(), "openvino": Watched()}
-    monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name])
+    put(monkeypatch, {"onnxruntime": Watched(), "openvino": Watched()})
     monkeypatch.setattr(measured, "candidates", lambda threads: iter([*CANDIDATES]))
     monkeypatch.setattr(measured, "duel", lambda *calls: next(speeds))
     timed = timed_of(tiny_bundle)
