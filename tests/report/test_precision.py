@@ -20,6 +20,8 @@ from tests.conftest import with_earlier
 
 pytestmark = pytest.mark.slow
 
+FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+FEW |= {"teacher": "ddim:6", "turn_seconds": 0.01}
 POINTS = (
     FrontierPoint(30.0, 1.0, ((), ()), time_is_measured=True),
     FrontierPoint(34.0, 1.25, ((1,), ()), time_is_measured=True),
@@ -118,8 +120,7 @@ def test_operations_have_the_names_of_the_other_sections(tmp_path):
 def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):
     bundle = write_bundle(tmp_path / "deep", deep())
     run(bundle, speed="1.0x")
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    results = report(ReportOptions(bundle, **FEW))
     race = results.races[0]
     slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
     said = [each for each in warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
@@ -149,19 +150,15 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(tmp_path):
         kept = writer.add(encode((replace(MAP, plan="ddim:3"),)), "precision", "map", ".json")
         bodies = {**writer.manifest.bodies, "int8-cpu-x86": mapped}
         writer.commit(replace(writer.manifest, bodies=bodies, precision=kept))
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    results = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
+    results = report(ReportOptions(bundle, **FEW))
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
     page, told = tmp_path / "page.html", "Not shown: the precision map of int8-cpu-x86, which is of ddim:3"
     for plan, shown in (("", True), ("ddim:4", False)):
-        report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **few))
+        report(ReportOptions(bundle, page, plan=plan, **FEW))
         text = page.read_text()
         assert ('id="precision-map"' in text) == shown == (told not in text)
-
-
-FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
 
 
 def maps_of(bundle, *maps, content=None):
@@ -183,7 +180,7 @@ def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
         ("ddim:2", "int8-cpu-x86-7bit", "int8-cpu-x86", "ddim:3"),
     ):
         page = tmp_path / "page.html"
-        measured = report(ReportOptions(bundle, page, plan=plan, teacher="ddim:6", turn_seconds=0.01, **FEW))
+        measured = report(ReportOptions(bundle, page, plan=plan, **FEW))
         text = page.read_text()
         assert f"<b>{shown}</b> along {plan}" in text and f"<b>{hidden}</b> along" not in text
         assert [each for each in measured.notes if "Not shown" in each] == [told.format(hidden, of)]
@@ -196,7 +193,7 @@ def test_maps_that_cannot_be_read_are_left_out_and_said(tmp_path, content, said)
     bundle = write_bundle(tmp_path / "deep", deep())
     run(bundle)
     maps_of(bundle, content=content)
-    notes = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **FEW)).notes
+    notes = report(ReportOptions(bundle, **FEW)).notes
     (note,) = (each for each in notes if "Not shown" in each)
     assert note.startswith("Not shown: the bundle's precision maps, since precision/map-") and said in note
     text = (bundle / "report" / "index.html").read_text()

@@ -34,6 +34,21 @@ DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 
 replace = msgspec.structs.replace
 
 
+def reported(bundle, *output, **changes):
+    """A report of few seeds, and its page."""
+    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
+    measured = report(ReportOptions(bundle, *output, teacher="ddim:6", turn_seconds=0.01, **few, **changes))
+    page = next(iter(output), bundle / "report" / "index.html")
+    return measured, page.read_text().replace("&#x27;", "'")
+
+
+def store(bundle, content):
+    """Let this be the bundle's evaluation."""
+    with open_for_update(bundle, must_exist=True) as writer:
+        file = writer.add(content, folder="report", name="measured", suffix=".json")
+        writer.commit(replace(writer.manifest, evaluation=file))
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
@@ -117,21 +132,16 @@ def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluat
 
 def test_the_next_report_shows_it(evaluated):
     bundle, results = evaluated
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
-    text = (bundle / "report" / "index.html").read_text()
+    _, text = reported(bundle)
     assert 'id="distribution"' in text and repr(results.qualities[0].distances[0].frechet) in text
 
 
 @pytest.mark.slow
 def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_not(evaluated, tmp_path):
-    bundle, results = evaluated
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    page = tmp_path / "page.html"
+    bundle, _ = evaluated
     told = "Not shown: the bundle's evaluation, which is of dpmpp_2m:4, guidance 2."
     for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
-        asked = ReportOptions(bundle, page, plan=plan, guidance=guidance, teacher="ddim:6", turn_seconds=0.01, **few)
-        measured, text = report(asked), page.read_text().replace("&#x27;", "'")
+        measured, text = reported(bundle, tmp_path / "page.html", plan=plan, guidance=guidance)
         assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
 
 
@@ -139,20 +149,14 @@ def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_n
 def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path):
     """As of a body that was calibrated along another plan than the one that is judged."""
     bundle, results = evaluated
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     before = open_bundle(bundle).manifest
     for changes, said in (({"plan": "ddim:3"}, "ddim:3, guidance 2"), ({"guidance": None}, "dpmpp_2m:4, no guidance")):
-        with open_for_update(bundle, must_exist=True) as writer:
-            other = writer.add(encode(replace(results, **changes)), folder="report", name="measured", suffix=".json")
-            writer.commit(replace(writer.manifest, evaluation=other))
-        measured = report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
-        text, told = (bundle / "report" / "index.html").read_text(), open_bundle(bundle).manifest.results
+        store(bundle, encode(replace(results, **changes)))
+        (measured, text), told = reported(bundle), open_bundle(bundle).manifest.results
         sentence = f"Not shown: the bundle's evaluation, which is of {said}."
-        assert 'id="distribution"' not in text and sentence in text.replace("&#x27;", "'")
+        assert 'id="distribution"' not in text and sentence in text
         assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
-    with open_for_update(bundle, must_exist=True) as writer:
-        again = writer.add(encode(results), folder="report", name="measured", suffix=".json")
-        writer.commit(replace(writer.manifest, evaluation=again))
+    store(bundle, encode(results))
     assert open_bundle(bundle).manifest.evaluation == before.evaluation
 
 
@@ -160,14 +164,9 @@ def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path)
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
     file = bundle / str(open_bundle(bundle).manifest.evaluation)
     file.write_bytes(file.read_bytes()[:-9])
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    (note,) = (
-        each
-        for each in report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few)).notes
-        if "Not shown" in each
-    )
+    measured, text = reported(bundle)
+    (note,) = (each for each in measured.notes if "Not shown" in each)
     assert note.startswith("Not shown: the bundle's evaluation, since file report/") and "is damaged" in note
-    text = (bundle / "report" / "index.html").read_text()
     assert 'id="distribution"' not in text and "is damaged" in text
 
 
@@ -175,9 +174,7 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
     before = json.loads(encode(evaluated[1]))
     before["qualities"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
-    with open_for_update(bundle, must_exist=True) as writer:
-        file = writer.add(json.dumps(before).encode(), folder="report", name="measured", suffix=".json")
-        writer.commit(replace(writer.manifest, evaluation=file))
+    store(bundle, json.dumps(before).encode())
     assert stored_evaluation(open_bundle(bundle)) is None
     (warning,) = caplog.messages
     assert "is left out" in warning and "`kernel`" in warning and "fewstep measure makes it again" in warning
@@ -190,15 +187,11 @@ def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_pa
         writer.commit(replace(manifest, evaluation=None))
 
     def meanwhile(*given):
-        with open_for_update(bundle, must_exist=True) as writer:
-            made = writer.add(encode(evaluated[1]), folder="report", name="measured", suffix=".json")
-            writer.commit(replace(writer.manifest, evaluation=made))
+        store(bundle, encode(evaluated[1]))
         return real(*given)
 
     monkeypatch.setattr(write, "measure", meanwhile)
-    few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
-    report(ReportOptions(bundle, teacher="ddim:6", turn_seconds=0.01, **few))
-    assert 'id="distribution"' in (bundle / "report" / "index.html").read_text()
+    assert 'id="distribution"' in reported(bundle)[1]
 
 
 def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
@@ -213,9 +206,7 @@ def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evalu
 
 def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
     bundle = make_bundle(tmp_path / "tiny")
-    with open_for_update(bundle, must_exist=True) as writer:
-        stored = writer.add(b'{"schema": 0}', folder="report", name="measured", suffix=".json")
-        writer.commit(replace(writer.manifest, evaluation=stored))
+    store(bundle, b'{"schema": 0}')
     assert stored_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
 
 
