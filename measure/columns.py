@@ -146,7 +146,7 @@ def _with_quality(
 ) -> tuple[Results, Measured]:
     """The results with the quality of each body, as they are asked for."""
     task, sampling, extractor = judged.task, judged.task.sampling(workers), judged.extractor
-    teacher = None if task.teacher is None else task.checked_teacher(sampling, judged.taught, progress)
+    teacher = None if task.teacher is None else task.checked_teacher(judged.taught, progress, sampling.few_by_few)
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
     want = Want(plan, judged.taught, extract, judged.featured, judged.has_samples)

@@ -12,7 +12,7 @@ from fewstep.graph.needs import Needs
 from fewstep.graph.output import check_writable
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
 from fewstep.measure.judge import Seeds
-from fewstep.measure.opening import SamplingJob, open_body, open_judged
+from fewstep.measure.opening import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
@@ -20,7 +20,7 @@ from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
+from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher, teacher_of
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.measure.workers.options import ConditionOptions, SamplingOptions
@@ -118,6 +118,11 @@ class Reference:
         """A plan of two steps or more, of which the second can be timed."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
+    def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
+        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
+        seeds = PAIRED[: min(CHECKED, taught)]
+        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.rows, progress, sample)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTask(Reference):
@@ -146,14 +151,9 @@ class JudgedTask(Reference):
     def sampling(self, workers: Workers | None) -> Sampling:
         """The samplers or workers. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
-        here = {name: open_judged(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
+        here = {name: open_body(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pinned(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
-
-    def checked_teacher(self, sampling: Sampling, taught: int, progress: Progress) -> Teacher:
-        """The teacher, checked on the first of the seeds that it samples."""
-        seeds, name = PAIRED[: min(CHECKED, taught)], self.teacher_name
-        return checked_teacher(self.reference, name, self.plan, seeds, self.rows, progress, sampling.few_by_few)
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:

@@ -10,6 +10,7 @@ from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import Question
 from fewstep.measure.simulation import Simulation
 from fewstep.measure.workers.pinned_bundle import PinnedBundle
+from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
@@ -18,14 +19,17 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 
-def open_body(bundle: Bundle, name: str, threads: int) -> Sampler:
-    """A body on its engine, fused as it is deployed, or with Q/DQ kept, which simulates another engine's numerics."""
+def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) -> Sampler:
+    """A body on its engine, fused as it is deployed, or with Q/DQ kept, which simulates another engine's numerics. With
+    `by_rows` it sees one row at a time."""
     body = bundle.body(name)
-    backend = backend_of(body)
-    if backend != ONNXRUNTIME:
-        return load(bundle.path, body=name, backend=named(backend, threads))
-    is_simulated = body.precision == "bfloat16" or body.precision == "int8" and not is_native(body)
-    return load(bundle.path, body=name, backend=Simulation(threads) if is_simulated else OnnxRuntime(threads=threads))
+    backend: Backend = OnnxRuntime(threads=threads)
+    if (other := backend_of(body)) != ONNXRUNTIME:
+        backend = named(other, threads)
+    elif body.precision == "bfloat16" or body.precision == "int8" and not is_native(body):
+        backend = Simulation(threads)
+    sampler = load(bundle.path, body=name, backend=backend)
+    return body_by_rows(sampler) if by_rows else sampler
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,7 @@ class SamplingJob:
         def opened(name: str) -> Sampler:
             with lock:
                 if name not in samplers:
-                    samplers[name] = open_judged(bundle, name, threads, self.by_rows)
+                    samplers[name] = open_body(bundle, name, threads, self.by_rows)
                 return samplers[name]
 
         return lambda question: question.answer(opened)
-
-
-def open_judged(bundle: Bundle, name: str, threads: int, by_rows: bool) -> Sampler:
-    """A body as `open_body` opens it, which may see one row at a time."""
-    sampler = open_body(bundle, name, threads)
-    return body_by_rows(sampler) if by_rows else sampler

@@ -20,7 +20,7 @@ from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
-from fewstep.measure.teacher import CHECKED, Teacher, checked_teacher, teacher_of
+from fewstep.measure.teacher import CHECKED, Teacher, teacher_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan, shaping_of
@@ -149,8 +149,7 @@ def _teacher(judging: Judging, expected: Callable[[], Estimate]) -> Plan | None:
     teacher = kept(key, Teacher)
     if teacher is None:
         expected().announce()
-        seeds = range(min(CHECKED, judging.count))
-        teacher = checked_teacher(judging.reference, asked, plan, seeds, rows, judging.progress)
+        teacher = judging.checked_teacher(judging.count, judging.progress)
         keep(key, teacher)
     if not teacher.check.suffices:
         LOG.warning("%s", teacher.check)

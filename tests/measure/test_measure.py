@@ -160,10 +160,12 @@ def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = measure(asked)
-    monkeypatch.setattr(judged_task, "open_judged", lambda *_: pytest.fail("what is said to be held is float32 alone"))
+    real, held = judged_task.open_body, []
+    monkeypatch.setattr(judged_task, "open_body", lambda *given: held.append(given[1]) or real(*given))
     monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
     with Processes(2) as workers:
         spread = measure(asked, workers=workers)
+    assert held == ["float32"]  # as is said before
     assert len(alone.qualities[0].distances) == 1 and alone.qualities[0].against_float.seeds > 16
     assert msgspec.structs.replace(spread, seconds=0.0) == msgspec.structs.replace(alone, seconds=0.0)
 
