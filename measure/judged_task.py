@@ -1,13 +1,14 @@
 """The options and the task of a judgement, which `measure` and `report` share: float32, int8 bodies, their plans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import Needs
 from fewstep.graph.output import check_writable
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
@@ -28,8 +29,8 @@ from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampler import Sampler
 
@@ -174,6 +175,18 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         teacher=teacher_of(reference, options.teacher, plan),
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
     )
+
+
+@contextmanager
+def unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
+    """The writer of a bundle that was measured, and its manifest now. UserError where its graphs are others."""
+    with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
+        manifest = open_bundle(bundle.path).manifest
+        if any(
+            getattr(manifest, name) != getattr(bundle.manifest, name) for name in ("bodies", "prologue", "networks")
+        ):
+            raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
+        yield writer, manifest
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:

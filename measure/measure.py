@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import int8_bodies, is_native, not_judged
@@ -18,7 +17,7 @@ from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
 from fewstep.measure.distances.references import open_references
 from fewstep.measure.judged_batch import Contender
-from fewstep.measure.judged_task import JudgementOptions, check_output, open_judged_task
+from fewstep.measure.judged_task import JudgementOptions, check_output, open_judged_task, unchanged
 from fewstep.measure.opening import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
@@ -100,18 +99,10 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     if options.output is not None:
         write_whole(options.output, encode(measured))
     elif task.judged is not None:
-        _store(options.bundle, task.bundle, measured)
+        with unchanged(task.bundle, "give --output FILE.json") as (writer, manifest):
+            stored = writer.add(encode(measured), folder="report", name="measured", suffix=".json")
+            writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
     return measured
-
-
-def _store(path: Path, opened_before: Bundle, measured: Results) -> None:
-    before = opened_before.manifest
-    with open_for_update(path, must_exist=True) as writer:
-        manifest = open_bundle(path).manifest
-        if (manifest.bodies, manifest.prologue) != (before.bodies, before.prologue):
-            raise UserError(f"{path} was changed while it was measured", "measure it again")
-        stored = writer.add(encode(measured), folder="report", name="measured", suffix=".json")
-        writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
 
 
 def open_task(options: MeasureOptions) -> MeasureTask:

@@ -216,7 +216,7 @@ def speed_section(results: Results) -> Html:
     parts: list[Html] = [
         lead_paragraph(
             "One call of the body on that many rows (a guided sample is two); of several graphs or networks the "
-            "mean over the plan's steps, and the memory of the largest. Each contender has its own process; "
+            "mean over the plan's steps. Each contender has its own process; "
             f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure import results
@@ -15,7 +14,7 @@ from fewstep.measure.bodies import int8_bodies, is_native
 from fewstep.measure.columns import JudgedColumns, MeasureTask, TimedColumns
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.judged_batch import Contender
-from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task
+from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task, unchanged
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.sampling import FLOAT
@@ -48,7 +47,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     """
     asked = open_report(options)
     assert asked.judged is not None
-    task, before = asked.judged.task, asked.bundle.manifest
+    task = asked.judged.task
     check_memory(task.needs(*WRITTEN), options.bundle)
     stored = _kept(task.bundle, task)
     asked.estimate().announce()
@@ -58,13 +57,9 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         write_whole(options.output.with_suffix(".json"), results.encode(measured))
         write_whole(options.output, page(measured, samples, stored.evaluation, stored.maps, stored.engines))
         return measured
-    with open_for_update(options.bundle, must_exist=True, instead="give --output FILE.html") as writer:
-        bundle = open_bundle(options.bundle)
-        manifest = bundle.manifest
-        if any(getattr(manifest, field) != getattr(before, field) for field in ("bodies", "prologue", "networks")):
-            raise UserError(f"{options.bundle} was changed while it was judged", "ask for the report again")
-        if manifest != before:  # evaluated meanwhile, as it may be
-            stored = _kept(bundle, task)
+    with unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
+        if manifest != asked.bundle.manifest:  # evaluated meanwhile, as it may be
+            stored = _kept(open_bundle(options.bundle), task)
         measured = _with_notes(measured, stored)
         content = page(measured, samples, stored.evaluation, stored.maps, stored.engines)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")

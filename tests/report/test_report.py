@@ -254,7 +254,7 @@ def test_names_are_escaped(made):
 
 def test_the_command_is_printed_back_without_a_path(made):
     bundle, measured, text = made
-    assert measured.command.startswith("fewstep report BUNDLE --seeds 6 --forced-seeds 3 --teacher-seeds 4")
+    assert measured.command.startswith("fewstep report BUNDLE --forced-seeds 3 --simulated-seeds 3 --teacher dpmpp")
     assert measured.command in text and str(bundle.parent) not in text
 
 
@@ -313,7 +313,7 @@ def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
         return None, None
 
     monkeypatch.setattr(write, "measure", measure_and_change)
-    with pytest.raises(UserError, match="was changed while it was judged"):
+    with pytest.raises(UserError, match="was changed while it was measured"):
         report(options(bundle))
     assert open_bundle(bundle).manifest.report is None
 
