@@ -90,7 +90,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
     teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
@@ -126,7 +126,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedTask(Reference):
+class JudgedTask(JudgedReference):
     """The task of a judgement: all that is checked before the first sample.
 
     Attributes:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.cost import branches
-from fewstep.measure.judged_task import Reference
+from fewstep.measure.judged_task import JudgedReference
 from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.turns import TimedProcess
@@ -53,7 +53,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging(Reference):
+class Judging(JudgedReference):
     """The references of deployments. The calibrated plan has the guidance and the shaping of all. `count` seeds judge,
     and a call makes `batch` samples."""
 
