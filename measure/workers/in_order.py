@@ -4,14 +4,13 @@ Merged results then depend neither on the number of workers, nor on their speed.
 are under way. Results that come early wait, so memory depends on the workers, not on the items.
 """
 
-import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fewstep.measure.workers.job import Job, do
+from fewstep.measure.workers.job import Job, do, pickled
 from fewstep.plans.errors import UserError
 
 AHEAD = 2  # items under way, for each worker
@@ -36,10 +35,10 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
     """The result of each item. UserError where workers die of an item each time. Errors of the job itself are raised as
     they are."""
     futures: deque[Future[Any]] = deque()
-    pickled = pickle.dumps(job)
+    content = pickled(job)
     try:
         for item in items:
-            futures.append(workers.executor.submit(do, pickled, workers.threads, item))
+            futures.append(workers.executor.submit(do, content, workers.threads, item))
             if len(futures) >= AHEAD * workers.count:
                 yield futures.popleft().result()
         while futures:

@@ -20,6 +20,11 @@ class Job(Protocol[Taken, Made]):
     def open(self, threads: int) -> Callable[[Taken], Made]: ...
 
 
+def pickled(job: Job[Any, Any]) -> bytes:
+    """A job as it travels."""
+    return pickle.dumps(job)
+
+
 _OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that this process has open
 _LOCK = Lock()  # a caller's workers may be threads, which share what is open
 

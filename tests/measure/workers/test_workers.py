@@ -19,7 +19,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import opening
 from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.measure.workers.job import do
+from fewstep.measure.workers.job import do, pickled
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.processes import TRIES, Processes
 from fewstep.plans.errors import UserError
@@ -75,7 +75,7 @@ def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1)
 
 def asked(folder: Path, item: Any) -> tuple[Any, ...]:
     """What a worker is called with for an item."""
-    return do, pickle.dumps(Square(str(folder))), 1, item
+    return do, pickled(Square(str(folder))), 1, item
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
