@@ -2,7 +2,6 @@
 
 import logging
 
-from fewstep.graph.graph import X
 from fewstep.graph.prologue import PreparedDenoiser, can_be_row, still
 from fewstep.graph.types import infer_types
 from fewstep.graph.work import work
@@ -16,7 +15,7 @@ def warn_of_uncut(prepared: PreparedDenoiser) -> None:
     is not named.
     """
     body = prepared.body
-    types, outside = infer_types(body), still(body, X)
+    types, outside = infer_types(body), still(body)
     working = [node for node in body.nodes if node.output in outside and work(node, types)]
     left = [node for node in working if not can_be_row(node.output, types)]
     if not left:

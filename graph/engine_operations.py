@@ -51,12 +51,12 @@ class UnparsedOperation:
         return f"{engine} parses {self.op}, of node {self.node!r}"
 
 
-def unparsed(graph: Graph, oldest: Version = OLDEST) -> Iterator[UnparsedOperation]:
-    """Each operation of a graph that `oldest` does not parse, once."""
+def unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
+    """Each operation of a graph that OLDEST does not parse, once."""
     seen: set[str] = set()
     for node in graph.nodes:
         since = _since(node)
-        if (since is None or since > oldest) and node.op not in seen:
+        if (since is None or since > OLDEST) and node.op not in seen:
             seen.add(node.op)
             yield UnparsedOperation(node.op, node.name or node.output, since)
 

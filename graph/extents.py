@@ -39,8 +39,7 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
     def named(value: Value) -> Value:
         return replace(value, shape=(*value.shape[:1], *shapes.get(value.name, value.shape[1:])))
 
-    inputs, outputs = (tuple(map(named, values)) for values in (graph.inputs, graph.outputs))
-    return replace(graph, inputs=inputs, outputs=outputs, extents=extents_of(takes))
+    return replace(graph.with_ports(named), extents=extents_of(takes))
 
 
 def at_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
@@ -52,8 +51,7 @@ def at_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
     def fixed(value: Value) -> Value:
         return replace(value, shape=tuple(_number(size, chosen) for size in value.shape))
 
-    inputs, outputs = (tuple(map(fixed, values)) for values in (graph.inputs, graph.outputs))
-    return replace(graph, inputs=inputs, outputs=outputs, extents={})
+    return replace(graph.with_ports(fixed), extents={})
 
 
 def at_batch(graph: Graph, batch: int) -> Graph:
@@ -62,8 +60,7 @@ def at_batch(graph: Graph, batch: int) -> Graph:
     def fixed(value: Value) -> Value:
         return replace(value, shape=tuple(batch if size == BATCH else size for size in value.shape))
 
-    inputs, outputs = (tuple(map(fixed, values)) for values in (graph.inputs, graph.outputs))
-    return replace(graph, inputs=inputs, outputs=outputs)
+    return graph.with_ports(fixed)
 
 
 def probes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:

@@ -4,7 +4,7 @@ A pass returns a new Graph that shares every node and every array it did not tou
 of the weights, and a pass can never damage the graph it was given.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,6 +88,10 @@ class Graph:
         """A graph of the same inputs and outputs with other nodes; `constants` are added to the constants of this
         one."""
         return replace(self, nodes=tuple(nodes), constants={**self.constants, **(constants or {})})
+
+    def with_ports(self, change: Callable[[Value], Value]) -> "Graph":
+        """The graph with each input and output changed."""
+        return replace(self, inputs=tuple(map(change, self.inputs)), outputs=tuple(map(change, self.outputs)))
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants

@@ -1,8 +1,10 @@
 """A graph in parts that follow one another, each with few enough weights to be opened alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fewstep.graph.graph import Graph, Value
+from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
@@ -35,14 +37,10 @@ def _runs(graph: Graph, weights: int) -> Iterator[tuple[int, int]]:
 def _part(graph: Graph, start: int, end: int, types: Mapping[str, Value], read_last: Mapping[str, int]) -> Graph:
     nodes = graph.nodes[start:end]
     tensors = [name for node in nodes for name in node.outputs if name]
-    read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
-    optional = tuple(value for value in graph.optional if value.name in read)
-    given = {*graph.constants, *tensors, *(value.name for value in optional)}
-    taken = [name for name in read if name not in given]
+    given = {"", *graph.constants, *tensors, *(value.name for value in graph.optional)}
+    taken = dict.fromkeys(name for node in nodes for name in node.inputs if name not in given)
     outputs = [name for name in tensors if read_last.get(name, -1) >= end]
-    constants = {name: graph.constants[name] for name in read if name in graph.constants}
-    ports = _values(taken, types), _values(outputs, types)
-    return Graph(graph.name, *ports, nodes, constants, graph.extents, optional=optional)
+    return drop_unused(replace(graph, inputs=_values([*taken], types), outputs=_values(outputs, types), nodes=nodes))
 
 
 def _values(names: Sequence[str], types: Mapping[str, Value]) -> tuple[Value, ...]:

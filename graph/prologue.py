@@ -26,7 +26,7 @@ class PreparedDenoiser:
     conditioner: Graph | None = None
 
 
-def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
+def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
     """Cut a graph where its values begin to depend on x.
 
         return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
@@ -39,27 +39,27 @@ def cut_prologue(graph: Graph, x: str = X, row_limit: int = ROW_LIMIT) -> Prepar
     repeat.
     """
     idx, types = index(graph), infer_types(graph)
-    moving = idx.reachable(_moving(graph, x))
+    moving = idx.reachable(_moving(graph))
     reached = idx.reachable(
-        value.name for value in graph.inputs if value.name != x
+        value.name for value in graph.inputs if value.name != X
     )  # what depends on neither is inside
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
     inside.update(value.name for value in graph.outputs)  # no graph returns what it is fed
     read = {value.name: value for value in graph.inputs}
-    rows = boundary(graph, inside, x)
+    rows = boundary(graph, inside, X)
     while inner := frozenset[str]().union(*(_own(row, idx, types, row_limit) for row in rows if row not in read)):
         inside.update(inner)
-        rows = boundary(graph, inside, x)
+        rows = boundary(graph, inside, X)
     if read.keys() >= set(rows):
-        return PreparedDenoiser(None, _without_dead_time(graph, x))
-    return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), x, moving)
+        return PreparedDenoiser(None, _without_dead_time(graph))
+    return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), moving)
 
 
-def still(graph: Graph, x: str = X) -> frozenset[str]:
+def still(graph: Graph) -> frozenset[str]:
     """The tensors whose values follow from times and conditions, and not from x. Its shape alone is none of its
     values."""
     idx = index(graph)
-    return idx.reachable((value.name for value in graph.inputs), SIZES) - idx.reachable(_moving(graph, x), SIZES)
+    return idx.reachable((value.name for value in graph.inputs), SIZES) - idx.reachable(_moving(graph), SIZES)
 
 
 def can_be_row(name: str, types: Types) -> bool:
@@ -70,9 +70,7 @@ def can_be_row(name: str, types: Types) -> bool:
     return all(isinstance(dim, int) for dim in types.usual[name].shape[1:]) and all(map(is_named, value.shape))
 
 
-def _cut(
-    graph: Graph, inside: set[str], boundary: tuple[Value, ...], x: str, moving: frozenset[str]
-) -> PreparedDenoiser:
+def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
     """Both sides of the boundary, which is rows and inputs of the graph. `moving` is all that differs at every call."""
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
     after = tuple(node for node in graph.nodes if node.output in inside)
@@ -81,22 +79,22 @@ def _cut(
     conditions = tuple(value for value in conditions if value.name != TIME or TIME in read)  # who reads it needs it
     rows = tuple(value for value in boundary if value not in graph.inputs)
     prologue = replace(graph, name="prologue", inputs=conditions, outputs=rows, nodes=before)
-    inputs = (*(value for value in graph.inputs if value.name == x), *boundary)
+    inputs = (*(value for value in graph.inputs if value.name == X), *boundary)
     body = replace(graph, name="body", inputs=inputs, nodes=after)
     return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
 
 
-def _without_dead_time(graph: Graph, x: str) -> Graph:
+def _without_dead_time(graph: Graph) -> Graph:
     """A graph of tokens without a time that nothing reads. Other graphs stay as they are: so do their hashes."""
-    is_of_tokens = any(value.name == x and np.issubdtype(value.dtype, np.integer) for value in graph.inputs)
+    is_of_tokens = any(value.name == X and np.issubdtype(value.dtype, np.integer) for value in graph.inputs)
     if not is_of_tokens or any(TIME in node.inputs for node in graph.nodes):
         return graph
     return replace(graph, inputs=tuple(value for value in graph.inputs if value.name != TIME))
 
 
-def _moving(graph: Graph, x: str) -> list[str]:
+def _moving(graph: Graph) -> list[str]:
     """The inputs that differ at every call."""
-    return [value.name for value in graph.inputs if value.name == x or moves(value.name)]
+    return [value.name for value in graph.inputs if moves(value.name)]
 
 
 def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
 
-def merge_affine(graph: Graph, x: str = X) -> Graph:
+def merge_affine(graph: Graph) -> Graph:
     """Join factors and terms that do not depend on x: the prologue then computes their product or sum.
 
         (n * a) * c      ==>      n * (a * c)
@@ -19,7 +19,7 @@ def merge_affine(graph: Graph, x: str = X) -> Graph:
     up to the rounding of float32.
     """
     idx, types, new = index(graph), infer_types(graph), Additions(graph)
-    moving = idx.reachable([x])
+    moving = idx.reachable([X])
     # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
     return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
 

@@ -27,8 +27,7 @@ def free_batch(graph: Graph) -> Graph:
             target = new.constant("shape_" + "x".join(map(str, (-1, *shape[1:]))), np.array([-1, *shape[1:]], np.int64))
             node = replace(node, inputs=(node.inputs[0], target), attributes={})
         nodes.append(node)
-    freed = replace(graph, inputs=tuple(map(_free, graph.inputs)), outputs=tuple(map(_free, graph.outputs)))
-    return freed.with_nodes(nodes, new.constants)
+    return graph.with_ports(_free).with_nodes(nodes, new.constants)
 
 
 def _free(value: Value) -> Value:

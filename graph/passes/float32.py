@@ -20,16 +20,9 @@ def to_float32(graph: Graph) -> Graph:
 
     x (float16) -> Conv(W as float16) -> y (float16)      ==>      x -> Conv(W as float32) -> y, all float32
     """
-    return replace(
-        graph,
-        inputs=tuple(map(_value, graph.inputs)),
-        outputs=tuple(map(_value, graph.outputs)),
-        nodes=tuple(map(_node, graph.nodes)),
-        constants={
-            name: array.astype(np.float32) if array.dtype in HALVES.values() else array
-            for name, array in graph.constants.items()
-        },
-    )
+    halves = {name: array for name, array in graph.constants.items() if array.dtype in HALVES.values()}
+    wide = {name: array.astype(np.float32) for name, array in halves.items()}
+    return graph.with_ports(_value).with_nodes(map(_node, graph.nodes), wide)
 
 
 def has_type(graph: Graph, half: np.dtype[Any]) -> bool:
