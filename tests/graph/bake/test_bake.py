@@ -54,18 +54,25 @@ def change_manifest(bundle: Path, **changes: object) -> None:
 
 
 def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarray] | None = None) -> None:
-    """At several batches, or at the fixed one."""
+    """At several batches, or at the fixed one; for a hold a part of the sample is known, some of it in shares."""
     bake(options)
-    batches = (1, 2, 5) if options.batch is None else (options.batch,)
+    rng, kind = np.random.default_rng(0), options.hold
+    value = rng.uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
+    mask = rng.choice([0, 0.25, 1], value.shape).astype(np.float32)
     with fewstep.runtime.load(bundle, options.precision or "float32") as sampler:
-        for batch in batches:
+        for batch in (1, 2, 5) if options.batch is None else (options.batch,):
             seeds, labels = range(batch), LABELS[:batch]
             part = {name: array[:batch] for name, array in (given or {}).items()}
+            hold = Hold(value[:batch], mask[:batch], clean=kind == "clean", fresh=kind == "fresh")
+            held = {} if kind == "none" else {"held": value[:batch], "held_mask": mask[:batch]}
             expected = sampler.sample(
-                options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.strength
-            )
-            found = sampled(options.output, seeds, **{"class": labels}, **part)
+                options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.strength,
+                hold=hold if held else None,
+            )  # fmt: skip
+            found = sampled(options.output, seeds, **{"class": labels}, **part, **held)
             np.testing.assert_array_equal(found, expected)
+            if held:
+                np.testing.assert_array_equal(found[mask[:batch] == 1], value[:batch][mask[:batch] == 1])
 
 
 @pytest.mark.parametrize(("precision", "guidance"), [("float32", None), ("int8", 2.0)])
@@ -115,17 +122,9 @@ def test_a_hold_is_baked(
     tiny_bundle: Path, tmp_path: Path, plan: str, batch: int | None, hold: HeldAs, unroll: bool
 ) -> None:
     options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", hold=hold, batch=batch, unroll=unroll)
-    made, _ = bake(options)
-    assert [(port.name, port.meaning) for port in made.inputs][-2:] == [("held", "held"), ("held_mask", "hold")]
-    rng = np.random.default_rng(0)
-    value = rng.uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
-    mask = rng.choice([0, 0.25, 1], value.shape).astype(np.float32)
-    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
-        held = Hold(value, mask, clean=hold == "clean", fresh=hold == "fresh")
-        expected = sampler.sample(plan, range(2), {"class": LABELS[:2]}, hold=held)
-    found = sampled(options.output, range(2), **{"class": LABELS[:2]}, held=value, held_mask=mask)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found[mask == 1], value[mask == 1])
+    assert_bitwise(tiny_bundle, options)
+    ports = open_baked(options.output)[1].inputs
+    assert [(port.name, port.meaning) for port in ports][-2:] == [("held", "held"), ("held_mask", "hold")]
 
 
 def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -137,22 +136,10 @@ def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: 
         assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, own, tmp_path / "s.onnx", unroll=unroll))
 
 
-def test_a_run_from_an_image_holds_too(tiny_bundle: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    image, value = (rng.uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32) for _ in range(2))
-    mask = rng.choice([0, 1], value.shape).astype(np.float32)
-    bake(BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5, hold="noised"))
-    with fewstep.runtime.load(tiny_bundle) as sampler:
-        expected = sampler.sample(
-            "dpmpp_2m:6", range(2), {"class": [0, 1]}, given={"image": image}, strength=0.5, hold=Hold(value, mask)
-        )
-    given = {"class": [0, 1], "image": image, "held": value, "held_mask": mask}
-    np.testing.assert_array_equal(sampled(tmp_path / "s.onnx", range(2), **given), expected)
-
-
-def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hold", ["none", "noised"])
+def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path, hold: HeldAs) -> None:
     image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
-    options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5)
+    options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5, hold=hold)
     assert_bitwise(tiny_bundle, options, {"image": image})
 
 

@@ -12,6 +12,8 @@ from fewstep.runtime.backends import cuda
 from tests.bundles import write_graphs
 from tests.calibration.lowering.bodies.small_body import EDGES, body, prologue, table
 
+COPY = "import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])"
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -28,8 +30,9 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A double of the builder's process, to be written by the test."""
+    """A double of the builder's process, whose "engine" is the request, or whatever a test writes here."""
     script = tmp_path / "worker.py"
+    script.write_text(COPY)
     monkeypatch.setattr(build_engine, "WORKER", script)
     monkeypatch.setattr(EngineBuilder, "version", lambda self: "11.0")
     return script

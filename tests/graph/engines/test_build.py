@@ -23,6 +23,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
+from tests.graph.engines.conftest import COPY
 from tests.runtime.test_networks import with_expert
 
 needs_tensorrt_rtx = pytest.mark.skipif(
@@ -39,9 +40,6 @@ def built_and_kept(made: Build) -> tuple[list[str], list[str]]:
 
 def sidecar(bundle: Path, engine: form.EngineEntry) -> Sidecar:
     return msgspec.json.decode(open_bundle(bundle).read(engine.sidecar), type=Sidecar)
-
-
-COPY = "import sys, shutil; shutil.copy(sys.argv[3], sys.argv[2])"  # an "engine" that is what was asked for
 
 
 LAYERS = json.dumps(
@@ -166,13 +164,11 @@ def test_a_float32_engine_computes_in_float32(bundle: Path) -> None:
 def test_a_preferred_batch_that_is_not_given_lies_between_the_others(
     bundle: Path, worker: Path, least: str, preferred: str | None, greatest: str, batches: tuple[int, int, int]
 ) -> None:
-    worker.write_text(COPY)
     options = BuildOptions(bundle, device=("sm89",), min_batch=least, opt_batch=preferred, max_batch=greatest)
     assert sidecar(bundle, build(options).built[-1]).built_from.batches == batches
 
 
 def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     with_expert(bundle, inputs={})
     options = BuildOptions(bundle, device=("sm89",))
     bodies = ("prologue", "int8-tensorrt")
@@ -192,7 +188,6 @@ def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None
 
 
 def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     first = build(BuildOptions(bundle, device=("sm86", "sm89")))
     second = build(BuildOptions(bundle, device=("sm89", "sm120"), max_batch="8"))
     bodies = ("prologue", "int8-tensorrt")
@@ -209,7 +204,6 @@ def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Pa
 
 
 def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     with open_for_update(bundle, must_exist=True) as writer:
         assert writer.manifest is not None
         bodies = writer.manifest.bodies
@@ -229,13 +223,11 @@ def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
 
 
 def test_turing_gets_no_prologue(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     made = build(BuildOptions(bundle, device=("sm75", "sm80")))
     assert built_and_kept(made) == (["int8-tensorrt sm75", "prologue sm80", "int8-tensorrt sm80"], [])
 
 
 def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     options = BuildOptions(bundle, device=("sm89",))
     before = content(bundle)
     assert intended(options) == (
@@ -249,7 +241,6 @@ def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path
 
 
 def test_a_damaged_engine_is_built_again(bundle: Path, worker: Path) -> None:
-    worker.write_text(COPY)
     options = BuildOptions(bundle, device=("sm89",))
     engine = build(options).manifest.engines[-1]
     (bundle / engine.file).write_bytes(b"cut")
@@ -281,7 +272,6 @@ def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
 
 def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: None) -> None:
     """float32 is nothing for it: the prologue runs on the GPU."""
-    worker.write_text(COPY)
     options = BuildOptions(bundle, backend="tensorrt", precision="float16", dla=0)
     with pytest.raises(UserError, match="a DLA takes one size alone, and batch has several"):
         build(options)
@@ -303,7 +293,6 @@ def test_float32_scales_are_part_of_the_key_and_change_no_type(bundle: Path) -> 
 
 
 def test_a_hardware_compatible_engine_is_for_ampere_and_later(bundle: Path, worker: Path, jetson: None) -> None:
-    worker.write_text(COPY)
     options = BuildOptions(bundle, backend="tensorrt", hardware_compatible=True)
     key = sidecar(bundle, build(options).built[-1]).built_from
     assert (key.device, key.multiprocessors) == ("sm80+", None)
