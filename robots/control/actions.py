@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.arguments import check_compiled, refuse_options
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import IMAGE, Plan
+from fewstep.plans.plan import Plan
 from fewstep.robots.control.chunk import Float32, padded
 from fewstep.robots.control.history import Window
 from fewstep.runtime.arrays import as_finite
@@ -51,8 +51,7 @@ def sample_actions(
     them. The others are what the policy expects beyond.
 
     Args:
-        former: the actions [k, ...] of the former sequence from this tick on, in units. A plan that was compiled with a
-            `strength` starts from them.
+        former: the actions [k, ...] of the former sequence from this tick on, in units.
         decided: how many of the former actions will be executed, whatever is sampled.
         continuity: how the sequence continues the former one.
             "trained" gives the decided actions to a network that was trained to continue them, and holds them.
@@ -86,7 +85,8 @@ def sample_sequences(
     policy = policy_of(manifest)
     continuity = continuity_of(continuity, policy)
     compiled = sampler.compile(plan)
-    check_compiled(compiled)
+    if check_compiled(compiled).given:
+        raise UserError(f"plan {compiled.name!r} starts from {compiled.given[0]!r}", "compile it without a strength")
     value, decided = _continued(sampler, policy, requests, continuity)
     hold = Hold(value, decided) if decided.any() else None
     seen: dict[str, NDArray[Any]] = {
@@ -97,15 +97,9 @@ def sample_sequences(
             each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
         ]
         seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
-    if IMAGE in compiled.given and any(each.former is None for each in requests):
-        raise UserError(
-            f"plan {compiled.name!r} starts from the former sequence, and there is none",
-            "give former=, or a plan that was compiled without a strength",
-        )
-    former = {IMAGE: value} if IMAGE in compiled.given else None
     last: StepState | None = None
     early = False
-    for last in sampler.steps(compiled, [each.seed for each in requests], seen, given=former, hold=hold):
+    for last in sampler.steps(compiled, [each.seed for each in requests], seen, hold=hold):
         early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
         if early:
             break

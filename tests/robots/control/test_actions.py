@@ -120,7 +120,7 @@ def test_a_former_sequence_that_cannot_be_is_one_line(policy: Sampler) -> None:
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="glued")
     with pytest.raises(UserError, match="'trained' for a policy that takes no decided actions"):
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="trained")
-    with pytest.raises(UserError, match="starts from the former sequence, and there is none"):
+    with pytest.raises(UserError, match="starts from 'image'; compile it without a strength"):
         sample_actions(policy, policy.compile("ddim:4", strength=0.5), WINDOW)
 
 
@@ -138,20 +138,6 @@ def test_decided_actions_of_the_former_sequence_are_held(policy: Sampler) -> Non
     np.testing.assert_array_equal(default, hard)  # the network was not trained to continue
     none = sample_actions(policy, "ddim:2", WINDOW, former=former, decided=1, continuity="none")
     np.testing.assert_allclose((none[:, 0] - SHIFT) / SCALE, [0.0, 0.1, 0.2, 0.3], atol=1e-5)
-
-
-def test_a_warm_start_begins_with_the_former_sequence_and_its_last_action(policy: Sampler) -> None:
-    seen: list[np.ndarray] = []
-
-    def watching(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        seen.append(feeds["x"].copy())
-        return {"v": np.zeros_like(feeds["x"])}
-
-    policy = described(policy, policy=Policy(2, 0, 1)).changed(graph=watching)
-    former = SHIFT + SCALE * np.float32([[0.1] * 3, [0.4] * 3])
-    plan = policy.compile("ddim:4", strength=0.5, renoise=0.0)
-    sample_actions(policy, plan, WINDOW, former=former, continuity="none")
-    np.testing.assert_allclose(seen[0][0, :, 0], [0.1, 0.4, 0.4, 0.4], atol=1e-5)
 
 
 def test_a_sequence_depends_on_its_own_request_alone(policy: Sampler) -> None:
