@@ -126,8 +126,9 @@ def in_file(bundle: Path, body: str, provider: str) -> Callable[[], Sample]:
         shape = open_bundle(bundle).manifest.x_shape
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
-            drawn = np.stack([noise.normal(seed, 0, shape) for seed in seeds])
-            return np.asarray(session.run(None, {"noise": drawn, **labels(baked.conditions, seeds)})[0])
+            return np.asarray(
+                session.run(None, {"noise": noise.stacked(seeds, 0, shape), **labels(baked.conditions, seeds)})[0]
+            )
 
         return sample
 

@@ -4,19 +4,22 @@ A run of tokens begins with no noise. Its `draws` are chances, float64 in (0, 1)
 gives them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.builder import Builder
+from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.tokens import LOGITS
 from fewstep.runtime.tokens import chances_of
 
-NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too
+DRAWN = NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too
 START = 0  # the draw that most samples start from
 
 
@@ -62,3 +65,14 @@ def draws_of(plan: AnyPlan, held: Sequence[int] = ()) -> Draws:
     by_steps = {number for step in check_compiled(plan).steps for number in step.draws} | {*held}
     numbers = by_steps | set(check_compiled(plan).start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)
+
+
+def drawn(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
+    """An input of seeds, for samples of a shape: `noise` [B, *shape], or `draws` and `chances` [D, B, *shape] of these
+    numbers."""
+    if meaning == NOISE:
+        return noise.stacked(seeds, START, tuple(shape))
+    if meaning == DRAWS:
+        return np.stack([noise.stacked(seeds, number, tuple(shape)) for number in numbers])
+    chances = [noise.uniforms(seeds, number, math.prod(shape)) for number in numbers]
+    return np.stack(chances).reshape(-1, len(seeds), *shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fewstep.graph import io
 from fewstep.graph.bake.carried import PORT
-from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE
+from fewstep.graph.bake.draws import DRAWN
 from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encoded
 from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
 from fewstep.graph.needs import GB
@@ -31,7 +31,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
     files: the file, then its weights. sizes: of one call, by the names of free axes.
     """
     file = files[0]
-    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in (NOISE, DRAWS, CHANCES)}
+    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in DRAWN}
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
         _check_memory(files)

@@ -19,9 +19,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, START
+from fewstep.graph.bake.draws import DRAWN, NOISE, drawn
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample
-from fewstep.plans import noise
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.bundle.onnx_references import referred_files
@@ -116,17 +115,7 @@ def stored(output: NDArray[Any]) -> NDArray[Any]:
 
 def _feed(port: BakedPort, baked: Baked, vector: BakedSample) -> NDArray[Any]:
     shape = tuple(dimension(size, vector.sizes) for size in port.shape)
-    if port.meaning == NOISE:
-        return _normal(START, shape, vector.seed)
-    if port.meaning == DRAWS:
-        return np.stack([_normal(number, shape[1:], vector.seed) for number in baked.draws])
-    if port.meaning == CHANCES:
-        seeds = range(vector.seed, vector.seed + shape[1])
-        chances = [noise.uniforms(seeds, number, math.prod(shape[2:])) for number in baked.draws]
-        return np.stack(chances).reshape(shape)
+    if port.meaning in DRAWN:
+        batch, *sample = shape[port.meaning != NOISE :]
+        return drawn(port.meaning, baked.draws, range(vector.seed, vector.seed + batch), sample)
     return np.full(shape, vector.inputs[port.name], port.dtype)
-
-
-def _normal(draw: int, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
-    """A draw of successive seeds, [B, ...]."""
-    return np.stack([noise.normal(seed + row, draw, shape[1:]) for row in range(shape[0])])

@@ -17,11 +17,11 @@ import numpy as np
 
 from fewstep.graph.bake.bake import BakeOptions, assembled
 from fewstep.graph.bake.cut import Cut, Steps, at_shapes, cut
+from fewstep.graph.bake.draws import DRAWN, NOISE, drawn
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.engines.resident.steps import ResidentSteps
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import open_session
-from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.runtime.backends import Arrays
@@ -94,10 +94,8 @@ class Resident:
         return self._open.used(tuple(row.shape for row in state), opened)
 
     def _input(self, port: BakedPort, seeds: Sequence[int], named: Mapping[str, Any]) -> Array:
-        if port.meaning in ("noise", "draws"):
-            shape = tuple(int(size) for size in port.shape[1 + (port.meaning == "draws") :])
-            drawn = [[noise.normal(seed, number, shape) for seed in seeds] for number in (0, *self.draws)]
-            return np.array(drawn[0] if port.meaning == "noise" else drawn[1:], np.float32)
+        if port.meaning in DRAWN:
+            return drawn(port.meaning, self.draws, seeds, [int(n) for n in port.shape[1 + (port.meaning != NOISE) :]])
         if port.name not in named:
             raise UserError(f"the run takes {port.name!r}", f"give it, as {port.dtype} {list(port.shape)}")
         value = np.asarray(named[port.name], port.dtype)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.graph.bake.metadata import Baked, BakedPort, decoded
-from fewstep.plans import noise
+from fewstep.graph.bake.draws import DRAWN, NOISE, drawn
+from fewstep.graph.bake.metadata import Baked, decoded
 
 
 def open_baked(file: Path) -> tuple[ort.InferenceSession, Baked]:
@@ -24,17 +24,11 @@ def sampled(file: Path, seeds: Sequence[int], **given: Any) -> np.ndarray:
     session, baked = open_baked(file)
     feeds = {}
     for port in baked.inputs:
-        if port.meaning == "noise":
-            feeds[port.name] = np.stack([noise.normal(seed, 0, _of_sample(port)) for seed in seeds])
-        elif port.meaning == "draws":
-            draws = [[noise.normal(seed, number, _of_sample(port)) for seed in seeds] for number in baked.draws]
-            feeds[port.name] = np.array(draws)
-        else:
-            feeds[port.name] = np.asarray(given[port.name], port.dtype)
-    (sample,) = session.run([baked.output.name], feeds)
-    return np.asarray(sample)
-
-
-def _of_sample(port: BakedPort) -> tuple[int, ...]:
-    """The shape of one sample's noise: behind the batch, which stands first or behind the number of draws."""
-    return tuple(int(size) for size in port.shape[1 + (port.meaning == "draws") :])
+        sample = port.shape[1 + (port.meaning != NOISE) :]
+        feeds[port.name] = (
+            drawn(port.meaning, baked.draws, seeds, [*map(int, sample)])
+            if port.meaning in DRAWN
+            else np.asarray(given[port.name], port.dtype)
+        )
+    (made,) = session.run([baked.output.name], feeds)
+    return np.asarray(made)

@@ -14,15 +14,15 @@ from fewstep.cli.main import main
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, assembled, bake
 from fewstep.graph.bake.cut import cut
+from fewstep.graph.bake.draws import CHANCES, drawn
 from fewstep.graph.bake.sealed import is_whole
-from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens import TokenPlan
 from fewstep.report.baked import verify_baked
 from fewstep.runtime.loading import load
 from tests.export.test_tokens import IDS, MASK, TIMED
-from tests.graph.bake.run_baked import open_baked
+from tests.graph.bake.run_baked import open_baked, sampled
 
 COUNT, LABELS = 5, [0, 2, 1, 1, 0]
 
@@ -43,13 +43,7 @@ def known_tokens() -> np.ndarray:
 
 def tokens(file: Path, ids: np.ndarray, seeds: range = range(COUNT), labels: list[int] = LABELS) -> np.ndarray:
     """What the file makes of known tokens, with chances that a program makes from seeds."""
-    session, baked = open_baked(file)
-    feeds = {"ids": ids, "class": np.array(labels[: len(seeds)])}
-    if baked.draws:
-        chances = [noise.uniforms(seeds, number, ids[0].size) for number in baked.draws]
-        feeds["draws"] = np.stack(chances).reshape(len(chances), *ids.shape)
-    (x,) = session.run(None, feeds)
-    return np.asarray(x)
+    return sampled(file, seeds, **{"ids": ids, "class": labels[: len(seeds)]})
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -181,7 +175,7 @@ def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
     export(ExportOptions(f"{tmp_path / 'gained.py'}:make", tmp_path / "gained", verify="quick"))
     bake(BakeOptions(tmp_path / "gained", "maskgit:3", tmp_path / "t.onnx"))
     session, baked = open_baked(tmp_path / "t.onnx")
-    chances = np.stack([noise.uniforms([0], number, 24) for number in baked.draws]).reshape(-1, 1, 2, 12)
+    chances = drawn(CHANCES, baked.draws, [0], (2, 12))
     right = {"ids": np.full((1, 2, 12), -1), "draws": chances, "gain": np.ones(1, np.float32)}
     expected = load(tmp_path / "gained").sample("maskgit:3", [0], {"gain": right["gain"]})
     np.testing.assert_array_equal(session.run(None, right)[0], expected)
