@@ -1,6 +1,6 @@
 """The additions of a pass to a graph: tensors under names that the graph does not have yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -34,6 +34,10 @@ class Additions:
         self._taken.add(name)
         self.constants[name] = value
         return name
+
+    def shape(self, sizes: Sequence[int]) -> str:
+        """The name of a constant int64 of these sizes, as the target of a Reshape."""
+        return self.constant("shape_" + "x".join(map(str, sizes)), np.asarray(sizes, np.int64))
 
 
 def numbered(name: str) -> Iterator[str]:

@@ -43,6 +43,11 @@ class Types:
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
+    def read_by(self, shape: Node) -> tuple[int | str, ...] | None:
+        """The dimensions that a Shape returns, a name for each that is free; None where they are unknown."""
+        dims = self.shape(shape.inputs[0])
+        return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]
+
     def sample_bytes(self, name: str) -> int | None:
         """Bytes of one sample of a tensor whose only unknown dimension is the batch, at the usual sizes."""
         value = self.usual.get(name)

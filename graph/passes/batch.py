@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index
@@ -24,8 +22,7 @@ def free_batch(graph: Graph) -> Graph:
     for node in graph.nodes:
         shape = types.static(node.output) if node.op == "Reshape" and not node.domain else None
         if shape and node.inputs[0] in moving and node.inputs[1] in graph.constants and 0 not in shape:
-            target = new.constant("shape_" + "x".join(map(str, (-1, *shape[1:]))), np.array([-1, *shape[1:]], np.int64))
-            node = replace(node, inputs=(node.inputs[0], target), attributes={})
+            node = replace(node, inputs=(node.inputs[0], new.shape([-1, *shape[1:]])), attributes={})
         nodes.append(node)
     return graph.with_ports(_free).with_nodes(nodes, new.constants)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from string import ascii_uppercase
 
-import numpy as np
-
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.types import Types, infer_types
@@ -111,7 +109,7 @@ def _product(
             perm = [operand.axes.index(axis) for axis in order]
             name = add("Transpose", (name,), new.name(f"{node.output}_{operand.name}_permuted"), perm=perm)
         if target is not None and max(map(len, groups)) > 1:
-            name = add("Reshape", (name, _shape(target, new)), new.name(f"{node.output}_{operand.name}_joined"))
+            name = add("Reshape", (name, new.shape(target)), new.name(f"{node.output}_{operand.name}_joined"))
         return name
 
     left = ordered(a, leading + row + summed, (row, summed), targets[0])
@@ -120,7 +118,7 @@ def _product(
     name = add("MatMul", (left, right), name)
     if joined and targets[1] is not None:
         apart = node.output if made == axes else new.name(f"{node.output}_apart")
-        name = add("Reshape", (name, _shape(targets[1], new)), apart)
+        name = add("Reshape", (name, new.shape(targets[1])), apart)
     if made != axes:
         nodes.extend(_permuted(Operand(name, made), axes, node))
     return tuple(nodes)
@@ -138,7 +136,3 @@ def _target(leading: str, groups: tuple[str, ...], sizes: Mapping[str, int | str
     dims = [[sizes.get(axis, "?") for axis in group] for group in groups]
     joined = [-1 if any(isinstance(dim, str) for dim in group) else prod(map(int, group)) for group in dims]
     return None if joined.count(-1) > 1 else (*[0] * len(leading), *joined)
-
-
-def _shape(target: tuple[int, ...], new: Additions) -> str:
-    return new.constant("shape_" + "x".join(map(str, target)), np.asarray(target, np.int64))

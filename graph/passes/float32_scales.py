@@ -8,6 +8,7 @@ from onnx import TensorProto
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import HALVES, onnx_type
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.half import cast
 
 ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -31,18 +32,14 @@ def float32_scales(graph: Graph) -> Graph:
         source, name, *rest = node.inputs
         constants[_wide(name)] = scale.astype(np.float32)
         if node.op == "QuantizeLinear":
-            nodes[_wide(source)] = _cast(source, _wide(source), TensorProto.FLOAT)
+            nodes[_wide(source)] = cast(source, _wide(source), TensorProto.FLOAT)
             nodes[node.output] = replace(node, inputs=(_wide(source), _wide(name), *rest))
         else:
             result = _wide(node.output)
             nodes[result] = replace(node, inputs=(source, _wide(name), *rest), outputs=(result,))
-            nodes[node.output] = _cast(result, node.output, onnx_type(scale.dtype))
+            nodes[node.output] = cast(result, node.output, onnx_type(scale.dtype))
     return drop_unused(graph.with_nodes(nodes.values(), constants))
 
 
 def _wide(name: str) -> str:
     return f"float32({name})"
-
-
-def _cast(name: str, result: str, to: int) -> Node:
-    return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")

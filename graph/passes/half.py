@@ -37,7 +37,7 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     inputs = {v.name: _half_of(v.name, half) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name, half) for v in graph.outputs if v.dtype == np.float32}
     constants: dict[str, Array] = {}
-    nodes = [_cast(name, result, onnx_type(half)) for name, result in inputs.items()]
+    nodes = [cast(name, result, onnx_type(half)) for name, result in inputs.items()]
     for node in graph.nodes:
         if node.outputs[0] in exact:
             nodes += _in_float32(node, {*graph.constants, *inner}, inputs | outputs, half)
@@ -53,7 +53,7 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
                     constants[names[position]] = rounded(value, half)
         results = tuple(outputs.get(name, name) for name in node.outputs)
         nodes.append(replace(node, inputs=tuple(names), outputs=results, attributes=_attributes(node, half)))
-    nodes.extend(_cast(result, name, TensorProto.FLOAT) for name, result in outputs.items())
+    nodes.extend(cast(result, name, TensorProto.FLOAT) for name, result in outputs.items())
     return graph.with_nodes(nodes, constants)
 
 
@@ -87,13 +87,14 @@ def _in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], h
     """A node of `squared_sums` and the casts around it. `floats`: tensors that are float32. `names`: of other ports."""
     (result,) = node.outputs
     wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in floats}
-    before = [_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
+    before = [cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
     made = result if result in floats else f"sum({result})"
-    after = [] if result in floats else [_cast(made, names.get(result, result), onnx_type(half))]
+    after = [] if result in floats else [cast(made, names.get(result, result), onnx_type(half))]
     return [*before, replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs), outputs=(made,)), *after]
 
 
-def _cast(name: str, result: str, to: int) -> Node:
+def cast(name: str, result: str, to: int) -> Node:
+    """The node that makes a tensor of another type of one."""
     return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
 
 

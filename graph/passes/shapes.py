@@ -33,8 +33,7 @@ def fold_shapes(graph: Graph) -> Graph:
             node = replace(node, op="Expand")
         dims = _target(node, types) or _target_of_batch(node, graph, idx, types)
         if dims is not None:
-            shape = new.constant("shape_" + "x".join(map(str, dims)), np.asarray(dims, np.int64))
-            node = replace(node, inputs=(node.inputs[0], shape), attributes={})
+            node = replace(node, inputs=(node.inputs[0], new.shape(dims)), attributes={})
         nodes.append(node)
     return graph.with_nodes(nodes, constants | new.constants)
 
@@ -94,19 +93,19 @@ def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
     found = match(idx.producers.get(name), "Unsqueeze(Gather(Shape(x), PLACE))", idx)
     if found is None:
         return False
-    dims, place = _dims(found.nodes[2], types) or (), graph.constants[found["PLACE"]]
+    dims, place = types.read_by(found.nodes[2]) or (), graph.constants[found["PLACE"]]
     return dims[:1] == (BATCH,) and place.shape == () and int(place) == 0
 
 
 def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:
     """The value of Shape(x), or of a part of it taken by Gather or Slice, where that part is fixed."""
     if node.op == "Shape" and not node.domain:
-        dims = _dims(node, types)
+        dims = types.read_by(node)
         return None if dims is None or any(isinstance(dim, str) for dim in dims) else np.asarray(dims, np.int64)
     if node.op not in ("Gather", "Slice") or not all(graph.is_constant(name) for name in node.inputs[1:]):
         return None
     shape = idx.producer(node.inputs[0], "Shape")
-    dims = _dims(shape, types) if shape else None
+    dims = types.read_by(shape) if shape else None
     if dims is None:
         return None
     which: Any = graph.constants[node.inputs[1]]
@@ -115,9 +114,3 @@ def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | N
         which = slice(start, end, *axis_and_step[1:])
     taken = np.asarray(np.asarray(dims, object)[which], object)
     return None if any(isinstance(dim, str) for dim in taken.reshape(-1)) else taken.astype(np.int64)
-
-
-def _dims(shape: Node, types: Types) -> tuple[int | str, ...] | None:
-    """The dimensions that a Shape node returns, a name for each that is free; None where they are unknown."""
-    dims = types.shape(shape.inputs[0])
-    return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]

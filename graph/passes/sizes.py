@@ -94,8 +94,7 @@ def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], ahead: Mapping
 
 def _of_port(node: Node, port: str, types: Types, new: Additions) -> Iterator[Node]:
     """The nodes that read what a Shape gives off a port; none where the port lacks one of the sizes."""
-    dims, own = types.shape(node.inputs[0]), types.shape(port)
-    wanted = None if dims is None else dims[node.attributes.get("start", 0) : node.attributes.get("end", len(dims))]
+    wanted, own = types.read_by(node), types.shape(port)
     axes: dict[int | str, int] = {size: axis for axis, size in enumerate(own or ()) if isinstance(size, str)}
     if node.op != "Shape" or not wanted or not all(isinstance(size, int) or size in axes for size in wanted):
         return
