@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -49,25 +50,53 @@ def test_an_observation_is_kept_as_it_was(policy: Sampler) -> None:
     assert history.window()["state"].max() == 0
 
 
-def test_what_is_missing_or_of_another_shape_is_named(policy: Sampler) -> None:
-    history = History(policy)
-    with pytest.raises(UserError, match="the observation has no 'state'"):
-        history.add({"stat": [1.0, 2.0]})
-    with pytest.raises(UserError, match=r"observation 'state' has the shape \[3\]; give float32 values \[2\]"):
-        history.add({"state": [1.0, 2.0, 3.0]})
-    with pytest.raises(UserError, match="observation 'state' is no array"):
-        history.add({"state": [1.0, [2.0]]})
+class Learned:
+    """A stand-in for a torch tensor that requires grad."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
 
 
-@pytest.mark.parametrize("values", [["a", "b"], [1j, 0.0], [True, False], np.array(["2020", "2021"], "M8[Y]")])
-def test_values_of_another_kind_are_no_observation(policy: Sampler, values: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (3, "the observation 3 is no mapping"),
+        ([0.0, 0.0], "is no mapping of names to values"),
+        ({}, "the observation has no 'state'"),
+        ({"stat": [1.0, 2.0]}, "the observation has no 'state'"),
+        ({"state": [1.0, 2.0, 3.0]}, r"observation 'state' has the shape \[3\]; give float32 values \[2\]"),
+        ({"state": [np.nan]}, r"observation 'state' has the shape \[1\]"),
+        ({"state": [1.0, [2.0]]}, "observation 'state' is no array"),
+        ({"state": Learned()}, "observation 'state' is no array .*requires grad"),
+        ({"state": ["a", "b"]}, r"observation 'state' holds values of type .*; give float32 values \[2\]"),
+        ({"state": [1j, 0.0]}, "observation 'state' holds values of type"),
+        ({"state": [True, False]}, "observation 'state' holds values of type"),
+        ({"state": np.array(["2020", "2021"], "M8[Y]")}, "observation 'state' holds values of type"),
+    ],
+)
+def test_an_observation_of_another_form_is_named(policy: Sampler, observation: Any, said: str) -> None:
     history = History(policy)
-    with pytest.raises(UserError, match=r"observation 'state' holds values of type .*; give float32 values \[2\]"):
-        history.add({"state": values})  # type: ignore[dict-item]
-    with pytest.raises(UserError, match="the observation 3 is no mapping"):
-        history.add(3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=said) as failure:
+        history.add(observation)
+    assert not isinstance(failure.value, Unusable)
     with pytest.raises(UserError, match="nothing has been observed"):
         history.window()
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (None, "the observation is None"),
+        ({"state": None}, "observation 'state' is None"),
+        ({"state": [0.0, None]}, "observation 'state' holds None"),
+        ({"state": np.ma.masked_all(2)}, "observation 'state' holds masked values"),
+        ({"state": [0.0, 1e300]}, "observation 'state' holds a number that is not finite in float32"),
+        ({"state": [0.0, -np.inf]}, "observation 'state' holds a number that is not finite in float32"),
+    ],
+)
+def test_what_a_sensor_gives_that_drops_out_is_unusable(policy: Sampler, observation: Any, said: str) -> None:
+    with pytest.raises(Unusable, match=said):
+        History(policy).add(observation)
 
 
 def test_a_window_has_the_types_of_the_bundle(policy: Sampler) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from fewstep.robots.control import Action, Limits
 from fewstep.robots.control.limits import Beyond
-from fewstep.runtime import UserError
 from tests.robots.control.looping import RATE, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 
@@ -49,23 +48,6 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
         assert blind[-1].value.tolist() == idle
     assert act(runner, clock).source == "planned"
     assert (runner.statistics.held, runner.statistics.stopped) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"limits": Limits(beyond="stop")}, "beyond 'stop' is none; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
-        ({"limits": Limits(low=1.0, high=0.0)}, "low 1.0 is above high 0.0"),
-        ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] does not have the shape \[2\] but \[3\]"),
-        ({"limits": Limits(high=float("nan"))}, "high nan holds NaN"),
-        ({"limits": Limits(change=0.0)}, "change 0.0; give units a second, above 0"),
-        ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] is beyond its limits"),
-        ({"most_held": -1}, "most_held -1; give a whole number from 0 up"),
-    ],
-)
-def test_limits_that_allow_nothing_are_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        looping(tiny_bundle, **options)
 
 
 def test_the_sequence_behind_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
