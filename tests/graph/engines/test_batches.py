@@ -89,6 +89,9 @@ def test_a_profile_is_the_whole_range_where_nothing_is_said() -> None:
         "height": (32, 64, 128),
         "width": (32, 64, 256),
     }
+    for least, preferred, greatest in ((1, 2, 2), (8, 8, 16)):  # as near to 4 as the others allow
+        made = profile_of({"batch": least}, None, {"batch": greatest}, (), (4, 64, 64))
+        assert made == {"batch": (least, preferred, greatest)}
     narrow = profile_of({"batch": 2}, None, {"batch": 2, "height": 48, "width": 32}, SIZES, (4, 64, 64))
     assert narrow == {"batch": (2, 2, 2), "height": (32, 48, 48), "width": (32, 32, 32)}
 

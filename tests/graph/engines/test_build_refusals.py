@@ -67,9 +67,14 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
         ({"dla": 0, "backend": "tensorrt"}, "a DLA takes no int8 .*; build --precision float16"),
         ({"float32_scales": True, "precision": "float16"}, "float16 has no scales; build --precision int8"),
         ({"float32_scales": True, "script": Path("s.sh")}, "the bundle's own graphs; leave --script"),
+        (
+            {"backend": "tensorrt", "device": ("sm89",)},
+            "tensorrt builds for the GPU it sees, which is sm87, not for sm89",
+        ),
     ],
 )
-def test_impossible_choices_are_refused(bundle: Path, worker: Path, change: dict[str, object], message: str) -> None:
+@pytest.mark.usefixtures("worker", "jetson")
+def test_impossible_choices_are_refused(bundle: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(replace(BuildOptions(bundle), **change))  # type: ignore[arg-type]
 
