@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_finite, in_model_range
+from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.companions import image_shape
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
@@ -79,11 +80,10 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
 
 def _one_by_one(network: Session, graph: GraphEntry, values: Float32) -> Float32:
     (taken,), (output,) = graph.inputs, graph.outputs
-    wanted = tuple(output.shape[1:])
-    results = [network({taken.name: values[index : index + 1]})[output.name] for index in range(len(values))]
-    if any(result.shape != (1, *wanted) for result in results):
+    result = InParts(network, 1)({taken.name: values})[output.name]
+    if result.shape != (len(values), *output.shape[1:]):
         raise UserError(f"{graph.file} is not what the manifest says", EXPORT_AGAIN)
-    return np.concatenate(results)
+    return result
 
 
 def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:

@@ -209,8 +209,6 @@ def _is_number(text: str) -> bool:
 def _checked(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
     """The given sizes, each known, a whole number, and in its range."""
     ranges = described(takes.sizes)
-    if not isinstance(sizes, Mapping):
-        raise UserError(f"sizes {sizes!r} are no mapping of names to numbers", f"give sizes={{NAME: NUMBER}}: {ranges}")
     by_name = {size.name: size for size in takes.sizes}
     checked = {}
     for name, value in sizes.items():

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.runs.windows import ramp
 from fewstep.runtime.sound import Spectrogram
 
 Float32 = NDArray[np.float32]
@@ -121,13 +122,8 @@ def joined(parts: Sequence[Float32] | Float32, samples: int, overlap: int) -> Fl
     """The wave [samples] of `pieces`: where two overlap, one fades into the other in even steps."""
     length = len(parts[0])
     step = length - overlap
-    rise = (np.arange(overlap) + 0.5) / max(overlap, 1)
     wave = np.zeros(step * len(parts) + overlap)
-    for number, part in enumerate(parts):
-        weight = np.ones(length)
-        if number:
-            weight[:overlap] = rise
-        if number + 1 < len(parts):
-            weight[length - overlap :] = rise[::-1]
-        wave[number * step : number * step + length] += part * weight
+    for start, part in zip(range(0, step * len(parts), step), parts, strict=True):
+        place = (slice(start, start + length),)
+        wave[place] += part * ramp(place, wave.shape, 0, overlap)
     return wave[:samples].astype(np.float32)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.arrays import as_finite
+from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
@@ -64,14 +65,9 @@ class TextEncoder:
         one is what denoisers take for "nothing in particular". `state` [n] is for policies whose prompts hold it.
         """
         prompts = [formed(prompt, self.form, state) for prompt in check_prompts(prompts)]
-        distinct = list(dict.fromkeys(prompts))
-        fed = self.ids(distinct)
-        parts = []
-        for start in range(0, len(distinct), BATCH):
-            parts.append(self.network({name: ids[start : start + BATCH] for name, ids in fed.items()}))
-        place = {prompt: index for index, prompt in enumerate(distinct)}
-        rows = [place[prompt] for prompt in prompts]
-        return {name: np.concatenate([part[name] for part in parts])[rows] for name in parts[0]}
+        place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        encoded, rows = InParts(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
+        return {name: array[rows] for name, array in encoded.items()}
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """The inputs [len(prompts), length] of the network: token ids, and masks where it takes them."""

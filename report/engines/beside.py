@@ -22,12 +22,13 @@ from fewstep.report.choosing.engines import LARGEST, REFERENCE
 from fewstep.report.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.report.engines.narrowing import first_difference, inner_of
 from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_names, graph_of
+from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.backends.qnn import Qnn
-from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, LoadedEngine
+from fewstep.runtime.backends.tensorrt_engine import BATCH, LoadedEngine
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle

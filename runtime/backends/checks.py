@@ -37,12 +37,6 @@ def shapes(feeds: Arrays) -> str:
     return ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
 
 
-def check_contexts(contexts: int) -> None:
-    """UserError for a number of calls at once that runs none."""
-    if contexts < 1:
-        raise UserError(f"{contexts} contexts run nothing", "give at least 1")
-
-
 def check_threads(threads: int) -> None:
     """UserError for a value that is no number of threads, or for more than there are cores."""
     if not isinstance(threads, Integral):

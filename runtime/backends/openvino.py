@@ -20,10 +20,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.by_size import BySize
-from fewstep.runtime.backends.checks import check_contexts, check_threads, failed, imported, path_text, shapes
+from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text, shapes
 from fewstep.runtime.backends.interface import Port, check_ports
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
@@ -69,9 +70,8 @@ class OpenVino:
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
-        check_contexts(self.contexts)
-        if self.batch < 1:
-            raise UserError(f"a batch of {self.batch}", "give at least 1")
+        whole("contexts", self.contexts, 1)
+        whole("batch", self.batch, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:

@@ -15,12 +15,14 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, graph_of
-from fewstep.runtime.backends.checks import check_contexts, imported
+from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.tensorrt_engine import BATCH, InParts, Lane, LoadedEngine, prepare_contexts, read_tensors
+from fewstep.runtime.backends.tensorrt_engine import BATCH, Lane, LoadedEngine, prepare_contexts, read_tensors
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import Here
@@ -66,7 +68,7 @@ class TensorRt:
     def __post_init__(self) -> None:
         if self.name not in INSTALL:
             raise UserError(f"there is no TensorRT {self.name!r}", f"choose {' or '.join(INSTALL)}")
-        check_contexts(self.contexts)
+        whole("contexts", self.contexts, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:

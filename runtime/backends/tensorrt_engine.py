@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Arrays, LoadedGraph, cuda
+from fewstep.runtime.backends import Arrays, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.tensorrt_log import reason
@@ -234,20 +234,6 @@ class LoadedEngine:
             f"{self.what} takes a {name} of {least} to {greatest}, best {preferred}, not {size}",
             f"choose sizes in that range, or {self.build} {option} {sized.name}:{shape}",
         )
-
-
-@dataclass(frozen=True)
-class InParts:
-    """A network whose rows do not know each other, for any number of them."""
-
-    network: LoadedGraph
-    most: int
-
-    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        count = max(len(value) for value in feeds.values())
-        starts = range(0, count, self.most)
-        parts = [self.network({name: value[at : at + self.most] for name, value in feeds.items()}) for at in starts]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def test_without_cuda_bindings_the_fix_is_a_pip_command(built: Path, monkeypatch
     "settings, message",
     [
         ({"name": "tensorflow"}, "there is no TensorRT 'tensorflow'; choose tensorrt or tensorrt-rtx"),
-        ({"contexts": 0}, "0 contexts run nothing"),
+        ({"contexts": 0}, "contexts 0; give a whole number from 1 up"),
         ({"device": 2}, "there is no GPU number 2, only 2"),
     ],
 )
