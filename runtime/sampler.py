@@ -25,6 +25,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.tokens import IDS
 from fewstep.runtime import conditions, mixed_plans, units
+from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.denoiser import Denoiser
@@ -326,14 +327,12 @@ class Sampler(AbstractContextManager["Sampler"]):
             return plan
         others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
         compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), others)
-        if len(self._plans) >= PLANS_KEPT:
-            self._plans.clear()
-        return self._plans.setdefault(id(compiled), compiled)
+        return self._plans.used(id(compiled), lambda: compiled)
 
     @cached_property
-    def _plans(self) -> dict[int, AnyPlan]:
+    def _plans(self) -> Recent[int, AnyPlan]:
         """The last plans that were compiled and checked, by identity: each call would check them again."""
-        return {}
+        return Recent(PLANS_KEPT)
 
     def _request(
         self,
