@@ -90,7 +90,7 @@ class Session:
     graph: str
     session: Any
     outputs: tuple[str, ...]
-    takes_optional = True  # inputs that `feeds` may leave out
+    takes_optional: bool = True  # inputs that `feeds` may leave out
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         try:

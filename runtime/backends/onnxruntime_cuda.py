@@ -48,7 +48,8 @@ class OnnxRuntimeCuda:
         _find_libraries(onnxruntime)
         session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device)))
         check_ports(bundle, graph, session.get_inputs, session.get_outputs)
-        return Session(file.name, session, tuple(output.name for output in session.get_outputs()))
+        outputs = tuple(output.name for output in session.get_outputs())
+        return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
 
 
 def provider_settings(device: int) -> dict[str, str]:
