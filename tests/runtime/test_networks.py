@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE
@@ -18,6 +17,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.request import denoiser_facts
+from tests.bundles import changed
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
 PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
@@ -25,13 +25,10 @@ PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
 
 def with_expert(bundle: Path, **fields: Any) -> Path:
     """The tiny bundle, its own denoiser being the network of its noisy side too."""
-    with open_for_update(bundle, must_exist=True) as writer:
-        manifest = writer.manifest
-        assert manifest is not None
-        own = {"until": 0.0, "prediction": manifest.prediction, "inputs": {"class": "label"}, "bodies": manifest.bodies}
-        own |= {"source": "tiny", "source_sha256": "0" * 64, "prologue": manifest.prologue}
-        writer.commit(msgspec.structs.replace(manifest, networks={"noisy": NetworkEntry(**own | fields)}))
-    return bundle
+    manifest = open_bundle(bundle).manifest
+    own = {"until": 0.0, "prediction": manifest.prediction, "inputs": {"class": "label"}, "bodies": manifest.bodies}
+    own |= {"source": "tiny", "source_sha256": "0" * 64, "prologue": manifest.prologue}
+    return changed(bundle, networks={"noisy": NetworkEntry(**own | fields)})
 
 
 @pytest.fixture

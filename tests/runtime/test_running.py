@@ -1,6 +1,5 @@
 """Running beside the plain call: cancelling, bare evaluations, further branches, images, a plan for each sample."""
 
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -16,10 +15,13 @@ from fewstep.plans import noise
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus
 from fewstep.plans.plan import Step, Tensor, Term
 from fewstep.plans.shaping import Clip, Rescale
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime import sampler as running
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.planning import plan_for
+from tests.bundles import changed
 from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
@@ -158,24 +160,14 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
     assert rows == [6, 6, 4, 4]
 
 
-def changed(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
-    """The tiny bundle with its manifest edited."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    edit(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    return bundle
-
-
 @pytest.mark.parametrize("grouped", ["first", "body"])
 def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tiny_bundle: Path, grouped: str) -> None:
     """A precision map may leave the last steps, or the first, all in float: that graph has no range group."""
-
-    def several(manifest: dict[str, Any]) -> None:
-        body, (float32,) = manifest["bodies"]["int8-cpu-x86"], manifest["bodies"]["float32"]["graphs"]
-        first, last = (body["graphs"][0], float32) if grouped == "first" else (float32, body["graphs"][0])
-        body["graphs"] = [first | {"until": body["groups"][0]}, last]
-
-    sampler = fewstep.runtime.load(changed(tiny_bundle, several), "int8")
+    bodies, replace = open_bundle(tiny_bundle).manifest.bodies, msgspec.structs.replace
+    int8, float32 = bodies["int8-cpu-x86"], bodies["float32"].graph
+    first, last = (int8.graph, float32) if grouped == "first" else (float32, int8.graph)
+    several = replace(int8, graphs=(replace(first, until=int8.groups[0]), last))
+    sampler = fewstep.runtime.load(changed(tiny_bundle, bodies={**bodies, "int8-cpu-x86": several}), "int8")
     plan = sampler.compile("ddim:6", 2.0)
     groups = [step.group for step in plan.steps]
     assert groups == [0, 0, 0, 0, 1, 1]
@@ -198,12 +190,7 @@ def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tin
 
 def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
     """The first time of EDM, log(80) / 4, lies outside the schedule once it is rounded to float32."""
-
-    def to_edm(manifest: dict[str, Any]) -> None:
-        manifest["schedule"] = {"kind": "edm", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
-        manifest["prediction"] = "edm"
-
-    sampler = fewstep.runtime.load(changed(tiny_bundle, to_edm))
+    sampler = fewstep.runtime.load(changed(tiny_bundle, schedule=ScheduleSpec("edm"), prediction="edm"))
     times = [step.time for step in sampler.compile("ddim:3").steps]
     assert float(np.float32(times[0])) > times[0]
     for time in times:
@@ -231,11 +218,9 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
     """An empty prompt's encoding is an array: the denoiser cannot name it, its caller can."""
     null = {"uncond": {"class": [3, 3]}}
     expected = fewstep.runtime.load(tiny_bundle).sample("ddim:4", **GIVEN, guidance=2.0)
-
-    def without_null(manifest: dict[str, Any]) -> None:
-        manifest["conditions"][0] |= {"null": None, "high": 3}
-
-    sampler = fewstep.runtime.load(changed(tiny_bundle, without_null))
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
+    without = msgspec.structs.replace(label, null=None, high=3)
+    sampler = fewstep.runtime.load(changed(tiny_bundle, conditions=(without,)))
     np.testing.assert_array_equal(sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches=null), expected)
     np.testing.assert_array_equal(sampler.sample_each(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
     with pytest.raises(UserError, match="without an unconditional form"):

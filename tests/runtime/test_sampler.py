@@ -1,6 +1,5 @@
 """The sampler against the same arithmetic in numpy, and every way to ask it for something impossible."""
 
-import json
 import tracemalloc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -245,9 +244,9 @@ def test_a_sampler_is_shown_in_a_line(tiny_bundle: Path) -> None:
 def test_a_body_for_another_engine_is_opened_with_a_warning(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    manifest["bodies"]["int8-tensorrt"] = {**manifest["bodies"]["int8-cpu-x86"], "target": "tensorrt"}
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    simulated = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
+    changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": simulated})
     fewstep.runtime.load(tiny_bundle, body="int8-cpu-x86")
     fewstep.runtime.load(
         tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime(fuse_qdq=False)

@@ -1,6 +1,7 @@
 """Puts engines into a bundle, as `fewstep build` would have built them."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,17 @@ def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
     return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
-def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | None = None, **changes: Any) -> Path:
+def add_engine(
+    bundle: Path,
+    body: str,
+    remember: bool = True,
+    content: bytes | None = None,
+    edit: Callable[[Sidecar], bytes] = msgspec.json.encode,
+    **changes: Any,
+) -> Path:
     """Add the engine of a body (or "prologue") for the double of TensorRT 10.3 on sm89; returns its path.
 
-    `changes` are fields of its key; `remember` records that this machine built it.
+    `changes` are fields of its key, `edit` writes its sidecar; `remember` records that this machine built it.
     """
     opened = open_bundle(bundle)
     manifest = opened.manifest
@@ -52,7 +60,7 @@ def add_engine(bundle: Path, body: str, remember: bool = True, content: bytes | 
     with open_for_update(bundle, must_exist=True) as writer:
         made = EngineEntry(
             file=writer.add(content, "engines", f"{body}-{key.device}", ".engine"),
-            sidecar=writer.add(msgspec.json.encode(sidecar), "engines", f"{body}-{key.device}", ".json"),
+            sidecar=writer.add(edit(sidecar), "engines", f"{body}-{key.device}", ".json"),
             body=body,
             backend=key.backend,
             device=key.device,

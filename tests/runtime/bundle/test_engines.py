@@ -1,7 +1,5 @@
 """Engines of a bundle: when one fits a graph and a machine, and side-cars that lie, are cut or are huge."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,73 +9,52 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar, difference
-from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.runtime.backends.built import add_engine
 
 CONTENT = b"engine"
 HERE = Here("tensorrt", "10.3.0", "sm87", 16)
 
 
-def add(bundle: Path, sidecar: bytes, key: EngineKey, content: bytes = CONTENT) -> Path:
-    manifest = open_bundle(bundle).manifest
-    with open_for_update(bundle, must_exist=True) as writer:
-        file = writer.add(content, "engines", "float32-sm87", ".engine")
-        side = writer.add(sidecar, "engines", "float32-sm87", ".json")
-        made = EngineEntry(file, side, "float32", key.backend, key.device, key.digest)
-        writer.commit(msgspec.structs.replace(manifest, engines=(made,)))
-    return bundle
-
-
-def key_of(bundle: Path) -> EngineKey:
-    manifest = open_bundle(bundle).manifest
-    graph = manifest.files[manifest.bodies["float32"].graph.file]
-    return EngineKey(graph, (), (1, 2, 4), {"tf32": False}, "tensorrt", "10.3.0", "sm87", 16)
-
-
-def sidecar_of(built: EngineKey, **changes: Any) -> bytes:
-    sidecar = Sidecar(SCHEMA, built.digest, built, hashlib.sha256(CONTENT).hexdigest(), {})
-    return msgspec.json.encode(msgspec.structs.replace(sidecar, **changes))
+BUILT = {"content": CONTENT, "device": HERE.device, "multiprocessors": HERE.multiprocessors}
 
 
 def test_an_engine_whose_sidecar_agrees_is_found(tiny_bundle: Path) -> None:
-    key = key_of(tiny_bundle)
-    add(tiny_bundle, sidecar_of(key), key)
+    add_engine(tiny_bundle, "float32", **BUILT)
     program = engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
-    assert (program.content, program.key) == (CONTENT, key)
+    assert program.content == CONTENT and program.key.device == HERE.device
 
 
-def lying(key: EngineKey) -> tuple[EngineKey, bytes]:
-    """A key of another GPU, and a sidecar that was edited to fit this one."""
-    other = msgspec.structs.replace(key, device="sm86")
-    sidecar = json.loads(sidecar_of(other))
-    sidecar["built_from"]["device"] = "sm87"
-    return other, json.dumps(sidecar).encode()
+def edited(**changes: Any) -> Callable[[Sidecar], bytes]:
+    return lambda sidecar: msgspec.json.encode(msgspec.structs.replace(sidecar, **changes))
 
 
 @pytest.mark.parametrize(
-    "made, message",
+    "key, edit, message",
     [
-        (lambda key: (key, b"{"), "cannot be read"),
-        (lambda key: (key, b"[" * 5000), "cannot be read"),
-        (lambda key: (key, b"\xff"), "cannot be read"),
-        (lambda key: (key, b" " * (engine_files.SIDECAR_LIMIT + 1)), "is larger than 1048576 bytes"),
-        (lambda key: (key, sidecar_of(key).replace(b'"graph"', b'"grap"')), "cannot be read"),
-        (lambda key: (key, sidecar_of(key, sha256="0" * 64)), "belongs to another engine"),
-        (lambda key: (key, sidecar_of(key, key="0" * 64)), "belongs to another engine"),
-        (lambda key: (key, sidecar_of(key, schema=SCHEMA + 1)), f"reads up to {SCHEMA}; pip install"),
-        (lying, "belongs to another engine"),
+        ({}, lambda sidecar: b"{", "cannot be read"),
+        ({}, lambda sidecar: b"[" * 5000, "cannot be read"),
+        ({}, lambda sidecar: b"\xff", "cannot be read"),
+        ({}, lambda sidecar: b" " * (engine_files.SIDECAR_LIMIT + 1), "is larger than 1048576 bytes"),
+        ({}, lambda sidecar: msgspec.json.encode(sidecar).replace(b'"graph"', b'"grap"'), "cannot be read"),
+        ({}, edited(sha256="0" * 64), "belongs to another engine"),
+        ({}, edited(key="0" * 64), "belongs to another engine"),
+        ({}, edited(schema=SCHEMA + 1), f"reads up to {SCHEMA}; pip install"),
+        (
+            {"device": "sm86"},
+            lambda sidecar: msgspec.json.encode(sidecar).replace(b"sm86", b"sm87"),
+            "belongs to another",
+        ),
     ],
     ids=["cut", "deep", "no text", "huge", "a field", "another engine's", "another key", "newer", "edited to fit"],
 )
 def test_a_sidecar_of_no_engine_or_another_is_named(
-    tiny_bundle: Path, made: Callable[[EngineKey], tuple[EngineKey, bytes]], message: str
+    tiny_bundle: Path, key: dict[str, str], edit: Callable[[Sidecar], bytes], message: str
 ) -> None:
-    key, sidecar = made(key_of(tiny_bundle))
-    add(tiny_bundle, sidecar, key)
+    add_engine(tiny_bundle, "float32", edit=edit, **BUILT | key)
     with pytest.raises(UserError, match=message) as caught:
         engine_files.find(open_bundle(tiny_bundle), "float32", HERE, trust=True)
     assert "float32-sm8" in str(caught.value) and "\n" not in str(caught.value)
