@@ -37,21 +37,17 @@ class Denoiser:
     def feeds(self, plan: AnyPlan, samples: int, values: BranchValues, first: int = 0) -> Feeds:
         """The inputs at each step of the network that runs it, from step `first` on. What makes its rows runs once,
         before the first step."""
-        if first:
-            whole: Any = plan  # a struct, of either kind
-            later = self.feeds(msgspec.structs.replace(whole, steps=plan.steps[first:]), samples, values)
-            return lambda index: later(index - first)
-        if len(self.networks) == 1:
-            return self.networks[DENOISER].feeds(plan, samples, values)
+        whole: Any = plan  # a struct, of either kind
+        is_alone = len(self.networks) == 1
 
         @cache
         def of(network: str) -> Feeds:
-            own = tuple(step for step in plan.steps if step.network == network)
-            part: Any = plan  # a struct, of either kind
-            return self.networks[network].feeds(msgspec.structs.replace(part, steps=own), samples, values)
+            own = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
+            part = msgspec.structs.replace(whole, steps=tuple(plan.steps[at] for at in own))
+            feeds, numbers = self.networks[network].feeds(part, samples, values), {at: n for n, at in enumerate(own)}
+            return lambda index: feeds(numbers[index])
 
-        names = [step.network for step in plan.steps]
-        return lambda index: of(names[index])(names[:index].count(names[index]))
+        return of(DENOISER) if is_alone else lambda index: of(plan.steps[index].network)(index)
 
     def evaluate(
         self,
