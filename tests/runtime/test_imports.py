@@ -60,8 +60,8 @@ def quiet(code: str, folder: Path, *arguments: str, **variables: str) -> str:
 
 
 def test_a_program_that_loads_a_bundle_leaves_no_record_of_its_use(tiny_bundle: Path, tmp_path: Path) -> None:
-    code = "import sys, fewstep.runtime; print(fewstep.runtime.load(sys.argv[1]).evaluate([[[[0] * 4] * 4]], 0).shape)"
-    code = code.replace("0).shape", "0, {'class': [0]}).shape")
+    call = "fewstep.runtime.load(sys.argv[1]).evaluate([[[[0] * 4] * 4]], 0, {'class': [0]})"
+    code = f"import sys, fewstep.runtime; print({call}.shape)"
     assert quiet(code, tmp_path, str(tiny_bundle)) == "(1, 1, 4, 4)\n"
     assert [str(path) for path in tmp_path.rglob("*") if path.is_file() and "onnxruntime" in str(path)] == []
 
@@ -79,17 +79,13 @@ sys.meta_path.insert(0, Told())
 """
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["graph.session", "calibration.checkpoint", "calibration.lowering.coverage", "export.sources.onnx_file"],
-)
-def test_telemetry_is_off_before_onnxruntime_is_imported(module: str, tmp_path: Path) -> None:
-    assert quiet(IMPORTING + f"import fewstep.{module}", tmp_path) == "1\n"
+DOCTOR = "from fewstep.report.diagnosis import DoctorOptions, diagnose; diagnose(DoctorOptions())"
+MODULES = ("graph.session", "calibration.checkpoint", "calibration.lowering.coverage", "export.sources.onnx_file")
 
 
-def test_telemetry_is_off_before_the_machine_is_diagnosed(tmp_path: Path) -> None:
-    doctor = "from fewstep.report.diagnosis import DoctorOptions, diagnose; diagnose(DoctorOptions())"
-    assert quiet(IMPORTING + doctor, tmp_path) == "1\n"
+@pytest.mark.parametrize("code", [*(f"import fewstep.{module}" for module in MODULES), DOCTOR])
+def test_telemetry_is_off_before_onnxruntime_is_imported(code: str, tmp_path: Path) -> None:
+    assert quiet(IMPORTING + code, tmp_path) == "1\n"
 
 
 def test_who_wants_telemetry_says_so(tmp_path: Path) -> None:
