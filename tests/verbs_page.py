@@ -12,6 +12,16 @@ from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
 
 PAGE = Path(__file__).parent.parent / "docs/cli.md"
+ELSEWHERE = {  # verbs that another page explains
+    "export": "export.md",
+    "calibrate": "quantization.md",
+    "fit": "fitting.md",
+    "build": "engines.md#building",
+    "bake": "bake.md",
+    "pack": "bundle.md",
+    "report": "quantization.md#reading-the-report",
+    "choose": "runtime.md#plan-body-and-engine-for-a-budget",
+}
 
 
 def flags(verb: str) -> set[str]:
@@ -36,7 +46,10 @@ def filled(text: str) -> str:
     }
     tables["verbs"] = table(
         ("verb", "what it does", "needs"),
-        [(f"[`{name}`](#fewstep-{name})", verb.summary, _extras(verb.extras)) for name, verb in VERBS.items()],
+        [
+            (f"[`fewstep {name}`]({ELSEWHERE.get(name, f'#fewstep-{name}')})", verb.summary, _extras(verb.extras))
+            for name, verb in VERBS.items()
+        ],
     )
     return re.sub(
         r"<!-- table ([\w -]+) -->\n.*?<!-- end -->",
