@@ -16,14 +16,14 @@ from fewstep.measure.cost import BATCH
 from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.distances.references import References
-from fewstep.measure.distances.sets import described, distances, features_apart, features_of
+from fewstep.measure.distances.sets import described, distances, features_of
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Measured, Want, judge
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Quality, Results
+from fewstep.measure.rollouts.held_out import APART
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
-from fewstep.measure.sampling import Sampling
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
@@ -149,9 +149,9 @@ def _with_quality(
     teacher = None if task.teacher is None else task.checked_teacher(judged.taught, progress, sampling.few_by_few)
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
-    want = Want(plan, judged.taught, extract, judged.featured, judged.has_samples)
+    want = Want(plan, judged.taught, extract, judged.featured, APART[: judged.featured], judged.has_samples)
     found = judge(sampling.answers, judged.contenders, task.plan, task.seeds(judged.seeds), want, progress)
-    sets = {} if extractor is None else _distances(judged, sampling, extractor, found, progress)
+    sets = {} if extractor is None else _distances(judged, extractor, found, progress)
     measured = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
@@ -179,12 +179,10 @@ def _with_quality(
 
 
 def _distances(
-    judged: JudgedColumns, sampling: Sampling, extractor: Extractor, found: Measured, progress: Progress
+    judged: JudgedColumns, extractor: Extractor, found: Measured, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
     """The distances of each body to float32 samples of other seeds and to the data."""
-    task = judged.task
-    apart = features_apart(sampling, task.plan, judged.featured, extractor, task.seeds(judged.featured).batch, progress)
-    sets = {f"float32, {task.plan.name}, other seeds": apart}
+    sets = {f"float32, {judged.task.plan.name}, other seeds": found.apart}
     if judged.data is not None:
         sets[judged.data.name] = features_of(judged.data, extractor, progress)
     features = {name: own.features for name, own in found.bodies.items()}

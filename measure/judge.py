@@ -25,7 +25,7 @@ from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.direction import NONE, judged_differences
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Energies
-from fewstep.measure.rollouts.reference import Conditions, SeedBatch
+from fewstep.measure.rollouts.reference import Seeds
 from fewstep.measure.sampling import FEW, FLOAT, Batch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_tokens
@@ -42,23 +42,11 @@ Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of questions, in o
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """Held-out seeds 0 .. count - 1. `conditions(seeds)` gives the values of each condition for each seed."""
-
-    count: int
-    x_shape: tuple[int, ...]
-    conditions: Callable[[range], Conditions]
-
-    def batch(self, numbers: range) -> SeedBatch:
-        return SeedBatch(numbers, self.x_shape, self.conditions(numbers))
-
-
-@dataclass(frozen=True)
 class Want:
     """The measurements of each body, besides its distance from float32 along the same plan.
 
     teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
-    extract: samples to features [B, D], of the first `featured` seeds; None for none.
+    extract: samples to features [B, D], of the first `featured` seeds, and of float32's of seeds `apart`; or None.
     samples: whether samples are kept.
     """
 
@@ -66,6 +54,7 @@ class Want:
     taught: int = 0
     extract: Callable[[NDArray[Any]], NDArray[np.floating]] | None = None
     featured: int = 0
+    apart: range = range(0)
     samples: bool = False
 
 
@@ -93,11 +82,13 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender."""
+    """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender.
+    `apart` are features of float32's samples of other seeds."""
 
     teacher: Array
     reference: Judgement
     bodies: Mapping[str, Judgement]
+    apart: NDArray[np.floating]
 
 
 def judge(
@@ -115,13 +106,13 @@ def judge(
     if taught > seeds.count or any(each.seeds > seeds.count for each in contenders):
         raise UserError(f"{taught} seeds for the teacher of {seeds.count} in all", "give it at most so many")
     lessons, paired = _cut(range(taught), FEW), _cut(range(seeds.count), _at_once(plan, batch))
-    apart = _cut(range(seeds.count, want.featured if want.extract else 0), batch)
-    answers = ask(_questions(contenders, plan, seeds, want, (lessons, paired, apart)))
-    parts: list[Array] = []
+    further = _cut(range(seeds.count, want.featured if want.extract else 0), batch)
+    others = _cut(want.apart if want.extract else range(0), batch)
+    answers = ask(_questions(contenders, plan, seeds, want, (lessons, paired, further, others)))
+    teacher = np.zeros((0, *seeds.x_shape), np.float32)
     for part in lessons:
-        parts.append(next(answers))
+        teacher = np.concatenate((teacher, next(answers)))
         progress(f"teacher {want.teacher.name if want.teacher else ''}", part.stop, taught)
-    teacher = np.concatenate(parts) if parts else np.zeros((0, *seeds.x_shape), np.float32)
     floats = _Tally(want, teacher, plan, is_float=True)
     tallies = {each.name: _Tally(want, teacher, regroup(each.plan or plan, each.groups)) for each in contenders}
     for part in paired:
@@ -130,11 +121,16 @@ def judge(
         for name, own in measured.bodies.items():
             tallies[name].add(own)
         progress("judging", part.stop, seeds.count)
-    for part in apart:
+    for part in further:
         for tally in (floats, *tallies.values()):
             tally.add_features(next(answers))
         progress("samples of sets", part.stop, want.featured)
-    return Measured(teacher, floats.judgement(), {name: tally.judgement() for name, tally in tallies.items()})
+    apart = list[NDArray[np.floating]]()
+    for part in others:
+        apart += [want.extract(next(answers))] if want.extract else []
+        progress("other float32 samples", part.stop - want.apart.start, len(want.apart))
+    bodies = {name: tally.judgement() for name, tally in tallies.items()}
+    return Measured(teacher, floats.judgement(), bodies, np.concatenate(apart) if apart else np.zeros(0, np.float32))
 
 
 def _questions(
@@ -142,18 +138,19 @@ def _questions(
     plan: AnyPlan,
     seeds: Seeds,
     want: Want,
-    parts: tuple[list[range], list[range], list[range]],
+    parts: tuple[list[range], list[range], list[range], list[range]],
 ) -> Iterator[Any]:
-    """The batches of the teacher, of pairs, and of seeds whose features alone are wanted."""
-    lessons, paired, apart = parts
+    """The batches of the teacher, of pairs, of seeds whose features alone are wanted, and of float32's other seeds."""
+    lessons, paired, further, others = parts
     if want.teacher is not None:
         yield from (Batch(FLOAT, want.teacher, seeds.batch(part)) for part in lessons)
     for part in paired:
         yield JudgedBatch(plan, tuple(each for each in contenders if part.start < each.seeds), seeds.batch(part))
-    for part in apart:
+    for part in further:
         batch = seeds.batch(part)
         yield Batch(FLOAT, plan, batch)
         yield from (Batch(each.name, each.plan or plan, batch) for each in contenders)
+    yield from (Batch(FLOAT, plan, seeds.batch(part)) for part in others)
 
 
 def _cut(seeds: range, size: int) -> list[range]:

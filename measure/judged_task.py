@@ -4,49 +4,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import Needs
 from fewstep.graph.output import check_writable
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
-from fewstep.measure.judge import Seeds
+from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opening import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher, teacher_of
+from fewstep.measure.teacher import teacher_of
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup
-from fewstep.measure.workers.options import ConditionOptions, SamplingOptions
+from fewstep.measure.workers.options import SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampler import Sampler
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceOptions(ConditionOptions):
-    """The samples that bodies are compared with.
-
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
-        denoiser none.
-    """
-
-    guidance: float | Guidance | None = None
-    teacher: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,42 +67,6 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     def turns(self) -> Turns:
         """The turns in which bodies are timed."""
         return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgedReference:
-    """The samples that bodies are compared with: float32's along a plan, and along its teacher.
-
-    teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
-    rows: conditions of one's own.
-    """
-
-    reference: Sampler
-    plan: Plan
-    teacher: Plan | None
-    teacher_name: str | None
-    rows: ConditionRecords | None
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.reference.bundle
-
-    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[Any]]:
-        """The conditions of held-out seeds."""
-        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
-
-    def seeds(self, count: int) -> Seeds:
-        """The first held-out seeds."""
-        return Seeds(count, self.bundle.manifest.x_shape, self.conditions)
-
-    def timed_plan(self) -> Plan:
-        """A plan of two steps or more, of which the second can be timed."""
-        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
-
-    def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
-        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
-        seeds = PAIRED[: min(CHECKED, taught)]
-        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.rows, progress, sample)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,35 +1,17 @@
 """Samples as sets: the Frechet distance of each body to float32 samples of other seeds, and to data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.cost import BATCH
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.distances.references import References
 from fewstep.measure.results import Distance, Features
-from fewstep.measure.rollouts.held_out import APART
-from fewstep.measure.rollouts.reference import SeedBatch
-from fewstep.measure.sampling import FLOAT, Batch, Sampling
-from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
 Floats = NDArray[np.floating]
-BatchOf = Callable[[range], SeedBatch]  # held-out seeds with their conditions
-
-
-def features_apart(
-    sampling: Sampling, plan: Plan, count: int, extractor: Extractor, batch_of: BatchOf, progress: Progress = SILENT
-) -> Floats:
-    """Features [count, D] of float32 samples of seeds that nothing else uses."""
-    seeds, parts = APART[:count], list[Floats]()
-    asked = (Batch(FLOAT, plan, batch_of(batch)) for batch in _batches(seeds))
-    for batch, samples in zip(_batches(seeds), sampling.answers(asked), strict=True):
-        parts.append(extractor.extract(samples))
-        progress("other float32 samples", batch.stop - seeds.start, len(seeds))
-    return np.concatenate(parts)
 
 
 def features_of(data: References, extractor: Extractor, progress: Progress = SILENT) -> Floats:
@@ -76,8 +58,3 @@ def distances(
             )
             progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))
     return {name: tuple(each) for name, each in found.items()}
-
-
-def _batches(seeds: range) -> Iterator[range]:
-    for start in range(0, len(seeds), BATCH):
-        yield seeds[start : start + BATCH]

@@ -3,7 +3,7 @@
 Whoever has a network as the executor calls it runs it from the same noise, and compares the samples that come out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,18 @@ class SeedBatch:
     def finite(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
         """The states of `run`; UserError names the step where one is not finite."""
         return finite_states(self.run(plan, network), plan)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Held-out seeds 0 .. count - 1. `conditions(seeds)` gives the values of each condition for each seed."""
+
+    count: int
+    x_shape: tuple[int, ...]
+    conditions: Callable[[range], Conditions]
+
+    def batch(self, numbers: range) -> SeedBatch:
+        return SeedBatch(numbers, self.x_shape, self.conditions(numbers))
 
 
 @dataclass(frozen=True)

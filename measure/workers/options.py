@@ -1,25 +1,10 @@
-"""The options that verbs share which sample a bundle: the conditions of the samples, and the processes."""
+"""The options of verbs whose samples processes may share."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from fewstep.measure.rollouts.options import ConditionOptions
 from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.runtime.backends.checks import check_threads
-from fewstep.runtime.options import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionOptions(Options):
-    """Conditions of samples.
-
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Judge on others than you calibrate on. Default: random values.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
-        calibrate on. Default: prompts that come with fewstep.
-    """
-
-    conditions: Path | None = None
-    prompts: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.cost import branches
-from fewstep.measure.judged_task import JudgedReference
+from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.turns import TimedProcess

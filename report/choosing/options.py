@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.graph.output import check_writable
-from fewstep.measure.judged_task import ReferenceOptions
+from fewstep.measure.judged_reference import ReferenceOptions
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.measure.judge import Seeds, Want, judge
+from fewstep.measure.judge import Want, judge
 from fewstep.measure.judged_batch import Contender, guided
 from fewstep.measure.rollouts.metrics import CEILING
-from fewstep.measure.rollouts.reference import SeedBatch
+from fewstep.measure.rollouts.reference import SeedBatch, Seeds
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

@@ -1,0 +1,68 @@
+"""The reference of bodies that are judged: float32 along a plan and its teacher, with the options that name it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.measure.rollouts.options import ConditionOptions
+from fewstep.measure.rollouts.reference import Seeds
+from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import Progress
+from fewstep.runtime.sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions(ConditionOptions):
+    """The samples that bodies are compared with.
+
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
+        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
+        denoiser none.
+    """
+
+    guidance: float | Guidance | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedReference:
+    """The samples that bodies are compared with: float32's along a plan, and along its teacher.
+
+    teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
+    rows: conditions of one's own.
+    """
+
+    reference: Sampler
+    plan: Plan
+    teacher: Plan | None
+    teacher_name: str | None
+    rows: ConditionRecords | None
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.reference.bundle
+
+    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[Any]]:
+        """The conditions of held-out seeds."""
+        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
+
+    def seeds(self, count: int) -> Seeds:
+        """The first held-out seeds."""
+        return Seeds(count, self.bundle.manifest.x_shape, self.conditions)
+
+    def timed_plan(self) -> Plan:
+        """A plan of two steps or more, of which the second can be timed."""
+        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
+
+    def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
+        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
+        seeds = PAIRED[: min(CHECKED, taught)]
+        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.rows, progress, sample)
