@@ -8,20 +8,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fewstep.measure.bodies import engine_of, graph_files
 from fewstep.measure.cost import BATCH
-from fewstep.measure.distances.distance import RESAMPLES
-from fewstep.measure.distances.features import Extractor
-from fewstep.measure.distances.references import References
-from fewstep.measure.distances.sets import described, distances, features_of
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Measured, Want, judge
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask
-from fewstep.measure.results import SCHEMA, Distance, Quality, Results
+from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
 from fewstep.measure.rollouts.held_out import APART
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.speed.bodies import races
@@ -35,6 +32,10 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
+if TYPE_CHECKING:
+    from fewstep.measure.distances.features import Extractor
+    from fewstep.measure.distances.references import References
+
 
 @dataclass(frozen=True)
 class JudgedColumns:
@@ -46,9 +47,9 @@ class JudgedColumns:
     seeds: int
     taught: int
     featured: int = 0
-    resamples: int = RESAMPLES
-    extractor: Extractor | None = None
-    data: References | None = None
+    resamples: int = 0
+    extractor: "Extractor | None" = None
+    data: "References | None" = None
     has_samples: bool = False
 
     @property
@@ -151,13 +152,13 @@ def _with_quality(
     plan = None if teacher is None else teacher.plan
     want = Want(plan, judged.taught, extract, judged.featured, APART[: judged.featured], judged.has_samples)
     found = judge(sampling.answers, judged.contenders, task.plan, task.seeds(judged.seeds), want, progress)
-    sets = {} if extractor is None else _distances(judged, extractor, found, progress)
+    features, sets = (None, {}) if extractor is None else _distances(judged, extractor, found, progress)
     measured = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
         teacher_check=teacher.check if teacher else None,
         float_against_teacher=found.reference.against_teacher,
-        features=described(extractor, found.reference.features) if extractor else None,
+        features=features,
         qualities=tuple(
             Quality(
                 body=each.name,
@@ -179,11 +180,14 @@ def _with_quality(
 
 
 def _distances(
-    judged: JudgedColumns, extractor: Extractor, found: Measured, progress: Progress
-) -> dict[str, tuple[Distance, ...]]:
-    """The distances of each body to float32 samples of other seeds and to the data."""
+    judged: JudgedColumns, extractor: "Extractor", found: Measured, progress: Progress
+) -> tuple[Features, dict[str, tuple[Distance, ...]]]:
+    """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
+    from fewstep.measure.distances.sets import described, distances, features_of  # a page compares no sets
+
     sets = {f"float32, {judged.task.plan.name}, other seeds": found.apart}
     if judged.data is not None:
         sets[judged.data.name] = features_of(judged.data, extractor, progress)
     features = {name: own.features for name, own in found.bodies.items()}
-    return distances(found.reference.features, features, sets, judged.resamples, progress)
+    floats = found.reference.features
+    return described(extractor, floats), distances(floats, features, sets, judged.resamples, progress)

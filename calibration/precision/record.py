@@ -1,14 +1,17 @@
 """The record of a search in the bundle: the frontier, the point that is deployed, every measurement."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from fewstep.calibration.precision.bound import Bound, describe
-from fewstep.calibration.precision.refine import Point, SearchResult
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
+
+if TYPE_CHECKING:  # the page of a report reads records, and searches nothing
+    from fewstep.calibration.precision.refine import Point, SearchResult
 
 SMALLEST = float(np.finfo(float).tiny)
 LEAST_SHARE = 1e-9  # of the errors that an operation in float leaves: 90 dB
@@ -62,7 +65,7 @@ class PrecisionMaps(Strict, frozen=True):
     maps: tuple[PrecisionMap, ...]
 
 
-def record(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
+def record(body: str, plan: str, bound: Bound, found: "SearchResult") -> PrecisionMap:
     ranking = found.variants.ranking
     assert ranking is not None
     gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
@@ -91,7 +94,7 @@ def record(body: str, plan: str, bound: Bound, found: SearchResult) -> Precision
     )
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(points: "Sequence[Point]") -> "list[Point]":
     """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda each: (each.time, -each.quality)):
@@ -115,5 +118,5 @@ def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ..
     return found.maps
 
 
-def _reached(point: Point, order: Sequence[int]) -> FrontierPoint:
+def _reached(point: "Point", order: Sequence[int]) -> FrontierPoint:
     return FrontierPoint(point.quality, point.time, (tuple(sorted(order[: point.count])),), point.time_is_measured)
