@@ -1,13 +1,11 @@
 """Evaluating a tiny bundle whose int8 body is off by a known factor."""
 
-import errno
 import logging
 
 import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.measure import cost, judged_task
 from fewstep.measure import results as forms
@@ -19,6 +17,7 @@ from fewstep.measure.rollouts.trajectories import FIRST_SEED
 from fewstep.measure.workers.processes import Processes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
@@ -129,23 +128,21 @@ def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_pat
             measure(options(bundle, **changes))
 
 
-def test_a_bundle_that_may_not_be_written_keeps_its_figures_elsewhere(bundle, monkeypatch):
-    def read_only(_):
-        raise OSError(errno.EROFS, "Read-only file system")
+@pytest.mark.parametrize("field", ["bodies", "networks"])
+def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle, field):
+    """The denoiser's own bodies, or those of another network."""
+    manifest = open_bundle(bundle).manifest
+    others = {name: body for name, body in manifest.bodies.items() if name != "int8-tensorrt"}
+    noisy = NetworkEntry(0.0, manifest.prediction, {"class": "class"}, manifest.bodies, "", "0" * 64)
+    networks = {"noisy": msgspec.structs.replace(noisy, prologue=manifest.prologue)}
+    changed = msgspec.structs.replace(manifest, **{field: {"bodies": others, "networks": networks}[field]})
 
-    monkeypatch.setattr(commit, "_lock", read_only)
-    with pytest.raises(UserError, match=r"make it writable or give --output FILE\.json"):
-        measure(options(bundle))
-
-
-def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle):
-    def change(stage, done, total):
+    def change(*_):
         with open_for_update(bundle, must_exist=True) as writer:
-            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
-            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+            writer.commit(changed)
 
     with pytest.raises(UserError, match="was changed while it was measured"):
-        measure(options(bundle), change)
+        measure(options(bundle, columns=("psnr",)), change)
     assert open_bundle(bundle).manifest.evaluation is None
 
 

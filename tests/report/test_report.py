@@ -15,6 +15,7 @@ import pytest
 from fewstep.graph import commit
 from fewstep.graph.commit import open_for_update
 from fewstep.measure import results as forms
+from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER
@@ -305,34 +306,21 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
         open_report(options(bundle))
 
 
-def test_a_bundle_that_changes_meanwhile_gets_no_report(bundle, monkeypatch):
-    def measure_and_change(*_):
-        with open_for_update(bundle, must_exist=True) as writer:
-            bodies = {n: b for n, b in writer.manifest.bodies.items() if n != "int8-tensorrt"}
-            writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
-        return None, None
-
-    monkeypatch.setattr(write, "measure", measure_and_change)
-    with pytest.raises(UserError, match="was changed while it was measured"):
-        report(options(bundle))
-    assert open_bundle(bundle).manifest.report is None
-
-
-def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch):
-    def judged(*_):
-        raise AssertionError("minutes of work")
-
+@pytest.mark.parametrize(
+    ("open_verb", "suffix"),
+    [(lambda bundle: open_report(options(bundle)), "html"), (lambda bundle: open_task(MeasureOptions(bundle)), "json")],
+)
+def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch, open_verb, suffix):
     def read_only(_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(write, "measure", judged)
     with monkeypatch.context() as full:
         full.setattr(commit.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-        with pytest.raises(UserError, match=r"its disk has 1 kB free; free space or give --output FILE\.html"):
-            report(options(bundle))
+        with pytest.raises(UserError, match=rf"its disk has 1 kB free; free space or give --output FILE\.{suffix}"):
+            open_verb(bundle)
     monkeypatch.setattr(commit, "_lock", read_only)
-    with pytest.raises(UserError, match=r"\(Read-only file system\); make it writable or give --output FILE\.html"):
-        report(options(bundle))
+    with pytest.raises(UserError, match=rf"Read-only file system.*give --output FILE\.{suffix}"):
+        open_verb(bundle)
 
 
 def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
