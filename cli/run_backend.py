@@ -15,6 +15,6 @@ from fewstep.runtime.sampler import Sampler
 def opened(path: Path, precision: str, backend: str, threads: int, rows: int, choice: Chosen | None) -> Sampler:
     """The bundle, ready to run calls of the network on `rows` rows of x. A choice says whether waiting threads spin."""
     engine = for_rows(named(backend, threads), rows)
-    if choice is not None and not choice.winner.spinning:
+    if choice is not None and not choice.winner.engine.spinning:
         engine = replace(cast(OnnxRuntime, engine), spinning=False)
     return load(path, precision, backend=engine)

@@ -65,19 +65,19 @@ def table(choice: Choice, batch: int) -> Table:
     rows = [
         (
             row.body,
-            engine_name(row.backend, row.threads, row.spinning),
+            engine_name(row.engine),
             row.plan,
             str(row.evaluations),
             f"{row.milliseconds:.3g} ms",
-            f"{row.psnr:.1f} ± {row.error:.1f} dB",
-            f"{row.p5:.1f} dB",
-            NONE if row.snr is None else f"{row.snr:.1f} dB",
+            f"{row.psnr:.1f} ± {row.quality.standard_error:.1f} dB",
+            f"{row.quality.p5:.1f} dB",
+            NONE if row.quality.snr is None else f"{row.quality.snr:.1f} dB",
             NONE if row.gain is None else f"{row.gain:.3f}",
             CHOSEN if row == winner else FRONT if row in choice.front else "",
         )
         for row in choice.deployments
     ]
-    beside = choice.deployments[0].nearness.other_seed
+    beside = choice.deployments[0].quality.nearness.other_seed
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "

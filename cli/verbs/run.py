@@ -68,10 +68,11 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
         if getattr(options, name) != getattr(plain, name):
             raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
     choice = chosen(options.bundle)
-    if not choice.winner.nearness.is_enough:
-        LOG.warning("the choice is only %s: look at its samples", choice.winner.nearness.sentence("the teacher"))
+    engine, near = choice.winner.engine, choice.winner.quality.nearness
+    if not near.is_enough:
+        LOG.warning("the choice is only %s: look at its samples", near.sentence("the teacher"))
     options = replace(options, plan=choice.winner.plan, guidance=choice.guidance, precision=choice.winner.precision)
-    return replace(options, backend=choice.winner.backend, threads=choice.winner.threads), choice
+    return replace(options, backend=engine.backend, threads=engine.threads), choice
 
 
 def _with_guidance(options: RunOptions, choice: Chosen | None) -> RunOptions:

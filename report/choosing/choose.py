@@ -174,7 +174,7 @@ def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequen
         [f"within {options.within}"] * (options.within is not None)
         + [f"at least {options.at_least or floor}"] * (options.at_least is not None or within < np.inf)
     )
-    good = [row for row in on_front if (row.nearness.is_enough if least is None else row.psnr >= least)]
+    good = [row for row in on_front if (row.quality.nearness.is_enough if least is None else row.psnr >= least)]
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
         nearest = (
@@ -186,7 +186,8 @@ def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequen
     family = tuple(
         row.plan
         for row in reversed(on_front)
-        if (row.body, row.backend) == (winner.body, winner.backend) and row.milliseconds <= winner.milliseconds
+        if (row.body, row.engine.backend) == (winner.body, winner.engine.backend)
+        and row.milliseconds <= winner.milliseconds
     )
     day = time.strftime("%Y-%m-%d")
     rows_of_x = options.batch * branches(plan)

@@ -9,7 +9,7 @@ A robot's loop takes `choice.family`: plans of the same body and engine, the bes
 
 from pathlib import Path
 
-from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
@@ -22,29 +22,25 @@ from fewstep.runtime.sampler import Sampler
 
 
 class Deployment(Strict, frozen=True):
-    """milliseconds: of a call; ratio: the same as a multiple of a call of float32's network. psnr and p5: mean and 5th
-    percentile to the teacher in dB; error: standard error of the mean. snr, unrelated: as `Nearness` has them. gain:
-    what the body keeps of guidance's direction, where calibration measured that; 1 is all of it."""
+    """A plan on a body on an engine.
+
+    milliseconds: of a call; ratio: the same as a multiple of a call of float32's network. quality: against the teacher.
+    gain: what the body keeps of guidance's direction, where calibration measured that; 1 is all of it.
+    """
 
     body: str
     precision: str
-    backend: str
-    threads: int
-    spinning: bool
+    engine: TimedEngine
     plan: str
     evaluations: int
     milliseconds: float
     ratio: float
-    psnr: float
-    p5: float
-    error: float
+    quality: EndQuality
     gain: float | None = None
-    snr: float | None = None
-    unrelated: float | None = None
 
     @property
-    def nearness(self) -> Nearness:
-        return Nearness(self.psnr, self.snr, self.unrelated)
+    def psnr(self) -> float:
+        return self.quality.mean
 
 
 class Chosen(Strict, frozen=True):
@@ -76,15 +72,13 @@ def chosen(path: Path | str) -> Chosen:
 
 def load_chosen(path: Path | str, choice: Chosen) -> Sampler:
     """The bundle with the body and the engine of a choice, ready to run its plans."""
-    winner = choice.winner
-    engine = TimedEngine(winner.backend, winner.threads, winner.milliseconds, spinning=winner.spinning)
-    return load(path, body=winner.body, backend=backend_of(engine, choice.rows))
+    return load(path, body=choice.winner.body, backend=backend_of(choice.winner.engine, choice.rows))
 
 
 def described(row: Deployment) -> str:
     """A deployment in words."""
-    engine = engine_name(row.backend, row.threads, row.spinning)
-    return f"{row.plan} on {row.body} ({engine}): {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{row.nearness.over}"
+    where, over = f"{row.body} ({engine_name(row.engine)})", row.quality.nearness.over
+    return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{over}"
 
 
 def keep_choice(bundle: Bundle, choice: Chosen) -> None:

@@ -164,23 +164,16 @@ def deployments(
         with load(judging.bundle.path, body=body, backend=backend_of(engine, rows)) as sampler:
             for name, plan in fresh.items():
                 samples = judging.samples(sampler, plan, judging.batch)
-                found = compared(samples, judging.lessons, judging.lesson.name)
                 measured[name] = Deployment(
                     body=body,
                     precision=judging.bundle.body(body).precision,
-                    backend=engine.backend,
-                    threads=engine.threads,
-                    spinning=engine.spinning,
+                    engine=engine,
                     plan=name,
                     evaluations=len(plan.steps),
                     milliseconds=0.0,
                     ratio=ratios[name],
-                    psnr=found.mean,
-                    p5=found.p5,
-                    error=found.standard_error,
+                    quality=compared(samples, judging.lessons, judging.lesson.name),
                     gain=_gain(judging.bundle, body, plan),
-                    snr=found.snr,
-                    unrelated=found.unrelated,
                 )
                 if is_sure:
                     keep(keys[name], measured[name])

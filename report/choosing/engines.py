@@ -152,10 +152,10 @@ def for_rows(backend: Backend, batch: int) -> Backend:
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
 
-def engine_name(backend: str, threads: int, spinning: bool) -> str:
+def engine_name(engine: TimedEngine) -> str:
     """An engine in words: "openvino, 1 thread"."""
-    count = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
-    return f"{backend}{count}{'' if spinning else ' without spinning'}"
+    count = f", {engine.threads} thread{'s' * (engine.threads > 1)}" if engine.threads else ""
+    return f"{engine.backend}{count}{'' if engine.spinning else ' without spinning'}"
 
 
 def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> BodyEngines:
@@ -230,12 +230,13 @@ def _opened(
     """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs; None compares
     nothing."""
     precision, process, is_own = bundle.body(body).precision, None, False
-    name = engine_name(candidate.backend, candidate.threads, candidate.spinning)
     try:
         if (preferred := choose_body(bundle, precision, backend_of(candidate, sizes["batch"]))) != body:
             raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
         is_own = True
-        process = stack.enter_context(TimedProcess(name, partial(calls, bundle.path, body, candidate, sizes)))
+        process = stack.enter_context(
+            TimedProcess(engine_name(candidate), partial(calls, bundle.path, body, candidate, sizes))
+        )
         outputs = process.result()
     except UserError as error:
         is_damaged = process is None and any(

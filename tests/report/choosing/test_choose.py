@@ -13,6 +13,7 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.verbs.choose import dry_run
+from fewstep.measure.rollouts.end_quality import end_quality
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.nearness import LEAST_PSNR
@@ -91,7 +92,7 @@ def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle
     own = psnr(load(tiny_bundle, "int8").sample("ddim:4", range(3), conditions, 2.0), lessons)
     (row,) = (row for row in rows if row.body == "int8-cpu-x86" and row.plan == "ddim:4")
     assert row.psnr == pytest.approx(own.mean(), abs=0.01)
-    assert row.error == pytest.approx(own.std(ddof=1) / 3**0.5, abs=0.01)
+    assert row.quality.standard_error == pytest.approx(own.std(ddof=1) / 3**0.5, abs=0.01)
 
 
 def test_a_distilled_denoiser_is_chosen_along_its_own_plan(tiny_bundle: Path, calls: list[str]) -> None:
@@ -362,7 +363,8 @@ def test_noise_is_not_chosen_unless_it_is_asked_for(tiny_bundle: Path, calls: li
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
     def row(milliseconds: float, decibels: float) -> Deployment:
-        return Deployment("b", "int8", "onnxruntime", 0, True, "p", 1, milliseconds, 1.0, decibels, decibels, 0.1)
+        quality = end_quality(np.array([decibels]), None, "float32, p")
+        return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
 
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 29), row(1, 25), row(5, 40)]
     assert [(each.milliseconds, each.psnr) for each in front(rows)] == [(1, 25), (3, 30), (5, 40)]

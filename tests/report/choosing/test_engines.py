@@ -301,7 +301,7 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
     for _ in range(2):
         best = timed_of(tiny_bundle)[0]
         assert backend_of(best, 1) == chosen and best.milliseconds == min(found)
-        assert engine_name(best.backend, best.threads, best.spinning) == said
+        assert engine_name(best) == said
 
 
 @pytest.mark.parametrize("dies", ["onnxruntime", "fast"])
