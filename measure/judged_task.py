@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import Needs
@@ -49,7 +48,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     batches: tuple[int, ...] = (1, 8)
     rounds: int = field(default=7, metadata={"expert": True})
     turn_seconds: float = field(default=0.5, metadata={"expert": True})
-    most_taught: ClassVar[int] = 32  # seeds, unless others are asked for
+    MOST_TAUGHT = 32  # seeds, unless others are asked for
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +61,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     @property
     def taught(self) -> int:
         """The number of seeds that the teacher samples."""
-        return min(self.most_taught, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
+        return min(self.MOST_TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
     def turns(self) -> Turns:
         """The turns in which bodies are timed."""

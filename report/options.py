@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from fewstep.measure.judged_task import JudgementOptions
 from fewstep.plans.errors import UserError
@@ -24,7 +23,7 @@ class ReportOptions(JudgementOptions):
     output: Path | None = field(default=None, metadata={"short": "-o"})
     forced_seeds: int = field(default=32, metadata={"expert": True})
     simulated_seeds: int = field(default=32, metadata={"expert": True})
-    most_taught: ClassVar[int] = 10  # which the page shows
+    MOST_TAUGHT = 10  # which the page shows
 
     def __post_init__(self) -> None:
         super().__post_init__()
