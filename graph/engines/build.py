@@ -109,14 +109,13 @@ class EngineRequest:
 
 
 @dataclass(frozen=True)
-class NetworkBuild:
-    """The engines of one network: `bundle` is as if it had no other."""
+class NetworkBody:
+    """A network, whose bundle is as if it had no other, and the body to build. One of 16 bits may not be made yet."""
 
     network: str
     bundle: Bundle
     name: str
-    body: Body
-    orders: tuple[BuildOrder, ...]
+    body: Body | None
 
 
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
@@ -124,11 +123,12 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
         manifest, built, kept = open_bundle(options.bundle).manifest, list[EngineEntry](), list[EngineEntry]()
-        parts = [_part(options, builder, each, writer) for each in _each(options)]
-        changed, total = manifest, sum(len(part.orders) for part in parts)
-        for part in parts:
+        parts = [_made(part, writer) for part in _bodies(options, builder)]
+        orders = [_orders(options, builder, part, writer.known) for part in parts]
+        changed, total = manifest, sum(map(len, orders))
+        for part, wanted in zip(parts, orders, strict=True):
             new = []
-            for order in part.orders:
+            for order in wanted:
                 what = f"{said(part.network, order.body)} for {order.key.device}"
                 if (engine := _present(part.bundle, order.key)) is None:
                     new.append(build_engine(writer, builder, order, options.bundle, options.timeout))
@@ -150,15 +150,13 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
 def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """The engines that `build` would make, without making them."""
     builder, requests = check_options(options), list[EngineRequest]()
-    for network, bundle in _each(options):
-        name_and_body = _body(options, builder, bundle)
-        if name_and_body is None:  # the body would be made first, so that it has no engine yet
-            devices = _devices(options, builder, bundle, None) if builder.module else {}
-            requests += [EngineRequest(options.precision, device, False, network) for device in devices]
-            continue
-        for each in _orders(options, builder, bundle, *name_and_body, bundle.manifest.files):
-            is_there = _present(bundle, each.key) is not None
-            requests.append(EngineRequest(each.body, each.key.device, is_there, network))
+    for part in _bodies(options, builder):
+        if part.body is None:  # it would be made first, so that it has no engine yet
+            devices = _devices(options, builder, part) if builder.module else {}
+            requests += [EngineRequest(part.name, device, False, part.network) for device in devices]
+        for each in () if part.body is None else _orders(options, builder, part, part.bundle.manifest.files):
+            is_there = _present(part.bundle, each.key) is not None
+            requests.append(EngineRequest(each.body, each.key.device, is_there, part.network))
     return tuple(requests)
 
 
@@ -168,33 +166,50 @@ def by_hand(options: BuildOptions) -> str:
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
     text = HEAD
-    for network, bundle in _each(options):
-        name_and_body = _body(options, builder, bundle)
-        if name_and_body is None:
+    for part in _bodies(options, builder):
+        manifest, body = part.bundle.manifest, part.body
+        if body is None:
             fix = f"fewstep build {options.bundle} --precision {options.precision} makes it"
             raise UserError(f"{options.bundle} has no body {options.precision!r}", fix)
-        name, body = name_and_body
-        graphs = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
-        graphs |= graph_names(name, body)
-        profile = _profile(options, body.graph, bundle.manifest)
-        text += script(graphs, body, bundle.manifest.conditions, profile, _flags(options), network)
+        graphs = {**_ahead(manifest), **graph_names(part.name, body)}
+        profile = _profile(options, body.graph, manifest)
+        text += script(graphs, body, manifest.conditions, profile, _flags(options), part.network)
     return text
 
 
-def _each(options: BuildOptions) -> Iterator[tuple[str, Bundle]]:
-    """The networks of the bundle by name, each as a bundle of its own."""
-    bundle = open_bundle(options.bundle)
-    bundle.check_continuous("build")
-    for name in networks(bundle.manifest):
-        yield name, bundle.network(name)
+def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBody]:
+    """The body to build of each network, its files checked. UserError where it is missing, unless it is one of 16 bits,
+    which is made here."""
+    whole = open_bundle(options.bundle)
+    whole.check_continuous("build")
+    names = builder.bodies[options.precision]
+    for network in networks(whole.manifest):
+        bundle = whole.network(network)
+        name = next((each for each in names if each in bundle.manifest.bodies), names[0])
+        body = bundle.manifest.bodies.get(name)
+        if body is None and name not in HALVES:
+            fix = f"fewstep calibrate {options.bundle} --target {target_of(name)}"
+            fix += ", or build --precision float16" if "float16" in builder.bodies else ""
+            raise UserError(f"{options.bundle} has no body {name!r} to build", fix)
+        for graph in () if body is None else body.graphs:
+            bundle.graph(graph)
+        yield NetworkBody(network, bundle, name, body)
 
 
-def _part(options: BuildOptions, builder: EngineBuilder, part: tuple[str, Bundle], writer: Writer) -> NetworkBuild:
-    """The builds of a network. Its body of 16 bits is written where it is missing."""
-    network, bundle = part
-    name, body = _body(options, builder, bundle) or _add_half(bundle, writer, options.precision)
-    orders = _orders(options, builder, bundle, name, body, {**bundle.manifest.files, **writer.files})
-    return NetworkBuild(network, bundle, name, body, orders)
+def _made(part: NetworkBody, writer: Writer) -> NetworkBody:
+    """The part with its body; that of 16 bits is made of the float32 body for its first engine."""
+    if part.body is not None:
+        return part
+    base = part.bundle.body("float32").graph
+    graph = drop_unused(to_half(io.load(part.bundle.graph(base), root=part.bundle.path), HALVES[part.name]))
+    file, data = io.store(writer, graph, part.name, external_above=0 if base.data else None)
+    precision: Precision = "float16" if part.name == "float16" else "bfloat16"
+    return replace(part, body=Body.of(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE))
+
+
+def _ahead(manifest: Manifest) -> dict[str, GraphFile]:
+    """The graphs that run before the first step, by name."""
+    return {each: graph for each in AHEAD if (graph := getattr(manifest, each)) is not None}
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:
@@ -231,73 +246,44 @@ def _flags(options: BuildOptions) -> Flags:
     return {**STRICT, **choices}
 
 
-def _body(options: BuildOptions, builder: EngineBuilder, bundle: Bundle) -> tuple[str, Body] | None:
-    """The name of the body to build and the body, its files checked; None for one of 16 bits that is not made yet."""
-    names = builder.bodies[options.precision]
-    name = next((each for each in names if each in bundle.manifest.bodies), names[0])
-    body = bundle.manifest.bodies.get(name)
-    if body is not None:
-        for graph in body.graphs:
-            bundle.graph(graph)
-        return name, body
-    if name in HALVES:
-        return None
-    raise UserError(
-        f"{options.bundle} has no body {name!r} to build",
-        f"fewstep calibrate {options.bundle} --target {target_of(name)}"
-        + (", or build --precision float16" if "float16" in builder.bodies else ""),
-    )
-
-
-def _add_half(bundle: Bundle, writer: Writer, name: str) -> tuple[str, Body]:
-    """The float16 or bfloat16 body, made from the float32 body for its first engine."""
-    base = bundle.body("float32").graph
-    graph = drop_unused(to_half(io.load(bundle.graph(base), root=bundle.path), HALVES[name]))
-    file, data = io.store(writer, graph, name, external_above=0 if base.data else None)
-    precision: Precision = "float16" if name == "float16" else "bfloat16"
-    return name, Body.of(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE)
-
-
-def _devices(options: BuildOptions, builder: EngineBuilder, bundle: Bundle, body: Body | None) -> dict[str, int | None]:
-    """The devices to build a body for, with their multiprocessors; None for the body that is made here. UserError for
-    one without the body's float type."""
+def _devices(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -> dict[str, int | None]:
+    """The devices to build a body for, with their multiprocessors. UserError for one without the body's float type."""
     devices = builder.targets(options.device, _flags(options))
     old = [device for device in devices if device != AMPERE_ON and capability(device) < AMPERE]
-    if old and (options.precision == BFLOAT16.name or body is not None and _has_bfloat16(bundle, body)):
+    if old and (options.precision == BFLOAT16.name or _has_bfloat16(part)):
         what = f"{old[0]} has no bfloat16" + (", which is around this int8" if options.precision == "int8" else "")
         raise UserError(what, "build for Ampere (sm80) or later, or another --precision")
     return devices
 
 
-def _has_bfloat16(bundle: Bundle, body: Body) -> bool:
-    graphs = (io.load(bundle.graph(each), root=bundle.path) for each in body.graphs)
-    return any(has_type(graph, BFLOAT16) for graph in graphs)
+def _has_bfloat16(part: NetworkBody) -> bool:
+    graphs = () if part.body is None else part.body.graphs
+    return any(has_type(io.load(part.bundle.graph(each), root=part.bundle.path), BFLOAT16) for each in graphs)
 
 
 def _orders(
-    options: BuildOptions, builder: EngineBuilder, bundle: Bundle, name: str, body: Body, hashes: Mapping[str, str]
+    options: BuildOptions, builder: EngineBuilder, part: NetworkBody, hashes: Mapping[str, str]
 ) -> tuple[BuildOrder, ...]:
     """All engines to build: for each device the engines of the prologue and of the body's graphs."""
-    if builder.module is None:
+    if builder.module is None or part.body is None:
         return ()
     flags = _flags(options)
-    sizes = _profile(options, body.graph, bundle.manifest)
+    sizes = _profile(options, part.body.graph, part.bundle.manifest)
     if builder.has_one_size:
         sizes = {name: (preferred,) * 3 for name, (_, preferred, _) in sizes.items()}
     batches = sizes.pop(BATCH)
     common = EngineKey("", (), batches, flags, builder.name, builder.version(), device="", sizes=sizes)
-    ahead = {each: graph for each in AHEAD if (graph := getattr(bundle.manifest, each)) is not None}
     orders = []
-    for device, multiprocessors in _devices(options, builder, bundle, body).items():
+    for device, multiprocessors in _devices(options, builder, part).items():
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
-        for each, graph in ahead.items() if device not in builder.no_float32 else ():
-            bundle.graph(graph)
+        for each, graph in _ahead(part.bundle.manifest).items() if device not in builder.no_float32 else ():
+            part.bundle.graph(graph)
             any_rows = (1, *key.batches[1:])  # calls have any number of rows
             on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # a DLA has no float32
             own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
             orders.append(_order(each, graph, own, hashes))
-        for each, graph in graph_names(name, body).items():
-            orders.append(_order(each, graph, key, hashes, is_reduced=body.precision != "float32"))
+        for each, graph in graph_names(part.name, part.body).items():
+            orders.append(_order(each, graph, key, hashes, is_reduced=part.body.precision != "float32"))
     return tuple(orders)
 
 
@@ -342,12 +328,12 @@ def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
     return None
 
 
-def _added(manifest: Manifest, part: NetworkBuild, engines: list[EngineEntry]) -> Manifest:
+def _added(manifest: Manifest, part: NetworkBody, engines: list[EngineEntry]) -> Manifest:
     """The manifest with the body of a network, and new engines, which replace engines of the same body and device."""
     own = alone(manifest, part.network)
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in own.engines if (engine.body, engine.backend, engine.device) not in new)
-    bodies = {**own.bodies, part.name: part.body}
+    bodies = own.bodies if part.body is None else {**own.bodies, part.name: part.body}
     own = msgspec.structs.replace(own, bodies=bodies, engines=(*others, *engines))
     return with_network(manifest, part.network, own)
 
