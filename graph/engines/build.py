@@ -250,7 +250,7 @@ def _devices(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -
     """The devices to build a body for, with their multiprocessors. UserError for one without the body's float type."""
     devices = builder.targets(options.device, _flags(options))
     old = [device for device in devices if device != AMPERE_ON and capability(device) < AMPERE]
-    if old and (options.precision == BFLOAT16.name or _has_bfloat16(part)):
+    if old and (part.name == BFLOAT16.name if part.name in HALVES else _has_bfloat16(part)):
         what = f"{old[0]} has no bfloat16" + (", which is around this int8" if options.precision == "int8" else "")
         raise UserError(what, "build for Ampere (sm80) or later, or another --precision")
     return devices

@@ -210,6 +210,8 @@ def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
 def test_turing_gets_no_prologue(bundle: Path, worker: Path) -> None:
     made = build(BuildOptions(bundle, device=("sm75", "sm80")))
     assert built_and_kept(made) == (["int8-tensorrt sm75", "prologue sm80", "int8-tensorrt sm80"], [])
+    half = build(BuildOptions(bundle, device=("sm75",), precision="float16"))  # of a body that is made here
+    assert built_and_kept(half) == (["float16 sm75"], [])
 
 
 def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path) -> None:
