@@ -7,14 +7,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
-from fewstep.robots.lerobot.policy import (
-    STATE,
-    Config,
-    Names,
-    PolicyFolder,
-    Shapes,
-    load_weights,
-)
+from fewstep.robots.lerobot.policy import STATE, Config, PolicyFolder, Shapes, named_weights
 from fewstep.robots.lerobot.statistics import WRITE_IT
 from fewstep.runtime.bundle.manifest import Policy
 
@@ -22,7 +15,6 @@ if TYPE_CHECKING:
     from fewstep.robots.networks.lerobot import Unet, Vision
     from fewstep.robots.networks.vision import Size
 
-NETWORK = Names([("diffusion.", "")])
 SCHEDULER = (  # what LeRobot passes on to the scheduler; all else is the scheduler's default
     "num_train_timesteps",
     "beta_start",
@@ -49,11 +41,8 @@ def load_diffusion(folder: PolicyFolder) -> TorchSource:
     environment = next(iter(folder.shapes("ENV").items()), None)
     observations, vision = int(config["n_obs_steps"]), _vision(config, pictures)
     numbers = environment[1][0] if environment else 0
-    network = load_weights(
-        lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _unet(config)),
-        folder,
-        NETWORK,
-        NETWORK.weights(folder),
+    network = named_weights(folder, [("diffusion.", "")]).loaded(
+        lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _unet(config))
     )
     kinds: dict[str, Shapes] = {"STATE": {STATE: (state,)}, "VISUAL": pictures}
     kinds["ENV"] = dict([environment] if environment else [])

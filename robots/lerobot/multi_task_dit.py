@@ -1,6 +1,6 @@
 """A policy of type "multi_task_dit": CLIP for cameras and task, a transformer over actions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING
@@ -13,20 +13,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.robots.lerobot.diffusion import one_size, scheduler_of, size_of
 from fewstep.robots.lerobot.language import read_language
-from fewstep.robots.lerobot.policy import (
-    STATE,
-    Names,
-    PolicyFolder,
-    count,
-    load_weights,
-    need,
-    read_policy,
-)
+from fewstep.robots.lerobot.policy import STATE, NamedWeights, PolicyFolder, named_weights, read_policy
 from fewstep.robots.lerobot.statistics import WRITE_IT
 from fewstep.runtime.bundle.manifest import Condition, Policy
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fewstep.robots.networks.encoders import Shape
     from fewstep.robots.networks.multi_task_dit import ClipView, DitShape
@@ -39,15 +31,6 @@ TEXT = "text"
 ENCODER = "observation_encoder."
 WORDS = f"{ENCODER}text_encoder."
 TRANSFORMER = "text_encoder.text_model."
-WORD_NAMES = Names(
-    [
-        (f"{WORDS}projection.", "projection."),
-        (f"{WORDS}{TRANSFORMER}embeddings.", ""),
-        (f"{WORDS}{TRANSFORMER}encoder.", ""),
-        (f"{WORDS}{TRANSFORMER}", ""),
-    ],
-    unused=("noise_predictor.", f"{ENCODER}vision_encoder"),
-)
 
 
 def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
@@ -60,18 +43,15 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
         if not config[field].startswith(CLIP):
             raise UserError(f"{folder.home} has the encoder {config[field]!r}, and fewstep reads {CLIP}...", WRITE_IT)
     clips = _clips(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
-    names = Names(
-        [
-            ("noise_predictor.", ""),
-            *((f"{clip}{part}.", f"vision.{n}.") for n, clip in enumerate(clips) for part in ("embeddings", "encoder")),
-            *((f"{clip}pre_layrnorm.", f"vision.{n}.pre_layrnorm.") for n, clip in enumerate(clips)),
-        ],
-        unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)),
-    )
-    weights = names.weights(folder)
-    shape, view = _dit(folder), _view(folder, weights, names, len(clips)) if pictures else None
+    pairs = [
+        ("noise_predictor.", ""),
+        *((f"{clip}{part}.", f"vision.{n}.") for n, clip in enumerate(clips) for part in ("embeddings", "encoder")),
+        *((f"{clip}pre_layrnorm.", f"vision.{n}.pre_layrnorm.") for n, clip in enumerate(clips)),
+    ]
+    weights = named_weights(folder, pairs, unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)))
+    shape, view = _dit(folder), _view(weights, len(clips)) if pictures else None
     flows, observations = config["objective"] == "flow_matching", int(config["n_obs_steps"])
-    network = load_weights(lambda: MultiTaskDit(shape, observations, state, view, flows=flows), folder, names, weights)
+    network = weights.loaded(lambda: MultiTaskDit(shape, observations, state, view, flows=flows))
     conditions, statistics = folder.conditions(observations, {"STATE": {STATE: (state,)}, "VISUAL": pictures})
     scheduler, flow = None if flows else scheduler_of(config), (FLOW, PREDICTION)
     schedule, prediction = flow if scheduler is None else schedule_from_scheduler_config(scheduler)
@@ -111,47 +91,50 @@ def _dit(folder: PolicyFolder) -> "DitShape":
     )
 
 
-def clip_shape(weights: Mapping[str, "Tensor"], start: str, names: Names, folder: PolicyFolder) -> "Shape":
+def clip_shape(weights: NamedWeights, start: str) -> "Shape":
     """The sizes of an encoder, which its weights say but for the number of heads."""
     from fewstep.robots.networks.encoders import Shape
 
-    hidden, width = need(weights, f"{start}layers.0.mlp.fc1.weight", names, folder)
-    return Shape(width, max(1, width // CLIP_HEAD), count(weights, f"{start}layers."), hidden)
+    hidden, width = weights.shape(f"{start}layers.0.mlp.fc1.weight")
+    return Shape(width, max(1, width // CLIP_HEAD), weights.count(f"{start}layers."), hidden)
 
 
-def _view(folder: PolicyFolder, weights: Mapping[str, "Tensor"], names: Names, encoders: int) -> "ClipView":
+def _view(weights: NamedWeights, encoders: int) -> "ClipView":
     from fewstep.robots.networks.multi_task_dit import ClipView
 
-    pictures, config = folder.pictures, folder.config
+    pictures, config = weights.folder.pictures, weights.folder.config
     size, resize, crop = one_size(pictures), size_of(config["image_resize_shape"]), size_of(config["image_crop_shape"])
     before = resize or size
     if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then leaves it out
         crop = None
-    patch = need(weights, "vision.0.patch_embedding.weight", names, folder)[-1]
-    positions = need(weights, "vision.0.position_embedding.weight", names, folder)[0]
+    patch = weights.shape("vision.0.patch_embedding.weight")[-1]
+    positions = weights.shape("vision.0.position_embedding.weight")[0]
     patches = [side // patch for side in crop or before]
     if patches != [isqrt(positions - 1)] * 2:
         raise ValueError(f"pictures of {patches} patches for an encoder of {positions - 1}")
-    return ClipView(
-        len(pictures), encoders, clip_shape(weights, "vision.0.", names, folder), patch, positions, size, resize, crop
-    )
+    shape = clip_shape(weights, "vision.0.")
+    return ClipView(len(pictures), encoders, shape, patch, positions, size, resize, crop)
 
 
 def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
     """CLIP's text encoder, with the projection that the policy learned."""
-    weights = WORD_NAMES.weights(folder)
-    shape = clip_shape(weights, "", WORD_NAMES, folder)
-    vocabulary, positions = (
-        need(weights, f"{name}_embedding.weight", WORD_NAMES, folder)[0] for name in ("token", "position")
-    )
-
+    weights = _word_weights(folder)
+    shape = clip_shape(weights, "")
+    vocabulary, positions = (weights.shape(f"{name}_embedding.weight")[0] for name in ("token", "position"))
     home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
 
     def load() -> "nn.Module":  # reads again: nothing of the policy's file stays in memory until then
         from fewstep.robots.networks.encoders import ClipText
 
-        again = read_policy(home, config, name)
-        make = partial(ClipText, shape, vocabulary, positions, width)
-        return load_weights(make, again, WORD_NAMES, WORD_NAMES.weights(again))
+        again = _word_weights(read_policy(home, config, name))
+        return again.loaded(partial(ClipText, shape, vocabulary, positions, width))
 
-    return read_language(folder).source(load, (text,), vocabulary, 4 * sum(each.numel() for each in weights.values()))
+    size = 4 * sum(each.numel() for each in weights.tensors.values())
+    return read_language(folder).source(load, (text,), vocabulary, size)
+
+
+def _word_weights(folder: PolicyFolder) -> NamedWeights:
+    """The weights of the text encoder and of its projection."""
+    inner = [(f"{WORDS}{TRANSFORMER}{part}", "") for part in ("embeddings.", "encoder.", "")]
+    unused = ("noise_predictor.", f"{ENCODER}vision_encoder")
+    return named_weights(folder, [(f"{WORDS}projection.", "projection."), *inner], unused)

@@ -155,70 +155,72 @@ def condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) 
 
 
 @dataclass(frozen=True)
-class Names:
-    """LeRobot's names of weights and the network's: pairs of beginnings. `unused` are beginnings of weights that no
-    action depends on, or that other networks of the bundle take."""
+class NamedWeights:
+    """The weights of a folder under the names of a network. `pairs` are beginnings of LeRobot's names and of its."""
 
+    folder: PolicyFolder
     pairs: Sequence[tuple[str, str]]
-    unused: tuple[str, ...] = ()
+    tensors: dict[str, "Tensor"]
 
-    def weights(self, folder: PolicyFolder) -> dict[str, "Tensor"]:
-        """The weights under the network's names. UserError naming one that has no place."""
-        renamed = {}
-        for name, tensor in folder.weights.items():
-            if name.startswith(self.unused):
-                continue
-            pair = next((pair for pair in self.pairs if name.startswith(pair[0])), None)
-            if pair is None:
-                raise UserError(
-                    f"{folder.home / WEIGHTS} has a weight {name!r}, for which {CONFIG} has no place", RETRAINED
-                )
-            renamed[pair[1] + name.removeprefix(pair[0])] = tensor
-        return renamed
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight, which says a size of the network. UserError where it is missing."""
+        if name not in self.tensors:
+            raise UserError(f"{self.folder.home / WEIGHTS} has no weight {self._theirs(name)!r}", RETRAINED)
+        return tuple(self.tensors[name].shape)
 
-    def theirs(self, name: str) -> str:
-        """LeRobot's name of a weight of the network."""
+    def count(self, start: str) -> int:
+        """The number of layers, whose weights are called START.NUMBER.REST."""
+        return count(self.tensors, start)
+
+    def loaded(self, make: Callable[[], "nn.Module"]) -> "nn.Module":
+        """The network that `make` returns, with the weights in place: they are in memory once.
+
+        Every weight has its place, and every place its weight.
+        """
+        import torch
+
+        from fewstep.export.mapped import release_after_use
+
+        path, weights = self.folder.home / WEIGHTS, self.tensors
+        with torch.device("meta"):
+            network = make()
+        wanted = network.state_dict()
+        for name in (*wanted, *weights):
+            theirs = self._theirs(name)
+            if name not in weights:
+                raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
+            if name not in wanted:
+                raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
+            if weights[name].shape != wanted[name].shape:
+                has, asks = list(weights[name].shape), list(wanted[name].shape)
+                raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
+        # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
+        # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
+        placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
+        network.load_state_dict(placed, assign=True)
+        release_after_use(network)
+        return network
+
+    def _theirs(self, name: str) -> str:
+        """LeRobot's name of a weight."""
         pair = next((pair for pair in self.pairs if name.startswith(pair[1])), ("", ""))
         return pair[0] + name.removeprefix(pair[1])
 
 
-def load_weights(
-    make: Callable[[], "nn.Module"], folder: PolicyFolder, names: Names, weights: Mapping[str, "Tensor"]
-) -> "nn.Module":
-    """The network that `make` returns, with the folder's weights in place: they are in memory once.
-
-    Every weight has its place, and every place its weight.
-    """
-    import torch
-
-    from fewstep.export.mapped import release_after_use
-
-    path = folder.home / WEIGHTS
-    with torch.device("meta"):
-        network = make()
-    wanted = network.state_dict()
-    for name in (*wanted, *weights):
-        theirs = names.theirs(name)
-        if name not in weights:
-            raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
-        if name not in wanted:
-            raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
-        if weights[name].shape != wanted[name].shape:
-            has, asks = list(weights[name].shape), list(wanted[name].shape)
-            raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
-    # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
-    # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
-    placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
-    network.load_state_dict(placed, assign=True)
-    release_after_use(network)
-    return network
-
-
-def need(weights: Mapping[str, "Tensor"], name: str, names: Names, folder: PolicyFolder) -> tuple[int, ...]:
-    """The shape of a weight that says a size of the network."""
-    if name not in weights:
-        raise UserError(f"{folder.home / WEIGHTS} has no weight {names.theirs(name)!r}", RETRAINED)
-    return tuple(weights[name].shape)
+def named_weights(folder: PolicyFolder, pairs: Sequence[tuple[str, str]], unused: tuple[str, ...] = ()) -> NamedWeights:
+    """The weights under the network's names. `unused` are beginnings of weights that no action depends on, or that
+    other networks of the bundle take. UserError naming a weight that has no place."""
+    renamed = {}
+    for name, tensor in folder.weights.items():
+        if name.startswith(unused):
+            continue
+        pair = next((pair for pair in pairs if name.startswith(pair[0])), None)
+        if pair is None:
+            raise UserError(
+                f"{folder.home / WEIGHTS} has a weight {name!r}, for which {CONFIG} has no place", RETRAINED
+            )
+        renamed[pair[1] + name.removeprefix(pair[0])] = tensor
+    return NamedWeights(folder, pairs, renamed)
 
 
 def count(weights: Iterable[str], start: str) -> int:

@@ -1,7 +1,7 @@
 """Policies of the types "smolvla", "pi0" and "pi05": a vision-language prefix and an action expert."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,19 +14,19 @@ from fewstep.robots.lerobot.language import read_language
 from fewstep.robots.lerobot.multi_task_dit import FLOW, PREDICTION
 from fewstep.robots.lerobot.policy import (
     STATE,
-    Names,
+    WEIGHTS,
+    NamedWeights,
     PolicyFolder,
     Shapes,
     count,
-    load_weights,
-    need,
+    named_weights,
     read_weights,
 )
-from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.robots.lerobot.statistics import RETRAINED, WRITE_IT
 from fewstep.runtime.bundle.manifest import Condition, Policy, PromptForm, StateWords
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fewstep.robots.networks.decoder import DecoderShape
     from fewstep.robots.networks.vla import Eyes
@@ -52,7 +52,8 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     if not experts or layers % experts:
         raise ValueError(f"{experts} layers of the expert next to {layers}")
     every = layers // experts
-    names = _names(
+    weights = _weights(
+        folder,
         _siglip(f"{SMOL}vlm.model.vision_model."),
         (f"{SMOL}vlm.model.connector.modality_projection.proj.", "connector."),
         (f"{text}layers.", "language."),
@@ -61,16 +62,15 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
         unused=(f"{SMOL}vlm.lm_head.", f"{text}norm.", f"{text}embed_tokens."),
     )
     crosses, joins = "cross" in config["attention_mode"], int(config["self_attn_every_n_layers"])
-    weights = names.weights(folder)
     expert_layers = [
-        _decoder(weights, f"expert.{n}.", SMOL_HEAD, names, folder, crosses and not (joins > 0 and n % joins == 0))
+        _decoder(weights, f"expert.{n}.", SMOL_HEAD, crosses and not (joins > 0 and n % joins == 0))
         if n % every == 0
         else None
         for n in range(layers)
     ]
     resize = size_of(config["resize_imgs_with_padding"])
     size = one_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
-    return _source(folder, weights, names, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
+    return _source(weights, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
@@ -81,7 +81,8 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         raise UserError(f"{folder.home} normalises pictures, which PaliGemma takes as they are", WRITE_IT)
     whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
     text = f"{whole}language_model."
-    names = _names(
+    weights = _weights(
+        folder,
         _siglip(f"{whole}vision_tower.vision_model."),
         (f"{whole}multi_modal_projector.linear.", "connector."),
         (f"{text}layers.", "language."),
@@ -89,21 +90,18 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         (f"{expert}model.norm.", "norm."),
         unused=(f"{PI}paligemma.lm_head.", f"{expert}lm_head.", f"{text}norm.", f"{text}embed_tokens."),
     )
-    weights = names.weights(folder)
-    for name, tensor in weights.items():
+    for name, tensor in weights.tensors.items():
         if name.endswith("norm.weight") and not name.startswith("vision."):
-            weights[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
-    expert_layers = [
-        _decoder(weights, f"expert.{number}.", GEMMA_HEAD, names, folder, False)
-        for number in range(count(weights, "language."))
-    ]
+            weights.tensors[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
+    layers = range(weights.count("language."))
+    expert_layers = [_decoder(weights, f"expert.{number}.", GEMMA_HEAD, False) for number in layers]
     size = size_of(folder.config["image_resolution"])
     assert size is not None
     embedding = next(
         (each for each in (f"{text}{EMBEDDING}", f"{PI}paligemma.lm_head.weight") if each in folder.weights), EMBEDDING
     )
     place: Literal["prompt", "expert"] = "prompt" if folder.config["type"] == "pi05" else "expert"
-    return _source(folder, weights, names, GEMMA_HEAD, expert_layers, size, place, embedding)
+    return _source(weights, GEMMA_HEAD, expert_layers, size, place, embedding)
 
 
 def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
@@ -125,31 +123,29 @@ def _siglip(theirs: str) -> list[tuple[str, str]]:
     ]
 
 
-def _names(vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]) -> Names:
-    """Names with the projections that all of these policies have."""
+def _weights(
+    folder: PolicyFolder, vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]
+) -> NamedWeights:
+    """The weights, with the projections that all of these policies have."""
     mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
     projections = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
-    return Names([*vision, *pairs, *mlps, *projections], unused)
+    return named_weights(folder, [*vision, *pairs, *mlps, *projections], unused)
 
 
-def _decoder(
-    weights: Mapping[str, "Tensor"], start: str, head: int, names: Names, folder: PolicyFolder, crosses: bool
-) -> "DecoderShape":
+def _decoder(weights: NamedWeights, start: str, head: int, crosses: bool) -> "DecoderShape":
     """The sizes of a layer, which its weights say but for the size of a head."""
     from fewstep.robots.networks.decoder import DecoderShape
 
-    queries, width = need(weights, f"{start}self_attn.q_proj.weight", names, folder)
-    keys, seen = need(weights, f"{start}self_attn.k_proj.weight", names, folder)
-    hidden, _ = need(weights, f"{start}mlp.gate_proj.weight", names, folder)
-    adaptive = weights.get(f"{start}input_layernorm.dense.weight")
+    queries, width = weights.shape(f"{start}self_attn.q_proj.weight")
+    keys, seen = weights.shape(f"{start}self_attn.k_proj.weight")
+    hidden, _ = weights.shape(f"{start}mlp.gate_proj.weight")
+    adaptive = weights.tensors.get(f"{start}input_layernorm.dense.weight")
     condition = 0 if adaptive is None else int(adaptive.shape[1])
     return DecoderShape(width, queries // head, keys // head, head, hidden, condition, seen if crosses else 0)
 
 
 def _source(
-    folder: PolicyFolder,
-    weights: Mapping[str, "Tensor"],
-    names: Names,
+    weights: NamedWeights,
     head: int,
     expert_layers: Sequence["DecoderShape | None"],
     size: tuple[int, int],
@@ -159,8 +155,9 @@ def _source(
     from fewstep.robots.lerobot.network import RawPolicy
     from fewstep.robots.networks.vla import ActionSpace, Experts, VisionLanguageAction
 
-    config, pictures, gemma = folder.config, folder.pictures, place != "prefix"
-    language = _decoder(weights, "language.0.", head, names, folder, False)
+    folder, gemma = weights.folder, place != "prefix"
+    config, pictures = folder.config, folder.pictures
+    language = _decoder(weights, "language.0.", head, False)
     experts = Experts(language, tuple(expert_layers), gemma)
     space = ActionSpace(
         length=int(config["chunk_size"]),
@@ -174,14 +171,14 @@ def _source(
         raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
         raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
-    eyes = _eyes(folder, weights, names, language.width, size, gemma)
-    network = load_weights(lambda: VisionLanguageAction(eyes, experts, space), folder, names, weights)
+    eyes = _eyes(weights, size, gemma)
+    network = weights.loaded(lambda: VisionLanguageAction(eyes, experts, space))
     state: Shapes = {} if place == "prompt" else {STATE: (folder.state,)}
     conditions, statistics = folder.conditions(1, {"STATE": state, "VISUAL": pictures})
     words = read_language(folder, _state_form(folder) if place == "prompt" else None)
     length = words.tokens.length
-    need(folder.weights, embedding, names, folder)
-    table = folder.weights[embedding]
+    if (table := folder.weights.get(embedding)) is None:
+        raise UserError(f"{folder.home / WEIGHTS} has no weight {embedding!r}", RETRAINED)
     scale = math.sqrt(language.width)
     spread = 2 * scale * float(table.float().std())
     text = (
@@ -211,29 +208,22 @@ def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
     return WordEmbedding(read_weights(home)[embedding].float(), scale)
 
 
-def _eyes(
-    folder: PolicyFolder,
-    weights: Mapping[str, "Tensor"],
-    names: Names,
-    width: int,
-    size: tuple[int, int],
-    centred: bool,
-) -> "Eyes":
+def _eyes(weights: NamedWeights, size: tuple[int, int], centred: bool) -> "Eyes":
     """The vision encoder's sizes, which its weights say but for the number of heads."""
     from fewstep.robots.networks.encoders import Shape
     from fewstep.robots.networks.vla import Eyes
 
-    channels, _, patch, _ = need(weights, "vision.patch_embedding.weight", names, folder)
-    positions = math.isqrt(need(weights, "vision.position_embedding.weight", names, folder)[0])
-    hidden, _ = need(weights, "vision.layers.0.mlp.fc1.weight", names, folder)
-    merged = math.isqrt(need(weights, "connector.weight", names, folder)[1] // channels)
+    channels, _, patch, _ = weights.shape("vision.patch_embedding.weight")
+    positions = math.isqrt(weights.shape("vision.position_embedding.weight")[0])
+    hidden, _ = weights.shape("vision.layers.0.mlp.fc1.weight")
+    merged = math.isqrt(weights.shape("connector.weight")[1] // channels)
     heads, rest = (VISION_HEADS[channels], 0) if channels in VISION_HEADS else divmod(channels, 64)
     if rest:
         raise ValueError(f"a vision encoder of width {channels}, whose number of heads is not known")
     if any(side % (patch * merged) for side in size):
         raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
-    cameras = tuple((height, across) for _, height, across in folder.pictures.values())
-    encoder = Shape(channels, heads, count(weights, "vision.layers."), hidden)
+    cameras = tuple((height, across) for _, height, across in weights.folder.pictures.values())
+    encoder = Shape(channels, heads, weights.count("vision.layers."), hidden)
     return Eyes(encoder, cameras, size, patch, positions, merged, centred)
 
 
