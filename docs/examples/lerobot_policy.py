@@ -9,6 +9,7 @@ second takes one of yours. On the command line this is `fewstep export FOLDER -o
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from safetensors.torch import save_file
 
 from fewstep.export.export import ExportOptions, export
 from fewstep.robots.control import History, sample_actions
-from fewstep.robots.networks.lerobot import LeRobotDiffusion, Unet
+from fewstep.robots.networks.lerobot import LeRobotDiffusion
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime import UserError, load
 
 STATE, ENVIRONMENT, ACTIONS = 6, 4, 6
@@ -52,7 +54,8 @@ LIMITS = {"min": torch.full((6,), -1.57), "max": torch.full((6,), 1.57)}  # of t
 def write_policy(folder: Path) -> None:
     """What LeRobot's `save_pretrained` writes, with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, Unet(widths=(64,), time_width=32))
+    unet = partial(ConditionalUnet1d, widths=(64,), kernel=5, time_width=32, scales=True)
+    network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, unet)
     save_file(
         {f"diffusion.{name}": weight for name, weight in network.state_dict().items()}, folder / "model.safetensors"
     )

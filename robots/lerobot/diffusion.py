@@ -1,6 +1,7 @@
 """A policy of type "diffusion": ResNets and a 1-D U-Net."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.torch_module import TorchSource
@@ -12,7 +13,7 @@ from fewstep.robots.lerobot.statistics import WRITE_IT
 from fewstep.runtime.bundle.manifest import Policy
 
 if TYPE_CHECKING:
-    from fewstep.robots.networks.lerobot import Unet, Vision
+    from fewstep.robots.networks.lerobot import Unet1d, Vision
     from fewstep.robots.networks.vision import Size
 
 SCHEDULER = (  # what LeRobot passes on to the scheduler; all else is the scheduler's default
@@ -102,10 +103,11 @@ def size_of(pixels: Iterable[Any] | None) -> "Size | None":
     return height, width
 
 
-def _unet(config: Config) -> "Unet":
-    from fewstep.robots.networks.lerobot import Unet
+def _unet(config: Config) -> "Unet1d":
+    from fewstep.robots.networks.unet1d import ConditionalUnet1d
 
-    return Unet(
+    return partial(
+        ConditionalUnet1d,
         widths=tuple(map(int, config["down_dims"])),
         kernel=int(config["kernel_size"]),
         groups=int(config["n_groups"]),

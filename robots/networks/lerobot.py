@@ -1,6 +1,6 @@
 """LeRobot's diffusion policy: observation encoders and the 1-D U-Net, under its weight names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,8 @@ from fewstep.robots.networks import resnet
 from fewstep.robots.networks.resnet import STRIDE, WIDTHS, Depth
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.robots.networks.vision import CentreCrop, Resize, Size, SpatialSoftmax
+
+Unet1d = Callable[[int, int], ConditionalUnet1d]
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,6 @@ class Vision:
     group_norm: bool = False
     keypoints: int = 32
     separate: bool = True  # an encoder for each camera
-
-
-@dataclass(frozen=True)
-class Unet:
-    """Settings of the U-Net."""
-
-    widths: tuple[int, ...] = (512, 1024, 2048)
-    kernel: int = 5
-    groups: int = 8
-    time_width: int = 128
-    scales: bool = True
 
 
 class RgbEncoder(nn.Module):
@@ -62,11 +53,12 @@ class LeRobotDiffusion(nn.Module):
     """Predicts from noisy actions [B, horizon, actions], timesteps [B] and normalised observations.
 
     These are numbers [B, observations, n], and as many pictures [B, observations, 3, H, W] as there are cameras.
-    `state` and `environment` are how many numbers one observation has.
+    `state` and `environment` are how many numbers one observation has. `unet` makes the U-Net of the numbers of an
+    action and of the condition.
     """
 
     def __init__(
-        self, actions: int, observations: int, state: int, vision: Vision | None, environment: int, unet: Unet
+        self, actions: int, observations: int, state: int, vision: Vision | None, environment: int, unet: Unet1d
     ) -> None:
         super().__init__()
         features = state + environment
@@ -74,15 +66,7 @@ class LeRobotDiffusion(nn.Module):
             features += vision.cameras * 2 * vision.keypoints
             separate = nn.ModuleList([RgbEncoder(vision) for _ in range(vision.cameras if vision.separate else 0)])
             self.rgb_encoder = separate if vision.separate else RgbEncoder(vision)
-        self.unet = ConditionalUnet1d(
-            actions,
-            observations * features,
-            unet.widths,
-            kernel=unet.kernel,
-            groups=unet.groups,
-            time_width=unet.time_width,
-            scales=unet.scales,
-        )
+        self.unet = unet(actions, observations * features)
 
     def forward(
         self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], environment: Tensor | None = None

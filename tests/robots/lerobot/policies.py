@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from fewstep.robots.networks.lerobot import LeRobotDiffusion, Unet, Vision
+from fewstep.robots.networks.lerobot import LeRobotDiffusion, Vision
+from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from tests.robots.lerobot.weights import weight
 
 HERE = Path(__file__).parent
@@ -89,8 +91,12 @@ def write_policy(
             config["spatial_softmax_num_keypoints"],
             config["use_separate_rgb_encoder_per_camera"],
         )
-    unet = Unet(
-        tuple(config["down_dims"]), config["kernel_size"], config["n_groups"], config["diffusion_step_embed_dim"]
+    unet = partial(
+        ConditionalUnet1d,
+        widths=config["down_dims"],
+        kernel=config["kernel_size"],
+        time_width=config["diffusion_step_embed_dim"],
+        scales=True,
     )
     torch.manual_seed(0)
     network = LeRobotDiffusion(ACTIONS, config["n_obs_steps"], STATE, vision, environment, unet).eval()
