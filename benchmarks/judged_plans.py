@@ -5,18 +5,18 @@ none outlives its denoiser.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.zoo.members import Member
+from benchmarks.kept import kept
+from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
@@ -29,7 +29,6 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 BLOCKS = (0, 1, 8, 16, 24, 32, 40, 48, 56, 64)  # edges of the runs of seeds that are sampled and kept together
-ROWS_SEED = 1  # of a member's own conditions: those of its calibration have another
 HARDEST = ("unipc_2:12@arctan", "dpmpp_2m:10@quadratic", "dpmpp_2m:10@ays_svd")  # the teacher must judge the nearest
 
 Floats = NDArray[np.floating]
@@ -47,26 +46,16 @@ class Judge:
     _plans: dict[str, Plan] = field(default_factory=dict)
 
     @cached_property
-    def figures(self) -> dict[str, list[float] | None]:
-        """PSNR of the seeds of a block by key, None where a plan leaves the numbers."""
-        file = self._figures_file
-        return json.loads(file.read_text()) if file.exists() else {}
-
-    @cached_property
-    def teacher(self) -> Plan:
-        return self.compiled(self.check.teacher)
-
-    @cached_property
     def check(self) -> TeacherCheck:
         """The check of the teacher, kept as the figures are."""
-        file = self._file("teacher.json")
-        if not file.exists():
-            checks = []
-            for plan in HARDEST:
-                with suppress(UserError):  # a grid that the schedule has not
-                    checks.append(checked_teacher(self.sampler, None, self.compiled(plan), rows=self.rows).check)
-            file.write_bytes(msgspec.json.encode(max(checks, key=lambda check: check.judged or 0)))
-        return msgspec.json.decode(file.read_bytes(), type=TeacherCheck)
+        return kept(self.folder, TeacherCheck, self._checked)
+
+    def _checked(self) -> TeacherCheck:
+        checks = []
+        for plan in HARDEST:
+            with suppress(UserError):  # a grid that the schedule has not
+                checks.append(checked_teacher(self.sampler, None, self.compiled(plan), rows=self.rows).check)
+        return max(checks, key=lambda check: check.judged or 0)
 
     def compiled(self, plan: str) -> Plan:
         """The plan by its name, with the member's guidance."""
@@ -86,27 +75,25 @@ class Judge:
         for start, end in zip(BLOCKS, BLOCKS[1:], strict=False):
             if end > seeds:
                 break
-            key = f"{self.numbers(plan).hex()} {start}"
-            if key not in self.figures:
-                self.figures[key] = self._measured(plan, range(start, end))
-                self._figures_file.write_text(json.dumps(self.figures))
-            parts.append(self.figures[key] or [float("nan")] * (end - start))
+            follows_from = (self.numbers(self.check.teacher), self.numbers(plan), start)
+            own = kept(self.folder, list[float], partial(self._measured, plan, range(start, end)), *follows_from)
+            parts.append(own or [float("nan")] * (end - start))
         return np.concatenate(parts)
 
-    def _measured(self, plan: str, seeds: range) -> list[float] | None:
+    def _measured(self, plan: str, seeds: range) -> list[float]:
         try:
             samples = self._sampled(self.compiled(plan), seeds)
         except UserError:  # not finite
-            return None
+            return []
         return [float(each) for each in psnr(samples, self._lesson(seeds))]
 
     def _lesson(self, seeds: range) -> Floats:
         """The teacher's samples."""
-        file = self._file(f"{self.numbers(self.check.teacher).hex()}-{seeds.start}.npy")
+        file = self.folder / f"{self.numbers(self.check.teacher).hex()}-{seeds.start}.npy"
         if not file.exists():
-            np.save(file, self._sampled(self.teacher, seeds))
-        kept: Floats = np.load(file)
-        return kept
+            np.save(file, self._sampled(self.compiled(self.check.teacher), seeds))
+        samples: Floats = np.load(file)
+        return samples
 
     def _sampled(self, plan: Plan, seeds: Sequence[int]) -> Floats:
         held_out = held_out_conditions(self.sampler.bundle.manifest.conditions, seeds, self.rows)
@@ -120,24 +107,12 @@ class Judge:
         folder.mkdir(exist_ok=True)
         return folder
 
-    @property
-    def _figures_file(self) -> Path:
-        """The file of figures to this teacher."""
-        return self._file(f"figures-{self.numbers(self.check.teacher).hex()}.json")
-
-    def _file(self, name: str) -> Path:
-        return self.folder / name
-
 
 def opened(member: Member, work: Path) -> Judge:
     """The judge of a shipped denoiser or a member of the zoo, which is exported at the first time."""
-    work.mkdir(parents=True, exist_ok=True)
-    bundle, conditions = work / "bundles" / member.name, work / f"{member.name}-conditions.npz"
+    bundle = work / "bundles" / member.name
     if not bundle.exists():
         export(ExportOptions(member.source, bundle))
-        rows = member.rows(BLOCKS[-1], ROWS_SEED)
-        if rows is not None:
-            np.savez(conditions, **rows)  # type: ignore[arg-type]
-    rows = dict(np.load(conditions)) if conditions.exists() else None
     guidance = member.guidance if member.guidance != 1 else None
-    return Judge(member.name, load(bundle, backend=OnnxRuntime(threads=1)), guidance, rows, work)
+    sampler = load(bundle, backend=OnnxRuntime(threads=1))
+    return Judge(member.name, sampler, guidance, member.rows(BLOCKS[-1], HELD_OUT), work)

@@ -10,23 +10,24 @@ for a denoiser: `--only` leaves others out, in the table too.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks import markdown, options
-from benchmarks.choices.rows import BASE, ROWS
+from benchmarks.choices.rows import BASE, ROWS, Row
 from benchmarks.choices.seen import Body, Seen
-from benchmarks.zoo.bundles import exported
-from benchmarks.zoo.members import CALIBRATION, HELD_OUT, MEMBERS, SHIPPED, Member
+from benchmarks.kept import kept
+from benchmarks.zoo.bundles import calibration, exported, held_out_rows
+from benchmarks.zoo.members import MEMBERS, SHIPPED, Member
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
@@ -53,7 +54,15 @@ BATCH = 16
 SURE = 2.0  # standard errors of the difference: what is further away is a win or a loss
 
 Array = NDArray[np.float64]
-Result = Mapping[str, Any]  # `psnr` of each seed and calibration in dB, and `image`
+
+
+class Result(msgspec.Struct, frozen=True):
+    """PSNR of each seed and calibration in dB, and the share of the errors' energy that is one image."""
+
+    image: float
+    psnr: list[float]
+
+
 Results = dict[str, Result]  # by row
 
 
@@ -78,10 +87,8 @@ def judge(task: Task, body: Body, seeds: range, reference: Array, given: Conditi
     drawn = samples(task, seeds, networks, given)
     errors = drawn - reference
     energy = float(np.square(errors).mean())
-    return {
-        "image": float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0,
-        "psnr": [round(float(each), 3) for each in psnr(drawn, reference)],
-    }
+    image = float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0
+    return Result(image, [round(float(each), 3) for each in psnr(drawn, reference)])
 
 
 def in_group(network: LoadedGraph, group: int) -> LoadedGraph:
@@ -111,42 +118,34 @@ def measured(
     member: Member, names: Sequence[str], plan: str, arguments: argparse.Namespace, progress: Progress
 ) -> Results:
     """The rows of one denoiser along a plan."""
-    seeds, count = options.seeds_of(arguments), arguments.trajectories
-    settings = CalibrateOptions(exported(member, arguments.work), plan, (CPU_X86.name,), count, member.guidance)
-    followed, given = member.rows(count, CALIBRATION), None
-    if followed is not None:
-        conditions = arguments.work / f"{member.name}.npz"
-        np.savez(conditions, **followed)  # type: ignore[arg-type]
-        settings, given = replace(settings, conditions=conditions), member.rows(len(seeds), HELD_OUT + seeds.start)
-    task = open_task(settings)
+    seeds, bundle = options.seeds_of(arguments), exported(member, arguments.work)
+    settings = calibration(member, bundle, plan, (CPU_X86.name,), arguments.trajectories)
+    task, given = open_task(settings), held_out_rows(member, seeds)
     content = task.sampler.bundle.manifest.files[task.sampler.body.graph.file]
-    facts = (content, task.plan.name, task.plan.guidance, count, seeds, code(), onnxruntime.__version__)
-    folder = arguments.work / sha256(repr(facts).encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    facts = (content, task.plan.name, task.plan.guidance, settings.trajectories, seeds, code(), onnxruntime.__version__)
+    reference = cache(lambda: samples(task, seeds, None, given))
     results: dict[str, list[Result]] = {name: [] for name in names}
-    reference: Array | None = None
-    for calibration in range(arguments.calibrations):
-        seed = FIRST_SEED + APART * calibration
+    for number in range(arguments.calibrations):
+        seed = FIRST_SEED + APART * number
         seen = Seen(open_task(replace(settings, seed=seed)), progress)
         for done, name in enumerate(names, 1):
-            path = folder / f"{sha256(name.encode()).hexdigest()[:12]}-{seed}.json"
-            if not path.exists():
-                if reference is None:
-                    reference = samples(task, seeds, None, given)
-                partial_path = path.with_suffix(".partial")
-                partial_path.write_text(json.dumps(judge(task, ROWS[name](seen), seeds, reference, given)))
-                partial_path.replace(path)
-            results[name].append(json.loads(path.read_text()))
-            progress(f"{member.name}, calibration {calibration + 1} of {arguments.calibrations}", done, len(names))
+            find = partial(_judged, task, ROWS[name], seen, seeds, reference, given)
+            results[name].append(kept(arguments.work / "rows", Result, find, *facts, name, seed))
+            progress(f"{member.name}, calibration {number + 1} of {arguments.calibrations}", done, len(names))
     return {name: joined(each) for name, each in results.items()}
+
+
+def _judged(
+    task: Task, row: Row, seen: Seen, seeds: range, reference: Callable[[], Array], given: ConditionRecords | None
+) -> Result:
+    return judge(task, row(seen), seeds, reference(), given)
 
 
 def joined(results: Sequence[Result]) -> Result:
     """All calibrations of a row."""
-    return {
-        "psnr": [each for result in results for each in result["psnr"]],
-        "image": float(np.mean([result["image"] for result in results])),
-    }
+    return Result(
+        float(np.mean([result.image for result in results])), [each for result in results for each in result.psnr]
+    )
 
 
 def table(results: Mapping[str, Results]) -> str:
@@ -159,14 +158,14 @@ def table(results: Mapping[str, Results]) -> str:
 
 
 def _figures(result: Result) -> str:
-    mean, tail = np.mean(result["psnr"]), np.quantile(result["psnr"], 0.05)
-    return f"{mean:.1f} / {tail:.1f} ({100 * result['image']:.0f} %)"
+    mean, tail = np.mean(result.psnr), np.quantile(result.psnr, 0.05)
+    return f"{mean:.1f} / {tail:.1f} ({100 * result.image:.0f} %)"
 
 
 def _difference(result: Result, base: Result) -> str:
     """The difference of the means over the same seeds, then of the 5th percentiles."""
-    gains = np.array(result["psnr"]) - np.array(base["psnr"])
-    tail = float(np.quantile(result["psnr"], 0.05) - np.quantile(base["psnr"], 0.05))
+    gains = np.array(result.psnr) - np.array(base.psnr)
+    tail = float(np.quantile(result.psnr, 0.05) - np.quantile(base.psnr, 0.05))
     error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.inf
     text = f"{gains.mean():+.1f}"
     return f"{f'**{text}**' if abs(gains.mean()) > SURE * error else text} / {tail:+.1f}"
@@ -187,7 +186,6 @@ def main(given: Sequence[str] | None = None) -> int:
     tables = []
     with options.refusing(parser), progress_display() as progress:
         names, _ = chosen(arguments.only), options.seeds_of(arguments)
-        arguments.work.mkdir(parents=True, exist_ok=True)
         for steps in arguments.steps or STEPS:
             results = {
                 each.name: measured(each, names, each.along(steps, arguments.grid), arguments, progress)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fits.fit_judgement import GATED, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
+from benchmarks.kept import read_rows, write_rows
 from benchmarks.options import parser_of, refusing
 from fewstep.calibration.fitting.blocks import blocks_of
 from fewstep.calibration.fitting.rollouts import Rollouts
@@ -140,14 +141,7 @@ def best_nominal(work: Path, denoiser: str) -> list[str]:
 
 def judgements() -> dict[str, Judgement]:
     """What was measured so far, by denoiser."""
-    if not KEPT.exists():
-        return {}
-    return {each.denoiser: each for each in msgspec.json.decode(KEPT.read_bytes(), type=list[Judgement])}
-
-
-def _keep(known: Iterable[Judgement]) -> None:
-    lines = b",\n".join(msgspec.json.encode(each) for each in known)
-    KEPT.write_bytes(b"[\n" + lines + b"\n]\n")
+    return {each.denoiser: each for each in read_rows(KEPT, Judgement)}
 
 
 def _graph(sampler: Sampler) -> str | None:
@@ -169,7 +163,7 @@ def main() -> int:
         for denoiser, judgement in _measured(options, known):
             known[denoiser] = judgement
             if not options.only_print:
-                _keep(known.values())
+                write_rows(KEPT, known.values())
     text = page(PAGE.read_text(), known.values())
     print(text)
     if not options.only_print:

@@ -7,7 +7,6 @@ evaluation. Quality is simulated by onnxruntime on held-out seeds. The work fold
 each graph: a run that was stopped goes on.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +15,18 @@ from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 import numpy as np
 
 import fewstep.graph
 import fewstep.measure
 import fewstep.plans
 import fewstep.runtime
+from benchmarks.kept import kept
 from benchmarks.markdown import put_part, table
-from benchmarks.zoo.bundles import exported
-from benchmarks.zoo.members import BY_NAME, CALIBRATION, HELD_OUT, SHIPPED, Member
+from benchmarks.options import parser_of
+from benchmarks.zoo.bundles import calibration, exported
+from benchmarks.zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.factors import factored
@@ -91,7 +90,6 @@ class RandomBlock(Member):
 
 FEW = 2  # trajectories and seeds of a block, whose attention takes 1 GB a step
 BLOCK = RandomBlock("sd15_block", "ddim:2", guidance=2.0, needs="diffusers")
-Found = TypeVar("Found")
 KNOWN: Mapping[str, Member] = BY_NAME | {member.name: member for member in (*SHIPPED, BLOCK)}
 MODELS = (
     "policy_unet1d",
@@ -106,16 +104,6 @@ MODELS = (
 HEAD = ("model", "form", *(device.lower() for device in DEVICES), "MACs in int8", "dB, mean / 5th percentile")
 
 
-def kept(folder: Path, follows_from: object, kind: type[Found], find: Callable[[], Found]) -> Found:
-    """What `find` returns, or returned before: a file of the folder is named after all that it follows from."""
-    file = folder / f"{sha256(repr(follows_from).encode()).hexdigest()[:16]}.json"
-    if not file.exists():
-        found = msgspec.json.encode(find())
-        file.with_suffix(".part").write_bytes(found)
-        file.with_suffix(".part").replace(file)
-    return msgspec.json.decode(file.read_bytes(), type=kind)
-
-
 def digest_of(graph: Graph) -> str:
     """A digest of a graph with its weights."""
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +114,7 @@ def digest_of(graph: Graph) -> str:
 def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
     """The kernels of an engine of a graph, which the folder keeps."""
     own = (digest_of(graph), device, BATCH, code_of((fewstep.graph,)), installed())
-    return kept(folder, own, Kernels, lambda: built(graph, device))
+    return kept(folder, Kernels, lambda: built(graph, device), *own)
 
 
 def built(graph: Graph, device: str) -> Kernels:
@@ -147,17 +135,10 @@ def built(graph: Graph, device: str) -> Kernels:
 
 def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, Course]:
     """A model's bundle, exported if the folder lacks it: what its activations hold, and a course of held-out seeds."""
-    bundle = exported(member, work)
-    conditions = None
-    if (rows := member.rows(256, CALIBRATION)) is not None:
-        conditions = work / f"{member.name}-conditions.npz"
-        np.savez(conditions, **rows)  # type: ignore[arg-type]
+    few = FEW if member is BLOCK else CalibrateOptions.trajectories
     guidance = None if member.guidance == 1 else member.guidance
-    options = CalibrateOptions(
-        bundle=bundle, plan=member.plan, target=("tensorrt",), guidance=guidance, conditions=conditions
-    )
-    if member is BLOCK:
-        options, seeds = replace(options, trajectories=FEW), min(seeds, FEW)
+    options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
+    seeds, options = min(seeds, few) if member is BLOCK else seeds, replace(options, guidance=guidance)
     task = open_task(options)
     counts, moments = count_activations(task), second_moments(task)
     plan = regroup(task.plan, {DENOISER: counts.edges})
@@ -204,7 +185,7 @@ def quality_of(
 
     code = code_of((fewstep.measure, fewstep.plans, fewstep.runtime))
     every = [digest_of(graph) for graph in (task.prepared, *graphs)]
-    mean, low = kept(work, (every, ends, task.plan.name, len(course.sample), code, installed()), list[float], found)
+    mean, low = kept(work, list[float], found, every, ends, task.plan.name, len(course.sample), code, installed())
     return f"{mean:.1f} / {low:.1f}"
 
 
@@ -240,7 +221,7 @@ def write_page(
     rows_of: Callable[[Member, Path, int], list[list[str]]],
 ) -> None:
     """Put the table of a script into the page, or print the rows of the models that are asked for."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(description)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="default: all of the page")
     parser.add_argument("--seeds", type=int, default=32)

@@ -20,8 +20,8 @@ class Tiny(Member):
         return None
 
 
-def result(*psnr: float, image: float = 0.02) -> dict[str, object]:
-    return {"image": image, "psnr": list(psnr)}
+def result(*psnr: float, image: float = 0.02) -> measure.Result:
+    return measure.Result(image, list(psnr))
 
 
 def test_differences_of_two_standard_errors_are_bold() -> None:
@@ -55,7 +55,7 @@ def test_each_row_is_measured_once_and_kept(
     said = capsys.readouterr().out
     assert said.count("\n| ") == (4 if only else 2 + len(ROWS)) and f"| {BASE} | " in said
     assert said.strip() in page.read_text()
-    gone, *kept = [path for path in tmp_path.rglob("*-*.json") if path.name != "manifest.json"]
+    gone, *kept = tmp_path.glob("rows/*.json")
     times = {path: path.stat().st_mtime_ns for path in kept}
     gone.unlink()
     assert len(kept) == (1 if only else len(ROWS) - 1) and measure.main(arguments) == 0
