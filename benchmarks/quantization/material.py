@@ -10,9 +10,7 @@ A tool runs in an environment of its own (their pins exclude each other), so eve
 """
 
 import json
-import re
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,22 +20,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quantization.biases import join_bias
-from fewstep.calibration.opening import open_task
-from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, considered_ops, outer_ops
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.trajectories import roll_out
-from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-
-# What tools cannot be given alike, or get another way than ours had it.
-OF_ITS_OWN = ("--conditions", "--prompts", "--size", "--quality", "--speed", "--inputs")
 
 
 @dataclass(frozen=True)
@@ -46,40 +37,6 @@ class Material:
 
     folder: Path
     graph: Graph
-
-
-@dataclass(frozen=True)
-class OwnConditions:
-    """Conditions [N, *shape] by name that nothing draws. Trajectories follow rows spread evenly over `followed`, as
-    `fewstep calibrate --conditions` deals them. Held-out seed i has row i mod N of `held_out`."""
-
-    followed: ConditionRecords
-    held_out: ConditionRecords
-
-
-def calibrated_on(manifest: Manifest, targets: Collection[str], has_conditions: bool = False) -> range:
-    """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
-
-    UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the
-    caller has, and gives to everyone.
-    """
-    if manifest.text is not None and not has_conditions:  # it is calibrated on prompts of its own
-        raise UserError(f"{manifest.name} takes texts", "calibrate it with --conditions FILE, and give this file here")
-    commands = [command for command in manifest.provenance.commands if command.startswith("fewstep calibrate ")]
-    made = {target: [each for each in commands if target in _option(each, "target").split(",")] for target in targets}
-    last = {each[-1] if each else "" for each in made.values()}
-    again = f"fewstep calibrate BUNDLE --target {','.join(targets)}"
-    if len(last) != 1 or "" in last:
-        raise UserError(f"{manifest.name} was not calibrated for {', '.join(targets)} by one command", again)
-    (command,) = last
-    shared = ("--conditions",) * has_conditions
-    if own := [option for option in OF_ITS_OWN if f" {option} " in command and option not in shared]:
-        fix = "give that file to --conditions here" if own[0] == "--conditions" else again
-        raise UserError(f"{manifest.name} was calibrated with {own[0]}, which other tools have no like of", fix)
-    if has_conditions and " --conditions " not in command:
-        raise UserError(f"{manifest.name} was calibrated without --conditions", f"{again} --conditions FILE")
-    first = int(_option(command, "seed"))
-    return range(first, first + int(_option(command, "trajectories")))
 
 
 def write_material(
@@ -144,19 +101,3 @@ def _sources(sampler: Sampler) -> tuple[str, ...]:
     manifest = sampler.bundle.manifest
     graphs = (sampler.body.graph, manifest.prologue)
     return tuple(manifest.files[graph.file] for graph in graphs if graph is not None)
-
-
-def _option(command: str, name: str) -> str:
-    """The value of an option in a command that calibrate recorded; "" if it has none."""
-    found = re.search(rf" --{name} (\S+)", command)
-    return found[1] if found else ""
-
-
-def main(bundle: Path, plan: str, trajectories: int, folder: Path) -> None:
-    """Material of a bundle that is not calibrated yet, for onnxruntime."""
-    task = open_task(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories))
-    write_material(task.sampler, task.plan, task.seeds, folder, {"onnxruntime": task.operations})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,74 +1,55 @@
 """Pages that scripts write: what is shown, the part that a script makes, and ratios of contenders."""
 
-import runpy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import page
 from benchmarks.choices import measure
 from benchmarks.markdown import part_of, put_part, with_part
-from benchmarks.on_zoo import zoo_rows, zoo_tools
 from benchmarks.races import ddpm
 from benchmarks.races.turns import Call, Times, in_turns
+from fewstep.measure.speed.machine import Machine
+from fewstep.measure.speed.race import Race, Timing
 from fewstep.plans.errors import UserError
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/page.py"))
-COMPARED = {
-    "model": "fashion_mnist",
-    "plan": "dpmpp_2m:8",
-    "steps": 8,
-    "guidance": 2.0,
-    "trajectories": 64,
-    "seeds": 256,
-    "batch": 8,
-    "processor": "a processor",
-    "versions": ["fewstep 1"],
-    "rows": [],
-}
 
+def test_a_line_for_each_body_and_batch_stands_below_the_machine() -> None:
+    known = Machine("AMD EPYC", 2, ("avx2",), "Linux", {"numpy": "2.4.6"})
 
-def test_every_contender_is_a_line_and_a_failed_one_says_why() -> None:
-    end = {"mean": 45.04, "p5": 39.7, "worst": 21.9, "int8_macs": 997, "total_macs": 1000, "int8_ops": []}
-    rows = [
-        {"engine": "onnxruntime", "name": "fewstep", "quality": end},
-        {"engine": "openvino", "name": "NNCF, tuned", "quality": None, "reason": "it broke"},
-    ]
-    found = SCRIPT["outcome_of"](COMPARED | {"rows": rows, "bars": []})
-    *_, first, second = SCRIPT["quality"](found).split("\n")
-    assert first == "| onnxruntime | fewstep | 45.0 | 39.7 | 21.9 | 99.7 % |"
-    assert second == "| openvino | NNCF, tuned | failed: it broke |  |  |  |"
+    def timing(name: str, median: float, *ratios: float) -> Timing:
+        return Timing(name, median, median, median, median, 9, *ratios, 0.0, 0.0)
 
-
-def test_the_page_has_a_place_for_each_table() -> None:
-    machine = {"processor": "AMD EPYC", "int8_instructions": ["avx2"], "versions": {"numpy": "2.4.6"}}
-    speeds = {"machine": machine, "bundle": "m", "races": [{"threads": 2, "batch": 1, "timings": []}]}
-    compared = SCRIPT["outcome_of"](COMPARED)
-    made = SCRIPT["written"](SCRIPT["PAGE"].read_text(), compared, speeds)
-    assert "Machine: AMD EPYC, 2 threads, avx2; numpy 2.4.6." in made and "on 256 held-out seeds" in made
+    timings = (timing("float32", 0.02, 1.0, 1.0, 1.0), timing("int8-cpu-x86", 0.01, 2.0, 1.5, 2.5))
+    found = SimpleNamespace(machine=known, bundle="m", races=(Race(1, 2, 9, timings),))
+    first, *_, last = page.speed(found).split("\n")
+    assert first == "Machine: AMD EPYC, 2 threads, avx2; numpy 2.4.6."
+    assert last == "| m | 1 | `int8-cpu-x86` | 10.0 ms | 2.00x (1.50 to 2.50) |"
 
 
 def test_only_what_stands_between_the_comments_is_replaced(tmp_path: Path) -> None:
-    page = "before\n<!-- made by one.py -->\n\nold\n\n<!-- end of what one.py makes -->\nafter"
-    assert part_of(page, "one.py") == "old"
-    assert with_part(page, "one.py", "new") == page.replace("old", "new")
+    text = "before\n<!-- made by one.py -->\n\nold\n\n<!-- end of what one.py makes -->\nafter"
+    assert part_of(text, "one.py") == "old"
+    assert with_part(text, "one.py", "new") == text.replace("old", "new")
     file = tmp_path / "page.md"
-    file.write_text(page)
+    file.write_text(text)
     put_part(file, "one.py", "new")
-    assert file.read_text() == page.replace("old", "new")
+    assert file.read_text() == text.replace("old", "new")
     with pytest.raises(UserError, match="no place for what other.py makes"):
-        with_part(page, "other.py", "new")
+        with_part(text, "other.py", "new")
 
 
 @pytest.mark.parametrize(
-    ("page", "script"),
+    ("file", "script"),
     [
         *((measure.PAGE, part) for part in measure.PARTS.values()),
-        (zoo_rows.PAGE, zoo_tools.SCRIPT),
+        (page.PAGE, page.SCRIPT),
     ],
 )
-def test_pages_have_a_place_for_each_script(page: Path, script: str) -> None:
-    assert "|" in part_of(page.read_text(), script)
+def test_pages_have_a_place_for_each_script(file: Path, script: str) -> None:
+    assert "|" in part_of(file.read_text(), script)
 
 
 def counting(start: int) -> Call:

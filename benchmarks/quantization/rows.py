@@ -1,28 +1,27 @@
-"""The rows of "Beside other tools" in docs/measured/zoo.md, each kept in zoo.json beside it from its measurement on.
+"""Rows of int8 next to other tools: docs/measured/zoo.json keeps them, and tables of three pages show them.
 
 A row is one denoiser along one plan on one engine, judged on one range of held-out seeds. It has the digest of the code
 that calibrated it, so rows of earlier code stay, and can be told from others. The same row of a later measurement takes
 its place. Settings of other tools that only the earlier one had stay if both are of one code.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.quantization.contenders import DEFAULTS, OURS
-from benchmarks.quantization.outcome import DEFAULTS_BAR, EQUAL_BAR, Outcome, Quality, Row
-from fewstep.plans.errors import UserError
+from benchmarks.markdown import put_part, table
+from benchmarks.quantization.contenders import DEFAULTS
+from benchmarks.quantization.judging import Judged, Quality
 
-PAGE = Path(__file__).parents[2] / "docs/measured/zoo.md"
-KEPT = PAGE.with_suffix(".json")
+PAGES = Path(__file__).parents[2] / "docs/measured"
+KEPT = PAGES / "zoo.json"
+SCRIPT = "benchmarks/quantization/compare.py"
+EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB
 DIGITS = 6  # of a digest that are shown
 SIMULATED = ("tensorrt",)  # engines whose rounding is computed in float
-HEADER = (
-    "| denoiser | steps | seeds | engine | fewstep | MACs in int8 | image | best other of the same | difference"
-    " | above defaults | missed | code |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
-)
+HEADER = ("denoiser", "steps", "seeds", "engine", "fewstep", "MACs in int8", "image", "best other of the same",
+          "difference", "above defaults", "missed", "code")  # fmt: skip
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,27 +71,24 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.denoiser, -self.steps, self.engine, self.first, self.seeds)
 
 
-def measured(outcome: Outcome) -> Iterator[Measured]:
-    """A row for each engine of a comparison."""
-    for row in outcome.rows:
-        if row.name == OURS and row.quality is not None:
-            here = [each for each in outcome.rows if each.engine == row.engine and each.name != OURS]
-            made_by = {each.made_by for each in here if each.made_by}
-            known = Measured(
-                denoiser=outcome.model,
-                steps=outcome.steps,
-                seeds=outcome.seeds,
-                first=outcome.first,
-                engine=row.engine,
-                ours=_figures(row.quality),
-                coverage=row.quality.coverage,
-                code=outcome.code,
-                image=row.quality.image,
-                worst=row.quality.worst,
-                others=tuple(_other(each, row.quality) for each in here),
-                versions=tuple(sorted({*outcome.versions, *made_by})),
-            )
-            yield _judged(known)
+def measured(
+    denoiser: str, steps: int, seeds: range, judged: Sequence[Judged], code: str, versions: Iterable[str]
+) -> Measured:
+    """The row of one engine: ours, then the other settings."""
+    ours, *others = judged
+    assert ours.quality is not None
+    return _led(
+        Measured(
+            *(denoiser, steps, len(seeds), seeds.start, ours.contender.engine),
+            ours=_figures(ours.quality),
+            coverage=ours.quality.coverage,
+            code=code,
+            image=ours.quality.image,
+            worst=ours.quality.worst,
+            others=tuple(_other(each, ours.quality) for each in others),
+            versions=tuple(sorted({*versions, *(each.made_by for each in others if each.made_by)})),
+        )
+    )
 
 
 def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured, ...]:
@@ -104,36 +100,46 @@ def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured
     return tuple(rows[key] for key in sorted(rows))
 
 
-def read(path: Path = KEPT) -> tuple[Measured, ...]:
-    """The rows that were measured so far. UserError where the file has rows of another form."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=tuple[Measured, ...]) if path.exists() else ()
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} has a row of another form: {error}", f"git checkout {path.name}") from error
+def put_tables(rows: Sequence[Measured]) -> None:
+    """Write the tables of all rows into their pages."""
+    for (page, part), made in tables(rows).items():
+        put_part(PAGES / page, part, made)
 
 
-def write(rows: Iterable[Measured], path: Path = KEPT) -> None:
-    """A line for each row."""
-    lines = b",\n".join(map(msgspec.json.encode, rows))
-    path.write_bytes(b"[\n" + lines + b"\n]\n")
+def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
+    """Markdown by page and part, where there are rows of it: a line for each row, and all settings on the shipped
+    denoiser."""
+    on_one = [each for each in rows if (each.denoiser, each.steps, each.first) == ("fashion_mnist", 8, 1000)]
+    of_seeds = {"other_tools.md": 64, "shipped_models.md": 256}
+    settled = {page: [each for each in on_one if each.seeds == seeds] for page, seeds in of_seeds.items()}
+    return {
+        ("zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_made_with(rows)}",
+        **{(page, SCRIPT): settings(some) for page, some in settled.items() if some},
+    }
 
 
-def table(rows: Iterable[Measured]) -> str:
-    """Markdown: a line for each row, and below them the versions behind them."""
-    rows = tuple(rows)
-    versions = ", ".join(sorted({version for each in rows for version in each.versions}))
-    return "\n".join([*HEADER, *map(line, rows), "", f"Made with {versions}."])
+def settings(rows: Sequence[Measured]) -> str:
+    """Markdown: a line for each contender of rows of one denoiser, and below them the versions behind them."""
+    lines = []
+    for row in rows:
+        lines.append([row.engine, "fewstep", *_columns(row.ours, row.coverage)])
+        for each in row.others:
+            failed = (f"failed: {each.reason}", "", "")
+            lines.append([row.engine, each.name, *(_columns(each.quality, each.coverage) if each.quality else failed)])
+    return (
+        f"{table(('engine', 'quantized by', 'mean dB', '5th percentile', 'MACs in int8'), lines)}\n\n{_made_with(rows)}"
+    )
 
 
-def line(row: Measured) -> str:
-    """A line of the table."""
+def cells(row: Measured) -> list[str]:
+    """A line of the table of all rows."""
     best = _best(row)
     missed = [f"{DEFAULTS_BAR:g} dB"] * (row.above is not None and row.above < DEFAULTS_BAR)
     if row.lead is None:
         missed = ["no equal", *missed]
     elif min(row.lead.mean, row.lead.p5) < EQUAL_BAR:
         missed = [f"{EQUAL_BAR:g} dB", *missed]
-    cells = [
+    return [
         row.denoiser,
         str(row.steps),
         f"{row.seeds} from {row.first}",
@@ -147,10 +153,9 @@ def line(row: Measured) -> str:
         ", ".join(missed) or "none",
         row.code[:DIGITS],
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
-def _judged(row: Measured) -> Measured:
+def _led(row: Measured) -> Measured:
     """The row with its leads over `others`."""
     best, defaults = _best(row), [each.quality for each in row.others if each.setting == DEFAULTS]
     lead = None if best is None or best.quality is None else row.ours - best.quality
@@ -169,14 +174,15 @@ def _with_others_of(before: Measured, new: Measured) -> Measured:
         return new
     others = {each.name: each for each in (*before.others, *new.others)}
     versions = tuple(sorted({*before.versions, *new.versions}))
-    return _judged(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
+    return _led(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
 
 
-def _other(row: Row, ours: Quality) -> Other:
-    if row.quality is None:
-        return Other(row.name, row.setting, reason=row.reason)
-    same = set(row.quality.int8_ops) == set(ours.int8_ops)
-    return Other(row.name, row.setting, _figures(row.quality), round(row.quality.coverage, 4), same)
+def _other(judged: Judged, ours: Quality) -> Other:
+    contender, quality = judged.contender, judged.quality
+    if quality is None:
+        return Other(contender.name, contender.setting, reason=judged.reason)
+    same = set(quality.int8_ops) == set(ours.int8_ops)
+    return Other(contender.name, contender.setting, _figures(quality), round(quality.coverage, 4), same)
 
 
 def _figures(quality: Quality) -> Figures:
@@ -185,3 +191,11 @@ def _figures(quality: Quality) -> Figures:
 
 def _shown(figures: Figures) -> str:
     return f"{figures.mean:.1f} / {figures.p5:.1f}"
+
+
+def _columns(figures: Figures, coverage: float | None) -> tuple[str, ...]:
+    return f"{figures.mean:.1f}", f"{figures.p5:.1f}", "" if coverage is None else f"{100 * coverage:.1f} %"
+
+
+def _made_with(rows: Iterable[Measured]) -> str:
+    return f"Made with {', '.join(sorted({version for each in rows for version in each.versions}))}."
