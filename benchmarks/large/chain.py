@@ -1,8 +1,8 @@
 """The cost of each verb at a size that people have: `python -m benchmarks.large.chain`.
 
-    python -m benchmarks.large.chain [--network sd15|sdxl|dit] [--channels N] [--latent N] [--dtype float32|float16]
-        [--free 64:96:8] [--plan ddim:2] [--target cpu-x86,openvino,tensorrt] [--trajectories 4]
-        [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
+    python -m benchmarks.large.chain [--network sd15|sdxl|dit|ddpm] [--channels N] [--latent N]
+        [--dtype float32|float16] [--free 64:96:8] [--plan ddim:2] [--target cpu-x86,openvino,tensorrt]
+        [--trajectories 4] [--verify full|quick] [--verbs export,calibrate,...] [--work FOLDER]
 
 A pipeline folder with random weights (networks.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
 through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most

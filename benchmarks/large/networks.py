@@ -1,7 +1,8 @@
 """Networks of sizes that people have, by name: how diffusers makes them, and what conditions they take.
 
 sd15: the U-Net of Stable Diffusion 1.5, 860 M weights. sdxl: that of Stable Diffusion XL, 2.6 B. dit: DiT-XL/2 (Peebles
-& Xie 2023), 675 M. `width` scales each: the channels of a U-Net's first block, or of a transformer's head.
+& Xie 2023), 675 M. ddpm: the U-Net of DDPM on CIFAR-10 (Ho, Jain, Abbeel 2020, arXiv 2006.11239, appendix B), 35.7 M.
+`width` scales each: the channels of a U-Net's first block, or of a transformer's head.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,6 +59,22 @@ def _dit(width: int, latent: int) -> Any:
     )
 
 
+def _ddpm(width: int, latent: int) -> Any:
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
+        sample_size=latent,
+        block_out_channels=(width, 2 * width, 2 * width, 2 * width),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+        attention_head_dim=None,
+    )
+
+
 UNET, TRANSFORMER = ("unet", "UNet2DConditionModel"), ("transformer", "DiTTransformer2DModel")
 NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
@@ -66,5 +83,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             "StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {"text": (77, 2048), "pooled_text": (1280,)}
         ),
         "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}, {"class": 0}),
+        "ddpm": Network("DDPMPipeline", ("unet", "UNet2DModel"), 128, 32, _ddpm, {}),
     }
 )

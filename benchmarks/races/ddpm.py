@@ -2,12 +2,12 @@
 
     python -m benchmarks.races.ddpm [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
 
-Weights are random: time depends on shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86,
-openvino and openvino-bf16. `--bundle` keeps it in a folder, and takes it from there the next time. diffusers'
-UNet2DModel has the layers of `google/ddpm-cifar10-32`. A row has the median of a call in milliseconds, by wall time and
-by the processor's time. Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The bars of the
-best body are 2.8 and 6. The last lines have the share of a run that is not spent in the network (bar: 1 %). Needs torch
-and diffusers, and fewstep[export,calibration,openvino].
+The network is diffusers' UNet2DModel with the layers of `google/ddpm-cifar10-32`. Weights are random: time depends on
+shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86, openvino and openvino-bf16. `--bundle`
+keeps it in a folder, and takes it from there the next time. A row has the median of a call in milliseconds, by wall
+time and by the processor's time. Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The
+bars of the best body are 2.8 and 6. The last lines have the share of a run that is not spent in the network (bar: 1 %).
+Needs torch and diffusers, and fewstep[export,calibration,openvino].
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,12 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.large.networks import NETWORKS
+from benchmarks.large.pipeline import write_pipeline
 from benchmarks.options import add_turns, parser_of, refusing, several
 from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
@@ -38,7 +39,6 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 
 PLAN = "dpmpp_2m:4"
-SOURCE = Path(__file__).with_name("ddpm_cifar10.py")
 BODIES = {
     "onnxruntime": ("float32", "int8-cpu-x86"),
     "openvino": ("float32", "int8-openvino"),
@@ -46,24 +46,15 @@ BODIES = {
 }
 FIRST = "float32, onnxruntime"
 DIFFUSERS = "float32, diffusers in torch"
-UNET = {  # of google/ddpm-cifar10-32
-    "sample_size": 32,
-    "block_out_channels": (128, 256, 256, 256),
-    "layers_per_block": 2,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "norm_eps": 1e-6,
-    "attention_head_dim": None,
-}
+NETWORK = NETWORKS["ddpm"]
 
 
 def made(folder: Path) -> Path:
     """The bundle in a folder, made there if it is not."""
     if not folder.exists():
-        export(ExportOptions(f"{SOURCE}:make", folder))
+        with TemporaryDirectory() as source:
+            write_pipeline(Path(source), NETWORK)
+            export(ExportOptions(source, folder))
     there, wanted = open_bundle(folder).manifest.bodies, {body for bodies in BODIES.values() for body in bodies}
     targets = tuple(sorted(target_of(body) for body in wanted - {"float32", *there}))
     if targets:
@@ -84,10 +75,9 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
 def in_diffusers(threads: int, batch: int) -> Call:
     """One call of diffusers' model, eager."""
     import torch
-    from diffusers.models.unets.unet_2d import UNet2DModel
 
     torch.set_num_threads(threads)
-    model: Any = UNet2DModel(**UNET).eval()
+    model = NETWORK.make(NETWORK.width, NETWORK.latent).eval()
     x, time = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
 
     def call() -> object:
