@@ -37,6 +37,13 @@ def add_work(parser: argparse.ArgumentParser, name: str | None = None) -> None:
     parser.add_argument("--work", type=Path, default=default, help=kept)
 
 
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """What is trained, the folder of its run, and `--data`."""
+    parser.add_argument("recipe", help="ROOM/NAME, as zoo/dit_flow, or a shipped denoiser")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
+    parser.add_argument("--data", type=Path, help="folder of the data, where the recipe does not know it")
+
+
 def add_denoisers(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     """`--model` and `--steps`: which denoisers, along plans of how many steps; None for all."""
     parser.add_argument("--model", action="append", choices=list(names), help="a denoiser (default: all)")

@@ -1,16 +1,16 @@
 """Train a recipe of these rooms on a CPU: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20]`.
 
 The same command goes on where the last one stopped, and leaves the averaged weights in DIR. The rest is
-`fewstep.models.training`; `python -m benchmarks.card` puts what was trained beside its recipe.
+`fewstep.models.training`; `python -m benchmarks.card` puts what was trained where it belongs. A name without a room is
+a shipped denoiser, whose recipe lies next to its weights.
 
-A recipe is a file with `RECIPE` and `make()`, and `training(folder, split)`: the network before its training, and its
-loss on a split of the data. One of the zoo has `SPEC`, `DATA` and `network()` in the place of `training`.
+A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
+SPEC, or `loss(draw, count)`; its network before the training is that of `make`, or `network()`. Others have
+`training(folder, split)`: the network before its training, and its loss on a split of the data.
 """
 
-import argparse
 import importlib
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from benchmarks import options
 from benchmarks.zoo.denoising import training_loss
+from benchmarks.zoo.members import SHIPPED
 from fewstep.models.training import Loss, train
 from fewstep.plans.errors import UserError
 
@@ -27,12 +28,20 @@ FOLDER = Path(__file__).parent
 
 def recipe_of(name: str) -> ModuleType:
     """The file ROOM/NAME.py as a module: it imports what lies beside it. UserError where there is none."""
+    if name in {member.name for member in SHIPPED}:
+        return importlib.import_module(f"fewstep.models.{name}.train")
     path = FOLDER / f"{name}.py"
     if not path.is_file():
-        raise UserError(f"there is no recipe {name}", "name a file as zoo/dit_flow")
+        raise UserError(f"there is no recipe {name}", "name a file as zoo/dit_flow, or a shipped denoiser")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     return importlib.import_module(path.stem)
+
+
+def weights_of(name: str) -> Path:
+    """The file of a recipe's trained weights."""
+    shipped = {member.name: member.weights for member in SHIPPED}
+    return shipped.get(name, FOLDER / f"{name}.safetensors")
 
 
 def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
@@ -41,23 +50,21 @@ def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Mo
     if hasattr(recipe, "training"):
         own: tuple[nn.Module, Loss] = recipe.training(folder, split)
         return own
-    draw = recipe.DATA.open(folder or recipe.DATA.folder, split)
-    return recipe.network(), training_loss(recipe.SPEC, draw, recipe.RECIPE.batch)
+    network = recipe.network() if hasattr(recipe, "network") else recipe.make.network()
+    draw, count = recipe.DATA.open(folder, split), recipe.RECIPE.batch
+    return network, recipe.loss(draw, count) if hasattr(recipe, "loss") else training_loss(recipe.SPEC, draw, count)
 
 
 def main() -> None:
     parser = options.parser_of(__doc__)
-    parser.add_argument("recipe", help="ROOM/NAME, as zoo/dit_flow")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
-    parser.add_argument("--data", type=Path, help="folder of the data, where the recipe does not know it")
+    options.add_recipe(parser)
     parser.add_argument("--minutes", type=float, default=20, help="stop then, to go on another time")
     given = parser.parse_args()
     with options.refusing(parser):
         recipe = recipe_of(given.recipe)
-    arguments = argparse.Namespace(work=given.work, device="cpu", checkpoint_minutes=2, **asdict(recipe.RECIPE))
     torch.manual_seed(recipe.RECIPE.seed)
     network, loss = training(recipe, given.data, "train")
-    train(network, loss, arguments, f"{recipe.__name__}.safetensors", given.minutes)
+    train(network, loss, recipe.RECIPE, given.work, weights_of(given.recipe).name, given.minutes)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""One training loop for every reference denoiser: AdamW, EMA, bfloat16, and a run that can be stopped at any time.
+"""One training loop for every denoiser that is trained here: AdamW, EMA, bfloat16 on a CPU, stopped at any time.
 
 The same command goes on from the last checkpoint, bit for bit in its data order: what a step draws is a function of
 (seed, step). The learning rate is constant until the last fifth, then falls to zero, so a run may also be lengthened.
 """
 
-import argparse
 import csv
 import os
 import time
@@ -21,6 +20,7 @@ from fewstep.models.weights import write_weights
 
 WARM_UP = 200
 EMA_DECAY = 0.999
+CHECKPOINT_MINUTES = 2
 NULL_FRACTION = 0.1  # of the training labels: replaced by the null class, for classifier-free guidance
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]  # one batch drawn from the generator; a float32 scalar
@@ -52,12 +52,12 @@ class Run:
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
         return cls(network, optimizer, {name: tensor.clone() for name, tensor in network.state_dict().items()})
 
-    def load(self, path: Path, device: str) -> None:
-        checkpoint = torch.load(path, weights_only=True, map_location=device)
+    def load(self, path: Path) -> None:
+        checkpoint = torch.load(path, weights_only=True)
         self.network.load_state_dict(checkpoint["network"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.average, self.step, self.losses = checkpoint["average"], checkpoint["step"], checkpoint["losses"]
-        self.seconds = checkpoint.get("seconds", 0.0)  # runs begun before it was counted have none
+        self.seconds = checkpoint["seconds"]
 
     def save(self, work: Path, weights: str, recipe: Recipe) -> None:
         """Write checkpoint.pt, the averaged weights and loss.csv; a kill leaves the previous checkpoint whole."""
@@ -68,31 +68,13 @@ class Run:
             "step": self.step,
             "losses": self.losses,
             "seconds": self.seconds,
-            "arguments": asdict(recipe),
+            "recipe": asdict(recipe),
         }
         write_atomically(work / "checkpoint.pt", lambda path: torch.save(content, path))
         buffers = dict(self.network.named_buffers())
         write_atomically(work / weights, lambda path: write_weights(self.average, path, buffers))
         with (work / "loss.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *self.losses])
-
-
-def options(description: str | None, *, data: Path | None, data_help: str, steps: int) -> argparse.Namespace:
-    """The command line of a train.py; `steps` is its default, and `data` where that is known."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint, the loss and the weights")
-    parser.add_argument("--data", type=Path, default=data, required=data is None, help=data_help)
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=6e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--checkpoint-minutes", type=float, default=10)
-    return parser.parse_args()
-
-
-def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    return Recipe(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -109,20 +91,19 @@ def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor
     return labels.masked_fill(torch.rand(len(labels), generator=generator) < NULL_FRACTION, null)
 
 
-def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights: str, minutes: float = inf) -> None:
+def train(network: nn.Module, loss: Loss, recipe: Recipe, work: Path, weights: str, minutes: float = inf) -> None:
     """Run to the last step, from the checkpoint in the work folder if one is there; `minutes`: stop then, at the
     latest, with a checkpoint to go on from."""
-    recipe, work = recipe_of(arguments), arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    run = Run.new(network.to(arguments.device, memory_format=torch.channels_last), recipe.rate)  # type: ignore[call-overload]
+    run = Run.new(network.to(memory_format=torch.channels_last), recipe.rate)  # type: ignore[call-overload]
     if (work / "checkpoint.pt").exists():
-        run.load(work / "checkpoint.pt", arguments.device)
+        run.load(work / "checkpoint.pt")
         print(f"going on from step {run.step}", flush=True)
     started = saved = time.monotonic()
     first, running, last = run.step, list[float](), run.step >= recipe.steps
     while not last:
         before = time.process_time()
-        running.append(_step(run, loss, recipe, arguments.device))
+        running.append(_step(run, loss, recipe))
         run.seconds += time.process_time() - before
         last = run.step == recipe.steps or time.monotonic() - started >= 60 * minutes
         if len(running) == 50 or last:
@@ -134,14 +115,14 @@ def train(network: nn.Module, loss: Loss, arguments: argparse.Namespace, weights
                 flush=True,
             )
             running = []
-        if last or time.monotonic() - saved > 60 * arguments.checkpoint_minutes:
+        if last or time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
             run.save(work, weights, recipe)
             saved = time.monotonic()
 
 
-def _step(run: Run, loss: Loss, recipe: Recipe, device: str) -> float:
+def _step(run: Run, loss: Loss, recipe: Recipe) -> float:
     """One optimizer step; its loss."""
-    with torch.autocast(device, dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(run.network, generator_of(recipe.seed, run.step))
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, recipe.steps, recipe.rate)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -133,17 +134,28 @@ def guided(steps: int) -> str:
     return f"dpmpp_2m:{max(steps, 1)}"
 
 
+def sampler_of(bundle: Path, precision: str = "float32", threads: int = 1) -> Sampler:
+    return load(bundle, precision, backend=OnnxRuntime(threads=threads))
+
+
+@lru_cache
+def exported(source: str, **options: Any) -> Path:
+    """The bundle of a source in a folder of this run, exported with these options."""
+    bundle = Path(mkdtemp()) / "bundle"
+    export(ExportOptions(source, bundle, verify="quick", **options))
+    return bundle
+
+
 def opened(model: str, folder: Path, seeds: range, threads: int = 1) -> Setting:
     """The setting of a shipped model or a member of the zoo, which is exported into the folder unless it
     is there."""
     source = BY_NAME[model].source if model in BY_NAME else model
     if not (folder / model / "manifest.json").exists():
         export(ExportOptions(source, folder / model, verify="quick"))
-    sampler = load(folder / model, backend=OnnxRuntime(threads=threads))
-    manifest = sampler.bundle.manifest
+    sampler = sampler_of(folder / model, threads=threads)
     name = JUDGES.get(model, "none")
     judge = open_extractor(name, JUDGED.get(name, ()), threads)
-    (condition,) = manifest.conditions
+    (condition,) = sampler.bundle.manifest.conditions
     return Setting(sampler, judge, condition.name, seeds, _pairs(model), source)
 
 
@@ -159,7 +171,7 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
 
     assert str(FOLDER) in sys.path  # recipes import what lies beside them
     rows = np.random.default_rng(PAIRS_SEED).permutation(10_000)[:512]
-    clean = (read(split="t10k")[0][rows, None] / 127.5 - 1).astype(np.float32)
+    clean = (read(split="test")[0][rows, None] / 127.5 - 1).astype(np.float32)
     degraded = recipe.degraded(torch.from_numpy(clean), torch.Generator().manual_seed(PAIRS_SEED))
     return clean, degraded.numpy()
 
@@ -167,7 +179,7 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
 @lru_cache
 def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
     """The judge's features of Fashion-MNIST's 10 000 test pictures; as canvases show them, half as large."""
-    pictures = read(split="t10k")[0][:, None] / np.float32(127.5) - 1
+    pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:
         pictures = captioned.enlarged(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
     parts = [pictures[at : at + 500] for at in range(0, len(pictures), 500)]

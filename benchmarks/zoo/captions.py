@@ -91,8 +91,7 @@ def drawn(pieces: Tensor, classes: Tensor) -> Draw:
 
 def _open(folder: Path | None, split: str) -> Draw:
     """What `drawn` makes of Fashion-MNIST."""
-    assert folder is not None
-    images, labels = fashion_mnist.read(folder, "t10k" if split == "test" else split)
+    images, labels = fashion_mnist.read(folder, split)
     small = torch.from_numpy(images.reshape(-1, ITEM, 2, ITEM, 2).mean((2, 4)) / 255).float()
     return drawn(small, torch.from_numpy(labels.copy()).long())
 
@@ -108,5 +107,4 @@ CAPTIONED = Data(
     " from the Debian package `dataset-fashion-mnist`; each made half as large, coloured, put on a black canvas, and"
     " captioned by code",
     _open,
-    fashion_mnist.DEBIAN_FOLDER,
 )

@@ -13,6 +13,7 @@ It learns pairs of noise and the shipped denoiser's guided sample, as InstaFlow 
 from pathlib import Path
 
 import torch
+from denoising import Trained
 from pairs import read
 from strangers import Attention, Block, Norm
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, upsample, zero
 from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE
 from fewstep.models.training import Loss, Recipe
-from fewstep.models.weights import load_weights
 
 LOWEST, HIGHEST, DATA_DEVIATION = 0.002, 80.0, 0.5
 LEAST = 0.1  # sigma in training
@@ -94,12 +94,7 @@ def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
         weight = (1 / sigma.square() + 1 / DATA_DEVIATION**2).clamp(max=25.0)
         return (weight * ((error + 0.06).sqrt() - 0.06**0.5)).mean()  # pseudo-Huber
 
-    return network(), loss
+    return Network(), loss
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -53,7 +53,7 @@ def distillation(guided: nn.Module, draw: Draw, count: int) -> Loss:
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    draw = DATA.open(folder or DATA.folder, split)
+    draw = DATA.open(folder, split)
     return guided_lora.trained().requires_grad_(True), distillation(guided_lora.make()[0], draw, RECIPE.batch)
 
 

@@ -2,16 +2,14 @@
 the cosine schedule.
 """
 
-from pathlib import Path
-
 import pictures
+from denoising import Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SPEC = Spec("convnext_v_cosine", (1, 28, 28), (pictures.LABEL,), "v", ScheduleSpec("cosine", timesteps=1000))
 RECIPE = Recipe(steps=1_500, batch=16, rate=1e-3, seed=0)
@@ -69,9 +67,4 @@ class Network(nn.Module):
         return self.pixels(F.gelu(self.norm_out(h)))
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.export import Spec
 from fewstep.models.training import Loss
+from fewstep.models.weights import load_weights
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 
@@ -34,11 +35,23 @@ Draw = Callable[[int, torch.Generator], Batch]  # so many samples, drawn from th
 @dataclass(frozen=True)
 class Data:
     """The source of a member's samples: `description` for its card, and `open(folder, split)`, split being "train" or
-    "test". `folder` is where files usually are, if that is known."""
+    "test". None is the folder where files usually are."""
 
     description: str
     open: Callable[[Path | None, str], Draw]
-    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `fewstep export FILE:make` calls: a network with the weights that lie next to the file of its recipe.
+    `network()` is the network before its training."""
+
+    file: str
+    network: Callable[[], nn.Module]
+    spec: Spec
+
+    def __call__(self) -> tuple[nn.Module, Spec]:
+        return load_weights(self.network(), Path(self.file).with_suffix(".safetensors")), self.spec
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) on Fashion-MNIST, trained by rectified flow."""
 
-from pathlib import Path
-
 import pictures
 import torch
+from denoising import Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SIZE, PATCH = 28, 4
 TOKENS = (SIZE // PATCH) ** 2
@@ -42,7 +40,7 @@ class Block(nn.Module):
         return tokens + gate2 * self.last(F.gelu(self.first(h), approximate="tanh"))
 
 
-class Transformer(nn.Module):
+class Network(nn.Module):
     """The velocity eps - x0 of x [B, 1, 28, 28] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`."""
 
     def __init__(self, width: int = 128, depth: int = 4, heads: int = 4, embedding: int = 96) -> None:
@@ -71,9 +69,4 @@ class Transformer(nn.Module):
         return grid.flatten(3, 4).flatten(1, 2)[:, None]
 
 
-def network() -> nn.Module:
-    return Transformer()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -15,13 +15,12 @@ import dit_flow as teacher
 import msgspec
 import pictures
 import torch
-from denoising import Draw
+from denoising import Draw, Trained
 from torch import Tensor, nn
 
 from fewstep.export import Condition, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Loss, Recipe
-from fewstep.models.weights import load_weights
 
 FEATURES = 64
 LEAST, MOST = 1.0, 4.0  # weights
@@ -31,7 +30,6 @@ LABEL = msgspec.structs.replace(pictures.LABEL, null=None)  # guidance is in the
 SPEC = Spec("guided", teacher.SPEC.x_shape, (LABEL, WEIGHT), "flow", teacher.SPEC.schedule)
 DATA = teacher.DATA
 RECIPE = Recipe(steps=450, batch=16, rate=7e-4, seed=0)
-WEIGHTS = Path(__file__).with_suffix(".safetensors")
 
 
 class LabelAndWeight(nn.Module):
@@ -83,10 +81,9 @@ def distillation(guided: nn.Module, draw: Draw, count: int) -> Loss:
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    draw = DATA.open(folder or DATA.folder, split)
+    draw = DATA.open(folder, split)
     network = Network(teacher.make()[0]).train().requires_grad_(True)
     return network, distillation(teacher.make()[0], draw, RECIPE.batch)
 
 
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(Network(teacher.network()), WEIGHTS), SPEC
+make = Trained(__file__, lambda: Network(teacher.make.network()), SPEC)

@@ -49,7 +49,7 @@ def adapter() -> Adapter:
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    draw = DATA.open(folder or DATA.folder, split)
+    draw = DATA.open(folder, split)
     return adapter(), distillation(teacher.make()[0], draw, RECIPE.batch)
 
 

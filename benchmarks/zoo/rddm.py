@@ -8,26 +8,25 @@ As the authors' code trains: the sum of both mean absolute errors at even times.
 each output, and this network a channel of its last convolution.
 """
 
-from pathlib import Path
+from functools import partial
 
 import msgspec
 import nafnet_residual as alone
 import torch
-from denoising import Draw, draw_times, problem
+from denoising import Draw, Trained, draw_times, problem
 from torch import Tensor, nn
 
-from fewstep.export import ScheduleSpec, Spec
+from fewstep.export import ScheduleSpec
 from fewstep.models.training import Loss
-from fewstep.models.weights import load_weights
 
 DATA, RECIPE = alone.DATA, alone.RECIPE
 SPEC = msgspec.structs.replace(alone.SPEC, name="rddm", schedule=ScheduleSpec("rddm"), heads=2)
 
 
-def both(draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+def loss(draw: Draw, count: int) -> Loss:
+    """The sum of both mean absolute errors."""
 
-    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+    def errors(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
         times = draw_times(SPEC, count, generator)
         noise = torch.randn(batch.x0.shape, generator=generator)
@@ -35,16 +34,7 @@ def both(draw: Draw, count: int) -> Loss:
         made = network(asked.x, torch.tensor(times), *batch.conditions).float()
         return (made - torch.cat([asked.answer, noise], 1)).abs().mean((0, 2, 3)).sum()
 
-    return loss
+    return errors
 
 
-def network() -> nn.Module:
-    return alone.Network(SPEC.schedule.timesteps, SPEC.heads)
-
-
-def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    return network(), both(DATA.open(folder or DATA.folder, split), RECIPE.batch)
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, partial(alone.Network, SPEC.schedule.timesteps, SPEC.heads), SPEC)

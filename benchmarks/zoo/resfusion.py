@@ -8,20 +8,19 @@ As the authors' code trains: the square error of equation 24's "resnoise", for w
 timesteps of a table of 12 that ends where half of x0 is left.
 """
 
+from functools import partial
 from itertools import accumulate
 from operator import mul
-from pathlib import Path
 
 import msgspec
 import nafnet_residual as alone
 import numpy as np
 import torch
-from denoising import Draw
+from denoising import Draw, Trained
 from torch import Tensor, nn
 
-from fewstep.export import ScheduleSpec, Spec
+from fewstep.export import ScheduleSpec
 from fewstep.models.training import Loss
-from fewstep.models.weights import load_weights
 
 HALF = 0.25  # share of x0's square that is left where sampling begins
 LINEAR = np.linspace(1e-4, 0.02, 12) * 1000 / 12  # betas of DDPM, in 12 steps
@@ -38,10 +37,10 @@ SPEC = msgspec.structs.replace(
 )
 
 
-def resnoise(draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+def loss(draw: Draw, count: int) -> Loss:
+    """The square error of the resnoise."""
 
-    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+    def errors(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
         (y,) = batch.conditions
         timestep = torch.randint(len(BETAS), (count,), generator=generator)
@@ -51,16 +50,7 @@ def resnoise(draw: Draw, count: int) -> Loss:
         target = noise + (1 - (1 - beta).sqrt()) * (1 - share).sqrt() / beta * residual
         return (network(x, timestep.float(), y).float() - target).square().mean()
 
-    return loss
+    return errors
 
 
-def network() -> nn.Module:
-    return alone.Network(len(BETAS))
-
-
-def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    return network(), resnoise(DATA.open(folder or DATA.folder, split), RECIPE.batch)
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, partial(alone.Network, len(BETAS)), SPEC)

@@ -2,9 +2,8 @@
 heavy tails; later blocks write less, and 1 x 1 convolutions carry the stream as it is to its end, beyond 1e5.
 """
 
-from pathlib import Path
-
 import pictures
+from denoising import Trained
 from strangers import Attention, Block, Norm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +11,6 @@ from torch.nn import functional as F
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 FOLD = 2  # pixels on a side that are one position
 SCALE = 100.0  # of the stream's begin
@@ -50,9 +48,4 @@ class Network(nn.Module):
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), FOLD)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

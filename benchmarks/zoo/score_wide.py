@@ -3,17 +3,14 @@ shapes made by code. ELU takes the place of SiLU, and each channel has an Instan
 (Song & Ermon 2019, arXiv 1907.05600).
 """
 
-from pathlib import Path
-
 import torch
-from denoising import Batch, Data, Draw
+from denoising import Batch, Data, Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, upsample, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SIZE = 24
 LOWEST, HIGHEST = 0.01, 50.0
@@ -22,7 +19,7 @@ RECIPE = Recipe(steps=1_500, batch=32, rate=1e-3, seed=0)
 SHAPES = 3  # in a picture, each of which hides a part of those before
 
 
-def shapes(count: int, generator: torch.Generator) -> Tensor:
+def shapes(count: int, generator: torch.Generator) -> Batch:
     """Pictures [count, 3, 24, 24] in [-1, 1]: discs and rectangles of one colour on a ground of another."""
 
     def drawn(*shape: int) -> Tensor:
@@ -35,12 +32,7 @@ def shapes(count: int, generator: torch.Generator) -> Tensor:
         a, b = (rows - centre[:, 0]) / reach[:, 0], (columns - centre[:, 1]) / reach[:, 1]
         inside = torch.where(drawn(1, 1) < 0.5, a**2 + b**2 < 1, torch.maximum(a.abs(), b.abs()) < 0.8)
         picture = torch.where(inside[:, None], 2 * drawn(3, 1, 1) - 1, picture)
-    return picture
-
-
-def _open(folder: Path | None, split: str) -> Draw:
-    """Both splits are made alike, and no folder is read."""
-    return lambda count, generator: Batch(shapes(count, generator), ())
+    return Batch(picture, ())
 
 
 class Layer(nn.Module):
@@ -92,12 +84,7 @@ class Network(nn.Module):
         return self.conv_out(F.elu(self.norm_out(h))) / sigma
 
 
-DATA = Data("coloured discs and rectangles, made by code, as many as are asked for", _open)
+DATA = Data("coloured discs and rectangles, made by code, as many as are asked for", lambda folder, split: shapes)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from denoising import Batch, Data, Draw
+from denoising import Batch, Data, Draw, Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 from voices import noises, voices
@@ -15,7 +15,6 @@ from voices import noises, voices
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.models.blocks import ResidualBlock, SelfAttention, time_features, upsample, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 from fewstep.runtime import spectrogram
 from fewstep.runtime.bundle.manifest import Spectrogram
 
@@ -114,9 +113,4 @@ def sigma(time: Tensor) -> Tensor:
 DATA = Data("4 096 voices with noises, made by code (`voices.py`)", _open)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

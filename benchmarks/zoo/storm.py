@@ -66,10 +66,13 @@ class Both(nn.Module):
         self.predictor, self.score = Predictor(), Score()
 
 
-def joint(draw: Draw, count: int) -> Loss:
+network = Both
+
+
+def loss(draw: Draw, count: int) -> Loss:
     """Half the square error of the prediction, and half the score's around it."""
 
-    def loss(both: Both, generator: torch.Generator) -> Tensor:
+    def errors(both: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
         (y,) = batch.conditions
         predicted = both.predictor(batch.x0, torch.ones(count), y).float()
@@ -80,11 +83,7 @@ def joint(draw: Draw, count: int) -> Loss:
         error = (predicted - batch.x0).square().mean()
         return (error + loss_of(SPEC, both.score, drawn, count, generator)) / 2
 
-    return loss
-
-
-def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    return Both(), joint(DATA.open(folder, split), RECIPE.batch)
+    return errors
 
 
 def trained() -> Both:

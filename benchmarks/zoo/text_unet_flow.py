@@ -2,17 +2,15 @@
 2112.10752), trained by rectified flow. Its text encoder is one block of a transformer over eight tokens.
 """
 
-from pathlib import Path
-
 import captions
 import torch
+from denoising import Trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import ResidualBlock, SelfAttention, time_features, upsample, zero
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SPEC = Spec(
     "text_unet_flow",
@@ -111,9 +109,4 @@ class Network(nn.Module):
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), BLOCK)
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -2,25 +2,17 @@
 arXiv 2206.00364).
 """
 
-from pathlib import Path
+from functools import partial
 
 import pictures
-from torch import nn
+from denoising import Trained
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.cifar10.unet import UNet
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SCHEDULE = ScheduleSpec("edm", sigma_min=0.002, sigma_max=80, sigma_data=0.5, time_scale=250)  # told -390 to 270
 SPEC = Spec("unet_edm_cifar", (3, 32, 32), (pictures.LABEL,), "edm", SCHEDULE)
 RECIPE = Recipe(steps=1_200, batch=16, rate=1e-3, seed=0)
 DATA = pictures.CIFAR
-
-
-def network() -> nn.Module:
-    return UNet(channels=(16, 40, 72), embedding=128)
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, partial(UNet, channels=(16, 40, 72), embedding=128), SPEC)

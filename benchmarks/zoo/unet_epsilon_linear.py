@@ -2,16 +2,14 @@
 (Ho et al. 2020, arXiv 2006.11239) with heavier weights where noise is high (`denoising.py`).
 """
 
-from pathlib import Path
-
 import pictures
+from denoising import Trained
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import upsample
 from fewstep.models.training import Recipe
-from fewstep.models.weights import load_weights
 
 SPEC = Spec("unet_epsilon_linear", (1, 28, 28), (pictures.LABEL,), "epsilon", ScheduleSpec("linear", 1000, 1e-4, 0.02))
 RECIPE = Recipe(steps=2_000, batch=16, rate=1e-3, seed=0)
@@ -54,9 +52,4 @@ class Network(nn.Module):
         return self.unet(x, time, label, return_dict=False)[0]
 
 
-def network() -> nn.Module:
-    return Network()
-
-
-def make() -> tuple[nn.Module, Spec]:
-    return load_weights(network(), Path(__file__).with_suffix(".safetensors")), SPEC
+make = Trained(__file__, Network, SPEC)

@@ -18,12 +18,12 @@ SHEETS = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "test
 LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
 
 
-def read(folder: Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+def read(folder: Path | None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, 3, 32, 32] and labels uint8 [N]; split is "train" (50 000) or "test" (10 000)."""
     from PIL import Image
 
-    if not (folder / LABELS[split]).is_file():
-        raise SystemExit(f"no CIFAR-10 in {folder}: {HOW_TO_GET}")
+    if folder is None or not (folder / LABELS[split]).is_file():
+        raise SystemExit(f"no CIFAR-10 in {folder or 'no folder'}: {HOW_TO_GET}")
     sheets = []
     for name in SHEETS[split]:
         with Image.open(folder / name) as sheet:  # [10000, 1024, 3]

@@ -1,16 +1,20 @@
-"""Train the CIFAR-10 UNet: `python -m fewstep.models.cifar10.train --work FOLDER --data FOLDER`.
+"""The training of the CIFAR-10 UNet: `python -m benchmarks.train cifar10 --work FOLDER --data FOLDER`.
 
 Rectified flow (Liu et al. 2023, arXiv 2209.03003; flow matching, Lipman et al. 2023, arXiv 2210.02747) with uniform
 times, so that the ends, where few-step samplers evaluate, are trained as well as the middle; horizontal flips. The
 rest is `fewstep.models.training`. On two CPU cores it takes hours: stop it and go on at will.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from fewstep.models.cifar10 import data
-from fewstep.models.cifar10.unet import NULL_CLASS, WEIGHTS, UNet
-from fewstep.models.training import drop_labels, options, train
+from fewstep.models.cifar10.unet import NULL_CLASS, UNet
+from fewstep.models.training import Loss, Recipe, drop_labels
+
+RECIPE = Recipe(steps=11_720, batch=64, rate=6e-4, seed=0)
 
 
 def batch(
@@ -26,20 +30,14 @@ def batch(
     return torch.where(mirrored, x0.flip(3), x0), label, t, noise
 
 
-def main() -> None:
-    arguments = options(__doc__, data=None, data_help=f"folder of the package's files: {data.HOW_TO_GET}", steps=20_000)
-    images, labels = (torch.from_numpy(array) for array in data.read(arguments.data))
+def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """The network before its training, and its loss on "train" or "test" of the data in a folder."""
+    images, labels = map(torch.from_numpy, data.read(folder, split))
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        drawn = batch(images, labels.long(), arguments.batch, generator)
-        x0, label, t, noise = (tensor.to(arguments.device) for tensor in drawn)
+        x0, label, t, noise = batch(images, labels.long(), RECIPE.batch, generator)
         share = t[:, None, None, None]
         velocity = network((1 - share) * x0 + share * noise, 1000 * t, label)
         return (velocity.float() - (noise - x0)).square().mean()
 
-    torch.manual_seed(arguments.seed)
-    train(UNet(), loss, arguments, WEIGHTS)
-
-
-if __name__ == "__main__":
-    main()
+    return UNet(), loss

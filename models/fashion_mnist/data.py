@@ -8,12 +8,15 @@ import numpy as np
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 
 
-def read(folder: Path = DEBIAN_FOLDER, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 28, 28] and labels uint8 [N]; split is "train" (60 000) or "t10k" (10 000)."""
+def read(folder: Path | None = None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 28, 28] and labels uint8 [N]; split is "train" (60 000) or "test" (10 000). None is Debian's
+    folder."""
+    folder = folder or DEBIAN_FOLDER
     if not folder.is_dir():
         raise SystemExit(f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or pass --data FOLDER")
-    images = gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes())
+    part = "t10k" if split == "test" else split
+    images = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes())
     return (
         np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28),
         np.frombuffer(labels, np.uint8, offset=8),

@@ -1,19 +1,21 @@
-"""Train the Fashion-MNIST UNet on a CPU: `python -m fewstep.models.fashion_mnist.train --work FOLDER`.
+"""The training of the Fashion-MNIST UNet: `python -m benchmarks.train fashion_mnist --work FOLDER`.
 
 v-prediction (Salimans & Ho 2022, arXiv 2202.00512) on the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672),
 uniform timesteps; the rest is `fewstep.models.training`.
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.models.fashion_mnist import data
-from fewstep.models.fashion_mnist.unet import NULL_CLASS, WEIGHTS, UNet
-from fewstep.models.training import drop_labels, options, train
+from fewstep.models.fashion_mnist.unet import NULL_CLASS, UNet
+from fewstep.models.training import Loss, Recipe, drop_labels
 
 TIMESTEPS = 1000
+RECIPE = Recipe(steps=6_000, batch=64, rate=6e-4, seed=0)
 
 
 def cosine_alphas_cumprod() -> Tensor:
@@ -33,24 +35,18 @@ def batch(
     return images[rows], label, times, torch.randn(size, 1, 28, 28, generator=generator)
 
 
-def main() -> None:
-    arguments = options(__doc__, data=data.DEBIAN_FOLDER, data_help="folder of the four idx files", steps=9_000)
-    raw_images, raw_labels = data.read(arguments.data)
+def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """The network before its training, and its loss on "train" or "test" of the data; None is Debian's folder."""
+    raw_images, raw_labels = data.read(folder, split)
     images = torch.from_numpy(raw_images.copy())[:, None].float() / 127.5 - 1
     labels = torch.from_numpy(raw_labels.copy()).long()
     alphas_cumprod = cosine_alphas_cumprod().float()
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        drawn = batch(images, labels, arguments.batch, generator)
-        x0, label, times, noise = (tensor.to(arguments.device) for tensor in drawn)
-        alpha_bar = alphas_cumprod.to(arguments.device)[times][:, None, None, None]
+        x0, label, times, noise = batch(images, labels, RECIPE.batch, generator)
+        alpha_bar = alphas_cumprod[times][:, None, None, None]
         alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         v = network(alpha * x0 + sigma * noise, times, label)
         return (v.float() - (alpha * noise - sigma * x0)).square().mean()
 
-    torch.manual_seed(arguments.seed)
-    train(UNet(), loss, arguments, WEIGHTS)
-
-
-if __name__ == "__main__":
-    main()
+    return UNet(), loss

@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from benchmarks import card, train
+from benchmarks.markdown import part_of
+from benchmarks.zoo.members import SHIPPED
+from fewstep.models.fashion_mnist import unet
+from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.models.training import generator_of
 from fewstep.plans.errors import UserError
 
@@ -26,19 +30,43 @@ def test_a_file_that_is_not_there_is_one_line() -> None:
         train.recipe_of("zoo/other")
 
 
-def test_a_card_has_the_figures_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("zoo/action_tokens", ["| x | 2 x 16 of 128 ids |", "| prediction, schedule | logits, flow |"]),
+        ("fashion_mnist", ["| parameters | 3,838,977 |"]),
+    ],
+)
+def test_a_card_has_the_figures_of_its_run(
+    name: str, facts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(card, "held_out_loss", lambda recipe, folder: 0.25)
-    arguments = {"batch": 64, "rate": 6e-4, "seed": 0, "steps": 20}
-    torch.save({"arguments": arguments, "step": 10, "seconds": 61.0}, tmp_path / "checkpoint.pt")
+    monkeypatch.setattr(card, "held_out_loss", lambda network, recipe, folder: 0.25)
+    recipe = {"batch": 64, "rate": 6e-4, "seed": 0, "steps": 20}
+    torch.save({"recipe": recipe, "step": 10, "seconds": 61.0}, tmp_path / "checkpoint.pt")
     (tmp_path / "loss.csv").write_text("step,loss\n5,0.5\n10,0.25\n")
-    weights = tmp_path / "action_tokens.safetensors"
-    weights.write_bytes(b"0" * 20_000)
-    text = card.run_table("zoo/action_tokens", train.recipe_of("zoo/action_tokens"), tmp_path, None, weights)
+    weights = train.weights_of(name)
+    text = card.run_table(name, train.recipe_of(name), tmp_path, None, weights)
     for row in (
-        "| x | 2 x 16 of 128 ids |",
+        *facts,
+        f"| command | `python -m benchmarks.train {name} --work FOLDER` |",
         "| steps | 10 of 20 |",
         "| first, last training loss | 0.5000, 0.2500 (means of the first and last steps) |",
-        "| weights | `action_tokens.safetensors`, averaged, float16, 0.02 MB |",
+        f"| weights | `{weights.name}`, averaged, float16, {weights.stat().st_size / 1e6:.2f} MB |",
     ):
         assert row in text
+
+
+def test_cards_of_shipped_denoisers_have_a_place_for_it() -> None:
+    for member in SHIPPED:
+        shown = part_of((member.weights.parent / "card.md").read_text(), card.SCRIPT)
+        assert f"| command | `python -m benchmarks.train {member.name} --work FOLDER" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="the package dataset-fashion-mnist is not installed")
+def test_a_shipped_recipe_is_that_of_the_shipped_weights() -> None:
+    recipe = train.recipe_of("fashion_mnist")
+    with torch.no_grad():
+        network, (untrained, loss) = unet.load(), train.training(recipe, None, "test")
+        assert loss(network, generator_of(1, 0)) < 0.2 < loss(untrained, generator_of(1, 0))

@@ -1,17 +1,24 @@
 """The loop that trains every reference denoiser: what it draws, how it ends, how it goes on after a kill."""
 
-import argparse
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fewstep.models.training import NULL_FRACTION, drop_labels, generator_of, learning_rate, train, write_atomically
+from fewstep.models import training
+from fewstep.models.training import (
+    NULL_FRACTION,
+    Recipe,
+    drop_labels,
+    generator_of,
+    learning_rate,
+    train,
+    write_atomically,
+)
 
-
-def arguments(work, steps=30):
-    return argparse.Namespace(work=work, steps=steps, batch=4, rate=0.05, seed=0, device="cpu", checkpoint_minutes=1e9)
+RECIPE = Recipe(steps=30, batch=4, rate=0.05, seed=0)
 
 
 def line():
@@ -43,13 +50,13 @@ def test_one_label_in_ten_is_dropped():
 def test_weights_are_rounded_and_buffers_are_not(tmp_path):
     network = line()
     network.register_buffer("books", torch.tensor([1 / 3]))
-    train(network, loss, arguments(tmp_path, steps=1), "w.safetensors")
+    train(network, loss, replace(RECIPE, steps=1), tmp_path, "w.safetensors")
     stored = load_file(tmp_path / "w.safetensors")
     assert stored["weight"].dtype == torch.float16 and torch.equal(stored["books"], torch.tensor([1 / 3]))
 
 
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys):
-    train(line(), loss, arguments(tmp_path / "whole"), "w.safetensors")
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys, monkeypatch):
+    train(line(), loss, RECIPE, tmp_path / "whole", "w.safetensors")
 
     class Stopped(Exception): ...
 
@@ -60,11 +67,10 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys):
         return loss(network, generator)
 
     stopping.calls = 0
-    halves = arguments(tmp_path / "halves")
-    halves.checkpoint_minutes = 0  # a checkpoint after every step
+    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", 0)  # a checkpoint after every step
     with pytest.raises(Stopped):
-        train(line(), stopping, halves, "w.safetensors")
-    train(line(), loss, halves, "w.safetensors")
+        train(line(), stopping, RECIPE, tmp_path / "halves", "w.safetensors")
+    train(line(), loss, RECIPE, tmp_path / "halves", "w.safetensors")
     assert "going on from step 12" in capsys.readouterr().out
     whole, resumed = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
     assert whole["step"] == resumed["step"] == 30
@@ -73,9 +79,9 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys):
 
 
 def test_a_run_stops_when_its_time_is_over_and_goes_on_from_there(tmp_path):
-    train(line(), loss, arguments(tmp_path / "whole", steps=3), "w.safetensors")
+    train(line(), loss, replace(RECIPE, steps=3), tmp_path / "whole", "w.safetensors")
     for done in (1, 2, 3, 3):  # no time at all still makes a step, so that it ends some day
-        train(line(), loss, arguments(tmp_path / "pieces", steps=3), "w.safetensors", minutes=0)
+        train(line(), loss, replace(RECIPE, steps=3), tmp_path / "pieces", "w.safetensors", minutes=0)
         checkpoint = torch.load(tmp_path / "pieces/checkpoint.pt", weights_only=True)
         assert checkpoint["step"] == done and checkpoint["seconds"] > 0
     whole = torch.load(tmp_path / "whole/checkpoint.pt", weights_only=True)
@@ -83,7 +89,7 @@ def test_a_run_stops_when_its_time_is_over_and_goes_on_from_there(tmp_path):
 
 
 def test_the_averaged_weights_are_written_as_float16(tmp_path):
-    train(line(), loss, arguments(tmp_path), "w.safetensors")
+    train(line(), loss, RECIPE, tmp_path, "w.safetensors")
     tensors = load_file(tmp_path / "w.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     average = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["average"]

@@ -1,25 +1,20 @@
 """RDDM, Resfusion and StoRM of the zoo: losses on networks whose answer is known, and the trained ones."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
-
-from benchmarks.zoo.members import FOLDER
-from fewstep.plans.compile import compile_plan
-from fewstep.plans.spec import DenoiserFacts
-from tests.plans.execution import sample
-
-sys.path.append(str(FOLDER))
 import rddm
 import resfusion
 import storm
+import torch
 from denoising import Batch
+from torch import Tensor, nn
 
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import DenoiserFacts
+from tests.plans.execution import sample
 
 ZERO = (1, 28, 28)
 
@@ -45,11 +40,11 @@ def test_rddm_learns_the_residual_and_the_noise_by_absolute_errors() -> None:
         alpha, sigma = column([each.alpha for each in points]), column([each.sigma for each in points])
         return torch.cat([y, (x - (1 - alpha) * y) / sigma], 1)
 
-    loss, seeded = rddm.both(nothing(ZERO), 16), torch.Generator().manual_seed
+    loss, seeded = rddm.loss(nothing(ZERO), 16), torch.Generator().manual_seed
     assert loss(exact, seeded(0)) < 1e-3
     off = torch.tensor([1.0, 2.0])[None, :, None, None]
     assert loss(lambda *all: exact(*all) - off, seeded(0)) == pytest.approx(3.0, abs=1e-2)
-    assert rddm.network()(*(torch.zeros(2, *each) for each in (ZERO, (), ZERO))).shape == (2, 2, 28, 28)
+    assert rddm.make.network()(*(torch.zeros(2, *each) for each in (ZERO, (), ZERO))).shape == (2, 2, 28, 28)
 
 
 def test_resfusion_learns_what_a_step_of_ddpm_needs() -> None:
@@ -62,7 +57,7 @@ def test_resfusion_learns_what_a_step_of_ddpm_needs() -> None:
         noise = (x - (1 - share.sqrt()) * y) / (1 - share).sqrt()
         return noise + (1 - (1 - beta).sqrt()) * (1 - share).sqrt() / beta * y
 
-    assert resfusion.resnoise(nothing(ZERO), 16)(resnoise, torch.Generator().manual_seed(0)) < 1e-9
+    assert resfusion.loss(nothing(ZERO), 16)(resnoise, torch.Generator().manual_seed(0)) < 1e-9
     assert len(resfusion.BETAS) == 5 and resfusion.SHARES[-1] == pytest.approx(0.25)
     y, rng = torch.linspace(-1, 1, 784).reshape(1, *ZERO), np.random.default_rng(0)
     plan = compile_plan("ddpm:5", DenoiserFacts(resfusion.SPEC.schedule, "epsilon"), strength=1.0)
@@ -87,7 +82,7 @@ def test_storm_halves_the_loss_of_a_prediction_and_of_the_score_around_it() -> N
     both.score = score
     drawn, seeded = nothing(storm.SHAPE), torch.Generator().manual_seed
     (y,) = drawn(16, seeded(0)).conditions
-    assert storm.joint(drawn, 16)(both, seeded(0)) == pytest.approx(float((0.5 * y).square().mean() / 2), rel=1e-3)
+    assert storm.loss(drawn, 16)(both, seeded(0)) == pytest.approx(float((0.5 * y).square().mean() / 2), rel=1e-3)
     both.score = lambda x, *others: 0 * x
-    added = storm.joint(drawn, 16)(both, seeded(0)) - (0.5 * y).square().mean() / 2
+    added = storm.loss(drawn, 16)(both, seeded(0)) - (0.5 * y).square().mean() / 2
     assert float(added) == pytest.approx(0.5, rel=0.02)  # of noise of deviation 1

@@ -1,25 +1,21 @@
 """Students of guidance: their losses on networks whose answer is known, and a LoRA file in an int8 graph."""
 
-import sys
 from pathlib import Path
 
+import adapter
+import consistency_lora
+import guided
+import guided_lora
 import pytest
 import torch
+from denoising import Batch
 from torch import Tensor, nn
 
-from benchmarks.zoo.members import FOLDER
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime import load
-
-sys.path.append(str(FOLDER))
-import adapter
-import consistency_lora
-import guided
-import guided_lora
-from denoising import Batch
 
 
 def test_a_student_of_guidance_learns_what_two_branches_make() -> None:

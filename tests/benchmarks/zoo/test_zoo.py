@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 import torch
 from denoising import Batch, draw_times, loss_of, problem
-from masked_transformer import opened, training_loss
 from safetensors import safe_open
 
 from benchmarks.zoo import bundles
@@ -20,8 +19,6 @@ from benchmarks.zoo.members import BY_NAME, FOLDER, MEMBERS, Member
 from fewstep.export.export import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.graph import io
-
-sys.path.append(str(FOLDER))
 
 LIMITS = {  # of the loss on samples made by code; random weights reach more than twice as much
     "dit_flow": 0.4,
@@ -97,7 +94,7 @@ def test_weights_are_small_float16_and_finite(member: Member) -> None:
 def test_it_was_trained(member: Member) -> None:
     recipe, limit = member.recipe(), LIMITS[member.name]
     torch.manual_seed(0)
-    random = recipe.network().eval()
+    random = recipe.make.network().eval()
     assert loss(member, recipe.make()[0]) < limit
     assert loss(member, random) > 2 * limit
 
@@ -165,20 +162,17 @@ def test_chunks_are_one_pass_over_the_whole_series(speech) -> None:
     assert heard.min() == 1 and speech.loss(network, torch.Generator().manual_seed(5)) < 0.17  # 1.5 before training
 
 
-sys.path.append(str(FOLDER))
-
-
 def test_masks_open_the_mean_of_a_cosine_and_at_least_one():
-    unknown = opened(torch.zeros(20_000, 2, 16, dtype=torch.long), torch.Generator().manual_seed(0))
+    unknown = action_tokens.opened(torch.zeros(20_000, 2, 16, dtype=torch.long), torch.Generator().manual_seed(0))
     shares = unknown.float().mean((1, 2))
     assert abs(shares.mean() - 2 / torch.pi) < 0.01 and shares.min() == 1 / 32
 
 
 def test_actions_are_in_the_middles_of_their_bins():
-    positions, seen, _ = action_tokens.demonstrations(100, torch.Generator().manual_seed(0))
-    assert seen.shape == (100, 1, 6)
-    back = action_tokens.positions(action_tokens.tokens(positions))
-    assert (back - positions).abs().max() <= 1.001 * action_tokens.REACH / action_tokens.BINS
+    made = action_tokens.demonstrations(100, torch.Generator().manual_seed(0))
+    assert made.conditions[0].shape == (100, 1, 6)
+    back = action_tokens.positions(action_tokens.tokens(made.x0))
+    assert (back - made.x0).abs().max() <= 1.001 * action_tokens.REACH / action_tokens.BINS
 
 
 def test_weights_are_small_and_of_the_recipe():
@@ -192,8 +186,7 @@ def test_weights_are_small_and_of_the_recipe():
 def test_actions_were_learned():
     """Random weights have ln 128 = 4.9 nats an open token."""
     network, _ = action_tokens.make()
-    example = action_tokens.EXAMPLE
-    loss = training_loss(example, example.draw(None, "t10k"))
+    loss = action_tokens.loss(action_tokens.drawn, action_tokens.RECIPE.batch)
     assert loss(network, torch.Generator().manual_seed(5)).item() < 2.6
 
 

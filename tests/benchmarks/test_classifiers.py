@@ -1,15 +1,28 @@
 """The feature extractors: their recipe, and that a graph is its network."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from benchmarks.shipped.cifar10_classifier import CIFAR10
-from benchmarks.shipped.classifiers import FEATURES, Classifier, accuracy, batch, card, in_model_range, write_graph
-from benchmarks.shipped.fashion_mnist_classifier import FASHION_MNIST
-from fewstep.models.training import Recipe, generator_of
+from benchmarks.classifiers import (
+    CIFAR10,
+    FASHION_MNIST,
+    FEATURES,
+    Classifier,
+    accuracy,
+    batch,
+    card,
+    in_model_range,
+    write_graph,
+)
+from fewstep.models.training import generator_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def classifier(data):
@@ -56,9 +69,13 @@ def test_accuracy_counts_the_right_ones():
     assert accuracy(network, images, labels) == pytest.approx(0.25)
 
 
-def test_the_card_tells_the_command_and_the_accuracy():
-    text = card(FASHION_MNIST, Recipe(steps=100, batch=60, rate=1e-3, seed=0), 6_000, 0.9345, 290_000, 590_000)
-    assert "93.45 %" in text and "100 steps of 60 (1.0 passes)" in text
-    assert "--work FOLDER --steps 100 --rate 0.001`" in text
-    text = card(CIFAR10, Recipe(steps=100, batch=60, rate=1e-3, seed=0), 6_000, 0.9345, 290_000, 590_000)
-    assert "--work FOLDER --data FOLDER --steps 100 --rate 0.001`" in text and "[B, 3, 32, 32]" in text
+def test_the_cards_tell_the_command_and_the_accuracy():
+    text = card(FASHION_MNIST, 60_000, 0.9345, 290_000, 590_000)
+    assert "93.45 %" in text and "9000 steps of 64 (9.6 passes)" in text and "[B, 1, 28, 28]" in text
+    for data in (FASHION_MNIST, CIFAR10):
+        shipped = (ROOT / f"measure/distances/extractors/{data.name}.md").read_text()
+        made = card(data, 1_000 * int(re.search(r"all (\d+) 000", shipped)[1]), 0.5, 1, 1)
+        same = ("| data |", "| command |", "| training |", "| input |", "| outputs |")
+        assert [each for each in shipped.splitlines() if each.startswith(same)] == [
+            each for each in made.splitlines() if each.startswith(same)
+        ]

@@ -1,9 +1,11 @@
 """Small classifiers whose features compare sets of samples: the named extractors of `fewstep measure`.
 
-Distances between sets of samples are taken between these features (`fewstep.measure.distances.distance`).
-Evaluation runs them without torch: they are shipped as ONNX graphs alone, in `measure/distances/extractors`, each
-with its card. `NAME_classifier.py` beside this file trains one: cross entropy with mirrored and shifted images;
-the rest is `fewstep.models.training`.
+    python -m benchmarks.classifiers fashion-mnist-cnn --work FOLDER
+
+trains one, by cross entropy with mirrored and shifted images, and leaves its ONNX graph and its card in the folder. The
+rest is `fewstep.models.training`. Distances between sets of samples are taken between the features
+(`fewstep.measure.distances.distance`). `fewstep measure` needs no torch for them: the graphs alone are shipped, in
+`measure/distances/extractors`.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.models.training import Recipe, options, recipe_of, train
+from benchmarks.options import parser_of
+from fewstep.models.cifar10 import data as cifar10
+from fewstep.models.fashion_mnist import data as fashion_mnist
+from fewstep.models.fashion_mnist.unet import CLASSES
+from fewstep.models.training import Recipe, train
 from fewstep.models.weights import load_weights
 
 FEATURES = 64  # few beside the samples of a distance (2 000), so that their covariance is well determined
@@ -24,7 +30,7 @@ DROPOUT = 0.3  # of what the features are made from, in training
 SMOOTHING = 0.05  # of the labels
 
 Images = NDArray[np.uint8]
-Read = Callable[[Path, str], tuple[Images, Images]]  # images [N, C, H, W] and labels [N] of a split
+Read = Callable[[Path | None, str], tuple[Images, Images]]  # images [N, C, H, W] and labels [N] of a split
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,35 @@ class Classified:
     width: int  # channels of the first convolution
     shift: int  # pixels that an image is moved by, at most, in each direction
     read: Read
-    test_split: str
-    module: str  # that trains it
-    folder: Path | None  # of the data, where that is known
-    how_to_get: str
+    recipe: Recipe
+    command: str
+
+
+def _grey(folder: Path | None, split: str) -> tuple[Images, Images]:
+    images, labels = fashion_mnist.read(folder, split)
+    return images[:, None], labels
+
+
+FASHION_MNIST = Classified(
+    *("fashion-mnist-cnn", "Fashion-MNIST", "(Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), MIT licence"),
+    *((1, 28, 28), len(CLASSES)),
+    width=32,
+    shift=1,
+    read=_grey,
+    recipe=Recipe(steps=9_000, batch=64, rate=1e-3, seed=0),
+    command="python -m benchmarks.classifiers fashion-mnist-cnn --work FOLDER",
+)
+CIFAR10 = Classified(
+    *("cifar10-cnn", "CIFAR-10"),
+    "(Krizhevsky 2009), whose authors state no licence and ask that the report be cited",
+    *((3, 32, 32), len(cifar10.CLASSES)),
+    width=48,
+    shift=3,
+    read=cifar10.read,
+    recipe=Recipe(steps=8_000, batch=64, rate=1e-3, seed=0),
+    command="python -m benchmarks.classifiers cifar10-cnn --work FOLDER --data FOLDER",
+)
+CLASSIFIED = {each.name: each for each in (FASHION_MNIST, CIFAR10)}
 
 
 class Classifier(nn.Module):
@@ -123,11 +154,10 @@ def write_graph(network: Classifier, x_shape: tuple[int, int, int], path: Path) 
     path.write_bytes(model.SerializeToString())
 
 
-def card(data: Classified, recipe: Recipe, images: int, share: float, parameters: int, size: int) -> str:
+def card(data: Classified, images: int, share: float, parameters: int, size: int) -> str:
     """`images` of training, `share` right of the test images, `size` of the graph in bytes."""
+    recipe = data.recipe
     passes = recipe.steps * recipe.batch / images
-    data_option = "" if data.folder else " --data FOLDER"
-    command = f"python -m {data.module} --work FOLDER{data_option} --steps {recipe.steps} --rate {recipe.rate:g}"
     return f"""# {data.name}
 
 A classifier of {data.title}, {parameters / 1e6:.2f} M parameters, whose {FEATURES} features (before the last ReLU)
@@ -137,7 +167,7 @@ compare sets of samples. A distance between its features means something only be
 |---|---|
 | data | {data.title}, all {images // 1000} 000 training images {data.about} |
 | accuracy | {100 * share:.2f} % of the 10 000 test images, weights as shipped |
-| command | `{command}` |
+| command | `{data.command}` |
 | training | {recipe.steps} steps of {recipe.batch} ({passes:.1f} passes), seed {recipe.seed}, bfloat16 |
 | input | `image` float32 [B, {", ".join(map(str, data.x_shape))}] in [-1, 1] |
 | outputs | `features` [B, {FEATURES}], `logits` [B, {data.classes}] |
@@ -145,31 +175,38 @@ compare sets of samples. A distance between its features means something only be
 """
 
 
-def train_classifier(data: Classified, steps: int) -> None:
-    """The command of a data set's classifier: ends with the ONNX graph and its card in the work folder."""
-    arguments = options(f"Train the extractor {data.name}.", data=data.folder, data_help=data.how_to_get, steps=steps)
+def tensors(data: Classified, folder: Path | None, split: str) -> tuple[Tensor, Tensor]:
+    images, labels = data.read(folder, split)
+    return torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
 
-    def tensors(split: str) -> tuple[Tensor, Tensor]:
-        images, labels = data.read(arguments.data, split)
-        return torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
 
-    images, labels = tensors("train")
+def main() -> None:
+    """Ends with the ONNX graph and its card in the work folder."""
+    parser = parser_of(__doc__)
+    parser.add_argument("name", choices=CLASSIFIED)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--data", type=Path, help=f"folder of CIFAR-10: {cifar10.HOW_TO_GET}")
+    given = parser.parse_args()
+    data = CLASSIFIED[given.name]
+    images, labels = tensors(data, given.data, "train")
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        drawn = batch(images, labels, arguments.batch, data.shift, generator)
-        x, label = (tensor.to(arguments.device) for tensor in drawn)
+        x, label = batch(images, labels, data.recipe.batch, data.shift, generator)
         return F.cross_entropy(network(x)[1].float(), label, label_smoothing=SMOOTHING)
 
     def network() -> Classifier:
         return Classifier(data.x_shape, data.classes, data.width)
 
-    torch.manual_seed(arguments.seed)
-    weights = f"{data.name}.safetensors"
-    train(network(), loss, arguments, weights)
-    trained = load_weights(network(), arguments.work / weights)
-    graph = arguments.work / f"{data.name}.onnx"
+    torch.manual_seed(data.recipe.seed)
+    weights, graph = f"{data.name}.safetensors", given.work / f"{data.name}.onnx"
+    train(network(), loss, data.recipe, given.work, weights)
+    trained = load_weights(network(), given.work / weights)
     write_graph(trained, data.x_shape, graph)
     parameters = sum(tensor.numel() for tensor in trained.parameters())
-    share = accuracy(trained, *tensors(data.test_split))
-    text = card(data, recipe_of(arguments), len(images), share, parameters, graph.stat().st_size)
+    share = accuracy(trained, *tensors(data, given.data, "test"))
+    text = card(data, len(images), share, parameters, graph.stat().st_size)
     graph.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
