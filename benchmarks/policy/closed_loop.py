@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from rollouts import episodes_of, run
-from verdicts import Contender, Ledger
 
+from benchmarks.policy.rollouts import episodes_of, run
+from benchmarks.policy.verdicts import Contender, Ledger
 from fewstep.plans.plan import Plan
 from fewstep.robots.control import SequenceRequest, VirtualClock, padded, sample_sequences
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun

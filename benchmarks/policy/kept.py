@@ -12,8 +12,9 @@ from itertools import groupby
 from pathlib import Path
 
 import msgspec
-from experts import ROUTES
-from verdicts import Contender, Episode, Verdict
+
+from benchmarks.policy.experts import ROUTES
+from benchmarks.policy.verdicts import Contender, Episode, Verdict
 
 KEPT = Path(__file__).with_name("verdicts.jsonl")
 Verdicts = Mapping[Episode, Verdict]

@@ -1,6 +1,6 @@
 """The time of a policy's calls, and the ticks of a loop at 80 Hz: on an idle machine of two cores.
 
-    python benchmarks/policy/latency.py WORK [--calls 10000] [--seconds 600] [--weights policy.safetensors]
+    python -m benchmarks.policy.latency WORK [--calls 10000] [--seconds 600] [--weights policy.safetensors]
 
 WORK is the folder of run.py, with its bundle and the observations that were calibrated on. Calls are whole: encoder,
 steps, units. The contenders take turns. float32 has a fifth of int8's calls, and torch (eager) a twentieth. torch takes
@@ -8,8 +8,8 @@ part with `--weights`, and is loaded after the loop, so that the memory of the l
 the loop have other work between them, those of the table have not.
 """
 
-import argparse
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rollouts import LIMITS
-from simulator import RATE
-from table import PAGE, markdown
 
-from benchmarks.markdown import put_part
-from benchmarks.options import add_page
+from benchmarks.markdown import put_part, table
+from benchmarks.options import add_page, parser_of
+from benchmarks.policy.rollouts import LIMITS
+from benchmarks.policy.simulator import RATE
+from benchmarks.policy.table import PAGE
 from fewstep.robots.control import PolicyRunner, Rhythm, SequenceRequest, sample_sequences
 from fewstep.robots.control.statistics import quantiles
 from fewstep.runtime import Sampler, load
@@ -31,6 +31,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 # Calls before the next contender's: the first finds a cold cache.
 TURNS = {"int8": 500, "float32": 100, "torch": 25}
 STEPS = (1, 2, 4)
+NETWORK = Path(__file__).with_name("network.py")
 Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 over int8's")
 
@@ -52,17 +53,16 @@ def call_of(sampler: Sampler, steps: int) -> Call:
 
 def torch_call(weights: Path, steps: int, threads: int) -> Call:
     """The network as torch runs it, so many times; what surrounds a step is left out in its favour."""
-    import os
+    import torch
+
+    from fewstep.export.sources.python_file import load_python_file
 
     os.environ["POLICY_WEIGHTS"] = str(weights)
-    import torch
-    from network import Network, make
-
     torch.set_num_threads(threads)
-    network, spec = make()
-    assert isinstance(network, Network)
-    x, time_ = torch.zeros(1, *spec.x_shape), torch.zeros(1)
-    prefix, delay = torch.zeros(1, *spec.x_shape), torch.zeros(1, 1)
+    source = load_python_file(f"{NETWORK}:make")
+    network: Any = source.module
+    x, time_ = torch.zeros(1, *source.spec.x_shape), torch.zeros(1)
+    prefix, delay = torch.zeros(1, *source.spec.x_shape), torch.zeros(1, 1)
 
     @torch.inference_mode()
     def call(window: Mapping[str, NDArray[Any]]) -> Any:
@@ -147,7 +147,7 @@ def _resident() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=600.0)
@@ -167,10 +167,10 @@ def main() -> None:
     }
     if given.weights is not None:
         calls |= {("torch", steps): torch_call(given.weights, steps, given.threads) for steps in STEPS}
-    table = markdown(race(calls, given.work, given.calls), HEAD)
-    print(table)
+    made = table(HEAD, race(calls, given.work, given.calls))
+    print(made)
     if given.page:
-        put_part(PAGE, "benchmarks/policy/latency.py", f"{said}\n\n{table}")
+        put_part(PAGE, "benchmarks/policy/latency.py", f"{said}\n\n{made}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from experts import ROUTES, WALL, Expert, expert_of, rescuer_of, route_of
 from numpy.typing import NDArray
-from simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
-from verdicts import Contender, Episode, Ledger, Verdict
 
+from benchmarks.policy.experts import ROUTES, WALL, Expert, expert_of, rescuer_of, route_of
+from benchmarks.policy.simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
+from benchmarks.policy.verdicts import Contender, Episode, Ledger, Verdict
 from fewstep.plans.shaping import Clip
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, ticks_between
 from fewstep.runtime import Sampler

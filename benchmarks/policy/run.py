@@ -1,6 +1,6 @@
 """Success of a manipulation policy, in float and int8, in few steps, with delays and knocks.
 
-    python benchmarks/policy/run.py WORK --weights training/policy.safetensors [--quick] [--episodes 100]
+    python -m benchmarks.policy.run WORK --weights training/policy.safetensors [--quick] [--episodes 100]
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
 command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
@@ -9,7 +9,6 @@ all whole blocks that there are, written again after each block of episodes. `--
 The verdicts that the repository has count from the start, and `--keep` adds those of WORK to them.
 """
 
-import argparse
 import hashlib
 import itertools
 import os
@@ -20,15 +19,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from closed_loop import deviation, rows, watch
-from kept import keep, read
-from rollouts import episodes_of, run
-from simulator import KNOCKED, RATE, TASKS
-from table import PAGE, Verdicts, markdown, row
-from verdicts import Contender, Ledger
 
-from benchmarks.markdown import with_part
-from benchmarks.options import add_page
+from benchmarks.markdown import table, with_part
+from benchmarks.options import add_page, parser_of
+from benchmarks.policy.closed_loop import deviation, rows, watch
+from benchmarks.policy.kept import keep, read
+from benchmarks.policy.rollouts import episodes_of, run
+from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
+from benchmarks.policy.table import HEAD, PAGE, Verdicts, row
+from benchmarks.policy.verdicts import Contender, Ledger
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
@@ -119,7 +118,7 @@ def body_of(sampler: Sampler) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
@@ -195,7 +194,7 @@ def write(
             lines.append(row(contender, verdicts, reference if policy else None))
         if policy and reference is None:
             reference = verdicts
-    (work / "table.md").write_text(f"{markdown(lines)}\n\n{far_apart(bundle)}\n")
+    (work / "table.md").write_text(f"{table(HEAD, lines)}\n\n{far_apart(bundle)}\n")
     return lines
 
 
@@ -210,7 +209,7 @@ def far_apart(bundle: Path) -> str:
 
 def page(text: str, lines: Sequence[tuple[str, ...]], note: str) -> str:
     """The page with the table between its marks."""
-    return with_part(text, "benchmarks/policy/run.py", f"{markdown(lines)}\n\n{note}")
+    return with_part(text, "benchmarks/policy/run.py", f"{table(HEAD, lines)}\n\n{note}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
 """The table of contenders: success with intervals, differences on the same episodes, routes, and seams."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from experts import ROUTES, WALL
-from intervals import Paired, wilson
-from simulator import TASKS
-from verdicts import Contender, Episode, Verdict
 
-sys.path.append(str(Path(__file__).parents[2]))  # of `benchmarks`, where a script of this folder runs as a file
-from benchmarks.markdown import table
+from benchmarks.policy.experts import ROUTES, WALL
+from benchmarks.policy.intervals import Paired, wilson
+from benchmarks.policy.simulator import TASKS
+from benchmarks.policy.verdicts import Contender, Episode, Verdict
 
 Verdicts = Mapping[Episode, Verdict]
 PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
@@ -57,10 +54,6 @@ def paired(verdicts: Verdicts, reference: Verdicts) -> Paired:
     return Paired(len(won), won.count((True, False)), won.count((False, True)))
 
 
-def markdown(rows: Sequence[Sequence[str]], head: Sequence[str] = HEAD) -> str:
-    return table(head, rows)
-
-
 def _task(task: str, verdicts: Sequence[Verdict]) -> str:
     own = [each for each in verdicts if each.task == task]
     return "" if not own else f"{100 * sum(each.solved is not None for each in own) / len(own):.1f}"
@@ -70,7 +63,7 @@ def _compared(verdicts: Verdicts, reference: Verdicts) -> str:
     pair = paired(verdicts, reference)
     if not pair.pairs:
         return ""
-    figures = f"{pair.pairs}, {100 * pair.discordant:.1f} %, {100 * pair.bound():+.1f}, {pair.p_value:.2g}"
+    figures = f"{pair.pairs}, {100 * pair.discordant:.1f} %, {100 * pair.bound:+.1f}, {pair.p_value:.2g}"
     return f"{100 * pair.difference:+.1f} ({figures})"
 
 

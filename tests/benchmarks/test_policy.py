@@ -12,20 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.policy import intervals
+from benchmarks.policy import experts, intervals, kept, rollouts, run, table, verdicts
+from benchmarks.policy.experts import ROUTES, past_the_wall, route_of
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from tests.robots.control.tiny_policy import tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
-
-
-@pytest.fixture
-def rollouts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import rollouts
-
-    return rollouts
 
 
 class Line:
@@ -64,7 +57,7 @@ def forward(bundle: Path) -> Sampler:
 
 
 def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(
-    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "Simulation", Line)
     monkeypatch.setattr(rollouts, "LONGEST", 60)
@@ -83,7 +76,7 @@ def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(
 
 
 def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
-    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollouts, "Simulation", Line)
     monkeypatch.setattr(rollouts, "LONGEST", 60)
@@ -103,14 +96,12 @@ def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
     split = msgspec.structs.replace(contender, continuity=["hard", "or", "none"][0])  # equal, and another object
     assert split == contender and split.key == contender.key
     keys = contender.key, other.key
-    monkeypatch.setattr("verdicts.LOOP", 99)  # the loop's delays are other ones from now on
+    monkeypatch.setattr(verdicts, "LOOP", 99)  # the loop's delays are other ones from now on
     assert contender.key == keys[0] and other.key != keys[1]
     assert renamed.key.removeprefix("same") == contender.key.removeprefix("some")
 
 
-def test_kept_verdicts_add_up_over_runs_and_bodies(rollouts: ModuleType, tmp_path: Path) -> None:
-    import kept
-
+def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
     file, contender = tmp_path / "verdicts.jsonl", rollouts.Contender("one", "w", "ddim:1", precision="int8")
     assert kept.read(file) == {}
     ledger = rollouts.Ledger(tmp_path / "work", contender, "first")
@@ -133,9 +124,7 @@ def test_kept_verdicts_add_up_over_runs_and_bodies(rollouts: ModuleType, tmp_pat
     assert len(kept.read(file)[contender.digest]) == 5 and len(kept.read(file)[other.digest]) == 1
 
 
-def test_a_knock_comes_once_and_costs_ticks(
-    rollouts: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "Simulation", Line)
     contender = rollouts.Contender("knocked", "w", "ddim:1", knocked=True)
     ledger = rollouts.Ledger(tmp_path / "verdicts", contender)
@@ -159,15 +148,12 @@ def test_the_bound_of_a_paired_difference_covers_it() -> None:
     generator, covered, trials = np.random.default_rng(0), 0, 2_000
     for _ in range(trials):
         gained, lost = generator.multinomial(400, [0.02, 0.03, 0.95])[:2]
-        covered += intervals.Paired(400, gained, lost).bound() <= -0.01
+        covered += intervals.Paired(400, gained, lost).bound <= -0.01
     assert 0.93 < covered / trials < 0.98
-    assert -0.01 < intervals.Paired(4_000, 40, 40).bound() < 0 < math.inf
+    assert -0.01 < intervals.Paired(4_000, 40, 40).bound < 0 < math.inf
 
 
-def test_the_expert_of_each_route_goes_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from experts import ROUTES, past_the_wall, route_of
-
+def test_the_expert_of_each_route_goes_its_way() -> None:
     hand, goal = np.array([0.0, 0.65, 0.15]), np.array([0.0, 0.87, 0.15])
     held = np.r_[hand, 0.5, hand + [0.0, 0.0, -0.02], np.zeros(29), goal]  # the puck is in the gripper
     moves = {route: past_the_wall(held, route) for route in ROUTES}
@@ -181,10 +167,7 @@ def test_the_expert_of_each_route_goes_its_way(monkeypatch: pytest.MonkeyPatch) 
     assert route_of(np.zeros((5, 39))) is None
 
 
-def test_rescuers_open_fingers_that_are_closed_above_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import experts
-
+def test_rescuers_open_fingers_that_are_closed_above_the_object() -> None:
     def seen(hand: list[float], gripper: float, thing: list[float], goal: list[float]) -> np.ndarray:
         return np.r_[hand, gripper, thing, np.zeros(29), goal]
 
@@ -243,33 +226,19 @@ def test_its_spec_is_that_of_a_policy_and_fits_the_network(recipe: ModuleType) -
     assert [each.name for each in spec.conditions] == list(inputs)[3:]
 
 
-def test_the_page_has_each_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import run
-    import table
-
+def test_the_page_has_each_figure() -> None:
     lines = [tuple(f"{who} {column}" for column in table.HEAD) for who in ("experts", "policy")]
     text = run.page(run.PAGE.read_text(), lines, "They differ by 0.0123.")
     cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy ") for cell in line.split("|")]
     assert sorted({*cells} - {""}) == sorted(lines[1]) and "They differ by 0.0123." in text
 
 
-def test_episodes_are_counted_from_the_first_seed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import run
-
+def test_episodes_are_counted_from_the_first_seed_on() -> None:
     assert run.blocks(0, 4) == [range(4)]
     assert run.blocks(5_000, 45) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
 
 
-def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import run
-    import table
-    import verdicts
-
+def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(tmp_path: Path) -> None:
     rivals = run.contenders("w", quick=False)
     assert len({contender.digest for contender in rivals}) == len(rivals)
     policy, other = rivals[1], rivals[2]
