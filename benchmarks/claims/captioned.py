@@ -2,7 +2,7 @@
 comes with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,25 +32,20 @@ def captions(seeds: Sequence[int]) -> list[Any]:
     ]
 
 
-def texts(seeds: Sequence[int]) -> Tokens:
-    """Tokens [B, 8]."""
-    return np.array([caption.tokens for caption in captions(seeds)], np.int64)
+def texts(seeds: Sequence[int], has: Callable[[bool], bool] = lambda is_colour: True) -> Tokens:
+    """Tokens [B, 8] of the captions: those of their words that are wanted, colours or others."""
+    named = {words().WORDS.index(name) for name in words().COLOURS}
+    rows = [[word for word in caption.tokens if has(word in named)] for caption in captions(seeds)]
+    return np.array([row + [0] * (words().LENGTH - len(row)) for row in rows], np.int64)
 
 
 def colourless(seeds: Sequence[int]) -> Tokens:
-    """Tokens [B, 8] of the captions without their colours."""
-    rows = [[word for word in caption.tokens if word not in _colours()] for caption in captions(seeds)]
-    return np.array([row + [0] * (words().LENGTH - len(row)) for row in rows], np.int64)
+    return texts(seeds, lambda is_colour: not is_colour)
 
 
 def colours(seeds: Sequence[int]) -> Tokens:
     """Tokens [B, 8] of the captions' colours alone."""
-    rows = [[word for word in caption.tokens if word in _colours()] for caption in captions(seeds)]
-    return np.array([row + [0] * (words().LENGTH - len(row)) for row in rows], np.int64)
-
-
-def _colours() -> list[int]:
-    return [words().WORDS.index(name) for name in words().COLOURS]
+    return texts(seeds, lambda is_colour: is_colour)
 
 
 def pieces(seeds: Sequence[int], x: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The ways of claims.py that are made of runs: published systems, plain runs, and their scores."""
+"""Claims of systems that are made of runs: their ways, and the plain ones."""
 
 import math
 import time
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.claims.settings import BATCH, LAWFUL, PARTICLES, Setting, W, guided
+from benchmarks.claims import scores
+from benchmarks.claims.claim import GUIDED, LOG_P, Claim
+from benchmarks.claims.settings import BATCH, LAWFUL, Setting, W, guided
 from fewstep.literature.populations import Steering, guidance_corrector, population, trajectory_variance
 from fewstep.literature.streams import Similar, stream
 from fewstep.literature.time_travel import time_travel
@@ -21,43 +23,6 @@ from fewstep.runtime.execute import Seen, begin, combine, see, update
 from fewstep.runtime.runs import Tiles, sample_tiles
 
 FILM = 48  # frames: few of them are of a stream that fills or drains
-
-
-# Scores: one figure for each seed, or as many as there are; the larger is better
-
-
-def value(s: Setting, made: Floats) -> Floats:
-    return made
-
-
-def reward(s: Setting, x: Floats) -> Floats:
-    return s.reward(x)
-
-
-def best_reward(s: Setting, x: Floats) -> Floats:
-    """The reward of the best of each seed's samples."""
-    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
-
-
-def mean_reward(s: Setting, x: Floats) -> Floats:
-    """The mean reward of each seed's samples."""
-    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).mean(1))
-
-
-def layout(s: Setting, x: Floats) -> Floats:
-    pairs = zip(x, s.picture, strict=True)
-    return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
-
-
-def alike(s: Setting, x: Floats) -> Floats:
-    """The mean correlation of each picture with all."""
-    return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
-
-
-def seams(s: Setting, x: Floats) -> Floats:
-    """Minus the step at the border of two windows over the step elsewhere, along the width."""
-    steps = np.abs(np.diff(x, axis=-1)).mean(axis=(1, 2))
-    return -np.asarray(steps[:, x.shape[-1] // 2 - 1] / np.median(steps, axis=1))
 
 
 # Streams
@@ -109,36 +74,12 @@ def populated(s: Setting, **options: Any) -> Floats:
     return made.samples.reshape(-1, *made.samples.shape[2:])
 
 
-CLASSES = 10
-
-
 def drawn(s: Setting, corrects: bool) -> Floats:
     """Particles of each seed along guided steps, as rows, with their weights in the last column."""
     plan = s.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", W)
     if not corrects:
         return s.drawn(plan, lambda state: np.zeros(len(state.u)), ())
     return s.drawn(plan, guidance_corrector(plan), None)
-
-
-def lawful(s: Setting, rows: Floats) -> Floats:
-    """Minus the total variation between the classes of weighed rows and those of the law that guidance names, a figure
-    for each class asked for. The law is p(x | c)^W p(x)^(1 - W) = p(x | c) p(c | x)^(W - 1), up to a factor: samples
-    without guidance, weighed by the judge."""
-    plain = s.particles
-    law = _shares(s, plain, np.exp((W - 1) * s.reward(_samples(s, plain))))
-    return -np.abs(_shares(s, rows, rows[:, -1]) - law).sum(1) / 2
-
-
-def _shares(s: Setting, rows: Floats, weights: Floats) -> Floats:
-    """The shares of the judge's classes among the weighed samples of each class asked for, [asked, CLASSES]."""
-    asked, places = np.unique(np.repeat(s.labels, PARTICLES), return_inverse=True)
-    shares = np.zeros((len(asked), CLASSES))
-    np.add.at(shares, (places, s.logits(_samples(s, rows)).argmax(1)), weights)
-    return np.asarray(shares / shares.sum(1, keepdims=True))
-
-
-def _samples(s: Setting, rows: Floats) -> Floats:
-    return rows[:, :-1].reshape(-1, *s.sampler.bundle.manifest.x_shape)
 
 
 def rolled(s: Setting) -> Floats:
@@ -339,3 +280,49 @@ def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
     window = s.sampler.bundle.manifest.x_shape
     shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
     return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(overlap, moves=moves), s.seeds, condition=s.who))
+
+
+CLAIMS = [
+    Claim("StreamDiffusion RCFG", "guidance at half the evaluations", "guidance by two branches", LOG_P, 8,
+          rcfg, cfg, scores.reward),
+    Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "a sequence", "frames/s", 4,
+          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), scores.value, of_time=True, asked=1.5,
+          unit="round", has_longer=False),
+    Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
+          lambda s: still(s, Similar()), lambda s, n: still(s, None), scores.value, unit="run", has_longer=False),
+    Claim("FK steering", "more reward than the best of N", "best of N", LOG_P, SEARCH,
+          populated, best_of, scores.best_reward),
+    Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
+          lambda s: drawn(s, True), lambda s, n: drawn(s, False), scores.lawful, GUIDED[:1],
+          unit="class", has_longer=False),
+    Claim("SVDD", "more reward than the best of N", "best of N", LOG_P, SEARCH,
+          lambda s: populated(s, choice="one"), best_of, scores.best_reward),
+    Claim("RBF", "more reward than the best of N", "best of N", LOG_P, SEARCH, rolled, best_of, scores.best_reward),
+    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, scores.reward),
+    Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
+          searched, best_of, scores.best_reward, GUIDED),
+    Claim("REINFORCE on the start", "a start that is rewarded, for all seeds", "more steps", LOG_P, SEARCH,
+          moved, plain, scores.reward),
+    Claim("hallucination filter", "fewer samples off the data, 90 % kept", "no filter", LOG_P, 20,
+          filtered, lambda s, n: scores.reward(s, plain(s, n)), scores.value),
+    Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,
+          repainted, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), scores.reward),
+    Claim("COW", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 32,
+          cyclic, lambda s, n: inpainted(s, f"ddpm:{max(n, 1)}"), scores.reward, GUIDED),
+    Claim("NeuralRemaster", "the layout of a picture, at no cost", "image-to-image of strength 0.8", "correlation", 10,
+          from_phases, from_picture, scores.layout, GUIDED),
+    Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10,
+          from_phases, plain, scores.reward, GUIDED),
+    Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
+          story, one_noise, scores.alike, unit="picture, each compared with all"),
+    Claim("illustration sequences", "pictures of their own classes", "one noise", LOG_P, 6,
+          story, one_noise, scores.reward),
+    Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,
+          chain, unchained, scores.mean_reward, GUIDED),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), scores.seams),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that overlap by half", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True),
+          lambda s, n: wide(s, f"ddim:{max(n // 3, 1)}", False, s.sampler.bundle.manifest.x_shape[-1] // 2),
+          scores.seams, GUIDED),
+]  # fmt: skip

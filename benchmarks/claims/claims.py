@@ -12,13 +12,13 @@ and the figures of systems.md from all lines there.
 
 from pathlib import Path
 
-from benchmarks.claims import claim_lines, stream_cost, systems
+from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, stream_cost, student_ways, systems
 from benchmarks.claims.measuring import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
-from benchmarks.claims.table import CLAIMS
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
 from fewstep.runtime import load
 
+CLAIMS = [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS, *fit_ways.CLAIMS]
 PAGE = Path(__file__).parents[2] / "docs/measured/claims.md"
 
 

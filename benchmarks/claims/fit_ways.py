@@ -1,41 +1,41 @@
-"""The ways of claims.py that fit a plan to a network: `fewstep fit`, and the searches of `fewstep.literature.fits`."""
+"""Claims of systems that fit a plan to a network: the searches of `fewstep.literature.fits`, and `fewstep fit`."""
 
 import importlib
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from shutil import copytree
 from tempfile import mkdtemp
 
 import fewstep.literature.fits as published
-from benchmarks.claims.settings import Setting, W
+from benchmarks.claims.claim import FD, SHIPPED, beside, plan
+from benchmarks.claims.settings import Setting, W, exported, sampler_of
 from fewstep.calibration.fitting.blocks import FIT_SEEDS, blocks_of
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.start import best_start
 from fewstep.calibration.fitting.task import open_task
 from fewstep.calibration.fitting.teacher import taught
-from fewstep.export.export import ExportOptions, export
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.models import ready
 from fewstep.plans.file import decode
 from fewstep.plans.plan import Plan
-from fewstep.runtime import Sampler, load
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.request import denoiser_facts
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
+JUDGED = 16  # seeds of the gate of `fewstep fit`
 BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by nominal.md, where the searches begin too
 
 
 @lru_cache
 def _fitted(source: str, steps: int, weight: float | None) -> Sampler:
     """A source in float32 with `fitted:STEPS`."""
-    bundle = Path(mkdtemp()) / "bundle"
-    export(ExportOptions(source, bundle, verify="quick"))
-    fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=16))
-    return load(bundle, backend=OnnxRuntime(threads=1))
+    bundle = Path(copytree(exported(source), Path(mkdtemp()) / "bundle"))
+    fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED))
+    return sampler_of(bundle)
 
 
 def fitted(s: Setting, steps: int, weight: float | None) -> Floats:
@@ -68,3 +68,13 @@ def _searched(bundle: Path, method: str) -> Plan:
 
 def of_literature(s: Setting, method: str) -> Floats:
     return s.sample(_searched(s.sampler.bundle.path, method))
+
+
+CLAIMS = [
+    *[beside(system, "nearer to the data in 5 steps", control, FD, evaluations=10,
+             ours=ours, theirs=theirs, models=SHIPPED[:1])
+      for system, method in (("AutoDiffusion", "auto_diffusion"), ("S³", "solver_search"), ("OLSS", "olss"),
+                             ("DC-Solver", "compensation"), ("analytical teleportation", "teleportation"))
+      for ours in [partial(of_literature, method=method)]
+      for control, theirs in (("the best plan", plan(BEST, W)), ("fewstep fit", shipped_fit))],
+]  # fmt: skip

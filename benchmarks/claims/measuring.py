@@ -13,9 +13,9 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.claims.claim import Claim, PlainWay, Way
 from benchmarks.claims.claim_lines import Line, Longer, gain
 from benchmarks.claims.settings import Setting
-from benchmarks.claims.table import Claim, PlainWay, Way
 from fewstep.measure.rollouts.metrics import Floats
 
 MOST = 8  # times the evaluations, at equal time

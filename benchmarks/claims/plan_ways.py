@@ -1,26 +1,23 @@
-"""The ways of claims.py that are one plan: solvers, guidance, changed networks and restoration, and their scores."""
+"""Claims of systems that are one plan: solvers, guidance, changed networks and restoration."""
 
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.settings import Setting, W, reference
-from fewstep.export.export import ExportOptions, export
+from benchmarks.claims import scores
+from benchmarks.claims.claim import CLEAN, FD, GUIDED, SHARPENED, SOUND, SPOKEN, Claim, beside, plan
+from benchmarks.claims.settings import Setting, W, exported, sampler_of
 from fewstep.literature.time_shift import measured_shift, shift_times
-from fewstep.measure.distances.distance import fit, frechet
-from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.transforms import own_noise, tail
-from fewstep.runtime import Sampler, load, spectrogram
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime import Sampler
 
-PARTS = 8  # of the samples that a distance is measured on
 # By FD of `ddim:8` on 128 seeds from 20 000 on: weights 1 to 3, and CFG++ at 0.15 to 4, of which the paper has up to 1
 CFG = {"fashion_mnist": W, "dit_flow": 3.0, "convnext_v_cosine": 2.0}
 CFG_PP = {"dit_flow": 2.0, "convnext_v_cosine": 1.5}
@@ -29,46 +26,9 @@ SKIPS = {"unet_epsilon_linear": 1.5}  # of the innermost skip, falling to 1: by 
 # Window and cutoff: the best of six on such seeds
 SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}
 APART = range(20_000, 20_064)
+U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
 # By FD of ddim, dpmpp_2m, unipc_2 and ipndm on four grids, with that scale and without, on such seeds
 JOINT, ALONE = "unipc_2:5@arctan", "ddim:5@quadratic"
-
-
-# Scores
-
-
-def likeness(s: Setting, x: Floats) -> Floats:
-    """Minus FD to the test pictures, [PARTS]: pseudo-values of the jackknife, which takes the bias of few out."""
-    assert s.judge is not None
-    x = s.seen(x)
-    features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
-    real, parts = reference(s.judge, s.is_captioned), np.array_split(np.arange(len(x)), PARTS)
-    whole = frechet(fit(features), real)
-    without = np.array([frechet(fit(np.delete(features, part, 0)), real) for part in parts])
-    return np.asarray((PARTS - 1) * without - PARTS * whole)
-
-
-def to_clean(s: Setting, x: Floats) -> Floats:
-    """PSNR in dB to the clean samples, [B]."""
-    return psnr(np.clip(x, -1, 1), s.clean)
-
-
-def si_sdr(s: Setting, x: Floats) -> Floats:
-    """Scale-invariant ratio of signal to distortion in dB, [B] (Le Roux et al. 2019, arXiv 1811.02508)."""
-    sound = s.sampler.bundle.manifest.spectrogram
-    assert sound is not None
-    length = spectrogram.samples(sound, x.shape[-1])
-    made, clean = (spectrogram.decode(sound, each, length).astype(np.float64) for each in (x, s.clean))
-    scale = (made * clean).sum(1, keepdims=True) / (clean**2).sum(1, keepdims=True)
-    target = scale * clean
-    return np.asarray(10 * np.log10((target**2).sum(1) / ((made - target) ** 2).sum(1)))
-
-
-def returned(s: Setting, x: Floats) -> Floats:
-    """PSNR in dB to the picture that was inverted, at most 99, [B]."""
-    return np.minimum(psnr(x, s.picture), 99.0)
-
-
-# Ways
 
 
 def untouched(s: Setting) -> Floats:
@@ -109,11 +69,9 @@ def perturbed(s: Setting) -> Floats:
 
 
 @lru_cache
-def changed(source: str, **options: Any) -> Sampler:
-    """The network of a source, exported with these options."""
-    folder = Path(mkdtemp()) / "bundle"
-    export(ExportOptions(source, folder, verify="quick", **options))
-    return load(folder, backend=OnnxRuntime(threads=1))
+def changed(source: str, change: str) -> Sampler:
+    """The network of a source, exported with a change."""
+    return sampler_of(exported(source, change=change))
 
 
 def model(s: Setting) -> str:
@@ -135,3 +93,50 @@ def ddim_and_back(s: Setting, evaluations: int) -> Floats:
     noise = s.sampler.sample(f"ddim_inverse:{steps}", s.seeds, s.others, given={"x": s.picture})
     forward = tail(s.sampler.compile(f"ddim:{steps}"), 0)
     return np.asarray(s.sampler.sample(forward, s.seeds, s.others, given={"row0": noise}))
+
+
+CLAIMS = [
+    Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
+          lambda s: there_and_back(s, 20), ddim_and_back, scores.returned, GUIDED),
+    beside("CFG++", "guidance that stays near the data", "guidance of the best weight", FD, evaluations=16,
+           ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
+    beside("PAG", "guidance without a null condition", "twice the steps", FD, evaluations=10,
+           ours=perturbed, theirs=plan("dpmpp_2m:10"), models=tuple(PAG)),
+    beside("PAG", "guidance without a null condition", "guidance by two branches", FD, evaluations=10,
+           ours=perturbed, theirs=lambda s: weighed(s, "dpmpp_2m:5"), models=tuple(PAG)),
+    beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
+           ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
+    beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,
+           ours=lambda s: tuned(s, "unipc_2:5"), theirs=plan("unipc_2:5"), models=U_NET),
+    beside("Time-Shift Sampler", "nearer to the data, without training", "the same plan", FD, evaluations=10,
+           ours=lambda s: shifted(s, "ddim:10"), theirs=plan("ddim:10"), models=PLAIN),
+    beside("Hyperparameters", "solver, grid and skips together", "the best solver and grid", FD, evaluations=5,
+           ours=lambda s: tuned(s, JOINT), theirs=plan(ALONE), models=U_NET),
+    *[beside(ours.upper(), "less divergence at guidance 7.5", theirs, FD, evaluations=16,
+             ours=plan(f"{ours}:8", 7.5), theirs=plan(f"{theirs}:8", 7.5), models=GUIDED)
+      for ours, rivals in (("ghvb", ("ddim", "ipndm", "dpmpp_2m")), ("hb", ("ipndm", "dpmpp_2m")))
+      for theirs in rivals],
+    *[beside(system, "nearer to the data than DDIM", f"{theirs} at {count}", FD, evaluations=count,
+             ours=plan(f"{ours}:{steps}"), theirs=plan(f"{theirs}:{count}"), models=PLAIN)
+      for system, ours, counts in (("PNDM", "s_pndm", ((20, 19), (50, 49))),
+                                   ("PNDM of order 4", "f_pndm", ((20, 11), (50, 41))))
+      for count, steps in counts for theirs in ("ddim", "dpmpp_2m")],
+    *[beside("Score-SDE", "a corrector is worth its evaluations", control, FD, evaluations=40,
+             ours=plan("score_sde_pc:20"), theirs=plan(theirs), models=PLAIN)
+      for control, theirs in (("the predictor alone", "score_sde_pc(corrections=0):40"), ("dpmpp_2m", "dpmpp_2m:40"))],
+    *[beside("ResShift", "4 steps do for 15", "15 steps", figure, evaluations=4, of_theirs=15,
+             ours=plan("resshift:4"), theirs=plan("resshift:15"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("ResShift", "4 steps are enough", "ddim", figure, evaluations=4,
+             ours=plan("resshift:4"), theirs=plan("ddim:4"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("MRS", "few evaluations of a restorer do", "resshift", figure, evaluations=5,
+             ours=plan("dpmpp_2m:5"), theirs=plan("resshift:5"), models=SHARPENED) for figure in (CLEAN, FD)],
+    *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6, of_theirs=2 * steps,
+             ours=plan("dpmpp_2m:6"), theirs=plan(f"sgmse:{steps}@linspace"), models=SPOKEN, seeds=None)
+      for control, steps in (("sgmse, 60 evaluations", 30), ("sgmse", 3))],
+    *[beside("SGMSE+", claim, control, SOUND, evaluations=60, of_theirs=of_theirs,
+             ours=plan("sgmse:30@linspace"), theirs=theirs, models=SPOKEN, seeds=None)
+      for claim, control, of_theirs, theirs in (
+          ("cleaner than the recording", "the recording", 0, untouched),
+          ("a corrector is worth its evaluations", "the predictor alone", 60,
+           plan("sgmse(corrections=0):60@linspace")))],
+]  # fmt: skip

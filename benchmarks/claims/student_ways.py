@@ -1,25 +1,24 @@
-"""The ways of claims.py that are networks of their own training: students, of which two are LoRA files in the slots of
+"""Claims of systems that are networks of their own training: students, of which two are LoRA files in the slots of
 int8, restorers, and a negative text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.captioned import colourless, colours, has_its_colour
+from benchmarks.claims.captioned import MODEL, colourless, colours
+from benchmarks.claims.claim import CLEAN, FD, GUIDED, OTHER, SHARPENED, SOUND, SPOKEN, beside, plan
+from benchmarks.claims.fit_ways import fitted
 from benchmarks.claims.plan_ways import changed
-from benchmarks.claims.settings import Setting
+from benchmarks.claims.settings import Setting, exported, sampler_of
 from benchmarks.zoo.members import BY_NAME, CALIBRATION, FOLDER
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.metrics import Floats
-from fewstep.runtime import Sampler, load
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime import Sampler
 
 ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:make"
 PLAN = "dpmpp_2m:8@trailing"
@@ -44,13 +43,12 @@ def _lowered(
 ) -> Sampler:
     """A source, in int8 by what calibration does by itself along a plan: slots are empty then. `known`: its conditions,
     where random ones are not those of the training."""
-    bundle = Path(mkdtemp()) / "bundle"
-    export(ExportOptions(source, bundle, verify="quick", **options))
+    bundle = exported(source, **options)
     if precision == "int8":
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))
         calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), conditions=file if known else None))
-    return load(bundle, precision, backend=OnnxRuntime(threads=1))
+    return sampler_of(bundle, precision)
 
 
 def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
@@ -118,7 +116,43 @@ def without(s: Setting, plan: str) -> Floats:
     return s.sample(plan, lambda part: {"condition": {"text": colourless(part.seeds)}})
 
 
-def other_colour(s: Setting, x: Floats) -> Floats:
-    """1 where a sample has the item that was asked for, and not the colour, [B]."""
-    is_item = s.logits(s.seen(x)).argmax(1) == s.labels
-    return np.asarray(is_item & ~has_its_colour(s.seeds, x), np.float64)
+CLAIMS = [
+    *[beside("NASA", "a negative text in one row", control, OTHER, evaluations=8,
+             ours=lambda s: kept_away(s, "dpmpp_2m:8", True), theirs=theirs, models=(MODEL,))
+      for control, theirs in (("guidance by two rows", lambda s: kept_away(s, "dpmpp_2m:4", False)),
+                              ("no negative text", lambda s: without(s, "dpmpp_2m:8")))],
+    *[beside(system, "guidance in one row, int8", control, FD, evaluations=8, of_theirs=of_theirs,
+             ours=ours, theirs=theirs, models=GUIDED[:1])
+      for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
+      for ours in [partial(way, precision="int8")]
+      for control, of_theirs, theirs in (
+          ("the same in float32", 8, partial(way, precision="float32")),
+          ("one row without it", 8, plan(EIGHT[0])),
+          ("two rows, 4 steps", 8, plan(*FOUR)),
+          ("two rows, 8 steps", 16, plan(*EIGHT)))],
+    *[beside("LCM-LoRA", "few steps by an adapter, int8", f"{control} at {rows}", FD, evaluations=rows,
+             ours=ours, theirs=theirs, models=GUIDED[:1])
+      for rows, (best, steps, weight, guided) in BY_ROWS.items()
+      for ours in [partial(filled, precision="int8", file=CONSISTENT, plan=f"lcm:{rows}")]
+      for control, theirs in (("the best plan", plan(best, weight)),
+                              ("guided_lora", partial(filled, precision="int8", plan=guided)),
+                              ("a fitted plan", partial(fitted, steps=steps, weight=weight)))],
+    *[beside(system, "5 steps restore, int8", control, figure, evaluations=5, of_theirs=of_theirs,
+             ours=ours, theirs=theirs, models=SHARPENED)
+      for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
+      for ours in [partial(way, precision="int8")]
+      for control, of_theirs, theirs in (
+          ("the same in float32", 5, partial(way, precision="float32")),
+          (f"{other} of its network", int(other[-1]), partial(way, precision="float32", plan=other)),
+          ("ResShift's network, 4 steps", 4, plan("resshift:4")))
+      for figure in (CLEAN, FD)],
+    *[beside("StoRM", "a tenth of SGMSE+'s cost, int8", control, SOUND, evaluations=6, of_theirs=of_theirs,
+             ours=ours, theirs=theirs, models=SPOKEN, seeds=None)
+      for ours in [partial(storm, precision="int8")]
+      for control, of_theirs, theirs in (
+          ("the same in float32", 6, partial(storm, precision="float32")),
+          ("sgmse, 60 evaluations", 60, plan("sgmse:30@linspace")),
+          ("the best plan of SGMSE+'s network", 6, plan(OF_SGMSE)),
+          ("its published sampler in 5 steps", 6, partial(storm, precision="float32", plan=PUBLISHED)),
+          ("the prediction alone", 1, predicted))],
+]  # fmt: skip

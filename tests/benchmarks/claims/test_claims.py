@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks.bar import Bar
-from benchmarks.claims import claim_lines, claim_ways, settings, systems
+from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
+from benchmarks.claims.claim import Claim
 from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
-from benchmarks.claims.claims import PAGE
+from benchmarks.claims.claims import CLAIMS, PAGE
 from benchmarks.claims.measuring import in_turns, judged, timed
-from benchmarks.claims.plan_ways import PARTS, likeness, si_sdr, to_clean
+from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean
 from benchmarks.claims.settings import MODELS, Setting, W
-from benchmarks.claims.student_ways import other_colour
-from benchmarks.claims.table import CLAIMS, Claim
 from fewstep.measure.distances.features import open_extractor
 from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
@@ -26,7 +25,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}
-MANY = (likeness, to_clean, si_sdr, claim_ways.lawful, other_colour)  # of many samples, or of another model
+MANY = (likeness, to_clean, si_sdr, lawful, other_colour)  # of many samples, or of another model
 OF_RUNS = [claim for claim in CLAIMS if claim.score not in MANY]  # two seeds have a score
 HAS_PICTURES = DEBIAN_FOLDER.is_dir()
 
@@ -67,14 +66,15 @@ def test_a_distance_is_jackknifed_and_nearer_samples_are_nearer() -> None:
 def test_samples_that_are_weighed_by_the_law_of_guidance_have_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (claim_ways, settings):
         monkeypatch.setattr(module, "LAWFUL", 3)
+    for module in (scores, settings):
         monkeypatch.setattr(module, "PARTICLES", 4)
     of = setting(range(2))
     rows = of.particles.copy()
     rows[:, -1] = np.exp((W - 1) * of.reward(rows[:, :-1].reshape(8, 1, 28, 28)))
-    np.testing.assert_allclose(claim_ways.lawful(of, rows), [0, 0], atol=1e-12)
+    np.testing.assert_allclose(lawful(of, rows), [0, 0], atol=1e-12)
     corrected = claim_ways.drawn(of, corrects=True)
     np.testing.assert_allclose(corrected[:, -1].reshape(2, 4).sum(1), 1)
-    assert corrected[:, -1].std() > 0 and (np.abs(claim_ways.lawful(of, corrected) + 0.5) <= 0.5).all()
+    assert corrected[:, -1].std() > 0 and (np.abs(lawful(of, corrected) + 0.5) <= 0.5).all()
 
 
 def line(gain: Gain, at_equal: Gain | None, is_steady: bool = True, asked: float | None = None) -> Line:
