@@ -1,23 +1,22 @@
-"""The verdicts that the repository keeps, so that runs of other days and machines add up: `verdicts.jsonl`.
+"""Verdicts in a file, so that runs add up and a stopped one goes on; `verdicts.jsonl` is that of the repository.
 
 A line has the episodes of one contender, one task and one body. Contenders that agree in checkpoint, precision, plan
 and loop are one, whatever their bodies: another calibration of the same weights is another draw of the same recipe.
-`run.py` begins with these verdicts, and adds its own with `--keep`.
+`run.py` begins with the repository's, writes its own after each block, and adds them with `--keep`.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.policy.experts import ROUTES
-from benchmarks.policy.verdicts import Contender, Episode, Verdict
+from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
 
 KEPT = Path(__file__).with_name("verdicts.jsonl")
-Verdicts = Mapping[Episode, Verdict]
 LETTERS = {None: "-", **{route: route[0] for route in ROUTES}}
 NAMES = {letter: route for route, letter in LETTERS.items()}
 HUNDREDTHS = 100  # seams and jerk contrasts are rounded to them

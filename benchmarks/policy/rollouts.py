@@ -4,7 +4,7 @@ All runners share a clock, so that their sequences are sampled as one batch. A s
 and an episode's verdict therefore not on its neighbours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.policy.experts import ROUTES, WALL, Expert, expert_of, rescuer_of, route_of
 from benchmarks.policy.simulator import LONGEST, RATE, TASKS, Simulation, draw_knock
-from benchmarks.policy.verdicts import Contender, Episode, Ledger, Verdict
+from benchmarks.policy.verdicts import Contender, Episode, Verdict
 from fewstep.plans.shaping import Clip
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, ticks_between
 from fewstep.runtime import Sampler
@@ -73,15 +73,13 @@ def run(
     contender: Contender,
     sampler: Sampler | None,
     episodes: Sequence[Episode],
-    ledger: Ledger,
-    report: Callable[[str], None] = lambda _: None,
     clock_of: Callable[[float], VirtualClock] = VirtualClock,
-) -> None:
-    """Put verdicts of episodes into the ledger, of those that it lacks. A `sampler` of None is the experts."""
+) -> Iterator[Verdict]:
+    """The verdict of each episode, as soon as it ends. A `sampler` of None is the experts."""
     clock = clock_of(contender.delay / RATE)
-    waiting, running = ledger.missing(episodes), list[Course]()
+    waiting, running = list(episodes), list[Course]()
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
-    tick = done = 0
+    tick = 0
     every = max(ticks_between(contender.execute, contender.delay), contender.delay)
     while waiting or running:
         if tick % every == 0:  # so that all ask for sequences at the same ticks
@@ -92,12 +90,9 @@ def run(
         for course in list(running):
             solved = course.move()
             if solved or len(course.seen) == LONGEST:
-                ledger.add(course.verdict(solved))
+                yield course.verdict(solved)
                 idle[course.episode[0]].append(course.simulation)
                 running.remove(course)
-                done += 1
-                if done % 50 == 0:
-                    report(f"{contender.name}: {done} episodes")
         clock.advance(1 / RATE)
         tick += 1
 

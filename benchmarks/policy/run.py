@@ -1,23 +1,24 @@
 """Success of a manipulation policy, in float and int8, in few steps, with delays and knocks.
 
-    python -m benchmarks.policy.run WORK --weights training/policy.safetensors [--quick] [--episodes 100]
+    python -m benchmarks.policy.run WORK --weights training/policy.safetensors [--episodes 100]
 
-WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdict of every episode. The same
-command goes on where the last one stopped, and more episodes add to those that are there. `--quick` takes 4 episodes of
-each task and the main contenders. `--only` runs a few contenders further than the others. The result is WORK/table.md:
-all whole blocks that there are, written again after each block of episodes. `--page` puts it into docs/measured.
-The verdicts that the repository has count from the start, and `--keep` adds those of WORK to them.
+WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdicts of each block of episodes. The
+same command goes on behind the last block, and more episodes add to those that are there. `--only` runs a few
+contenders further than the others. The result is WORK/table.md: all whole blocks that there are, written again after
+each. `--page` puts it into docs/measured. The verdicts that the repository has count from the start, and `--keep` adds
+those of WORK to them.
 """
 
 import hashlib
 import itertools
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from benchmarks.markdown import table, with_part
@@ -26,8 +27,8 @@ from benchmarks.policy.closed_loop import deviation, rows, watch
 from benchmarks.policy.kept import keep, read
 from benchmarks.policy.rollouts import episodes_of, run
 from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
-from benchmarks.policy.table import HEAD, PAGE, Verdicts, row
-from benchmarks.policy.verdicts import Contender, Ledger
+from benchmarks.policy.table import HEAD, PAGE, row
+from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
@@ -41,10 +42,10 @@ DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
 FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
 BLOCK = 20  # episodes of each task that all contenders run before any runs more
-DEVIATION, VERDICTS = ".deviation", "verdicts"
+DEVIATION = ".deviation"
 
 
-def contenders(weights: str, quick: bool) -> list[Contender]:
+def contenders(weights: str) -> list[Contender]:
     """All rows of the table, for the hash of a checkpoint; the first policy is the reference."""
 
     def of(precision: str, steps: int, **options: Any) -> Contender:
@@ -60,13 +61,11 @@ def contenders(weights: str, quick: bool) -> list[Contender]:
 
     main = [
         Contender("experts"),
-        of("float32", 10 if quick else 100),
+        of("float32", 100),
         of("int8", 2),
         of("int8", 2, fade=FADE),
         of("int8", 2, execute=OFTEN, fade=FADE),
     ]
-    if quick:
-        return main
     main += [of("float32", steps) for steps in (1, 2, 4)]
     main += [of("int8", steps) for steps in (1, 4)]
     main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
@@ -125,7 +124,6 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
     parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
     add_page(parser, PAGE)
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
     given = parser.parse_args()
     if given.episodes < 1 or given.first < 0:
@@ -134,27 +132,29 @@ def main() -> None:
     bundle = prepare(given.work, given.weights)
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
-    bodies, kept = {precision: body_of(sampler) for precision, sampler in samplers.items()}, read()
-    rivals = contenders(hash_of(given.weights), given.quick)
+    bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
+    own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
+    verdicts = joined(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
+    rivals = contenders(hash_of(given.weights))
     names = [contender.name for contender in rivals]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
-    for block in blocks(given.first, 4 if given.quick else given.episodes):
+    for block in blocks(given.first, given.episodes):
         for contender in rivals:
             if given.only and contender.name not in given.only:
                 continue
-            episodes = episodes_of(len(block), tasks_of(contender), block.start)
-            known = kept.get(contender.digest)
-            if contender.precision is None:
-                run(contender, None, episodes, Ledger(given.work / VERDICTS, contender, kept=known), print)
-            else:
-                ledger = Ledger(given.work / VERDICTS, contender, bodies[contender.precision], known)
-                run(contender, samplers[contender.precision], episodes, ledger, print)
-        lines = write(given.work, bundle, rivals, kept)
+            known = verdicts[contender.digest]
+            wanted = episodes_of(len(block), tasks_of(contender), block.start)
+            body, sampler = bodies.get(contender.precision), samplers.get(contender.precision)
+            for verdict in run(contender, sampler, [each for each in wanted if each not in known]):
+                known[verdict.task, verdict.seed] = msgspec.structs.replace(verdict, body=body)
+            keep([(contender, known)], own)
+            print(f"{contender.name}: seeds {block.start} to {block[-1]}", flush=True)
+        lines = write(given.work, bundle, rivals, verdicts)
     if given.page:
         PAGE.write_text(page(PAGE.read_text(), lines, far_apart(bundle)))
     if given.keep:
-        keep((each, verdicts_of(given.work, each, kept)) for each in rivals)
+        keep((each, verdicts[each.digest]) for each in rivals)
 
 
 def blocks(first: int, episodes: int) -> list[range]:
@@ -174,21 +174,24 @@ def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
     return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
 
 
-def verdicts_of(work: Path, contender: Contender, kept: Mapping[str, Verdicts]) -> Verdicts:
-    """The verdicts of WORK and of the repository."""
-    return Ledger(work / VERDICTS, contender, kept=kept.get(contender.digest)).verdicts
+def joined(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
+    """The verdicts of several files, by the digest of their contender; a later file's stand."""
+    found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
+    for digest, verdicts in ((digest, each) for file in files for digest, each in file.items()):
+        found[digest] |= verdicts
+    return found
 
 
 def write(
     work: Path,
     bundle: Path,
     rivals: Sequence[Contender],
-    kept: Mapping[str, Verdicts] = MappingProxyType({}),
+    known: Mapping[str, Verdicts],
 ) -> list[tuple[str, ...]]:
     """The table of all whole blocks so far, and its lines. The first policy is the reference."""
     reference, lines = None, []
     for contender in rivals:
-        verdicts = in_whole_blocks(verdicts_of(work, contender, kept), tasks_of(contender))
+        verdicts = in_whole_blocks(known.get(contender.digest, {}), tasks_of(contender))
         policy = contender.precision is not None and not contender.knocked
         if verdicts:
             lines.append(row(contender, verdicts, reference if policy else None))

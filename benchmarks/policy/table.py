@@ -1,6 +1,6 @@
 """The table of contenders: success with intervals, differences on the same episodes, routes, and seams."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +8,8 @@ import numpy as np
 from benchmarks.policy.experts import ROUTES, WALL
 from benchmarks.policy.intervals import Paired, wilson
 from benchmarks.policy.simulator import TASKS
-from benchmarks.policy.verdicts import Contender, Episode, Verdict
+from benchmarks.policy.verdicts import Contender, Verdict, Verdicts
 
-Verdicts = Mapping[Episode, Verdict]
 PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
 HEAD = (
     "who",

@@ -1,8 +1,7 @@
-"""Outcomes of episodes, kept by contender and seed, so that runs add up and a stopped one goes on."""
+"""Outcomes of episodes, by contender, task and seed."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import msgspec
 
@@ -27,11 +26,6 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     precision: str | None = None
     rescuers: bool = False
     clipped: bool = True
-
-    @property
-    def key(self) -> str:
-        """A file's name."""
-        return f"{self.name}-{self.digest}"
 
     @property
     def digest(self) -> str:
@@ -59,33 +53,4 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 Episode = tuple[str, int]  # task and seed
-
-
-class Ledger:
-    """The verdicts of one contender in a file, a line each, on top of those that were kept from earlier runs."""
-
-    def __init__(
-        self, folder: Path, contender: Contender, body: str | None = None, kept: Mapping[Episode, Verdict] | None = None
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file, self._body = folder / f"{contender.key}.jsonl", body
-        self.verdicts: dict[Episode, Verdict] = dict(kept or {})
-        if self._file.exists():
-            lines = self._file.read_bytes()
-            if lines and not lines.endswith(b"\n"):
-                self._file.write_bytes(lines + b"\n")
-            for line in lines.splitlines():
-                try:
-                    verdict = msgspec.json.decode(line, type=Verdict)
-                except msgspec.DecodeError:  # a line that a kill cut off
-                    continue
-                self.verdicts[verdict.task, verdict.seed] = verdict
-
-    def missing(self, episodes: Iterable[Episode]) -> list[Episode]:
-        return [episode for episode in episodes if episode not in self.verdicts]
-
-    def add(self, verdict: Verdict) -> None:
-        verdict = msgspec.structs.replace(verdict, body=self._body)
-        self.verdicts[verdict.task, verdict.seed] = verdict
-        with self._file.open("ab") as file:
-            file.write(msgspec.json.encode(verdict) + b"\n")
+Verdicts = Mapping[Episode, Verdict]

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import torch
 
 from benchmarks.policy import experts, intervals, kept, rollouts, run, table, verdicts
 from benchmarks.policy.experts import ROUTES, past_the_wall, route_of
+from benchmarks.policy.verdicts import Contender, Episode, Verdict
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from tests.robots.control.tiny_policy import tiny_policy
@@ -56,80 +58,67 @@ def forward(bundle: Path) -> Sampler:
     return sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
 
 
-def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def run_of(contender: Contender, bundle: Path, episodes: Sequence[Episode]) -> dict[Episode, Verdict]:
+    return {(each.task, each.seed): each for each in rollouts.run(contender, forward(bundle), episodes)}
+
+
+@pytest.fixture(autouse=True)
+def simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "Simulation", Line)
     monkeypatch.setattr(rollouts, "LONGEST", 60)
-    sampler, contender = forward(tiny_bundle), rollouts.Contender("all", "w", "ddim:1", delay=2)
-    together = rollouts.Ledger(tmp_path / "together", contender)
+
+
+def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(tiny_bundle: Path) -> None:
+    contender, episodes = Contender("all", "w", "ddim:1", delay=2), rollouts.episodes_of(20, ["push", "assembly"])
     Line.made = 0
-    episodes = rollouts.episodes_of(20, ["push", "assembly"])
-    rollouts.run(contender, sampler, episodes, together)
-    assert Line.made <= rollouts.LOCKSTEP + 8 and len(together.verdicts) == 40  # simulators are used again
-    assert all((each.solved is None) == (each.seed % 3 == 0) for each in together.verdicts.values())
-    assert {each.solved for each in together.verdicts.values() if each.solved is not None} == {19}
-    alone = rollouts.Ledger(tmp_path / "alone", contender)
+    together = run_of(contender, tiny_bundle, episodes)
+    assert Line.made <= rollouts.LOCKSTEP + 8 and len(together) == 40  # simulators are used again
+    assert all((each.solved is None) == (each.seed % 3 == 0) for each in together.values())
+    assert {each.solved for each in together.values() if each.solved is not None} == {19}
     for episode in episodes[:6]:
-        rollouts.run(contender, sampler, [episode], alone)
-    assert alone.verdicts == {episode: together.verdicts[episode] for episode in episodes[:6]}
+        assert run_of(contender, tiny_bundle, [episode]) == {episode: together[episode]}
 
 
-def test_a_run_that_was_stopped_goes_on_and_more_episodes_add_up(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rollouts, "Simulation", Line)
-    monkeypatch.setattr(rollouts, "LONGEST", 60)
-    sampler, contender = forward(tiny_bundle), rollouts.Contender("some", "w", "ddim:1")
-    ledger = rollouts.Ledger(tmp_path / "verdicts", contender)
-    rollouts.run(contender, sampler, rollouts.episodes_of(2, ["push"]), ledger)
-    (file,) = (tmp_path / "verdicts").iterdir()
-    file.write_bytes(file.read_bytes() + b'{"task": "push", "se')  # a kill
-    again = rollouts.Ledger(tmp_path / "verdicts", contender)
-    assert again.verdicts == ledger.verdicts
-    assert again.missing(rollouts.episodes_of(3, ["push"])) == [("push", 2)]
-    again.add(rollouts.Verdict("push", 2, 7))
-    assert len(rollouts.Ledger(tmp_path / "verdicts", contender).verdicts) == 3
-    other = msgspec.structs.replace(contender, delay=1)
-    assert rollouts.Ledger(tmp_path / "verdicts", other).verdicts == {}
-    renamed = msgspec.structs.replace(contender, name="same")
+def test_the_digest_of_a_contender_has_all_but_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    contender = Contender("some", "w", "ddim:1")
+    other, renamed = (msgspec.structs.replace(contender, **change) for change in ({"delay": 1}, {"name": "same"}))
     split = msgspec.structs.replace(contender, continuity=["hard", "or", "none"][0])  # equal, and another object
-    assert split == contender and split.key == contender.key
-    keys = contender.key, other.key
+    assert split == contender and split.digest == renamed.digest == contender.digest != other.digest
+    digests = contender.digest, other.digest
     monkeypatch.setattr(verdicts, "LOOP", 99)  # the loop's delays are other ones from now on
-    assert contender.key == keys[0] and other.key != keys[1]
-    assert renamed.key.removeprefix("same") == contender.key.removeprefix("some")
+    assert contender.digest == digests[0] and other.digest != digests[1]
 
 
 def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
-    file, contender = tmp_path / "verdicts.jsonl", rollouts.Contender("one", "w", "ddim:1", precision="int8")
+    file, contender = tmp_path / "verdicts.jsonl", Contender("one", "w", "ddim:1", precision="int8")
     assert kept.read(file) == {}
-    ledger = rollouts.Ledger(tmp_path / "work", contender, "first")
-    for seed in (0, 1, 4):
-        ledger.add(rollouts.Verdict("push", seed, None if seed == 1 else 30, seam=1.234, jerk_contrast=-0.05))
-    ledger.add(rollouts.Verdict("pick-place-wall", 0, 80, "left"))
-    other = rollouts.Contender("experts")
-    kept.keep([(contender, ledger.verdicts), (other, {("push", 0): rollouts.Verdict("push", 0, 60)})], file)
+    first = {
+        ("push", seed): Verdict("push", seed, None if seed == 1 else 30, None, 1.234, -0.05, "first")
+        for seed in (0, 1, 4)
+    }
+    first["pick-place-wall", 0] = Verdict("pick-place-wall", 0, 80, "left", body="first")
+    other = Contender("experts")
+    kept.keep([(contender, first), (other, {("push", 0): Verdict("push", 0, 60)})], file)
     again = kept.read(file)[contender.digest]
-    assert again.keys() == ledger.verdicts.keys()
-    assert again["push", 4] == rollouts.Verdict("push", 4, 30, None, 1.23, -0.05, "first")
+    assert again.keys() == first.keys()
+    assert again["push", 4] == Verdict("push", 4, 30, None, 1.23, -0.05, "first")
     assert again["pick-place-wall", 0].route == "left" and again["push", 1].solved is None
-    elsewhere = rollouts.Ledger(tmp_path / "elsewhere", msgspec.structs.replace(contender, name="new"), "second", again)
-    assert elsewhere.missing([("push", seed) for seed in range(6)]) == [("push", 2), ("push", 3), ("push", 5)]
-    elsewhere.add(rollouts.Verdict("push", 2, 31))
-    kept.keep([(contender, elsewhere.verdicts)], file)
+    later = tmp_path / "later.jsonl"
+    kept.keep([(contender, {("push", 2): Verdict("push", 2, 31, body="second")})], later)
+    known = run.joined(kept.read(file), kept.read(later))
+    assert len(known[contender.digest]) == 5 and known[other.digest] == kept.read(file)[other.digest]
+    kept.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     once = file.read_bytes()
-    kept.keep([(contender, elsewhere.verdicts)], file)
+    kept.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     assert file.read_bytes() == once and len(once.splitlines()) == 4  # two tasks, push of two bodies, and the experts
     assert len(kept.read(file)[contender.digest]) == 5 and len(kept.read(file)[other.digest]) == 1
 
 
-def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts, "Simulation", Line)
-    contender = rollouts.Contender("knocked", "w", "ddim:1", knocked=True)
-    ledger = rollouts.Ledger(tmp_path / "verdicts", contender)
-    rollouts.run(contender, forward(tiny_bundle), [("push", seed) for seed in (1, 2, 4, 5, 7)], ledger)
-    late = [each.solved for each in ledger.verdicts.values()]
+def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "LONGEST", 500)
+    contender = Contender("knocked", "w", "ddim:1", knocked=True)
+    found = run_of(contender, tiny_bundle, [("push", seed) for seed in (1, 2, 4, 5, 7)])
+    late = [each.solved for each in found.values()]
     assert all(each == 29 or each == 19 for each in late) and 29 in late  # unless it was there before the knock
 
 
@@ -239,17 +228,17 @@ def test_episodes_are_counted_from_the_first_seed_on() -> None:
 
 
 def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(tmp_path: Path) -> None:
-    rivals = run.contenders("w", quick=False)
+    rivals = run.contenders("w")
     assert len({contender.digest for contender in rivals}) == len(rivals)
     policy, other = rivals[1], rivals[2]
     assert (policy.name, other.name) == ("float32, 100 steps", "int8, 2 steps")
+    known = {}
     for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(5), 1)):
-        ledger = verdicts.Ledger(tmp_path / run.VERDICTS, contender)
-        for task, seed in itertools.product(run.TASKS, seeds):
-            ledger.add(verdicts.Verdict(task, seed, None if seed == unsolved else 9))
-        ledger.add(verdicts.Verdict("push", 99, 9))  # of a block that was stopped
+        episodes = [*itertools.product(run.TASKS, seeds), ("push", 99)]  # the last is of a block that was stopped
+        found = {each: Verdict(*each, None if each[1] == unsolved else 9) for each in episodes}
+        known[contender.digest] = found
     (tmp_path / "policy-1234.deviation").write_text("0.0123 0.0456\n")
-    lines = run.write(tmp_path, tmp_path / "policy-1234", rivals)
+    lines = run.write(tmp_path, tmp_path / "policy-1234", rivals, known)
     assert [line[:3] for line in lines] == [(policy.name, "20", "75.0"), (other.name, "25", "80.0")]
     pairs = [line[table.HEAD.index("less reference (pairs, differ, at least, p)")] for line in lines]
     assert pairs[0] == "" and pairs[1].startswith("+0.0 (20, 50.0 %,")
