@@ -1,13 +1,8 @@
-"""Experts: networks that run the steps of an interval of lambda in the denoiser's place, each from its own source.
-
-A folder of diffusers may hold two transformers and a `boundary_ratio` (Wan 2.2): `transformer` runs the times from that
-share of the training's on, `transformer_2` those below. The second is then the denoiser, and the first an expert.
-"""
+"""Experts: networks that run the steps of an interval of lambda in the denoiser's place, each from its own source."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan, log
-from pathlib import Path
+from math import inf, isnan
 
 import msgspec
 
@@ -24,8 +19,6 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
-HIGH_NOISE = "high_noise"
-AT_THE_EDGE = 1e-6  # of lambda: a step at the boundary itself is the expert's, whatever its last digits
 SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # fields of a condition that two networks share
 
 
@@ -38,11 +31,9 @@ class Expert:
     load: Callable[[], Source]
 
 
-def experts(texts: Sequence[str], source: str, load: Callable[[str], Source]) -> tuple[Expert, ...]:
-    """The experts of `--expert`, and of the folder that the source may be, from the noise on."""
-    named = [_parsed(text, load) for text in texts]
-    named += _of_folder(Path(source)) if Path(source).is_dir() else []
-    named.sort(key=lambda each: each.until)
+def experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:
+    """The experts of `--expert`, from the noise on."""
+    named = sorted((_parsed(text, load) for text in texts), key=lambda each: each.until)
     for one, other in zip(named, named[1:], strict=False):
         if one.until == other.until or len({each.name for each in named}) < len(named):
             raise UserError(f"experts {one.name} and {other.name} share their name or their lambda", FORM)
@@ -59,17 +50,6 @@ def _parsed(text: str, load: Callable[[str], Source]) -> Expert:
     if not (name.isidentifier() and source) or name == DENOISER or isnan(until) or until == inf:
         raise UserError(f"--expert {text!r}", FORM)
     return Expert(name, max(until, PURE_NOISE), lambda: load(source))
-
-
-def _of_folder(path: Path) -> list[Expert]:
-    """The network of a diffusers folder that runs its noisy side, if it has one."""
-    from fewstep.export.sources.diffusers.files import INDEX, Folder
-    from fewstep.export.sources.diffusers.folder import NOISY, boundary_of, load_diffusers_folder
-
-    ratio = boundary_of(Folder(path)) if (path / INDEX).is_file() else None
-    if ratio is None:
-        return []
-    return [Expert(HIGH_NOISE, log((1 - ratio) / ratio) + AT_THE_EDGE, lambda: load_diffusers_folder(path, NOISY))]
 
 
 def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str]) -> Source:

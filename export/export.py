@@ -77,8 +77,8 @@ class ExportOptions(Options):
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
         NAME=@FILE.npy for an array. Guidance needs one for each condition.
     expert: NAME=SOURCE@LAMBDA: SOURCE runs the steps below that lambda = log(alpha / sigma), the noisy side, in the
-        denoiser's place. NAME=SOURCE@-inf runs one step at pure noise ahead of all others. Folders of two transformers
-        with a boundary_ratio bring their own. Changes such as --lora are made to the denoiser alone.
+        denoiser's place. NAME=SOURCE@-inf runs one step at pure noise ahead of all others. Changes such as --lora are
+        made to the denoiser alone.
     check: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. A spec that
         they speak against is refused before the module is traced, with the likely mistake, as verify --data names it.
     """
@@ -110,7 +110,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     with open_for_update(options.output, must_exist=False) as writer:
         loras = _loras(options)
         fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-        others = _experts(options, fetched)
+        others = _experts(options)
         if others:  # a wrong expert is refused before minutes of work
             deque(_sources(options, loras, fetched, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
@@ -227,7 +227,7 @@ def check(options: ExportOptions) -> Iterator[Source]:
     """The source of each network, once the bundle's place can be written."""
     _check_choices(options)
     fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-    loras, others = _loras(options), _experts(options, fetched)
+    loras, others = _loras(options), _experts(options)
     with open_for_update(options.output, must_exist=False):
         pass
     return _sources(options, loras, fetched, others)
@@ -246,14 +246,14 @@ def _sources(
         yield load_expert(expert, spec, options.size, options.null)
 
 
-def _experts(options: ExportOptions, fetched: hub.Fetched | None) -> tuple[Expert, ...]:
-    """The networks beside the denoiser, by the options and by its folder."""
+def _experts(options: ExportOptions) -> tuple[Expert, ...]:
+    """The networks next to the denoiser."""
 
     def load(text: str) -> Source:
         there = hub.fetch(text) if hub.is_name(text) else None
         return load_source(text) if there is None else there.named(load_source(str(there.folder)))
 
-    return experts(options.expert, options.source if fetched is None else str(fetched.folder), load)
+    return experts(options.expert, load)
 
 
 def _with_expert(entry: Manifest, expert: Expert, own: Added, dtype: DType) -> Manifest:

@@ -1,6 +1,5 @@
 """Networks for an interval of lambda: exported, run and calibrated as one bundle."""
 
-import json
 import shutil
 from dataclasses import replace
 from math import log
@@ -20,7 +19,6 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Spec
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -121,40 +119,6 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
         calibrate(CalibrateOptions(bundle, "ddim:1@trailing"))
 
 
-@pytest.mark.slow
-def test_a_folder_of_two_transformers_brings_its_expert(tmp_path: Path) -> None:
-    """As Wan 2.2: `transformer` from boundary_ratio on, `transformer_2` below it."""
-    diffusers = pytest.importorskip("diffusers")
-    torch = pytest.importorskip("torch")
-    folder, sizes = tmp_path / "pipeline", {"sample_size": 8, "in_channels": 1, "out_channels": 1}
-    blocks = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
-    blocks |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
-    for seed, name in enumerate(("transformer", "transformer_2")):
-        torch.manual_seed(seed)
-        diffusers.UNet2DModel(**sizes, **blocks).save_pretrained(folder / name)
-    diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-    index = {name: ["diffusers", "UNet2DModel"] for name in ("transformer", "transformer_2")}
-    index_file = folder / "model_index.json"
-    index_file.write_text(json.dumps({"_class_name": "WanPipeline", "boundary_ratio": 0.875, **index}))
-    bundle = tmp_path / "bundle"
-    made = export(ExportOptions(str(folder), bundle, verify="quick"))
-    assert list(made.networks) == ["high_noise"]
-    assert made.networks["high_noise"].until == pytest.approx(log(0.125 / 0.875), abs=1e-5)
-    sampler = load(bundle)
-    x, high = np.ones((1, 1, 8, 8), np.float32), diffusers.UNet2DModel.from_pretrained(folder / "transformer")
-    low = diffusers.UNet2DModel.from_pretrained(folder / "transformer_2")
-    for time, network in ((875.0, high), (874.0, low)):
-        with torch.no_grad():
-            expected = network(torch.ones(1, 1, 8, 8), time).sample.numpy()
-        np.testing.assert_allclose(sampler.evaluate(x, time), expected, atol=1e-4)
-    plan = sampler.compile("scheduler:6")
-    assert [step.network for step in plan.steps] == ["high_noise" if s.time >= 875 else DENOISER for s in plan.steps]
-    assert len({step.network for step in plan.steps}) == 2 and np.isfinite(sampler.sample(plan)).all()
-    index_file.write_text(json.dumps({"_class_name": "WanPipeline", "boundary_ratio": 2.0, **index}))
-    with pytest.raises(UserError, match=r"boundary_ratio 2.0 is not in \(0, 1\)"):
-        export(ExportOptions(str(folder), tmp_path / "other", verify="quick"))
-
-
 @pytest.mark.parametrize("text", ["noisy", "noisy=a.py:f", "denoiser=a.py:f@1", "no word=a.py:f@1", "a=b@inf", "a=@1"])
 def test_an_expert_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"--expert .*; write NAME=SOURCE@LAMBDA"):
@@ -185,11 +149,11 @@ def test_experts_are_in_the_order_of_noise_and_share_what_they_can() -> None:
     def load(text: str) -> str:
         return text
 
-    first, second = experts.experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], "fashion_mnist", load)
+    first, second = experts.experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], load)
     assert [(each.name, each.until) for each in (first, second)] == [("oms", PURE_NOISE), ("late", 1.5)]
     assert second.load() == "ORG/NAME@main"
     with pytest.raises(UserError, match="experts a and b share their name or their lambda"):
-        experts.experts(["a=x@1", "b=y@1"], "fashion_mnist", load)
+        experts.experts(["a=x@1", "b=y@1"], load)
     label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
     text, other = Condition("text", "text", (4,), "float32"), Condition("text", "prompt", (8,), "float32")
     own = Condition("class", "y", (), "int64", null=3, low=0, high=2)

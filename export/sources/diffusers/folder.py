@@ -16,7 +16,6 @@ from fewstep.export.sources.diffusers.control import control_of, controlled
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
     GIVE_PIPELINE,
-    INDEX,
     ONNX,
     Config,
     Folder,
@@ -31,18 +30,18 @@ from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE
 from fewstep.plans.errors import UserError
 
-NOISY, QUIET = "transformer", "transformer_2"  # of pipelines with two networks: see `boundary_of`
 DENOISERS = ("unet", "transformer")  # component names under which pipelines keep theirs
 SCHEDULER = "scheduler/scheduler_config.json"
 BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
 PRIVATE = ("_name_or_path",)  # a path or a user's name
 
 
-def load_diffusers_folder(path: Path, component: str | None = None) -> TorchSource | OnnxSource:
-    """The denoiser of a pipeline's folder, or another component of its kind. UserError naming the file that is missing
-    or says too little."""
+def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
+    """The denoiser of a pipeline's folder. UserError naming the file that is missing or says too little."""
     folder = Folder(path)
-    component = component or _denoiser(folder)
+    component = next((name for name in DENOISERS if folder.has(name)), None)
+    if component is None:
+        raise UserError(f"{path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
     home = path / component
     config = read_json(home / CONFIG)
     interface = interface_of(config, folder, home)
@@ -86,29 +85,6 @@ def onnx_network(
         )
     spec = msgspec.structs.replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
     return OnnxSource(home / ONNX, spec, spec.name, sha256([home / ONNX, *also]), scheduler)
-
-
-def _denoiser(folder: Folder) -> str:
-    """The name of the component that is the denoiser."""
-    if boundary_of(folder) is not None:
-        return QUIET
-    name = next((name for name in DENOISERS if folder.has(name)), None)
-    if name is None:
-        raise UserError(f"{folder.path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
-    return name
-
-
-def boundary_of(folder: Folder) -> float | None:
-    """The share of the training's time from which on a pipeline of two networks runs NOISY, not QUIET; or None."""
-    ratio = folder.index.get("boundary_ratio")
-    if ratio is None or not (folder.has(NOISY) and folder.has(QUIET)):
-        return None
-    if not (isinstance(ratio, float) and 0 < ratio < 1):
-        raise UserError(f"{folder.path / INDEX}: boundary_ratio {ratio!r} is not in (0, 1)", GIVE_PIPELINE)
-    kind = schedule_from_scheduler_config(scheduler_of(folder.path, folder.pipeline) or {})[0].kind
-    if kind != "flow":
-        raise UserError(f"{folder.path}: a boundary_ratio with a schedule of kind {kind}, and not flow", WRITE_IT)
-    return ratio
 
 
 def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
