@@ -4,13 +4,13 @@ Each network is in memory alone, after the others: text encoders are often the l
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fewstep.export.verification.difference import difference
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import BATCH, Array, Graph
 from fewstep.graph.io import store, unload
@@ -74,7 +74,9 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     for batch, inputs in feeds.items():
         outputs = run(inputs)
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
-            relative = _relative(value, outputs[tensor.name], tensor, companion)
+            if not np.isfinite(value).all():
+                raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
+            relative = difference(value, outputs[tensor.name]).relative
             if not relative <= TOLERANCE:
                 raise UserError(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
@@ -123,13 +125,3 @@ def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
                     "give a folder whose components belong together",
                 )
     return drop_unused(fold_shapes(fold_constants(graph)))
-
-
-def _relative(expected: Array, output: Array, tensor: TensorEntry, companion: Companion) -> float:
-    """max |difference| over max |expected|; infinite where whole numbers or shapes differ."""
-    if not np.isfinite(expected).all():
-        raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
-    if expected.shape != output.shape or (expected.dtype.kind != "f" and not np.array_equal(expected, output)):
-        return math.inf
-    error, scale = float(np.max(np.abs(expected - output))), float(np.max(np.abs(expected)))
-    return error / scale if scale else error

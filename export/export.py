@@ -30,7 +30,7 @@ from fewstep.graph.io import keep, store
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.prologue import PreparedDenoiser
-from fewstep.graph.weights import place_of, release
+from fewstep.graph.weights import collect_behind, place_of, release
 from fewstep.plans.configs.classes import samples_distilled
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
@@ -172,6 +172,7 @@ def _added(
 
     verified_with = (options.dtype, repr(_versions()))
     taken = take(load, writer, progress, options.verify, *verified_with, check=check)
+    collect_behind(taken.exported)
     prepared = taken.prepared
     warn_of_operations(prepared)
     warn_of_uncut(prepared)

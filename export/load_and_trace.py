@@ -26,7 +26,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
-from fewstep.graph.weights import collect_behind, weight_bytes
+from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.reading import Bundle
@@ -85,23 +85,9 @@ def take(
     `dtype` is of the body; `more` is all else that a verification depends on, in words: versions. `check` refuses a
     spec by what the denoiser returns, before a module is traced.
 
-    The weights of a large one are then in files of the bundle's folder and no longer in memory: `again` loads it once
-    more. The graphs of a small one share its weights.
+    The weights of a large one are then in files of the bundle's folder: `again` loads it once more, and a collection
+    behind this call lets its memory go. The graphs of a small one share its weights.
     """
-    taken = _taken(load, writer, progress, scope, dtype, more, check)
-    collect_behind(taken.exported)
-    return taken
-
-
-def _taken(
-    load: Callable[[], Source],
-    writer: Writer,
-    progress: Progress,
-    scope: Scope,
-    dtype: str,
-    more: Sequence[str],
-    check: Callable[[Spec, Evaluate], None] | None,
-) -> LoadedDenoiser:
     source = load()
     if (needed := needs(source, dtype)) is not None:
         check_needs(needed, writer)
@@ -125,7 +111,11 @@ def _taken(
     origin = Origin(
         source.spec, source.label, source.sha256, source.scheduler or source.spec.scheduler, source.beside, slots
     )
-    again = partial(_loaded, load) if is_large else partial(_same, traced.reference)
+    reference = None if is_large else traced.reference
+
+    def again() -> Reference:
+        return load().trace().reference if reference is None else reference
+
     return LoadedDenoiser(origin, exported, prepared, expected, again, verified)
 
 
@@ -174,11 +164,3 @@ def one_sample(source: Source) -> float | None:
     started = perf_counter()
     evaluate(point.feeds)
     return perf_counter() - started
-
-
-def _loaded(load: Callable[[], Source]) -> Reference:
-    return load().trace().reference
-
-
-def _same(reference: Reference) -> Reference:
-    return reference

@@ -1,9 +1,10 @@
 """For each module torch.onnx lists the operations that it writes, and their signatures. Once in a process is enough."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 
 @contextmanager
@@ -14,27 +15,17 @@ def operations_once() -> Iterator[None]:
     export of a small network took. The signatures are a quarter of what it takes then. Both names are private: a
     release that lacks one is left as it is.
     """
-    try:
-        from torch.onnx._internal.exporter import _registration
-    except ImportError:
+    with ExitStack() as stack:
+        try:
+            from torch.onnx._internal.exporter import _registration
+        except ImportError:
+            yield
+            return
+        for module, name in (("onnxscript_apis", "get_torchlib_ops"), ("_schemas", "op_signature_from_function")):
+            owner = getattr(_registration, module, None)
+            if (function := getattr(owner, name, None)) is not None:
+                stack.enter_context(patch.object(owner, name, _kept(function)))
         yield
-        return
-    apis, schemas = (getattr(_registration, name, None) for name in ("onnxscript_apis", "_schemas"))
-    with _once(apis, "get_torchlib_ops"), _once(schemas, "op_signature_from_function"):
-        yield
-
-
-@contextmanager
-def _once(owner: Any, name: str) -> Iterator[None]:
-    function = getattr(owner, name, None)
-    if function is None:
-        yield
-        return
-    setattr(owner, name, _kept(function))
-    try:
-        yield
-    finally:
-        setattr(owner, name, function)
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 
 @contextmanager
@@ -32,8 +33,5 @@ def quick_matches() -> Iterator[None]:
             return MatchResult().fail()
         return match(self, model, graph, node, **options)
 
-    matcher.match = quick
-    try:
+    with patch.object(matcher, "match", quick):
         yield
-    finally:
-        matcher.match = match

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -17,18 +18,12 @@ def sizes_as_numbers() -> Iterator[None]:
     torch keeps `norm.numel() / x.numel()` as a quotient of symbols, although the batch cancels. A root of it would then
     fix the batch. numpy takes the root of a foreign number by its method `sqrt`, which torch's symbols lack.
     """
-    size: Any = torch.SymInt
-    symbols: tuple[Any, ...] = (torch.SymInt, torch.SymFloat)
-    divided = size.__truediv__
-    size.__truediv__ = _quotient(divided)
-    for symbol in symbols:
-        symbol.sqrt = torch.sym_sqrt
-    try:
+    with (
+        patch.object(torch.SymInt, "__truediv__", _quotient(torch.SymInt.__truediv__)),
+        patch.object(torch.SymInt, "sqrt", torch.sym_sqrt, create=True),
+        patch.object(torch.SymFloat, "sqrt", torch.sym_sqrt, create=True),
+    ):
         yield
-    finally:
-        size.__truediv__ = divided
-        for symbol in symbols:
-            del symbol.sqrt
 
 
 def _quotient(divided: Any) -> Any:

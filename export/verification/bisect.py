@@ -8,10 +8,12 @@ of the network, and it ends at a tensor that differs although all that it is mad
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from fewstep.export.spec import Reference
+from fewstep.export.verification.difference import differs
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
@@ -28,9 +30,8 @@ from fewstep.plans.errors import UserError
 AT_ONCE = 8  # tensors looked at in one run
 FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: what a graph in float16 may lose by rounding
 
-Values = Callable[
-    [Collection[str]], Mapping[str, Array]
-]  # the tensors of these names; those that it cannot tell left out
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+Values = Callable[[Collection[str]], Mapping[str, Array]]  # tensors by name, without those that it cannot tell
 Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, as far as that can be told
 
 
@@ -99,34 +100,6 @@ def _below(name: str, idx: Index, candidates: Collection[str], verdicts: Mapping
     return below
 
 
-def where_exported_differs(reference: Reference, exported: Graph, point: ComparisonPoint) -> str:
-    """The node of the exported graph whose value first differs from the reference, in words; "" if only the output can
-    be compared."""
-
-    def found(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(open_session(exported, names)(point.feeds), names)
-
-    return _named(
-        exported, reference.tensors(), lambda names: reference.inner(point.feeds, names), found, reference.tolerance
-    )
-
-
-def where_prepared_differs(
-    reference: Reference, exported: Graph, prepared: PreparedDenoiser, point: ComparisonPoint
-) -> str:
-    """The node of the exported graph that the prepared one first computes differently, in words."""
-    graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
-    kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
-
-    def expected(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(open_session(exported, names)(point.feeds), names)
-
-    def found(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(run_prepared(prepared, names)(point.feeds), names)
-
-    return _named(exported, kept, expected, found, reference.tolerance)
-
-
 def mismatch(
     is_prepared: bool,
     relative: float,
@@ -139,11 +112,15 @@ def mismatch(
     """The error that names the first node whose value differs. `expected` is the reference's output at the point."""
     if differs(expected, reference.output(point.feeds), reference.tolerance):
         return draws_at_random(reference, point)
+    of_exported = _inner(partial(open_session, exported), point)
     if is_prepared:
-        place = where_prepared_differs(reference, exported, prepared, point)
+        graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
+        kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
+        place = _named(exported, kept, of_exported, _inner(partial(run_prepared, prepared), point), reference.tolerance)
         what, fix = "the prepared graph differs from the exported one", "report the module: fewstep is at fault"
     else:
-        place = where_exported_differs(reference, exported, point)
+        inner = partial(reference.inner, point.feeds)
+        place = _named(exported, reference.tensors(), inner, of_exported, reference.tolerance)
         what, fix = f"the exported graph differs from {reference.engine}", reference.fix
     return UserError(f"{what}{place}: {relative:.2g} at {point}", fix)
 
@@ -173,13 +150,8 @@ def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepa
     rough = in_float16(prepared)
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 
-    def exact(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(run_prepared(prepared, names)(point.feeds), names)
-
-    def rounded(names: Collection[str]) -> Mapping[str, Array]:
-        return _read(run_prepared(rough, names)(point.feeds), names)
-
     if relative < math.inf:
+        exact, rounded = (_inner(partial(run_prepared, each), point) for each in (prepared, rough))
         place = _named(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
         return f"{name} in float16 differs from float32 by {relative:.2g} at {point},{place}"
     flags, body = _flagged(rough.body, inner)
@@ -222,15 +194,13 @@ def not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) ->
     )
 
 
-def run_prepared(
-    prepared: PreparedDenoiser, also: Collection[str] = ()
-) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+def run_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run:
     """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too.
 
     A large graph is opened for each call, and closed behind it: the weights of one are in memory at a time.
     """
 
-    def opened(graph: Graph) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    def opened(graph: Graph) -> Run:
         made = {output for node in graph.nodes for output in node.outputs} - {value.name for value in graph.outputs}
         names = [name for name in also if name in made]
         return (lambda feeds: open_session(graph, names)(feeds)) if exceeds(graph) else open_session(graph, names)
@@ -244,21 +214,19 @@ def run_prepared(
     return run
 
 
-def differs(expected: Array, actual: Array, tolerance: float) -> bool:
-    """True if two tensors differ by more than the tolerance, relative to the largest value expected."""
-    if expected.shape != actual.shape:
-        return True
-    if expected.dtype.kind != "f":
-        return bool(np.any(expected != actual))
-    expected, actual = expected.astype(np.float32), actual.astype(np.float32)
-    finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
-        return True
-    scale = float(np.max(np.abs(expected[finite]), initial=0.0)) or 1.0
-    return not float(np.max(np.abs(expected[finite] - actual[finite]), initial=0.0)) <= tolerance * scale
+def _inner(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
+    """The tensors at a point of what is opened with their names, as further outputs."""
+
+    def values(names: Collection[str]) -> Mapping[str, Array]:
+        returned = opened(names)(point.feeds)
+        return {name: returned[name] for name in names if name in returned}
+
+    return values
 
 
 def _named(graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float) -> str:
+    """The node from which on two sides differ, in words behind a space; "" if only the output can be compared."""
+
     def wrong(candidates: Collection[str]) -> dict[str, bool]:
         exact = expected(candidates)
         computed = actual(list(exact))
@@ -273,7 +241,3 @@ def _node(graph: Graph, tensor: str) -> str:
     """The node that makes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
     name = next((node.name or node.op for node in graph.nodes if tensor in node.outputs), "")
     return f"node {tensor!r} ({name})" if name else f"tensor {tensor!r}"
-
-
-def _read(values: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-    return {name: values[name] for name in names if name in values}

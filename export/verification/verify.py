@@ -5,7 +5,6 @@ whether it is (`compare`).
 """
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 from fewstep.export.spec import Reference, Spec, TracedDenoiser
 from fewstep.export.verification.bisect import (
     FLOAT16_TOLERANCE,
-    differs,
+    Run,
     differs_in_float16,
     draws_at_random,
     in_float16,
@@ -27,6 +26,7 @@ from fewstep.export.verification.bisect import (
     run_prepared,
     where_samples_mix,
 )
+from fewstep.export.verification.difference import difference, differs
 from fewstep.export.verification.points import ComparisonPoint, Scope, points
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.needs import duration
@@ -99,8 +99,6 @@ class ReferenceOutputs:
 
 IN_FLOAT32 = "export it in float32: it computes numbers that float16 cannot hold"
 ON_GPUS = "engines that compute in float16 will show it"
-
-Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full") -> ReferenceOutputs:
@@ -298,8 +296,6 @@ def _number(difference: float) -> float:
 
 
 def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, output: Array) -> PointComparison:
-    error = float(np.max(np.abs(expected - output))) if expected.shape == output.shape else math.inf
-    scale = float(np.max(np.abs(expected)))
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
-    relative = error / scale if scale else error
-    return PointComparison(stage, point.time, point.batch, scalars, error, relative, dict(point.sizes))
+    found = difference(expected, output)
+    return PointComparison(stage, point.time, point.batch, scalars, found.largest, found.relative, dict(point.sizes))

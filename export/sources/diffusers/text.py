@@ -16,9 +16,9 @@ from torch import nn
 from fewstep.export.companions import Companion
 from fewstep.export.lora.merge import merge
 from fewstep.export.sources.diffusers import text_modules as modules
-from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Folder, float_bytes, weights
+from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, Folder, float_bytes, weights
+from fewstep.export.sources.diffusers.loading import pretrained
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer, transformers_for
-from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
@@ -206,35 +206,7 @@ def _tokenizer_of(encoder: str) -> str:
 
 
 def _encoder(folder: Folder, component: str, kind: str) -> nn.Module:
-    """A text encoder with its weights, in float32."""
+    """A text encoder with its weights, in float32. Its attention is "eager", which is exported as it is written."""
     home = folder.path / component
-    transformers = transformers_for(home)
-    verbosity = transformers.logging.get_verbosity()
-    had_bar = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()  # its info says the same
-    transformers.logging.disable_progress_bar()
-    try:
-        network, info = getattr(transformers, kind).from_pretrained(
-            home,
-            local_files_only=True,
-            use_safetensors=True,
-            variant=weights(home, WEIGHTS).variant,
-            dtype=torch.float32,
-            attn_implementation="eager",  # which is exported as it is written
-            output_loading_info=True,
-        )
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"transformers {transformers.__version__} cannot load {home}: {reason}", GIVE_PIPELINE
-        ) from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if had_bar:
-            transformers.logging.enable_progress_bar()
-    if info["missing_keys"]:
-        raise UserError(f"the weights in {home} have no {sorted(info['missing_keys'])[0]!r}", COPY_AGAIN)
-    module: nn.Module = network
-    return module
+    stored = weights(home, WEIGHTS)
+    return pretrained(transformers_for(home), kind, home, stored, dtype=torch.float32, attn_implementation="eager")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.spec import Spec
 from fewstep.export.verification import bisect
-from fewstep.export.verification.bisect import AT_ONCE, differs, first_wrong
+from fewstep.export.verification.bisect import AT_ONCE, first_wrong
+from fewstep.export.verification.difference import differs
 from fewstep.export.verification.points import ComparisonPoint, points
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prepare import prepare
