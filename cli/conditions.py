@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Manifest
-from fewstep.runtime.conditions import drawn_range
+from fewstep.runtime.conditions import check, drawn_range
 from fewstep.runtime.sizes import LARGEST, NAME
 
 DIGITS = 4000  # beyond which Python reads no number
@@ -17,7 +17,7 @@ DIGITS = 4000  # beyond which Python reads no number
 def parse_conditions(
     texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False
 ) -> dict[str, list[Any]]:
-    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what they mean.
+    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what arrays mean.
 
     Arrays may be `of_any_size` where they are cut into windows.
     """
@@ -38,6 +38,9 @@ def parse_conditions(
             )
         else:
             values.setdefault(name, []).append(_value(value))
+    for name, own in values.items():
+        if not shapes.get(name):
+            check([each for each in known if each.name == name] or known, {name: own}, len(own))
     return values
 
 

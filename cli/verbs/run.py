@@ -95,7 +95,6 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     if options.plan is not None:
         check_name(options.plan)
     bundle = open_bundle(options.bundle)
-    choose_body(bundle, options.precision, named(options.backend, options.threads))
     if options.adapter:
         slots_in(bundle)
     tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
@@ -108,6 +107,7 @@ def _run(options: RunOptions, choice: Chosen | None, progress: Progress) -> tupl
     check_tokens(bundle, refused, options.output.suffix == PICTURE)
     check_picture(options, drawn_shape(options, bundle, tiled))
     own = parse_conditions(options.condition, bundle.manifest.conditions, of_any_size=tiled is not None)
+    choose_body(bundle, options.precision, named(options.backend, options.threads))
     values, negative = with_prompts(bundle, own, options.prompt, options.negative, options.threads)
     given: Values = {} if options.known is None else {IDS: known_tokens(options.known, bundle)}
     if options.image is not None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from fewstep.cli.run_options import RunOptions
 from fewstep.cli.verbs.run import run, verb
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
+from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.free_bundle import free
@@ -66,6 +68,18 @@ def test_a_size_that_cannot_be_is_one_line(tiny_bundle: Path, tmp_path: Path, si
     with pytest.raises(UserError) as caught:
         run(sized(tmp_path, free(tiny_bundle), 4, size))
     assert str(caught.value) == said
+
+
+def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tiny_bundle: Path, tmp_path: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    bodies = {name: body for name, body in manifest.bodies.items() if name != "float32"}
+    (tiny_bundle / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, bodies=bodies)))
+    for value, said in (
+        ("hat", "unknown value 'hat'; give 0 shirt"),
+        ("bag", "has no float32 body, only int8-cpu-x86"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(RunOptions(tiny_bundle, condition=(f"class={value}",), output=tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16, 3), (7,)])
