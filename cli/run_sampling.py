@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.cli.run_backend import opened
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_plan import check_given_by_options, default_plan, default_shaping, unlike_calibration
 from fewstep.cli.run_tiles import Tiling
@@ -20,10 +19,14 @@ from fewstep.plans.guidance import UNCOND, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.report.choosing.chosen import Chosen
+from fewstep.report.choosing.engines import for_rows
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
+from fewstep.runtime.loading import load
 from fewstep.runtime.lora.file import with_strength
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.prompts import Values
@@ -59,8 +62,10 @@ def sampled(
     """The samples, `batch` at a time. `shape` has the sizes of a sample, or says how it is tiled."""
     count, parts, left = options.count, [], list[Named]()
     sizes = shape.sizes if isinstance(shape, Tiling) else shape
-    engine = (options.precision, options.backend, options.threads, batch * _branches(options), choice)
-    with opened(options.bundle, *engine) as loaded:
+    engine = for_rows(named(options.backend, options.threads), batch * _branches(options))
+    if choice is not None and not choice.winner.engine.spinning:
+        engine = replace(cast(OnnxRuntime, engine), spinning=False)
+    with load(options.bundle, options.precision, backend=engine) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -19,6 +19,23 @@ def plain(title: str = "", caption: str = "") -> Table:
     """A table without columns yet, its title and caption on the left."""
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.caption, table.caption_justify = caption or None, "left"
+    return table
+
+
+def listed(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[RenderableType]],
+    text: Collection[str] = (),
+    title: str = "",
+    caption: str = "",
+) -> Table:
+    """A table of numbers, but in the columns whose headings are `text`. The first column and numbers are not broken."""
+    table = plain(title, caption)
+    for index, heading in enumerate(headings):
+        is_text = heading in text
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=index == 0 or not is_text)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.tables import plain
+from fewstep.cli.tables import listed
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cache import folder
 from fewstep.runtime.machine.cache_contents import PURPOSES, Content, clear, contents
@@ -61,15 +61,14 @@ def _outcome(content: Sequence[Content], removed: Sequence[Content], did: str) -
 
 
 def _table(content: Collection[Content]) -> Table:
-    table = plain(f"{folder()}: {decimal(sum(each.bytes for each in content))}")
-    for heading, side in (("kind", "left"), ("files", "right"), ("size", "right"), ("days", "right"), ("what", "left")):
-        table.add_column(heading, justify="right" if side == "right" else "left")
+    rows = []
     for each in content:
         latest, earliest = (f"{days:.0f}" for days in each.days)
         days = latest if latest == earliest else f"{latest} to {earliest}"
         what = each.purpose or "not of this version of fewstep"
-        table.add_row(each.kind, str(each.files), decimal(each.bytes), days, what)
-    return table
+        rows.append((each.kind, str(each.files), decimal(each.bytes), days, what))
+    title = f"{folder()}: {decimal(sum(each.bytes for each in content))}"
+    return listed(("kind", "files", "size", "days", "what"), rows, text=("kind", "what"), title=title)
 
 
 def _lines(removed: Sequence[Content], did: str) -> Iterator[str]:

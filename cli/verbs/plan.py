@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import lines, plain
+from fewstep.cli.tables import lines, listed
 from fewstep.graph.output import write_whole
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fewstep.plans.listing import GridListing, SolverListing, TokenSamplerListing
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
+SETS = "what it does; what may be set"
+STATE = "S: rows of the state, z: noise"
 
 
 def verb(options: PlanOptions, progress: Progress) -> Outcome:
@@ -39,45 +41,37 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
     from fewstep.plans.listing import grid_listings, solver_listings, token_sampler_listings
 
     solvers, grids, samplers = solver_listings(), grid_listings(), token_sampler_listings()
-    listed = {"solvers": solvers, "grids": grids, "token_samplers": samplers}
-    return Outcome(listed, (_solvers(solvers), _grids(grids), _token_samplers(samplers), EXAMPLE))
+    value = {"solvers": solvers, "grids": grids, "token_samplers": samplers}
+    return Outcome(value, (_solvers(solvers), _grids(grids), _token_samplers(samplers), EXAMPLE))
 
 
 def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
-    made = plain(caption="NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them.")
-    for heading in ("name", "order", "NFE", "K", "noise", "paper"):
-        is_text = heading in ("name", "noise", "paper")
-        made.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "name")
+    rows = []
     for solver in solvers:
-        noise = "yes" if solver.is_stochastic else ""
-        cost = str(solver.order or ""), str(solver.evaluations), str(solver.rows)
+        cost = str(solver.order or ""), str(solver.evaluations), str(solver.rows), "yes" * solver.is_stochastic
         needs = f"; needs {', '.join(solver.given)}" if solver.given else ""
         also = f"; also {', '.join(solver.aliases)}" if solver.aliases else ""
         sets = _parameters(solver.parameters)
-        made.add_row(solver.name, *cost, noise, escape(solver.paper + needs + also + (sets and f"; {sets}")))
-    return made
+        rows.append((solver.name, *cost, escape(solver.paper + needs + also + (sets and f"; {sets}"))))
+    caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
+    headings = ("name", "order", "NFE", "K", "noise", "paper")
+    return listed(headings, rows, text=("name", "noise", "paper"), caption=caption)
 
 
 def _grids(grids: "tuple[GridListing, ...]") -> Table:
-    made = plain()
-    made.add_column("grid", no_wrap=True)
-    made.add_column("what it does; what may be set")
+    rows = []
     for grid in grids:
         sets = ", ".join(filter(None, (*(f"{name}=..." for name in grid.needs), _parameters(grid.parameters))))
         also = f" Also {', '.join(grid.aliases)}." if grid.aliases else ""
         usual = " Taken where a plan names none." if grid.is_default else ""
-        made.add_row(grid.name, escape(grid.about + usual + also + (sets and f" {sets}")))
-    return made
+        rows.append((grid.name, escape(grid.about + usual + also + (sets and f" {sets}"))))
+    return listed(headings := ("grid", SETS), rows, text=headings)
 
 
 def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
-    made = plain()
-    made.add_column("of tokens", no_wrap=True)
-    made.add_column("what it does; what may be set")
-    for sampler in samplers:
-        sets = _parameters(sampler.parameters)
-        made.add_row(sampler.name, escape(sampler.about + (sets and f" {sets}")))
-    return made
+    each = ((sampler.name, f"{sampler.about} {_parameters(sampler.parameters)}") for sampler in samplers)
+    rows = ((name, escape(about.rstrip())) for name, about in each)
+    return listed(headings := ("of tokens", SETS), rows, text=headings)
 
 
 def _parameters(values: "Mapping[str, Value | None]") -> str:
@@ -89,30 +83,28 @@ def _table(plan: AnyPlan) -> Table:
 
 
 def _steps(plan: Plan) -> Table:
-    made = plain()
-    for heading in ("", "time", "alpha", "sigma", "lambda"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column("S: rows of the state, z: noise")
+    rows = []
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
-        lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
-        made.add_row(str(index + 1), *place, lam, lines(equations(plan, index)))
-    return made
+        rows.append((str(index + 1), *place, _lambda(step.lam), lines(equations(plan, index))))
+    return listed(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
 
 
 def _token_steps(plan: TokenPlan) -> Table:
-    made = plain()
-    for heading in ("", "lambda", "reveals", "score", "temperature", "more"):
-        made.add_column(heading, justify="left" if heading in ("score", "more") else "right")
+    rows = []
     for index, step in enumerate(plan.steps):
-        lam = "-inf" if step.lam is None else f"{step.lam:.3f}"
         shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"
         more = {name: getattr(step, name) for name in ("noise", "penalty", "threshold", "bound", "again", "positions")}
         numbers = {name: value if isinstance(value, tuple) else f"{value:.4g}" for name, value in more.items() if value}
         said = ", ".join(f"{name} {value}" for name, value in numbers.items())
         score = "" if step.chance is not None else step.score
-        made.add_row(str(index + 1), lam, shown, score, f"{step.temperature:g}", escape(said))
-    return made
+        rows.append((str(index + 1), _lambda(step.lam), shown, score, f"{step.temperature:g}", escape(said)))
+    headings = ("", "lambda", "reveals", "score", "temperature", "more")
+    return listed(headings, rows, text=("score", "more"))
+
+
+def _lambda(lam: float | None) -> str:
+    return "-inf" if lam is None else f"{lam:.3f}"
 
 
 def _drawn(plan: AnyPlan, output: Path) -> Outcome:

@@ -6,7 +6,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.tables import plain
+from fewstep.cli.tables import listed
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.differences import EngineComparison
 from fewstep.report.integrity import VerifyOptions, is_baked, verify
@@ -59,12 +59,7 @@ def _errors(spec: "SpecCheck") -> Table:
     caption = (
         f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network is nearer."
     )
-    table = plain("", caption)
-    for heading in ("time", "error", "linear denoiser"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return listed(("time", "error", "linear denoiser"), rows, caption=caption)
 
 
 def _of_baked(options: VerifyOptions) -> Outcome:
