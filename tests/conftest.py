@@ -221,25 +221,24 @@ def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `tests.export.test_tokens`, exported once; copy it before changing it."""
-    from tests.export.test_tokens import SOURCE
+    """The bundle of `tests.export.networks.coded`, exported once; copy it before changing it."""
+    from tests.export.networks import coded
 
-    return _exported(SOURCE, tmp_path_factory.mktemp("tokens"), "quick")
+    return _exported(coded, tmp_path_factory.mktemp("tokens"), "quick")
 
 
 @pytest.fixture(scope="session")
 def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `tests.export.test_carried`, exported once; copy it before changing it."""
-    from tests.export.test_carried import SOURCE
+    """The bundle of `tests.export.networks.carrying`, exported once; copy it before changing it."""
+    from tests.export.networks import carrying
 
-    return _exported(SOURCE, tmp_path_factory.mktemp("carrying"), "full")
+    return _exported(carrying, tmp_path_factory.mktemp("carrying"), "full")
 
 
-def _exported(source: str, folder: Path, verify: Literal["full", "quick"]) -> Path:
+def _exported(network: ModuleType, folder: Path, verify: Literal["full", "quick"]) -> Path:
     from fewstep.export.export import ExportOptions, export
 
-    (folder / "source.py").write_text(source)
-    export(ExportOptions(f"{folder / 'source.py'}:make", folder / "bundle", verify=verify))
+    export(ExportOptions(f"{network.__file__}:make", folder / "bundle", verify=verify))
     return folder / "bundle"
 
 

@@ -12,25 +12,13 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle
 from tests.runtime.test_fitted_plans import give
 
-SOURCE = """
-import torch
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-
-class Denoiser(torch.nn.Module):
-    def forward(self, x, time):
-        return x * (1 + time / 1000)[:, None, None, None]
-
-def make():
-    return Denoiser(), Spec("tiny", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
-"""
-
 
 @pytest.mark.slow
 def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    (tmp_path / "tiny.py").write_text(SOURCE)
-    options = ExportOptions(f"{tmp_path / 'tiny.py'}:make", tmp_path / "tiny")
+    from tests.export import denoisers
+
+    options = ExportOptions(f"{denoisers.__file__}:make", tmp_path / "tiny")
     options.output.mkdir()
     (options.output / LOCK).touch()
     assert f"would make {options.output};" in str(dry_run(options).shown[1])
@@ -40,7 +28,7 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeyp
     give(options.output, guidance=None)
     gone = f"would replace the bundle {options.output}, and drop what was made from it (fitted:3 for float32);"
     assert gone in str(dry_run(options).shown[1])
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=-1))  # it has no weights
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=-1))  # for weights of some bytes
     for verb in (dry_run, export):
         with pytest.raises(UserError, match=r"needs 0 kB more, and its disk has .* kB free; free space or"):
             verb(options)

@@ -1,4 +1,4 @@
-"""Modules that can, and cannot, be exported."""
+"""Modules that can, and cannot, be exported; and one of them as a source of `export`."""
 
 from dataclasses import dataclass
 
@@ -68,21 +68,6 @@ class SmallUNet(nn.Module):
         return made
 
 
-class Branching(Tiny):
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return x if x.sum() > 0 else super().forward(x, time)
-
-
-class Unsupported(Tiny):
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return x * torch.linalg.eigvalsh(x[:, 0] @ x[:, 0].mT)[:, None, :, None]
-
-
-class FixedBatch(Tiny):
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return super().forward(x, time).reshape(3, *X_SHAPE)
-
-
 class Pair(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return x, time  # type: ignore[return-value]
@@ -145,3 +130,9 @@ def source(module: nn.Module, *conditions: Condition) -> TorchSource:
     torch.manual_seed(0)
     spec = Spec("tiny", X_SHAPE, conditions, "epsilon", ScheduleSpec("linear"))
     return TorchSource(module.requires_grad_(False), spec, "tiny", "0" * 64)
+
+
+def make() -> tuple[nn.Module, Spec]:
+    """This file as a source: FILE.py:make."""
+    made = source(Tiny())
+    return made.module, made.spec

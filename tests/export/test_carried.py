@@ -25,8 +25,6 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
 from tests.export.networks.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 
-SOURCE = "from tests.export.networks.carrying import Causal, spec\n\n\ndef make():\n    return Causal(), spec()\n"
-
 
 @pytest.fixture(scope="module")
 def bundle(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,7 @@ from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.export import denoisers
 from tests.export.denoisers import Tiny, source
 
 CODE = """
@@ -79,12 +80,8 @@ def none(module: object, spec: object, *_: str) -> tuple[object, object]:
 
 
 def test_a_bundle_has_the_condition_and_the_command_without_folders(file: Path, tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
-        "from tests.export.denoisers import Tiny, source\n\n"
-        "def make():\n    made = source(Tiny())\n    return made.module, made.spec\n"
-    )
     change = (f"{file}:scaled",)
-    export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", change=change, verify="quick"))
+    export(ExportOptions(f"{denoisers.__file__}:make", tmp_path / "bundle", change=change, verify="quick"))
     (command,) = open_bundle(tmp_path / "bundle").manifest.provenance.commands
     assert " --change mine.py:scaled " in f"{command} " and str(tmp_path) not in command
     with load(tmp_path / "bundle") as sampler:

@@ -189,26 +189,6 @@ def test_a_spec_that_contradicts_its_module_is_what_is_changed(
     assert "\n" not in str(failure.value) and not (tmp_path / "b").exists()
 
 
-def test_a_value_that_an_embedding_has_not_is_the_spec_s(tmp_path: Path) -> None:
-    made = """
-    def make():
-        return Counting(), Spec("tiny", (2, 4, 4), (Condition("kind", "kind", low=0, high=2, null=9),), "flow",
-            ScheduleSpec("flow"))
-
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.kind = nn.Embedding(4, 2)
-
-        def forward(self, x, time, kind):
-            return x + self.kind(kind)[:, :, None, None]
-    """
-    (tmp_path / "source.py").write_text(textwrap.dedent(MAKE) + textwrap.dedent(made))
-    says = r"index out of range.*; give the Spec the values .* trained on: it allows kind 0 to 2, 9 for none$"
-    with pytest.raises(UserError, match=says):
-        export(ExportOptions(f"{tmp_path / 'source.py'}:make", tmp_path / "b"))
-
-
 def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("def make(): return 1\n")
     with pytest.raises(UserError, match="random.py has the name of a module of Python's own; rename the file"):
@@ -325,46 +305,33 @@ def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
     assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The scope of each verification whose reference is run."""
+    scopes, real = list[str](), load_and_trace.expect
+    monkeypatch.setattr(load_and_trace, "expect", lambda *given: scopes.append(given[-1]) or real(*given))
+    return scopes
+
+
 @pytest.mark.slow
 def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick")
-    first, runs = export(options), list[str]()
-    real = load_and_trace.expect
-
-    def expect(*given: Any) -> Any:
-        runs.append(given[-1])
-        return real(*given)
-
-    monkeypatch.setattr(load_and_trace, "expect", expect)
-    assert export(options) == first and runs == []
+    first = export(options)
+    assert export(options) == first and runs == ["quick"]
     full = export(replace(options, verify="full"))
-    assert runs == ["full"] and full.verification != first.verification
-    assert export(replace(options, verify="quick")).verification == full.verification and runs == ["full"]
+    assert runs == ["quick", "full"] and full.verification != first.verification
+    assert export(replace(options, verify="quick")).verification == full.verification and len(runs) == 2
     changed = tmp_path / "changed.py"
     changed.write_text(file.read_text().replace("manual_seed(0)", "manual_seed(1)"))
-    export(replace(options, source=f"{changed}:make"))
-    assert runs == ["full", "quick"]
-    export(replace(options, source=f"{changed}:make", dtype="float16"))
-    assert runs == ["full", "quick", "quick"]
-
-
-@pytest.mark.slow
-def test_a_verification_by_other_code_is_not_taken_over(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options, runs = ExportOptions(f"{file}:make", tmp_path / "bundle", verify="quick"), list[str]()
-    first, real = export(options), load_and_trace.expect
-
-    def expect(*given: Any) -> Any:
-        runs.append(given[-1])
-        return real(*given)
-
-    monkeypatch.setattr(load_and_trace, "expect", expect)
-    monkeypatch.setattr(load_and_trace, "PACKAGES", load_and_trace.PACKAGES[:-1])
-    assert export(options).verification != first.verification and runs == ["quick"]
-    assert export(options).verification != first.verification and runs == ["quick"]
+    export(again := replace(options, source=f"{changed}:make"))
+    assert runs[2:] == ["quick"]
+    export(replace(again, dtype="float16"))
+    assert runs[2:] == ["quick"] * 2
+    monkeypatch.setattr(load_and_trace, "PACKAGES", load_and_trace.PACKAGES[:-1])  # other code
+    verification = export(again).verification
+    assert export(again).verification == verification and runs[2:] == ["quick"] * 3
 
 
 def test_how_it_was_verified_is_in_the_bundle(file: Path, tmp_path: Path) -> None:

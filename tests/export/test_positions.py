@@ -24,18 +24,17 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold
 from fewstep.runtime.loading import load
 from fewstep.runtime.request import denoiser_facts
+from tests.export.networks import rolling
 from tests.export.networks.rolling import PLACES, VALUES, Rolling, spec
 
 BLOCKS, EULER = np.repeat(np.arange(4), 2), "ddim:4"  # even steps: the grid of such a denoiser
 GOALS = np.random.default_rng(3).uniform(-1, 1, (6, 2, 2)).astype(np.float32)
-SOURCE = "from tests.export.networks.rolling import Rolling, spec\n\n\ndef make():\n    return Rolling(), spec()\n"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rolling")
-    (folder / "source.py").write_text(SOURCE)
-    export(ExportOptions(f"{folder / 'source.py'}:make", folder / "bundle"))
+    export(ExportOptions(f"{rolling.__file__}:make", folder / "bundle"))
     return folder / "bundle"
 
 

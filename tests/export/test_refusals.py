@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from fewstep.export.portable import warn_of_operations
 from fewstep.export.spec import Spec
-from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from tests.export.denoisers import Tiny, source
-from tests.export.verifying import verify
+from tests.export.verifying import verified
 
 torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
 torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)
@@ -122,38 +121,35 @@ class OwnOperation(Block):
 ON_VALUES = (
     "it branches or loops on values (test_refusals.py:N); compute both ways and choose with torch.where, or fix the"
 )
-RANDOM = "; let it draw nothing at random: noise is the sampler's"
+RANDOM = "at time 999, batch 4; let it draw nothing at random: noise is the sampler's"
 NO_FORM = "; write it with other operations, or leave it to what runs before the network"
 
 
-@pytest.mark.slow
+SAID = [
+    (Branching, f"blocks.1 (Branching) of Net cannot be exported: {ON_VALUES}"),
+    (Looping, f"blocks.1 (Looping) of Net cannot be exported: {ON_VALUES}"),
+    (Listing, f"blocks.1 (Listing) of Net cannot be exported: {ON_VALUES}"),
+    (WithNumpy, "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_refusals.py:N); compute"),
+    (Item, "Net gives a sample alone another output than in its batch, at time 332, batch 4, from node"),
+    (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
+    (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_refusals.py:N)), {RANDOM}"),
+    (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_refusals.py:N)), at time"),
+    (Changing, "block (Changing) of First changes its input in place; let it make a new tensor, as x = x"),
+    (ThreeOnly, "blocks.1 (ThreeOnly) of Net fixes the batch; use x.shape[0] instead of a number"),
+    (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_refusals.py:N){NO_FORM}"),
+    (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
+]
+QUICK = (Branching, ThreeOnly, Eigen)
+
+
 @pytest.mark.parametrize(
-    ("module", "says"),
-    [
-        (Net(Branching()), f"blocks.1 (Branching) of Net cannot be exported: {ON_VALUES}"),
-        (Net(Looping()), f"blocks.1 (Looping) of Net cannot be exported: {ON_VALUES}"),
-        (Net(Listing()), f"blocks.1 (Listing) of Net cannot be exported: {ON_VALUES}"),
-        (
-            Net(WithNumpy()),
-            "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_refusals.py:N); compute with",
-        ),
-        (Net(Item()), "Net gives a sample alone another output than in its batch, at time 332, batch 4, from node"),
-        (Net(Selecting()), "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
-        (Net(Noisy()), "each time (aten.randn_like in blocks.1 (Noisy) of Net (test_refusals.py:N)), at time"),
-        (Net(Dropping()), "(aten.native_dropout in blocks.1 (Dropping) of Net (test_refusals.py:N)), at time"),
-        (Net(Noisy()), RANDOM),
-        (First(Changing()), "block (Changing) of First changes its input in place; let it make a new tensor, as x = x"),
-        (Net(ThreeOnly()), "blocks.1 (ThreeOnly) of Net fixes the batch; use x.shape[0] instead of a number"),
-        (Net(Eigen()), f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_refusals.py:N){NO_FORM}"),
-        (Net(OwnOperation()), "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
-    ],
-    ids=lambda value: type(getattr(value, "blocks", [None, value])[1]).__name__ if isinstance(value, nn.Module) else "",
+    ("block", "says"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] not in QUICK), id=row[0].__name__) for row in SAID],
 )
-def test_what_cannot_be_exported(module: nn.Module, says: str) -> None:
-    made = source(module)
+def test_what_cannot_be_exported(block: type[Block], says: str) -> None:
+    module = First(block()) if block is Changing else Net(block())
     with pytest.raises(UserError) as failure:
-        traced = made.trace()
-        verify(made.spec, traced, prepare(traced.graph))
+        verified(source(module))
     told = re.sub(r"\.py:\d+", ".py:N", str(failure.value))
     assert says in told and "\n" not in told
 
@@ -184,10 +180,8 @@ class WithComplex(Block):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [WithFunction(), WithEinsum(), WithComplex()], ids=lambda block: type(block).__name__)
 def test_what_looks_as_if_it_could_not_but_can(block: nn.Module) -> None:
-    made = source(Net(block))
-    traced = made.trace()
-    prepared = prepare(traced.graph)
-    assert verify(made.spec, traced, prepared).worst.relative < 1e-5
+    prepared, table = verified(source(Net(block)))
+    assert table.worst.relative < 1e-5
     assert "Einsum" not in prepared.body.ops()
 
 
@@ -198,10 +192,8 @@ class WithFourier(Block):
 
 @pytest.mark.slow
 def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.LogCaptureFixture) -> None:
-    made = source(Net(WithFourier()))
-    traced = made.trace()
-    prepared = prepare(traced.graph)
-    assert verify(made.spec, traced, prepared).worst.relative < 1e-5
+    prepared, table = verified(source(Net(WithFourier())))
+    assert table.worst.relative < 1e-5
     warn_of_operations(prepared)
     assert any(re.match(r"no TensorRT parses DFT, of node 'blocks.1/DFT", record.message) for record in caplog.records)
 

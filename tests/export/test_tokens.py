@@ -13,7 +13,7 @@ from torch import nn
 from fewstep.cli.main import main
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_sampling import batch_of
-from fewstep.export import Condition, ScheduleSpec, Size, Spec, Vocabulary
+from fewstep.export import ScheduleSpec, Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.tracing.operations_once import operations_once
@@ -22,46 +22,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.consistency import problems
 from fewstep.runtime.bundle.manifest import Carried, NamedOutput
 from fewstep.runtime.loading import load
-
-SOURCE = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(), spec()\n"
-TIMED = "from tests.export.test_tokens import Coded, spec\n\n\ndef make():\n    return Coded(True), spec()\n"
-IDS, MASK = 16, 16
-
-
-class Coded(nn.Module):
-    """Two codebooks of 16 ids, attention over frames, a class with null; `is_timed` reads the time."""
-
-    def __init__(self, is_timed: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.ids = nn.ModuleList(nn.Embedding(IDS + 1, 32) for _ in range(2))
-        self.label, self.mix, self.head = nn.Embedding(4, 32), nn.Linear(32, 32), nn.Linear(32, 2 * IDS)
-        self.is_timed = is_timed
-
-    def forward(self, ids, time, label):
-        h = self.label(label)[:, None] + self.ids[0](ids[:, 0]) + self.ids[1](ids[:, 1])
-        if self.is_timed:
-            h = h + torch.sin(time / 100)[:, None, None]
-        h = h + torch.softmax(self.mix(h) @ h.transpose(1, 2) / 6, -1) @ h
-        return self.head(h).unflatten(2, (2, IDS)).transpose(1, 2)
-
-
-class Unconditional(nn.Module):
-    """`Coded` at its null class."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.coded = Coded()
-
-    def forward(self, ids, time):
-        return self.coded(ids, time, torch.full_like(ids[:, 0, 0], 3))
-
-
-def spec(**changed):
-    classes = Condition(name="class", input="class", null=3, low=0, high=2)
-    fields = {"sizes": (Size("length", 1, 6, 24),), "vocabulary": Vocabulary(IDS, MASK), "conditions": (classes,)}
-    fields |= {"prediction": "logits", "schedule": ScheduleSpec("flow"), **changed}
-    return Spec("coded", (2, 12), **fields)
+from tests.export.networks import coded
+from tests.export.networks.coded import IDS, MASK, Coded, spec
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +35,7 @@ def sampler(exported_tokens):
 def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a network that reads the time, with a scheduler of its own."""
     folder = tmp_path_factory.mktemp("timed")
-    config = '{"_class_name": "AmusedScheduler", "mask_token_id": 16, "masking_schedule": "linear"}'
-    (folder / "timed.py").write_text(TIMED.replace("spec()", f"spec(scheduler={config})"))
-    export(ExportOptions(f"{folder / 'timed.py'}:make", folder / "bundle", verify="quick"))
+    export(ExportOptions(f"{coded.__file__}:time_aware", folder / "bundle", verify="quick"))
     return folder / "bundle"
 
 
@@ -157,11 +117,7 @@ def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
 
 
 def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_path):
-    (tmp_path / "plain.py").write_text(
-        "from tests.export.test_tokens import Unconditional, spec\n\n\n"
-        "def make():\n    return Unconditional(), spec(conditions=(), sizes=())\n"
-    )
-    export(ExportOptions(f"{tmp_path / 'plain.py'}:make", tmp_path / "plain", verify="quick"))
+    export(ExportOptions(f"{coded.__file__}:unconditional", tmp_path / "plain", verify="quick"))
     plain = load(tmp_path / "plain")
     assert not plain.of().inputs.has_time
     assert plain.sample("first_hitting:4", [0]).shape == (1, 2, 12)
@@ -267,7 +223,7 @@ def test_a_module_of_another_vocabulary_says_what_to_return():
 def test_a_mask_beyond_the_embedding_is_refused_before_the_export():
     from fewstep.export.trace import trace
 
-    with pytest.raises(UserError, match="index out of range.* it allows ids to 15, the mask 200, class 0 to 2"):
+    with pytest.raises(UserError, match="out of range.* allows ids to 15, the mask 200, class 0 to 2, 3 for none"):
         trace(Coded(), spec(vocabulary=Vocabulary(IDS, 200)))
 
 

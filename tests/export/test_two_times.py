@@ -13,21 +13,19 @@ from torch import Tensor, nn
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.one_time import per_sample
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.spec import Source, Spec
+from fewstep.export.spec import Spec
 from fewstep.export.verification.points import points
 from fewstep.export.verification.reference import signature
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.identities import drop_identities
-from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import X_SHAPE, Tiny
-from tests.export.verifying import verify
+from tests.export.verifying import verified
 from tests.onnx_text import parsed
 
 LABEL = Condition("class", input="label", low=0, high=2)
@@ -38,18 +36,12 @@ class Jumping(Tiny):
         return super().forward(x, 1000 * (time - to / 2) + label)
 
 
-def prepared_of(source: Source) -> PreparedDenoiser:
-    traced = source.trace()
-    prepared = prepare(traced.graph)
-    assert verify(source.spec, traced, prepared).worst.relative < 1e-5
-    return prepared
-
-
 @pytest.mark.slow
 def test_a_module_gets_both_in_the_order_of_its_signature() -> None:
     spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
     torch.manual_seed(0)
-    prepared = prepared_of(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
+    prepared, table = verified(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
+    assert table.worst.relative < 1e-5
     assert signature(spec) == "forward(x, time, to, class)"
     assert prepared.prologue is not None
     assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to", "label"]
@@ -92,7 +84,8 @@ def test_an_onnx_file_names_its_second_time(time: str, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     spec = {"name": "m", "x_shape": X_SHAPE, "conditions": [], "prediction": "flow", "schedule": {"kind": "flow"}}
     (tmp_path / "m.json").write_text(json.dumps({**spec, "x": "sample", "time": "s", "to": "t", "output": "out"}))
-    prepared = prepared_of(load_source(str(tmp_path / "m.onnx"), tmp_path / "m.json"))
+    prepared, table = verified(load_source(str(tmp_path / "m.onnx"), tmp_path / "m.json"))
+    assert table.worst.relative < 1e-5
     assert prepared.prologue is not None
     assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to"]
 

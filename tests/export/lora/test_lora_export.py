@@ -23,40 +23,20 @@ from fewstep.graph.io import load
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.lora.file import read_lora
+from tests.export import denoisers
 from tests.export.denoisers import Tiny, source
-from tests.export.lora.lora_files import updates, write
-
-FILE = """
-import torch
-from torch import nn
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-
-class Denoiser(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(2, 2, 3, padding=1)
-        self.scale = nn.Linear(1, 2)
-
-    def forward(self, x, time):
-        return self.conv(x) * self.scale(time[:, None])[:, :, None, None]
-
-def make():
-    return Denoiser(), Spec("tiny", (2, 4, 4), (), "flow", ScheduleSpec("flow", timesteps=1))
-"""
+from tests.export.lora.lora_files import Wrapped, updates, write
 
 
 @pytest.mark.slow
 def test_a_bundle_names_what_was_merged_and_runs_it(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(FILE)
     tensors = {"conv.lora_A.weight": torch.ones(1, 2, 3, 3), "conv.lora_B.weight": torch.full((2, 1, 1, 1), 0.5)}
     save_file(tensors, tmp_path / "a.safetensors")
-    text, lora = f"{tmp_path / 'own.py'}:make", f"{tmp_path / 'a.safetensors'}:0.5"
+    text, lora = f"{denoisers.__file__}:make", f"{tmp_path / 'a.safetensors'}:0.5"
     made = export(ExportOptions(text, tmp_path / "b", lora=(lora,)))  # verified against the merged module
     (adapter,) = open_bundle(tmp_path / "b").manifest.provenance.adapters
     assert (adapter.file, adapter.strength) == ("a.safetensors", 0.5)
-    assert made.provenance.commands == ("fewstep export own.py:make -o BUNDLE --lora a.safetensors:0.5",)
+    assert made.provenance.commands == ("fewstep export denoisers.py:make -o BUNDLE --lora a.safetensors:0.5",)
     assert str(tmp_path) not in (tmp_path / "b" / "manifest.json").read_text()
     weights = load(open_bundle(tmp_path / "b").graph(made.bodies["float32"].graph)).constants
     base = load_source(text)
@@ -90,15 +70,6 @@ def test_a_module_is_changed_once(tmp_path: Path) -> None:
         load_expert(Expert("plain", -1.0, lambda: given), given.spec, (), ())
     with pytest.raises(UserError, match="tiny returns one module each time"):  # a new wrapper of the same network
         changed(replace(given, module=Wrapped(given.module)), [lora])
-
-
-class Wrapped(torch.nn.Module):
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.network(*inputs)  # type: ignore[no-any-return]
 
 
 def test_layers_of_text_encoders_are_named_where_there_are_none(

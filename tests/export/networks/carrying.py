@@ -32,3 +32,7 @@ def spec(bank: str = "step", **changes) -> Spec:
     carried = (Carried("past", (WIDTH, PAST), bank), Carried("count", (1,), "sample", "int64"))
     flow = ScheduleSpec("flow", timesteps=1000)
     return Spec("causal", (BANDS, FRAMES), (LABEL,), "flow", flow, **{"carried": carried} | changes)
+
+
+def make():
+    return Causal(), spec()

@@ -27,3 +27,7 @@ class Rolling(nn.Module):
 def spec(**changes) -> Spec:
     own = {"conditions": (GOAL,), "positions": Positions(0, leaves=2)} | changes
     return Spec("rolling", (PLACES, VALUES), prediction="flow", schedule=ScheduleSpec("flow", timesteps=1), **own)
+
+
+def make():
+    return Rolling(), spec()

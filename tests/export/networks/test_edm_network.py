@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.graph.prepare import prepare
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
-from tests.export.verifying import verify
+from tests.export.verifying import verified
 
 CLASSES, WIDTH = 3, 8
 
@@ -94,9 +93,8 @@ def test_such_a_network_is_exported_as_it_is() -> None:
     torch.manual_seed(0)
     label = Condition("class", input="label", null=CLASSES, low=0, high=CLASSES - 1)
     spec = Spec("edm", (3, 8, 8), (label,), "edm", ScheduleSpec("edm"))
-    traced = TorchSource(Labelled().requires_grad_(False), spec, "edm", "0" * 64).trace()
-    prepared = prepare(traced.graph)
-    assert verify(spec, traced, prepared).worst.relative < 1e-5
+    prepared, table = verified(TorchSource(Labelled().requires_grad_(False), spec, "edm", "0" * 64))
+    assert table.worst.relative < 1e-5
     assert prepared.prologue is not None
     assert not {"Tile", "Where", "Shape"} & set(prepared.body.ops())
     transposed = next(node for node in prepared.body.nodes if node.op == "ConvTranspose")

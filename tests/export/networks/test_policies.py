@@ -1,12 +1,10 @@
-"""Policies written as modules, exported, against plain torch loops with the same noise."""
+"""A policy written as a module, exported, against a plain torch loop with the same noise; and specs of policies."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 import fewstep.runtime
 from fewstep.export import Condition, Policy, ScheduleSpec, Spec
@@ -14,56 +12,24 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.runtime import Sampler
 from fewstep.runtime.execute import Hold
-from tests.families import diffusion_policy_transformer, flow_policy
+from tests.families import flow_policy
 
 SEEDS = [3, 4]
 
 
-def exported(family: Any, folder: Path) -> tuple[Path, nn.Module]:
-    source = f"{family.__file__}:make"
-    export(ExportOptions(source, folder / "bundle"))
-    return folder / "bundle", load_python_file(source).module.eval()
-
-
-def start(sampler: Sampler) -> Tensor:
-    shape = sampler.bundle.manifest.x_shape
-    return torch.from_numpy(np.stack([noise.normal(seed, 0, shape) for seed in SEEDS]))
-
-
-@pytest.mark.slow
-def test_a_policy_of_diffusion_policys_samples_as_its_ddim_loop(tmp_path: Path) -> None:
-    from diffusers import DDIMScheduler
-
-    from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-
-    bundle, module = exported(diffusion_policy_transformer, tmp_path)
-    obs = np.random.default_rng(0).uniform(-1, 1, (2, 2, 5)).astype(np.float32)
-    with fewstep.runtime.load(bundle) as sampler, torch.no_grad():
-        manifest = sampler.bundle.manifest
-        scheduler = DDIMScheduler(
-            num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", prediction_type=manifest.prediction
-        )
-        config = {**scheduler.config, "_class_name": "DDIMScheduler"}
-        plan = plan_from_scheduler_config(config, steps=8, guided=False)
-        found = sampler.sample(plan, SEEDS, {"obs": obs})
-        x = start(sampler)
-        scheduler.set_timesteps(8)
-        for t in scheduler.timesteps:
-            x = scheduler.step(module(x, t.expand(2).float(), torch.from_numpy(obs)), t, x).prev_sample
-    assert np.abs(found - x.numpy()).max() < 1e-3
-
-
 @pytest.mark.slow
 def test_a_flow_policy_samples_as_its_euler_loop_and_keeps_its_order_of_axes(tmp_path: Path) -> None:
-    bundle, module = exported(flow_policy, tmp_path)
+    source = f"{flow_policy.__file__}:make"
+    export(ExportOptions(source, tmp_path / "bundle"))
+    module = load_python_file(source).module.eval()
     camera = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)
-    with fewstep.runtime.load(bundle) as sampler, torch.no_grad():
+    with fewstep.runtime.load(tmp_path / "bundle") as sampler, torch.no_grad():
         manifest = sampler.bundle.manifest
         assert manifest.conditioner is not None and [each.name for each in manifest.conditioner.inputs] == ["camera"]
         found = sampler.sample("euler:5@trailing", SEEDS, {"camera": camera})
-        x, times = start(sampler), torch.linspace(1, 0, 6)
+        x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
+        times = torch.linspace(1, 0, 6)
         for now, later in zip(times, times[1:], strict=False):  # x_t = (1 - t) x0 + t eps, so dx/dt = eps - x0
             x = x + (later - now) * module(x, now.expand(2), torch.from_numpy(camera))
         assert found.shape == (2, 4, 8) and np.abs(found - x.numpy()).max() < 1e-3

@@ -11,14 +11,13 @@ from fewstep.export.capture import capture
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
-from tests.export.verifying import verify
+from tests.export.verifying import verified
 
 SPEECH = Path(__file__).parents[3] / "docs/restoration.md"
 
@@ -121,9 +120,7 @@ def test_the_page_on_speech_wraps_a_complex_network() -> None:
     spec = Spec("speech", (2, 8, 8), (y,), "score", ScheduleSpec("ou"), towards="y")
     made = with_sizes(TorchSource(session["Score"](network), spec, "speech", "0" * 64), ["frames@2=8:24:8"])
     assert isinstance(made, TorchSource)
-    traced = made.trace()
-    verification = verify(made.spec, traced, prepare(traced.graph))
-    assert verification.worst.relative < 1e-5
+    assert verified(made)[1].worst.relative < 1e-5
 
     x, noisy = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
     time = torch.tensor([0.3, 0.9])

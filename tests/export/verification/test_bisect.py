@@ -26,7 +26,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
-from tests.export.verifying import verify
+from tests.export.verifying import verified, verify
 from tests.graph.small import small, value
 
 LENGTH = 1000
@@ -154,10 +154,8 @@ class Masked(nn.Module):
 
 
 def test_the_origin_of_nan_is_not_a_mask_of_infinities() -> None:
-    masked = source(Masked())
-    traced = masked.trace()
     with pytest.raises(UserError, match=r"Masked is not finite at time 999, batch 1, from node 'log' \(.*Log\) on"):
-        verify(masked.spec, traced, prepare(traced.graph))
+        verified(source(Masked()))
 
 
 def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
@@ -166,9 +164,8 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
     proto.graph.node.append(helper.make_node("Add", ["wrong", "sum"], ["end"]))
     proto.graph.output[0].name = "end"
     file = onnx_source(tmp_path, proto)
-    traced = replace(file, spec=msgspec.structs.replace(file.spec, output="end")).trace()
     with pytest.raises(UserError, match=r"model.onnx is not finite at .*, from node 'wrong' \(head\) on"):
-        verify(msgspec.structs.replace(file.spec, output="end"), traced, prepare(traced.graph))
+        verified(replace(file, spec=msgspec.structs.replace(file.spec, output="end")))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Overflowing, Tiny, source
-from tests.export.verifying import verify
+from tests.export.verifying import verified, verify
 
 
 def spoiled(graph: Graph, weight: str) -> Graph:
@@ -57,10 +57,8 @@ def test_a_mismatch_by_a_rewrite_names_the_first_node_that_differs(unet: Exporte
 
 
 def test_an_output_that_is_not_finite_names_the_tensor_where_it_began() -> None:
-    overflowing = source(Overflowing())
-    traced = overflowing.trace()
     with pytest.raises(UserError, match=r"from node 'exp' \(Exp\) on"):
-        verify(overflowing.spec, traced, prepare(traced.graph))
+        verified(source(Overflowing()))
 
 
 def test_a_label_that_the_module_does_not_know_is_named() -> None:
@@ -73,17 +71,13 @@ def test_a_label_that_the_module_does_not_know_is_named() -> None:
 
 
 def test_a_module_that_mixes_the_samples_of_a_batch_is_refused() -> None:
-    mixing = source(Mixing())
-    traced = mixing.trace()
     with pytest.raises(UserError, match="Mixing gives a sample alone another output than in its batch"):
-        verify(mixing.spec, traced, prepare(traced.graph))
+        verified(source(Mixing()))
 
 
 def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
-    tiny = source(DoubleInside())
-    traced = tiny.trace()
     with pytest.raises(UserError, match=r"onnxruntime .* cannot load the graph: .*Conv"):
-        verify(tiny.spec, traced, prepare(traced.graph))
+        verified(source(DoubleInside()))
 
 
 def test_float16_is_verified_by_rounding_at_each_time(unet: Exported) -> None:
@@ -103,9 +97,7 @@ class Loud(Tiny):
 
 @pytest.mark.slow
 def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    loud = source(Loud())
-    traced = loud.trace()
-    table = verify(loud.spec, traced, prepare(traced.graph))
+    _, table = verified(source(Loud()))
     assert table.worst.relative < 1e-5
     assert max(each.relative for each in table.comparisons if each.stage == "float16") > 1
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")

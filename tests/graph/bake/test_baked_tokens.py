@@ -21,7 +21,8 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens import TokenPlan
 from fewstep.report.baked import verify_baked
 from fewstep.runtime.loading import load
-from tests.export.test_tokens import IDS, MASK, TIMED
+from tests.export.networks import coded
+from tests.export.networks.coded import IDS, MASK
 from tests.graph.bake.run_baked import open_baked, sampled
 
 COUNT, LABELS = 5, [0, 2, 1, 1, 0]
@@ -153,7 +154,7 @@ GAINED = """
 import torch
 from torch import nn
 from fewstep.export import Condition, Vocabulary
-from tests.export.test_tokens import Coded, spec
+from tests.export.networks.coded import Coded, spec
 
 class Gained(nn.Module):
     def __init__(self):
@@ -191,8 +192,7 @@ def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "timed.py").write_text(TIMED)
-    export(ExportOptions(f"{tmp_path / 'timed.py'}:make", tmp_path / "timed", verify="quick"))
+    export(ExportOptions(f"{coded.__file__}:time_aware", tmp_path / "timed", verify="quick"))
     options = BakeOptions(tmp_path / "timed", "likeliest:4", tmp_path / "t.onnx")
     bake(options)
     expected = load(tmp_path / "timed").sample("likeliest:4", range(COUNT), {"class": LABELS})

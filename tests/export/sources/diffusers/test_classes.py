@@ -1,6 +1,7 @@
 """What fewstep reads off the configs of published models: shapes, conditions, the networks' own names for them."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from fewstep.export.sources.diffusers.interface import Interface
 from fewstep.plans.errors import UserError
 
 VAE = {"vae/config.json": {"sample_size": 1024, "block_out_channels": [128, 256, 512, 512]}}
-CLIP, T5 = {"model_max_length": 77}, {"model_max_length": 512}
 SD = {"in_channels": 4, "out_channels": 4, "sample_size": 64, "cross_attention_dim": 768}
 SDXL = {
     **SD,
@@ -53,170 +53,123 @@ def read(name: str, config: dict[str, Any], of: Folder) -> Interface:
     return next(reader for reader in CLASSES if reader.__name__ == name)(config, of)
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "index", "files", "x_shape", "taken"),
-    [
-        (
-            "UNet2DConditionModel",
-            SD,
-            {},
-            {"text_encoder/config.json": {"max_position_embeddings": 77}},
-            (4, 64, 64),
-            {"encoder_hidden_states": (77, 768)},
-        ),
-        (
-            "UNet2DConditionModel",
-            {**SD, "in_channels": 9, "time_cond_proj_dim": 256},
-            {},
-            {},
-            (4, 64, 64),
-            {"encoder_hidden_states": (77, 768), "timestep_cond": (256,), "image": (5, 64, 64)},
-        ),
-        (
-            "UNet2DConditionModel",
-            SDXL,
-            {},
-            VAE,
-            (4, 128, 128),
-            {"encoder_hidden_states": (77, 2048), "added.text_embeds": (1280,), "added.time_ids": (6,)},
-        ),
-        (
-            "UNet2DConditionModel",
-            {**SDXL, "projection_class_embeddings_input_dim": 2560, "cross_attention_dim": 1280},
-            {"requires_aesthetics_score": True},
-            VAE,
-            (4, 128, 128),
-            {"encoder_hidden_states": (77, 1280), "added.text_embeds": (1280,), "added.time_ids": (5,)},
-        ),
-        (
-            "UNet2DConditionModel",
-            {**SD, "in_channels": 7, "num_class_embeds": 1000},
-            {},
-            {},
-            (4, 64, 64),
-            {"encoder_hidden_states": (77, 768), "class_labels": (), "image": (3, 64, 64)},
-        ),
-        (
-            "UNet2DConditionModel",
-            {**SD, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048},
-            {},
-            {},
-            (4, 64, 64),
-            {"encoder_hidden_states": (77, 768), "class_labels": (2048,)},
-        ),
-        ("UNet2DConditionModel", IF, {}, {}, (3, 64, 64), {"encoder_hidden_states": (77, 4096)}),
-        (
-            "UNet2DConditionModel",
-            {**IF, "in_channels": 6, "sample_size": 256, "class_embed_type": "timestep"},
-            {"_class_name": "IFSuperResolutionPipeline"},
-            {},
-            (3, 256, 256),
-            {"encoder_hidden_states": (77, 4096), "class_labels": (), "image": (3, 256, 256)},
-        ),
-        (
-            "UNet2DConditionModel",
-            {
-                **SD,
-                "out_channels": 8,
-                "encoder_hid_dim": 1280,
-                "encoder_hid_dim_type": "image_proj",
-                "addition_embed_type": "image",
-            },
-            {},
-            {},
-            (4, 64, 64),
-            {"added.image_embeds": (1280,)},
-        ),
-        (
-            "PixArtTransformer2DModel",
-            PIXART,
-            {"_class_name": "PixArtAlphaPipeline"},
-            VAE,
-            (4, 128, 128),
-            {
-                "encoder_hidden_states": (120, 4096),
-                "encoder_attention_mask": (120,),
-                "added.resolution": (2,),
-                "added.aspect_ratio": (1,),
-            },
-        ),
-        (
-            "PixArtTransformer2DModel",
-            {**PIXART, "use_additional_conditions": False},
-            {"_class_name": "PixArtSigmaPipeline"},
-            {"tokenizer/tokenizer_config.json": {"model_max_length": 10**30}},
-            (4, 128, 128),
-            {"encoder_hidden_states": (300, 4096), "encoder_attention_mask": (300,)},
-        ),
-        (
-            "SD3Transformer2DModel",
-            SD3,
-            {},
-            {"tokenizer/tokenizer_config.json": CLIP, "tokenizer_3/tokenizer_config.json": T5},
-            (16, 128, 128),
-            {"encoder_hidden_states": (333, 4096), "pooled_projections": (2048,)},
-        ),
-        (
-            "FluxTransformer2DModel",
-            FLUX,
-            {},
-            {**VAE, "tokenizer_2/tokenizer_config.json": T5},
-            (16, 128, 128),
-            {"encoder_hidden_states": (512, 4096), "pooled_projections": (768,), "guidance": ()},
-        ),
-        (
-            "FluxTransformer2DModel",
-            {**FLUX, "in_channels": 384, "out_channels": 64, "guidance_embeds": False},
-            {},
-            {"tokenizer_2/tokenizer_config.json": {"model_max_length": 256}},
-            (16, 128, 128),
-            {"encoder_hidden_states": (256, 4096), "pooled_projections": (768,), "image": (80, 128, 128)},
-        ),
-        (
-            "SanaTransformer2DModel",
-            {"in_channels": 32, "out_channels": 32, "sample_size": 32, "caption_channels": 2304},
-            {},
-            {},
-            (32, 32, 32),
-            {"encoder_hidden_states": (300, 2304), "encoder_attention_mask": (300,)},
-        ),
-    ],
-    ids=[
-        "sd15",
-        "lcm-inpainting",
-        "sdxl",
-        "sdxl-refiner",
-        "upscaler",
-        "unclip",
-        "if-1",
-        "if-2",
-        "kandinsky-2.2",
-        "pixart-alpha-1024",
-        "pixart-sigma-1024",
-        "sd3",
-        "flux-dev",
-        "flux-fill",
-        "sana",
-    ],
-)
-def test_a_published_config(
-    name: str,
-    config: dict[str, Any],
-    index: dict[str, Any],
-    files: dict[str, Any],
-    x_shape: tuple[int, ...],
-    taken: dict[str, tuple[int, ...]],
-    tmp_path: Path,
-) -> None:
-    found = read(name, config, folder(tmp_path, index, files))
-    assert found.x_shape == x_shape
+UNET = "UNet2DConditionModel"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A config of a network, and what its folder says beside it; what is read off them: x, and shapes by argument."""
+
+    config: dict[str, Any]
+    x_shape: tuple[int, ...]
+    taken: dict[str, tuple[int, ...]]
+    network: str = UNET
+    index: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+
+
+def tokenizer(length: int, number: str = "") -> dict[str, Any]:
+    return {f"tokenizer{number}/tokenizer_config.json": {"model_max_length": length}}
+
+
+LATENT, LARGE, TEXT, MASK = (4, 64, 64), (4, 128, 128), "encoder_hidden_states", "encoder_attention_mask"
+PUBLISHED = {
+    "sd15": Published(
+        SD, LATENT, {TEXT: (77, 768)}, files={"text_encoder/config.json": {"max_position_embeddings": 77}}
+    ),
+    "lcm-inpainting": Published(
+        {**SD, "in_channels": 9, "time_cond_proj_dim": 256},
+        LATENT,
+        {TEXT: (77, 768), "timestep_cond": (256,), "image": (5, 64, 64)},
+    ),
+    "sdxl": Published(SDXL, LARGE, {TEXT: (77, 2048), "added.text_embeds": (1280,), "added.time_ids": (6,)}, files=VAE),
+    "sdxl-refiner": Published(
+        {**SDXL, "projection_class_embeddings_input_dim": 2560, "cross_attention_dim": 1280},
+        LARGE,
+        {TEXT: (77, 1280), "added.text_embeds": (1280,), "added.time_ids": (5,)},
+        index={"requires_aesthetics_score": True},
+        files=VAE,
+    ),
+    "upscaler": Published(
+        {**SD, "in_channels": 7, "num_class_embeds": 1000},
+        LATENT,
+        {TEXT: (77, 768), "class_labels": (), "image": (3, 64, 64)},
+    ),
+    "unclip": Published(
+        {**SD, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048},
+        LATENT,
+        {TEXT: (77, 768), "class_labels": (2048,)},
+    ),
+    "if-1": Published(IF, (3, 64, 64), {TEXT: (77, 4096)}),
+    "if-2": Published(
+        {**IF, "in_channels": 6, "sample_size": 256, "class_embed_type": "timestep"},
+        (3, 256, 256),
+        {TEXT: (77, 4096), "class_labels": (), "image": (3, 256, 256)},
+        index={"_class_name": "IFSuperResolutionPipeline"},
+    ),
+    "kandinsky-2.2": Published(
+        {**SD, "out_channels": 8, "encoder_hid_dim": 1280, "encoder_hid_dim_type": "image_proj"}
+        | {"addition_embed_type": "image"},
+        LATENT,
+        {"added.image_embeds": (1280,)},
+    ),
+    "pixart-alpha-1024": Published(
+        PIXART,
+        LARGE,
+        {TEXT: (120, 4096), MASK: (120,), "added.resolution": (2,), "added.aspect_ratio": (1,)},
+        "PixArtTransformer2DModel",
+        {"_class_name": "PixArtAlphaPipeline"},
+        VAE,
+    ),
+    "pixart-sigma-1024": Published(
+        {**PIXART, "use_additional_conditions": False},
+        LARGE,
+        {TEXT: (300, 4096), MASK: (300,)},
+        "PixArtTransformer2DModel",
+        {"_class_name": "PixArtSigmaPipeline"},
+        tokenizer(10**30),
+    ),
+    "sd3": Published(
+        SD3,
+        (16, 128, 128),
+        {TEXT: (333, 4096), "pooled_projections": (2048,)},
+        "SD3Transformer2DModel",
+        files=tokenizer(77) | tokenizer(512, "_3"),
+    ),
+    "flux-dev": Published(
+        FLUX,
+        (16, 128, 128),
+        {TEXT: (512, 4096), "pooled_projections": (768,), "guidance": ()},
+        "FluxTransformer2DModel",
+        files=VAE | tokenizer(512, "_2"),
+    ),
+    "flux-fill": Published(
+        {**FLUX, "in_channels": 384, "out_channels": 64, "guidance_embeds": False},
+        (16, 128, 128),
+        {TEXT: (256, 4096), "pooled_projections": (768,), "image": (80, 128, 128)},
+        "FluxTransformer2DModel",
+        files=tokenizer(256, "_2"),
+    ),
+    "sana": Published(
+        {"in_channels": 32, "out_channels": 32, "sample_size": 32, "caption_channels": 2304},
+        (32, 32, 32),
+        {TEXT: (300, 2304), MASK: (300,)},
+        "SanaTransformer2DModel",
+    ),
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED.values(), ids=PUBLISHED)
+def test_a_published_config(published: Published, tmp_path: Path) -> None:
+    found = read(published.network, published.config, folder(tmp_path, published.index, published.files))
+    assert found.x_shape == published.x_shape
     shapes = [condition.shape for condition in found.conditions]
-    assert dict(zip(found.arguments, shapes, strict=True)) == taken
-    assert [each.input for each in found.conditions] == [argument.removeprefix("added.") for argument in taken]
+    assert dict(zip(found.arguments, shapes, strict=True)) == published.taken
+    assert [each.input for each in found.conditions] == [name.removeprefix("added.") for name in published.taken]
 
 
 def test_what_a_pipeline_fills_in_by_itself_has_a_default(tmp_path: Path) -> None:
-    found = {each.name: each for each in read("UNet2DConditionModel", SDXL, folder(tmp_path, {}, VAE)).conditions}
+    found = {each.name: each for each in read(UNET, SDXL, folder(tmp_path, {}, VAE)).conditions}
     assert found["time_ids"].default == (1024, 1024, 0, 0, 1024, 1024) and found["time_ids"].shared
     assert found["text"].default is None and not found["text"].shared
 
@@ -226,19 +179,17 @@ def test_a_flux_is_told_times_up_to_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("component", "config", "shape"),
+    ("component", "config"),
     [
-        (CONTROLNET, {"_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [16, 32, 96, 256]}, 512),
-        (ADAPTER, {"_class_name": "T2IAdapter", "adapter_type": "full_adapter"}, 512),
+        (CONTROLNET, {"_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [16, 32, 96, 256]}),
+        (ADAPTER, {"_class_name": "T2IAdapter", "adapter_type": "full_adapter"}),
     ],
 )
-def test_a_control_picture_is_as_large_as_the_sample(
-    component: str, config: dict[str, Any], shape: int, tmp_path: Path
-) -> None:
+def test_a_control_picture_is_as_large_as_the_sample(component: str, config: dict[str, Any], tmp_path: Path) -> None:
     of = folder(tmp_path, {component: ["diffusers", config["_class_name"]]}, {f"{component}/config.json": config})
-    assert control_of(of, "UNet2DConditionModel") == component
-    found = controlled(read("UNet2DConditionModel", SD, of), component, of)
-    assert found.conditions[-2].name == "control" and found.conditions[-2].shape == (3, shape, shape)
+    assert control_of(of, UNET) == component
+    found = controlled(read(UNET, SD, of), component, of)
+    assert found.conditions[-2].name == "control" and found.conditions[-2].shape == (3, 512, 512)
     assert found.conditions[-1].default == (1.0,) and found.arguments[-1] == "conditioning_scale"
 
 
@@ -268,8 +219,8 @@ def test_a_control_network_of_another_kind_is_one_line(
 @pytest.mark.parametrize(
     ("name", "config", "says"),
     [
-        ("UNet2DConditionModel", {**SD, "addition_embed_type": "text_image"}, "addition_embed_type 'text_image'"),
-        ("UNet2DConditionModel", {**SD, "class_embed_type": "of-my-own"}, "class_embed_type 'of-my-own'"),
+        (UNET, {**SD, "addition_embed_type": "text_image"}, "addition_embed_type 'text_image'"),
+        (UNET, {**SD, "class_embed_type": "of-my-own"}, "class_embed_type 'of-my-own'"),
         ("UNet2DModel", {**SD, "sample_size": None}, "sample_size None in config.json"),
         ("FluxTransformer2DModel", {**FLUX, "in_channels": 63}, "with 63 channels out of 63"),
         ("SanaTransformer2DModel", {"guidance_embeds": True}, "whose time is an angle"),
