@@ -1,8 +1,6 @@
 """An EDM network in both its forms: sampled as EDM's Algorithm 1 and k-diffusion's DPM-Solver++(2M) sample it."""
 
 import re
-import runpy
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from math import expm1, log
@@ -14,10 +12,10 @@ import torch
 
 from fewstep.plans import noise
 from fewstep.runtime import load
+from tests.examples.conftest import Example
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "edm.py"
 STEPS = 8
 
 
@@ -36,16 +34,15 @@ def dpmpp_2m(denoiser: Callable[[torch.Tensor, float], torch.Tensor], z: torch.T
     raise AssertionError
 
 
-def test_an_edm_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["edm.py", str(tmp_path)])
-    example = runpy.run_path(str(EXAMPLE), run_name="__main__")
-    differences = re.findall(r"(\S+) from Algorithm 1", capsys.readouterr().out)
+def test_an_edm_network(tmp_path: Path, example: Example) -> None:
+    own, printed = example("edm.py", tmp_path)
+    differences = re.findall(r"(\S+) from Algorithm 1", printed)
     assert len(differences) == 2 and max(map(float, differences)) < 1e-4
 
-    low, high = example["SIGMA_MIN"] ** (1 / 7), example["SIGMA_MAX"] ** (1 / 7)
+    low, high = own["SIGMA_MIN"] ** (1 / 7), own["SIGMA_MAX"] ** (1 / 7)
     sigmas = [float(each) for each in np.linspace(high, low, STEPS) ** 7]
-    z = torch.from_numpy(np.stack([noise.normal(seed, 0, example["SHAPE"]) for seed in (0, 1)])).double()
-    denoiser, label = example["make_preconditioned"]()[0].eval().double(), torch.tensor([4, 9])
+    z = torch.from_numpy(np.stack([noise.normal(seed, 0, own["SHAPE"]) for seed in (0, 1)])).double()
+    denoiser, label = own["make_preconditioned"]()[0].eval().double(), torch.tensor([4, 9])
     with torch.no_grad():
         expected = dpmpp_2m(lambda x, s: denoiser(x, torch.full((2,), s, dtype=torch.float64), label), z, sigmas)
     for form in ("make", "make_preconditioned"):

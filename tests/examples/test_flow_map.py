@@ -1,24 +1,19 @@
 """A network that is told two times, sampled as MeanFlow's own recurrence samples it."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
+from tests.examples.conftest import Example
 
 pytestmark = pytest.mark.slow
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "flow_map.py"
 
-
-def test_a_flow_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["flow_map.py", str(tmp_path / "bundle")])
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    (difference,) = re.findall(r"jumps, (\S+) from torch", capsys.readouterr().out)
+def test_a_flow_map(tmp_path: Path, example: Example) -> None:
+    (difference,) = re.findall(r"jumps, (\S+) from torch", example("flow_map.py", tmp_path / "bundle")[1])
     assert float(difference) < 1e-5
     with load(tmp_path / "bundle") as sampler:
         assert sampler.bundle.manifest.prologue is not None  # which both times go into

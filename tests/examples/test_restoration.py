@@ -1,8 +1,6 @@
 """Restoration U-Nets from module to int8: what they are shown, and what ResShift's posterior makes of it."""
 
 import re
-import runpy
-import sys
 from math import sqrt
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import torch
 
 from fewstep.plans import noise
 from fewstep.runtime import load
+from tests.examples.conftest import Example
 
 pytestmark = pytest.mark.slow
-
-EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "restoration.py"
 
 
 @torch.no_grad()
@@ -34,27 +31,24 @@ def resshift(network: torch.nn.Module, y: np.ndarray, draws: list[np.ndarray]) -
     raise AssertionError
 
 
-def test_restoration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["restoration.py", str(tmp_path)])
-    example = runpy.run_path(str(EXAMPLE), run_name="__main__")
-    printed = capsys.readouterr().out
+def test_restoration(tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, printed = example("restoration.py", tmp_path)
     assert "in resshift:4" in printed and "in rddm:5" in printed
     assert min(float(each) for each in re.findall(r"at (\S+) dB", printed)) > 35
 
-    y = example["blurred"](2)
+    y = own["blurred"](2)
     draws = [np.stack([noise.normal(seed, number, y.shape[1:]) for seed in (0, 1)]) for number in range(4)]
-    expected = resshift(example["make_resshift"]()[0].eval().double(), y.astype(float), draws)
+    expected = resshift(own["make_resshift"]()[0].eval().double(), y.astype(float), draws)
     with load(tmp_path / "make_resshift") as sampler:
         made = sampler.sample("resshift:4", seeds=[0, 1], condition={"y": y})
     assert made == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
 
-    whole = example["blurred"](1)[0]
+    whole = own["blurred"](1)[0]
     large = np.tile(whole, (1, 4, 3))
     np.save(tmp_path / "large.npy", large)
-    arguments = [str(tmp_path / "make_resshift"), str(tmp_path / "large.npy"), str(tmp_path / "restored.npy")]
-    monkeypatch.setattr(sys, "argv", ["large_restoration.py", *arguments])
+    arguments = [tmp_path / "make_resshift", tmp_path / "large.npy", tmp_path / "restored.npy"]
     monkeypatch.setattr("fewstep.runtime.machine.memory.peak", lambda: None)  # as on a system without /proc
-    runpy.run_path(str(EXAMPLE.with_name("large_restoration.py")), run_name="__main__")
-    assert "[3, 64, 48] in windows of [3, 16, 16], its peak is unknown" in capsys.readouterr().out
+    said = "[3, 64, 48] in windows of [3, 16, 16], its peak is unknown"
+    assert said in example("large_restoration.py", *arguments)[1]
     restored = np.load(tmp_path / "restored.npy")
     assert restored.shape == large.shape and np.corrcoef(restored.ravel(), large.ravel())[0, 1] > 0.5

@@ -1,8 +1,6 @@
 """Speech enhancement: a recording in, one out, and the samples are those of SGMSE+ in complex numbers."""
 
 import math
-import runpy
-import sys
 import wave
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +12,11 @@ import torch
 from fewstep.plans import noise
 from fewstep.runtime import load
 from fewstep.runtime.spectrogram import encode
+from tests.examples.conftest import Example
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 STEPS, SNR = 3, 0.5
-
-
-def run(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    monkeypatch.syspath_prepend(EXAMPLES)  # as `python FILE` does
-    return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
 def recording(file: Path) -> np.ndarray:
@@ -59,24 +51,23 @@ def sgmse(network: torch.nn.Module, y: np.ndarray, draws: list[np.ndarray], thet
     return x
 
 
-def test_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    example = run("speech.py", [str(tmp_path)], monkeypatch)
+def test_speech(tmp_path: Path, example: Example) -> None:
+    own, _ = example("speech.py", tmp_path)
     noisy, enhanced = tmp_path / "noisy.wav", tmp_path / "enhanced.wav"
-    run("enhance.py", [str(tmp_path / "bundle"), str(noisy), str(enhanced), "dpmpp_2m:4"], monkeypatch)
-    assert "1.50 s in 2 pieces of 128 frames" in capsys.readouterr().out
+    given = tmp_path / "bundle", noisy, enhanced, "dpmpp_2m:4"
+    assert "1.50 s in 2 pieces of 128 frames" in example("enhance.py", *given)[1]
     before, after = recording(noisy), recording(enhanced)
     assert len(after) == len(before) and np.corrcoef(before, after)[0, 1] > 0.9
 
-    run("long_audio.py", [str(tmp_path / "bundle"), str(noisy), str(enhanced), "dpmpp_2m:4"], monkeypatch)
-    assert "1.50 s as 192 frames in windows of 64" in capsys.readouterr().out
+    assert "1.50 s as 192 frames in windows of 64" in example("long_audio.py", *given)[1]
     assert np.corrcoef(before, recording(enhanced))[0, 1] > 0.9
 
-    sound, shape = example["SOUND"], example["SHAPE"]
+    sound, shape = own["SOUND"], own["SHAPE"]
     y = encode(sound, np.stack([before[:8064], before[-8064:]]))
     draws = [np.stack([noise.normal(seed, number, shape) for seed in (0, 1)]) for number in range(2 * STEPS)]
     halves = [(each[:, 0] + 1j * each[:, 1]) * math.sqrt(0.5) for each in draws]  # variance 1 in all
-    network = example["make"]()[0].network.eval().double()
-    constants = (example[name] for name in ("THETA", "SIGMA_MIN", "SIGMA_MAX"))
+    network = own["make"]()[0].network.eval().double()
+    constants = (own[name] for name in ("THETA", "SIGMA_MIN", "SIGMA_MAX"))
     expected = sgmse(network, (y[:, 0] + 1j * y[:, 1]).astype(complex), halves, *constants)
     with load(tmp_path / "bundle") as sampler:
         made = sampler.sample(f"sgmse:{STEPS}@linspace", seeds=[0, 1], condition={"y": y})
