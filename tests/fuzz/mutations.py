@@ -1,7 +1,7 @@
 """Damage, as hypothesis strategies: to the structure of JSON, to the bytes of any file, to ONNX messages."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -197,101 +197,55 @@ def damaged_graph(content: bytes, drawn: list[tuple[int, int, int, str]]) -> byt
     """An ONNX graph after some changes to its nodes, tensors, types and references."""
     model = onnx.ModelProto.FromString(content)
     for change, where, size, name in drawn:
-        _CHANGES[change % len(_CHANGES)](model, where, size, name)
+        _damage(model, change, where, size, name)
     return model.SerializeToString()
 
 
-def _pick(sequence: Any, where: int) -> Any:
-    return sequence[where % len(sequence)] if len(sequence) else None
+def _damage(model: onnx.ModelProto, change: int, where: int, size: int, name: str) -> None:
+    """One change to the weight, node or port at a place, where there is one."""
+    graph = model.graph
+    tensor, node, port = (
+        each[where % len(each)] if len(each) else None
+        for each in (graph.initializer, graph.node, [*graph.input, *graph.output])
+    )
+    if change == 13:
+        model.opset_import.add(domain="" if where % 2 else "com.microsoft", version=size)
+    elif change < 5 and tensor is not None:
+        _damage_tensor(tensor, change, size, name)
+    elif change < 11 and node is not None:
+        _damage_node(graph, node, change, where, size, name)
+    elif port is not None and change == 11:
+        port.type.tensor_type.shape.dim.add(dim_value=size)
+    elif port is not None and change == 12:
+        port.type.tensor_type.elem_type = abs(size) % 24
 
 
-def _tensor(change: Callable[[Any, int, str], None]) -> Callable[[onnx.ModelProto, int, int, str], None]:
-    def apply(model: onnx.ModelProto, where: int, size: int, name: str) -> None:
-        tensor = _pick(model.graph.initializer, where)
-        if tensor is not None:
-            change(tensor, size, name)
-
-    return apply
-
-
-def _node(change: Callable[[Any, int, int, str], None]) -> Callable[[onnx.ModelProto, int, int, str], None]:
-    def apply(model: onnx.ModelProto, where: int, size: int, name: str) -> None:
-        node = _pick(model.graph.node, where)
-        if node is not None:
-            change(node, where, size, name)
-
-    return apply
+def _damage_tensor(tensor: Any, change: int, size: int, name: str) -> None:
+    if change == 0:
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.ClearField("raw_data")
+        for key, value in {"location": name, "offset": str(size), "length": str(size)}.items():
+            tensor.external_data.add(key=key, value=value)
+    elif change == 1:
+        tensor.dims.append(size)
+    elif change == 2:
+        tensor.data_type = abs(size) % 24
+    elif change == 3:
+        tensor.raw_data = tensor.raw_data[: abs(size) % 8]
+    else:
+        tensor.name = name.replace("\0", "0")
 
 
-def _external(tensor: Any, size: int, name: str) -> None:
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.ClearField("raw_data")
-    for key, value in {"location": name, "offset": str(size), "length": str(size)}.items():
-        tensor.external_data.add(key=key, value=value)
-
-
-def _dims(tensor: Any, size: int, _: str) -> None:
-    tensor.dims.append(size)
-
-
-def _dtype(tensor: Any, size: int, _: str) -> None:
-    tensor.data_type = abs(size) % 24
-
-
-def _raw(tensor: Any, size: int, _: str) -> None:
-    tensor.raw_data = tensor.raw_data[: abs(size) % 8]
-
-
-def _tensor_name(tensor: Any, _: int, name: str) -> None:
-    tensor.name = name.replace("\0", "0")
-
-
-def _input(node: Any, where: int, _: int, name: str) -> None:
-    if node.input:
-        node.input[where % len(node.input)] = name
-
-
-def _output(node: Any, where: int, _: int, name: str) -> None:
-    if node.output:
-        node.output[where % len(node.output)] = name
-
-
-def _operation(node: Any, where: int, _: int, __: str) -> None:
-    node.op_type = OPS[where % len(OPS)]
-
-
-def _attribute(node: Any, _: int, size: int, name: str) -> None:
-    node.attribute.add(name=name or "axis", i=size, type=onnx.AttributeProto.INT)
-
-
-def _no_node(model: onnx.ModelProto, where: int, _: int, __: str) -> None:
-    if model.graph.node:
-        del model.graph.node[where % len(model.graph.node)]
-
-
-def _node_twice(model: onnx.ModelProto, where: int, _: int, __: str) -> None:
-    if model.graph.node:
-        model.graph.node.append(_pick(model.graph.node, where))
-
-
-def _shape(model: onnx.ModelProto, where: int, size: int, name: str) -> None:
-    value = _pick([*model.graph.input, *model.graph.output], where)
-    if value is not None:
-        value.type.tensor_type.shape.dim.add(dim_value=size)
-
-
-def _type(model: onnx.ModelProto, where: int, size: int, _: str) -> None:
-    value = _pick([*model.graph.input, *model.graph.output], where)
-    if value is not None:
-        value.type.tensor_type.elem_type = abs(size) % 24
-
-
-def _opset(model: onnx.ModelProto, where: int, size: int, _: str) -> None:
-    model.opset_import.add(domain="" if where % 2 else "com.microsoft", version=size)
-
-
-_CHANGES: tuple[Callable[[onnx.ModelProto, int, int, str], None], ...] = (
-    *(_tensor(change) for change in (_external, _dims, _dtype, _raw, _tensor_name)),
-    *(_node(change) for change in (_input, _output, _operation, _attribute)),
-    *(_no_node, _node_twice, _shape, _type, _opset),
-)
+def _damage_node(graph: Any, node: Any, change: int, where: int, size: int, name: str) -> None:
+    if change in (5, 6):
+        names = node.input if change == 5 else node.output
+        if names:
+            names[where % len(names)] = name
+    elif change == 7:
+        node.op_type = OPS[where % len(OPS)]
+    elif change == 8:
+        node.attribute.add(name=name or "axis", i=size, type=onnx.AttributeProto.INT)
+    elif change == 9:
+        del graph.node[where % len(graph.node)]
+    else:
+        graph.node.append(node)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from fewstep.plans import file
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -34,8 +34,6 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
 
-T = TypeVar("T", bound=Callable[..., Any])
-
 IN_SUITE = 25  # examples of each test
 KINDS = 9  # tests in this file
 MEMORY = 6 * 2**30  # bytes of address space of a long run: a graph may ask for any amount
@@ -44,16 +42,13 @@ ENGINE = OnnxRuntime(threads=1)
 PLANS = ("ddim:2", "dpmpp_2m:3", "heun:2")
 
 
-def fuzzed(function: T) -> T:
-    """Settings of every test here."""
-    own = settings(
-        max_examples=max(1, ASKED // KINDS) if ASKED else IN_SUITE,
-        deadline=None,
-        derandomize=not ASKED,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    return own(function)
+fuzzed = settings(  # every test here
+    max_examples=max(1, ASKED // KINDS) if ASKED else IN_SUITE,
+    deadline=None,
+    derandomize=not ASKED,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,15 +109,9 @@ def test_the_bytes_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[An
 
 @pytest.fixture
 def plans() -> list[str]:
-    denoising = DenoiserFacts(msgspec.convert({"kind": "cosine", "timesteps": 100}, type=_schedule()), "v", guided=True)
+    denoising = DenoiserFacts(ScheduleSpec("cosine", timesteps=100), "v", guided=True)
     made = [compile_plan(name, denoising, 2.0, shaping=Clip(-1, 1)) for name in PLANS]
     return [file.encode(plan).decode() for plan in made]
-
-
-def _schedule() -> Any:
-    from fewstep.plans.spec import ScheduleSpec
-
-    return ScheduleSpec
 
 
 @fuzzed

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from fewstep.plans.file import encode
 from fewstep.report.integrity import VerifyOptions, verify
@@ -13,17 +13,11 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, damaged_json
-from tests.fuzz.test_fuzz import ASKED, ENGINE, use
+from tests.fuzz.test_fuzz import ASKED, ENGINE, fuzzed, use
 from tests.runtime.test_networks import with_expert
 
 LABELS = {"label": [0, 1]}
-damaged = settings(
-    max_examples=max(1, ASKED // 3) if ASKED else 70,
-    deadline=None,
-    derandomize=not ASKED,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+damaged = settings(fuzzed, max_examples=max(1, ASKED // 3) if ASKED else 70)
 
 
 @pytest.fixture

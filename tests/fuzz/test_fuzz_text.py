@@ -1,6 +1,5 @@
 """The same for what a bundle has beside its denoiser: text encoder, tokenizers, autoencoder, null values."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_json
+from tests.fuzz.test_fuzz import fuzzed, record
 
 pytest.importorskip("tokenizers")
 from fewstep.report.integrity import VerifyOptions, verify
@@ -23,9 +23,7 @@ from fewstep.runtime.text import load_text_encoder
 from tests.runtime.text_bundle import LENGTH, X_SHAPE, with_companions
 
 NULL = "graphs/null.npy"
-fuzzed = settings(
-    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+few = settings(fuzzed, max_examples=25, derandomize=True)
 
 
 def use(bundle: Path) -> None:
@@ -52,15 +50,7 @@ def bundle(tiny_bundle: Path) -> Path:
     return tiny_bundle
 
 
-def record(bundle: Path, manifest: str, name: str, content: bytes) -> None:
-    """Put content into a file of a bundle together with its hash."""
-    document = json.loads(manifest)
-    document["files"][name] = hashlib.sha256(content).hexdigest()
-    (bundle / name).write_bytes(content)
-    (bundle / "manifest.json").write_text(json.dumps(document))
-
-
-@fuzzed
+@few
 @given(changes)
 def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
     """Changed in the text encoder, the autoencoder or the conditions alone: elsewhere it is tested already."""
@@ -76,7 +66,7 @@ def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
     (bundle / "manifest.json").write_text(former)
 
 
-@fuzzed
+@few
 @given(changes)
 def test_tokenizers(bundle: Path, drawn: list[Any]) -> None:
     manifest, file = (bundle / "manifest.json").read_text(), bundle / "graphs" / "tokenizer.json"
@@ -87,7 +77,7 @@ def test_tokenizers(bundle: Path, drawn: list[Any]) -> None:
     record(bundle, manifest, "graphs/tokenizer.json", former)
 
 
-@fuzzed
+@few
 @given(cuts)
 def test_null_values(bundle: Path, drawn: list[Any]) -> None:
     manifest, former = (bundle / "manifest.json").read_text(), (bundle / NULL).read_bytes()
