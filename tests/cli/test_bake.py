@@ -6,7 +6,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.graph.bake import bake
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
@@ -14,6 +13,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import denoiser_facts
+from tests.cli.conftest import Command
 
 
 def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
@@ -39,16 +39,17 @@ def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
     ],
 )
 def test_int8_away_from_its_calibration_is_told(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, given: tuple[str, ...], said: bool
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, plan: str, given: tuple[str, ...], said: bool
 ) -> None:
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
-    assert main(["bake", str(tiny_bundle), "--plan", plan, *given, "-o", str(tmp_path / "s.onnx")]) == 0
-    told = capsys.readouterr().err
+    told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / "s.onnx").err
     assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
     assert ("its ranges may not fit" in told) is said
 
 
-def test_the_plan_is_compiled_once(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_compiled_once(
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiled = []
 
     def counted(*given: object, **named: object) -> Plan:
@@ -56,5 +57,5 @@ def test_the_plan_is_compiled_once(tiny_bundle: Path, tmp_path: Path, monkeypatc
         return plan_for(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bake, "plan_for", counted)
-    assert main(["bake", str(tiny_bundle), "--plan", "ddim:3", "-o", str(tmp_path / "s.onnx")]) == 0
+    fewstep("bake", tiny_bundle, "--plan", "ddim:3", "-o", tmp_path / "s.onnx")
     assert len(compiled) == 1

@@ -1,15 +1,14 @@
 """The cache folder is shown with its sizes, and emptied by kind."""
 
-import json
 import os
 from pathlib import Path
 from time import time
 
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cache_contents import PURPOSES, contents
+from tests.cli.conftest import Command, Document
 
 
 @pytest.fixture
@@ -26,34 +25,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "fewstep"
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
-    assert main(["cache", "--json", *arguments]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def test_each_kind_has_its_number_size_and_age(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = {each["kind"]: each for each in shown(capsys)["content"]}
+def test_each_kind_has_its_number_size_and_age(folder: Path, document: Document, fewstep: Command) -> None:
+    content = {each["kind"]: each for each in document("cache")["content"]}
     assert list(content) == ["engines", "fitting", "link", "of-another-version"]
     assert [(each["files"], each["bytes"]) for each in content.values()][::3] == [(1, 5), (1, 7)]
     assert content["fitting"]["days"] == [pytest.approx(3, abs=0.01)] * 2
     assert content["fitting"]["purpose"] and not content["link"]["purpose"]
-    assert main(["cache"]) == 0
-    assert "not of this version" in capsys.readouterr().out
+    assert "not of this version" in fewstep("cache").out
 
 
-def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys, "--clear", "engines,jit", "--dry-run")["would_remove"] == ["engines"]
+def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, document: Document, fewstep: Command) -> None:
+    assert document("cache", "--clear", "engines,jit", "--dry-run")["would_remove"] == ["engines"]
     assert cache.read("engines", "a.json") == b"12345"
-    assert shown(capsys, "--clear", "engines,jit")["removed"] == ["engines"]
+    assert document("cache", "--clear", "engines,jit")["removed"] == ["engines"]
     assert cache.read("engines", "a.json") is None and cache.read("fitting", "b.npy") == b"123"
-    assert shown(capsys, "--clear", "all")["removed"] == ["fitting", "link", "of-another-version"]
+    assert document("cache", "--clear", "all")["removed"] == ["fitting", "link", "of-another-version"]
     assert list(folder.iterdir()) == [] and (folder.parent / "mine/file").exists()
-    assert main(["cache"]) == 0 and "empty" in capsys.readouterr().out
+    assert "empty" in fewstep("cache").out
 
 
-def test_a_kind_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cache", "--clear", "../mine"]) == 1
-    assert "has no kind '../mine'; give some of" in capsys.readouterr().err
+def test_a_kind_that_is_none_is_named(folder: Path, fewstep: Command) -> None:
+    assert "has no kind '../mine'; give some of" in fewstep("cache", "--clear", "../mine", code=1).err
 
 
 def test_each_kind_says_its_purpose() -> None:
@@ -66,10 +58,7 @@ def test_a_file_that_goes_meanwhile_is_left_out(folder: Path, monkeypatch: pytes
     assert [(each.kind, each.files) for each in contents()][:2] == [("engines", 1), ("fitting", 1)]
 
 
-def test_a_cache_folder_that_is_a_link_is_not_emptied(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cache_folder_that_is_a_link_is_not_emptied(folder: Path, tmp_path: Path, fewstep: Command) -> None:
     moved = folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(moved)
-    assert main(["cache", "--clear", "all"]) == 1
-    assert "it is a link" in capsys.readouterr().err and (moved / "engines/a.json").is_file()
+    assert "it is a link" in fewstep("cache", "--clear", "all", code=1).err and (moved / "engines/a.json").is_file()

@@ -1,22 +1,30 @@
 """What `inspect` says of a bundle: a policy's rhythm and units, fitted plans, samples by which a body was judged."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.cli.verbs.inspect import tree
 from fewstep.graph.commit import open_for_update
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.cli.conftest import Command, Document
 from tests.runtime.test_fitted_plans import give
 
 
+@pytest.fixture
+def lines(fewstep: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
+    """A function: the lines of a bundle's tree, without its branches."""
+    monkeypatch.setenv("COLUMNS", "400")
+    return lambda bundle: [line.strip("│├└─ ") for line in fewstep("inspect", bundle).out.splitlines()]
+
+
 def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, lines: Callable[[Path], list[str]], document: Document
 ) -> None:
     manifest = open_bundle(tiny_bundle).manifest
     high, width = manifest.x_shape[0], manifest.x_shape[-1]
@@ -26,14 +34,14 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
         config = json.dumps({"_class_name": "DDIMScheduler"}).encode()
         file = writer.add(config, folder="plans", name="scheduler", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, policy=policy, units=units, scheduler=file))
-    printed = lines(capsys, monkeypatch, "inspect", str(tiny_bundle))
+    printed = lines(tiny_bundle)
     scale, shift = ", ".join(["2"] * width), ", ".join(["0.5"] * width)
     assert [line for line in printed if line.startswith(("policy", "units", "scheduler"))] == [
         f"policy: sees 2 observations, executes 1 of {high} actions from place 0, counted from 0",
         f"units: scale * x + shift along axis -1; scale {scale}; shift {shift}",
         "scheduler: DDIMScheduler, of the plan scheduler:STEPS",
     ]
-    found = json.loads("".join(lines(capsys, monkeypatch, "inspect", str(tiny_bundle), "--json")))
+    found = document("inspect", tiny_bundle)
     assert found["manifest"]["policy"]["observations"] == 2 and found["manifest"]["units"]["scale"] == [2.0] * width
     assert found["scheduler"] == "DDIMScheduler"
     known = inspect(InspectOptions(tiny_bundle))
@@ -46,19 +54,11 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
     ) in [str(child.label) for child in shown.children]
 
 
-def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
-    monkeypatch.setenv("COLUMNS", "400")
-    assert main(list(words)) == 0
-    return [line.strip("│├└─ ") for line in capsys.readouterr().out.splitlines()]
-
-
-def test_a_line_has_guidance_and_teacher(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_has_guidance_and_teacher(tiny_bundle: Path, lines: Callable[[Path], list[str]]) -> None:
     give(tiny_bundle, guidance=2.0)
     give(tiny_bundle, guidance=None)
     give(tiny_bundle, body="int8-cpu-x86", graph="1" * 64)
-    printed = lines(capsys, monkeypatch, "inspect", str(tiny_bundle))
+    printed = lines(tiny_bundle)
     gain = "20.0 to 24.0 dB over dpmpp_2m:3, by the teacher ddim:20"
     assert [line for line in printed if line.startswith("plan fitted")] == [
         f"plan fitted:3 for float32, guidance 2: {gain}",

@@ -11,18 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner, split
 from fewstep.measure.estimate import Estimate
+from tests.cli.conftest import Command, Document
 
 RUN = ("-n", "1", "-c", "class=0")
-
-
-def documents(capsys: pytest.CaptureFixture[str], *arguments: object, code: int) -> Any:
-    """The one document on stdout."""
-    assert main([str(argument) for argument in arguments]) == code
-    return json.loads(capsys.readouterr().out)
 
 
 def test_flags_may_stand_anywhere() -> None:
@@ -34,43 +28,42 @@ def test_flags_may_stand_anywhere() -> None:
     assert split(["run", "--", "--json"]) == (Manner(), ["run", "--", "--json"])
 
 
-def test_a_result_is_one_document(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_one_document(tiny_bundle: Path, tmp_path: Path, document: Document) -> None:
     output = tmp_path / "x.npy"
-    found = documents(capsys, "run", tiny_bundle, *RUN, "-o", output, "--json", code=0)
+    found = document("run", tiny_bundle, *RUN, "-o", output)
     assert found["output"] == str(output) and found["shape"] == [1, 1, 4, 4]
-    assert documents(capsys, "--json", "verify", tiny_bundle, code=0)["graphs"] == 3
+    assert document("verify", tiny_bundle)["graphs"] == 3
 
 
-def test_an_error_is_one_document_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = documents(capsys, "run", tmp_path / "no", "--json", code=1)
+def test_an_error_is_one_document_with_its_fix(tmp_path: Path, document: Document) -> None:
+    found = document("run", tmp_path / "no", code=1)
     assert found == {
         "error": f"there is no bundle {tmp_path / 'no'}",
         "fix": f"make one: fewstep export SOURCE -o {tmp_path / 'no'}",
     }
-    assert documents(capsys, "--json", "frobnicate", code=2)["error"] == "unknown verb 'frobnicate'"
-    assert "--frob" in documents(capsys, "run", "b", "--frob", "--json", code=2)["error"]
+    assert document("frobnicate", code=2)["error"] == "unknown verb 'frobnicate'"
+    assert "--frob" in document("run", "b", "--frob", code=2)["error"]
 
 
-def test_help_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "inspect" in documents(capsys, "--json", code=0)["help"]
-    assert "--guidance" in documents(capsys, "run", "--help", "--json", code=0)["help"]
+def test_help_is_a_document_too(document: Document) -> None:
+    assert "inspect" in document()["help"]
+    assert "--guidance" in document("run", "--help")["help"]
 
 
 def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
         sys.stdout.write("loading weights\n")
         return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
 
     monkeypatch.setattr("fewstep.cli.verbs.run._run", talkative)
-    assert main(["run", str(tiny_bundle), "--json"]) == 0
-    printed, said = capsys.readouterr()
+    printed, said = fewstep("run", tiny_bundle, "--json")
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
 
 
 def test_an_interrupt_and_a_bug_are_documents_too(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, document: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for raised, code, said in (
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -81,20 +74,16 @@ def test_an_interrupt_and_a_bug_are_documents_too(
             raise raised
 
         monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
-        assert said in documents(capsys, "run", tiny_bundle, "--json", code=code)["error"]
+        assert said in document("run", tiny_bundle, code=code)["error"]
 
 
-def test_quiet_is_silent_unless_something_fails(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["run", str(tiny_bundle), *RUN, "-o", str(tmp_path / "x.npy"), "--quiet"]) == 0
-    assert capsys.readouterr() == ("", "")
-    assert main(["verify", str(tmp_path), "-q"]) == 1
-    assert capsys.readouterr().err.startswith("fewstep: ")
+def test_quiet_is_silent_unless_something_fails(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:
+    assert fewstep("run", tiny_bundle, *RUN, "-o", tmp_path / "x.npy", "--quiet") == ("", "")
+    assert fewstep("verify", tmp_path, "-q", code=1).err.startswith("fewstep: ")
 
 
 def test_what_the_library_logs_is_heard_as_loudly_as_asked(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
@@ -103,14 +92,13 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
 
     monkeypatch.setattr("fewstep.cli.verbs.run._run", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
-        assert main(["run", str(tiny_bundle), *flags]) == 0
-        assert capsys.readouterr().err.splitlines() == [f"fewstep: at {level}" for level in heard]
+        assert fewstep("run", tiny_bundle, *flags).err.splitlines() == [f"fewstep: at {level}" for level in heard]
     assert not logging.getLogger("fewstep").handlers
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(19.9, ""), (20.0, "20 seconds"), (7200.0, "2.0 hours")])
 def test_what_takes_long_says_so_ahead(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
+    tiny_bundle: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
 ) -> None:
     def announcing(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
         Estimate(8, seconds - 5, timing=5.0).announce()
@@ -119,8 +107,7 @@ def test_what_takes_long_says_so_ahead(
     monkeypatch.setattr("fewstep.cli.verbs.run._run", announcing)
     line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
     for flags, heard in (((), line), (("-q",), "")):
-        assert main(["run", str(tiny_bundle), *flags]) == 0
-        assert capsys.readouterr().err == heard
+        assert fewstep("run", tiny_bundle, *flags).err == heard
 
 
 def test_a_document_holds_what_json_has_no_form_for() -> None:

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.plans import grids
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -19,16 +18,16 @@ from fewstep.plans.transforms import tail
 from fewstep.report.drawing.plan_plot import draw
 from fewstep.report.drawing.plan_view import LAGS, equations, linear, recurrence
 from fewstep.runtime import load
+from tests.cli.conftest import Command
 from tests.runtime.test_fitted_plans import give
 
 LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
 
 def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["plan", "--list", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
+    listed = json.loads(fewstep("plan", "--list", "--json").out)
     assert [each["name"] for each in listed["solvers"]] == SOLVERS.names()
     assert [each["name"] for each in listed["grids"]] == list(grids.__all__)
     by_name = {each["name"]: each for each in listed["grids"]}
@@ -38,50 +37,44 @@ def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
     assert table["needs"] == ["sigmas"] and all(each["about"] for each in listed["grids"])
     assert [each["name"] for each in listed["grids"] if each["is_default"]] == ["arctan"]
     monkeypatch.setenv("COLUMNS", "400")
-    assert main(["plan"]) == 0
-    printed = capsys.readouterr().out
+    printed = fewstep("plan").out
     assert all(f" {name} " in printed for name in (*SOLVERS.names(), *grids.__all__))
     assert "eta=0.0" in printed and "rho=7.0, sigma_min=None" in printed and "sigmas=..." in printed
 
 
-def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--show", "ddim:2", "--bundle", str(tiny_bundle), "--guidance", "2"]) == 0
-    printed = capsys.readouterr().out
+def test_a_plan_is_shown_for_a_bundle(tiny_bundle: Path, fewstep: Command) -> None:
+    printed = fewstep("plan", "--show", "ddim:2", "--bundle", tiny_bundle, "--guidance", 2).out
     assert "predicts v, guidance 2: 2 evaluations, 4 branches, 1 rows" in printed and "uncond" in printed
 
 
 @pytest.mark.parametrize("body", ["float32", "int8-cpu-x86"])
 def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, body: str
 ) -> None:
     give(tiny_bundle, body=body)
-    of = ["--bundle", str(tiny_bundle), "--guidance", "2"]
-    assert main(["plan", "--show", "fitted:3", *of]) == 0
-    shown = capsys.readouterr().out.replace("fitted:3", "dpmpp_2m:3")
-    assert main(["plan", "--show", "dpmpp_2m:3@trailing", *of]) == 0
-    assert shown.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:] and "3 evaluations" in shown
-    assert main(["plan", "--show", "fitted:3", *of[:2]]) == 0
-    assert "guidance 2" in capsys.readouterr().out
-    assert main(["plan", "--plot", "fitted:3", *of, "-o", str(tmp_path / "plan.svg")]) == 0
-    assert "fitted:3 for schedule" in capsys.readouterr().out and (tmp_path / "plan.svg").is_file()
-    assert main(["plan", "--show", "fitted:4", *of]) == 1
-    assert "has no plan 'fitted:4' for float32" in capsys.readouterr().err
-    assert main(["plan", "--show", "fitted:3"]) == 1
-    assert "has fitted numbers, which belong to a bundle; name it by --bundle" in capsys.readouterr().err
+    of = ["--bundle", tiny_bundle, "--guidance", 2]
+    shown = fewstep("plan", "--show", "fitted:3", *of).out.replace("fitted:3", "dpmpp_2m:3")
+    nominal = fewstep("plan", "--show", "dpmpp_2m:3@trailing", *of).out
+    assert shown.splitlines()[1:] == nominal.splitlines()[1:] and "3 evaluations" in shown
+    assert "guidance 2" in fewstep("plan", "--show", "fitted:3", *of[:2]).out
+    drawn = fewstep("plan", "--plot", "fitted:3", *of, "-o", tmp_path / "plan.svg").out
+    assert "fitted:3 for schedule" in drawn and (tmp_path / "plan.svg").is_file()
+    assert "has no plan 'fitted:4' for float32" in fewstep("plan", "--show", "fitted:4", *of, code=1).err
+    said = "has fitted numbers, which belong to a bundle; name it by --bundle"
+    assert said in fewstep("plan", "--show", "fitted:3", code=1).err
 
 
 @pytest.mark.parametrize("with_bundle", [False, True])
 def test_a_plan_of_a_file_is_shown_as_it_is(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_bundle: bool
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, with_bundle: bool
 ) -> None:
     file = tmp_path / "tail.json"
     file.write_bytes(encode(tail(load(tiny_bundle).compile("ddim:4"), 1)))
-    bundle = ["--bundle", str(tiny_bundle)] if with_bundle else []
-    assert main(["plan", "--show", str(file), *bundle]) == 0
-    assert "ddim:4 from step 1 for schedule" in (printed := capsys.readouterr().out) and "3 evaluations" in printed
-    assert main(["plan", "--show", str(file), "--guidance", "2", *bundle]) == 1
+    bundle = ["--bundle", tiny_bundle] if with_bundle else []
+    printed = fewstep("plan", "--show", file, *bundle).out
+    assert "ddim:4 from step 1 for schedule" in printed and "3 evaluations" in printed
     said = "was compiled with guidance none, not 2" if with_bundle else "has its own guidance; leave --guidance out"
-    assert said in capsys.readouterr().err
+    assert said in fewstep("plan", "--show", file, "--guidance", 2, *bundle, code=1).err
 
 
 @pytest.mark.parametrize(
@@ -94,11 +87,8 @@ def test_a_plan_of_a_file_is_shown_as_it_is(
         (("--show", "dim:2"), "unknown solver 'dim'"),
     ],
 )
-def test_what_cannot_be_shown_is_named(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
-) -> None:
-    assert main(["plan", *arguments]) == 1
-    assert named in capsys.readouterr().err
+def test_what_cannot_be_shown_is_named(fewstep: Command, arguments: tuple[str, ...], named: str) -> None:
+    assert named in fewstep("plan", *arguments, code=1).err
 
 
 def test_a_combination_reads_like_arithmetic() -> None:
@@ -143,9 +133,9 @@ def test_a_plan_that_clips_is_no_recurrence() -> None:
         recurrence(compile_plan("ddim:4", LINEAR, shaping=Clip(-1.0, 1.0)))
 
 
-def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path) -> None:
+def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path, fewstep: Command) -> None:
     output = tmp_path / "plan.svg"
-    assert main(["plan", "--plot", "dpmpp_2m:6", "-o", str(output)]) == 0
+    fewstep("plan", "--plot", "dpmpp_2m:6", "-o", output)
     root = ElementTree.fromstring(output.read_text())
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and "http" not in output.read_text().replace(
         root.tag[1:27], ""

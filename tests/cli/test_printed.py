@@ -19,6 +19,7 @@ from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import Lines
 from fewstep.cli.tables import figures, lines, plain
+from tests.cli.conftest import Command
 
 EVIL = "evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
 ESCAPED = r"evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
@@ -37,24 +38,19 @@ def evil_bundle(bundle: Path, name: str) -> Path:
     return bundle
 
 
-def test_the_name_of_a_bundle_moves_no_cursor(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(evil_bundle(tiny_bundle, EVIL))]) == 0
-    printed = capsys.readouterr()
+def test_the_name_of_a_bundle_moves_no_cursor(tiny_bundle: Path, fewstep: Command) -> None:
+    printed = fewstep("inspect", evil_bundle(tiny_bundle, EVIL))
     assert harmless(printed.out) and harmless(printed.err) and ESCAPED in printed.out
     assert not any(line.startswith("fake") for line in printed.out.splitlines())
 
 
-def test_a_long_name_is_cut(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(evil_bundle(tiny_bundle, LONG))]) == 0
-    printed = capsys.readouterr().out
+def test_a_long_name_is_cut(tiny_bundle: Path, fewstep: Command) -> None:
+    printed = fewstep("inspect", evil_bundle(tiny_bundle, LONG)).out
     assert max(map(len, printed.splitlines())) < 3000 and "characters left out" in printed
 
 
-def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["inspect", str(evil_bundle(tiny_bundle, EVIL + LONG)), "--json"]) == 0
-    printed = capsys.readouterr().out
+def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(tiny_bundle: Path, fewstep: Command) -> None:
+    printed = fewstep("inspect", evil_bundle(tiny_bundle, EVIL + LONG), "--json").out
     assert harmless(printed) and json.loads(printed)["manifest"]["name"] == EVIL + LONG
 
 
@@ -76,14 +72,13 @@ def test_lines_tables_trees_notes_and_progress_are_escaped(capsys: pytest.Captur
 
 
 def test_a_failure_that_no_user_can_cause_is_escaped_too(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise ValueError(EVIL)
 
     monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
-    assert main(["run", str(tiny_bundle)]) == 70
-    said = capsys.readouterr().err
+    said = fewstep("run", tiny_bundle, code=70).err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")
     assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")
 

@@ -2,19 +2,18 @@
 
 import pytest
 
-from fewstep.cli.main import main
 from fewstep.cli.removed import REMOVED
+from tests.cli.conftest import Command
 from tests.verbs_page import flags
 
 ALL = [(verb, name) for verb, removed in REMOVED.items() for name in removed]
 
 
 @pytest.mark.parametrize(("verb", "name"), ALL)
-def test_a_removed_option_names_its_successor(verb: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_removed_option_names_its_successor(verb: str, name: str, fewstep: Command) -> None:
     successor = REMOVED[verb][name]
     for arguments in ([verb, "b", name, "1"], [verb, "b", f"{name}=1"]):
-        assert main(arguments) == 2
-        assert capsys.readouterr().err == f"fewstep: {verb} has no option {name}; give {successor}\n"
+        assert fewstep(*arguments, code=2).err == f"fewstep: {verb} has no option {name}; give {successor}\n"
     assert name not in flags(verb)
 
 

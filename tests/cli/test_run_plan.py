@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.cli.main import main
 from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
@@ -18,6 +17,7 @@ from fewstep.plans.guidance import Branches, as_guidance
 from fewstep.plans.transforms import tail
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import PLAN, Sampler
+from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 
 
@@ -101,16 +101,15 @@ def test_int8_away_from_its_calibration_is_told(
 
 
 def test_a_verb_without_guidance_has_that_of_the_calibration(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command
 ) -> None:
     """In float32 too; a file has its own, a fitted plan that of its fit, and without a calibration there is none."""
-    run = ["run", str(tiny_bundle), "--plan", "ddim:3", "-n", "2", "-c", "class=1", "-o"]
-    assert main([*run, str(tmp_path / "none.npy")]) == 0
-    assert ", guidance" not in capsys.readouterr().out
+    run = ["run", tiny_bundle, "--plan", "ddim:3", "-n", 2, "-c", "class=1", "-o"]
+    assert ", guidance" not in fewstep(*run, tmp_path / "none.npy").out
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     for name, given in (("own", []), ("two", ["--guidance", "2"]), ("one", ["--guidance", "1"])):
-        assert main([*run, str(tmp_path / f"{name}.npy"), *given]) == 0
-        assert (", guidance 2 as calibrated" in capsys.readouterr().out) is (name == "own")
+        printed = fewstep(*run, tmp_path / f"{name}.npy", *given).out
+        assert (", guidance 2 as calibrated" in printed) is (name == "own")
     none, own, two, one = (np.load(tmp_path / f"{name}.npy") for name in ("none", "own", "two", "one"))
     np.testing.assert_array_equal(own, two)
     np.testing.assert_array_equal(one, none)
@@ -149,14 +148,12 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
 
 @pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])
 def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, tensor: str
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, plan: str, tensor: str
 ) -> None:
     if plan == "tail":
         plan = str(tmp_path / "tail.json")
         Path(plan).write_bytes(encode(tail(fewstep.runtime.load(tiny_bundle).compile("ddim:4"), 1)))
-    assert (
-        main(["run", str(tiny_bundle), "-n", "1", "-c", "class=1", "--plan", plan, "-o", str(tmp_path / "x.npy")]) == 1
-    )
-    said = capsys.readouterr().err
+    output = tmp_path / "x.npy"
+    said = fewstep("run", tiny_bundle, "-n", 1, "-c", "class=1", "--plan", plan, "-o", output, code=1).err
     assert f"starts from '{tensor}', which no option gives; run it by `Sampler.sample` with `given`, or bake it" in said
-    assert not (tmp_path / "x.npy").exists()
+    assert not output.exists()

@@ -1,13 +1,10 @@
 """The example of docs/export.md goes through every verb, as a user would take it."""
 
 import io
-import json
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,6 +18,7 @@ from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
+from tests.cli.conftest import Command, Document
 from tests.runtime.test_fitted_plans import give
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/export.md"
@@ -108,21 +106,6 @@ def test_the_bundle_names_no_place_on_this_machine(bundle: Path) -> None:
     for path in bundle.rglob("*"):
         if path.is_file():
             assert str(bundle.parent).encode() not in path.read_bytes(), path
-
-
-Document = Callable[..., Any]
-
-
-@pytest.fixture
-def document(capsys: pytest.CaptureFixture[str]) -> Document:
-    """A function: what a command, run in this process, prints with --json."""
-
-    def run(*arguments: object) -> Any:
-        capsys.readouterr()
-        assert main([*map(str, arguments), "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return run
 
 
 def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Document) -> None:
@@ -215,12 +198,11 @@ def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: D
     assert DemoOptions("fashion_mnist").judged.teacher and DemoOptions("own.py:make").judged.teacher is None
 
 
-def test_the_demo_refuses_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> None:
+    demo = ("demo", "-o", tmp_path / "demo")
     for wrong, named in (("--target=cpu", "unknown target"), ("--plan=x:1", "'x'")):
-        assert main(["demo", "-o", str(tmp_path / "demo"), wrong]) == 1
-        assert named in capsys.readouterr().err
-    assert main(["demo", "-o", str(tmp_path / "demo"), "--source", "nowhere", "--dry-run"]) == 1
-    assert "there is no file or folder 'nowhere'" in capsys.readouterr().err
+        assert named in fewstep(*demo, wrong, code=1).err
+    assert "there is no file or folder 'nowhere'" in fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err
     assert not (tmp_path / "demo").exists()
 
 
