@@ -108,20 +108,17 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
 
     _check_choices(options)
     with open_for_update(options.output, must_exist=False) as writer:
-        loras = _loras(options)
-        fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-        others = _experts(options)
+        loras, others = _loras(options), experts(options.expert, load_source)
         if others:  # a wrong expert is refused before minutes of work
-            deque(_sources(options, loras, fetched, others), maxlen=0)
+            deque(_sources(options, loras, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
-        denoiser = _added(writer, options, partial(_source, options, loras, fetched), progress, check_spec)
+        denoiser = _added(writer, options, partial(_source, options, loras), progress, check_spec)
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
-        licence = licence_of(options.source if fetched is None else str(fetched.folder))
-        entry = msgspec.structs.replace(_manifest(options, denoiser, loras, licence), scheduler=scheduler)
+        entry = msgspec.structs.replace(_manifest(options, denoiser, loras), scheduler=scheduler)
         for expert in others:
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
             own = _added(writer, options, load, under(progress, expert.name))
@@ -227,34 +224,21 @@ def _check_choices(options: ExportOptions) -> None:
 def check(options: ExportOptions) -> Iterator[Source]:
     """The source of each network, once the bundle's place can be written."""
     _check_choices(options)
-    fetched = hub.fetch(options.source) if hub.is_name(options.source) else None
-    loras, others = _loras(options), _experts(options)
+    loras, others = _loras(options), experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):
         pass
-    return _sources(options, loras, fetched, others)
+    return _sources(options, loras, others)
 
 
-def _sources(
-    options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None, others: Sequence[Expert]
-) -> Iterator[Source]:
+def _sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Expert]) -> Iterator[Source]:
     """The source of each network, the denoiser first, once it is read and its spec holds: one is in memory at a
     time."""
-    source = _source(options, loras, fetched)
+    source = _source(options, loras)
     spec = source.spec
     yield source
     del source
     for expert in others:
         yield load_expert(expert, spec, options.size, options.null)
-
-
-def _experts(options: ExportOptions) -> tuple[Expert, ...]:
-    """The networks next to the denoiser."""
-
-    def load(text: str) -> Source:
-        there = hub.fetch(text) if hub.is_name(text) else None
-        return load_source(text) if there is None else there.named(load_source(str(there.folder)))
-
-    return experts(options.expert, load)
 
 
 def _with_expert(entry: Manifest, expert: Expert, own: Added, dtype: DType) -> Manifest:
@@ -280,12 +264,10 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
     return tuple(read_lora(text) for text in options.lora)
 
 
-def _source(options: ExportOptions, loras: Sequence[Lora], fetched: hub.Fetched | None) -> Source:
-    """The source as the options change it; `fetched`: its folder, where it came from a hub."""
-    loaded = load_source(options.source if fetched is None else str(fetched.folder), options.spec)
-    loaded = loaded if fetched is None else fetched.named(loaded)
+def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
+    """The source as the options change it."""
     changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
-    source = changed(loaded, loras, tuple(changes), slots)
+    source = changed(load_source(options.source, options.spec), loras, tuple(changes), slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -301,13 +283,16 @@ def made_from(former: Manifest, new: Manifest | None = None) -> str:
 
 def load_source(text: str, spec: Path | None = None) -> Source:
     """The source that a text names, by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a plugin, a
-    shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
+    model of a hub, a shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.diffusers.files import CONFIG, INDEX, is_component
     from fewstep.export.sources.folders import kind_of
 
+    if hub.is_name(text):
+        there = hub.fetch(text)
+        return there.named(load_source(str(there.folder), spec))
     is_shipped = text in shipped.NAMES
     is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
     if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
@@ -331,12 +316,7 @@ def load_source(text: str, spec: Path | None = None) -> Source:
     return shipped.load_shipped(text)
 
 
-def _manifest(
-    options: ExportOptions,
-    denoiser: Added,
-    loras: Sequence[Lora],
-    licence: str | None,
-) -> Manifest:
+def _manifest(options: ExportOptions, denoiser: Added, loras: Sequence[Lora]) -> Manifest:
     origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
     described = {field: getattr(spec, field) for field in Description.__struct_fields__}
     is_distilled = spec.distilled or samples_distilled(origin.scheduler or {})
@@ -353,7 +333,7 @@ def _manifest(
             versions=_versions(),
             commands=(_command(options, origin, loras),),
             adapters=tuple(lora.adapter for lora in loras),
-            licence=licence,
+            licence=licence_of(options.source),
         ),
         files={},
         verification=denoiser.table,

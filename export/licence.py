@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fewstep.export.sources import hub
 from fewstep.export.sources.shipped import NAMES
 
 CARD = "README.md"
@@ -19,7 +20,8 @@ def licence_of(source: str) -> str | None:
     """
     if source in NAMES:
         return OWN
-    card = Path(source) / CARD
+    folder = hub.fetch(source).folder if hub.is_name(source) else Path(source)
+    card = folder / CARD
     if not card.is_file():
         return None
     front = FRONT.search(card.read_text(errors="replace")[:LIMIT])

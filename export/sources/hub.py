@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,15 @@ def is_name(text: str) -> bool:
     """True if a text is the name of a model on a hub. A file or folder of that name goes first, and what ends as files
     of other sources do is a path."""
     match = NAME.fullmatch(text)
-    return match is not None and not Path(text).exists() and Path(match["model"]).suffix not in FILES
+    return match is not None and not Path(text).exists() and Path(match["model"]).suffix.lower() not in FILES
 
 
+@cache
 def fetch(text: str) -> Fetched:
-    """The model in the library's cache, fetched where it is not there. UserError in one line where it cannot be had."""
+    """The model in the library's cache, fetched where it is not there. UserError in one line where it cannot be had.
+
+    The hub is asked once in a process, so that all of an export is of one commit.
+    """
     match = NAME.fullmatch(text)
     if match is None:
         raise UserError(f"{text!r} is no name of a model", "give ORG/NAME, or ORG/NAME@REVISION")

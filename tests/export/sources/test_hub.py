@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,19 @@ def hub(pipeline: Path) -> Iterator[tuple[str, list[str]]]:
         yield server
 
 
-def each_fetched(texts: Sequence[str], address: str, cache: Path, **environment: str) -> list[object]:
-    """The label and files of each model, or what is said of it: in another process, since the library reads its
-    settings once."""
+def ran(
+    *command: str | Path, address: str, cache: Path, check: bool = True, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Python with this command, in a process of its own: huggingface_hub reads its settings once."""
     settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), **environment}
-    command = [sys.executable, "-c", FETCH, *texts]
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=settings, capture_output=True, text=True, check=check
+    )
+
+
+def each_fetched(texts: Sequence[str], address: str, cache: Path, **environment: str) -> list[object]:
+    """The label and files of each model, or what is said of it."""
+    done = ran("-c", FETCH, *texts, address=address, cache=cache, **environment)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -94,8 +102,7 @@ def fetched(text: str, address: str, cache: Path, **environment: str) -> object:
 def cached(text: str, patterns: list[str], address: str, cache: Path) -> None:
     """Let another program fetch some files of a model."""
     program = "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
-    settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache)}
-    subprocess.run([sys.executable, "-c", program, text, *patterns], env=settings, capture_output=True, check=True)
+    ran("-c", program, text, *patterns, address=address, cache=cache)
 
 
 def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list[str]], tmp_path: Path) -> None:
@@ -188,21 +195,16 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
     source = Path(str(make(tmp_path / "made")))
     (source / "README.md").write_text("---\nlicense: openrail\n---\n")
     with served({"org/tiny": source}) as (address, _):
-        settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
-        command = [sys.executable, "-m", "fewstep.cli", "export", "org/tiny", "-o", str(tmp_path / "bundle")]
-        told = subprocess.run([*command, "--dry-run"], env=settings, check=True, capture_output=True, text=True).stdout
-        subprocess.run([*command, "-q"], env=settings, check=True)
+        export = partial(ran, "-m", "fewstep.cli", "export", "org/tiny", "-o", tmp_path / "bundle")
+        hub = {"address": address, "cache": tmp_path / "cache"}
+        told = export("--dry-run", **hub).stdout
+        export("-q", **hub)
     assert told.startswith(f"org/tiny@{COMMIT}: tiny, x [")
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert (manifest.name, manifest.provenance.licence) == ("tiny", "openrail")
     assert manifest.provenance.source == f"org/tiny@{COMMIT}"
     assert manifest.provenance.commands == (f"fewstep export org/tiny@{COMMIT} -o BUNDLE",)
-    shown = subprocess.run(
-        [sys.executable, "-m", "fewstep.cli", "inspect", str(tmp_path / "bundle")],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    shown = ran("-m", "fewstep.cli", "inspect", tmp_path / "bundle", **hub).stdout
     assert "licence: openrail" in shown and f"org/tiny@{COMMIT[:7]}" in "".join(shown.split())
 
 
@@ -244,8 +246,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     fetched("org/model", hub[0], tmp_path / "cache")
-    settings = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", FETCH, "org/model"], env=settings, capture_output=True, text=True)
+    done = ran("-c", FETCH, "org/model", address="http://127.0.0.1:9", cache=tmp_path / "cache")
     assert json.loads(done.stdout)[0] == f"org/model@{COMMIT}"
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"org/model comes from the cache, at commit {COMMIT}, which may not be the newest: http:")
@@ -253,9 +254,8 @@ def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]]
 
 def test_progress_bars_are_for_terminals(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     """What is fetched here is no denoiser: export says so, and the library says nothing."""
-    settings = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "fewstep.cli", "export", "org/model", "-o", str(tmp_path / "bundle")]
-    done = subprocess.run(command, env=settings, capture_output=True, text=True)
+    command = ("-m", "fewstep.cli", "export", "org/model", "-o", tmp_path / "bundle")
+    done = ran(*command, address=hub[0], cache=tmp_path / "cache", check=False)
     assert hub[1] and done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("fewstep: ") and "Fetching" not in line
@@ -269,6 +269,7 @@ def test_progress_bars_are_for_terminals(hub: tuple[str, list[str]], tmp_path: P
         ("fashion_mnist", False),
         ("folder/file.onnx", False),
         ("folder/file.py", False),
+        ("folder/unet.PTH", False),
         ("./folder", False),
         ("a/b/c", False),
         ("../model", False),

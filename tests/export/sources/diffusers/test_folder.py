@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-import torch
 
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
@@ -19,25 +18,16 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.export.verifying import verified
+from tests.families import tiny
 
 diffusers = pytest.importorskip("diffusers")
 
-SMALL: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 4}
-UNET = {
-    **SMALL,
-    "sample_size": 8,
-    "block_out_channels": (8,),
-    "down_block_types": ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",),
-    "mid_block_type": None,
-}
+ONE_BLOCK: dict[str, Any] = {**tiny.UNET, "block_out_channels": (8,), "mid_block_type": None}
+UNET = {**ONE_BLOCK, "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
 TEXT = {
-    **SMALL,
-    "sample_size": 8,
-    "block_out_channels": (8,),
+    **ONE_BLOCK,
     "down_block_types": ("CrossAttnDownBlock2D",),
     "up_block_types": ("CrossAttnUpBlock2D",),
-    "mid_block_type": None,
     "attention_head_dim": 4,
     "cross_attention_dim": 12,
 }
@@ -45,25 +35,15 @@ TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
 
 
 def folder(path: Path, network: Any, scheduler: Any = None, text_tokens: int | None = None) -> Path:
-    """What `pipeline.save_pretrained` writes, of what export reads."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    network.save_pretrained(path / "unet")
-    (scheduler or diffusers.DDIMScheduler(**TRAILING)).save_pretrained(path / "scheduler")
-    if text_tokens is not None:
-        (path / "text_encoder").mkdir()
-        (path / "text_encoder" / "config.json").write_text(json.dumps({"max_position_embeddings": text_tokens}))
-    (path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", type(network).__name__]}))
-    return path
+    scheduler = scheduler or diffusers.DDIMScheduler(**TRAILING)
+    return Path(tiny.diffusers_folder(path, network, scheduler=scheduler, text_tokens=text_tokens))
 
 
 @pytest.fixture(scope="module")
 def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """UNet2DModel with five labels. Tests must not change it."""
     made = diffusers.UNet2DModel(in_channels=3, out_channels=3, num_class_embeds=5, **UNET)
-    return folder(tmp_path_factory.mktemp("diffusers") / "tiny-ddpm", made)
+    return folder(tmp_path_factory.mktemp("diffusers"), made)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +57,8 @@ def exported(unet: Path) -> Path:
 
 def test_a_bundle_says_what_the_folder_does(unet: Path, exported: Path) -> None:
     manifest = open_bundle(exported).manifest
-    assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny-ddpm", (3, 8, 8), "epsilon")
-    assert manifest.schedule == ScheduleSpec("linear") and manifest.provenance.source == "tiny-ddpm"
+    assert (manifest.name, manifest.x_shape, manifest.prediction) == ("model", (3, 8, 8), "epsilon")
+    assert manifest.schedule == ScheduleSpec("linear") and manifest.provenance.source == "model"
     assert str(unet.parent) not in (exported / "manifest.json").read_text()
 
 
