@@ -75,7 +75,7 @@ def options_of(verb: Verb) -> type:
 
 def manner_parameters() -> list[inspect.Parameter]:
     """The flags that every command takes."""
-    return [flag(field, names, text) for field, (names, text) in output_flags.declarations().items()]
+    return [flag(field, names, text) for field, (names, text) in output_flags.FLAGS.items()]
 
 
 def flag(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
@@ -117,8 +117,7 @@ def _summary(options_type: type) -> str:
     texts = field_help(options_type)
     document = inspect.cleandoc(options_type.__doc__ or "")
     starts = [found.start() for name in texts if (found := re.search(rf"^\s*{name}: ", document, re.MULTILINE))]
-    text = document[: min(starts, default=len(document))].strip()
-    return re.sub(r"\n*\b(Args|Attributes|Fields|Options):$", "", text).strip()
+    return document[: min(starts, default=len(document))].strip()
 
 
 def is_argument(field: "dataclasses.Field[Any]") -> bool:

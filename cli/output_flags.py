@@ -1,16 +1,15 @@
 """The manner of a command: the four flags that every verb takes, read before anything else is imported or parsed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-FLAGS = {  # flag -> (field of Manner, help); they may stand anywhere in the line
-    "--json": ("json", "Print one JSON document instead of text: the result, or the error and its fix."),
-    "--quiet": ("quiet", "Print errors only."),
-    "-q": ("quiet", ""),
-    "--verbose": ("verbose", "Print more messages on the way."),
-    "-v": ("verbose", ""),
-    "--debug": ("debug", "Show the traceback of an error."),
+FLAGS: dict[str, tuple[tuple[str, ...], str]] = {  # field of Manner -> its flags and help; anywhere in the line
+    "json": (("--json",), "Print one JSON document instead of text: the result, or the error and its fix."),
+    "quiet": (("--quiet", "-q"), "Print errors only."),
+    "verbose": (("--verbose", "-v"), "Print more messages on the way."),
+    "debug": (("--debug",), "Show the traceback of an error."),
 }
+FIELDS = {flag: field for field, (flags, _) in FLAGS.items() for flag in flags}
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,6 @@ class Manner:
 def split(arguments: Sequence[str]) -> tuple[Manner, list[str]]:
     """The manner that a command line asks for, and the rest of the line. What stands behind `--` is no flag."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = {FLAGS[argument][0] for argument in arguments[:end] if argument in FLAGS}
-    rest = [argument for index, argument in enumerate(arguments) if index >= end or argument not in FLAGS]
-    return Manner(**{field.name: field.name in flags for field in fields(Manner)}), rest
-
-
-def declarations() -> dict[str, tuple[tuple[str, ...], str]]:
-    """Per field the names of its flag and its help, for --help."""
-    names: dict[str, tuple[str, ...]] = {}
-    helps: dict[str, str] = {}
-    for flag, (field, text) in FLAGS.items():
-        names[field] = (*names.get(field, ()), flag)
-        helps[field] = helps.get(field) or text
-    return {field: (names[field], helps[field]) for field in names}
+    asked = {FIELDS[argument] for argument in arguments[:end] if argument in FIELDS}
+    rest = [argument for index, argument in enumerate(arguments) if index >= end or argument not in FIELDS]
+    return Manner(**dict.fromkeys(asked, True)), rest

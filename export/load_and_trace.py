@@ -16,6 +16,7 @@ import fewstep.plans
 import fewstep.runtime
 from fewstep.export.lora.slots import placed
 from fewstep.export.needs import needs
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
 from fewstep.export.verification.points import Scope, points
 from fewstep.export.verification.verify import ReferenceOutputs, Verification, expect
@@ -145,8 +146,6 @@ def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
 
 def untraced(source: Source) -> Evaluate | None:
     """A source's module as it was given; None where it first has to be traced."""
-    from fewstep.export.sources.torch_module import TorchSource
-
     if not isinstance(source, TorchSource):
         return None
     from fewstep.export.verification.reference import of_module  # torch: ONNX files need none

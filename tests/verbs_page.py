@@ -28,7 +28,9 @@ def flags(verb: str) -> set[str]:
     """Every option that a verb takes, as it is written."""
     module = importlib.import_module(f"fewstep.cli.verbs.{verb}")
     known = {flag for option in fields(options_of(module.verb)) for flag in _names(option)}
-    return known | set(output_flags.FLAGS) | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
+    return (
+        known | output_flags.FIELDS.keys() | {"--help", "-h"} | ({"--dry-run"} if hasattr(module, "dry_run") else set())
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,7 +43,7 @@ def filled(text: str) -> str:
     tables = {
         "manner": table(
             ("flag", "meaning"),
-            [(", ".join(f"`{name}`" for name in names), said) for names, said in output_flags.declarations().values()],
+            [(", ".join(f"`{name}`" for name in names), said) for names, said in output_flags.FLAGS.values()],
         )
     }
     tables["verbs"] = table(

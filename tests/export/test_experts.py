@@ -24,47 +24,12 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.bundle_of_experts import EDGE, LAYERS
-
-GAUSSIANS = '''
-"""Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
-
-import torch
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import Condition
-
-
-class Exact(torch.nn.Module):
-    def __init__(self, mean, deviation, predicts):
-        super().__init__()
-        self.mean, self.variance, self.predicts = mean, deviation**2, predicts
-
-    def forward(self, x, time, label):
-        sigma = (time / 1000)[:, None, None, None]
-        alpha, mean = 1 - sigma, self.mean + 0.1 * label.to(x.dtype)[:, None, None, None]
-        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
-        x0 = mean + gain * (x - alpha * mean)
-        return x0 if self.predicts == "sample" else (x - x0) / sigma
-
-
-def spec(predicts):
-    label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
-    return Spec("gauss", (1, 4, 4), (label,), predicts, ScheduleSpec("flow"))
-
-
-def quiet():
-    return Exact(0.5, 0.3, "flow"), spec("flow")
-
-
-def noisy():
-    return Exact(-0.2, 0.8, "sample"), spec("sample")
-'''
+from tests.export.networks import gauss
 
 
 @pytest.mark.slow
 def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "gauss.py").write_text(GAUSSIANS)
-    file, bundle = tmp_path / "gauss.py", tmp_path / "bundle"
+    file, bundle = gauss.__file__, tmp_path / "bundle"
     made = export(ExportOptions(f"{file}:quiet", bundle, verify="quick", expert=(f"noisy={file}:noisy@{EDGE}",)))
     assert (made.networks["noisy"].until, made.networks["noisy"].prediction) == (EDGE, "sample")
     assert made.provenance.commands == (

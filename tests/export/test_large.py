@@ -26,42 +26,10 @@ from fewstep.plans.errors import UserError
 from fewstep.report import integrity
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.export.networks import large_denoiser
 
 LIMIT = 60_000  # bytes
-DENOISER = """
-import weakref
-import torch
-from torch import nn
-from fewstep.export import ScheduleSpec, Spec
-
-SEEN = []
-
-class Denoiser(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.time = nn.Linear(1, 48)
-        self.first, self.second = nn.Conv2d(1, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)
-        self.mix = nn.Linear(48, 48)
-        self.last = nn.Conv2d(96, 1, 3, padding=1)
-
-    def forward(self, x, time):
-        h = torch.relu(self.first(x) + self.time(time[:, None] / 1000)[:, :, None, None])
-        g = self.mix(torch.relu(self.second(h)).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (8, 8))
-        return self.last(torch.cat([g, h], 1))
-
-def make():
-    torch.manual_seed(0)
-    denoiser = Denoiser()
-    SEEN.extend(weakref.ref(parameter) for parameter in denoiser.parameters())
-    return denoiser, Spec("large", (1, 8, 8), (), "v", ScheduleSpec("cosine"))
-"""
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("large") / "large_denoiser.py"
-    file.write_text(DENOISER)
-    return f"{file}:make"
+SOURCE = f"{large_denoiser.__file__}:make"
 
 
 @pytest.fixture
@@ -71,12 +39,12 @@ def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def large(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with its weights in files."""
     bundle = tmp_path_factory.mktemp("exported") / "large"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(io, "EXTERNAL_ABOVE", LIMIT)
-        export(ExportOptions(source, bundle))
+        export(ExportOptions(SOURCE, bundle))
     return bundle
 
 
@@ -94,8 +62,8 @@ def data_bytes(bundle: Path) -> int:
 
 
 @pytest.mark.slow
-def test_it_samples_as_with_its_weights_inside(source: str, large: Path, tmp_path: Path) -> None:
-    export(ExportOptions(source, tmp_path / "small"))
+def test_it_samples_as_with_its_weights_inside(large: Path, tmp_path: Path) -> None:
+    export(ExportOptions(SOURCE, tmp_path / "small"))
     one, files = open_bundle(tmp_path / "small").manifest, open_bundle(large).manifest
     assert not one.bodies["float32"].graph.data and files.bodies["float32"].graph.data
     assert (large / files.bodies["float32"].graph.file).stat().st_size < 10_000
@@ -106,7 +74,7 @@ def test_it_samples_as_with_its_weights_inside(source: str, large: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
-def test_torch_is_gone_before_the_graphs_are_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_gone_before_the_graphs_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
 
     def watched(*arguments: Any) -> verify.Verification:
@@ -115,14 +83,14 @@ def test_torch_is_gone_before_the_graphs_are_run(source: str, tmp_path: Path, mo
 
     compare = verify.compare
     monkeypatch.setattr(verify, "compare", watched)
-    export(ExportOptions(source, tmp_path / "b"))
+    export(ExportOptions(SOURCE, tmp_path / "b"))
     assert alive == [0]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
 def test_a_mismatch_brings_it_back_and_names_the_node(
-    source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(*graphs: Any) -> Any:
         *kept, exported = unload(*graphs)
@@ -135,21 +103,19 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
     with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):
-        export(ExportOptions(source, tmp_path / "b"))
+        export(ExportOptions(SOURCE, tmp_path / "b"))
     assert contents(tmp_path / "b") == before
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("low_limit")
-def test_without_room_nothing_changes(
-    source: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_room_nothing_changes(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000))
     shutil.copytree(large, tmp_path / "old")
     before = contents(tmp_path / "old")
     for bundle in (tmp_path / "old", tmp_path / "new"):
         with pytest.raises(UserError, match=rf"{bundle.name} needs [\d.]+ kB more, and its disk has 50 kB free"):
-            export(ExportOptions(source, bundle))
+            export(ExportOptions(SOURCE, bundle))
     assert contents(tmp_path / "old") == before and not (tmp_path / "new").exists()
 
 
@@ -175,10 +141,10 @@ def test_int8_bodies_refer_to_the_float_weights_and_to_one_another(large: Path, 
     "limit", [LIMIT, pytest.param(io.EXTERNAL_ABOVE, marks=pytest.mark.slow)], ids=["large", "small"]
 )
 def test_a_float16_export_is_half_the_size_and_is_verified(
-    source: str, large: Path, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+    large: Path, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", limit)
-    manifest = export(ExportOptions(source, tmp_path / "b", dtype="float16"))
+    manifest = export(ExportOptions(SOURCE, tmp_path / "b", dtype="float16"))
     assert list(manifest.bodies) == ["float16"] and manifest.bodies["float16"].precision == "float16"
     assert "--dtype float16" in manifest.provenance.commands[0]
     assert sum(map(len, contents(tmp_path / "b").values())) < 0.7 * sum(map(len, contents(large).values()))
@@ -195,9 +161,9 @@ def read_table(bundle: Path, manifest: Manifest) -> verify.Verification:
 
 
 @pytest.mark.slow
-def test_what_a_float16_bundle_can_be_used_for(source: str, tmp_path: Path) -> None:
+def test_what_a_float16_bundle_can_be_used_for(tmp_path: Path) -> None:
     bundle = tmp_path / "b"
-    export(ExportOptions(source, bundle, dtype="float16"))
+    export(ExportOptions(SOURCE, bundle, dtype="float16"))
     with pytest.raises(UserError, match="has no float32 body, only float16"):
         fewstep.runtime.load(bundle)
     with pytest.raises(UserError, match="float32"):

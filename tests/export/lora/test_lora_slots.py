@@ -22,36 +22,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.loading import load
 from tests.export.lora.lora_files import kohya, peft, updates, write
+from tests.export.networks import slotted
 
-FILE = """
-import torch
-from torch import nn
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-
-class Denoiser(nn.Module):
-    '''A linear layer in the prologue, convolutions of each kernel, one of them behind a Concat, and attention.'''
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv_in, self.down = nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
-        self.mid, self.grouped = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
-        self.time, self.q, self.v = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 32, bias=False)
-        self.up, self.out = nn.Conv2d(48, 16, 3, padding=1, dilation=1), nn.Conv2d(16, 2, 3, padding=1)
-
-    def forward(self, x, time):
-        act = nn.functional.silu
-        e = self.time((time[:, None] / 1000 * torch.arange(1, 9)).sin())
-        a = act(self.conv_in(x))
-        h = act(self.grouped(act(self.mid(self.down(a) + e[:, :, None, None]))))
-        s = h.flatten(2).transpose(1, 2)
-        s = s + self.v(torch.softmax(self.q(s) @ s.transpose(1, 2) / 6, -1) @ s)
-        h = nn.functional.interpolate(s.transpose(1, 2).unflatten(2, h.shape[2:]), scale_factor=2.0)
-        return self.out(act(self.up(torch.cat([h, a], 1))))
-
-def make():
-    return Denoiser(), Spec("tiny", (2, 8, 8), (), "v", ScheduleSpec("cosine"))
-"""
 pytestmark = pytest.mark.slow
 LAYERS = ("conv_in", "down", "mid", "time", "q", "v", "up", "out")
 PLAN = "ddim:4"
@@ -61,11 +33,8 @@ PLAN = "ddim:4"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A denoiser, a bundle of it with slots, and two LoRA files for all kinds of its layers."""
     folder = tmp_path_factory.mktemp("slots")
-    (folder / "own.py").write_text(FILE)
     export(options(folder, "slots", lora_slots=("*",), rank=8, verify="quick"))
-    space: dict[str, Any] = {}
-    exec(FILE, space)
-    module, _ = space["make"]()
+    module, _ = slotted.make()
     for number, (layers, key) in enumerate(((LAYERS, peft), (LAYERS[2:], kohya))):
         made = updates(module, layers, number)
         small = {name: {part: 0.3 * tensor for part, tensor in parts.items()} for name, parts in made.items()}
@@ -74,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, name: str, **asked: Any) -> ExportOptions:
-    return ExportOptions(f"{folder / 'own.py'}:make", folder / name, **asked)
+    return ExportOptions(f"{slotted.__file__}:make", folder / name, **asked)
 
 
 def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
