@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -83,7 +84,7 @@ def _table(plan: AnyPlan) -> Table:
 
 
 def _steps(plan: Plan) -> Table:
-    rows = []
+    rows = list[tuple[RenderableType, ...]]()
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
         rows.append((str(index + 1), *place, _lambda(step.lam), lines(equations(plan, index))))

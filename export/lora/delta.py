@@ -5,6 +5,9 @@ LoCon   (Yeh et al. 2023)       that, with a convolution [r, r, *kernel] between
 LoHa    (Hyeon-Woo et al. 2021) (w1_a @ w1_b) * (w2_a @ w2_b), elementwise
 LoKr    (Yeh et al. 2023)       kron(w1, w2), each whole or a product of two
 DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, one norm for each output
+
+`runtime/lora/factors.py` keeps these as two factors, for slots. A weight is not made of them: their product rounds
+otherwise, and a Kronecker product of two whole matrices would take a product of matrices as large as the weight.
 """
 
 from collections.abc import Mapping

@@ -8,26 +8,26 @@ import numpy as np
 from fewstep.graph.graph import Array
 
 
-class Difference(NamedTuple):
+class TensorDifference(NamedTuple):
     """The largest absolute difference, and the same over the largest absolute value that was expected."""
 
     largest: float
     relative: float
 
 
-def difference(expected: Array, actual: Array) -> Difference:
+def difference(expected: Array, actual: Array) -> TensorDifference:
     """The difference of what is finite. Infinite where shapes, whole numbers or infinities are not the same."""
-    none = Difference(math.inf, math.inf)
+    none = TensorDifference(math.inf, math.inf)
     if expected.shape != actual.shape:
         return none
     if expected.dtype.kind != "f":
-        return none if np.any(expected != actual) else Difference(0.0, 0.0)
+        return none if np.any(expected != actual) else TensorDifference(0.0, 0.0)
     expected, actual = expected.astype(np.float32), actual.astype(np.float32)
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
         return none
     error = float(np.max(np.abs(expected[finite] - actual[finite]), initial=0.0))
-    return Difference(error, error / (float(np.max(np.abs(expected[finite]), initial=0.0)) or 1.0))
+    return TensorDifference(error, error / (float(np.max(np.abs(expected[finite]), initial=0.0)) or 1.0))
 
 
 def differs(expected: Array, actual: Array, tolerance: float) -> bool:

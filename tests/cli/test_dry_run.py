@@ -30,9 +30,9 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeyp
     assert gone in str(dry_run(options).shown[1])
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=-1))  # for weights of some bytes
     for verb in (dry_run, export):
-        with pytest.raises(UserError, match=r"needs 0 kB more, and its disk has .* kB free; free space or"):
+        with pytest.raises(UserError, match=r"needs [\d.]+ kB more, and its disk has .* kB free; free space or"):
             verb(options)
-        with pytest.raises(UserError, match="needs 0 kB more"):
+        with pytest.raises(UserError, match="kB more"):
             verb(replace(options, output=tmp_path / "folder" / "new"))
     assert not (tmp_path / "folder").exists()
     former = open_bundle(options.output).manifest

@@ -3,8 +3,17 @@
 from fewstep.export.sources.diffusers import transformers, unets
 from fewstep.export.sources.diffusers.interface import Reader
 
-CLASSES: tuple[Reader, ...] = tuple(
-    reader for module in (unets, transformers) for name, reader in vars(module).items() if name.endswith("Model")
+CLASSES: tuple[Reader, ...] = (
+    unets.UNet2DModel,
+    unets.UNet2DConditionModel,
+    unets.UNet1DModel,
+    transformers.DiTTransformer2DModel,
+    transformers.PixArtTransformer2DModel,
+    transformers.SD3Transformer2DModel,
+    transformers.FluxTransformer2DModel,
+    transformers.SanaTransformer2DModel,
+    transformers.AuraFlowTransformer2DModel,
+    transformers.HunyuanDiT2DModel,
 )
 REFUSED = {  # classes that are often asked for -> why they are not among them
     "Lumina2Transformer2DModel": "cuts its tokens to the length of each text, one sample at a time",
