@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-import fewstep.runtime
 from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches, as_guidance
 from fewstep.plans.transforms import tail
+from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import PLAN, Sampler
 from tests.cli.conftest import Command
@@ -28,28 +28,26 @@ def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None =
 
 
 def test_it_is_the_one_that_the_body_was_calibrated_along(tiny_bundle: Path) -> None:
-    sampler = fewstep.runtime.load(tiny_bundle)
+    sampler = load(tiny_bundle)
     assert default_plan(calibrated_along(sampler, "unipc_2:6@karras")) == "unipc_2:6@karras"
     assert default_plan(calibrated_along(sampler, None)) == PLAN
 
 
 def test_a_plan_that_no_name_says_is_its_file_in_the_bundle(tiny_bundle: Path) -> None:
-    sampler = calibrated_along(
-        fewstep.runtime.load(tiny_bundle), "PNDMScheduler:6", **{"PNDMScheduler:6": "plans/p.json"}
-    )
+    sampler = calibrated_along(load(tiny_bundle), "PNDMScheduler:6", **{"PNDMScheduler:6": "plans/p.json"})
     assert default_plan(sampler) == tiny_bundle / "plans/p.json"
     assert default_plan(sampler, strength=0.5) == PLAN  # what is compiled starts from noise
 
 
 def test_a_model_that_came_with_a_scheduler_is_sampled_as_that_does(tiny_bundle: Path) -> None:
-    sampler = fewstep.runtime.load(tiny_bundle)
+    sampler = load(tiny_bundle)
     assert default_plan(calibrated_along(sampler, None, "scheduler.json")) == "scheduler:20"
     assert default_plan(calibrated_along(sampler, None, "scheduler.json"), strength=0.5) == PLAN
     assert default_plan(calibrated_along(sampler, "ddim:3", "scheduler.json")) == "ddim:3"
 
 
 def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path) -> None:
-    with fewstep.runtime.load(tiny_bundle) as sampler:
+    with load(tiny_bundle) as sampler:
         manifest = sampler.bundle.manifest
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
@@ -61,7 +59,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bund
 
 def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles(tiny_bundle: Path) -> None:
     name = "scheduler:6"
-    sampler = calibrated_along(fewstep.runtime.load(tiny_bundle), name, "scheduler.json", **{name: "plans/p.json"})
+    sampler = calibrated_along(load(tiny_bundle), name, "scheduler.json", **{name: "plans/p.json"})
     assert default_plan(sampler) == name
 
 
@@ -89,7 +87,7 @@ def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles
 def test_int8_away_from_its_calibration_is_told(
     tiny_bundle: Path, along: float | Branches | None, plan: str, guidance: float | None, said: str | None
 ) -> None:
-    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+    with load(tiny_bundle, "int8") as sampler:
         content = encode(sampler.compile("ddim:3", along))
         (tiny_bundle / "plan.json").write_bytes(content)
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
@@ -132,7 +130,7 @@ def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: P
 
 
 def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_another_default(tiny_bundle: Path) -> None:
-    with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
+    with load(tiny_bundle, "int8") as sampler:
         content = encode(sampler.compile("ddim:3"))
         (tiny_bundle / "plan.json").write_bytes(content)
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
@@ -152,7 +150,7 @@ def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
 ) -> None:
     if plan == "tail":
         plan = str(tmp_path / "tail.json")
-        Path(plan).write_bytes(encode(tail(fewstep.runtime.load(tiny_bundle).compile("ddim:4"), 1)))
+        Path(plan).write_bytes(encode(tail(load(tiny_bundle).compile("ddim:4"), 1)))
     output = tmp_path / "x.npy"
     said = fewstep("run", tiny_bundle, "-n", 1, "-c", "class=1", "--plan", plan, "-o", output, code=1).err
     assert f"starts from '{tensor}', which no option gives; run it by `Sampler.sample` with `given`, or bake it" in said
