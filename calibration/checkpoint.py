@@ -4,7 +4,6 @@ Histograms merge exactly, so an interrupted calibration gives the same bytes as 
 of all that the counts follow from. It has a hash of its own, and a damaged file is ignored.
 """
 
-import io
 import logging
 import os
 from collections.abc import Callable
@@ -28,25 +27,31 @@ from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 5
+SCHEMA = 6
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
 DONE = "done()"  # the name of no weight
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One histogram; its arrays are the two of the same number: counts, and extremes [2, channels]."""
+class StoredHistogram(msgspec.Struct, frozen=True):
+    """One histogram, and the bytes of its arrays; counts are of the type `dtype`."""
 
     tensor: str
     group: int
     exponent: int
     first: int
+    dtype: str
+    counts: bytes
+    lows: bytes
+    highs: bytes
 
 
-class CheckpointHeader(msgspec.Struct, frozen=True):
+class StoredCounts(msgspec.Struct, frozen=True):
+    """Counts of `done` trajectories. `tensors` were watched, with values or without."""
+
     done: int
-    tensors: tuple[str, ...]  # that were watched, with values or without
-    entries: tuple[Entry, ...]
+    tensors: tuple[str, ...]
+    histograms: tuple[StoredHistogram, ...]
 
 
 @dataclass
@@ -61,13 +66,13 @@ class Checkpoint:
         content = cache.read_intact("calibration", self.name)
         if content is None:
             return empty, 0
-        header, histograms = _decode(content)
-        if lacking := [name for name in empty.tensors if name not in header.tensors]:  # one may have had no values
+        stored = msgspec.msgpack.decode(content, type=StoredCounts)
+        if lacking := [name for name in empty.tensors if name not in stored.tensors]:  # one may have had no values
             what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts again"
             LOG.warning(what, lacking[0])
             return empty, 0
-        LOG.warning("going on after %d trajectories of a calibration that did not finish", header.done)
-        return replace(empty, histograms=histograms), header.done
+        LOG.warning("going on after %d trajectories of a calibration that did not finish", stored.done)
+        return replace(empty, histograms=dict(map(_opened, stored.histograms))), stored.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
         """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
@@ -138,20 +143,17 @@ def _around(task: Task) -> tuple[object, ...]:
 
 
 def _encode(counts: Counts, done: int) -> bytes:
-    held = counts.histograms
-    entries = tuple(Entry(name, group, h.exponent, h.first) for (name, group), h in held.items())
-    header = np.frombuffer(msgspec.json.encode(CheckpointHeader(done, counts.tensors, entries)), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, header, *(array for h in held.values() for array in (h.stored, np.stack((h.lows, h.highs)))))
-    return buffer.getvalue()
+    stored = (
+        StoredHistogram(
+            *(tensor, group, each.exponent, each.first, str(each.stored.dtype)),
+            *(array.tobytes() for array in (each.stored, each.lows, each.highs)),
+        )
+        for (tensor, group), each in counts.histograms.items()
+    )
+    return msgspec.msgpack.encode(StoredCounts(done, counts.tensors, tuple(stored)))
 
 
-def _decode(content: bytes) -> tuple[CheckpointHeader, dict[tuple[str, int], Histogram]]:
-    """The inverse of `_encode`."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        header = msgspec.json.decode(arrays["arr_0"].tobytes(), type=CheckpointHeader)
-        histograms = {}
-        for number, entry in enumerate(header.entries):
-            stored, (lows, highs) = arrays[f"arr_{1 + 2 * number}"], arrays[f"arr_{2 + 2 * number}"]
-            histograms[entry.tensor, entry.group] = Histogram(entry.exponent, entry.first, stored, lows, highs)
-    return header, histograms
+def _opened(stored: StoredHistogram) -> tuple[tuple[str, int], Histogram]:
+    counts = np.frombuffer(stored.counts, stored.dtype)
+    lows, highs = (np.frombuffer(each, np.float32) for each in (stored.lows, stored.highs))
+    return (stored.tensor, stored.group), Histogram(stored.exponent, stored.first, counts, lows, highs)

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from time import time
 from typing import Any
@@ -184,37 +183,13 @@ def test_drafts_of_killed_writes_go_with_their_checkpoint_and_what_is_abandoned_
     assert [path.name for path in kept()] == [young]
 
 
-def with_field(field: int, value: int) -> Callable[[bytes], bytes]:
-    """Changes a byte of the zip's central directory, which says how its entries are stored."""
-
-    def damage(content: bytes) -> bytes:
-        place = content.index(b"PK\x01\x02") + field
-        return content[:place] + bytes([value]) + content[place + 1 :]
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: b"",
-        lambda content: b"PK",
-        lambda content: content[: len(content) // 2],
-        with_field(8, 1),
-        with_field(10, 99),
-        with_field(10, 8),
-    ],
-    ids=["empty", "start", "half", "encrypted", "no method", "deflated"],
-)
+@pytest.mark.parametrize("left", [0, 2, 1000], ids=["empty", "start", "part"])
 def test_a_damaged_file_is_none(
-    options: CalibrateOptions,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    damage: Callable[[bytes], bytes],
+    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
     interrupt(options, monkeypatch)
     (path,) = kept()
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[:left])
     calibrate(options)
     assert "is damaged, and is made again" in caplog.text
 
@@ -230,31 +205,22 @@ def test_own_conditions_are_part_of_what_is_kept(
 
 
 def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
-    """Two arrays for each histogram: counts, and extremes of as many channels as its tensor has; -0.0 and subnormals
-    among the numbers."""
+    """Extremes of as many channels as a tensor has; -0.0 and subnormals are among the numbers."""
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal((9, channels)).astype(np.float32) for name, channels in (("a", 5), ("b", 3))}
     values["a"][:, 2:4] = [-0.0, 1e-45]
-    tensors, axes = tuple(values), {"a": 1, "b": -1}
+    axes = {"a": 1, "b": -1}
     held = {(name, g): measure(of * np.float32(1 + g), axes[name]) for name, of in values.items() for g in range(2)}
     held |= {("plain", g): measure(values["a"]) for g in range(2)}
-    counts = Counts((*tensors, "plain"), (0.0,), held, axes)
+    counts = Counts((*values, "plain"), (0.0,), held, axes)
     checkpoint.Checkpoint("extremes").save(counts, 7, is_last=True)
-    content = cache.read_intact("calibration", "extremes")
-    assert content is not None
-    with np.load(BytesIO(content)) as kept_arrays:
-        _, *arrays = kept_arrays.values()
-    assert [array.shape for array in arrays[1::2]] == [(2, 5), (2, 5), (2, 3), (2, 3), (2, 1), (2, 1)]
-    for stored, histogram in zip(arrays[::2], held.values(), strict=True):
-        assert np.array_equal(stored, histogram.stored)
     found, done = checkpoint.Checkpoint("extremes").load(Counts(counts.tensors, counts.edges, axes=axes))
     assert done == 7 and found.axes == axes and found.histograms.keys() == held.keys()
     for key, histogram in held.items():
         again = found.histograms[key]
         assert (again.exponent, again.first) == (histogram.exponent, histogram.first)
-        for one, other in zip(
-            (again.stored, again.lows, again.highs), (histogram.stored, histogram.lows, histogram.highs), strict=True
-        ):
+        for part in ("stored", "lows", "highs"):
+            one, other = getattr(again, part), getattr(histogram, part)
             assert one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
