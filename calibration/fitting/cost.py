@@ -17,8 +17,7 @@ from fewstep.measure.teacher import CHECKED
 def evaluations(task: FitTask) -> tuple[int, int]:
     """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
     first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
-    extent = task.extent
-    steps, seeds, choices, judges = extent.steps, extent.seeds, extent.selection_seeds, extent.judge_seeds
+    steps, seeds, choices, judges = task.steps, task.seeds, task.selection_seeds, task.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.on_path)
     on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
     plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # and each start has norms
@@ -31,7 +30,7 @@ def evaluations(task: FitTask) -> tuple[int, int]:
 
 def _of_the_search(task: FitTask) -> int:
     """The most rollouts of one sample, or as many evaluations."""
-    steps, seeds, choices = task.extent.steps, task.extent.seeds, task.extent.selection_seeds
+    steps, seeds, choices = task.steps, task.seeds, task.selection_seeds
     # a candidate that is overfitted is judged on the seeds of the fit, and the next one
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-calls(numbers_of(task)) // steps)
@@ -40,7 +39,7 @@ def _of_the_search(task: FitTask) -> int:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = task.extent.iterations + (1 if task.starts.on_path else 0)  # of the start that is not chosen
+    iterations = task.iterations + (1 if task.starts.on_path else 0)  # of the start that is not chosen
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
@@ -48,14 +47,14 @@ def numbers_of(task: FitTask) -> list[int]:
     """The most free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
     own = 1 + (task.guidance is not None)  # its time, and its guidance weight
-    return [own + min(i + 2, HISTORY + 1) + given for i in range(task.extent.steps)]
+    return [own + min(i + 2, HISTORY + 1) + given for i in range(task.steps)]
 
 
 def search_bytes(task: FitTask) -> int:
     """The memory of all columns, those that a step corrects and the corrected ones; or of the teacher's path."""
     elements = prod(task.bundle.manifest.x_shape)
-    columns = 2 * 4 * task.extent.seeds * sum(numbers_of(task)) * elements
-    seen = min(FIRST_BLOCKS * BLOCK, task.extent.seeds)
+    columns = 2 * 4 * task.seeds * sum(numbers_of(task)) * elements
+    seen = min(FIRST_BLOCKS * BLOCK, task.seeds)
     return max(columns, path_bytes(seen, elements, len(task.teacher.steps))) if task.starts.on_path else columns
 
 

@@ -125,13 +125,16 @@ class Refinement:
     def sizes(self) -> Array:
         return np.array([number.size for number in self.free])
 
+    def ways(self, now: Recurrence, H: Array, slope: Array, energies: Array) -> list[Recurrence]:
+        """The numbers after a step, by each of the restraints."""
+        so_far = difference(now, self.origin, self.free) / self.sizes
+        steps = [step_of(H, slope, energies, so_far, *restraint) for restraint in RESTRAINTS]
+        return [moved(now, self.free, step * self.sizes) for step in steps]
+
     def stepped(self, now: Recurrence, least: float, jacobian: Jacobian, energies: Array) -> Iterate | None:
         """The best of the steps that gain more than `least` dB on the selection seeds and hold on the seeds of the fit;
         None without one."""
-        so_far = difference(now, self.origin, self.free) / self.sizes
-        joint = equations(jacobian)
-        steps = [step_of(*joint, energies, so_far, *restraint) for restraint in RESTRAINTS]
-        ways = [moved(now, self.free, step * self.sizes) for step in steps]
+        ways = self.ways(now, *equations(jacobian), energies)
         tried = self.rolled.tried([plan_of(numbers) for numbers in ways], self.seeds.selection)
         gains = [
             (Gain.of(qualities, self.nominal.selection), numbers)

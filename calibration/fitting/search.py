@@ -52,15 +52,15 @@ def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbe
     """
     conditions = task.conditions
     seeds = FitSeeds(
-        taught_blocks(task, FIT_SEEDS[: task.extent.seeds], conditions.fit, "teacher of the fit", progress),
+        taught_blocks(task, FIT_SEEDS[: task.seeds], conditions.fit, "teacher of the fit", progress),
         taught_blocks(
-            task, CHOICE_SEEDS[: task.extent.selection_seeds], conditions.selection, "teacher of the choice", progress
+            task, CHOICE_SEEDS[: task.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
     first, work = _beginning(task, seeds, progress)
     for best in _refined(task, first, work, progress):
         yield best
-    if best.done > 0 or task.extent.iterations == 0:
+    if best.done > 0 or task.iterations == 0:
         numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
 
@@ -121,8 +121,8 @@ def _refined(task: FitTask, first: SearchedNumbers, work: Refinement, progress: 
     checkpoint = checkpoint_of_search(task, first)
     numbers, done = checkpoint.load(first.origin)
     yield replace(first, numbers=numbers, done=done)
-    most = done + task.extent.iterations * (1 + SECANTS)
-    for iterate in refine(work, numbers, task.extent.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
+    most = done + task.iterations * (1 + SECANTS)
+    for iterate in refine(work, numbers, task.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
         done += 1
         checkpoint.save(iterate.numbers, done)
         progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)

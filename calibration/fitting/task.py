@@ -30,20 +30,10 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 
 @dataclass(frozen=True)
-class FitExtent:
-    """Evaluations of the plan, seeds of the fit, of its choices and of its judgement, and its most iterations."""
-
-    steps: int
-    seeds: int
-    selection_seeds: int
-    judge_seeds: int
-    iterations: int
-
-
-@dataclass(frozen=True)
 class FitTask:
     """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data.
-    `teacher_name` is of the teacher that was asked for; "" for the default."""
+    `teacher_name` is of the teacher that was asked for; "" for the default. `steps` are the plan's evaluations; then
+    come the numbers of seeds of the fit, of its choices and of its judgement, and its most iterations."""
 
     bundle: Bundle
     rolled: Rollouts
@@ -52,8 +42,12 @@ class FitTask:
     conditions: FitConditions
     guidance: Guidance | None
     extractor: Extractor | None
-    extent: FitExtent
     teacher_name: str
+    steps: int
+    seeds: int
+    selection_seeds: int
+    judge_seeds: int
+    iterations: int
 
     @property
     def sampler(self) -> Sampler:
@@ -102,11 +96,9 @@ def open_task(options: FitOptions) -> FitTask:
         raise UserError(what, "run it along the plan of its training, or name a plan to fit to with --teacher")
     teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
     _check_teacher(teacher, options.steps)
-    extent = FitExtent(options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations)
     rolled = Rollouts(sampler, reference, job)
-    return FitTask(
-        bundle, rolled, starts, teacher, conditions, guidance, extractor, extent=extent, teacher_name=options.teacher
-    )
+    numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations
+    return FitTask(bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher, *numbers)
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:

@@ -18,17 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.fitting.endpoint import (
-    ENOUGH,
-    RESTRAINTS,
-    SECANTS,
-    Gain,
-    Refinement,
-    energies_of,
-    equations,
-    step_of,
-)
-from fewstep.calibration.fitting.free import difference, moved
+from fewstep.calibration.fitting.endpoint import ENOUGH, SECANTS, Gain, Refinement, energies_of, equations
+from fewstep.calibration.fitting.free import difference
 from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import Recurrence, plan_of
 from fewstep.measure.distances.features import Extractor
@@ -149,9 +140,7 @@ class Trader:
         work, now, energies = self.work, begin, energies_of(jacobian)
         for _ in range(1 + SECANTS):
             joint = equations_of_both(jacobian, extractor, weight, work.seeds.fit[0].x_shape)
-            so_far = difference(now.numbers, work.origin, work.free) / work.sizes
-            steps = [step_of(*joint, energies, so_far, *restraint) for restraint in RESTRAINTS]
-            offers = [self.offer(moved(now.numbers, work.free, step * work.sizes)) for step in steps]
+            offers = [self.offer(numbers) for numbers in work.ways(now.numbers, *joint, energies)]
             best = max((each for each in offers if each is not None), key=lambda each: each.worth(weight), default=now)
             gained = best.worth(weight) - now.worth(weight)
             if gained <= 0:

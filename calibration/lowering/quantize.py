@@ -91,7 +91,6 @@ def lower_graph(
     """The int8 graph with its operations and the codes of activations, not checked on an engine."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
-    refuse_overflow(_represented(table), target)
     encodings = encodings_of(prepared, table, ops, scheme)
     quantizer = quantize or rounding(table, target)
 
@@ -309,8 +308,7 @@ def wide_enough(target: Target, reached: Mapping[str, float]) -> Target:
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
     """UserError naming an activation that the float part of the graph cannot hold: in an engine it would be infinite.
 
-    `reached` is the greatest magnitude of each. Ranges that clip do not hold it, so ask with the counts
-    (`Counts.reached`) before anything is lowered.
+    `reached` is the greatest magnitude of each, as counted (`Counts.reached`): ranges may clip it.
     """
     dtype = target.scheme.scale_dtype
     for name, magnitude in reached.items():
@@ -319,14 +317,6 @@ def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
             if name == X:
                 fix = "it is the sample, which leaves the range of the data: give --clip, 1 for data in [-1, 1]"
             raise UserError(f"activation {name!r} reaches {magnitude:g}, beyond {dtype}", fix)
-
-
-def _represented(table: RangesTable) -> dict[str, float]:
-    """The greatest magnitude in the ranges of each tensor, which the tensor had, or a greater one."""
-    return {
-        name: max(max(-each.low, each.high) for each in (ranges.pooled, *ranges.per_group))
-        for name, ranges in table.tensors.items()
-    }
 
 
 def _rounded(
