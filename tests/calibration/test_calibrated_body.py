@@ -1,5 +1,6 @@
 """Each body is judged by samples of its own, in the closed loop."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,20 @@ def judged(calibration: Calibration, name: str = "int8-cpu-x86") -> Trial:
     return trial
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
-    """Every int8 body makes outputs that are too small by a number."""
+def wrap(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays, NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    """Every int8 body makes what `change` makes of its feeds and its outputs."""
 
     def opened(graph: Graph) -> LoadedGraph:
         network = CPU_X86.runs(graph)
-        return lambda feeds: {"v": network(feeds)["v"] - np.float32(error)}
+        is_int8 = any("Quant" in node.op for node in graph.nodes)
+        return (lambda feeds: {"v": change(feeds, network(feeds)["v"])}) if is_int8 else network
 
     change_target(monkeypatch, "cpu-x86", runs=opened)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    """Every int8 body makes outputs that are too small by a number."""
+    wrap(monkeypatch, lambda feeds, made: made - np.float32(error))
 
 
 def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +117,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
 def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its samples are those of a small one."""
     sizes: list[int] = []
-
-    def opened(graph: Graph) -> LoadedGraph:
-        network = CPU_X86.runs(graph)
-        return lambda feeds: (sizes.append(len(feeds["x"])), network(feeds))[1]
-
-    change_target(monkeypatch, "cpu-x86", runs=opened)
+    wrap(monkeypatch, lambda feeds, made: (sizes.append(len(feeds["x"])), made)[1])
     small = judged(run(bundle))
     assert set(sizes) == {2 * MOST_SEEDS}  # two branches
     sizes.clear()
@@ -163,16 +165,11 @@ def test_the_seeds_that_judge_are_nobody_elses() -> None:
 def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     """The int8 body has so much of cond - uncond."""
 
-    def opened(graph: Graph) -> LoadedGraph:
-        network = CPU_X86.runs(graph)
+    def pulled(feeds: Arrays, made: NDArray[np.float32]) -> NDArray[np.float32]:
+        cond, uncond = np.split(made, 2)
+        return np.concatenate([uncond + np.float32(gain) * (cond - uncond), uncond])
 
-        def pulled(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-            cond, uncond = np.split(network(feeds)["v"], 2)
-            return {"v": np.concatenate([uncond + np.float32(gain) * (cond - uncond), uncond])}
-
-        return pulled if any("Quant" in node.op for node in graph.nodes) else network
-
-    change_target(monkeypatch, "cpu-x86", runs=opened)
+    wrap(monkeypatch, pulled)
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

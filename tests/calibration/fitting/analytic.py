@@ -7,6 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from fewstep.calibration.fitting.blocks import Block
+from fewstep.calibration.fitting.endpoint import FitSeeds, NominalPsnr, Refinement
+from fewstep.calibration.fitting.free import Freedom, free_numbers
+from fewstep.calibration.fitting.jacobian import join, norms
+from fewstep.calibration.fitting.recurrence import recurrence_of
+from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.guidance import Guidance
@@ -98,3 +103,14 @@ def taught(sampler: Analytic, plan: Plan, parts: tuple[Block, ...]) -> tuple[Blo
 
 def mean_psnr(sampler: Analytic, plan: Plan, parts: tuple[Block, ...]) -> float:
     return float(np.mean([psnr(part.sample(sampler, plan), part.target) for part in parts]))
+
+
+def refinement(
+    sampler: Analytic, plan: Plan, seeds: FitSeeds, kinds: tuple[Freedom, ...] = ("rows", "times")
+) -> Refinement:
+    """What a fit of these kinds of numbers refines, from a plan on."""
+    origin, rolled = recurrence_of(plan, 3), Rollouts(sampler, sampler)
+    free = free_numbers(origin, norms(sampler, origin, seeds.fit), kinds)
+    nominal = NominalPsnr(rolled.qualities(plan, seeds.fit), rolled.qualities(plan, seeds.selection))
+    measure = lambda numbers, parts: join(list(rolled.columns(numbers, free, parts)))  # noqa: E731
+    return Refinement(rolled, origin, free, seeds, nominal, measure)

@@ -8,18 +8,14 @@ import pytest
 from fewstep.calibration.fitting.endpoint import (
     FitSeeds,
     Gain,
-    NominalPsnr,
-    Refinement,
     energies_of,
     equations,
     is_overfitted,
     refine,
     step_of,
 )
-from fewstep.calibration.fitting.free import free_numbers
-from fewstep.calibration.fitting.jacobian import Jacobian, join, norms
+from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
-from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers import ddim
@@ -34,24 +30,17 @@ from tests.calibration.fitting.analytic import (
     gaussian,
     mean_psnr,
     mixture,
+    refinement,
     taught,
 )
 
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
 
-def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6, history=3):
+def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6):
     """The best numbers, with every iteration."""
-    origin = recurrence_of(plan, history)
-    free = free_numbers(origin, norms(sampler, origin, fit_blocks), kinds)
-    rolled = Rollouts(sampler, sampler)
-    nominal = NominalPsnr(rolled.qualities(plan, fit_blocks), rolled.qualities(plan, selection))
-
-    def measure(numbers, parts):
-        return join(list(rolled.columns(numbers, free, parts)))
-
-    work = Refinement(rolled, origin, free, FitSeeds(fit_blocks, selection), nominal, measure)
-    return list(refine(work, origin, iterations, measured=2))
+    work = refinement(sampler, plan, FitSeeds(fit_blocks, selection), kinds)
+    return list(refine(work, work.origin, iterations, measured=2))
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)

@@ -28,7 +28,6 @@ from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
-from fewstep.runtime.sampler import Sampler
 from tests.bundles import changed
 from tests.runtime.test_fitted_plans import give
 
@@ -264,12 +263,6 @@ def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
-
-
-def test_the_plan_to_begin_at_is_the_best_of_known_ones(tiny_bundle):
-    task = open_task(FitOptions(tiny_bundle, **{**FEW, "plan": "", "guidance": 2.0}))
-    assert len(task.starts.nominal) > 3
-    assert isinstance(task.sampler, Sampler)
 
 
 def test_a_better_former_plan_stays(tiny_bundle):

@@ -16,8 +16,7 @@ from fewstep.calibration.fitting.endpoint import (
     refine,
     step_of,
 )
-from fewstep.calibration.fitting.free import free_numbers
-from fewstep.calibration.fitting.jacobian import Jacobian, join, norms
+from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.trade import (
@@ -31,7 +30,7 @@ from fewstep.calibration.fitting.trade import (
 )
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
-from tests.calibration.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, taught
+from tests.calibration.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, refinement, taught
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(size=(16, 3))
@@ -93,16 +92,9 @@ def fitted_to_pixels(guidance=None):
     """A refinement of pixels, and what its last stage begins with."""
     parts = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
     seeds, judges = FitSeeds(parts[:3], parts[3:5]), parts[5:]
-    plan = compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance)
-    origin = recurrence_of(plan, 3)
-    free = free_numbers(origin, norms(SAMPLER, origin, seeds.fit), ("rows", "times"))
-    nominal = NominalPsnr(ROLLED.qualities(plan, seeds.fit), ROLLED.qualities(plan, seeds.selection))
-
-    def measure(numbers, some):
-        return join(list(ROLLED.columns(numbers, free, some)))
-
-    *_, best = refine(Refinement(ROLLED, origin, free, seeds, nominal, measure), origin, 3, measured=2)
-    return Refinement(ROLLED, best.numbers, free, seeds, nominal, measure), judges
+    work = refinement(SAMPLER, compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance), seeds)
+    *_, best = refine(work, work.origin, 3, measured=2)
+    return replace(work, origin=best.numbers), judges
 
 
 def of_the_mean(samples):
@@ -165,10 +157,10 @@ def weaker_than_targets(weaker=1.0, weaker_on_the_fit=1.0, nominal=None):
     parts = taught(SAMPLER, plan, blocks(range(24)))
     shares = (weaker_on_the_fit, weaker_on_the_fit, weaker)
     parts = [replace(part, target=part.taught * share) for part, share in zip(parts, shares, strict=True)]
-    return refinement(recurrence_of(plan, 3), FitSeeds(tuple(parts[:2]), tuple(parts[2:])), nominal)
+    return without_numbers(recurrence_of(plan, 3), FitSeeds(tuple(parts[:2]), tuple(parts[2:])), nominal)
 
 
-def refinement(numbers, seeds, nominal=None):
+def without_numbers(numbers, seeds, nominal=None):
     """Nothing but what the energy needs: no number is free. nominal: PSNRs on the selection seeds."""
     worse = NominalPsnr(np.zeros(1), np.arange(8.0) if nominal is None else nominal)
     return Refinement(ROLLED, numbers, (), seeds, worse, None)
@@ -177,7 +169,7 @@ def refinement(numbers, seeds, nominal=None):
 def test_all_samples_together_get_the_energy_of_their_targets():
     numbers = recurrence_of(compile_plan("dpmpp_2m:3", SAMPLER.facts), 3)
     targets = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
-    strong, trade = Trader(refinement(numbers, FitSeeds(targets[:2], targets[2:])), None).trade()
+    strong, trade = Trader(without_numbers(numbers, FitSeeds(targets[:2], targets[2:])), None).trade()
     assert trade.factor == trade.energy and (trade.weight, trade.features) == (0, 0)
     before, after = (
         sum(np.square(part.sample(SAMPLER, plan_of(each))).sum() for part in targets) for each in (numbers, strong)
@@ -223,7 +215,7 @@ def test_the_energy_is_taken_as_far_as_its_price_allows(share):
     times = np.sqrt(rest / sum(float(np.square(each.taught).sum()) for each in work.seeds.fit))
     fit = tuple(replace(each, target=np.float32(times) * each.taught) for each in work.seeds.fit)
     seeds = FitSeeds(fit, (replace(chosen, target=target),))
-    _, trade = Trader(refinement(work.origin, seeds), None).trade()
+    _, trade = Trader(without_numbers(work.origin, seeds), None).trade()
     assert trade.energy == pytest.approx(factor, rel=1e-4)
     assert (trade.factor == trade.energy) == (share < 1)
     assert 1 < trade.factor <= trade.energy and price(trade.factor) <= ENERGY_COST

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.coverage import optimized
 from fewstep.calibration.lowering.encoding import asymmetric_int8, asymmetric_uint8
 from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.graph.graph import GROUP
-from fewstep.graph.session import open_session, run
-from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, table
+from fewstep.graph.session import open_session
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, feeds, table
 
 
 @pytest.mark.parametrize("spatial", [1, 2])
@@ -37,29 +35,6 @@ def test_activations_and_their_zero_points_are_signed_and_constant() -> None:
         for zero_point in (node.inputs[2], node.inputs[5], node.inputs[7]):
             assert graph.constants[zero_point].dtype == np.int8
         assert not graph.constants[node.inputs[5]].any()  # weights are symmetric: the fast kernels ask for it
-
-
-def test_every_selected_operation_runs_in_integer_kernels() -> None:
-    prepared = body()
-    lowered = lower(prepared, table(prepared, EDGES), CPU_ARM)
-    assert lowered.groups == EDGES and set(lowered.coverage.int8_ops) == set(SELECTED)
-    kernels = [node.op_type for node in optimized(lowered.graph)]
-    assert kernels.count("QLinearConv") == 3 and kernels.count("MatMulIntegerToFloat") == 1
-
-
-def test_the_integers_are_those_of_cpu_x86_less_128() -> None:
-    prepared = body()
-    name = "int8(tokens)"
-    arm, x86 = (
-        run(lower(prepared, table(prepared), target).graph, feeds(prepared), also=[name])[name]
-        for target in (CPU_ARM, CPU_X86)
-    )
-    assert arm.dtype == np.int8 and x86.dtype == np.uint8
-    np.testing.assert_array_equal(arm.astype(int), x86.astype(int) - 128)
-
-
-def test_calibrate_knows_the_target_by_its_name() -> None:
-    assert named_target("cpu-arm") is CPU_ARM and CPU_ARM.name == "cpu-arm"
 
 
 def test_the_code_is_the_unsigned_one_shifted() -> None:

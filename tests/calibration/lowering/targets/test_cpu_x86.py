@@ -50,12 +50,6 @@ def test_grouped_scales_keep_every_selected_operation_in_integer_kernels() -> No
     assert kernels.count("Conv") == 2  # the first and the last layer
 
 
-def test_a_pooled_table_needs_no_group() -> None:
-    prepared = body()
-    lowered = lower(prepared, table(prepared), CPU_X86)
-    assert lowered.groups == () and GROUP not in {value.name for value in lowered.graph.inputs}
-
-
 def test_zero_points_and_biases_are_constants_so_that_the_fastest_kernel_is_chosen() -> None:
     prepared = body()
     graph = lower(prepared, table(prepared, EDGES), CPU_X86).graph
@@ -75,24 +69,6 @@ def test_the_linear_layer_is_the_integer_product() -> None:
     )
     expected = product * (c["scale(tokens)"] * c["scale(mixed.weight)"])
     np.testing.assert_allclose(values["mixed"], expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("transposed", [0, 1])
-def test_a_gemm_keeps_its_bias(transposed: int) -> None:
-    rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal((32, 32)).astype(np.float32) for name in ("w1", "w2", "w3")}
-    nodes = (
-        Node("MatMul", ("x", "w1"), ("a",)),
-        Node("Gemm", ("a", "w2", "bias"), ("b",), {"transB": transposed}),
-        Node("MatMul", ("b", "w3"), ("output",)),
-    )
-    value = Value("x", np.dtype(np.float32), (BATCH, 32))
-    bias = rng.standard_normal(32).astype(np.float32)
-    graph = Graph("linear", (value,), (Value("output", value.dtype, value.shape),), nodes, weights | {"bias": bias})
-    lowered = lower(graph, table(graph), CPU_X86)
-    assert lowered.coverage.int8_ops == ("b",)
-    expected, found = (run(g, feeds(graph))["output"] for g in (graph, lowered.graph))
-    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:

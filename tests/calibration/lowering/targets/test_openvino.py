@@ -11,11 +11,9 @@ import pytest
 from tests.calibration.lowering.bodies.small_body import (
     EDGES,
     FACTORS,
-    SELECTED,
     Builder,
     body,
     feeds,
-    open_simulation,
     sqnr,
     table,
 )
@@ -29,7 +27,6 @@ from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kern
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
-from fewstep.graph.index import index
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.measure.rollouts.held_out import held_out_conditions
@@ -52,16 +49,6 @@ def on_openvino(graph: Graph, given: Mapping[str, Array], folder: Path) -> Array
     compiled = backend.compile(core, read(core, folder / "graph.onnx"), graph.name, shapes)
     result: Array = compiled(dict(given))["output"]
     return result
-
-
-@pytest.mark.parametrize("spatial", [1, 2])
-@pytest.mark.parametrize("edges", [EDGES, ()])
-def test_every_selected_operation_runs_in_integer_kernels(spatial: int, edges: tuple[float, ...]) -> None:
-    """With scales that change at run time, too."""
-    prepared = body(spatial)
-    lowered = lower(prepared, table(prepared, edges), OPENVINO)
-    assert set(lowered.coverage.int8_ops) == set(SELECTED)
-    assert lowered.groups == edges
 
 
 def norms() -> Graph:
@@ -121,43 +108,6 @@ def test_a_linear_layer_whose_name_openvino_forgets_counts() -> None:
     assert lower(prepared, table(prepared), OPENVINO).coverage.int8_ops == ("inner",)
 
 
-@pytest.mark.parametrize("edges", [EDGES, ()])
-def test_it_computes_what_the_pairs_say(edges: tuple[float, ...], tmp_path: Path) -> None:
-    """As onnxruntime does with every pair left in float: but for numbers that fall to the other side of a half."""
-    prepared = body()
-    graph = lower(prepared, table(prepared, edges), OPENVINO).graph
-    given = feeds(prepared) | ({GROUP: np.array([len(FACTORS) - 1])} if edges else {})
-    found = on_openvino(graph, given, tmp_path)
-    assert sqnr(open_simulation(graph)(given)["output"], found) > 45
-    assert sqnr(run(prepared, feeds(prepared))["output"], found) > 30
-
-
-def test_gathered_scales_round_as_constant_ones_do() -> None:
-    prepared = body()
-    grouped, pooled = (lower(prepared, table(prepared, edges), OPENVINO).graph for edges in (EDGES, ()))
-    expected = open_simulation(pooled)(feeds(prepared))["output"]  # the widest group has the pooled ranges
-    found = open_simulation(grouped)(feeds(prepared) | {GROUP: np.array([len(FACTORS) - 1])})["output"]
-    assert sqnr(expected, found) > 45
-    assert sqnr(expected, open_simulation(grouped)(feeds(prepared) | {GROUP: np.array([0])})["output"]) < 25  # clipped
-
-
-def test_the_bias_of_a_product_is_not_scaled(tmp_path: Path) -> None:
-    """It is added behind the scale, where the scale is gathered."""
-    shapes = {"first": (32, 32), "w": (32, 32), "bias": (32,), "last": (32, 32)}
-    constants = {name: np.random.default_rng(0).normal(size=size).astype(np.float32) for name, size in shapes.items()}
-    nodes = (
-        Node("MatMul", ("x", "first"), ("a",)),
-        Node("Gemm", ("a", "w", "bias"), ("b",), {"transB": 1}),
-        Node("MatMul", ("b", "last"), ("output",)),
-    )
-    x, y = (Value(name, np.dtype(np.float32), (BATCH, 32)) for name in ("x", "output"))
-    graph = Graph("linear", (x,), (y,), nodes, constants)
-    lowered = lower(graph, table(graph, EDGES), OPENVINO)
-    given = feeds(graph) | {GROUP: np.array([len(FACTORS) - 1])}
-    assert lowered.coverage.int8_ops == ("b",)
-    assert sqnr(run(graph, feeds(graph))["output"], on_openvino(lowered.graph, given, tmp_path)) > 30
-
-
 def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
     """On one core it is part of a fused kernel, whose own type is float32: sums that cancel show how it multiplies."""
     rng, size = np.random.default_rng(0), 32
@@ -191,19 +141,6 @@ def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
     assert np.abs(on_openvino(graph, {"x": given}, tmp_path) - exact).max() < 1e-7 * np.abs(exact).max()
     in_float = given @ (weights * scales).astype(np.float32)
     assert np.abs(in_float - exact).max() > 1e-6 * np.abs(exact).max()
-
-
-@pytest.mark.parametrize("edges", [EDGES, ()])
-def test_pairs_stand_on_inputs_of_weighted_operations_with_constant_scales(edges: tuple[float, ...]) -> None:
-    prepared = body()
-    graph = lower(prepared, table(prepared, edges), OPENVINO).graph
-    idx = index(graph)
-    pairs = [node for node in graph.nodes if node.op == "QuantizeLinear"]
-    assert len(pairs) == 3  # two operations read a1
-    for node in pairs:
-        (pair,) = idx.consumers[node.output]
-        assert pair.op == "DequantizeLinear" and {n.op for n in idx.consumers[pair.output]} <= {"Conv", "MatMul"}
-        assert graph.constants[node.inputs[1]].dtype == np.float32 and graph.constants[node.inputs[2]].dtype == np.uint8
 
 
 def test_an_operation_that_openvino_leaves_in_float_is_named() -> None:
