@@ -9,10 +9,10 @@ import msgspec
 from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.precision.record import PrecisionMap, record
+from fewstep.calibration.precision.record import PrecisionMap
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
-from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.precision.refine import SearchResult, record
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io

@@ -6,16 +6,18 @@ of the search, as they would be deployed. What fits is judged on other seeds bef
 speed these choose nothing; the first that passes for a quality has a mean there that is a little too high.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, log2
 from time import perf_counter
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.precision.bound import Bound
+from fewstep.calibration.precision.bound import Bound, describe
+from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap
 from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.measure.rollouts.closed_loop import Course
@@ -29,6 +31,8 @@ from fewstep.runtime.progress import SILENT, Progress
 Array = NDArray[np.float64]
 ROUNDS = 15  # in which two graphs are timed against each other
 SLACK = 1e-9  # of a time that just holds
+SMALLEST = float(np.finfo(float).tiny)
+LEAST_SHARE = 1e-9  # of the errors that an operation in float leaves: 90 dB
 
 
 @dataclass(frozen=True)
@@ -217,3 +221,45 @@ def evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> in
     tries = ceil(log2(operations + 1)) + 1
     timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
     return steps * (1 + courses + tries + 3 * courses) + timed
+
+
+def record(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
+    ranking = found.variants.ranking
+    assert ranking is not None
+    gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
+    errors = -np.diff(ranking.left)
+    gains[list(ranking.order)] = -10 * np.log10(np.maximum(1 - errors / max(ranking.left[0], SMALLEST), LEAST_SHARE))
+    costs[list(ranking.order)] = np.diff(ranking.time)
+    deployed = msgspec.structs.replace(
+        _reached(found.point, ranking.order),
+        quality=found.judged.mean,
+        standard_error=found.judged.standard_error,
+        searched=found.point.quality,
+    )
+    others = [_reached(point, ranking.order) for point in frontier(found.points) if point != found.point]
+    return PrecisionMap(
+        body=body,
+        plan=plan,
+        asked=describe(bound),
+        operations=ranking.operations,
+        gains=tuple((gain,) for gain in gains.tolist()),
+        costs=tuple(costs.tolist()),
+        all_int8=found.without.mean,
+        float_time=found.float_time,
+        frontier=tuple(sorted([*others, deployed], key=lambda point: point.time)),
+        deployed=deployed,
+        all_int8_error=found.without.standard_error,
+    )
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda each: (each.time, -each.quality)):
+        if not best or point.quality > best[-1].quality:
+            best.append(point)
+    return best
+
+
+def _reached(point: Point, order: Sequence[int]) -> FrontierPoint:
+    return FrontierPoint(point.quality, point.time, (tuple(sorted(order[: point.count])),), point.time_is_measured)
