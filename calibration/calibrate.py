@@ -14,7 +14,7 @@ from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.cost import announce
 from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.failed_bodies import body_of, caught, check_some_left, some_failed, unmade, widened
+from fewstep.calibration.failed_bodies import body_of, caught, check_some_left, makeable, some_failed
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
@@ -103,10 +103,9 @@ def _calibrate_network(
     with open_workers() as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, digest, task.threads if workers is None else workers.threads)
         counts = count_activations(task, progress, checkpoint, workers)
-        least = observed_tensors(task.prepared)
-        wide = widened(task.targets, counts, least)
-        failed = {**task.refused, **unmade(wide, counts, least)}
-        moments = second_moments(task, progress, checkpoint, workers)
+        failed = dict(task.refused)
+        targets = makeable(task.targets, counts, observed_tensors(task.prepared), failed)
+        moments = second_moments(task, progress, workers)
     table_of = partial(tabulate, counts, task.prepared, digest, task.plan.name, progress)
     whether = sorted({target.scheme.everything for target in task.targets})
     tables = {everything: table_of(everything=everything) for everything in whether}
@@ -118,21 +117,19 @@ def _calibrate_network(
     part_of = (lambda part: table_of(part=part, of_all=table)) if isinstance(course, Course) else None  # no tokens
     maker = BodyMaker(task, tables, moments, course, large, sparing_for(task, plan, progress), part_of)
     search, bodies, refined = search_for(task, plan, progress), dict[str, CalibratedBody](), dict[str, SearchResult]()
-    for done, target in enumerate(wide, 1):
-        name = body_of(target)
-        if name not in failed:
-            with caught(failed, target):
-                body = maker.body(target)
+    for done, target in enumerate(targets, 1):
+        with caught(failed, target):
+            body = maker.body(target)
+            _check_kernels(first, body)
+            found = search(body.variants)
+            if found is not None:
+                body = maker.judged(found.variants)
                 _check_kernels(first, body)
-                found = search(body.variants)
-                if found is not None:
-                    body = maker.judged(found.variants)
-                    _check_kernels(first, body)
-                check_near(body, has_bound=found is not None)
-                bodies[name] = body
-                refined |= {} if found is None else {name: found}
-        progress("lowering", done, len(wide))
-    check_some_left(wide, failed)
+            check_near(body, has_bound=found is not None)
+            bodies[body_of(target)] = body
+            refined |= {} if found is None else {body_of(target): found}
+        progress("lowering", done, len(targets))
+    check_some_left(targets, failed)
     manifest = added(writer, manifest, task, plan, table, bodies, refined)
     lowered = {name: each.lowered for name, each in bodies.items()}
     return Calibration(manifest, plan, table, lowered, refined), failed, checkpoint

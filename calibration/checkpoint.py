@@ -6,19 +6,14 @@ of all that the counts follow from. It has a hash of its own, and a damaged file
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import sha256
 from time import monotonic, time
 
 import msgspec
 import numpy as np
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.measure.workers.code_digest import code, engine
@@ -30,7 +25,6 @@ LOG = logging.getLogger("fewstep")
 SCHEMA = 6
 SECONDS = 20.0  # between two writes
 ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
-DONE = "done()"  # the name of no weight
 
 
 class StoredHistogram(msgspec.Struct, frozen=True):
@@ -76,23 +70,8 @@ class Checkpoint:
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
         """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
-        self._save(self.name, partial(_encode, counts, done), is_last)
-
-    def load_moments(self) -> tuple[Moments, int]:
-        """Second moments, and the number of trajectories in them: none if there is no file."""
-        content = cache.read_intact("calibration", f"{self.name}-moments")
-        if content is None:
-            return {}, 0
-        arrays = load_tensors(content)
-        return arrays, int(arrays.pop(DONE)[0])
-
-    def save_moments(self, moments: Moments, done: int, is_last: bool = False) -> None:
-        """Keep second moments as `save` keeps counts."""
-        self._save(f"{self.name}-moments", lambda: save_tensors({**moments, DONE: np.array([done])}), is_last)
-
-    def _save(self, name: str, encoded: Callable[[], bytes], is_last: bool) -> None:
         if is_last or monotonic() - self.written >= SECONDS:
-            cache.store_intact("calibration", name, encoded())
+            cache.store_intact("calibration", self.name, _encode(counts, done))
             self.written = monotonic()
 
     def drop(self) -> None:

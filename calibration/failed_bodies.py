@@ -29,32 +29,27 @@ def check_some_left(targets: Sequence[Target], failed: Mapping[str, UserError]) 
         raise next(iter(failed.values()))
 
 
-def widened(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> list[Target]:
-    """The targets, each by its wider one where what was counted is beyond its float type. `least`: see `unmade`."""
-    reached = counts.reached()
-    return [wide_enough(target, _extremes(target, reached, least)) for target in targets]
-
-
-def unmade(targets: Sequence[Target], counts: Counts, least: Collection[str]) -> dict[str, UserError]:
-    """The bodies that cannot be made of what was counted, by name: an activation is beyond the float type of their
-    engine, or has no code. UserError if that is so of all. Only targets without floats need more tensors than
-    `least`."""
-    failed, reached = dict[str, UserError](), counts.reached()
+def makeable(
+    targets: Sequence[Target], counts: Counts, least: Collection[str], failed: MutableMapping[str, UserError]
+) -> list[Target]:
+    """The targets whose bodies can be made of what was counted, each by its wider one where that is beyond its float
+    type. Into `failed` go the errors of others: an activation is beyond every type of their engine, or has no code.
+    Targets with floats need the tensors `least` alone. UserError if no target is left."""
+    made, reached = list[Target](), counts.reached()
+    of_floats = {name: most for name, most in reached.items() if name in least}
     for target in targets:
         with caught(failed, target):
+            needed = reached if target.scheme.everything else of_floats
             if target.scheme.everything and counts.unseen:
                 raise UserError(
                     f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
                     "follow more trajectories, or leave this target out",
                 )
-            refuse_overflow(_extremes(target, reached, least), target)
+            wide = wide_enough(target, needed)
+            refuse_overflow(needed, wide)
+            made.append(wide)
     check_some_left(targets, failed)
-    return failed
-
-
-def _extremes(target: Target, reached: Mapping[str, float], least: Collection[str]) -> dict[str, float]:
-    """The greatest values of the tensors that a target needs."""
-    return {name: most for name, most in reached.items() if target.scheme.everything or name in least}
+    return made
 
 
 def some_failed(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.failed_bodies import unmade
+from fewstep.calibration.failed_bodies import makeable
 from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts
@@ -91,7 +91,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(tmp_path: Pa
 
 def test_an_activation_without_values_has_no_code() -> None:
     counts = Counts(("x",), (), {("x", 0): measure(np.ones(3, np.float32), None)}, unseen=("expert",))
-    targets = [named_target(name) for name in ("cpu-x86", "qnn")]
-    assert list(unmade(targets, counts, ("x",))) == ["int8-qnn"]
+    targets, failed = [named_target(name) for name in ("cpu-x86", "qnn")], dict[str, UserError]()
+    assert makeable(targets, counts, ("x",), failed) == targets[:1] and list(failed) == ["int8-qnn"]
     with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn has a code for each"):
-        unmade(targets[1:], counts, ("x",))
+        makeable(targets[1:], counts, ("x",), {})
