@@ -2,13 +2,12 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.comparable import kept_unlike
-from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
@@ -21,14 +20,12 @@ from fewstep.graph.graph import GROUP
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.runtime.bundle.manifest import Body, Manifest, TensorEntry
-from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.manifest import Body, Manifest, StepGraph, TensorEntry
 from fewstep.runtime.bundle.networks import alone, with_network
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
-Served = tuple[int, LoweredBody]  # first group that a graph no longer serves, and the graph
 
 
 def added(
@@ -47,14 +44,8 @@ def added(
     """
     bundle, manifest = task.sampler.bundle, alone(full, task.network)
     command = task.command([each.variants.target.name for each in made.values()])
-    bodies = {
-        name: _of_graphs(writer, name, each.variants.lowered, manifest, plan, table.groups)
-        for name, each in made.items()
-    }
     file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
-    for name, each in made.items():
-        of_body = writer.add(each.variants.table.encode(), "ranges", "ranges", ".safetensors")
-        bodies[name] = msgspec.structs.replace(bodies[name], trials=(each.trial,), ranges=of_body)
+    bodies = {name: _stored(writer, name, each, manifest, plan) for name, each in made.items()}
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command)
@@ -101,33 +92,18 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
         return ()
 
 
-def _body(writer: Writer, name: str, lowered: LoweredBody, manifest: Manifest, plan: AnyPlan) -> Body:
-    """Store a lowered graph. Its inputs are the float body's, and "group" where its scales differ by group."""
-    base = manifest.bodies["float32"].graph
-    file, data = io.store(writer, lowered.graph, name, external_above=0 if base.data else None)  # to share them
-    group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
-    graph = GraphFile(file, base.inputs + group, base.outputs, data)
-    return Body.of(graph, "int8", target_of(name), lowered.groups, plan.name, lowered.coverage)
-
-
-def _of_graphs(
-    writer: Writer,
-    name: str,
-    served: Sequence[tuple[int, LoweredBody]],
-    manifest: Manifest,
-    plan: AnyPlan,
-    edges: tuple[float, ...],
-) -> Body:
-    """Store the graphs of a body, which was calibrated in groups with these edges."""
-    ends = [until for until, _ in served]
-    files = [name] if len(served) == 1 else [f"{name}-{number}" for number in range(len(served))]
-    bodies = [_body(writer, file, lowered, manifest, plan) for file, (_, lowered) in zip(files, served, strict=True)]
-    own = edges if len(served) > 1 else ()
-    groups = next((body.groups for body in bodies if body.groups), own)
-    graphs = [
-        msgspec.structs.replace(body.graph, until=groups[end - 1])
-        for end, body in zip(ends[:-1], bodies[:-1], strict=True)
-    ]
-    return msgspec.structs.replace(
-        bodies[-1], target=target_of(name), groups=groups, graphs=(*graphs, bodies[-1].graph)
-    )
+def _stored(writer: Writer, name: str, made: CalibratedBody, manifest: Manifest, plan: AnyPlan) -> Body:
+    """Store the graphs of a body and its ranges. A graph's inputs are the float body's, and "group" where its scales
+    differ by group."""
+    base, served, table = manifest.bodies["float32"].graph, made.variants.lowered, made.variants.table
+    own = table.groups if len(served) > 1 else ()
+    groups = next((lowered.groups for _, lowered in served if lowered.groups), own)
+    graphs = []
+    for number, (until, lowered) in enumerate(served):
+        file = name if len(served) == 1 else f"{name}-{number}"
+        stored, data = io.store(writer, lowered.graph, file, external_above=0 if base.data else None)  # to share them
+        group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
+        end = groups[until - 1] if number < len(served) - 1 else None
+        graphs.append(StepGraph(stored, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
+    ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
+    return Body(tuple(graphs), "int8", target_of(name), groups, plan.name, (made.trial,), ranges)

@@ -101,7 +101,9 @@ def lower_graph(
 
     weights = side_by_side(quantized, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
-    base, inner, codes = _with_code_nodes(formed, ops, encodings, weights, scheme)
+    base, inner, codes = evened(formed, ops, encodings, scheme)
+    for arithmetic in scheme.arithmetic:  # for the parts of codes that engines do not take
+        base, inner, codes = arithmetic(base, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
     base = _without_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
@@ -171,21 +173,6 @@ def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[W
             "calibrate with more trajectories, or use float",
         )
     return ops
-
-
-def _with_code_nodes(
-    prepared: Graph,
-    ops: tuple[WeightedOp, ...],
-    encodings: dict[str, Encoding],
-    weights: Sequence[QuantizedWeight],
-    scheme: Scheme,
-) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with nodes for the parts of codes that engines do not take: multipliers, scales of groups, zero points.
-    Then the operations between these nodes, and the codes that are left."""
-    graph, inner, codes = evened(prepared, ops, encodings, scheme)
-    for arithmetic in scheme.arithmetic:
-        graph, inner, codes = arithmetic(graph, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
-    return graph, inner, codes
 
 
 def _without_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
