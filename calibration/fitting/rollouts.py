@@ -6,6 +6,7 @@ A rollout is a function of a body, a plan and a block. Results come in the order
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from fewstep.calibration.fitting.memory import ArrayMemory, rollout_key
 from fewstep.calibration.fitting.recurrence import Recurrence
 from fewstep.calibration.fitting.tangents import jacobian
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.sampling import Bodies, Sampling
+from fewstep.measure.sampling import Bodies, Question, Sampling
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.plans.errors import UserError
@@ -30,7 +31,7 @@ from fewstep.runtime.sampler import Sampler
 CPU = "onnxruntime"  # of the teacher
 BODY, TEACHER = "body", "teacher"  # the samplers by name: of the body of the fit, and of float32
 
-Result = Array | Jacobian | UserError  # an error is a result, too: it must not end the other items
+Result = Array | UserError  # an error is a result, too: it must not end the other rollouts
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class RolloutItem:
     block: Block
     by: str = BODY
 
-    def answer(self, bodies: Bodies) -> Array:
-        return self.block.sample(bodies(self.by), self.plan)
+    def answer(self, bodies: Bodies) -> Result:
+        try:
+            return self.block.sample(bodies(self.by), self.plan)
+        except UserError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -57,22 +61,6 @@ class JacobianItem:
         return jacobian(bodies(BODY), self.numbers, self.free, self.block)
 
 
-Item = RolloutItem | JacobianItem
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An item whose error is its answer."""
-
-    item: Item
-
-    def answer(self, bodies: Bodies) -> Result:
-        try:
-            return self.item.answer(bodies)
-        except UserError as error:
-            return error
-
-
 @dataclass(frozen=True)
 class RolloutJob:
     """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
@@ -80,9 +68,9 @@ class RolloutJob:
     bundle: PinnedBundle
     backend: str
 
-    def open(self, threads: int) -> Callable[[Attempt], Result]:
+    def open(self, threads: int) -> Callable[[Question[Any]], Any]:
         sampler, reference = open_samplers(self.bundle.folder(), self.backend, threads)
-        return lambda attempt: attempt.answer({BODY: sampler, TEACHER: reference}.__getitem__)
+        return lambda item: item.answer({BODY: sampler, TEACHER: reference}.__getitem__)
 
 
 def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
@@ -121,37 +109,27 @@ class Rollouts:
 
     def columns(self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]) -> Iterator[Jacobian]:
         """The columns of all free numbers on each block."""
-        for result in self._results(JacobianItem(numbers, tuple(free), block) for block in blocks):
-            if isinstance(result, UserError):
-                raise result
-            assert isinstance(result, Jacobian)
-            yield result
+        return self._sampling.answers(JacobianItem(numbers, tuple(free), block) for block in blocks)
 
-    def _results(self, items: Iterable[Item]) -> Iterator[Result]:
-        """The results of items, in their order. What the memory holds is not sampled again."""
-        keyed = [(item, _key(item)) for item in items]
+    def _results(self, items: Iterable[RolloutItem]) -> Iterator[Result]:
+        """The results of rollouts, in their order. What the memory holds is not sampled again: samples of the body."""
+        keyed = [(item, rollout_key(item.plan, item.block) if item.by == BODY else None) for item in items]
         stored = [None if key is None else self.memory.get(key) for _, key in keyed]
-        fresh = self._fresh([item for (item, _), array in zip(keyed, stored, strict=True) if array is None])
+        fresh = self._sampling.answers([item for (item, _), array in zip(keyed, stored, strict=True) if array is None])
         for (_, key), array in zip(keyed, stored, strict=True):
             result = next(fresh) if array is None else array
             if key is not None and isinstance(result, np.ndarray):
                 self.memory.put(key, result)
             yield result
 
-    def _fresh(self, items: Sequence[Item]) -> Iterator[Result]:
-        attempts = map(Attempt, items)
-        return Sampling(self.job, {BODY: self.sampler, TEACHER: self.reference}, self.workers).answers(attempts)
-
-
-def _key(item: Item) -> bytes | None:
-    """The name of a rollout; None for one that no fit needs twice."""
-    return rollout_key(item.plan, item.block) if isinstance(item, RolloutItem) and item.by == BODY else None
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(self.job, {BODY: self.sampler, TEACHER: self.reference}, self.workers)
 
 
 def _array(result: Result) -> Array:
     if isinstance(result, UserError):
         raise result
-    assert isinstance(result, np.ndarray)
     return result
 
 
