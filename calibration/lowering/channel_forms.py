@@ -41,12 +41,12 @@ from fewstep.graph.pattern import match
 from fewstep.graph.types import Types
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
-Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes instead of its node; none where the tensor goes
+Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes instead of its node
 
 
 def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph in these forms. `types` describe the prepared graph, whose names it kept; `encodings` describe
-    the integers, by tensor."""
+    """The lowered graph in these forms, with nodes that nothing reads any more. `types` describe the prepared graph,
+    whose names it kept; `encodings` describe the integers, by tensor."""
     codes = {integer_of(name): code for name, code in encodings.items() if code.multipliers is not None}  # by integers
     lowered = _Lowered(graph, index(graph), types, Additions(graph))
     divisions = list(_divisions(lowered, codes))
@@ -54,9 +54,7 @@ def channel_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding])
     quantized = list(_quantized(lowered, codes))
     scales = gathered_by_channel("scales", [each.code for each in dequantized])
     channels = gathered_by_channel("channels", [each.code for each in quantized])
-    changes: Changes = {}
-    for coded in (*dequantized, *quantized):
-        changes |= {coded.gone: (), coded.node.output: (coded.node,)}
+    changes: Changes = {coded.node.output: (coded.node,) for coded in (*dequantized, *quantized)}
     for division in divisions:
         if division.axes > 1:
             changes |= _normalized(division, lowered)
@@ -90,12 +88,10 @@ class _Division:
 
 @dataclass(frozen=True)
 class _Coded:
-    """QuantizeLinear or DequantizeLinear with a scale for each channel, instead of two nodes. `gone` is the tensor
-    between the two."""
+    """QuantizeLinear or DequantizeLinear with a scale for each channel, instead of two nodes."""
 
     node: Node
     code: ChannelCode
-    gone: str
 
 
 def _divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Division]:
@@ -117,7 +113,7 @@ def _dequantized(division: _Division, graph: Graph) -> _Coded:
     code = ChannelCode(scale_of(result), zero_point_of(result), scales, zero)
     inputs = (division.dequantize.inputs[0], code.scale, code.zero_point)
     node = replace(division.dequantize, inputs=inputs, outputs=division.product.outputs, attributes={"axis": 1})
-    return _Coded(node, code, division.dequantize.output)
+    return _Coded(node, code)
 
 
 def _quantized(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Coded]:
@@ -135,7 +131,7 @@ def _quantized(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Co
         scales = representable(codes[node.output].scales[:, None] / numbers, numbers.dtype)
         code = ChannelCode(f"channels({scale})", f"channels({zero})", scales, graph.constants[zero])
         inputs = (found["x"], code.scale, code.zero_point)
-        yield _Coded(replace(node, inputs=inputs, attributes={"axis": 1}), code, found.nodes[1].output)
+        yield _Coded(replace(node, inputs=inputs, attributes={"axis": 1}), code)
 
 
 def _normalized(division: _Division, lowered: _Lowered) -> Changes:
@@ -156,7 +152,7 @@ def _normalized(division: _Division, lowered: _Lowered) -> Changes:
         shift, outputs = new.constant(f"channels({add.output}_bias)", bias), add.outputs
     inputs = (division.dequantize.output, scale, shift, zeros, ones)
     node = Node("BatchNormalization", inputs, outputs, {"epsilon": 0.0}, product.name)
-    return {product.output: (), node.output: (node,)}
+    return {node.output: (node,)}
 
 
 def _bias(add: Node, division: _Division, graph: Graph) -> Array | None:
@@ -171,7 +167,7 @@ def _bias(add: Node, division: _Division, graph: Graph) -> Array | None:
 
 @dataclass(frozen=True)
 class _Affine:
-    """The sum x * scale + shift, of `rank` axes. `gone` has the tensor between product and sum, if there is one."""
+    """The sum x * scale + shift, of `rank` axes."""
 
     x: str
     scale: Operand
@@ -179,7 +175,6 @@ class _Affine:
     add: Node
     channels: int
     rank: int
-    gone: tuple[str, ...] = ()
 
 
 def _sums(lowered: _Lowered, before: Changes) -> Changes:
@@ -191,10 +186,8 @@ def _sums(lowered: _Lowered, before: Changes) -> Changes:
         affine = _affine(node, lowered) if is_sum else None
         if affine is None:
             continue
-        changes |= dict.fromkeys(affine.gone, ())
         if isinstance(affine.scale, str) or isinstance(affine.shift, str):
             changes[node.output] = _of_samples(affine, lowered, plain)
-            changes |= dict.fromkeys(_unread(affine, lowered), ())
         else:
             changes[node.output] = _of_channels(affine, lowered.new)
     return changes
@@ -216,7 +209,7 @@ def _affine(add: Node, lowered: _Lowered) -> _Affine | None:
             return _Affine(inner, np.ones(channels, np.float32), shift, add, channels, rank)
         scaled = _scaled(source, channels, rank, lowered) if lowered.idx.is_inner(inner) else None
         if scaled is not None:
-            return _Affine(*scaled, shift, add, channels, rank, (inner,))
+            return _Affine(*scaled, shift, add, channels, rank)
     return None
 
 
@@ -295,8 +288,3 @@ def _viewed(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
     if before is not None and lowered.idx.is_inner(affine.x) and shape is not None and (shape[1:] > 0).all():
         return before.inputs[0], [int(size) for size in shape[2:]]
     return affine.x, [0] * (affine.rank - 2)
-
-
-def _unread(affine: _Affine, lowered: _Lowered) -> tuple[str, ...]:
-    """x, if `_viewed` has passed over the Reshape that makes it: nothing reads x any more."""
-    return () if _viewed(affine, lowered)[0] == affine.x else (affine.x,)

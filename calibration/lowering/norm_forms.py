@@ -22,12 +22,12 @@ NORM = "LayerNormalization"
 
 
 def norm_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph in these forms; `types` and `encodings` are not read."""
-    idx, new, changes = index(graph), Additions(graph), dict[str, tuple[Node, ...]]()
+    """The lowered graph in these forms, with nodes that nothing reads any more."""
+    idx, new, changes = index(graph), Additions(graph), dict[str, Node]()
     for node in graph.nodes:
         total = match(node, f"{NORM}(*Add(x, y))", idx)
         if total is not None and not any(map(graph.is_constant, total.tensors.values())):
-            changes[total.nodes[1].output] = (replace(total.nodes[1], op="Sum"),)
+            changes[total.nodes[1].output] = replace(total.nodes[1], op="Sum")
         scaled = match(node, f"Mul(*{NORM}(x, SCALE), FACTOR)", idx)
         norm = node if scaled is None else scaled.nodes[1]
         names = [name for name in norm.inputs[1:] if name]
@@ -36,6 +36,5 @@ def norm_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) ->
             if graph.constants[names[0]].shape == m.shape:  # along the axes of the norm: a convolution's are not
                 own = [new.constant(f"{name}({node.output})", graph.constants[name] * m) for name in names]
                 joined = replace(norm, inputs=(scaled["x"], *own), outputs=node.outputs)
-                changes |= {norm.output: (), node.output: (joined,)}
-    nodes = (each for node in graph.nodes for each in changes.get(node.output, (node,)))
-    return graph.with_nodes(nodes, new.constants)
+                changes[node.output] = joined
+    return graph.with_nodes([changes.get(node.output, node) for node in graph.nodes], new.constants)

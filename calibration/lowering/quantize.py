@@ -110,7 +110,7 @@ def lower_graph(
     if target.finish:
         types = infer_types(prepared)
         codes = codes | (narrow_codes(prepared, table, ops) if scheme.narrow else {})
-        lowered = drop_unused(reduce(lambda graph, rewrite: rewrite(graph, types, codes), target.finish, lowered))
+        lowered = reduce(lambda graph, rewrite: drop_unused(rewrite(graph, types, codes)), target.finish, lowered)
     return lowered, ops, encodings
 
 
