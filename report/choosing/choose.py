@@ -60,7 +60,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     for body, plans in tried.items():
         try:
             engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
-            rows += deployments(judging, body, engines.timed[0], plans, options.milliseconds, unit_of)
+            rows += deployments(judging, body, engines[0], plans, options.milliseconds, unit_of)
         except UserError as error:  # no engine, or samples that are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())

@@ -72,30 +72,29 @@ class TimedEngine(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A backend that has loaded its body in a process, and was called there."""
+class _Tried:
+    """A backend that runs a body in a process, where it was called, or the error for which it is left out. is_own: the
+    body is the one that it would run of this precision."""
 
     timed: TimedEngine
-    process: TimedProcess
+    process: TimedProcess | None = None
+    error: UserError | None = None
+    is_own: bool = False
 
-    def taking(self, milliseconds: float) -> "_Ready":
+    @property
+    def running(self) -> TimedProcess:
+        assert self.process is not None
+        return self.process
+
+    def taking(self, milliseconds: float) -> "_Tried":
         return replace(self, timed=msgspec.structs.replace(self.timed, milliseconds=milliseconds))
 
-
-@dataclass(frozen=True)
-class _Refused:
-    """A backend that is left out. is_own: the body is the one that it would run of this precision."""
-
-    timed: TimedEngine
-    error: UserError
-    is_own: bool = True
-
-
-class BodyEngines(Strict, frozen=True):
-    """The engines of a body that were measured on this machine, the fastest first, then those that were refused."""
-
-    body: str
-    timed: tuple[TimedEngine, ...]
+    def left_out(self, error: UserError, may_pass: bool = False) -> "_Tried":
+        if self.process is not None:
+            self.process.close()
+        may_pass = may_pass or isinstance(error, ContenderDied) or "memory" in str(error)
+        timed = msgspec.structs.replace(self.timed, reason=str(error), may_pass=may_pass)
+        return replace(self, timed=timed, error=error)
 
 
 def bodies_here(bundle: Bundle) -> tuple[str, ...]:
@@ -108,9 +107,9 @@ def bodies_here(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name in names if name in whole_bodies(bundle.manifest))
 
 
-def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> BodyEngines:
-    """The engines of a body for calls of the network on `batch` rows of x, the fastest first. Of several networks each
-    is called once.
+def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> tuple[TimedEngine, ...]:
+    """The engines of a body for calls of the network on `batch` rows of x: the fastest first, then those that were left
+    out. Of several networks each is called once.
 
     Args:
         batch: at least 1. OpenVINO compiles for it while it loads.
@@ -123,10 +122,10 @@ def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> B
     """
     sizes = defaults(bundle.manifest.x_shape, bundle.manifest.sizes)
     key = kept_name(body_facts(bundle, body), batch, threads)
-    found = kept(key, BodyEngines)
-    if found is None or not found.timed or found.timed[0].backend not in NAMED:
+    found = kept(key, tuple[TimedEngine, ...])
+    if not found or found[0].backend not in NAMED:
         found = _measure(bundle, body, batch, threads, sizes)
-        if not any(each.may_pass for each in found.timed):
+        if not any(each.may_pass for each in found):
             keep(key, found)
     return found
 
@@ -158,16 +157,16 @@ def engine_name(engine: TimedEngine) -> str:
     return f"{engine.backend}{count}{'' if engine.spinning else ' without spinning'}"
 
 
-def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> BodyEngines:
+def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> tuple[TimedEngine, ...]:
     """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
-    refused: dict[str, _Refused] = {}  # by the backend: its other settings would fail too
+    refused: dict[str, _Tried] = {}  # by the backend: its other settings would fail too
     slower: list[TimedEngine] = []
     expected: list[Arrays] = []  # onnxruntime's outputs, once they are there
     engine = this_onnxruntime()
     is_compared = engine is not None and not engine.error
     if not is_compared:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
-    best: _Ready | None = None
+    best: _Tried | None = None
     with ExitStack() as stack:  # ends what is open behind an error
         for candidate in candidates(threads):
             if candidate.backend in refused:
@@ -175,32 +174,31 @@ def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping
             rival = _opened(
                 bundle, body, candidate, {"batch": batch, **sizes}, expected if is_compared else None, stack
             )
-            if isinstance(rival, _Refused):
+            if rival.error is not None:
                 refused[candidate.backend] = rival
-                continue
-            if best is not None:
+            elif best is None:
+                best = rival
+            else:
                 try:
-                    met = duel(best.process.milliseconds, rival.process.milliseconds)
+                    met = duel(best.running.milliseconds, rival.running.milliseconds)
                 except UserError as error:
-                    failed, best = (best, rival) if best.process.has_failed else (rival, best)
-                    refused[failed.timed.backend] = _refused(failed.timed, error, failed.process, may_pass=True)
+                    failed, best = (best, rival) if best.running.has_failed else (rival, best)
+                    refused[failed.timed.backend] = failed.left_out(error, may_pass=True)
                     continue
                 best, rival = best.taking(met.first), rival.taking(met.second)
                 if met.ratio < 1:
                     best, rival = rival, best
                 slower.append(rival.timed)
-                rival.process.close()
-            else:
-                best = rival
+                rival.running.close()
         if best is None:
             raise _nothing_runs(bundle, body, tuple(refused.values()))
         if best.timed.milliseconds is None:
-            best = best.taking(best.process.milliseconds())
+            best = best.taking(best.running.milliseconds())
     slower.sort(key=lambda each: each.milliseconds or 0.0)
-    return BodyEngines(body, (best.timed, *slower, *(each.timed for each in refused.values())))
+    return best.timed, *slower, *(each.timed for each in refused.values())
 
 
-def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Refused]) -> UserError:
+def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Tried]) -> UserError:
     """The reason and the fix of one engine: of those that the body is for, one that is installed, and rather the one of
     its platform. `--verbose` prints the reasons of all."""
     for each in refused:
@@ -211,6 +209,7 @@ def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Refused]) -> Use
         [each for each in refused if each.is_own] or refused,
         key=lambda each: (_is_installed(each.timed.backend), each.timed.backend == home),
     )
+    assert first.error is not None
     what = f"nothing here runs {body} of {bundle.path}: {first.timed.backend}: {first.error.what}"
     return UserError(what, f"{first.error.fix} (other engines: --verbose)")
 
@@ -226,26 +225,23 @@ def _opened(
     sizes: dict[str, int],
     expected: list[Arrays] | None,
     stack: ExitStack,
-) -> _Ready | _Refused:
-    """A candidate that was called once, or why it is left out. `expected` gets onnxruntime's outputs; None compares
-    nothing."""
-    precision, process, is_own = bundle.body(body).precision, None, False
+) -> _Tried:
+    """A candidate that was called once, or is left out. `expected` gets onnxruntime's outputs; None: no comparison."""
+    precision, tried = bundle.body(body).precision, _Tried(candidate)
     try:
         if (preferred := choose_body(bundle, precision, backend_of(candidate, sizes["batch"]))) != body:
             raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
-        is_own = True
-        process = stack.enter_context(
-            TimedProcess(engine_name(candidate), partial(calls, bundle.path, body, candidate, sizes))
-        )
+        tried = replace(tried, is_own=True)
+        opener = partial(calls, bundle.path, body, candidate, sizes)
+        process = stack.enter_context(TimedProcess(engine_name(candidate), opener))
+        tried = replace(tried, process=process)
         outputs = process.result()
     except UserError as error:
-        is_damaged = process is None and any(
-            _is_damaged(bundle.network(own), body) for own in networks(bundle.manifest)
-        )
+        is_open = tried.process is not None
+        is_damaged = not is_open and any(_is_damaged(bundle.network(own), body) for own in networks(bundle.manifest))
         if is_damaged:
             LOG.warning("%s is left out: %s", candidate.backend, error)
-        left_out = _refused(candidate, error, process, process is not None or is_damaged)
-        return replace(left_out, is_own=is_own)
+        return tried.left_out(error, is_open or is_damaged)
     try:
         if expected is not None and not expected:
             expected.append(outputs if candidate.backend == REFERENCE else _imitated(bundle, body, sizes))
@@ -253,17 +249,8 @@ def _opened(
             exact = partial(_imitated, bundle, "float32", sizes)
             _check(precision, expected[0], outputs, exact if "float32" in bundle.manifest.bodies else None)
     except UserError as error:
-        return _refused(candidate, error, process)
-    return _Ready(candidate, process)
-
-
-def _refused(
-    candidate: TimedEngine, error: UserError, process: TimedProcess | None, may_pass: bool = False
-) -> _Refused:
-    if process is not None:
-        process.close()
-    may_pass = may_pass or isinstance(error, ContenderDied) or "memory" in str(error)
-    return _Refused(msgspec.structs.replace(candidate, reason=str(error), may_pass=may_pass), error)
+        return tried.left_out(error)
+    return tried
 
 
 def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:

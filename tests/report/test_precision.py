@@ -41,6 +41,11 @@ MAP = PrecisionMap(
 )
 
 
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path / "deep", deep())
+
+
 def drawn(found: PrecisionMap) -> str:
     return precision_section([ShownMap(found, tuple(f"module.{name}" for name in found.operations))]).markup
 
@@ -117,8 +122,7 @@ def test_operations_have_the_names_of_the_other_sections(tmp_path):
     assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
 
 
-def test_a_body_all_in_float_is_named_and_not_called_slow(tmp_path):
-    bundle = write_bundle(tmp_path / "deep", deep())
+def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     run(bundle, speed="1.0x")
     results = report(ReportOptions(bundle, **FEW))
     race = results.races[0]
@@ -140,8 +144,7 @@ def test_float32_itself_is_not_drawn_beside_the_others_but_said():
     assert "is not drawn" not in drawn(MAP)
 
 
-def test_a_body_of_several_graphs_is_reported_with_its_map(tmp_path):
-    bundle = write_bundle(tmp_path / "deep", deep())
+def test_a_body_of_several_graphs_is_reported_with_its_map(bundle, tmp_path):
     run(bundle)
     assert stored_maps(open_bundle(bundle)) == ()
     with open_for_update(bundle, must_exist=True) as writer:  # the first steps run a graph of their own, here the same
@@ -168,9 +171,8 @@ def maps_of(bundle, *maps, content=None):
     return bundle / kept
 
 
-def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
+def test_each_map_is_shown_along_the_plan_of_its_own_body(bundle, tmp_path):
     """Of two bodies that were calibrated along different plans."""
-    bundle = write_bundle(tmp_path / "deep", deep())
     run(bundle)
     run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
     maps_of(bundle, replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))
@@ -189,8 +191,7 @@ def test_each_map_is_shown_along_the_plan_of_its_own_body(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"), [(b"{", "is no precision map"), (b'{"schema":99,"maps":[]}', "has schema 99")]
 )
-def test_maps_that_cannot_be_read_are_left_out_and_said(tmp_path, content, said):
-    bundle = write_bundle(tmp_path / "deep", deep())
+def test_maps_that_cannot_be_read_are_left_out_and_said(bundle, content, said):
     run(bundle)
     maps_of(bundle, content=content)
     notes = report(ReportOptions(bundle, **FEW)).notes
@@ -200,14 +201,14 @@ def test_maps_that_cannot_be_read_are_left_out_and_said(tmp_path, content, said)
     assert said in text and 'id="precision-map"' not in text
 
 
-def test_what_is_kept_is_read_before_anything_is_measured(tmp_path, monkeypatch):
+def test_what_is_kept_is_read_before_anything_is_measured(bundle, monkeypatch):
     class Stopped(Exception):
         pass
 
     def measure(*given):
         raise Stopped
 
-    bundle, read = write_bundle(tmp_path / "deep", deep()), []
+    read = []
     run(bundle)
     monkeypatch.setattr(write, "measure", measure)
     monkeypatch.setattr(write, "shown_maps", read.append)

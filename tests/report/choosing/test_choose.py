@@ -25,7 +25,7 @@ from fewstep.report.choosing import deployments
 from fewstep.report.choosing.choose import choose, open_judging
 from fewstep.report.choosing.chosen import Deployment, chosen, load_chosen
 from fewstep.report.choosing.deployments import Judging, front
-from fewstep.report.choosing.engines import BodyEngines, TimedEngine
+from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.graph_call import GraphCall
@@ -56,8 +56,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         each = CALL[judging.bundle.body(body).precision]
         return {name: each * len(plan.steps) / UNIT for name, plan in plans.items()}, True
 
-    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
-        return BodyEngines(body, (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),))
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> tuple[TimedEngine, ...]:
+        return (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),)
 
     monkeypatch.setattr(Network, "__call__", counted)
     monkeypatch.setattr(deployments, "_ratios", ratios)
@@ -203,7 +203,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 ) -> None:
     """float32's reason; --verbose adds the other bodies'."""
 
-    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> BodyEngines:
+    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> tuple[TimedEngine, ...]:
         raise UserError(f"nothing here runs {body}", "install an engine")
 
     monkeypatch.setattr(choosing, "engines_of", engines_of)
