@@ -111,6 +111,14 @@ def test_the_standard_pool_of_processes_does_it_too(tmp_path: Path) -> None:
         assert calibrated(tmp_path / "pool", pool) == calibrated(tmp_path / "alone")
 
 
+def test_a_job_is_opened_once_and_closed_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two large networks are too many."""
+    opened, real = list[str](), Square.open
+    monkeypatch.setattr(Square, "open", lambda self, threads: opened.append(self.folder) or real(self, threads))
+    assert [do(pickled(Square(folder)), 1, 3)[0] for folder in ("a", "a", "b", "b", "a")] == [9] * 5
+    assert opened == ["a", "b", "a"]
+
+
 def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
