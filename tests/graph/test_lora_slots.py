@@ -1,5 +1,6 @@
 """Slots for LoRA as inputs that a caller may leave out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +9,26 @@ import pytest
 
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.graph import io
-from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.graph import Graph
 from fewstep.graph.lora_slots import with_lora_slots
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
+from tests.onnx_text import written
 
-FLOAT = np.dtype(np.float32)
 SHAPES = {f"layer{number}": (16, 16) for number in range(4)}
 
 
 def chain() -> Graph:
     """x [B, 16] times four matrices, one after the other."""
     rng = np.random.default_rng(0)
-    nodes = [
-        Node("MatMul", (f"y{number}" if number else "x", f"w{number}"), (f"y{number + 1}",), name=f"{layer}/MatMul")
-        for number, layer in enumerate(SHAPES)
-    ]
-    nodes.append(Node("Identity", ("y4",), ("output",)))
-    weights = {f"w{number}": rng.standard_normal((16, 16)).astype(np.float32) / 4 for number in range(4)}
-    port = Value("x", FLOAT, ("batch", 16))
-    return Graph("chain", (port,), (Value("output", FLOAT, ("batch", 16)),), tuple(nodes), weights)
+    body = "y1 = MatMul(x, w0) y2 = MatMul(y1, w1) y3 = MatMul(y2, w2) y4 = MatMul(y3, w3) output = Identity(y4)"
+    weights = {f"w{number}": rng.standard_normal((16, 16)) / 4 for number in range(4)}
+    graph = written(f"(float[batch, 16] x) => (float[batch, 16] output) {{ {body} }}", **weights)
+    *products, last = graph.nodes
+    named = [replace(node, name=f"{layer}/MatMul") for layer, node in zip(SHAPES, products, strict=True)]
+    return graph.with_nodes([*named, last])
 
 
 def test_what_is_left_out_adds_nothing_and_a_rank_of_any_size_adds_its_product(tmp_path: Path) -> None:

@@ -124,41 +124,41 @@ def test_limits_of_every_type_load(dtype: DType) -> None:
     np.testing.assert_array_equal(output, value)
 
 
-def test_a_file_that_onnxruntime_cannot_run_has_a_checksum_alone(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise UserError("onnxruntime cannot run it", "")
+class Over(Timer):
+    """A time that is over at once."""
 
-    monkeypatch.setattr("fewstep.graph.bake.seal.computed", fail)
-    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"))
-    assert baked.sample is None and is_whole(file) and "has no test vector: onnxruntime cannot run it" in caplog.text
+    def start(self) -> None:
+        self.function(*self.args)
+
+
+def fail(*_: object) -> None:
+    raise UserError("onnxruntime cannot run it", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "said"),
+    [
+        ("seal.computed", fail, "has no test vector: onnxruntime cannot run it"),
+        ("sealed.Timer", Over, "a run of s.onnx takes longer than 120 seconds"),
+        ("seal.this_space", lambda *_: Space(None, 10, 0, 0), "of memory, and 0.0 GB are free"),
+    ],
+)
+def test_a_file_that_was_not_run_has_a_checksum_alone(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    instead: object,
+    said: str,
+) -> None:
+    monkeypatch.setattr(f"fewstep.graph.bake.{name}", instead)
+    stages, options = list[object](), BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx")
+    baked, (file,) = bake(options, progress=lambda *of: stages.append(of))
+    assert baked.sample is None and is_whole(file) and said in caplog.text
     assert verify_baked(file).sample == "note: it has no test vector, so it was not run"
-    onnx.checker.check_model(onnx.load(file))
-
-
-def test_a_run_that_takes_too_long_is_ended(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Over(Timer):
-        def start(self) -> None:
-            self.function(*self.args)
-
-    monkeypatch.setattr(sealed, "Timer", Over)
-    stages: list[object] = []
-    baked, (file,) = bake(
-        BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"), progress=lambda *of: stages.append(of)
-    )
-    assert baked.sample is None and is_whole(file) and "a run of s.onnx takes longer than 120 seconds" in caplog.text
     assert stages == [("test vector", 0, 1), ("test vector", 1, 1)]
-
-
-def test_a_run_that_memory_does_not_hold_is_left_out(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("fewstep.graph.bake.seal.this_space", lambda *_: Space(None, 10, 0, 0))
-    baked, (file,) = bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"))
-    assert baked.sample is None and is_whole(file) and "of memory, and 0.0 GB are free" in caplog.text
+    onnx.checker.check_model(onnx.load(file))
 
 
 def test_a_part_keeps_the_optional_inputs_that_it_reads(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -7,25 +7,23 @@ from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.graph.small import node, small, value
-
-HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+from tests.onnx_text import written
 
 
 def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
     """Two activations' codes read one tensor."""
-    nodes = [
-        node("Cast", "x", "half", to=HALF),
-        node("QuantizeLinear", "half fine zero", "a"),
-        node("QuantizeLinear", "half coarse zero", "b"),
-        node("DequantizeLinear", "a fine zero", "a16"),
-        node("DequantizeLinear", "b coarse zero", "b16"),
-        node("Add", "a16 b16", "sum"),
-        node("Cast", "sum", "y", to=FLOAT),
-    ]
     fine, coarse = np.float16(0.0123), np.float16(0.377)
-    shape = "batch", 64
-    graph = small([value("x", *shape)], [value("y", *shape)], nodes, fine=fine, coarse=coarse, zero=np.int8(0))
+    graph = written(
+        """(float[batch, 64] x) => (float[batch, 64] y) {
+            half = Cast<to=10>(x)
+            a = QuantizeLinear(half, fine, zero) a16 = DequantizeLinear(a, fine, zero)
+            b = QuantizeLinear(half, coarse, zero) b16 = DequantizeLinear(b, coarse, zero)
+            sum = Add(a16, b16) y = Cast<to=1>(sum)
+        }""",
+        fine=fine,
+        coarse=coarse,
+        zero=np.int8(0),
+    )
     wide = float32_scales(graph)
     assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
     assert wide.ops().count("Cast") == 2 + 1 + 2  # one in front of both codes, one behind each
@@ -42,14 +40,10 @@ def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
 
 def test_scales_of_bfloat16_are_written_so_too() -> None:
     """The product of DequantizeLinear is bfloat16 again."""
-    nodes = [
-        node("Cast", "x", "half", to=onnx.TensorProto.BFLOAT16),
-        node("QuantizeLinear", "half scale zero", "code"),
-        node("DequantizeLinear", "code scale zero", "again"),
-        node("Cast", "again", "y", to=FLOAT),
-    ]
-    scale = np.asarray(0.0123, BFLOAT16)
-    graph = small([value("x", "batch", 4)], [value("y", "batch", 4)], nodes, scale=scale, zero=np.int8(0))
+    body = """half = Cast<to=16>(x) code = QuantizeLinear(half, scale, zero)
+    again = DequantizeLinear(code, scale, zero) y = Cast<to=1>(again)"""
+    numbers = {"scale": np.asarray(0.0123, BFLOAT16), "zero": np.int8(0)}
+    graph = written(f"(float[batch, 4] x) => (float[batch, 4] y) {{ {body} }}", **numbers)
     wide = float32_scales(graph)
     assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
     assert [each.attributes["to"] for each in wide.nodes if each.outputs == ("again",)] == [onnx.TensorProto.BFLOAT16]

@@ -8,7 +8,8 @@ import pytest
 from fewstep.graph.graph import Extent, Graph
 from fewstep.graph.passes.group_norm import LEAST, spread_group_norm
 from fewstep.graph.session import run
-from tests.graph.small import assert_same, feeds, node, small, value
+from tests.graph.small import assert_same, feeds, node, value
+from tests.onnx_text import written
 
 SHAPE = (6, 40, 50)
 SPREAD = ("ReduceMean", "Reshape", "ReduceMean", "Expand", "Reshape")
@@ -17,17 +18,13 @@ SPREAD = ("ReduceMean", "Reshape", "ReduceMean", "Expand", "Reshape")
 def group_norm(
     shape: tuple[int | str, ...] = SHAPE, scale: float = 1.0, shift: float = 0.0, **attributes: float
 ) -> Graph:
-    x = value("x", "batch", *shape)
-    back = node("Reshape", "normal shape", "y")
-    return small(
-        [x],
-        [replace(x, name="y")],
-        [
-            node("Reshape", "x groups", "grouped"),
-            node("InstanceNormalization", "grouped scales shifts", "normal", **attributes),
-            node("Shape", "x", "shape"),
-            back,
-        ],
+    sizes, epsilon = ", ".join(map(str, shape)), ", ".join(f"{name}={each}" for name, each in attributes.items())
+    return written(
+        f"""(float[batch, {sizes}] x) => (float[batch, {sizes}] y) {{
+            grouped = Reshape(x, groups)
+            normal = InstanceNormalization{f"<{epsilon}>" if epsilon else ""}(grouped, scales, shifts)
+            shape = Shape(x) y = Reshape(normal, shape)
+        }}""",
         groups=np.int64([0, 2, -1]),
         scales=[float(scale)] * 2,
         shifts=[float(shift)] * 2,
