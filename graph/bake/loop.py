@@ -148,8 +148,8 @@ class _Step:
         nexts = []
         for k in range(len(rows)):
             row = inner.combine(self._row(stretch.update[:, k], len(rows)), columns, f"row_{k}")
-            for i, (_, column) in enumerate(term for term in stretch.terms if term[0] == k):
-                number = [number for number, term in enumerate(stretch.terms) if term[0] == k][i]
+            terms = [(number, column) for number, (place, column) in enumerate(stretch.terms) if place == k]
+            for i, (number, column) in enumerate(terms):
                 tensor = self._tensor(plan, stretch.tensor_of[:, number], number)
                 if column is not None:
                     tensor = inner.node("Mul", (tensor, columns[column]), f"row_{k}_tensor_{i}")

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,9 @@ class LoopStatistics:
         )
 
 
+COUNTED = [each.name for each in fields(LoopStatistics) if each.type is int]
+
+
 class Record:
     """The last WINDOW ticks and calls, from which `summary` makes the statistics."""
 
@@ -117,11 +120,7 @@ class Record:
             steps=dict(self.steps),
             seam=seam,
             jerk_contrast=contrast,
-            **{
-                name: counts[name]
-                for name in ("ticks", "late", "held", "stopped", "waiting", "limited", "overrun", "missed", "cut")
-                + ("dropped", "failed", "rejected", "jumps")
-            },
+            **{name: counts[name] for name in COUNTED},
         )
 
 
