@@ -2,8 +2,11 @@
 
 import errno
 import os
+import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +16,6 @@ import pytest
 import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.compile import compile_plan, trace_plan
@@ -75,56 +77,42 @@ def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarr
                 np.testing.assert_array_equal(found[mask[:batch] == 1], value[:batch][mask[:batch] == 1])
 
 
-@pytest.mark.parametrize(("precision", "guidance"), [("float32", None), ("int8", 2.0)])
-@pytest.mark.parametrize("plan", ["ddim:3", "dpmpp_2m:8", "heun:3", "ddim(eta=1):4", "unipc_2:5", "sa_solver:4"])
-def test_samples_are_those_of_the_executor(
-    tiny_bundle: Path, tmp_path: Path, plan: str, guidance: float | None, precision: str
-) -> None:
-    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", precision, guidance=guidance))
+CHOICES: dict[str, list[Any]] = {
+    "name": ["ddim:3", "dpmpp_2m:5", "heun:2", "ddim(eta=1):4", "unipc_2:5", "sa_solver:4"],
+    "precision": ["float32", "int8"],
+    "batch": [None, None, 2],
+    "unroll": [False, True],
+    "hold": ["none", "noised", "fresh", "clean"],
+    "strength": [None, None, 0.5],
+    "guidance": [None, 2.0, Cfg(2.0, interval=(-1.0, 1.0)), Cfg((1.0, 3.0, 0.0, 2.0))],  # some leave either branch out
+    "shaping": [None, Clip(-0.5, 0.75), Threshold(0.9), Rescale(0.7)],
+}
+RUNS = 24
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("batch", [None, 2])
-def test_forms_and_batches_give_the_same_samples(
-    tiny_bundle: Path, tmp_path: Path, batch: int | None, unroll: bool
-) -> None:
-    for plan in ("dpmpp_2m:4", "ddim(eta=1):3"):
-        options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", guidance=2.0, batch=batch, unroll=unroll)
-        assert_bitwise(tiny_bundle, options)
-        loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]
-        assert bool(loops) is not unroll
+def runs() -> Iterator[dict[str, Any]]:
+    """Runs that have all choices of each kind about as often, in an order of its own for each kind."""
+    rng, columns = random.Random(0), list[list[Any]]()
+    for choices in CHOICES.values():
+        columns.append([choices[number % len(choices)] for number in range(RUNS)])
+        rng.shuffle(columns[-1])
+    for values in zip(*columns, strict=True):
+        yield dict(zip(CHOICES, values, strict=True))
 
 
-@pytest.mark.parametrize(
-    "guidance",
-    [Cfg(2.0, interval=(-1.0, 1.0)), Cfg((1.0, 3.0, 1.0, 2.0))],
-    ids=["interval", "weights"],
-)
-@pytest.mark.parametrize("unroll", [False, True])
-def test_steps_that_leave_a_branch_out_do_so_in_the_file(
-    tiny_bundle: Path, tmp_path: Path, guidance: Guidance, unroll: bool
-) -> None:
-    plan = written(tiny_bundle, "dpmpp_2m:6", guidance)
-    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", unroll=unroll))
-
-
-@pytest.mark.parametrize("shaping", [Clip(-0.5, 0.75), Threshold(0.9), Rescale(0.7)], ids=str)
-@pytest.mark.parametrize("unroll", [False, True])
-def test_shapings_are_baked(tiny_bundle: Path, tmp_path: Path, shaping: Shaping, unroll: bool) -> None:
-    plan = written(tiny_bundle, "dpmpp_2m:4", 3.0, shaping)
-    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", unroll=unroll))
-
-
-@pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("hold", ["noised", "fresh", "clean"])
-@pytest.mark.parametrize(("plan", "batch"), [("dpmpp_2m:4", None), ("ddim(eta=1):3", 2)])
-def test_a_hold_is_baked(
-    tiny_bundle: Path, tmp_path: Path, plan: str, batch: int | None, hold: HeldAs, unroll: bool
-) -> None:
-    options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", "int8", hold=hold, batch=batch, unroll=unroll)
-    assert_bitwise(tiny_bundle, options)
-    ports = open_baked(options.output)[1].inputs
-    assert [(port.name, port.meaning) for port in ports][-2:] == [("held", "held"), ("held_mask", "hold")]
+@pytest.mark.parametrize("run", [*runs()], ids=lambda run: "-".join(map(str, run.values())))
+def test_samples_are_those_of_the_executor(tiny_bundle: Path, tmp_path: Path, run: dict[str, Any]) -> None:
+    name, guidance, shaping = (run.pop(each) for each in ("name", "guidance", "shaping"))
+    starts_late = run["strength"] is not None  # then the plan is compiled by its name
+    guidance = 2.0 if starts_late and isinstance(guidance, Cfg) or isinstance(shaping, Rescale) else guidance
+    plan = name if starts_late else written(tiny_bundle, name, guidance, shaping)
+    options = BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", guidance=guidance if starts_late else None, **run)
+    image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
+    assert_bitwise(tiny_bundle, options, {"image": image} if starts_late else None)
+    loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]
+    assert bool(loops) is not options.unroll
+    ports = [(port.name, port.meaning) for port in open_baked(options.output)[1].inputs][-2:]
+    assert (ports == [("held", "held"), ("held_mask", "hold")]) is (options.hold != "none")
 
 
 def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -134,13 +122,6 @@ def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: 
     own = as_file(tiny_bundle, msgspec.structs.replace(plan, name="own:3", steps=tuple(steps)))
     for unroll in (False, True):
         assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, own, tmp_path / "s.onnx", unroll=unroll))
-
-
-@pytest.mark.parametrize("hold", ["none", "noised"])
-def test_an_image_to_start_from_is_an_input(tiny_bundle: Path, tmp_path: Path, hold: HeldAs) -> None:
-    image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
-    options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", strength=0.5, hold=hold)
-    assert_bitwise(tiny_bundle, options, {"image": image})
 
 
 def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: Path) -> None:
