@@ -68,8 +68,8 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
 
-    modules = {path.stem for path in (tree / "calibration/lowering/targets").glob("*.py")}
-    targets = ",".join(each for each in TARGETS if each.replace("-", "_") in modules)
+    known = (tree / "runtime/bundle/platforms.py").read_text()
+    targets = ",".join(each for each in TARGETS if f'"{each}"' in known)
     for source, asked, condition, plans, expert in DENOISERS:
         name = Path(source.partition(":")[0]).stem + "-expert" * bool(expert)
         bundle, samples = work / name, work / "samples.npy"

@@ -53,6 +53,11 @@ class WeightedOp:
         return tuple(filter(None, self.node.inputs[2:]))
 
     @property
+    def groups(self) -> int:
+        """Those of a convolution; a product has one."""
+        return int(self.node.attributes.get("group", 1)) if self.node.op == "Conv" else 1
+
+    @property
     def channel_axis(self) -> int:
         """Along which channels lie, in what it reads and in what it makes."""
         return 1 if self.node.op == "Conv" else -1

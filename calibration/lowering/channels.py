@@ -75,14 +75,18 @@ def even_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) 
     weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
     if multipliers is None:
         return weight
-    divided = np.empty(weight.shape, np.float32)
-    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, divided))  # [outputs, inputs of a group, ...]
-    groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
-    outputs = len(rows) // groups
-    for group, numbers in enumerate(multipliers.reshape(groups, -1, *[1] * (rows.ndim - 2))):
+    return inputs_scaled(np.divide, weight, op, multipliers)
+
+
+def inputs_scaled(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, numbers: Float) -> NDArray[np.float32]:
+    """The weight of an operation, multiplied or divided by a number for each channel that it reads."""
+    scaled = np.empty(weight.shape, np.float32)
+    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
+    outputs = len(rows) // op.groups
+    for group, own in enumerate(numbers.reshape(op.groups, -1, *[1] * (rows.ndim - 2))):
         part = slice(group * outputs, (group + 1) * outputs)
-        np.divide(rows[part], numbers, out=results[part], dtype=np.float64, casting="same_kind")
-    return divided
+        scale(rows[part], own, out=results[part], dtype=np.float64, casting="same_kind")
+    return scaled
 
 
 def even_scales(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.channels import even_weight
+from fewstep.calibration.lowering.channels import even_weight, inputs_scaled
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.quantize import Quantizer, encodings_of, measured_ops
 from fewstep.calibration.lowering.scheme import Target
@@ -96,12 +96,4 @@ def rounded_weight(
     """A weight rounded to int8 and back, for an input whose channels are not multiplied."""
     numbers = codes[op.x].multipliers
     weight = quantize(op, even_weight(op, prepared, codes), numbers).dequantized()
-    return weight if numbers is None else _undone(weight, numbers, op)
-
-
-def _undone(weight: NDArray[np.float32], numbers: Array, op: WeightedOp) -> NDArray[np.float32]:
-    """The weight of multiplied channels, times their numbers."""
-    rows = np.moveaxis(weight, op.axis, 0)
-    groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
-    parts = rows.reshape(groups, -1, *rows.shape[1:]) * numbers.reshape(groups, 1, -1, *[1] * (rows.ndim - 2))
-    return np.ascontiguousarray(np.moveaxis(parts.reshape(rows.shape), 0, op.axis), np.float32)
+    return weight if numbers is None else inputs_scaled(np.multiply, weight, op, numbers)

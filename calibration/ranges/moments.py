@@ -46,8 +46,7 @@ class InputBlocks:
 
 def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
     """The blocks of a weight of this shape, of at most `width` inputs, or one channel's taps."""
-    is_conv = op.node.op == "Conv"
-    groups, taps = (op.node.attributes.get("group", 1), prod(shape[2:])) if is_conv else (1, 1)
+    groups, taps = op.groups, prod(shape[2:])
     parts = -(-op.channels_in // max(1, width // taps))
     channels = -(-op.channels_in // parts)
     spans = tuple(

@@ -60,9 +60,8 @@ def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
     for op in ops:
         rows = np.moveaxis(graph.constants[op.weight], op.axis, 0)  # [outputs, channels of a group, ...]
         rows = rows.reshape(*rows.shape[:2], -1)
-        groups = op.node.attributes.get("group", 1) if op.node.op == "Conv" else 1
-        outputs, channels = len(rows) // groups, rows.shape[1]
-        for group in range(groups):
+        outputs, channels = len(rows) // op.groups, rows.shape[1]
+        for group in range(op.groups):
             part = rows[group * outputs : (group + 1) * outputs]
             squares = np.square(part, dtype=np.float64).sum(axis=(0, 2))
             read = slice(group * channels, (group + 1) * channels)
