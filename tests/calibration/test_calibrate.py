@@ -41,10 +41,10 @@ def table_of(made: Calibration) -> RangesTable:
     return made.table
 
 
-def denoiser(scale: float = 1.0) -> Graph:
+def denoiser(scale: float = 1.0, width: int = 16) -> Graph:
     """x0 from x, without a class: 1 -> 16 -> 16 -> 1 channels; only the middle convolution can be lowered."""
     rng = np.random.default_rng(0)
-    widths = (1, 16, 16, 1)
+    widths = (1, width, width, 1)
     weights = {
         f"w{i}": (rng.standard_normal((out, into, 3, 3)) * scale / (3 * into**0.5)).astype(np.float32)
         for i, (into, out) in enumerate(zip(widths[:-1], widths[1:]))
@@ -297,9 +297,7 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: d
 
 
 def test_a_denoiser_with_nothing_to_lower_is_refused_before_it_is_measured(tmp_path: Path) -> None:
-    graph = denoiser()
-    narrow = {"w0": graph.constants["w0"][:8], "w1": graph.constants["w1"][:8, :8], "w2": graph.constants["w2"][:, :8]}
-    bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=narrow))
+    bundle = write_bundle(tmp_path / "bundle", denoiser(width=8))
     measured: list[str] = []
     with pytest.raises(UserError, match="no operation of graph 'body' can run in int8"):
         calibrate(replace(FIRST, bundle=bundle), lambda stage, done, total: measured.append(stage))

@@ -13,7 +13,6 @@ from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import load as load_table
-from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
@@ -58,15 +57,9 @@ def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> N
         calibrate(replace(FIRST, bundle=tmp_path, target=("qnn",), quality="40dB"))
 
 
-def narrow() -> Graph:
-    """The denoiser with 8 channels, of which a rule lowers nothing."""
-    whole = denoiser()
-    first, middle, last = (whole.constants[f"w{i}"] for i in range(3))
-    return replace(whole, constants={"w0": first[:8], "w1": middle[:8, :8], "w2": last[:, :8]})
-
-
 def test_thin_layers_alone_are_lowered_where_everything_is(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", narrow())
+    """Of 8 channels, of which a rule lowers nothing."""
+    bundle = write_bundle(tmp_path / "bundle", denoiser(width=8))
     with pytest.raises(UserError, match=r"int8-cpu-x86 was not made: no operation .* \(in the bundle: int8-qnn\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     coverage = open_bundle(bundle).body("int8-qnn").graph.coverage

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
@@ -16,15 +15,10 @@ from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
-CHANNELS = 256
-
 
 def wide() -> Graph:
-    """The denoiser of `test_calibrate` with many channels: its weights outweigh its nodes."""
-    plain, rng = denoiser(), np.random.default_rng(0)
-    shapes = {"w0": (CHANNELS, 1, 3, 3), "w1": (CHANNELS, CHANNELS, 3, 3), "w2": (1, CHANNELS, 3, 3)}
-    weights = {name: rng.standard_normal(shape).astype(np.float32) / 50 for name, shape in shapes.items()}
-    return replace(plain, constants=weights)
+    """The denoiser with many channels: its weights outweigh its nodes."""
+    return denoiser(width=256)
 
 
 @pytest.mark.parametrize("target", ["cpu-x86", "tensorrt"])
