@@ -16,6 +16,38 @@ DYNAMIC = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifti
     [
         ({"_class_name": "NewScheduler"}, {}, "unknown scheduler class 'NewScheduler'.*DDIMScheduler"),
         ({"_class_name": None}, {}, "unknown scheduler class None"),
+        (
+            {"_class_name": "CosineDPMSolverMultistepScheduler", "prediction_type": "epsilon"},
+            {},
+            "other sign; set v_prediction",
+        ),
+        ({"_class_name": "CosineDPMSolverMultistepScheduler", "sigma_data": 0.5}, {}, "data of deviation 1; set 1"),
+        ({"_class_name": "CosineDPMSolverMultistepScheduler", "solver_order": 3}, {}, "no such step; set 2"),
+        ({"_class_name": "CogVideoXDDIMScheduler", "snr_shift_scale": 0.0}, {}, "is divided by it; give 0.001"),
+        (
+            {"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"},
+            {},
+            "say nothing of the noise; set epsilon",
+        ),
+        ({"_class_name": "DDIMInverseScheduler", "timestep_spacing": "linspace"}, {}, "does not have it; set leading"),
+        (
+            {"_class_name": "DPMSolverMultistepInverseScheduler", "use_karras_sigmas": True},
+            {},
+            "may leave steps out there",
+        ),
+        ({"_class_name": "DPMSolverMultistepInverseScheduler", "lambda_min_clipped": 4.4}, {}, "two steps are at one"),
+        (
+            {"_class_name": "DPMSolverMultistepInverseScheduler", "algorithm_type": "sde-dpmsolver++"},
+            {},
+            "does not have it",
+        ),
+        (
+            {"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]},
+            {},
+            "samples keep their size; leave it",
+        ),
+        ({"_class_name": "LTXEulerAncestralRFScheduler", "s_noise": 0.5}, {}, "noise of deviation 1; leave it out"),
+        ({"_class_name": "SCMScheduler", "sigma_data": 0.0}, {}, "it is a deviation; give a number above 0"),
         ({"beta_schedule": "laplace"}, {}, "beta_schedule 'laplace' of DDIMScheduler is not one of linear"),
         ({"beta_start": "0.1"}, {}, "beta_start '0.1' of DDIMScheduler is not a number"),
         ({"clip_sample": "no"}, {}, "clip_sample 'no' of DDIMScheduler is not true or false"),

@@ -5,7 +5,6 @@ is e_0, the k-th output E_k, the j-th draw z_j) every network input, and the sam
 coefficients. A plan is unrolled the same way, by the reference executor, and rows are compared as they are.
 
     rows = extract(scheduler, 10)                     # any diffusers scheduler; keywords go to its set_timesteps
-    plan = trace_plan("x", solver, times_of(scheduler, 10), DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
     assert_same_rows(unroll(plan), rows)              # 1e-5 of each row's maximum
     assert_same_trajectory(plan, scheduler, 10)       # the same on nonlinear denoisers, 5e-5
 """
@@ -15,7 +14,6 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan
-from fewstep.plans.schedule import Time
 from fewstep.runtime.execute import execute, finish
 
 torch = pytest.importorskip("torch")
@@ -48,12 +45,6 @@ class Unrolled:
     inputs: Array
     sample: Array
     draws: tuple[int, ...]
-
-    def from_first_input(self) -> "Unrolled":
-        """Counted from the first network input: for samplers that differ in how they scale the start alone."""
-        scale = np.ones(len(self.sample))
-        scale[0] = 1 / self.inputs[0, 0]
-        return Unrolled(self.times, self.inputs * scale, self.sample * scale, self.draws)
 
 
 def extract(scheduler: Any, steps: int | None, **options: Any) -> Unrolled:
@@ -153,31 +144,6 @@ def run_scheduler(
                 continue
             x = scheduler.step(output, t, x, **for_step).prev_sample.double()
     return np.asarray(x.numpy().ravel())
-
-
-def times_of(scheduler: Any, steps: int, **options: Any) -> list[Time]:
-    """The times a scheduler of variance-preserving (or flow) diffusion visits, its own end included, each once."""
-    scheduler.set_timesteps(steps, **options)
-    told = [float(t) for t in scheduler.timesteps]
-    if hasattr(scheduler, "sigmas"):
-        sigmas = [float(sigma) for sigma in scheduler.sigmas]
-        told += [0.0] * (len(sigmas) - len(told))
-        straight = "FlowMatch" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas")
-        make = _straight if straight else _preserving
-        pairs = [pair for k, pair in enumerate(zip(told, sigmas)) if k == 0 or pair[1] != sigmas[k - 1]]
-        return [make(time, sigma) for time, sigma in pairs]
-    bars = [float(scheduler.alphas_cumprod[int(t)]) for t in told] + [
-        float(getattr(scheduler, "final_alpha_cumprod", 1))
-    ]
-    return [Time(time, sqrt(bar), sqrt(1 - bar)) for time, bar in zip([*told, 0.0], bars)]
-
-
-def _preserving(time: float, rho: float) -> Time:
-    return Time(time, 1 / sqrt(1 + rho**2), rho / sqrt(1 + rho**2))
-
-
-def _straight(time: float, sigma: float) -> Time:
-    return Time(time, 1 - sigma, sigma)
 
 
 def _ancestral_in_double(scheduler: Any) -> None:
