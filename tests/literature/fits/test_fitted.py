@@ -15,19 +15,14 @@ from fewstep.literature.fits import (
     solver_search,
     teleportation,
     time_shift,
-    times,
 )
 from fewstep.literature.fits.auto_diffusion import species
 from fewstep.literature.fits.evolution import evolve
 from fewstep.literature.fits.olss import fit_rows
 from fewstep.literature.fits.setting import FitSetting
-from fewstep.literature.fits.times import fit_times
-from fewstep.plans.compile import compile_plan, trace_plan
+from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.grids import linspace
-from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers import dpmpp_2m
 from fewstep.runtime.execute import finish
 from tests.calibration.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
 
@@ -50,9 +45,7 @@ def gain(fit: ModuleType, known: FitSetting) -> float:
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
-@pytest.mark.parametrize(
-    ("fit", "least"), [(compensation, 2.5), (times, 4), (auto_diffusion, 2), (solver_search, 4), (olss, 10)]
-)
+@pytest.mark.parametrize(("fit", "least"), [(compensation, 2.5), (auto_diffusion, 2), (solver_search, 4), (olss, 10)])
 def test_samples_of_other_seeds_come_nearer_to_the_teacher(
     fit: ModuleType, least: float, kind: str, prediction: str
 ) -> None:
@@ -142,45 +135,3 @@ def test_a_strong_ridge_keeps_the_solver():
     sampler, teacher, plan = opened("cosine", "v")
     fitted = recurrence_of(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
     np.testing.assert_allclose(fitted.rows, recurrence_of(plan_of(recurrence_of(plan, 3)), 3).rows, atol=1e-6)
-
-
-SAMPLER = Analytic(facts("cosine", "v"), mixture)
-SCHEDULE = NoiseSchedule(SAMPLER.facts.schedule)
-
-
-def compiled(times):
-    return trace_plan("dpmpp_2m:4", dpmpp_2m, times, SAMPLER.facts)
-
-
-def test_a_plan_that_samples_nothing_is_no_plan():
-    first = compiled(linspace(SCHEDULE, 3))
-    asked = []
-
-    def quality(plan):
-        asked.append(plan)
-        return 1.0 if plan == first else None
-
-    assert fit_times(linspace(SCHEDULE, 3), SCHEDULE, compiled, quality) == first
-    assert len(asked) <= 1 + 16 * 2
-
-
-def test_a_search_asks_for_as_many_plans_as_it_says_at_most():
-    asked = []
-    times = linspace(SCHEDULE, 4)
-    best = fit_times(times, SCHEDULE, compiled, lambda plan: asked.append(plan) or float(len(asked)))
-    assert len(asked) == 1 + 16 * 3
-    lams = [step.lam for step in best.steps[1:]]
-    assert best.steps[0].time == times[0].network and lams == sorted(lams)
-
-
-def gone(plan):
-    raise UserError("the workers are gone", "start them")
-
-
-@pytest.mark.parametrize(
-    ("quality", "named"),
-    [(gone, "the workers are gone"), (lambda plan: None, "the samples of dpmpp_2m:4 are not finite")],
-)
-def test_what_goes_wrong_while_sampling_is_not_swallowed(quality, named):
-    with pytest.raises(UserError, match=named):
-        fit_times(linspace(SCHEDULE, 4), SCHEDULE, compiled, quality)
