@@ -1,7 +1,7 @@
 """Noise of diffusers' schedulers and of plans, of which each draw is another array: a draw read twice is noticed."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan
+from tests.plans.execution import sample
 
 SHAPE = (2, 1, 4, 4)
 
@@ -21,8 +22,12 @@ def of_draw(evaluation: int, place: int) -> NDArray[np.float64]:
 START = of_draw(-1, 0)
 
 
-def count_their_draws(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Replace the noise of a scheduler. The function that comes back is told the evaluation before each step."""
+def network(u: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+    return np.asarray(np.tanh(u) + time / 3000)
+
+
+def their_sample(scheduler: Any, x: Any, timesteps: Any, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float64]:
+    """The sample of diffusers' own loop from the tensor x, on `network`."""
     import torch
 
     module, now = sys.modules[type(scheduler).__module__], [0, 0]
@@ -32,18 +37,20 @@ def count_their_draws(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> Callab
         now[1] += 1
         return torch.from_numpy(of_draw(evaluation, place))
 
-    def begin(evaluation: int) -> None:
-        now[:] = evaluation, 0
-
     if hasattr(module, "randn_tensor"):
         monkeypatch.setattr(module, "randn_tensor", randn_tensor)
-    return begin
+    for evaluation, t in enumerate(timesteps):
+        now[:] = evaluation, 0
+        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
+    return np.asarray(x.numpy())
 
 
-def our_draws(plan: Plan) -> Callable[[int], NDArray[np.float64]]:
-    """The same noise by the numbers of a plan's draws, each where it is drawn first."""
+def our_sample(plan: Plan, given: Mapping[str, NDArray[np.float64]] | None = None) -> NDArray[np.float64]:
+    """The plan's sample on the same network and draws, each where it is drawn first."""
     places: dict[int, tuple[int, int]] = {number: (-1, place) for place, number in enumerate(plan.start_draws)}
     for index, step in enumerate(plan.steps):
         for place, number in enumerate(step.draws):
             places.setdefault(number, (index, place))
-    return lambda number: of_draw(*places[number])
+    draws = {number: of_draw(*place) for number, place in places.items()}
+    return sample(plan, lambda i, step, u: [network(u, step.time)], draws.__getitem__, np.float64, given)

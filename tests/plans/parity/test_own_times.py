@@ -7,8 +7,7 @@ import pytest
 
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
-from tests.plans.execution import sample
-from tests.plans.parity.counted_draws import START, count_their_draws, our_draws
+from tests.plans.parity.counted_draws import START, our_sample, their_sample
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -34,26 +33,18 @@ CASES = [
 ]
 
 
-def network(u, time):
-    return np.tanh(u) + time / 3000
-
-
 @pytest.mark.parametrize(("name", "config", "own"), CASES, ids=lambda each: str(each)[:40])
 def test_samples_are_those_of_the_scheduler(
     name: str, config: dict, own: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each draw is another array, and comes where theirs does."""
     scheduler = getattr(diffusers, name)(**config)
-    begin = count_their_draws(scheduler, monkeypatch)
     scheduler.set_timesteps(**own)
-    x = torch.from_numpy(START) * getattr(scheduler, "init_noise_sigma", 1.0)
-    for evaluation, t in enumerate(scheduler.timesteps):
-        begin(evaluation)
-        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
+    start = torch.from_numpy(START) * getattr(scheduler, "init_noise_sigma", 1.0)
+    expected = their_sample(scheduler, start, scheduler.timesteps, monkeypatch)
     plan = plan_from_scheduler_config({**scheduler.config, "_class_name": name}, **own)
-    made = sample(plan, lambda i, step, u: [network(u, step.time)], our_draws(plan), np.float64)
-    assert np.abs(made - x.numpy()).max() < 2e-3 * max(1.0, np.abs(made).max())
+    made = our_sample(plan)
+    assert np.abs(made - expected).max() < 2e-3 * max(1.0, np.abs(made).max())
     assert all(s.time >= t.time for s, t in pairwise(plan.steps))
 
 

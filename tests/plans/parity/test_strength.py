@@ -11,8 +11,7 @@ from fewstep.plans.configs.classes import CLASSES
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from tests.plans.execution import sample
-from tests.plans.parity.counted_draws import SHAPE, START, count_their_draws, our_draws
+from tests.plans.parity.counted_draws import SHAPE, START, our_sample, their_sample
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -27,10 +26,6 @@ CONFIGS = {
     "DDPMParallelScheduler": {"clip_sample": False},
     "UniPCMultistepScheduler": {"final_sigmas_type": "sigma_min"},
 }
-
-
-def network(u, time):
-    return np.tanh(u) + time / 3000
 
 
 Loop = Callable[[Any, Any], np.ndarray]  # (scheduler, timesteps) -> sample
@@ -63,23 +58,17 @@ def compare(
 ) -> Plan:
     """Our sample is theirs, and each draw comes where theirs does."""
     scheduler = getattr(diffusers, name)(**(CONFIGS.get(name, {}) | (changes or {})))
-    begin = count_their_draws(scheduler, monkeypatch)
 
     def loop(scheduler, timesteps) -> np.ndarray:
         image, noise = torch.from_numpy(IMAGE), torch.from_numpy(START)
         start = timesteps[:1].repeat(len(image))
-        x = scheduler.scale_noise(image, start, noise) if hasattr(scheduler, "scale_noise") else None
-        x = scheduler.add_noise(image, noise, start) if x is None else x
-        for evaluation, t in enumerate(timesteps):
-            begin(evaluation)
-            seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            x = scheduler.step(torch.from_numpy(network(seen.numpy(), float(t))), t, x).prev_sample
-        return x.numpy()
+        scales = hasattr(scheduler, "scale_noise")
+        x = scheduler.scale_noise(image, start, noise) if scales else scheduler.add_noise(image, noise, start)
+        return their_sample(scheduler, x, timesteps, monkeypatch)
 
     config = {**scheduler.config, "_class_name": name}
     plan = plan_from_scheduler_config(config, steps=steps, strength=strength, **ours)
-    network_of = lambda i, step, u: [network(u, step.time)]  # noqa: E731
-    made = sample(plan, network_of, our_draws(plan), np.float64, {"image": IMAGE})
+    made = our_sample(plan, {"image": IMAGE})
     expected = theirs(scheduler, steps, strength, loop)
     assert np.abs(made - expected).max() < 2e-3 * max(1.0, np.abs(expected).max())
     return plan
