@@ -18,11 +18,10 @@ from fewstep.plans.noise import normal
 from tests.graph.bake.run_baked import open_baked
 
 ROUNDS, SHAPE = 4, (1, 4, 4)
+OUTPUTS = ("class", "next_total")
 
 
-def backbone(
-    file: Path, outputs: tuple[str, ...] = ("class", "next_total"), opset: int = 18, **changed: tuple[int, list]
-) -> Path:
+def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **changed: tuple[int, list]) -> Path:
     """The class of a round: a whole number that follows from the sample before, from a sum that is carried, from the
     number of the round and from a `voice` that stays. `changed` has other types and shapes of tensors."""
     floats, whole = TensorProto.FLOAT, TensorProto.INT64
@@ -105,39 +104,29 @@ def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Pa
     assert np.abs(np.diff(whole, axis=0)).max((1, 2, 3, 4)).min() > 0.1
 
 
+FLOAT, WHOLE = TensorProto.FLOAT, TensorProto.INT64
+OTHER_TOTAL = "'next_total' is float32 ['batch']; return int64 ['batch']"
+
+
 @pytest.mark.parametrize(
-    ("outputs", "words"),
+    ("outputs", "changed", "words"),
     [
-        (("class",), "the backbone takes 'carried_total', and has no 'next_total'"),
-        (("size", "next_total"), "the backbone returns size"),
-        (("class", "class", "next_total"), "two outputs of the backbone are 'class'"),
+        (("class",), {}, "the backbone takes 'carried_total', and has no 'next_total'"),
+        (("size", "next_total"), {"size": (FLOAT, ["batch"])}, "the backbone returns size"),
+        (("class", "class", "next_total"), {}, "two outputs of the backbone are 'class'"),
+        (OUTPUTS, {"x": (FLOAT, ["batch", 1, 5, 4])}, "'x' is float32 ['batch', 1, 5, 4]; take"),
+        (OUTPUTS, {"number": (WHOLE, [1])}, "'number' is int64 [1]; take int64 []"),
+        (OUTPUTS, {"carried_total": (WHOLE, ["batch"])}, OTHER_TOTAL),
+        (OUTPUTS, {"class": (WHOLE, [2])}, "'class' is int64 [2]; return int64 ['batch']"),
     ],
 )
 def test_a_backbone_that_does_not_fit_is_refused(
-    tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], words: str
+    tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], changed: dict[str, tuple[int, list]], words: str
 ) -> None:
-    file = tmp_path / "backbone.onnx"
-    onnx.save(with_outputs(backbone(file), outputs), file)
-    with pytest.raises(UserError, match=words):
-        bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{file}",)))
-    assert not (tmp_path / "s.onnx").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "shape", "words"),
-    [
-        ("x", TensorProto.FLOAT, ["batch", 1, 5, 4], "'x' is float32 ['batch', 1, 5, 4]; take"),
-        ("number", TensorProto.INT64, [1], "'number' is int64 [1]; take int64 []"),
-        ("carried_total", TensorProto.INT64, ["batch"], "'next_total' is float32 ['batch']; return int64 ['batch']"),
-        ("class", TensorProto.INT64, [2], "'class' is int64 [2]; return int64 ['batch']"),
-    ],
-)
-def test_a_tensor_of_another_type_or_shape_is_refused(
-    tiny_bundle: Path, tmp_path: Path, name: str, kind: int, shape: list, words: str
-) -> None:
-    file = backbone(tmp_path / "backbone.onnx", **{name: (kind, shape)})
+    file = backbone(tmp_path / "backbone.onnx", outputs, **changed)
     with pytest.raises(UserError, match=re.escape(words)):
         bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{file}",)))
+    assert not (tmp_path / "s.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -174,14 +163,6 @@ def test_a_backbone_that_breaks_the_rules_of_onnx_is_refused_before_a_file_is_wr
     with pytest.raises(UserError, match=words):
         bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
     assert not output.exists()
-
-
-def with_outputs(file: Path, names: tuple[str, ...]) -> onnx.ModelProto:
-    """The model with other tensors as its outputs."""
-    model = onnx.load(file)
-    del model.graph.output[:]
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in names)
-    return model
 
 
 def test_a_file_that_is_no_backbone_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:

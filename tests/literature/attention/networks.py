@@ -1,9 +1,14 @@
 """Networks that attend, to themselves and to a condition, with weights far from zero."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewstep.export.changes import changed, read_change
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
@@ -61,3 +66,20 @@ def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x, text = torch.randn(batch, 2, 4, 4, generator=generator), torch.randn(batch, WORDS, WIDTH, generator=generator)
     return x, torch.tensor([10.0, 500.0, 900.0, 30.0])[:batch], text
+
+
+def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
+    """The network of so many blocks, changed as `export --change` does."""
+    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
+    assert isinstance(source, TorchSource)
+    return source
+
+
+def exported(folder: Path, change: str) -> Path:
+    """The bundle of the network of one block, changed."""
+    file = folder / "net.py"
+    file.write_text(
+        "from tests.literature.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
+    )
+    export(ExportOptions(f"{file}:make", folder / "bundle", change=(change,), verify="quick"))
+    return folder / "bundle"

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.changes import changed, read_change
-from fewstep.export.export import ExportOptions, export
-from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.prepare import prepare
@@ -29,11 +27,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verify
 from tests.graph.bake.run_baked import sampled
-from tests.literature.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, inputs
-
-
-def net_source(module: nn.Module | None = None) -> TorchSource:
-    return TorchSource(module or Net(), SPEC, "net", "0" * 64)
+from tests.literature.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, exported, inputs, rewritten
 
 
 def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
@@ -149,7 +143,7 @@ def test_it_is_that_of_diffusers() -> None:
 
 def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
     with pytest.raises(UserError) as refused:
-        changed(net_source(), (), (read_change("pag:blocks.1,encoder"),))
+        rewritten("pag:blocks.1,encoder")
     assert refused.value.what == "pag encoder: Net has no such layer of attention"
     assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
     with pytest.raises(UserError, match="Tiny has no attention for pag among what torch's"):
@@ -157,34 +151,22 @@ def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
 
 
 def test_without_the_option_nothing_changes() -> None:
-    plain = net_source()
+    plain = rewritten()
     assert changed(plain, ()) is plain and "forward" not in vars(plain.module)
-    other = changed(net_source(), (), (read_change("pag:middle"),))
-    assert other.sha256 != plain.sha256
+    assert rewritten("pag:middle").sha256 != plain.sha256
 
 
 @pytest.mark.slow
 def test_graphs_compute_what_the_module_does() -> None:
-    rewritten = changed(net_source(Net(1)), (), (read_change("pag:all"),))
-    traced = rewritten.trace()
+    source = rewritten("pag:all", blocks=1)
+    traced = source.trace()
     assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
-    assert verify(rewritten.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
-
-
-NET = """
-from tests.literature.attention.networks import Net, SPEC
-
-def make():
-    return Net(1), SPEC
-"""
+    assert verify(source.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("net")
-    (folder / "net.py").write_text(NET)
-    export(ExportOptions(f"{folder / 'net.py'}:make", folder / "bundle", change=("pag:blocks.0",)))
-    return folder / "bundle"
+    return exported(tmp_path_factory.mktemp("net"), "pag:blocks.0")
 
 
 @pytest.mark.parametrize(("weight", "shares"), [(1.0, {"cond": 4.0, "perturbed": -3.0}),

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewstep.export.changes import changed, read_change
-from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.folder import BATCH_LIMIT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -27,13 +26,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Carried, Condition
 from tests.export.verifying import verify
-from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, inputs
-
-
-def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
-    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
-    assert isinstance(source, TorchSource)
-    return source
+from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, exported, inputs, rewritten
 
 
 def graphs(source: TorchSource) -> PreparedDenoiser:
@@ -117,14 +110,10 @@ def test_all_of_them_together_are_one_graph() -> None:
 @pytest.mark.slow
 def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     """MasaCtrl lets the target attend to the source from a step on: a branch whose weight begins there."""
-    (tmp_path / "net.py").write_text(
-        "from tests.literature.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
-    )
-    export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", change=("masactrl",), verify="quick"))
     text = inputs()[2][:2].numpy()
     form = Branches({"cond": (1.0, 1.0, 0.0), "mutual": (0.0, 0.0, 1.0)})
     branches = {"mutual": {"source": [0, 1]}}
-    with load(tmp_path / "bundle") as sampler:
+    with load(exported(tmp_path, "masactrl")) as sampler:
         plan = sampler.compile("ddim:5", form)
         assert [step.branches for step in plan.steps] == [("cond",)] * 2 + [("mutual",)] * 3
         states = list(sampler.steps(plan, [0, 1], {"text": text}, branches=branches))

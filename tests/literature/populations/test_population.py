@@ -265,27 +265,12 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
 
 
 @pytest.mark.parametrize(
-    ("condition", "line"),
-    [
-        ({"class": [0]}, "1 value for 2 samples"),
-        ({"class": [0, 1, 2]}, "3 values for 2 samples"),
-        ({"class": 1}, "not one value per sample"),
-        ({"class": [0, "cat"]}, "cat"),
-        ([0, 1], "no mapping"),
-        (None, "'class' is missing"),
-    ],
-    ids=str,
-)
-def test_conditions_are_one_value_a_seed(sampler: Sampler, condition, line) -> None:
-    with pytest.raises(UserError, match=line):
-        population(sampler, sampler.compile("ddpm:4"), unweighted, [0, 1], 4, condition)
-
-
-@pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"guidance": 2.0}, r"no option 'guidance'; compile the plan with it: sampler.compile\(plan, guidance=...\)"),
         ({"conditions": {}}, "no option 'conditions'; leave it out"),
+        ({"condition": {"class": [0, 1, 2]}}, "3 values for 1 sample"),
+        ({"condition": None}, "'class' is missing"),
         ({"particles": 2.5}, "particles 2.5; give a whole number from 1 up"),
         ({"choice": "top"}, "choice 'top'; give systematic, one or best"),
         ({"threshold": np.nan}, "threshold nan; give a share of the particles, from 0 to 1"),
