@@ -1,5 +1,6 @@
 """Convert the fields of a caller's `Clip`, `Cfg` or similar value to their declared types."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,16 +10,19 @@ from fewstep.plans.errors import UserError
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def canonical(value: T, fix: str) -> T:
+def canonical(value: T, problem: Callable[[T], str | None], fix: str) -> T:
     """The value with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
 
     Python checks nothing when a class is made, and a plan with a list in it would differ from the plan of its file.
-    Raises UserError, which names the field, for any other value.
+    Raises UserError, which names the field, for any other value, and for numbers that have a `problem`.
     """
     try:
-        return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), type(value))
+        made = msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), type(value))
     except (msgspec.ValidationError, TypeError) as error:
         raise UserError(f"{value}: {str(error).lower()}", fix) from None
+    if wrong := problem(made):
+        raise UserError(f"{made} {wrong}", fix)
+    return made
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,7 @@ A distilled network that takes its guidance weight as a condition needs no form 
 """
 
 import sys
-from collections.abc import Collection, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterator
 from math import isfinite
 from numbers import Real
 from typing import Literal
@@ -121,10 +120,7 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
     if value is None:
         return None
     if isinstance(value, Guidance):
-        form = canonical(value, FIX)
-        if wrong := problem(form):
-            raise UserError(f"the guidance {form} {wrong}", FIX)
-        return form
+        return canonical(value, problem, FIX)
     if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
         raise UserError(f"guidance {value!r} is no finite number", "give a weight such as 2.0, or leave it out")
     return None if value == 1 else Cfg(float(value))
@@ -159,8 +155,7 @@ def problem(guidance: Guidance) -> str | None:
     if isinstance(guidance, Branches):
         if () in guidance.weights.values():
             return "has a branch without a weight"
-        steps = max((len(each) for each in guidance.weights.values() if isinstance(each, tuple)), default=1)
-        if any(abs(sum(weights(guidance, step, 0.0).values()) - 1) > 1e-9 for step in range(steps)):
+        if any(abs(sum(weights(guidance, each, 0.0).values()) - 1) > 1e-9 for each in range(_evaluations(guidance))):
             return "has weights that do not sum to 1"
     elif isinstance(guidance, CfgPlusPlus):
         if guidance.weight < 0:
@@ -191,17 +186,17 @@ def weight_of(guidance: Guidance | None) -> float | None:
 
 def needs_null(guidance: Guidance | None) -> bool:
     """Whether some evaluation asks for the unconditional branch."""
-    if isinstance(guidance, Steer):
-        return needs_null(guidance.guidance)
-    if isinstance(guidance, Branches):
-        return any(_each(guidance.weights.get(UNCOND, 0.0)))
-    if isinstance(guidance, Cfg):
-        return any(weight != 1 for weight in _each(guidance.weight))
-    if isinstance(guidance, Residual):
-        return guidance.kind == "onetime"
-    if isinstance(guidance, Pag):
-        return guidance.weight != 1
-    return guidance is not None
+    form = guidance.guidance if isinstance(guidance, Steer) else guidance
+    inside = form.interval[0] if isinstance(form, Cfg) and form.interval is not None else 0.0
+    count = range(_evaluations(form))
+    return any(UNCOND in weights(form, each, inside) and not is_estimated(form, each) for each in count)
+
+
+def _evaluations(guidance: Guidance | None) -> int:
+    """The number of evaluations after which the weights stay what they are."""
+    tuples = [guidance.weight] if isinstance(guidance, Cfg) else []
+    tuples = [*guidance.weights.values()] if isinstance(guidance, Branches) else tuples
+    return max((len(each) for each in tuples if isinstance(each, tuple)), default=1)
 
 
 def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
@@ -262,10 +257,6 @@ def _at(weight: float | tuple[float, ...], evaluation: int) -> float:
     return weight[min(evaluation, len(weight) - 1)] if isinstance(weight, tuple) else weight
 
 
-def _each(weight: float | tuple[float, ...]) -> tuple[float, ...]:
-    return weight if isinstance(weight, tuple) else (weight,)
-
-
 def scaled(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
     """The guidance with the scale that suits gradients by x or by x0, where it names none."""
     if not isinstance(guidance, Steer) or guidance.scale is not None:
@@ -283,16 +274,12 @@ def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float
     return weight if guidance.scale == "one" else weight * sigma**2 / (alpha**2 + sigma**2)
 
 
-def _numbers(guidance: Guidance) -> Sequence[float]:
-    if isinstance(guidance, Steer):
-        besides = () if guidance.guidance is None else _numbers(guidance.guidance)
-        return (*_each(guidance.weight), *besides)
-    if isinstance(guidance, Branches):
-        return tuple(chain.from_iterable(map(_each, guidance.weights.values())))
-    if isinstance(guidance, Pag):
-        return (guidance.scale, guidance.weight)
-    if isinstance(guidance, CfgPlusPlus):
-        return (guidance.weight,)
-    if isinstance(guidance, Residual):
-        return (guidance.weight, guidance.delta)
-    return tuple(chain(_each(guidance.weight), guidance.interval or ()))
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers of a form, however deep."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.astuple(value)
+    if isinstance(value, dict | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, float):
+        yield value

@@ -85,16 +85,20 @@ def _drawn(seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: 
     if not isinstance(draw, Integral) or not 0 <= draw < DRAWS_LIMIT:
         raise UserError(f"draw {draw} is no whole number in 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
-    blocks, numbers = np.arange((count + 3) // 4, dtype=np.uint64), np.array(seeds, np.uint64)
-    keys = np.stack([numbers & _LOW, numbers >> _SHIFT])[:, :, None]
+    blocks, numbers = (count + 3) // 4, np.array(seeds, np.uint64)
     values = np.empty((len(seeds), count), np.float32)
-    size = max(1, AT_ONCE // max(1, len(blocks)))
+    size = max(1, AT_ONCE // max(1, blocks))
     for start in range(0, len(seeds), size):
         some = slice(start, start + size)
-        counter = np.empty((4, len(values[some]), len(blocks)), np.uint64)
-        counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[some, None]
-        values[some] = _box_muller(philox(counter, keys[:, some]))[:, :count]
+        values[some] = _box_muller(_words(numbers[some], blocks, draw, streams[some]))[:, :count]
     return values.reshape(len(seeds), *shape)
+
+
+def _words(seeds: NDArray[np.uint64], count: int, draw: int, streams: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The words [4, seeds, count] of so many counters of each seed, in its stream."""
+    blocks, counter = np.arange(count, dtype=np.uint64), np.empty((4, len(seeds), count), np.uint64)
+    counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[:, None]
+    return philox(counter, np.stack([seeds & _LOW, seeds >> _SHIFT])[:, :, None])
 
 
 def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -112,10 +116,8 @@ def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
 
 def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]:
     """Chances in (0, 1) for the positions of each seed, [len(seeds), count]: 52 bits of each pair of words."""
-    blocks, numbers = np.arange((count + 1) // 2, dtype=np.uint64), np.array(seeds, np.uint64)
-    counter = np.zeros((4, len(numbers), len(blocks)), np.uint64)
-    counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, POSITIONS
-    words = philox(counter, np.stack([numbers & _LOW, numbers >> _SHIFT])[:, :, None])
+    numbers = np.array(seeds, np.uint64)
+    words = _words(numbers, (count + 1) // 2, draw, np.full(len(numbers), POSITIONS, np.uint64))
     pairs = np.stack([words[0] << _SHIFT | words[1], words[2] << _SHIFT | words[3]], -1).reshape(len(numbers), -1)
     return ((pairs[:, :count] >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 

@@ -65,10 +65,7 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
     if not isinstance(value, Shaping):
         raise UserError(f"shaping {value!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
     fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
-    shaping = canonical(value, fix)
-    if wrong := problem(shaping):
-        raise UserError(f"the shaping {shaping} {wrong}", fix)
-    return shaping
+    return canonical(value, problem, fix)
 
 
 def clip_to(most: float | None) -> Clip | None:

@@ -1,7 +1,8 @@
 """Make the tables of a plan from a traced solver: live ranges of buffers decide the rows of the state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from fewstep.plans.plan import Row, Tensor, Term
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
+
+Expansion = Callable[[int, int], Lin]  # (evaluations before, buffer) -> its sum
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -48,13 +51,13 @@ class Tables(msgspec.Struct, frozen=True):
 def tabulate(tracer: Tracer, sample: Lin) -> Tables:
     """Tables of a traced solver that returned `sample`."""
     final = tracer.store(sample)
-    values_of = _Values(tracer)
+    values_of = _expanding(tracer)
     live = _live(tracer, final, values_of)
     places = _places(live)
     rows = max(len(row_of) for row_of in places)
     tensors = _Tensors(tracer)
 
-    values = {row: values_of.of(0, buffer) for buffer, row in places[0].items()}
+    values = {row: values_of(0, buffer) for buffer, row in places[0].items()}
     given = tuple(b for b, buffer in enumerate(tracer.buffers) if isinstance(buffer, Given))
     draws = _draws(tracer, values.values())
     columns = {buffer: i for i, buffer in enumerate((*given, *draws))}
@@ -64,7 +67,7 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
     steps = []
     for e, evaluation in enumerate(tracer.evaluations):
         results = (*evaluation.outputs, *(() if evaluation.shaped is None else (evaluation.shaped,)))
-        values = {row: values_of.of(e + 1, buffer) for buffer, row in places[e + 1].items()}
+        values = {row: values_of(e + 1, buffer) for buffer, row in places[e + 1].items()}
         draws = _draws(tracer, values.values())
         columns = places[e] | {buffer: rows + i for i, buffer in enumerate((*results, *draws))}
         seen = rows + len(evaluation.outputs)
@@ -88,22 +91,13 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
     )
 
 
-@dataclass
-class _Values:
+def _expanding(tracer: Tracer) -> Expansion:
     """Buffers of the state after `ready` evaluations, as sums over the rows of the state before, the evaluation's
     outputs and draws. A row that existed before is carried over as itself."""
 
-    tracer: Tracer
-    expansions: dict[tuple[int, int], Lin] = field(default_factory=dict)
-
-    def of(self, ready: int, buffer: int) -> Lin:
-        key = ready, buffer
-        if key not in self.expansions:
-            self.expansions[key] = self._expand(ready, buffer)
-        return self.expansions[key]
-
-    def _expand(self, ready: int, buffer: int) -> Lin:
-        kind = self.tracer.buffers[buffer]
+    @cache
+    def expanded(ready: int, buffer: int) -> Lin:
+        kind = tracer.buffers[buffer]
         made_now = (isinstance(kind, Stored) and kind.ready == ready) or (
             isinstance(kind, Predicted) and kind.evaluation == ready - 1
         )
@@ -112,13 +106,15 @@ class _Values:
         assert isinstance(kind, Stored | Predicted)
         total: dict[int, Coefficient] = {}
         for part, coefficient in kind.value.terms.items():
-            for leaf, factor in self.of(ready, part).terms.items():
+            for leaf, factor in expanded(ready, part).terms.items():
                 product = coefficient * factor
                 total[leaf] = total[leaf] + product if leaf in total else product
         return Lin({leaf: coefficient for leaf, coefficient in total.items() if not is_zero(coefficient)})
 
+    return expanded
 
-def _live(tracer: Tracer, final: Lin, values: _Values) -> list[set[int]]:
+
+def _live(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
     """The buffers that each state must hold, searched backwards from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
@@ -127,7 +123,7 @@ def _live(tracer: Tracer, final: Lin, values: _Values) -> list[set[int]]:
         for value in (evaluation.input, evaluation.x0, *evaluation.shaping_of):
             needed |= value.terms.keys()
         for buffer in live[0]:
-            needed |= values.of(ready, buffer).terms.keys()
+            needed |= values(ready, buffer).terms.keys()
         live.insert(0, {b for b in needed if isinstance(tracer.buffers[b], Stored | Predicted)})
     return live
 
@@ -169,7 +165,7 @@ class _Tensors:
     """The tensors that tables refer to, each once."""
 
     tracer: Tracer
-    items: list[Tensor] = field(default_factory=list)
+    items: dict[Tensor, int] = field(default_factory=dict)  # with their numbers
 
     def table(self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int) -> Table:
         """One line per state row; a row that nothing lives in becomes zero."""
@@ -186,7 +182,4 @@ class _Tensors:
 
     def _number(self, coefficient: Coefficient) -> int:
         array = np.asarray(coefficient, "<f8")
-        tensor = Tensor(array.shape, array.tobytes())
-        if tensor not in self.items:
-            self.items.append(tensor)
-        return self.items.index(tensor)
+        return self.items.setdefault(Tensor(array.shape, array.tobytes()), len(self.items))

@@ -54,7 +54,7 @@ def test_rescaling_without_guidance_changes_nothing():
     ],
 )
 def test_shapes_that_make_no_sense_are_named(wrong):
-    with pytest.raises(UserError, match=r"shaping|expected `float`"):
+    with pytest.raises(UserError, match=r"clips|thresholds|rescales|shaping|expected `float`"):
         compile_plan("ddim:2", DENOISING, shaping=wrong)
 
 
