@@ -5,9 +5,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, Row, Tensor, Term
+from fewstep.plans.plan import Plan, Row, Tensor, Term, tensor
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Rescale
+from fewstep.plans.transforms.starts import check_start, noise_levels
 
 Matrix = NDArray[np.float64]
 
@@ -67,14 +68,7 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
         plan: over times from where the network takes over; from one draw.
         mean, variance: of the data, numbers or shaped as a sample.
     """
-    first = plan.steps[0]
-    start = np.array(plan.start)
-    if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
-        raise UserError(f"plan {plan.name!r} does not start from noise alone", "take one that does")
-    if first.alpha is None or first.sigma is None:
-        raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
-    (row,) = np.flatnonzero(start[:, 0])
-    noisiest = schedule.noisiest
+    row, first, noisiest, start = check_start(plan), noise_levels(plan)[0], schedule.noisiest, np.array(plan.start)
     mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
     if not (variance >= 0).all():
         raise UserError("a variance below 0", "give the data's")
@@ -86,8 +80,8 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
         start[row, 0] = float(spread) * noisiest.sigma
     else:
         start[row, 0] = 0.0
-        terms = (*terms, Term(int(row), 0, len(tensors)))
-        tensors = (*tensors, _tensor(spread * noisiest.sigma))
+        terms = (*terms, Term(row, 0, len(tensors)))
+        tensors = (*tensors, tensor(spread * noisiest.sigma))
     name = f"{plan.name} from a Gaussian start"
     return msgspec.structs.replace(plan, name=name, start=_rows(start), start_terms=terms, tensors=tensors)
 
@@ -100,13 +94,8 @@ def _constants(
     for row in np.flatnonzero(shares):
         if value.any():
             terms.append(Term(int(row), None, len(tensors)))
-            tensors = (*tensors, _tensor(shares[row] * value))
+            tensors = (*tensors, tensor(np.atleast_1d(shares[row] * value)))
     return tuple(terms), tensors
-
-
-def _tensor(value: Matrix) -> Tensor:
-    array = np.ascontiguousarray(value, "<f8")
-    return Tensor(array.shape, array.tobytes())
 
 
 def _rows(matrix: Matrix) -> tuple[Row, ...]:

@@ -10,6 +10,7 @@ from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.transforms.starts import noise_levels
 
 
 def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:
@@ -32,24 +33,19 @@ def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[fl
             f"{len(each)} noise scales from {min(each, default=0):g} up for {len(plan.steps)} evaluations",
             "give one positive number for each, or one for all",
         )
-    return msgspec.structs.replace(
-        plan, steps=tuple(_scaled(plan, step, denoiser, c) for step, c in zip(plan.steps, each, strict=True))
-    )
+    steps = zip(plan.steps, noise_levels(plan), each, strict=True)
+    return msgspec.structs.replace(plan, steps=tuple(_scaled(plan, *step, denoiser) for step in steps))
 
 
-def _scaled(plan: Plan, step: Step, denoiser: DenoiserFacts, c: float) -> Step:
+def _scaled(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFacts) -> Step:
     """Output o of each branch becomes o / c + extra . S, such that x0 implies the scaled noise."""
     K, count = plan.rows, len(step.branches)
     outputs = range(K, K + count)
-    if step.heads > 1 or step.alpha is None or step.sigma is None or any(term.column in outputs for term in step.terms):
-        raise UserError(
-            f"plan {plan.name!r} has several outputs, tensors on them, or an older version",
-            "scale the noise of another",
-        )
-    time = Time(step.time, step.alpha, step.sigma)
+    if step.heads > 1 or any(term.column in outputs for term in step.terms):
+        raise UserError(f"plan {plan.name!r} has several outputs, or tensors on them", "scale the noise of another")
     a, b = x0_coefficients(plan.prediction, time, denoiser.schedule)
     x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)
-    extra = (1 - 1 / c) * (1 / step.alpha - a) / b * x if step.alpha else 0.0 * x
+    extra = (1 - 1 / c) * (1 / time.alpha - a) / b * x if time.alpha else 0.0 * x
 
     def scaled(row: Row) -> Row:
         numbers = np.array(row)

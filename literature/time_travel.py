@@ -8,6 +8,8 @@ import msgspec
 from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
+from fewstep.plans.schedule import Time
+from fewstep.plans.transforms.starts import noise_levels
 
 
 def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
@@ -32,8 +34,7 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
         raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
     if plan.banks:
         raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no step: it would read its own")
-    if any(step.alpha is None or step.sigma is None for step in plan.steps):
-        raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
+    times = noise_levels(plan)
     repeats, jump = whole("repeats", repeats, 1), whole("jump", jump, 1)
     if not 0 <= first < end <= last or jump > end - first:
         raise UserError(
@@ -48,10 +49,8 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
         for repeat in range(repeats):
             taken = block if repeat == 0 else tuple(_redrawn(step, numbers) for step in block)
             back = repeat < repeats - 1
-            steps += taken[:-1]
-            steps.append(
-                _noised(taken[-1], plan.steps[start], plan.steps[start + jump], numbers) if back else taken[-1]
-            )
+            last_one = _noised(taken[-1], times[start], times[start + jump], numbers) if back else taken[-1]
+            steps += [*taken[:-1], last_one]
     steps += plan.steps[end:]
     name = f"{plan.name}, {repeats} times in blocks of {jump}"
     return msgspec.structs.replace(plan, name=name, steps=tuple(steps))
@@ -69,13 +68,14 @@ def _redrawn(step: Step, numbers: Iterator[int]) -> Step:
     return msgspec.structs.replace(step, draws=tuple(next(numbers) for _ in step.draws))
 
 
-def _noised(step: Step, to: Step, at: Step, numbers: Iterator[int]) -> Step:
-    """The step, after which x is noised from the time of `at` back to the time of `to`."""
-    assert to.alpha is not None and to.sigma is not None and at.alpha is not None and at.sigma is not None
+def _noised(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:
+    """The step, after which x is noised from `at` back to `to`."""
     a = to.alpha / at.alpha
     added = to.sigma**2 - (a * at.sigma) ** 2
     if added < 0:
-        raise UserError(f"time {to.time:g} is less noisy than {at.time:g}", "repeat steps that lead to less noise")
+        raise UserError(
+            f"time {to.network:g} is less noisy than {at.network:g}", "repeat steps that lead to less noise"
+        )
     (row,) = step.update
     update = ((*(a * number for number in row), math.sqrt(added)),)
     return msgspec.structs.replace(step, update=update, draws=(*step.draws, next(numbers)))

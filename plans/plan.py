@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
@@ -213,6 +213,12 @@ def position(plan: Plan, done: int = 0) -> tuple[str, int]:
 def array(tensor: Tensor) -> NDArray[np.float64]:
     """The numbers of a tensor."""
     return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)
+
+
+def tensor(values: ArrayLike) -> Tensor:
+    """Numbers as a tensor of a plan."""
+    array = np.asarray(values, "<f8")
+    return Tensor(array.shape, array.tobytes())
 
 
 def going_on(plan: Plan) -> tuple[Step, ...]:

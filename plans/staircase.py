@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import STATE, Bank, Plan, Roll, Row, Step, Tensor, Term
+from fewstep.plans.plan import STATE, Bank, Plan, Roll, Row, Step, Tensor, Term, tensor
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Stairs
@@ -154,5 +154,5 @@ class _Laid:
     def _number(self, values: NDArray[np.float64]) -> int:
         """The number of the tensor that has these values, one for each block."""
         shape = (self.stairs.places, *[1] * (-self.stairs.axis - 1))
-        tensor = Tensor(shape, np.repeat(values, self.stairs.leaves).astype("<f8").tobytes())
-        return self.tensors.setdefault(tensor, len(self.tensors))
+        laid = tensor(np.repeat(values, self.stairs.leaves).reshape(shape))
+        return self.tensors.setdefault(laid, len(self.tensors))

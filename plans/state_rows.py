@@ -7,7 +7,7 @@ from functools import cache
 import msgspec
 import numpy as np
 
-from fewstep.plans.plan import Row, Tensor, Term
+from fewstep.plans.plan import Row, Tensor, Term, tensor
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
 
@@ -181,5 +181,4 @@ class _Tensors:
         return Table(tuple(map(tuple, lines)), tuple(terms))
 
     def _number(self, coefficient: Coefficient) -> int:
-        array = np.asarray(coefficient, "<f8")
-        return self.items.setdefault(Tensor(array.shape, array.tobytes()), len(self.items))
+        return self.items.setdefault(tensor(coefficient), len(self.items))

@@ -70,8 +70,7 @@ class FitSetting:
     def x(self, state: StepState) -> Array:
         """x [seeds, *x_shape] at a state, before the network's own scale."""
         step = state.step
-        if step.alpha is None or step.sigma is None:
-            raise UserError(f"plan {self.nominal.name!r} is of an older version", "compile it again")
+        assert step.alpha is not None and step.sigma is not None  # of plans compiled here
         time = Time(step.time, step.alpha, step.sigma)
         return state.u / np.float32(input_scale(self.denoiser.prediction, time, self.denoiser.schedule))
 

@@ -12,6 +12,7 @@ from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
+from fewstep.plans.transforms.starts import noise_levels
 from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.execute import Array, Seen
 
@@ -104,9 +105,7 @@ def guidance_corrector(plan: Plan) -> Correcting:
         raise UserError(
             f"plan {plan.name!r} has nothing to correct", "compile it with a weight of guidance, and without shaping"
         )
-    if any(step.alpha is None or step.sigma is None for step in plan.steps):
-        raise UserError(f"plan {plan.name!r} is of an older version: it says no noise levels", "compile it again")
-    rho = np.array([(step.sigma or 0) / step.alpha if step.alpha else np.inf for step in plan.steps])
+    rho = np.array([time.rho for time in noise_levels(plan)])
     with np.errstate(all="ignore"):
         between = -np.diff(np.log(rho)) / 2
     between[~np.isfinite(between)] = 0.5  # from pure noise, with one guess of x0: the whole integral of 1 / rho^2

@@ -1,10 +1,10 @@
 """Plans that start from standard normal noise, as many published sampling loops do."""
 
 import msgspec
-import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.plans.transforms.starts import check_start, noise_levels
 
 
 def unit_start(plan: Plan) -> Plan:
@@ -20,12 +20,8 @@ def unit_start(plan: Plan) -> Plan:
     Raises:
         UserError: for other plans. On exploding schedules sigma_T is 80, and unit noise would be no noise.
     """
-    first = plan.steps[0]
-    start = np.array(plan.start)
-    if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
-        raise UserError(f"plan {plan.name!r} does not start from noise alone", "take one that does")
-    if first.alpha is None or first.sigma is None:
-        raise UserError(f"plan {plan.name!r} is of an older version", "compile it again")
+    check_start(plan)
+    first = noise_levels(plan)[0]
     if abs(first.alpha**2 + first.sigma**2 - 1) > 1e-6:
         raise UserError(
             f"plan {plan.name!r} starts at alpha {first.alpha:g} and sigma {first.sigma:g}, too far from unit noise",

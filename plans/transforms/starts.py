@@ -1,0 +1,24 @@
+"""Facts of a plan that transforms ask for: its noise levels, and the row that noise starts."""
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.plans.schedule import Time
+
+
+def noise_levels(plan: Plan) -> tuple[Time, ...]:
+    """The times of a plan's evaluations. UserError for a plan of an older version, which says no noise levels."""
+    known = [(step.time, step.alpha, step.sigma) for step in plan.steps]
+    times = tuple(Time(t, alpha, sigma) for t, alpha, sigma in known if alpha is not None and sigma is not None)
+    if len(times) < len(known):
+        raise UserError(f"plan {plan.name!r} is of an older version, which says no noise levels", "compile it again")
+    return times
+
+
+def check_start(plan: Plan) -> int:
+    """The row that a plan starts from noise alone. UserError for a plan that starts otherwise."""
+    start = np.array(plan.start)
+    if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
+        raise UserError(f"plan {plan.name!r} does not start from noise alone", "take one that does")
+    return int(start.argmax())
