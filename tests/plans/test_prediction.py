@@ -9,23 +9,18 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.plans.execution import output
 
 X0, EPS, DATA = 0.7, -1.3, 0.5
 LINEAR, FLOW, EDM = ScheduleSpec("linear"), ScheduleSpec("flow"), ScheduleSpec("edm", sigma_data=DATA)
 
 
-def says(prediction, time, spec):
+def says(prediction, time):
     """The output of a perfect network where x0 = X0 and the noise is EPS, solved from the paper's definition."""
-    rho = time.sigma / time.alpha
-    y = X0 + rho * EPS
-    return {
-        "epsilon": EPS,
-        "sample": X0,
-        "v": time.alpha * EPS - time.sigma * X0,
-        "flow": EPS - X0,
-        "score": -EPS / time.sigma,
-        "edm": (X0 - DATA**2 / (rho**2 + DATA**2) * y) * math.sqrt(rho**2 + DATA**2) / (rho * DATA),
-    }[prediction]
+    if prediction == "edm":
+        rho = time.rho
+        return (X0 - DATA**2 / (rho**2 + DATA**2) * (X0 + rho * EPS)) * math.hypot(rho, DATA) / (rho * DATA)
+    return output(prediction, time.alpha * X0 + time.sigma * EPS, X0, time)
 
 
 @pytest.mark.parametrize("t", [1.0, 300.5, 998.0])
@@ -38,7 +33,7 @@ def test_x0_is_got_back_from_what_the_network_says(prediction, spec, t):
     time = NoiseSchedule(spec).time(t)
     x = time.alpha * X0 + time.sigma * EPS
     a, b = x0_coefficients(prediction, time, spec)
-    assert a * x + b * says(prediction, time, spec) == pytest.approx(X0, abs=1e-9)
+    assert a * x + b * says(prediction, time) == pytest.approx(X0, abs=1e-9)
 
 
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])

@@ -19,8 +19,8 @@ from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.convergence import moments
-from tests.plans.execution import recorded, sample
-from tests.plans.gaussian import MEAN, STD, one_point
+from tests.plans.execution import output, recorded, sample
+from tests.plans.gaussian import MEAN, STD, exact_x0, one_point
 
 Y = -0.6
 RESSHIFT, RDDM, OU = ScheduleSpec("residual-shift", timesteps=15), ScheduleSpec("rddm"), ScheduleSpec("ou")
@@ -32,27 +32,31 @@ def restoring(spec, prediction="sample", heads=1):
     return DenoiserFacts(spec, prediction, heads=heads, towards="y")
 
 
-def exact(spec, prediction):
-    """The denoiser of x0 ~ N(MEAN, STD^2) that is shown x_t = alpha x0 + (1 - alpha) y + sigma eps."""
-    schedule = NoiseSchedule(spec)
+def answers(x0_of, prediction):
+    """A network that is shown x_t = alpha x0 + (1 - alpha) y + sigma eps, and whose x0 is known from x - (1 - alpha) y;
+    "both" has the residual and the noise."""
 
     def network(index, step, u):
         time = Time(step.time, step.alpha, step.sigma)
-        seen = u * math.sqrt(time.sigma**2 + 1) if spec.kind == "residual-shift" else u
-        x = seen - (1 - time.alpha) * Y
-        gain = time.alpha * STD**2 / (time.alpha**2 * STD**2 + time.sigma**2)
-        x0 = MEAN + gain * (x - time.alpha * MEAN)
-        eps = (x - time.alpha * x0) / time.sigma
-        return {
-            "sample": [x0],
-            "epsilon": [eps],
-            "score": [-eps / time.sigma],
-            "residual": [Y - x0],
-            "both": [Y - x0, eps],
-        }[prediction]
+        x = u - (1 - time.alpha) * Y
+        x0 = x0_of(x, time)
+        if prediction in ("residual", "both"):
+            return [Y - x0, output("epsilon", x, x0, time)][: 1 + (prediction == "both")]
+        return [output(prediction, x, x0, time)]
 
-    assert schedule.spec == spec
     return network
+
+
+def exact(spec, prediction):
+    """The denoiser of x0 ~ N(MEAN, STD^2)."""
+    return scaled(spec, answers(exact_x0, prediction))
+
+
+def scaled(spec, network):
+    """A network that is shown what ResShift's is."""
+    if spec.kind != "residual-shift":
+        return network
+    return lambda index, step, u: network(index, step, u * math.sqrt(step.sigma**2 + 1))
 
 
 ENDS = {
@@ -163,11 +167,7 @@ def test_resshift_keeps_the_law_of_one_point_data(prediction):
     times = [schedule.time(t) for t in (14.0, 9.0, 5.0, 2.0)]
     plan = trace_plan("test", resshift, times, restoring(RESSHIFT, prediction))
 
-    def network(index, step, u):
-        x = u * math.sqrt(step.sigma**2 + 1) - (1 - step.alpha) * Y
-        eps = (x - step.alpha * point) / step.sigma
-        return [{"sample": np.full_like(u, point), "epsilon": eps, "residual": np.full_like(u, Y - point)}[prediction]]
-
+    network = scaled(RESSHIFT, answers(lambda x, time: np.full_like(x, point), prediction))
     mean, std = moments(plan, network, {"y": Y})
     end = times[-1]
     c = (1 - end.alpha) / (1 - times[0].alpha)

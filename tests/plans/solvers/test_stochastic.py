@@ -105,24 +105,10 @@ def test_one_point_data_keep_their_exact_law_at_every_step(name, spec, predictio
     assert std == pytest.approx(end.sigma, abs=1e-12)
 
 
-@pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
-@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_the_step_to_the_clean_end_adds_no_noise(name, steps, spec, prediction):
-    plan = compile_plan(f"{name}:{steps}", denoising(spec, prediction))
-    assert [len(step.draws) for step in plan.steps] == [1] * (steps - 1) + [0]
-
-
 @pytest.mark.parametrize("name", [*ORDERS, "consistency", "lcm", "renoise", "stochastic_distilled", "tcd"])
 def test_no_step_to_the_clean_end_adds_noise(name):
     for steps in (1, 3):
         assert compile_plan(f"{name}:{steps}", denoising(COSINE, "v")).steps[-1].draws == ()
-
-
-def test_the_first_step_of_the_second_order_sde_is_ddpm():
-    second, first = (compile_plan(f"{name}:4", denoising(COSINE, "v")) for name in ("dpmpp_2m_sde", "ddpm"))
-    x, _, output, noise = second.steps[0].update[0]
-    assert (x, output, noise) == pytest.approx(first.steps[0].update[0], rel=1e-12)
 
 
 def test_ddpm_is_the_published_posterior():
