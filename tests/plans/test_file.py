@@ -13,7 +13,6 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import LONGEST, UserError, printable
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.name import SOLVERS
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -96,16 +95,6 @@ def test_an_older_plan_without_its_fields_is_no_plan():
     for data in (*map(msgspec.json.encode, broken), b'{"schema": 1, "name": "\xff"}'):
         with pytest.raises(UserError, match="is no plan"):
             decode(data)
-
-
-@pytest.mark.parametrize("name", SOLVERS.names())
-def test_the_plan_of_every_solver_can_be_written(name):
-    """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
-    try:
-        plan = compile_plan(f"{name}:6", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
-    except UserError:  # made for another schedule
-        return
-    assert decode(encode(plan)) == plan
 
 
 def test_a_message_is_one_printable_line():

@@ -24,7 +24,7 @@ LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to th
 def refused(name, config, steps):
     """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
     get = config.get
-    order = get("solver_order", 2)
+    order, stride = get("solver_order", 2), get("num_train_timesteps", 1000) // steps
     on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
     zero = get("final_sigmas_type", "zero") == "zero"
     if "Inverse" in name:
@@ -59,13 +59,9 @@ def refused(name, config, steps):
     own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
     if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
         return "has no solution"
-    if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or get_stride(config, steps) % 2):
+    if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or stride % 2):
         return "halfway"
     return None
-
-
-def get_stride(config, steps):
-    return config.get("num_train_timesteps", 1000) // steps
 
 
 def broken(name, config, steps):

@@ -69,8 +69,10 @@ def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
 
 
 @pytest.mark.parametrize("name", SOLVERS.names())
-def test_every_solver_resumes_at_every_step(name: str) -> None:
-    assert ends_alike(compiled(name)) >= 3
+def test_every_solver_is_written_and_resumes_at_every_step(name: str) -> None:
+    """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
+    plan = compiled(name)
+    assert decode(encode(plan)) == plan and ends_alike(plan) >= 3
 
 
 @pytest.mark.parametrize("guidance", [Cfg(2.0), CfgPlusPlus(0.6), Residual(1.5, kind="onetime")], ids=str)
