@@ -67,13 +67,13 @@ def test_a_line_runs_the_search_that_it_names(system: str, tiny: Setting, monkey
     monkeypatch.setattr(module, "fitted", lambda setting: settings.append(setting) or found)
     monkeypatch.setattr(fit_ways, "_searched", fit_ways._searched.__wrapped__)
     monkeypatch.setattr(fit_ways, "STEPS", 2)
-    monkeypatch.setattr(fit_ways, "SEEDS", 8)
+    monkeypatch.setattr(fit_ways, "SEEDS", 16)
     monkeypatch.setattr(fit_ways, "SCORED", 8)
     for claim in (by_control("the best plan")[system], by_control("fewstep fit")[system]):
         settings: list[Any] = []
         assert [plan for plan, _ in sampled(lambda: claim.ours(tiny), monkeypatch)] == [found]  # noqa: B023
         (setting,) = settings
-        assert sum(len(block.seeds) for block in setting.blocks) == 8 and setting.guidance.weight == W
+        assert sum(len(block.seeds) for block in setting.blocks) == 16 and setting.guidance.weight == W
         assert len(setting.nominal.steps) == 2 and len(setting.teacher.steps) > 2
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from benchmarks.zoo.members import BY_NAME
-from fewstep.calibration import calibrate as verb
+from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.graph import GROUP, Graph
-from fewstep.measure import nearness
+from fewstep.measure.rollouts import nearness
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference
@@ -55,7 +55,7 @@ def test_a_body_that_hardly_hears_the_text_is_refused(tmp_path: Path, monkeypatc
     options = replace(options, target=("cpu-x86",))
     with pytest.raises(UserError, match="int8 for cpu-x86 loses the direction of guidance: gain 0.0"):
         calibrate(options)
-    monkeypatch.setattr(verb, "guidance_error", lambda *arguments: None)
+    monkeypatch.setattr(calibrated_body, "is_lost", lambda difference: False)
     monkeypatch.setattr(nearness, "LEAST_SNR", 0.0)  # its signal is 14 dB above the error
     (trial,) = calibrate(options).manifest.bodies["int8-cpu-x86"].trials
     assert trial.psnr > 25
