@@ -9,7 +9,7 @@ import msgspec
 import onnx
 
 from fewstep.calibration.lowering.coverage import macs, optimized
-from fewstep.calibration.ranges import table
+from fewstep.calibration.ranges.reading import load as load_ranges
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
 from fewstep.graph.engines.accounts import accounts
@@ -263,7 +263,7 @@ def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents
     for file, bodies in ranges_files(bundle).items():
         if file in unreadable:
             continue
-        own = table.load(bundle.file(file))
+        own = load_ranges(bundle.file(file))
         tables.append(RangesContents(bodies, file, own.plan, own.method, len(own.tensors), len(own.groups) + 1))
     return tuple(tables)
 

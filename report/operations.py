@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.ranges import table
+from fewstep.calibration.ranges.reading import load as load_ranges
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.selection import considered_ops
 from fewstep.measure.bodies import ranges_file
@@ -57,7 +57,7 @@ def _left(node: Node, unseen: Collection[str], spared: Collection[str]) -> str:
 def unseen_tensors(bundle: Bundle, body: Body) -> tuple[str, ...]:
     """The tensors that had no values when a body was calibrated; none of one that was not."""
     file = ranges_file(bundle, body)
-    return () if file is None else table.load(bundle.file(file)).unseen
+    return () if file is None else load_ranges(bundle.file(file)).unseen
 
 
 def spared_operations(body: Body) -> frozenset[str]:

@@ -16,8 +16,8 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.count import tabulate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.methods import lambda_edges
+from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type

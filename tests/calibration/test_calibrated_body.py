@@ -19,8 +19,8 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack

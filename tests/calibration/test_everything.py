@@ -12,7 +12,7 @@ from fewstep.calibration.failed_bodies import makeable
 from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.table import load as load_table
+from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

@@ -10,8 +10,8 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import Range
-from fewstep.calibration.ranges.table import load as load_table
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import in_topological_order
 from fewstep.measure.rollouts.row_by_row import row_by_row

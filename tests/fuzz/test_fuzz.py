@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from fewstep.calibration.ranges.reading import load as load_ranges
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
-from fewstep.calibration.ranges.table import load as load_ranges
 from fewstep.graph import io
 from fewstep.plans import file
 from fewstep.plans.compile import compile_plan

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fewstep.calibration.ranges.table import ByChannel, Range, Ranges, RangesTable, decode, load
+from fewstep.calibration.ranges.reading import decode, load
+from fewstep.calibration.ranges.table import ByChannel, Range, Ranges, RangesTable
 from fewstep.plans.errors import UserError
 
 RANGES = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
