@@ -1,6 +1,7 @@
 """Command lines in the process of the tests: importing their libraries again would take longer than most of them."""
 
 import json
+import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,3 +50,8 @@ def refusal(fewstep: Command) -> Refusal:
         return line
 
     return refused
+
+
+def as_in_a_terminal() -> None:
+    """A background job of a shell ignores SIGINT, and so would what these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import as_in_a_terminal
+
 LINES = {  # commands that take long, and tell of their first piece of work
     "sampling": ("run", "-n", "100000", "-c", "class=0", "--output", "x.npy"),
     "timing in other processes": (
@@ -23,18 +25,13 @@ LINES = {  # commands that take long, and tell of their first piece of work
 }
 
 
-def _as_in_a_terminal() -> None:
-    """A background job of a shell ignores SIGINT, and so would what these tests start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 @pytest.mark.parametrize("name", LINES)
 def test_an_interrupt_is_one_line(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     verb, *options = LINES[name]
     command = [sys.executable, "-m", "fewstep.cli", verb, str(tiny_bundle), *options]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_as_in_a_terminal
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=as_in_a_terminal
     )
     assert process.stderr is not None and process.stderr.readline()
     process.send_signal(signal.SIGINT)

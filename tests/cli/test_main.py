@@ -1,7 +1,6 @@
 """Each thing that goes wrong ends in one line on stderr that names it and the fix, with exit code 1 or 2."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
-from tests.cli.conftest import Command, Refusal
+from tests.cli.conftest import Command, Refusal, as_in_a_terminal
 
 RUN = ("--condition", "class=dress", "--guidance", "2")
 
@@ -220,17 +219,12 @@ def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(
         "from fewstep.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, verb, str(tiny_bundle)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_as_in_a_terminal)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=as_in_a_terminal)
     if said:
         assert done.returncode == 130, done.stderr
         assert done.stderr.splitlines()[-1].startswith("fewstep: interrupted") and "Error" not in done.stderr
     else:
         assert done.returncode in (1, 70) and "initialization failed" in done.stderr.splitlines()[-1]
-
-
-def _as_in_a_terminal() -> None:
-    """A background job of a shell ignores SIGINT, and so would what these tests start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file that is always full")

@@ -121,7 +121,7 @@ class OwnOperation(Block):
 ON_VALUES = (
     "it branches or loops on values (test_refusals.py:N); compute both ways and choose with torch.where, or fix the"
 )
-RANDOM = "at time 999, batch 4; let it draw nothing at random: noise is the sampler's"
+RANDOM = "at time 332, batch 4; let it draw nothing at random: noise is the sampler's"
 NO_FORM = "; write it with other operations, or leave it to what runs before the network"
 
 
