@@ -9,6 +9,9 @@ ModelOpt where `--python` says which Python has them (README.md). The rows go in
 there into the tables of three pages, as soon as each is there: an interrupted run goes on where it was. Building takes
 `--seeds 64`, a verdict `--seeds 256`, and seeds that nothing was chosen on `--first-seed`. `--only` leaves settings
 out, and engines that have none left. A tool that fails is a row that says why.
+
+`--bundle DIR` compares a bundle of one's own, as it was calibrated, and none of those: its rows are printed and go into
+no page. One that was calibrated with `--conditions FILE` is compared with the same option, and judged on `--held-out`.
 """
 
 import argparse
@@ -38,10 +41,11 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
 from fewstep.measure.bodies import require
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.rollouts.conditions_file import deal, read_arrays
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal, read_arrays, read_conditions
 from fewstep.plans.errors import UserError
 from fewstep.report.drawing.pictures import grid, png
 from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.code_digest import code_of
@@ -80,19 +84,19 @@ def calibrated(
 
 
 def compare(
-    member: Member,
-    steps: int,
+    asked: CalibrateOptions,
     lines: Sequence[Contender],
     pythons: Mapping[str, str],
     arguments: argparse.Namespace,
     progress: Progress = SILENT,
+    rows: ConditionRecords | None = None,
 ) -> Iterator[Measured]:
-    """The row of each engine of one denoiser along one plan. Bodies of other tools are in a copy of its bundle."""
-    targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
-    seeds, asked = options.seeds_of(arguments), calibrated(member, steps, targets, arguments.work, progress)
-    reference = load(asked.bundle, body="float32")
-    bodies = reference.bundle.manifest.bodies
-    made = {line.engine: bodies[line.body] for line in lines if line.tool is None}
+    """The row of each engine of one calibrated bundle. Bodies of other tools are in a copy of it.
+
+    rows: held-out conditions that nothing draws. UserError without a body of ours, or with those of several plans.
+    """
+    seeds, reference = options.seeds_of(arguments), load(asked.bundle, body="float32")
+    made = own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
     plan = judged_plan(reference, next(iter(made.values())))
     material = write_material(
         *(reference, plan, range(asked.seed, asked.seed + asked.trajectories), arguments.work),
@@ -103,7 +107,7 @@ def compare(
     judged: list[Judged] = []
     with TemporaryDirectory() as temporary:
         copy = Path(shutil.copytree(asked.bundle, Path(temporary) / "bundle"))
-        judge = Judge(copy, plan, seeds, material, progress, held_out_rows(member, seeds))
+        judge = Judge(copy, plan, seeds, material, progress, rows)
         for done, line in enumerate(lines, 1):
             judged.append(Judged(line, judge(line)) if line.tool is None else other(judge, line, pythons[line.tool.id]))
             progress("contenders", done, len(lines))
@@ -112,6 +116,18 @@ def compare(
     for engine in made:
         here = [each for each in judged if each.contender.engine == engine]
         yield measured(reference.bundle.manifest.name, len(plan.steps), seeds, here, own_code(), versions())
+
+
+def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: Path) -> dict[str, Body]:
+    """Our bodies of a bundle by engine. UserError unless all are there, made along the same plan."""
+    names = {line.engine: line.body for line in lines if line.tool is None}
+    again = f"fewstep calibrate {bundle} --target {','.join(TARGET_OF[engine] for engine in names)}"
+    if missing := [name for name in names.values() if name not in bodies]:
+        raise UserError(f"{bundle} has no {missing[0]}", again)
+    made = {engine: bodies[name] for engine, name in names.items()}
+    if len({body.plan for body in made.values()}) != 1:
+        raise UserError(f"{', '.join(names.values())} were calibrated along different plans", again)
+    return made
 
 
 def other(judge: Judge, line: Contender, python: str) -> Judged:
@@ -142,6 +158,9 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_seeds(parser, 64)
     options.add_work(parser, "quantization")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw what each samples, of the last row")
+    parser.add_argument("--bundle", type=Path, help="a calibrated bundle of your own, and none of the denoisers")
+    parser.add_argument("--conditions", type=Path, help="the file that --bundle was calibrated with")
+    parser.add_argument("--held-out", type=Path, help="conditions of another such file, which judge")
     arguments = parser.parse_args(given)
     logging.getLogger().setLevel(logging.ERROR)
     with options.refusing(parser):
@@ -150,16 +169,38 @@ def main(given: Sequence[str] | None = None) -> int:
         lines = contenders(pythons, arguments.only)
         for engine in {line.engine for line in lines} & {"openvino"}:
             require(engine)
+        if arguments.bundle is not None:
+            show(own(arguments, lines, pythons))
+            return 0
         rows.put_tables(read_rows(rows.KEPT, Measured))  # refused before hours of work
+        targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
         for member in [each for each in ALL if not arguments.model or each.name in arguments.model]:
             for count in arguments.steps or ((member.steps,) if member in HARD else STEPS):
                 with progress_display() as progress:
-                    new = list(compare(member, count, lines, pythons, arguments, progress))
+                    asked = calibrated(member, count, targets, arguments.work, progress)
+                    held_out = held_out_rows(member, options.seeds_of(arguments))
+                    new = list(compare(asked, lines, pythons, arguments, progress, held_out))
                 known = rows.joined(read_rows(rows.KEPT, Measured), new)
                 write_rows(rows.KEPT, known)
                 rows.put_tables(known)
-                print(*(" | ".join(rows.cells(each)) for each in new), sep="\n", flush=True)
+                show(new)
     return 0
+
+
+def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapping[str, str]) -> list[Measured]:
+    """The rows of a bundle of one's own."""
+    asked = CalibrateOptions(arguments.bundle, trajectories=TRAJECTORIES, conditions=arguments.conditions)
+    takes = open_bundle(asked.bundle).manifest.conditions
+    file = arguments.held_out or arguments.conditions
+    with progress_display() as progress:
+        return list(
+            compare(asked, lines, pythons, arguments, progress, None if file is None else read_conditions(file, takes))
+        )
+
+
+def show(made: Sequence[Measured]) -> None:
+    """Print rows as the tables have them."""
+    print(*(" | ".join(rows.cells(each)) for each in made), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

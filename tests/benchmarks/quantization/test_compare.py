@@ -136,6 +136,23 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(run: Any, tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()} == kept
 
 
+def test_a_calibrated_bundle_of_one_s_own_is_compared_and_goes_into_no_page(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = ("--only", "ort_static-defaults")
+    known = run(*only)
+    (bundle,) = (tmp_path / "work/bundles").iterdir()
+    (shown,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny | "))
+    of_own = ("--seeds", "4", "--first-seed", "1000", "--work", str(tmp_path / "own"), *only)
+    compare.main(["--bundle", str(bundle), *of_own])
+    assert shown in capsys.readouterr().out.splitlines() and read_rows(rows.KEPT, Measured) == known
+
+    plain = write_bundle(tmp_path / "plain", denoiser())
+    with pytest.raises(SystemExit, match="2"):
+        compare.main(["--bundle", str(plain), *of_own])
+    assert f"fewstep calibrate {plain} --target cpu-x86" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_tool_that_fails_is_a_row_with_its_reason(run: Any) -> None:
     (found,) = run("--only", "ort_static-defaults", "--python", "ort_static=/no/python")
     assert found.ours.mean > 10 and found.others[0].quality is None
