@@ -7,7 +7,6 @@ from hashlib import sha256
 
 import numpy as np
 
-import fewstep.calibration.fitting
 from fewstep.calibration.fitting.blocks import Block, digest
 from fewstep.calibration.fitting.rollouts import TEACHER, Rollouts
 from fewstep.measure.workers.code_digest import code, engine
@@ -16,11 +15,8 @@ from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
 from fewstep.runtime.machine import cache
-from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-
-PACKAGES = (fewstep.calibration.fitting,)  # whose code a fit follows from, with the packages of `code`
 
 
 def taught(
@@ -47,7 +43,7 @@ def identity(sampler: Sampler) -> bytes:
     manifest, each = sampler.bundle.manifest, sampler.denoiser.networks.values()
     ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
     graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
-    facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), engine(), code(), code_of(PACKAGES))
+    facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), engine(), code())
     return sha256(repr(facts).encode()).digest()
 
 

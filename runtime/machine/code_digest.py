@@ -3,19 +3,12 @@
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
 
 from fewstep.runtime.machine.packages import version_of
 
 
-class Package(Protocol):
-    """A package as Python imports it."""
-
-    @property
-    def __path__(self) -> Iterable[str]: ...
-
-
-def code_of(packages: Iterable[Package]) -> bytes:
+def code_of(packages: Iterable[ModuleType]) -> bytes:
     """A digest of fewstep's version and of all Python sources of some packages. Installed without sources, the version
     alone tells."""
     digest = sha256(repr(version_of("fewstep")).encode())
