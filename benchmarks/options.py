@@ -68,7 +68,7 @@ def add_page(parser: argparse.ArgumentParser, page: Path) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`: one JSON object on stdout in the place of text."""
+    """`--json`: one JSON object on stdout instead of text."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -24,8 +24,8 @@ class ReferenceOptions(ConditionOptions):
 
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough; for a distilled
-        denoiser none.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough. A distilled
+        denoiser has none; choose judges it by its calibrated plan.
     """
 
     guidance: float | Guidance | None = None

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from shutil import copytree
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ def _lowered(
 ) -> Sampler:
     """A source, in int8 by what calibration does by itself along a plan: slots are empty then. `known`: its conditions,
     where random ones are not those of the training."""
-    bundle = exported(source, **options)
+    bundle = Path(copytree(exported(source, **options), Path(mkdtemp()) / "bundle"))
     if precision == "int8":
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))

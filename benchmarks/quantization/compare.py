@@ -33,6 +33,7 @@ from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
 from benchmarks.quantization.judging import Judge, Judged, versions
 from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.material import write_material
+from benchmarks.quantization.recorded import calibrated_on
 from benchmarks.quantization.rows import Measured, measured
 from benchmarks.zoo.bundles import CODE, calibration, exported, held_out_rows
 from benchmarks.zoo.members import HARD, MEMBERS, SHIPPED, Member
@@ -188,14 +189,20 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapping[str, str]) -> list[Measured]:
-    """The rows of a bundle of one's own."""
-    asked = CalibrateOptions(arguments.bundle, trajectories=TRAJECTORIES, conditions=arguments.conditions)
-    takes = open_bundle(asked.bundle).manifest.conditions
-    file = arguments.held_out or arguments.conditions
+    """The rows of a bundle of one's own, whose trajectories everyone gets. UserError where that cannot be."""
+    if arguments.held_out is not None and arguments.conditions is None:
+        raise UserError("--held-out without --conditions", "give the file that --bundle was calibrated with too")
+    manifest = open_bundle(arguments.bundle).manifest
+    targets = tuple(TARGET_OF[line.engine] for line in lines if line.tool is None)
+    own_bodies(manifest.bodies, lines, arguments.bundle)
+    seeds = calibrated_on(manifest, targets, arguments.conditions is not None)
+    asked = CalibrateOptions(
+        arguments.bundle, target=targets, trajectories=len(seeds), seed=seeds.start, conditions=arguments.conditions
+    )
+    files = [file for file in (arguments.conditions, arguments.held_out) if file is not None]
+    records = [read_conditions(file, manifest.conditions) for file in files]  # the first is checked here alone
     with progress_display() as progress:
-        return list(
-            compare(asked, lines, pythons, arguments, progress, None if file is None else read_conditions(file, takes))
-        )
+        return list(compare(asked, lines, pythons, arguments, progress, records[-1] if records else None))
 
 
 def show(made: Sequence[Measured]) -> None:

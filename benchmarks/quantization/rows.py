@@ -92,7 +92,7 @@ def measured(
 
 
 def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured, ...]:
-    """All rows in order: a new one in the place of an earlier measurement of the same."""
+    """All rows in order: a new one instead of an earlier measurement of the same."""
     rows = {each.key: each for each in known}
     for each in new:
         before = rows.get(each.key)

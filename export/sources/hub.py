@@ -63,7 +63,8 @@ def is_name(text: str) -> bool:
 def fetch(text: str) -> Fetched:
     """The model in the library's cache, fetched where it is not there. UserError in one line where it cannot be had.
 
-    The hub is asked once in a process, so that all of an export is of one commit.
+    The hub is asked once in a process, so that all of an export is of one commit. A program that runs for long names a
+    REVISION to get another one.
     """
     match = NAME.fullmatch(text)
     if match is None:

@@ -1,6 +1,6 @@
 """A mean step of a body whose steps run several graphs or networks: the plan says how often each runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -14,6 +14,8 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
+
+LONGEST = 12  # steps of a timed call: of longer plans, shares are near theirs
 
 
 def steps_of(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
@@ -46,8 +48,16 @@ def contender_of(
         else:
             engine, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in each)
             graphs.append(TimedGraph(engine, feeds_of(own.body(body).graph, fed), steps, network))
-    shared = gcd(*(graph.steps for graph in graphs))
-    return TimedContender(name or body, tuple(replace(graph, steps=graph.steps // shared) for graph in graphs))
+    counts = shares([graph.steps for graph in graphs])
+    timed = (replace(graph, steps=count) for graph, count in zip(graphs, counts, strict=True))
+    return TimedContender(name or body, tuple(timed))
+
+
+def shares(steps: Sequence[int]) -> list[int]:
+    """The steps of each graph in one timed call, of those in a plan: the same shares in as few as can be, and near
+    them where that are more than LONGEST."""
+    shared = max(gcd(*steps), sum(steps) / LONGEST)
+    return [max(1, round(count / shared)) for count in steps]
 
 
 def middle_feeds(

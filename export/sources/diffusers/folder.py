@@ -31,6 +31,7 @@ from fewstep.plans.configs.pipelines import PIPELINE
 from fewstep.plans.errors import UserError
 
 DENOISERS = ("unet", "transformer")  # component names under which pipelines keep theirs
+QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER = "scheduler/scheduler_config.json"
 BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
 PRIVATE = ("_name_or_path",)  # a path or a user's name
@@ -42,6 +43,9 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
         raise UserError(f"{path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
+    if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
+        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
+        raise UserError(f"{path} has two networks, of which each runs a part of the time", fix)
     home = path / component
     config = read_json(home / CONFIG)
     interface = interface_of(config, folder, home)

@@ -183,6 +183,14 @@ def test_what_fewstep_does_not_know_is_one_line(
         load_source(str(edited(unet, tmp_path / "f", file, changes)))
 
 
+def test_a_pipeline_of_two_networks_says_how_both_are_exported(unet: Path, tmp_path: Path) -> None:
+    two = {"boundary_ratio": 0.875, "transformer_2": ["diffusers", "UNet2DModel"]}
+    folder = edited(unet, tmp_path / "f", "model_index.json", two)
+    (folder / "transformer_2").mkdir()
+    with pytest.raises(UserError, match="has two networks.*transformer_2, and give .*unet as --expert"):
+        load_source(str(folder))
+
+
 def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
     shutil.copytree(unet, tmp_path / "f")
     weights = tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors"
