@@ -88,6 +88,23 @@ def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: 
         np.testing.assert_array_equal(rest, whole)
 
 
+@pytest.mark.parametrize(("moves", "count"), [(False, 1), (True, 4)])
+def test_windows_that_move_lie_elsewhere_at_each_step(sampler: Sampler, moves: bool, count: int) -> None:
+    small = sized(sampler, (1, 12, 12))
+    corners: dict[float, list[float]] = {}  # of the windows that the network sees, by its time
+
+    def network(feeds):
+        corners.setdefault(float(feeds["row"][0, 0]), []).extend(feeds["x"][:, 0, 0, 0])
+        return small.of().graph(feeds)
+
+    states = tiled_steps(small.changed(graph=network), "dpmpp_2m:4", WHOLE, Tiles(4, moves=moves), [3], LABEL)
+    laid = {
+        frozenset(tuple(place) for value in values for place in np.argwhere(state.u[0, 0] == value))
+        for state, values in zip(list(states), corners.values(), strict=True)
+    }
+    assert len(laid) == count
+
+
 def test_values_of_two_sizes_are_one_line(free_pictures: Sampler) -> None:
     pictures = [np.zeros((1, 18, 7), np.float32), np.zeros((1, 16, 4), np.float32)]
     with pytest.raises(UserError, match="'picture'"):
