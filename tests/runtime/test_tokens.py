@@ -1,5 +1,6 @@
 """The executor of token plans against exact laws: a Markov chain whose conditionals are known by enumeration."""
 
+import math
 from functools import cache
 from itertools import combinations, product
 
@@ -127,6 +128,16 @@ def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
     hitting = compile_tokens(f"first_hitting:{L}", FACTS, (L,), V)
     check_law(hitting, DATA)
     assert calls(hitting, range(20)) == L
+
+
+def test_first_hitting_reveals_positions_in_every_order_alike():
+    """The law of the data does not tell one order from another; a network that errs does."""
+    count = 50 * math.factorial(L)
+    states = execute_tokens(compile_tokens(f"first_hitting:{L}", FACTS, (L,), V), network, range(count), V)
+    orders, times = np.unique(sum(state.is_open.astype(int) for state in states), axis=0, return_counts=True)
+    freedom = math.factorial(L) - 1
+    assert len(orders) == freedom + 1
+    assert abs(np.sum((times - 50) ** 2 / 50) - freedom) < 4 * np.sqrt(2 * freedom)
 
 
 def law_of_chances(chances):
