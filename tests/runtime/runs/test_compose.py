@@ -274,3 +274,19 @@ def test_rollover_spends_no_more_than_its_budget_and_is_better(page, sampler: Sa
     assert len(calls) <= 8 * (1 + 3 * 9)
     plain = sampler.sample(plan, range(8), {"class": [1] * 8})
     assert mean(np.concatenate(made)).mean() > mean(plain).mean() + 0.05
+
+
+def test_what_a_step_saves_rolls_over_to_the_next(page, sampler: Sampler) -> None:
+    """The first try is the only one that is better: one look at the start, one, 3 + 2, and 3 at each later step."""
+    times, best = [], []
+
+    def counted(feeds):
+        times.append(float(feeds["row"][0, 0]))
+        return sampler.of().graph(feeds)
+
+    def reward(x0):
+        best.append(x0.tobytes())
+        return float(x0.tobytes() == best[0])
+
+    page.rollover(sampler.changed(graph=counted), sampler.compile("ddpm:6"), reward, 0, WHO)
+    assert [times.count(each) for each in dict.fromkeys(times)] == [1, 1, 5, 3, 3, 3]
