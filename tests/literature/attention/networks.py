@@ -75,11 +75,24 @@ def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
     return source
 
 
-def exported(folder: Path, change: str) -> Path:
-    """The bundle of the network of one block, changed."""
-    file = folder / "net.py"
-    file.write_text(
-        "from tests.literature.attention.networks import Net, SPEC\n\ndef make():\n    return Net(1), SPEC\n"
-    )
-    export(ExportOptions(f"{file}:make", folder / "bundle", change=(change,), verify="quick"))
+class Copying(nn.Module):
+    """x0 is what each pixel attends to, lighter by half for each class above 1."""
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        h = x.flatten(2).transpose(1, 2)[:, None] + 0 * time[:, None, None, None]
+        seen = F.scaled_dot_product_attention(query=4 * h, key=h, value=h)
+        return seen[:, 0].transpose(1, 2).reshape(x.shape) + 0.5 * (label - 1)[:, None, None, None]
+
+
+def make() -> tuple[nn.Module, Spec]:
+    return Net(1), SPEC
+
+
+def copying() -> tuple[nn.Module, Spec]:
+    return Copying(), Spec("copying", (2, 4, 4), (Condition("class", "label", low=0, high=2),), "sample", SPEC.schedule)
+
+
+def exported(folder: Path, change: str, network: str = "make") -> Path:
+    """The bundle of a network of one block, changed."""
+    export(ExportOptions(f"{__file__}:{network}", folder / "bundle", change=(change,), verify="quick"))
     return folder / "bundle"

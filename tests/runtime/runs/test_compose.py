@@ -179,6 +179,30 @@ def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
     assert np.abs(back - image).max() > 1e-3  # without the source's states it drifts
 
 
+@pytest.mark.slow
+def test_direct_inversion_with_masactrl_keeps_the_edit_near_to_the_source(page, tmp_path: Path) -> None:
+    """The target's steps by hand: its queries, and the keys and values of the source's own states."""
+    torch = pytest.importorskip("torch")
+    from tests.literature.attention.networks import exported
+
+    sampler, image = fewstep.runtime.load(exported(tmp_path, "masactrl", "copying")), 0.5 * normal(0, 7, (1, 2, 4, 4))
+    plain, edited = (page.direct_inversion(sampler, image, 1, 2, mutual=mutual) for mutual in (0, 1))
+    np.testing.assert_array_equal(plain[0], image[0])
+    np.testing.assert_array_equal(edited[0], image[0])
+    away, near = (np.abs(each[1] - each[0]).mean() for each in (plain, edited))
+    assert 0.1 < near < 0.7 * away
+
+    states = list(sampler.steps("ddim_inverse:10", [0], {"class": [1]}, given={"x": image}))
+    kept = [state.after[0] for state in reversed(states)]
+    x, steps = kept[0], sampler.compile("ddim:10").steps
+    for source, step, after in zip(kept, steps, [*steps[1:], None], strict=True):
+        q, k = (torch.from_numpy(each.reshape(1, 2, 16)).transpose(1, 2) for each in (x, source))
+        seen = torch.softmax(4 * q @ k.transpose(1, 2) / 2**0.5, -1) @ k
+        x0 = seen.transpose(1, 2).reshape(1, 2, 4, 4).numpy() + 0.5
+        x = after.alpha * x0 + after.sigma * (x - step.alpha * x0) / step.sigma if after else x0
+    np.testing.assert_allclose(edited[1:], x, atol=1e-4)
+
+
 def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> None:
     """As the authors' code: 10 cycles over steps 3 and 4 of 10, from an inverted grey, then one more replacement."""
     image, mask = np.full((1, 1, 4, 4), 0.7, np.float32), np.zeros((1, 4, 4), np.float32)
