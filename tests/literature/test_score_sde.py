@@ -22,7 +22,7 @@ VE = ScheduleSpec("exploding")
 
 
 @pytest.mark.parametrize("corrections", [0, 1, 2])
-def test_variance_exploding_is_the_published_recurrence(corrections):
+def test_variance_exploding_is_the_annealed_recurrence(corrections):
     """Algorithms 2 and 4 with the annealed step, corrector first as in the authors' code."""
     schedule, rng = NoiseSchedule(VE), np.random.default_rng(0)
     times = [*(schedule.time(sigma) for sigma in (50.0, 11.0, 2.0, 0.3, 0.01)), CLEAN]
@@ -43,8 +43,9 @@ def test_variance_exploding_is_the_published_recurrence(corrections):
     assert (plan.rows, len(plan.steps)) == (1, 5 * (corrections + 1))
 
 
-def test_variance_preserving_is_the_published_recurrence():
-    """Over all timesteps from 30 down: 2 - sqrt(1 - beta) of x, beta of the score, sqrt(beta) of the noise."""
+def test_variance_preserving_is_the_annealed_recurrence():
+    """Over all timesteps from 30 down: 2 - sqrt(1 - beta) of x, beta of the score, sqrt(beta) of the noise. The
+    corrector takes sigma for |z| / |score|."""
     schedule, rng = NoiseSchedule(LINEAR), np.random.default_rng(0)
     times = [*(schedule.time(float(t)) for t in range(30, -1, -1)), CLEAN]
     plan = trace_plan("test", score_sde_pc, times, denoising(LINEAR, "score"))
