@@ -41,7 +41,8 @@ def _own_form(text: str) -> Guidance | None:
     try:
         values = [float(number) for number in call.arguments]
     except ValueError:
-        raise UserError(f"guidance {text!r} has no numbers behind its name", f"write it as {name}:2,0.5") from None
+        what = f"guidance {text!r} has no numbers behind its name"
+        raise UserError(what, f"write it as {call.text.rpartition(':')[0]}:2,0.5") from None
     made = call.function(*values)
     if not isinstance(made, Guidance):
         fix = "let it return a form of fewstep.plans.guidance"

@@ -146,7 +146,11 @@ def test_a_missing_home_of_code_is_named(name: str, said: str) -> None:
 def test_a_form_of_guidance_is_a_function_of_numbers(file: Path) -> None:
     made = from_text(f"{file}:towards:2,0.5")
     assert made == Branches({"cond": 2.0, "uncond": -1.5, "style": 0.5})
-    for text, said in ((f"{file}:number:2", "made float"), (f"{file}:number:a", "has no numbers")):
+    refused = (
+        (f"{file}:number:2", "made float"),
+        (f"{file}:towards:2,a", f"has no numbers.*write it as {file.name}:towards:2,0.5"),
+    )
+    for text, said in refused:
         with pytest.raises(UserError, match=said):
             from_text(text)
 

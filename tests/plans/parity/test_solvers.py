@@ -33,9 +33,20 @@ CASES = [
         "UniPCMultistepScheduler", solver_order=[1, 2, 3, 4], predict_x0=BOTH, **DPM | {"solver_type": ["bh1", "bh2"]}
     ),
     *every("UniPCMultistepScheduler", solver_order=[3], disable_corrector=[[0, 3]]),
-    *every("SASolverScheduler", [8], predictor_order=[1, 2, 4], corrector_order=[2, 3, 4]),
-    *every("SASolverScheduler", [8], prediction_type=["sample", "v_prediction"], predictor_order=[2, 3]),
-    *every("SASolverScheduler", timestep_spacing=["linspace", "leading", "trailing"], lower_order_final=BOTH),
+    *every(
+        "SASolverScheduler",
+        [8],
+        prediction_type=["epsilon", "v_prediction", "sample"],
+        predictor_order=[1, 2, 3, 4],
+        corrector_order=[2, 3, 4],
+    ),
+    *every(
+        "SASolverScheduler",
+        timestep_spacing=["linspace", "leading", "trailing"],
+        lower_order_final=BOTH,
+        predictor_order=[2, 3],
+        corrector_order=[3],
+    ),
     # deis_log_rho, then pndm and f_pndm
     *every("DEISMultistepScheduler", solver_order=[1, 2, 3], lower_order_final=BOTH),
     *every(
