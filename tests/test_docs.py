@@ -24,7 +24,7 @@ LONG = {
     "attention", "chunks", "cli", "compose", "export", "lora", "plugins", "policies", "quantization", "restoration",
     "tokens", "your_model",
 }  # fmt: skip
-LONGEST = 35  # words of a sentence
+LONGEST = 31  # words of a sentence
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
 ENTRY = re.compile(r'^"(\w+\.[\w-]+)" = "(.*)"$', re.MULTILINE)  # a line of pyproject.toml that adds a plugin
 WIDTH = 100  # columns of a line of prose

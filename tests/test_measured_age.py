@@ -11,7 +11,7 @@ CHECK = runpy.run_path(str(ROOT / ".ci/check_measured.py"))
 
 def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
     pages = {page.name: page for page in CHECK["pages"]()}
-    assert {"zoo.md#beside-other-tools", "policy.md", "fitting.md"} < pages.keys()
+    assert {"zoo.md#next-to-other-tools", "policy.md", "fitting.md"} < pages.keys()
     assert all(file.is_file() for page in pages.values() for file in page.scripts)
     assert {"calibration", "calibration/lowering"} <= CHECK["rooms"](ROOT / "report/write.py", set())  # by others
     assert CHECK["rooms"](ROOT / "benchmarks/choices/measure.py", set()) == {
