@@ -1,8 +1,8 @@
 """The commands of NVIDIA's own tools that build the engines of a bundle and compare them, as a shell script.
 
-trtexec builds the engines of `fewstep build --backend tensorrt`, and times them. Polygraphy runs the graph in TensorRT
-and in onnxruntime on equal inputs, and compares their outputs. Both take shapes and flags that a reader of a bundle
-would have to look up.
+trtexec builds the engines of `fewstep build --backend tensorrt`, and times nothing. Polygraphy runs the graph in
+TensorRT and in onnxruntime on equal inputs, and compares their outputs. Both take shapes and flags that a reader of a
+bundle would have to look up.
 """
 
 import shlex
