@@ -70,6 +70,8 @@ def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
     worst = page.noise_search(sampler, "ddim:4", lambda x: -mean(x), 0, WHO, rounds=20)
     assert mean(worst)[0] < mean(plain)[0]
     np.testing.assert_array_equal(page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=1), plain)
+    near, far = (page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=9, near=each) for each in (0.01, 0.9))
+    assert 0 < np.abs(near - plain).mean() < 0.2 * np.abs(far - plain).mean()
 
 
 def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> None:
@@ -166,6 +168,8 @@ def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
     np.testing.assert_array_equal(story[0], sampler.sample("dpmpp_2m:8", [0], WHO)[0])
     alone = sampler.sample("dpmpp_2m:8", [0], {"class": [2]})[0]
     assert 0 < np.abs(story[1] - story[0]).max() < np.abs(alone - story[0]).max()
+    longer = page.sequence(sampler, "dpmpp_2m:8", 7, [1, 2, 0])
+    assert 0 < np.abs(longer[1] - longer[0]).max() < 0.8 * np.abs(story[1] - story[0]).max()
 
 
 def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
