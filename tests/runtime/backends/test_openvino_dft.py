@@ -87,6 +87,19 @@ def test_an_axis_that_is_no_constant_is_refused(tmp_path: Path) -> None:
         on_openvino(written(tmp_path, model(size, node, given=(*SHAPE, 1), **constants)), NOISE[0][..., None])
 
 
+@pytest.mark.parametrize("inputs", [["x"], ["x", "n"], ["x", "n", ""], ["x", "", ""]])
+def test_an_axis_is_taken_by_default_where_that_of_each_opset_is_the_same(tmp_path: Path, inputs: list[str]) -> None:
+    """1 in opset 17, the last but one since opset 20."""
+    node, length = helper.make_node("DFT", inputs, ["y"]), {"n": np.array(6)} if "n" in inputs else {}
+    x = NOISE[0].astype(np.float32)
+    found = on_openvino(written(tmp_path, model(node, given=(3, 6, 1), **length)), x[0, :, :, :1])
+    np.testing.assert_allclose(found, pairs(np.fft.fft(NOISE[0][0, :, :, 0], axis=1)), atol=1e-4)
+    for opset in (17, 20)[len(inputs) > 2 :]:
+        file = written(tmp_path, model(node, given=(*SHAPE, 1), opset=opset, **length))
+        with pytest.raises(UserError, match=r"cannot read graph.onnx: .*DFT"):
+            on_openvino(file, x[..., None])
+
+
 def test_resizes_that_openvino_computes_wrong_are_named(tmp_path: Path) -> None:
     flags = {"antialias": 1, "exclude_outside": 1}
     for given, named in (
