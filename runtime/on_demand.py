@@ -27,16 +27,17 @@ class OnDemand:
     networks: Networks = field(default_factory=partial(Recent, 1))
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return self.opened.used(self.name, self._open)(feeds)
-
-    @property
-    def opened(self) -> Recent[str, LoadedGraph]:
-        """The open graphs of the network, which is the last used now."""
-        return self.networks.used(self.network, partial(Recent, inf))
+        return self._opened()(feeds)
 
     def close(self) -> None:
         """Give the network's memory back. The next call opens it again."""
-        self.opened.clear()
+        with self.networks.lock:
+            self.networks.pop(self.network, None)
+
+    def _opened(self) -> LoadedGraph:
+        """The open graph, whose network is the last used now. No other network opens or gives way meanwhile."""
+        with self.networks.lock:
+            return self.networks.used(self.network, partial(Recent, inf)).used(self.name, self._open)
 
     def _open(self) -> LoadedGraph:
         give_back()  # memory of the network before

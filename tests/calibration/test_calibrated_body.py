@@ -105,13 +105,13 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         return real_course(sampler, *more)  # type: ignore[arg-type]
 
     def judged(*arguments: object) -> Trial:
-        was_open.append(bool(opened[0].opened))
+        was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(calibrated_body, "open_course", open_course)
     monkeypatch.setattr(calibrated_body, "judged", judged)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
-    assert was_open == [False] * 2 and not opened[0].opened
+    assert was_open == [False] * 2 and not opened[0].networks
 
 
 def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """A bundle of several networks: which of them runs a step, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 import numpy as np
@@ -12,10 +15,11 @@ import fewstep.runtime
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.on_demand import Networks, OnDemand
 from fewstep.runtime.request import denoiser_facts
 from tests.bundles import changed
 
@@ -104,6 +108,53 @@ def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: P
     assert counts == {None: 4, 1: 8}  # a prologue and a body of each of two networks
     with pytest.raises(UserError, match="resident networks: 0; give a whole number from 1 up"):
         fewstep.runtime.load(tiny_bundle, resident=0)
+
+
+class Graph:
+    """A graph that can be counted."""
+
+    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        return {}
+
+
+class Slow(OnnxRuntime):
+    """A backend of graphs that take a while to open."""
+
+    opening: list[str] = []
+    at_a_time: list[int] = []
+    alive: "WeakSet[Graph]" = WeakSet()
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        self.opening.append(name)
+        sleep(0.002)
+        self.at_a_time.append(len(self.opening))
+        self.opening.remove(name)
+        self.alive.add(graph := Graph())
+        return graph
+
+
+@pytest.mark.parametrize("resident", [1, 2])
+def test_threads_open_one_network_at_a_time_and_leave_as_many_as_may_be_resident(
+    tiny_bundle: Path, resident: int
+) -> None:
+    Slow.at_a_time.clear()
+    bundle, open_ones = open_bundle(tiny_bundle), Networks(resident)
+    graphs = [OnDemand(bundle, "float32", Slow(), name, open_ones) for name in "abc"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda place: graphs[place % 3]({}), range(48)))
+    assert len(Slow.at_a_time) >= 3 and set(Slow.at_a_time) == {1}
+    assert len(Slow.alive) == len(open_ones) == resident
+    for graph in graphs:
+        graph.close()
+    assert not Slow.alive and not open_ones
+
+
+def test_a_network_that_is_closed_leaves_the_others_open(tiny_bundle: Path) -> None:
+    bundle, open_ones = open_bundle(tiny_bundle), Networks(1)
+    used, other = (OnDemand(bundle, "float32", Slow(), name, open_ones) for name in "ab")
+    used({})
+    other.close()
+    assert list(open_ones) == ["a"]
 
 
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
