@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.runs.windows import ramp
 from fewstep.runtime.sound import Spectrogram
+from fewstep.runtime.windows import ramp
 
 Float32 = NDArray[np.float32]
 Complex = NDArray[np.complex128]

@@ -16,7 +16,7 @@ from fewstep.runtime.arrays import as_finite, in_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.runs.tiles import Tiles
-from fewstep.runtime.runs.windows import Place, covering, ramp
+from fewstep.runtime.windows import Place, covering, ramp
 
 Float32 = NDArray[np.float32]
 FIX = "give finite numbers [N, channels, height, width]"

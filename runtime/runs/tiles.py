@@ -41,10 +41,10 @@ from fewstep.runtime.request import (
     refuse_choices,
     until_cancelled,
 )
-from fewstep.runtime.runs.windows import Place, covering, ramp
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import ELEMENTS_LIMIT
 from fewstep.runtime.step_call import StepCall
+from fewstep.runtime.windows import Place, covering, ramp
 
 if TYPE_CHECKING:
     from fewstep.runtime.execute import Hold

@@ -38,6 +38,11 @@ def test_importing_the_runtime_loads_no_engine() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_importing_spectrograms_loads_no_sampler() -> None:
+    done = python("import fewstep.runtime.spectrogram; assert 'fewstep.runtime.sampler' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_onnxruntime_loading_names_the_pip_command(tiny_bundle: Path) -> None:
     code = "BLOCKED.add('onnxruntime'); import fewstep.runtime; fewstep.runtime.load(sys.argv[1])"
     done = python(code, str(tiny_bundle))

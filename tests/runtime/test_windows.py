@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.runs.windows import covering, ramp
+from fewstep.runtime.windows import covering, ramp
 
 
 @settings(max_examples=60, deadline=None)
