@@ -56,7 +56,7 @@ def plan_for(
 
             named = scheduler_sampler(plan, bundle)
             plan = compile_tokens(named, facts, manifest.x_shape, manifest.vocabulary.size, guidance, body.groups)
-        return token_plan_for(plan, facts, manifest, guidance, body.groups)
+        return token_plan_for(plan, facts, bundle, guidance, body.groups)
     if guidance is not None:
         from fewstep.plans.compile import check_guidance
 

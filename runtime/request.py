@@ -16,7 +16,6 @@ from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
 from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
-from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime import conditions
@@ -275,15 +274,15 @@ def check_plan(
     plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
 ) -> None:
     """UserError for a compiled plan of another schedule, prediction, guidance or network."""
-    for problem in (*differences(plan, guidance, bundle.manifest), *_misfits(plan, strength, renoise, bundle)):
+    for problem in (*differences(plan, guidance, bundle), *_misfits(plan, strength, renoise, bundle)):
         raise UserError(f"plan {plan.name!r} {problem}", by_name(plan))
     if not bundle.manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
 
 
-def differences(plan: AnyPlan, guidance: float | Guidance | None, manifest: Manifest) -> Iterator[str]:
+def differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: Bundle) -> Iterator[str]:
     """The differences of a plan of either kind from the schedule of a denoiser and the guidance of a run, in words."""
-    schedule = NoiseSchedule(manifest.schedule).fingerprint
+    manifest, schedule = bundle.manifest, bundle.schedule.fingerprint
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
         yield f"is for schedule {plan.schedule}, and {manifest.name!r} has {has}"
@@ -292,7 +291,7 @@ def differences(plan: AnyPlan, guidance: float | Guidance | None, manifest: Mani
 
 
 def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
-    """What else of a plan does not fit a denoiser or the settings of a run, in words."""
+    """Other faults of a plan for a denoiser or the settings of a run, in words."""
     manifest = bundle.manifest
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"

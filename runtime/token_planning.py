@@ -15,6 +15,7 @@ from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.request import GivenTensors, at_shape, by_tensor, differences
 from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids
@@ -23,11 +24,12 @@ from fewstep.runtime.tokens import Ids
 def token_plan_for(
     plan: str | AnyPlan,
     facts: DenoiserFacts,
-    manifest: Manifest,
+    bundle: Bundle,
     guidance: float | Guidance | None,
     groups: tuple[float, ...],
 ) -> TokenPlan:
     """The plan of a token denoiser for samples of the manifest's shape, its steps in the body's range groups."""
+    manifest = bundle.manifest
     vocabulary = vocabulary_of(manifest)
     if isinstance(plan, str):
         from fewstep.plans.compile_tokens import compile_tokens  # all names: not for who only runs plans
@@ -38,7 +40,7 @@ def token_plan_for(
     if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
         is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"
         raise UserError(f"{is_for}, and this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
-    for problem in differences(plan, guidance, manifest):
+    for problem in differences(plan, guidance, bundle):
         raise UserError(f"plan {plan.name!r} {problem}", by_name)
     steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps)

@@ -42,7 +42,7 @@ class Bundle:
 
     @cached_property
     def schedule(self) -> NoiseSchedule:
-        """The denoiser's noise schedule. Each call of a sampler asks for its fingerprint."""
+        """The denoiser's noise schedule. Each plan that is new to a sampler is compared with its fingerprint."""
         return NoiseSchedule(self.manifest.schedule)
 
     def file(self, name: str) -> Path:

@@ -14,6 +14,7 @@ import fewstep.runtime
 from fewstep.plans import noise
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus
 from fewstep.plans.plan import Step, Tensor, Term
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import as_given, own_noise, tail
@@ -203,6 +204,8 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
     [
         (IMAGES * np.nan, 5, None, "x holds a number that is not finite"),
         (IMAGES[:, 0], 5, None, r"x has the shape \[2, 4, 4\]"),
+        ("noise", 5, None, "x is no array of numbers"),
+        (IMAGES, {}, None, "times are no array of numbers"),
         (IMAGES, [5, 6, 7], None, r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
@@ -239,6 +242,15 @@ def test_a_compiled_plan_is_checked_once(sampler: Sampler, monkeypatch: pytest.M
     with pytest.raises(UserError, match="was compiled with guidance 2, not 3"):
         sampler.sample(plan, **GIVEN, guidance=3.0)
     assert len(checked) == 2
+
+
+def test_the_schedule_is_made_once_for_all_plans(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that sample new plans would wait for it each time."""
+    plan, made = sampler.compile("ddim:4", 2.0), list[NoiseSchedule]()
+    monkeypatch.setattr(NoiseSchedule, "__post_init__", lambda made_now: made.append(made_now))
+    for _ in range(3):
+        sampler.sample(msgspec.structs.replace(plan), **GIVEN)
+    assert len(made) <= 1
 
 
 def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
