@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.checks import check_names
 from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.sizes import parsed, read_sizes
@@ -24,7 +25,8 @@ class BySize:
         self._names = tuple(dict.fromkeys(name for size in sizes for name in parsed(size)[1]))
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        given = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs if each.name in feeds]
+        check_names(self._graph, feeds)  # ahead of an engine that may close another
+        given = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
         return self.at({name: max((each.get(name, 1) for each in given), default=1) for name in self._names})(feeds)
 
     def at(self, sizes: Mapping[str, int]) -> LoadedGraph:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
+from fewstep.runtime.bundle.manifest import GraphEntry
 
 
 def imported(module: str, label: str, install: str) -> Any:
@@ -26,6 +27,13 @@ def path_text(path: Path) -> str:
         return os.fsencode(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"the path {path} is not in UTF-8, and engines take no other", "rename the folder") from error
+
+
+def check_names(graph: GraphEntry, feeds: Arrays) -> None:
+    """UserError for a call that lacks an input of a graph, or has another."""
+    names = {tensor.name for tensor in graph.inputs}
+    if feeds.keys() != names:
+        raise UserError(f"{graph.file} has other inputs than {shapes(feeds)}", f"give {', '.join(sorted(names))}")
 
 
 def failed(graph: str, feeds: Arrays, reason: str) -> UserError:

@@ -24,7 +24,7 @@ from fewstep.plans.arguments import whole
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.by_size import BySize
-from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text, shapes
+from fewstep.runtime.backends.checks import check_names, check_threads, failed, imported, path_text
 from fewstep.runtime.backends.interface import Port, check_ports
 from fewstep.runtime.backends.lanes import Lanes
 from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
@@ -174,10 +174,7 @@ class _Requests:
     lanes: Lanes[LoadedGraph]
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        names = {tensor.name for tensor in self.graph.inputs}
-        if feeds.keys() != names:  # OpenVINO would go on with what an input held in the last call
-            what = f"{self.graph.file} has other inputs than {shapes(feeds)}"
-            raise UserError(what, f"give {', '.join(sorted(names))}")
+        check_names(self.graph, feeds)  # OpenVINO would go on with what an input held in the last call
         with self.lanes.take() as call:
             try:
                 return call(feeds)
