@@ -20,7 +20,12 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.runtime.backends.built import add_engine, feeds
 
-PACKAGES = {OpenVino: "openvino", TensorRt: "tensorrt"}  # others need onnxruntime
+PACKAGES = {  # with the words of the command
+    OnnxRuntime: ("onnxruntime", r"pip install 'fewstep\[cpu\]'"),
+    OnnxRuntimeCuda: ("onnxruntime", r"pip install 'fewstep\[gpu\]'"),
+    OpenVino: ("openvino", r"pip install 'fewstep\[openvino\]'"),
+    TensorRt: ("tensorrt", r"python3-libnvinfer .*pip install 'fewstep\[tensorrt\]'"),
+}
 BACKENDS = {
     "onnxruntime": OnnxRuntime(threads=1),
     "onnxruntime-cuda": OnnxRuntimeCuda(),  # by the same code on the CPU
@@ -95,7 +100,7 @@ def test_what_is_not_installed_is_named_with_the_command(
     tiny_bundle: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = open_bundle(tiny_bundle)
-    package = PACKAGES.get(type(backend), "onnxruntime")
+    package, command = PACKAGES[type(backend)]
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"{package} cannot be imported .*pip install 'fewstep\["):
+    with pytest.raises(UserError, match=rf"{package} cannot be imported .*; .*{command}"):
         backend.load(bundle, "float32")
