@@ -11,7 +11,7 @@ from fewstep.plans.errors import UserError
 
 SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
 FILE = "scheduler_config.json"
-LARGEST = 10**300  # whole number in the place of a float
+LARGEST = 10**300  # whole number that stands for a float
 
 # The values of fields that do not take all values of their type
 CHOICES: dict[str, tuple[Any, ...]] = {

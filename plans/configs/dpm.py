@@ -64,7 +64,7 @@ def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solve
 
 
 def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
-    """Whether a class of DPM-Solver predicts the noise, and whether it is of the SDE."""
+    """Two truths of a class of DPM-Solver: it predicts the noise, and it is of the SDE."""
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
     on_noise = not algorithm.endswith("++")
     if on_noise and config["final_sigmas_type"] == "zero":

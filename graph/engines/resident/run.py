@@ -53,7 +53,7 @@ class Resident:
     draws: tuple[int, ...]
     ahead: Callable[[Arrays], Arrays]
     behind: Callable[[Arrays], Arrays]
-    _open: Recent[Shapes, list[Stepper]] = field(default_factory=partial(Recent, BATCHES))
+    _opened: Recent[Shapes, list[Stepper]] = field(default_factory=partial(Recent, BATCHES))
 
     def __call__(
         self, seeds: Sequence[int], condition: Mapping[str, Any] | None = None, given: Arrays | None = None
@@ -91,7 +91,7 @@ class Resident:
                 steppers.append(self.open(steps, at_shapes(steps, inputs)))
             return steppers
 
-        return self._open.used(tuple(row.shape for row in state), opened)
+        return self._opened.used(tuple(row.shape for row in state), opened)
 
     def _input(self, port: BakedPort, seeds: Sequence[int], named: Mapping[str, Any]) -> Array:
         if port.meaning in DRAWN:

@@ -111,7 +111,7 @@ def is_linear(config):
 
 
 def lacks_scipy(name, config):
-    """Whether diffusers asks for scipy there, which is not installed."""
+    """True where diffusers asks for scipy, which is not installed."""
     asks = name == "LMSDiscreteScheduler" or config.get("use_beta_sigmas")
     return asks and find_spec("scipy") is None
 
