@@ -32,7 +32,7 @@ def assert_bitwise(
     for _ in range(3):
         np.testing.assert_array_equal(run(seeds, {"class": LABELS[: len(seeds)]}), expected)
     np.testing.assert_array_equal(run([each + 7 for each in seeds], {"class": LABELS[: len(seeds)]}), others)
-    ((stepper,),) = run._open.values()
+    ((stepper,),) = run._opened.values()
     return stepper
 
 
@@ -130,7 +130,7 @@ def test_steps_stay_open_for_a_few_batches(tiny_bundle: Path, tensorrt: Any, bui
     run = resident(tiny_bundle, "ddim:2", TensorRt())
     for batch in (1, 2, 3, 4, 5, 1):
         assert run(range(batch), {"class": [0] * batch}).shape[0] == batch
-    assert [shapes[0][0] for shapes in run._open] == [3, 4, 5, 1]
+    assert [shapes[0][0] for shapes in run._opened] == [3, 4, 5, 1]
 
 
 def test_free_sizes_are_refused(tiny_bundle: Path) -> None:
