@@ -296,7 +296,7 @@ CLAIMS = [
           lambda s: drawn(s, True), lambda s, n: drawn(s, False), scores.lawful, GUIDED[:1],
           unit="class", has_longer=False),
     Claim("SVDD", "more reward than the best of N", "best of N", LOG_P, SEARCH,
-          lambda s: populated(s, choice="one"), best_of, scores.best_reward),
+          lambda s: populated(s, choice="best"), best_of, scores.best_reward),
     Claim("RBF", "more reward than the best of N", "best of N", LOG_P, SEARCH, rolled, best_of, scores.best_reward),
     Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, scores.reward),
     Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
