@@ -2,12 +2,11 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.bar import Bar
 from benchmarks.markdown import table
 from benchmarks.page import WIDTH
 from fewstep.measure.rollouts.metrics import Floats
@@ -146,15 +145,14 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """Lines of all runs of claims.py, the costs of a stream, and what the last line was measured on."""
+    """Lines of all runs of claims.py, and what the last line was measured on."""
 
     machine: str
     lines: tuple[Line, ...]
-    streams: tuple[Bar, ...]
 
 
 def kept() -> Kept:
-    return msgspec.json.decode(KEPT.read_bytes(), type=Kept) if KEPT.exists() else Kept("", (), ())
+    return msgspec.json.decode(KEPT.read_bytes(), type=Kept) if KEPT.exists() else Kept("", ())
 
 
 def keep(line: Line) -> None:
@@ -163,11 +161,7 @@ def keep(line: Line) -> None:
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
     at = places.index(_name(line)) if _name(line) in places else len(others)
-    _save(Kept(_machine(), (*others[:at], line, *others[at:]), former.streams))
-
-
-def keep_streams(streams: Sequence[Bar]) -> None:
-    _save(msgspec.structs.replace(kept(), streams=tuple(streams)))
+    _save(Kept(_machine(), (*others[:at], line, *others[at:])))
 
 
 def _name(line: Line) -> tuple[str, ...]:
@@ -190,17 +184,6 @@ def written(of: Kept) -> str:
         f"## {model}\n\n{_lines(each for each in of.lines if each.model == model)}"
         for model in dict.fromkeys(line.model for line in of.lines)
     )
-    costs = table(
-        ("a stream", "measured", "bar"),
-        [
-            (
-                each.name,
-                f"{each.found:.2f} {each.unit}".strip(),
-                "none" if each.bar is None else f"{each.bar:.2f} {each.unit}".strip(),
-            )
-            for each in of.streams
-        ],
-    )
     how = "\n".join(textwrap.fill(f"- {each}", WIDTH, subsequent_indent="  ") for each in HOW)
     return f"""# Claims of published systems
 
@@ -212,14 +195,6 @@ the survey, and [compose.md](../compose.md) the code of those that are composed 
 {how}
 
 {tables}
-
-## Streams
-
-`python -m benchmarks.claims --keep` measures this table too: the host's time next to the network,
-and what stays. A bar of 0.15 ms a frame is withdrawn. An older processor missed it, and this one
-meets it.
-
-{costs}
 """
 
 

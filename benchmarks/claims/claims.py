@@ -3,20 +3,19 @@
     python -m benchmarks.claims --keep                   # all of it, into docs/measured
     python -m benchmarks.claims --model fashion_mnist --seeds 16 --only SVDD
 
-A line has the system's figure beside the plain way at equal evaluations of the network, and at equal milliseconds: the
+A line has the system's figure next to the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
 mean. Where the plain way has one number of evaluations, those decide. Nothing here was tuned on the seeds that it is
-judged on. --keep puts each line into docs/measured/claims.json, in the place of the former one, and writes claims.md
+judged on. --keep puts each line into docs/measured/claims.json, instead of the former one, and writes claims.md
 and the figures of systems.md from all lines there.
 """
 
 from pathlib import Path
 
-from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, stream_cost, student_ways, systems
+from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from benchmarks.claims.measuring import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
-from fewstep.runtime import load
 
 CLAIMS = [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS, *fit_ways.CLAIMS]
 PAGE = Path(__file__).parents[2] / "docs/measured/claims.md"
@@ -47,8 +46,6 @@ def main() -> int:
         if options.keep:
             claim_lines.keep(line)
     if options.keep:
-        if not options.only and "fashion_mnist" in settings:
-            claim_lines.keep_streams(stream_cost.measure(load(options.work / "fashion_mnist", "float32")))
         write()
     return 0
 
