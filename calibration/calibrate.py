@@ -60,9 +60,10 @@ class Calibration:
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
-    """Roll the float denoiser out, measure ranges, lower for every target, and commit it all at once.
+    """Roll the float denoiser out, measure ranges, lower for every target, and commit all bodies at once.
 
-    `workers` of the caller take the place of the workers that the options name.
+    UserError names targets that failed; bodies of the others are in the bundle then. `workers` of the caller are used
+    instead of those that the options name.
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:

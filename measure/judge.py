@@ -169,7 +169,7 @@ def _at_once(plan: AnyPlan, batch: int) -> int:
 @dataclass
 class _Tally:
     """Sums over the batches seen so far, one of each energy per step; `plan` is in the contender's range groups.
-    `differences` [steps, 2, 4] are `direction.sums`."""
+    `differences` [steps, 2, 5] are `direction.Sums`."""
 
     want: Want
     teacher: Array
