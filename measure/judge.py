@@ -175,6 +175,7 @@ class _Tally:
     teacher: Array
     plan: AnyPlan
     is_float: bool = False
+    is_forced: bool = False
     seen: int = 0
     against_float: PairedSamples = field(default_factory=PairedSamples)
     against_teacher: PairedSamples = field(default_factory=PairedSamples)
@@ -198,6 +199,7 @@ class _Tally:
             self.tokens.append(part)
         elif not self.is_float:
             self.against_float.add(part.samples, part.reference)
+        self.is_forced |= bool(part.forced)
         for sums, parts in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
             for total, energies in zip(sums, parts, strict=False):  # single steps are of fewer batches
                 total.include(energies)
@@ -233,7 +235,7 @@ class _Tally:
         steps: Any = self.plan.steps
         for i, (step, forced, x0, x) in enumerate(zip(steps, self.forced, self.x0, self.x, strict=True)):
             differences = judged_differences(i, self.differences[i])
-            energies = (forced.sqnr, x0.sqnr, x.sqnr)
+            energies = (forced.sqnr if self.is_forced else None, x0.sqnr, x.sqnr)
             yield StepQuality(i, step.time, step.lam, step.group, *energies, *differences, network=step.network)
 
 

@@ -22,7 +22,8 @@ SCHEMA = 1
 class StepQuality(Strict, frozen=True):
     """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
 
-    forced: of the guided network output, both networks fed the float trajectory (what this step adds).
+    forced: of the guided network output, both networks fed the float trajectory (what this step adds). None where no
+        seed was judged so.
     guidance, condition: on the float trajectory too, of cond - uncond and of the change that another condition makes.
         None where there is no such difference, and in results of earlier versions.
     x0, x: of the predicted clean sample and of the state after the step, each along its own trajectory (what has
@@ -33,7 +34,7 @@ class StepQuality(Strict, frozen=True):
     time: float
     lam: float | None  # None: pure noise
     group: int
-    forced: float
+    forced: float | None
     x0: float
     x: float
     guidance: Difference | None = None

@@ -130,8 +130,9 @@ def steps_section(results: Results) -> Html:
 
 def _steps(quality: Quality) -> Html:
     numbers = [step.index + 1 for step in quality.steps]
+    forced = {step.index + 1: step.forced for step in quality.steps if step.forced is not None}
     curves = [
-        Series("output, teacher-forced", numbers, [step.forced for step in quality.steps], 0),
+        Series("output, teacher-forced", [*forced], [*forced.values()], 0),
         Series("x0, closed loop", numbers, [step.x0 for step in quality.steps], 1),
         Series("x, closed loop", numbers, [step.x for step in quality.steps], 1, dashed=True),
     ]
@@ -147,7 +148,7 @@ def _steps(quality: Quality) -> Html:
             plain(step.time, 1),
             "-∞" if step.lam is None else plain(step.lam, 2),
             count(step.group),
-            decibel(step.forced),
+            "none" if step.forced is None else decibel(step.forced),
             decibel(step.x0),
             decibel(step.x),
         ]

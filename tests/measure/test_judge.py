@@ -96,6 +96,11 @@ def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
     assert own.against_teacher.values == found.reference.against_teacher.values
 
 
+def test_steps_that_no_seed_was_forced_along_have_no_figure_of_their_own():
+    _, own = judged(gaussian(gain=1.1), forced_seeds=0)
+    assert [step.forced for step in own.steps] == [None] * 4 and own.steps[-1].x < CEILING
+
+
 def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
     _, own = judged(gaussian(gain=1.1))
     assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
