@@ -67,11 +67,6 @@ def add_page(parser: argparse.ArgumentParser, page: Path) -> None:
     parser.add_argument("--page", action="store_true", help=f"put the tables into docs/measured/{page.name}")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`: one JSON object on stdout instead of text."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
 def positive(text: str) -> int:
     """A number of things of which there must be some."""
     number = int(text)

@@ -14,7 +14,7 @@ def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
     assert {"zoo.md#next-to-other-tools", "policy.md", "fitting.md"} < pages.keys()
     assert all(file.is_file() for page in pages.values() for file in page.scripts)
     assert {"calibration", "calibration/lowering"} <= CHECK["rooms"](ROOT / "report/write.py", set())  # by others
-    assert CHECK["rooms"](ROOT / "benchmarks/choices/measure.py", set()) == {
+    assert CHECK["rooms"](ROOT / "benchmarks/claims/normal_times.py", set()) == {
         "calibration",
         "calibration/lowering",
         "calibration/ranges",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.choices.normal_times import LONG, count_at_normal_times, drawn_steps
+from benchmarks.claims.normal_times import LONG, count_at_normal_times, drawn_steps
 from fewstep.calibration.opening import open_task
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
