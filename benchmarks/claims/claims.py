@@ -6,16 +6,27 @@
 A line has the system's figure next to the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
 mean. Where the plain way has one number of evaluations, those decide. Nothing here was tuned on the seeds that it is
-judged on. --keep puts each line into docs/measured/claims.json, instead of the former one, and writes claims.md
-and the figures of systems.md from all lines there.
+judged on. Each core takes a model after the other, in a process of one thread. --keep puts each line into
+docs/measured/claims.json, instead of the former one, and writes claims.md and the figures of systems.md from all lines
+there.
 """
 
+import argparse
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from queue import Queue
 
 from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
+from benchmarks.claims.claim import Claim
+from benchmarks.claims.claim_lines import Line
 from benchmarks.claims.measuring import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
+from fewstep.runtime.machine.cpu import physical_cores
 
 CLAIMS = [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS, *fit_ways.CLAIMS]
 PAGE = Path(__file__).parents[2] / "docs/measured/claims.md"
@@ -26,28 +37,55 @@ def main() -> int:
     parser.add_argument("--model", action="append", choices=MODELS, help="default: all")
     add_seeds(parser, 64, FIRST_SEED)
     add_only(parser, "systems")
-    parser.add_argument("--threads", type=int, default=1)
     add_work(parser, "claims")
     parser.add_argument("--keep", action="store_true", help="put the lines into docs/measured")
     options = parser.parse_args()
-    seeds = seeds_of(options)
-    wanted = [
-        (model, claim)
-        for model in options.model or MODELS
-        for claim in CLAIMS
-        if model in claim.models
-        if not options.only or any(each.lower() in claim.system.lower() for each in options.only)
-    ]
-    models = dict.fromkeys(model for model, _ in wanted)
-    settings = {model: opened(model, options.work, seeds, options.threads) for model in models}
-    for model, claim in wanted:
-        line = judged(model, settings[model], claim, *timed(settings[model], claim))
+    for line in in_processes(options):
         print(line, flush=True)
         if options.keep:
             claim_lines.keep(line)
     if options.keep:
         write()
     return 0
+
+
+def in_processes(options: argparse.Namespace) -> Iterator[Line]:
+    """The lines of all models as they are measured. A process a core takes a model after the other, the longest first.
+    An error of one model is raised behind the lines of all others."""
+    models = longest_first(model for model in options.model or MODELS if any(wanted(model, options.only)))
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(physical_cores(), context) as pool:
+        found: Queue[Line | None] = manager.Queue()
+        jobs = [pool.submit(measure, model, options, found) for model in models]
+        for job in jobs:
+            job.add_done_callback(lambda _: found.put(None))
+        for _ in jobs:
+            yield from iter(found.get, None)
+        for job in jobs:
+            job.result()
+
+
+def longest_first(models: Iterable[str]) -> list[str]:
+    """Models by the milliseconds of their kept lines."""
+    taken = Counter[str]()
+    for line in claim_lines.kept().lines:
+        taken[line.model] += line.ours_ms + line.plain_ms
+    return sorted(models, key=lambda model: -taken[model])
+
+
+def wanted(model: str, only: Iterable[str] | None) -> Iterator[Claim]:
+    """The claims of a model whose system has one of these words in its name; None for all."""
+    for claim in CLAIMS:
+        if model in claim.models and (not only or any(each.lower() in claim.system.lower() for each in only)):
+            yield claim
+
+
+def measure(model: str, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
+    """Put the lines of a model's claims."""
+    setting = opened(model, options.work, seeds_of(options))
+    for claim in wanted(model, options.only):
+        found.put(judged(model, setting, claim, *timed(setting, claim)))
 
 
 def write() -> None:

@@ -134,8 +134,8 @@ def guided(steps: int) -> str:
     return f"dpmpp_2m:{max(steps, 1)}"
 
 
-def sampler_of(bundle: Path, precision: str = "float32", threads: int = 1) -> Sampler:
-    return load(bundle, precision, backend=OnnxRuntime(threads=threads))
+def sampler_of(bundle: Path, precision: str = "float32") -> Sampler:
+    return load(bundle, precision, backend=OnnxRuntime(threads=1))
 
 
 @lru_cache
@@ -146,15 +146,15 @@ def exported(source: str, **options: Any) -> Path:
     return bundle
 
 
-def opened(model: str, folder: Path, seeds: range, threads: int = 1) -> Setting:
+def opened(model: str, folder: Path, seeds: range) -> Setting:
     """The setting of a shipped model or a member of the zoo, which is exported into the folder unless it
     is there."""
     source = BY_NAME[model].source if model in BY_NAME else model
     if not (folder / model / "manifest.json").exists():
         export(ExportOptions(source, folder / model, verify="quick"))
-    sampler = sampler_of(folder / model, threads=threads)
+    sampler = sampler_of(folder / model)
     name = JUDGES.get(model, "none")
-    judge = open_extractor(name, JUDGED.get(name, ()), threads)
+    judge = open_extractor(name, JUDGED.get(name, ()), 1)
     (condition,) = sampler.bundle.manifest.conditions
     return Setting(sampler, judge, condition.name, seeds, _pairs(model), source)
 

@@ -3,6 +3,7 @@ to judge.
 """
 
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
-from benchmarks.claims.claims import CLAIMS, PAGE
+from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
 from benchmarks.claims.measuring import in_turns, judged, timed
 from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean
 from benchmarks.claims.settings import MODELS, Setting, W
@@ -131,6 +132,30 @@ def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pyt
     page = written(claim_lines.kept())
     assert "| +0.500 ± 0.100 |" in page
     assert max(len(text) for text in page.split("\n") if not text.startswith("|")) <= 100
+
+
+def test_the_model_whose_lines_took_longest_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    short = line(Gain(1.0, 0.4), None)
+    for each in (short, msgspec.structs.replace(short, model="cifar10", plain_ms=10)):
+        claim_lines.keep(each)
+    assert longest_first(["fashion_mnist", "dit_flow", "cifar10"]) == ["cifar10", "fashion_mnist", "dit_flow"]
+
+
+def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
+    assert [each.system for each in wanted("fashion_mnist", ["filter"])] == [
+        "StreamDiffusion filter",
+        "hallucination filter",
+    ]
+    assert not [*wanted("speech_ncsn", ["filter"])] and [*wanted("speech_ncsn", None)]
+
+
+@pytest.mark.slow
+def test_models_are_measured_in_processes(tmp_path: Path) -> None:
+    asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path)
+    lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
+    assert sorted(each.model for each in lines) == ["cifar10", "fashion_mnist"]
+    assert all(each.ours >= 10 * each.plain for each in lines)  # of 22 frames, two are processed
 
 
 def test_a_row_says_whether_its_lines_pay() -> None:
