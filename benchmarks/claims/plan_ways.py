@@ -29,6 +29,7 @@ APART = range(20_000, 20_064)
 U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
 # By FD of ddim, dpmpp_2m, unipc_2 and ipndm on four grids, with that scale and without, on such seeds
 JOINT, ALONE = "unipc_2:5@arctan", "ddim:5@quadratic"
+MRS = "dpmpp_2m(midpoint=False)"  # MR Sampler's ODE solver of order 2 on the predicted data
 
 
 def untouched(s: Setting) -> Floats:
@@ -129,9 +130,9 @@ CLAIMS = [
     *[beside("ResShift", "4 steps are enough", "ddim", figure, evaluations=4,
              ours=plan("resshift:4"), theirs=plan("ddim:4"), models=SHARPENED) for figure in (CLEAN, FD)],
     *[beside("MRS", "few evaluations of a restorer do", "resshift", figure, evaluations=5,
-             ours=plan("dpmpp_2m:5"), theirs=plan("resshift:5"), models=SHARPENED) for figure in (CLEAN, FD)],
+             ours=plan(f"{MRS}:5"), theirs=plan("resshift:5"), models=SHARPENED) for figure in (CLEAN, FD)],
     *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6, of_theirs=2 * steps,
-             ours=plan("dpmpp_2m:6"), theirs=plan(f"sgmse:{steps}@linspace"), models=SPOKEN, seeds=None)
+             ours=plan(f"{MRS}:6"), theirs=plan(f"sgmse:{steps}@linspace"), models=SPOKEN, seeds=None)
       for control, steps in (("sgmse, 60 evaluations", 30), ("sgmse", 3))],
     *[beside("SGMSE+", claim, control, SOUND, evaluations=60, of_theirs=of_theirs,
              ours=plan("sgmse:30@linspace"), theirs=theirs, models=SPOKEN, seeds=None)

@@ -65,15 +65,26 @@ def test_an_interval_of_lambda_guides_nowhere_else():
     assert [len(step.branches) for step in plan.steps] == [1, 1, 2, 2, 2, 1, 1, 1]
 
 
-def test_cfg_plus_plus_puts_the_unconditional_noise_back():
-    """Chung et al. 2024, algorithm 2: x0 from the guided noise, x = alpha x0 + sigma eps_uncond."""
-    plan = compile_plan("ddim:6", DENOISING, CfgPlusPlus(0.6))
+def both(prediction, step, x, output):
+    """x0 and noise of a network's output."""
+    if prediction == "epsilon":
+        return (x - step.sigma * output) / step.alpha, output
+    if prediction == "v":
+        return step.alpha * x - step.sigma * output, step.sigma * x + step.alpha * output
+    return x - step.sigma * output, x + step.alpha * output  # flow: alpha + sigma is 1
+
+
+@pytest.mark.parametrize(("kind", "prediction"), [("cosine", "epsilon"), ("cosine", "v"), ("flow", "flow")])
+def test_cfg_plus_plus_puts_the_unconditional_noise_back(kind, prediction):
+    """Chung et al. 2024, algorithm 2: x0 of the guided output, x = alpha x0 + sigma eps_uncond."""
+    plan = compile_plan("ddim:6", DenoiserFacts(ScheduleSpec(kind), prediction), CfgPlusPlus(0.6))
     x = X * plan.steps[0].sigma
     for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
         cond, uncond = eps("cond", step, x), eps("uncond", step, x)
-        x0 = (x - step.sigma * (uncond + 0.6 * (cond - uncond))) / step.alpha
+        x0, _ = both(prediction, step, x, uncond + 0.6 * (cond - uncond))
+        _, noise = both(prediction, step, x, uncond)
         alpha, sigma = (after.alpha, after.sigma) if after else (1.0, 0.0)
-        x = alpha * x0 + sigma * uncond
+        x = alpha * x0 + sigma * noise
     assert run(plan) == pytest.approx(x, rel=1e-9)
     assert {len(step.branches) for step in compile_plan("ddim:3", DENOISING, CfgPlusPlus(1.0)).steps} == {2}
 
