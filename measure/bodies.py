@@ -1,77 +1,14 @@
-"""The engine that computes each body of a bundle here: as it is deployed, or with its numerics simulated.
-
-The platform of a body names its engine. Where this machine has that engine, it runs the body. onnxruntime computes all
-other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
-"""
+"""The bodies of a bundle that are judged, and the files that they were made of."""
 
 from functools import cache
 from pathlib import Path
 
+from fewstep.measure.engines import CHECKED, backend_of, is_simulated
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import whole_bodies
-from fewstep.runtime.bundle.platforms import (
-    ONNXRUNTIME,
-    OPENVINO,
-    OPENVINO_BF16,
-    PORTABLE,
-    Platform,
-    platform_of,
-    preferred,
-)
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-
-CHECKED = (OPENVINO.backend, OPENVINO_BF16.backend)  # engines that are compared with onnxruntime in float32
-SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of any other engine's body
-
-
-def is_run_by_onnxruntime(body: Body) -> bool:
-    """True for bodies that onnxruntime runs as they are deployed, float32 and float16 too."""
-    is_float = body.target == PORTABLE and body.precision != "bfloat16"
-    return is_float or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
-
-
-def engine_of(body: Body) -> str:
-    """The engine that computes a body here, in words."""
-    platform = _platform_here(body)
-    return SIMULATION if platform is None else platform.label
-
-
-def backend_of(body: Body) -> str:
-    """The name of the backend that computes a body here."""
-    platform = _platform_here(body)
-    return ONNXRUNTIME if platform is None else platform.backend
-
-
-def is_native(body: Body) -> bool:
-    """True for bodies that run here as they are deployed."""
-    return _platform_here(body) is not None
-
-
-def _platform_here(body: Body) -> Platform | None:
-    """The platform of a body whose engine is on this machine."""
-    platform = platform_of(body.target)
-    if platform is None or platform.simulated or not _is_installed(platform.backend):
-        return None
-    return platform
-
-
-def require(backend: str) -> None:
-    """Import what a backend needs besides onnxruntime. UserError if it is not there."""
-    if backend in CHECKED:
-        from fewstep.runtime.backends.openvino import module
-
-        module()
-
-
-@cache
-def _is_installed(backend: str) -> bool:
-    """True if a backend can be imported. It is tried once: Python searches again for a module that is missing."""
-    try:
-        require(backend)
-    except UserError:
-        return False
-    return True
 
 
 def graph_files(body: Body) -> tuple[str, ...]:
@@ -106,7 +43,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     bodies = {name: body for name, body in bodies.items() if name not in refused}
     if not bodies:
         raise UserError(f"{bundle.path} has no int8 body to judge", f"fewstep calibrate {bundle.path}")
-    return dict(sorted(bodies.items(), key=lambda item: (not is_native(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
+    return dict(sorted(bodies.items(), key=lambda item: (is_simulated(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
 
 def not_judged(bundle: Bundle) -> dict[str, UserError]:

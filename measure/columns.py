@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fewstep.measure.bodies import engine_of, graph_files
+from fewstep.measure.bodies import graph_files
 from fewstep.measure.cost import BATCH
+from fewstep.measure.engines import engine_of
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.judge import Measured, Want, judge
-from fewstep.measure.judged_batch import Contender
+from fewstep.measure.judge import Judgements, Want, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
 from fewstep.measure.rollouts.held_out import APART
@@ -24,7 +24,6 @@ from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import CHECKED
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup, opened
 from fewstep.plans.guidance import describe
@@ -34,38 +33,6 @@ from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from fewstep.measure.distances.features import Extractor
-    from fewstep.measure.distances.references import References
-
-
-@dataclass(frozen=True)
-class JudgedColumns:
-    """The columns of quality: `seeds` one by one, of which the teacher samples `taught`, and sets of `featured`
-    with an extractor. `has_samples`: whether samples are kept, for a page."""
-
-    task: JudgedTask
-    contenders: tuple[Contender, ...]
-    seeds: int
-    taught: int
-    featured: int = 0
-    resamples: int = 0
-    extractor: "Extractor | None" = None
-    data: "References | None" = None
-    has_samples: bool = False
-
-    @property
-    def evaluations(self) -> int:
-        """The runs of a network for one sample: of all bodies and float32, of the teacher and its check, if the first
-        teacher suffices, and of other seeds."""
-        steps, bodies = len(self.task.plan.steps), len(self.contenders)
-        apart = self.featured if self.extractor else 0
-        further = max(0, apart - self.seeds) * (1 + bodies)  # of seeds whose features alone are wanted
-        if self.task.bundle.manifest.vocabulary is not None:  # a body sees float32's states, and runs by itself
-            return (3 * sum(each.seeds for each in self.contenders) + further + apart) * steps
-        long = 0 if self.task.teacher is None else len(self.task.teacher.steps)
-        # a forced seed also runs both bodies under another condition
-        judged = self.seeds + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
-        check = min(CHECKED, self.taught) * (steps + 3 * long) * (long > 0)
-        return (judged + further + apart) * steps + self.taught * long + check
 
 
 @dataclass(frozen=True)
@@ -94,7 +61,7 @@ class MeasureTask:
     plan: Plan
     command: str
     setup: WorkerSetup
-    judged: JudgedColumns | None
+    judged: JudgedTask | None
     timed: TimedColumns | None
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
@@ -104,13 +71,13 @@ class MeasureTask:
         timing = 0.0 if self.timed is None else self.timed.seconds
         if self.judged is None:
             return Estimate(0, 0.0, timing)
-        task, count = self.judged.task, self.judged.evaluations
+        task, count = self.judged, self.judged.evaluations
         return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.rows), timing)
 
 
 def measured_by(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
-) -> tuple[Results, Measured | None]:
+) -> tuple[Results, Judgements | None]:
     """All figures of a task, and what they were judged by. `workers` of the caller sample instead of the task's own,
     which end before bodies are timed."""
     start, plan, timed, found = perf_counter(), task.plan, task.timed, None
@@ -136,23 +103,23 @@ def measured_by(
         with opened(task.setup, workers) as hands:
             measured, found = _with_quality(measured, task.judged, progress, hands)
     if timed is not None:
-        rows = task.judged.task.rows if task.judged else given_rows(task.bundle, None, None, HELD_OUT)
+        rows = task.judged.rows if task.judged else given_rows(task.bundle, None, None, HELD_OUT)
         run = races(task.bundle, timed.names, timed.plans, timed.turns, timed.elsewhere, rows, progress)
         measured = msgspec.structs.replace(measured, races=run)
     return msgspec.structs.replace(measured, seconds=perf_counter() - start), found
 
 
 def _with_quality(
-    results: Results, judged: JudgedColumns, progress: Progress, workers: Workers | None
-) -> tuple[Results, Measured]:
+    results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
+) -> tuple[Results, Judgements]:
     """The results with the quality of each body, as they are asked for."""
-    task, sampling, extractor = judged.task, judged.task.sampling(workers), judged.extractor
-    teacher = None if task.teacher is None else task.checked_teacher(judged.taught, progress, sampling.few_by_few)
+    sampling, extractor = task.sampling(workers), task.extractor
+    teacher = None if task.teacher is None else task.checked_teacher(task.taught, progress, sampling.few_by_few)
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
-    want = Want(plan, judged.taught, extract, judged.featured, APART[: judged.featured], judged.has_samples)
-    found = judge(sampling.answers, judged.contenders, task.plan, task.seeds(judged.seeds), want, progress)
-    features, sets = (None, {}) if extractor is None else _distances(judged, extractor, found, progress)
+    want = Want(plan, task.taught, extract, task.featured, APART[: task.featured], task.has_samples)
+    found = judge(sampling.answers, task.contenders, task.plan, task.seeds(task.count), want, progress)
+    features, sets = (None, {}) if extractor is None else _distances(task, extractor, found, progress)
     measured = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
@@ -172,7 +139,7 @@ def _with_quality(
                 distances=sets.get(each.name, ()),
                 graphs=graph_files(task.bodies[each.name]),
             )
-            for each in judged.contenders
+            for each in task.contenders
             if (own := found.bodies[each.name]).against_float is not None
         ),
     )
@@ -180,14 +147,14 @@ def _with_quality(
 
 
 def _distances(
-    judged: JudgedColumns, extractor: "Extractor", found: Measured, progress: Progress
+    task: JudgedTask, extractor: "Extractor", found: Judgements, progress: Progress
 ) -> tuple[Features, dict[str, tuple[Distance, ...]]]:
     """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
     from fewstep.measure.distances.sets import described, distances, features_of  # a page compares no sets
 
-    sets = {f"float32, {judged.task.plan.name}, other seeds": found.apart}
-    if judged.data is not None:
-        sets[judged.data.name] = features_of(judged.data, extractor, progress)
+    sets = {f"float32, {task.plan.name}, other seeds": found.apart}
+    if task.data is not None:
+        sets[task.data.name] = features_of(task.data, extractor, progress)
     features = {name: own.features for name, own in found.bodies.items()}
     floats = found.reference.features
-    return described(extractor, floats), distances(floats, features, sets, judged.resamples, progress)
+    return described(extractor, floats), distances(floats, features, sets, task.resamples, progress)

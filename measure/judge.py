@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from fewstep.measure.cost import BATCH
 from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.judged_batch import (
-    BodyMeasured,
     Contender,
     JudgedBatch,
-    MeasuredBatch,
+    JudgedRun,
+    JudgedRuns,
 )
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.direction import NONE, judged_differences
@@ -81,7 +81,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Judgements:
     """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender.
     `apart` are features of float32's samples of other seeds."""
 
@@ -99,7 +99,7 @@ def judge(
     want: Want,
     progress: Progress = SILENT,
     batch: int = BATCH,
-) -> Measured:
+) -> Judgements:
     """Judge bodies against float32 along a plan, and against the teacher. UserError for more seeds of some kind than
     there are."""
     taught = want.taught if want.teacher is not None else 0
@@ -116,9 +116,9 @@ def judge(
     floats = _Tally(want, teacher, plan, is_float=True)
     tallies = {each.name: _Tally(want, teacher, regroup(each.plan or plan, each.groups)) for each in contenders}
     for part in paired:
-        measured: MeasuredBatch = next(answers)
-        floats.add(BodyMeasured(measured.reference, measured.reference))
-        for name, own in measured.bodies.items():
+        runs: JudgedRuns = next(answers)
+        floats.add(JudgedRun(runs.reference, runs.reference))
+        for name, own in runs.bodies.items():
             tallies[name].add(own)
         progress("judging", part.stop, seeds.count)
     for part in further:
@@ -130,7 +130,7 @@ def judge(
         apart += [want.extract(next(answers))] if want.extract else []
         progress("other float32 samples", part.stop - want.apart.start, len(want.apart))
     bodies = {name: tally.judgement() for name, tally in tallies.items()}
-    return Measured(teacher, floats.judgement(), bodies, np.concatenate(apart) if apart else np.zeros(0, np.float32))
+    return Judgements(teacher, floats.judgement(), bodies, np.concatenate(apart) if apart else np.zeros(0, np.float32))
 
 
 def _questions(
@@ -182,13 +182,13 @@ class _Tally:
     features: list[NDArray[np.floating]] = field(default_factory=list)
     samples: list[NDArray[Any]] = field(default_factory=list)
     reference: list[NDArray[Any]] = field(default_factory=list)
-    tokens: list[BodyMeasured] = field(default_factory=list)
+    tokens: list[JudgedRun] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.forced, self.x0, self.x = ([Energies() for _ in self.plan.steps] for _ in range(3))
         self.differences = np.stack([NONE] * len(self.plan.steps))
 
-    def add(self, part: BodyMeasured) -> None:
+    def add(self, part: JudgedRun) -> None:
         lesson = self.teacher[self.seen :][: len(part.samples)]
         self.against_teacher.add(part.samples[: len(lesson)], lesson)
         self.add_features(part.samples)
@@ -239,7 +239,7 @@ class _Tally:
             yield StepQuality(i, step.time, step.lam, step.group, *energies, *differences, network=step.network)
 
 
-def _token_quality(plan: Any, parts: Sequence[BodyMeasured]) -> TokenQuality:
+def _token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
     """The mean over batches: every sample has as many open positions at a step."""
     agreements = [each.agreement for each in parts if each.agreement is not None]
     weights = [len(each.samples) for each in parts]

@@ -61,26 +61,26 @@ class JudgedBatch:
     contenders: tuple[Contender, ...]
     seeds: SeedBatch
 
-    def answer(self, bodies: JudgedBodies) -> "MeasuredBatch":
+    def answer(self, bodies: JudgedBodies) -> "JudgedRuns":
         if self.plan.prediction == LOGITS:
             tokens = check_tokens(self.plan)
-            runs = {each.name: _measured_tokens(tokens, each, self.seeds, bodies) for each in self.contenders}
-            return MeasuredBatch(next(iter(runs.values())).reference, runs)
+            runs = {each.name: _judged_tokens(tokens, each, self.seeds, bodies) for each in self.contenders}
+            return JudgedRuns(next(iter(runs.values())).reference, runs)
         plan = check_compiled(self.plan)
         exact = self._reference(plan, bodies)
         measured = {}
         for each in self.contenders:
             floats = exact if each.plan is None else self._reference(each.plan, bodies)
             along = regroup(each.plan or plan, each.groups)
-            measured[each.name] = _measured(along, each, bodies(each.name), floats, bodies(FLOAT))
-        return MeasuredBatch(exact.sample, measured)
+            measured[each.name] = _judged_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+        return JudgedRuns(exact.sample, measured)
 
     def _reference(self, plan: Plan, bodies: JudgedBodies) -> ReferenceRun:
         return run_reference(plan, self.seeds, _call(plan, bodies(FLOAT), self.seeds).network)
 
 
 @dataclass(frozen=True)
-class BodyMeasured:
+class JudgedRun:
     """One contender in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
     forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step.
 
@@ -98,11 +98,11 @@ class BodyMeasured:
 
 
 @dataclass(frozen=True)
-class MeasuredBatch:
+class JudgedRuns:
     """A batch's samples by float32, and what was found of each contender."""
 
     reference: NDArray[Any]
-    bodies: Mapping[str, BodyMeasured]
+    bodies: Mapping[str, JudgedRun]
 
 
 def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
@@ -116,19 +116,19 @@ def _call(plan: Plan, denoiser: JudgedBody, batch: SeedBatch) -> StepCall:
     return denoiser.step_call(denoiser.compile(plan), len(batch.seeds), batch.conditions)
 
 
-def _measured_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> BodyMeasured:
+def _judged_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
     """One batch of one contender: its logits at float32's states, and its own run."""
     along: Any = regroup(contender.plan or plan, contender.groups)
     seeds = seeds.first(contender.seeds - seeds.seeds[0])
     course = open_token_course(bodies(FLOAT), along, seeds.seeds, seeds.conditions)
     body, count = bodies(contender.name), len(seeds.seeds)
     run = course.run_by(body.step_call(along, count, seeds.conditions).logits)
-    return BodyMeasured(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
+    return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
 
 
-def _measured(
+def _judged_run(
     plan: Plan, contender: Contender, denoiser: JudgedBody, exact: ReferenceRun, reference: JudgedBody
-) -> BodyMeasured:
+) -> JudgedRun:
     """One batch of one contender: its own run, and its single steps on the float trajectory."""
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
@@ -136,7 +136,7 @@ def _measured(
     own = list(batch.finite(plan, _call(plan, denoiser, batch).network))
     steps = list(_single_steps(plan, denoiser, forced, exact, reference))
     pairs = list(zip(own, exact.states, strict=True))
-    return BodyMeasured(
+    return JudgedRun(
         exact.finished(own),
         exact.sample[:count],
         tuple(energies for energies, _ in steps),

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import Needs
 from fewstep.graph.output import check_writable
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
+from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opening import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
@@ -17,7 +19,7 @@ from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import teacher_of
+from fewstep.measure.teacher import CHECKED, teacher_of
 from fewstep.measure.workers.in_order import Workers
 from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.measure.workers.options import SamplingOptions
@@ -25,7 +27,12 @@ from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+
+if TYPE_CHECKING:
+    from fewstep.measure.distances.data import Data
+    from fewstep.measure.distances.features import Extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,10 @@ class JudgedTask(JudgedReference):
         by_rows: float32 and all bodies see one row at a time.
         bodies: by name; who samples opens them. `plan` is that of the first.
         plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
+        contenders: the bodies, each on its seeds; `count` seeds in all, of which the teacher samples `taught`.
+        featured: samples of each set, whose features `extractor` makes; `data` are compared with too.
+        resamples: of the bootstrap for each interval.
+        has_samples: whether samples are kept, for a page.
     """
 
     command: str
@@ -85,6 +96,29 @@ class JudgedTask(JudgedReference):
     by_rows: bool
     bodies: Mapping[str, Body]
     plans: Mapping[str, Plan]
+    contenders: tuple[Contender, ...]
+    count: int
+    taught: int
+    featured: int = 0
+    resamples: int = 0
+    extractor: "Extractor | None" = None
+    data: "Data | None" = None
+    has_samples: bool = False
+
+    @property
+    def evaluations(self) -> int:
+        """The runs of a network for one sample: of all bodies and float32, of the teacher and its check, if the first
+        teacher suffices, and of other seeds."""
+        steps, bodies = len(self.plan.steps), len(self.contenders)
+        apart = self.featured if self.extractor else 0
+        further = max(0, apart - self.count) * (1 + bodies)  # of seeds whose features alone are wanted
+        if self.bundle.manifest.vocabulary is not None:  # a body sees float32's states, and runs by itself
+            return (3 * sum(each.seeds for each in self.contenders) + further + apart) * steps
+        long = 0 if self.teacher is None else len(self.teacher.steps)
+        # a forced seed also runs both bodies under another condition
+        judged = self.count + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
+        check = min(CHECKED, self.taught) * (steps + 3 * long) * (long > 0)
+        return (judged + further + apart) * steps + self.taught * long + check
 
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
@@ -101,7 +135,7 @@ class JudgedTask(JudgedReference):
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:
-    """Open float32 to judge int8 bodies of these names, for a verb's options. UserError if that cannot be."""
+    """The task of judging int8 bodies of these names on all seeds of a verb's options. UserError if that cannot be."""
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
@@ -115,6 +149,9 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         bodies=bodies,
         plan=plan,
         plans=plans,
+        contenders=tuple(Contender(name, edges_of(bundle.manifest, name), options.seeds) for name in names),
+        count=options.seeds,
+        taught=options.taught,
         teacher=teacher_of(reference, options.teacher, plan),
         rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
     )

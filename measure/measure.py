@@ -10,14 +10,14 @@ import msgspec
 
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
-from fewstep.measure.bodies import int8_bodies, is_native, not_judged
-from fewstep.measure.columns import JudgedColumns, MeasureTask, TimedColumns, measured_by
+from fewstep.measure.bodies import int8_bodies, not_judged
+from fewstep.measure.columns import MeasureTask, TimedColumns, measured_by
 from fewstep.measure.cost import body_bytes
+from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
-from fewstep.measure.distances.references import open_references
-from fewstep.measure.judged_batch import Contender
-from fewstep.measure.judged_task import JudgementOptions, check_output, open_judged_task, unchanged
+from fewstep.measure.engines import is_simulated
+from fewstep.measure.judged_task import JudgedTask, JudgementOptions, check_output, open_judged_task, unchanged
 from fewstep.measure.opening import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
@@ -28,7 +28,7 @@ from fewstep.measure.speed.race import Turns
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
-from fewstep.runtime.bundle.networks import edges_of, whole_bodies
+from fewstep.runtime.bundle.networks import whole_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sizes import x_dtype
@@ -93,7 +93,7 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     """
     task = open_task(options)
     if task.judged is not None:
-        check_memory(task.judged.task.needs(ROOM), options.bundle)
+        check_memory(task.judged.needs(ROOM), options.bundle)
     task.estimate().announce()
     measured, _ = measured_by(task, progress, workers)
     if options.output is not None:
@@ -111,11 +111,11 @@ def open_task(options: MeasureOptions) -> MeasureTask:
     judged = _open_judged(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
         check_writable(options.output)
-    plans = {} if judged is None else {FLOAT: judged.task.plan, **judged.task.plans}
+    plans = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
     timed = _open_timed(bundle, options, plans) if "ms" in wanted else None
     return MeasureTask(
         bundle=bundle,
-        plan=judged.task.plan if judged else timed.plans[timed.names[0]] if timed else _calibrated(bundle, options),
+        plan=judged.plan if judged else timed.plans[timed.names[0]] if timed else _calibrated(bundle, options),
         command=options.command("measure"),
         setup=options.setup,
         judged=judged,
@@ -125,7 +125,7 @@ def open_task(options: MeasureOptions) -> MeasureTask:
     )
 
 
-def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedColumns:
+def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     manifest, extractor, data = bundle.manifest, None, None
     names = _chosen(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
@@ -135,15 +135,13 @@ def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedColumns:
     if options.data is not None:
         if extractor is None:
             raise UserError("data without features", "name an extractor with --features, and the column fd")
-        data = open_references(options.data, shape, ids)
+        data = open_data(options.data, shape, ids)
     task = open_judged_task(bundle, names, options, "measure")
     check_output(task, options.output, ROOM, "figures", ".json")
     if own := [name for name, each in task.plans.items() if each != task.plan]:
         what = f"plan {task.plan.name} is another one for {', '.join(own)}"
         raise UserError(what, f"measure bodies one by one: --body {own[0]}")
-    contenders = tuple(Contender(name, edges_of(manifest, name), options.seeds) for name in names)
-    sets = options.samples, options.resamples, extractor, data
-    return JudgedColumns(task, contenders, options.seeds, options.taught, *sets)
+    return replace(task, featured=options.samples, resamples=options.resamples, extractor=extractor, data=data)
 
 
 def _open_timed(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedColumns:
@@ -175,8 +173,8 @@ def _chosen(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Names of the bodies to judge."""
     bodies = int8_bodies(bundle)
     if not names:
-        natives = [name for name, body in bodies.items() if is_native(body)]
-        return natives or list(bodies)
+        deployed = [name for name, body in bodies.items() if not is_simulated(body)]
+        return deployed or list(bodies)
     for name in names:
         if name in (refused := not_judged(bundle)):
             raise refused[name]

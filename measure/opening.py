@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from fewstep.measure.bodies import backend_of, is_native
+from fewstep.measure.engines import backend_of, is_simulated
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import Question
 from fewstep.measure.simulation import Simulation
@@ -26,7 +26,7 @@ def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) ->
     backend: Backend = OnnxRuntime(threads=threads)
     if (other := backend_of(body)) != ONNXRUNTIME:
         backend = named(other, threads)
-    elif body.precision == "bfloat16" or body.precision == "int8" and not is_native(body):
+    elif is_simulated(body):
         backend = Simulation(threads)
     sampler = load(bundle.path, body=name, backend=backend)
     return body_by_rows(sampler) if by_rows else sampler

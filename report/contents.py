@@ -16,7 +16,8 @@ from fewstep.graph.engines.accounts import accounts
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
-from fewstep.measure.bodies import is_run_by_onnxruntime, ranges_file, ranges_files
+from fewstep.measure.bodies import ranges_file, ranges_files
+from fewstep.measure.engines import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any

@@ -41,13 +41,13 @@ def measure(
     results, found = measured_by(task, progress, workers)
     assert judged is not None and found is not None  # a page has its columns
     prepared = {
-        name: io.load(bundle.graph(judged.task.reference.of(name).body.graph), root=bundle.path)
+        name: io.load(bundle.graph(judged.reference.of(name).body.graph), root=bundle.path)
         for name in networks(manifest)
     }
     bodies = found.bodies
     results = msgspec.structs.replace(
         results,
-        covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in judged.task.plans.items())),
+        covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in judged.plans.items())),
         made=manifest.provenance.commands,
         unlike=judged_unlike(bundle, int8_bodies(bundle), task.plan),
     )
@@ -64,7 +64,7 @@ def measure(
         reference=found.reference.samples,
         bodies={name: body.samples for name, body in bodies.items()},
         references={name: body.reference for name, body in bodies.items()},
-        labels=[label(manifest.conditions, seed, judged.task.rows) for seed in range(judged.seeds)],
+        labels=[label(manifest.conditions, seed, judged.rows) for seed in range(judged.count)],
         teacher_name=results.teacher or "",
         plan_name=task.plan.name,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from fewstep.measure.bodies import SIMULATION
+from fewstep.measure.engines import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.report.direction import direction_section
 from fewstep.report.distribution import distribution_section

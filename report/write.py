@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -10,9 +10,10 @@ import msgspec
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure import results
-from fewstep.measure.bodies import int8_bodies, is_native
-from fewstep.measure.columns import JudgedColumns, MeasureTask, TimedColumns
+from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.columns import MeasureTask, TimedColumns
 from fewstep.measure.cost import body_bytes
+from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task, unchanged
 from fewstep.measure.results import Results
@@ -47,7 +48,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     """
     asked = open_report(options)
     assert asked.judged is not None
-    task = asked.judged.task
+    task = asked.judged
     check_memory(task.needs(*WRITTEN), options.bundle)
     stored = _kept(task.bundle, task)
     asked.estimate().announce()
@@ -150,7 +151,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
         plan=task.plan,
         command=task.command,
         setup=task.setup,
-        judged=JudgedColumns(task, contenders, seeds, options.taught, has_samples=True),
+        judged=replace(task, contenders=contenders, count=seeds, has_samples=True),
         timed=TimedColumns(timed, (), plans, options.turns()) if len(timed) > 1 else None,
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         notes=(*notes(bodies.values(), this_machine()), *own_plans(task.plans), *left_out(bundle)),
@@ -159,7 +160,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
 
 def _contender(task: JudgedTask, name: str, options: ReportOptions) -> Contender:
     """A body on its seeds, fewer where its numerics are simulated. All run the first plan but one that has another."""
-    native, plan = is_native(task.bodies[name]), task.plans[name]
-    seeds = options.seeds if native else min(options.seeds, options.simulated_seeds)
-    forced = min(seeds, options.forced_seeds if native else options.forced_seeds // 2 or 1)
+    simulated, plan = is_simulated(task.bodies[name]), task.plans[name]
+    seeds = min(options.seeds, options.simulated_seeds) if simulated else options.seeds
+    forced = min(seeds, options.forced_seeds // 2 or 1 if simulated else options.forced_seeds)
     return Contender(name, edges_of(task.bundle.manifest, name), seeds, forced, None if plan == task.plan else plan)

@@ -40,12 +40,12 @@ from benchmarks.zoo.members import HARD, MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
-from fewstep.measure.bodies import require
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal, read_arrays, read_conditions
 from fewstep.plans.errors import UserError
 from fewstep.report.drawing.pictures import grid, png
 from fewstep.runtime import load
+from fewstep.runtime.backends import openvino
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -168,8 +168,8 @@ def main(given: Sequence[str] | None = None) -> int:
         options.seeds_of(arguments)
         pythons = environments(arguments.python)
         lines = contenders(pythons, arguments.only)
-        for engine in {line.engine for line in lines} & {"openvino"}:
-            require(engine)
+        if any(line.engine == "openvino" for line in lines):
+            openvino.module()
         if arguments.bundle is not None:
             show(own(arguments, lines, pythons))
             return 0

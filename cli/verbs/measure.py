@@ -6,8 +6,8 @@ from fewstep.cli.measured_table import measured_table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
 from fewstep.graph.needs import check_memory, duration
-from fewstep.measure.columns import JudgedColumns
 from fewstep.measure.estimate import Estimate
+from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
@@ -50,10 +50,10 @@ def dry_run(options: MeasureOptions) -> Outcome:
     return Outcome(value, tuple(lines))
 
 
-def _judging(judged: JudgedColumns, options: MeasureOptions, expected: Estimate) -> tuple[dict[str, object], list[str]]:
-    task, extractor = judged.task, judged.extractor
-    sampled = max(judged.seeds, judged.featured if extractor else 0)
-    also = f", and {judged.featured} others in float32, for FD({extractor.name})" if extractor else ""
+def _judging(task: JudgedTask, options: MeasureOptions, expected: Estimate) -> tuple[dict[str, object], list[str]]:
+    extractor = task.extractor
+    sampled = max(task.count, task.featured if extractor else 0)
+    also = f", and {task.featured} others in float32, for FD({extractor.name})" if extractor else ""
     needed = task.needs(ROOM)
     check_memory(needed, options.bundle)
     warn_of_workers(options.setup)
@@ -64,10 +64,10 @@ def _judging(judged: JudgedColumns, options: MeasureOptions, expected: Estimate)
         "plan": task.plan.name,
         "bodies": list(task.bodies),
         "features": extractor and extractor.name,
-        "seeds": judged.seeds,
+        "seeds": task.count,
         "samples": sampled,
     }
-    teacher = [] if task.teacher is None else [f"and {judged.taught} of them with the teacher, {task.teacher.name}"]
+    teacher = [] if task.teacher is None else [f"and {task.taught} of them with the teacher, {task.teacher.name}"]
     said = [
         f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
         *teacher,

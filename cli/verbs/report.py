@@ -24,9 +24,9 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
 def dry_run(options: ReportOptions) -> Outcome:
     asked = open_report(options)
     assert asked.judged is not None
-    task, expected = asked.judged.task, asked.estimate()
+    task, expected = asked.judged, asked.estimate()
     plan, teacher = task.plan, task.teacher
-    judged = {each.name: each.seeds for each in asked.judged.contenders}
+    judged = {each.name: each.seeds for each in task.contenders}
     doubt = ", if this teacher suffices" if teacher and not options.teacher else ""
     needed = task.needs(*WRITTEN)
     check_memory(needed, options.bundle)

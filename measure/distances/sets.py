@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances import distance
+from fewstep.measure.distances.data import Data
 from fewstep.measure.distances.features import Extractor
-from fewstep.measure.distances.references import References
 from fewstep.measure.results import Distance, Features
 from fewstep.runtime.progress import SILENT, Progress
 
 Floats = NDArray[np.floating]
 
 
-def features_of(data: References, extractor: Extractor, progress: Progress = SILENT) -> Floats:
+def features_of(data: Data, extractor: Extractor, progress: Progress = SILENT) -> Floats:
     """Features [N, D] of real samples."""
     parts: list[Floats] = []
     for done, samples in enumerate(data.batches(), 1):

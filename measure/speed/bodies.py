@@ -7,7 +7,8 @@ same in every precision.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fewstep.measure.bodies import backend_of, is_native, is_run_by_onnxruntime, not_judged
+from fewstep.measure.bodies import not_judged
+from fewstep.measure.engines import backend_of, is_simulated
 from fewstep.measure.opening import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT
@@ -30,7 +31,7 @@ def timed_here(bundle: Bundle) -> list[str]:
     UserError where there is none.
     """
     bodies, refused = whole_bodies(bundle.manifest), not_judged(bundle)
-    names = [name for name, body in bodies.items() if is_run_by_onnxruntime(body) or is_native(body)]
+    names = [name for name, body in bodies.items() if not is_simulated(body)]
     names = [name for name in names if name not in refused]
     if not names:
         raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
@@ -39,8 +40,7 @@ def timed_here(bundle: Bundle) -> list[str]:
 
 def is_elsewhere(bundle: Bundle, name: str) -> bool:
     """True where another engine than onnxruntime runs a body as it is deployed."""
-    body = bundle.manifest.bodies[name]
-    return not is_run_by_onnxruntime(body) and is_native(body)
+    return backend_of(bundle.manifest.bodies[name]) != ONNXRUNTIME
 
 
 def timed_elsewhere(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:

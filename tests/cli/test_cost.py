@@ -60,8 +60,8 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
         make_bundle(tmp_path / "tiny"), ("psnr", "fd"), seeds=20, teacher="dpmpp_2m:12", teacher_seeds=5
     )
     judged = open_task(options).judged
-    assert judged is not None and judged.task.teacher is not None
-    assert len(judged.task.plan.steps) == 4 and len(judged.task.bodies) == 1 and len(judged.task.teacher.steps) == 12
+    assert judged is not None and judged.teacher is not None
+    assert len(judged.plan.steps) == 4 and len(judged.bodies) == 1 and len(judged.teacher.steps) == 12
     assert judged.evaluations == 2 * 20 * 4 + 5 * 12 + 4 * (4 + 3 * 12)  # the teacher's check last
     told = measure.dry_run(options).value
     assert isinstance(told, dict) and told["evaluations"] == 380 and told["seconds"] > 0

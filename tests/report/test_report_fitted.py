@@ -11,9 +11,10 @@ import pytest
 
 from fewstep.cli.verbs.report import dry_run
 from fewstep.graph.commit import open_for_update
-from fewstep.measure import bodies, judged_task
 from fewstep.measure import columns as module
-from fewstep.measure.bodies import SIMULATION, engine_of, int8_bodies, require
+from fewstep.measure import engines, judged_task
+from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.engines import SIMULATION, engine_of
 from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.opening import SamplingJob
 from fewstep.measure.results import Results
@@ -22,6 +23,7 @@ from fewstep.report.measure import measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.samples import Samples
 from fewstep.report.write import open_report, report
+from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
@@ -97,7 +99,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
 
 def test_measure_takes_it_by_default(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    assert list(open_task(MeasureOptions(bundle, ("psnr",))).judged.task.bodies) == ["int8-cpu-x86", BODY]
+    assert list(open_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
 
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
@@ -114,20 +116,15 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    bodies._is_installed.cache_clear()
+    engines._is_installed.cache_clear()
     yield
-    bodies._is_installed.cache_clear()
+    engines._is_installed.cache_clear()
 
 
 def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-
-    def counted(backend: str) -> None:
-        tried.append(backend)
-        require(backend)
-
-    monkeypatch.setattr(bodies, "require", counted)
-    assert [bodies._is_installed("openvino") for _ in range(3)] == [False] * 3 and tried == ["openvino"]
+    tried, module = list[None](), openvino.module
+    monkeypatch.setattr(openvino, "module", lambda: tried.append(None) or module())
+    assert [engines._is_installed("openvino") for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:

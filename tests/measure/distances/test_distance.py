@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import (
     Gaussian,
     bias,
@@ -17,7 +18,6 @@ from fewstep.measure.distances.distance import (
 )
 from fewstep.measure.distances.drift import BANDS, Moments, drift
 from fewstep.measure.distances.features import NAMED, default_features, open_extractor
-from fewstep.measure.distances.references import open_references
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.extractors import write_extractor
@@ -220,15 +220,15 @@ def stored(folder, array):
 
 def test_bytes_and_floats_both_come_in_model_range(tmp_path):
     images = np.array([[0, 255], [51, 204]], np.uint8).reshape(2, 1, 1, 2)
-    (found,) = open_references(stored(tmp_path, images), (1, 1, 2)).batches()
+    (found,) = open_data(stored(tmp_path, images), (1, 1, 2)).batches()
     assert found.dtype == np.float32 and found.reshape(-1) == pytest.approx([-1, 1, -0.6, 0.6])
-    references = open_references(stored(tmp_path, found), (1, 1, 2))
+    references = open_data(stored(tmp_path, found), (1, 1, 2))
     assert references.name == "real" and np.array_equal(np.concatenate(list(references.batches())), found)
 
 
 def test_grey_images_need_no_channel_axis_and_batches_hold_all(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(600, 4, 5)).astype(np.uint8)
-    references = open_references(stored(tmp_path, images), (1, 4, 5))
+    references = open_data(stored(tmp_path, images), (1, 4, 5))
     parts = list(references.batches())
     assert len(references) == sum(map(len, parts)) == 600 and len(parts) == 3 and parts[0].shape[1:] == (1, 4, 5)
 
@@ -245,4 +245,4 @@ def test_grey_images_need_no_channel_axis_and_batches_hold_all(tmp_path):
 )
 def test_what_is_no_such_array_is_told(tmp_path, array, what):
     with pytest.raises(UserError, match=what):
-        open_references(stored(tmp_path, array), (1, 2, 2))
+        open_data(stored(tmp_path, array), (1, 2, 2))

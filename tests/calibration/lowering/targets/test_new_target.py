@@ -17,7 +17,7 @@ from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.measure import opening
-from fewstep.measure.bodies import backend_of, engine_of, is_native
+from fewstep.measure.engines import backend_of, engine_of, is_simulated
 from fewstep.measure.opening import open_body
 from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
@@ -102,7 +102,7 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
     own = named_fake(CPU_X86, backend="other", label="Other")
     monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
     body = open_bundle(bundle).body(BODY)
-    assert (engine_of(body), backend_of(body), is_native(body)) == ("Other", "other", True)
+    assert (engine_of(body), backend_of(body), is_simulated(body)) == ("Other", "other", False)
     assert open_body(open_bundle(bundle), BODY, threads=1).body == body and opened == [1]
     assert preferred(ONNXRUNTIME) == ()
 
@@ -113,7 +113,7 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(
     monkeypatch.setattr(platforms, "PLATFORMS", (named_fake(TENSORRT).platform,))
     body = open_bundle(bundle).body(BODY)
     assert engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
-    assert backend_of(body) == "onnxruntime" and not is_native(body)
+    assert backend_of(body) == "onnxruntime" and is_simulated(body)
     shown = inspect(InspectOptions(bundle)).bodies[BODY]
     assert shown.graph.optimized is None and shown.graph.engine is not None  # what TensorRT says of the graph
 

@@ -14,7 +14,7 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
-class References:
+class Data:
     """Samples [N, *x_shape] of a file, uint8 or float in model range, or ids; `name` is the file's own."""
 
     name: str
@@ -34,7 +34,7 @@ class References:
             yield part.astype(np.float32) / 127.5 - 1 if part.dtype == np.uint8 else part.astype(np.float32)
 
 
-def open_references(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> References:
+def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> Data:
     """Open a .npy file without reading it. [N, H, W] serves for grey images [N, 1, H, W]. Ids of tokens
     are read."""
     holds = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
@@ -58,4 +58,4 @@ def open_references(path: Path, x_shape: tuple[int, ...], vocabulary: int | None
             raise UserError(f"{path} holds {array.dtype}", wanted)
         if float(np.abs(array[: min(len(array), BATCH)]).max()) > 1.001:
             raise UserError(f"{path} holds values outside [-1, 1]", wanted)
-    return References(path.stem, array, vocabulary)
+    return Data(path.stem, array, vocabulary)

@@ -1,0 +1,68 @@
+"""The engine that computes each body of a bundle here: as it is deployed, or with its numerics simulated.
+
+The platform of a body names its engine. Where this machine has that engine, it runs the body. onnxruntime computes all
+other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
+"""
+
+from functools import cache
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.platforms import (
+    ONNXRUNTIME,
+    OPENVINO,
+    OPENVINO_BF16,
+    PORTABLE,
+    Platform,
+    platform_of,
+    preferred,
+)
+
+CHECKED = (OPENVINO.backend, OPENVINO_BF16.backend)  # engines that are compared with onnxruntime in float32
+SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of any other engine's body
+
+
+def is_run_by_onnxruntime(body: Body) -> bool:
+    """True for bodies that onnxruntime runs as they are deployed, float32 and float16 too."""
+    is_float = body.target == PORTABLE and body.precision != "bfloat16"
+    return is_float or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
+
+
+def is_simulated(body: Body) -> bool:
+    """True for bodies that no engine here runs as they are deployed."""
+    return not is_run_by_onnxruntime(body) and _platform_here(body) is None
+
+
+def backend_of(body: Body) -> str:
+    """The name of the backend that computes a body here."""
+    platform = _platform_here(body)
+    return ONNXRUNTIME if platform is None else platform.backend
+
+
+def engine_of(body: Body) -> str:
+    """The engine that computes a body here, in words."""
+    platform = _platform_here(body)
+    if platform is not None:
+        return platform.label
+    return SIMULATION if is_simulated(body) else ONNXRUNTIME
+
+
+def _platform_here(body: Body) -> Platform | None:
+    """The platform of a body whose engine is on this machine."""
+    platform = platform_of(body.target)
+    if platform is None or platform.simulated or not _is_installed(platform.backend):
+        return None
+    return platform
+
+
+@cache
+def _is_installed(backend: str) -> bool:
+    """True if a backend can be imported. It is tried once: Python searches again for a module that is missing."""
+    if backend in CHECKED:
+        from fewstep.runtime.backends.openvino import module
+
+        try:
+            module()
+        except UserError:
+            return False
+    return True
