@@ -10,7 +10,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.trajectories import batches
-from fewstep.measure.workers.in_order import Workers, in_order
+from fewstep.measure.workers.job import Workers, in_order
 from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.loading import load

@@ -31,7 +31,7 @@ from fewstep.graph.needs import check_needs
 from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.measure.rollouts.row_by_row import rows
 from fewstep.measure.rollouts.token_course import TokenCourse
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError

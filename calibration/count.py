@@ -17,7 +17,7 @@ from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
 from fewstep.measure.rollouts.trajectories import BATCH
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
 from fewstep.runtime.progress import SILENT, Progress
 

@@ -14,7 +14,7 @@ from fewstep.calibration.along import Trajectories, done_along, only, trajectori
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.pages import give_back
 from fewstep.runtime.progress import SILENT, Progress

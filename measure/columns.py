@@ -24,7 +24,7 @@ from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import WorkerSetup, opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan

@@ -20,7 +20,7 @@ from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, teacher_of
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.measure.workers.options import SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned

@@ -7,8 +7,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from fewstep.measure.rollouts.reference import SeedBatch
-from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.measure.workers.job import Job
+from fewstep.measure.workers.job import Job, Workers, in_order
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array

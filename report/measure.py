@@ -53,12 +53,8 @@ def measure(
     )
     if manifest.vocabulary is not None:
         return results, None
-    qualities = tuple(
-        msgspec.structs.replace(
-            each, joints=joint_errors(manifest, bodies[each.body].samples, bodies[each.body].reference)
-        )
-        for each in results.qualities
-    )
+    joints = {name: joint_errors(manifest, body.samples, body.reference) for name, body in bodies.items()}
+    qualities = tuple(msgspec.structs.replace(each, joints=joints[each.body]) for each in results.qualities)
     samples = Samples(
         teacher=found.teacher,
         reference=found.reference.samples,

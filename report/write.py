@@ -9,14 +9,13 @@ import msgspec
 
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
-from fewstep.measure import results
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.columns import MeasureTask, TimedColumns
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task, unchanged
-from fewstep.measure.results import Results
+from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.bodies import timed_here
@@ -55,7 +54,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     measured, samples = measure(asked, progress, workers)
     if options.output is not None:
         measured = _with_notes(measured, stored)
-        write_whole(options.output.with_suffix(".json"), results.encode(measured))
+        write_whole(options.output.with_suffix(".json"), encode(measured))
         write_whole(options.output, page(measured, samples, stored.evaluation, stored.maps, stored.engines))
         return measured
     with unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
@@ -64,7 +63,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         measured = _with_notes(measured, stored)
         content = page(measured, samples, stored.evaluation, stored.maps, stored.engines)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
-        figures = writer.add(results.encode(measured), folder="report", name="results", suffix=".json")
+        figures = writer.add(encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
         lead_to(options.bundle, drawn)
     return measured

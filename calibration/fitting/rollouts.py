@@ -19,7 +19,7 @@ from fewstep.calibration.fitting.recurrence import Recurrence
 from fewstep.calibration.fitting.tangents import jacobian
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.sampling import Bodies, Question, Sampling
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import imported
 from fewstep.runtime.machine.cpu import usable_cores

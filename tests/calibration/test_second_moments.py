@@ -15,7 +15,7 @@ from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.second_moments import second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import selected_ops
-from fewstep.measure.workers.in_order import Workers
+from fewstep.measure.workers.job import Workers
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 
 

@@ -18,8 +18,7 @@ from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import opening
-from fewstep.measure.workers.in_order import Workers, in_order
-from fewstep.measure.workers.job import do, pickled
+from fewstep.measure.workers.job import Workers, do, in_order, pickled
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.processes import TRIES, Processes
 from fewstep.plans.errors import UserError
