@@ -1,12 +1,10 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
-from typing import Any
 
 from fewstep.calibration.bounded import search_for
 from fewstep.calibration.calibrated_body import BodyMaker, CalibratedBody, check_near, judging_course
@@ -29,20 +27,16 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.measure.rollouts.closed_loop import Course
-from fewstep.measure.rollouts.row_by_row import rows
-from fewstep.measure.rollouts.token_course import TokenCourse
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, regroup
-from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress, under
 
-FirstInputs = Mapping[int, Sequence[Arrays]]  # by range group, the feeds of each branch
 OpenWorkers = Callable[[], AbstractContextManager[Workers | None]]
 
 
@@ -113,7 +107,6 @@ def _calibrate_network(
     table = next(iter(tables.values()))  # of targets with floats, if there are some
     plan = regroup(task.plan, {task.network: counts.edges})
     course = judging_course(task, plan, progress)
-    first = first_inputs(task, course)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     part_of = (lambda part: table_of(part=part, of_all=table)) if isinstance(course, Course) else None  # no tokens
     maker = BodyMaker(task, tables, moments, course, large, sparing_for(task, plan, progress), part_of)
@@ -121,11 +114,9 @@ def _calibrate_network(
     for done, target in enumerate(targets, 1):
         with caught(failed, target):
             body = maker.body(target)
-            _check_kernels(first, body)
             found = search(body.variants)
             if found is not None:
                 body = maker.judged(found.variants)
-                _check_kernels(first, body)
             check_near(body, has_bound=found is not None)
             bodies[body_of(target)] = body
             refined |= {} if found is None else {body_of(target): found}
@@ -134,24 +125,3 @@ def _calibrate_network(
     manifest = added(writer, manifest, task, plan, table, bodies, refined)
     lowered = {name: each.lowered for name, each in bodies.items()}
     return Calibration(manifest, plan, table, lowered, refined), failed, checkpoint
-
-
-def first_inputs(task: Task, course: Course | TokenCourse) -> FirstInputs:
-    """Feeds that integer kernels are checked on: each branch's at the first step of each range group, for the
-    course's first sample."""
-    inputs: dict[int, list[Arrays]] = {}
-    states: Sequence[Any] = course.own_states
-    for state in states:
-        if state.step.group not in inputs:
-            feeds = course.fed(state)
-            every_row = list(rows(feeds, task.sampler.body.graph.inputs))  # a branch's samples, then the next branch's
-            inputs[state.step.group] = every_row[:: len(state.u)]
-    return inputs
-
-
-def _check_kernels(first: FirstInputs, body: CalibratedBody) -> None:
-    """Warn where this CPU's integer kernels compute something else than their numbers stand for. Rows go one by one,
-    since all inner tensors of a call are held."""
-    target = body.variants.target
-    if target.warns is not None:
-        target.warns(body.lowered.graph, chain.from_iterable(first.values()), body_of(target))

@@ -46,7 +46,7 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
 
 def as_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
-    """A graph that returns inner `tensors` too: an `agreement.Opener`. It is compiled once for each set of shapes, by
+    """A graph that returns inner `tensors` too. It is compiled once for each set of shapes, by
     OpenVINO in float32 unless `backend` is another one, and takes no notice of feeds that it has no input for.
     UserError if the plugin fails."""
     shown = watched(graph, tensors) if tensors else graph

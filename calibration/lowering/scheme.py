@@ -1,6 +1,6 @@
 """The aims of a lowering, as values: a Target says everything that differs between targets."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Ranges
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.types import Types
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.platforms import Platform
 from fewstep.runtime.bundle.reading import Bundle
@@ -124,8 +124,6 @@ class Target:
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
     check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
         UserError names an operation that does not.
-    warns: warns where the engine's kernels compute something else than the numbers of a lowered graph stand for, given
-        the graph, feeds and the name of the body; None where this machine may have no such engine.
     runs: opens the lowered graph to be judged, as near to its deployment as this machine comes: on its engine, or as
         `simulated`. It takes no notice of feeds that the graph has no input for.
     needs: imports what its check or its engine takes next to onnxruntime; UserError if it is not there. None: nothing.
@@ -138,7 +136,6 @@ class Target:
     passes: tuple[Callable[[Graph], Graph], ...]
     check: Callable[[Graph, Graph, tuple[WeightedOp, ...]], Coverage]
     runs: Callable[[Graph], LoadedGraph]
-    warns: Callable[[Graph, Iterable[Arrays], str], None] | None = None
     needs: Callable[[], object] | None = None
     tries: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()

@@ -32,7 +32,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGrap
     `inputs` whose first axis is the batch have rows; the others, such as the range group, go to each call whole. At
     least one input has rows.
     """
-    batched = _batched(inputs)
+    batched = frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
 
     def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         count = next(len(value) for name, value in feeds.items() if name in batched)
@@ -40,7 +40,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGrap
             return network(feeds)
         results: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
-        for row, alone in enumerate(_rows(feeds, batched)):
+        for row, alone in enumerate(_rows(feeds, batched, count)):
             for name, result in network(alone).items():
                 size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
@@ -56,17 +56,8 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGrap
     return run
 
 
-def rows(feeds: Arrays, inputs: Iterable[BatchInput]) -> Iterator[Arrays]:
-    """The feeds of each row of a batch, as `row_by_row` has them."""
-    return _rows(feeds, _batched(inputs))
-
-
-def _batched(inputs: Iterable[BatchInput]) -> frozenset[str]:
-    return frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
-
-
-def _rows(feeds: Arrays, batched: Collection[str]) -> Iterator[Arrays]:
-    count = next(len(value) for name, value in feeds.items() if name in batched)
+def _rows(feeds: Arrays, batched: Collection[str], count: int) -> Iterator[Arrays]:
+    """The feeds of each row of a batch."""
     for row in range(count):
         yield {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
 

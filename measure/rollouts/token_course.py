@@ -21,7 +21,7 @@ from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.feeds import tensor_name
-from fewstep.runtime.graph_call import GraphCall, stacked
+from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step_call import StepCall, by_group
@@ -59,10 +59,6 @@ class TokenCourse:
     @property
     def groups(self) -> int:
         return 1 + max(step.group for step in self.plan.steps)
-
-    def fed(self, state: TokenState) -> Feeds:
-        """All inputs of a body at a state of float32's, for all branches one after the other."""
-        return {**self.feeds[state.index], self.ports[0]: stacked(state.u, state.step)}
 
     def run(self, networks: Sequence[LoadedGraph]) -> TokenRun:
         """`networks` has one for each range group."""

@@ -7,18 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import opening
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.count import tabulate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import Method, RangesTable
-from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.compile import compile_plan
@@ -30,7 +27,6 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.bundles import changed, node, small, value, write_graphs
-from tests.calibration.every_target import change_target
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
@@ -219,26 +215,6 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
     path.write_bytes(encode(compile_plan("heun:2", DenoiserFacts(form.ScheduleSpec("linear"), "sample"))))
     with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
         run(bundle, plan=str(path))
-
-
-def test_kernels_are_compared_in_each_group_that_the_body_has(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A plan that begins at its cleanest time, which is in the last group: of two. The second run is
-    guided, and has two rows of each."""
-    path = tmp_path / "plan.json"
-    compared: list[list[int]] = []
-    plan = compile_plan("ddim:3", DenoiserFacts(SCHEDULE, "sample"))
-    path.write_bytes(encode(msgspec.structs.replace(plan, steps=plan.steps[::-1])))
-    for name in ("cpu-x86", "cpu-arm"):
-        warns = lambda _, feeds, body: compared.append([int(each[GROUP][0]) for each in feeds])  # noqa: E731
-        change_target(monkeypatch, name, warns=warns)
-    with monkeypatch.context() as patched:
-        patched.setattr(opening, "lambda_edges", lambda lams: lambda_edges(lams)[:1])
-        made = run(bundle, plan=str(path), target=("cpu-x86",))
-    assert len(table_of(made).groups) == 1 and compared == [[1, 0]]
-    run(bundle, target=("cpu-x86", "tensorrt", "cpu-arm"))
-    assert compared[1:] == [[0, 0, 1, 1, 2, 2]] * 2
 
 
 @pytest.mark.slow

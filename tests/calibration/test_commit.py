@@ -13,10 +13,8 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.record import encode
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import GROUP
 from fewstep.report.precision import stored_maps
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 HERE = searched_here()[0]
@@ -67,17 +65,3 @@ def test_a_body_that_stays_without_a_plan_that_can_be_read_loses_nothing_of_the_
     assert "how they were calibrated is unknown" in caplog.text and first.plans["ddim:3"] in caplog.text
     kept = open_bundle(options.bundle).manifest
     assert kept == made and kept.bodies["int8-tensorrt"].plan == "ddim:4" and kept.bodies[BODY] == first.bodies[BODY]
-
-
-def test_what_a_bound_deploys_is_checked_in_the_groups_it_serves(
-    options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the body without a bound, from which the search begins."""
-    checked: list[tuple[str, list[int]]] = []
-    change_target(
-        monkeypatch,
-        "cpu-x86",
-        warns=lambda graph, feeds, body: checked.append((body, [int(each[GROUP][0]) for each in feeds])),
-    )
-    calibrate(options)  # guided: a row of each branch, one after the other
-    assert checked == [(BODY, [0, 0, 1, 1, 2, 2])] * 2

@@ -15,7 +15,6 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.channel_forms import channel_forms
 from fewstep.calibration.lowering.coverage import complete, integer_kernels
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
@@ -100,6 +99,5 @@ CPU_X86 = Target(
     passes=(expand_mish,),
     finish=(channel_forms, norm_forms),
     check=integer_kernels_run,
-    warns=warn_of_disagreement,
     runs=partial(open_session, optimize=True, arena=True),
 )

@@ -19,7 +19,6 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.lowering.agreement import warn_of_disagreement
 from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
 from fewstep.calibration.lowering.constant_products import fold_constant_products
 from fewstep.calibration.lowering.coverage import complete
@@ -75,7 +74,6 @@ OPENVINO = Target(
     passes=(),
     finish=(fold_constant_products,),
     check=integer_kernels_run,
-    warns=partial(warn_of_disagreement, engine=as_compiled),
     runs=partial(as_compiled, tensors=()),
     needs=module,
     tries=float_graphs_run,
