@@ -26,7 +26,6 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
-from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import opened
 from fewstep.plans.any_plan import AnyPlan
@@ -108,8 +107,10 @@ def _calibrate_network(
     plan = regroup(task.plan, {task.network: counts.edges})
     course = judging_course(task, plan, progress)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    part_of = (lambda part: table_of(part=part, of_all=table)) if isinstance(course, Course) else None  # no tokens
-    maker = BodyMaker(task, tables, moments, course, large, sparing_for(task, plan, progress), part_of)
+    spare = sparing_for(task, plan, progress)
+    maker = BodyMaker(
+        task, tables, moments, course, large, spare, table_of=lambda part: table_of(part=part, of_all=table)
+    )
     search, bodies, refined = search_for(task, plan, progress), dict[str, CalibratedBody](), dict[str, SearchResult]()
     for done, target in enumerate(targets, 1):
         with caught(failed, target):

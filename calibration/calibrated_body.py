@@ -7,7 +7,7 @@ deployed makes samples in the closed loop, and they are compared with float32's 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,8 @@ from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
 MOST_SEEDS = 8  # that judge a body
-ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: a target's leaner form has so much, or loses no more by it
+ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: fewer graphs have so much, or lose no more by it
 DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
-MOST_GRAPHS = 3  # of a body: each is loaded
 Spare = Callable[[Variants], Variants]
 Keep = Callable[[Graph], Graph]
 
@@ -88,7 +87,7 @@ class BodyMaker:
     course: of `judging_course`.
     writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
     spare: the rule for operations that stay in float.
-    table_of: `tabulate` for a part of the groups, for targets with floats; None keeps one graph a body.
+    table_of: `tabulate` for a part of the groups, for targets with floats.
     """
 
     task: Task
@@ -97,42 +96,35 @@ class BodyMaker:
     course: Course | TokenCourse
     writer: Writer | None
     spare: Spare
-    table_of: Callable[[slice], RangesTable] | None
+    table_of: Callable[[slice], RangesTable]
 
     def body(self, target: Target) -> CalibratedBody:
-        """The target's leaner form, in as few graphs as have quality enough by samples, or lose little by it; else the
-        target's own. Graphs cost no byte of a step, but each has weights of its own: they are MOST_GRAPHS at most."""
-        if target.leaner is None:
-            return self._of(target)
-        lean = self._of(target.leaner)
-        if lean.trial.psnr >= ENOUGH:
-            return lean
-        own = self._of(target)
-        least = min(ENOUGH, own.trial.psnr - LEAST_LOSS)
-        several = (self._split(lean, count, self.table_of) for count in range(2, self._most + 1) if self.table_of)
-        return next((body for body in chain((lean,), several) if body.trial.psnr >= least), own)
+        """The target's body, in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no
+        byte of a step, but each has weights of its own, so a large network keeps one."""
+        bodies = [self._of(target)]
+        is_one = self.writer is not None or isinstance(self.course, TokenCourse)
+        most = 1 if is_one else min(target.most_graphs, self.course.groups)
+        while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
+            bodies.append(self._split(bodies[0], len(bodies) + 1))
+        least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
+        return next(body for body in bodies if body.trial.psnr >= least)
 
     def judged(self, variants: Variants) -> CalibratedBody:
         """The body that is deployed of these variants, with the quality of its samples."""
         trial = judged(variants, self.course, self.task.is_large)
         return CalibratedBody(variants, structs.replace(trial, in_float=variants.in_float))
 
-    @property
-    def _most(self) -> int:
-        """The most graphs of a body."""
-        return 1 if self.writer is not None else min(MOST_GRAPHS, self.course.groups)
+    def _of(self, target: Target) -> CalibratedBody:
+        """The body in one graph."""
+        table = self.tables[target.scheme.everything]
+        keep = as_it_is if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
+        part = GroupedGraph(self.course.groups, table, rounding(table, target, self.moments))
+        return self.judged(self.spare(Variants(self.task.prepared, table, target, (part,), keep)))
 
-    def _of(self, form: Target) -> CalibratedBody:
-        """The body in a form of its target."""
-        table = self.tables[form.scheme.everything]
-        keep = as_it_is if self.writer is None else partial(kept_in_files, self.writer, body_of(form))
-        part = GroupedGraph(self.course.groups, table, rounding(table, form, self.moments))
-        return self.judged(self.spare(Variants(self.task.prepared, table, form, (part,), keep)))
-
-    def _split(self, body: CalibratedBody, count: int, table_of: Callable[[slice], RangesTable]) -> CalibratedBody:
+    def _split(self, body: CalibratedBody, count: int) -> CalibratedBody:
         """The body as so many graphs, each with ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
-        tables = [table_of(slice(*part)) for part in pairwise(ends)]
+        tables = [self.table_of(slice(*part)) for part in pairwise(ends)]
         own = [rounding(each, body.variants.target, self.moments) for each in tables]
         return self.judged(replace(body.variants, parts=tuple(map(GroupedGraph, ends[1:], tables, own))))
 

@@ -5,7 +5,7 @@ from functools import cache
 
 from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
 from fewstep.calibration.lowering.quantize import measured_ops
-from fewstep.calibration.precision.operation_errors import OperationErrors, operation_errors
+from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.ranking import ranked
 from fewstep.calibration.precision.sparing import default_count, times_in_float
 from fewstep.calibration.precision.variants import Variants
@@ -31,7 +31,6 @@ def sparing_for(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Spare
     if task.sampler.bundle.manifest.vocabulary is not None:
         return without_slower
     numbers = check_compiled(plan)
-    measured: dict[tuple[str, tuple[str, ...]], OperationErrors] = {}  # forms of a target share those of the first one
 
     @cache
     def course() -> Course:
@@ -49,10 +48,7 @@ def sparing_for(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Spare
             return variants
         own = variants if exceeds(prepared) else variants.having(())  # weights that are rounded once
         quantizer = None if exceeds(prepared) else own.parts[0].quantize
-        ops = tuple(op.name for op in measured_ops(prepared, variants.table, target.scheme))
-        if (target.name, ops) not in measured:
-            measured[target.name, ops] = operation_errors(prepared, variants.table, target, course(), quantizer)
-        errors = measured[target.name, ops]
+        errors = operation_errors(prepared, variants.table, target, course(), quantizer)
         ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
         return replace(own, in_float=ranking.first(default_count(ranking)), ranking=ranking)
 

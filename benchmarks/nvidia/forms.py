@@ -33,7 +33,7 @@ from fewstep.calibration.lowering.factors import factored
 from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.quantize import lower_graph, measured_ops, rounding
 from fewstep.calibration.lowering.scheme import Target, none_slower
-from fewstep.calibration.lowering.targets.tensorrt import LEAN, WHOLE
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.moments import Moments
@@ -57,19 +57,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
 SCRIPT = "benchmarks/nvidia/forms.py"
 DEVICES, BATCH, FIRST_SEED = ("SM80", "SM86", "SM89", "SM120"), 2, 40_000
 CONVOLUTIONS = frozenset({"Conv"})
-BEFORE = replace(WHOLE.scheme, form=pairs(np.dtype(np.float16)))  # scales of channels in front of Conv
+BEFORE = replace(TENSORRT.scheme, form=pairs(np.dtype(np.float16)), placing=None, one_scale=frozenset[str]())
 PLAIN = replace(
-    LEAN.scheme, encode=symmetric_int8, arithmetic=(factored,), least_gain=1e9, placing=None, one_scale=CONVOLUTIONS
+    TENSORRT.scheme, encode=symmetric_int8, arithmetic=(factored,), least_gain=1e9, placing=None, one_scale=CONVOLUTIONS
 )
-ALL = replace(WHOLE, slower=none_slower)
+ALL = replace(TENSORRT, rewrites=(), slower=none_slower)
 FORMS: Mapping[str, tuple[Target, int]] = {  # by name, with the number of graphs; 0: one, with one range for all steps
     "before": (replace(ALL, scheme=BEFORE), 1),
     "plain": (replace(ALL, scheme=PLAIN), 0),
-    "ratio": (ALL, 1),
-    "whole": (WHOLE, 1),
-    "lean": (LEAN, 1),
-    "lean, 2 graphs": (LEAN, 2),
-    "lean, 3 graphs": (LEAN, 3),
+    "lean": (TENSORRT, 1),
+    "lean, 2 graphs": (TENSORRT, 2),
+    "lean, 3 graphs": (TENSORRT, 3),
 }
 
 

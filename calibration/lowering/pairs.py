@@ -23,7 +23,7 @@ def pairs(dtype: np.dtype[Any]) -> Form:
 
 
 def lean_pairs(dtype: np.dtype[Any]) -> Form:
-    """`pairs` with weights of one scale each."""
+    """`pairs` with pairs of weights of one scale each."""
     return Form(quantize, lambda op, weight: lean_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
@@ -57,11 +57,9 @@ def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> 
 def lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
     """The operation with one scale in the pair of its weight, and a product with the channels' ratios to it behind.
 
-    A convolution in an engine writes float32 where its weight has scales of channels, and float16 where it has one
-    (tensorrt-rtx 1.7). Channels that all have one scale need no product.
+    Channels that all have one scale need no product. Those of convolutions do: in an engine one writes float32 where
+    its weight has scales of channels, and float16 where it has one (tensorrt-rtx 1.7).
     """
-    if op.bias and op.node.op == "Conv" and (weight.scales != weight.scales[0]).any():
-        return operation(op, weight, dtype)  # prepared graphs have that bias in an Add behind
     largest = weight.scales.astype(dtype).max()
     inputs = integer_of(op.code), scale_of(op.code), zero_point_of(op.code)
     constants: dict[str, Array] = {
@@ -75,11 +73,10 @@ def lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]
         alike = replace(op.node, inputs=(*read, *op.bias), attributes=_attributes(op, weight))
         return Replacement((*nodes, alike), constants)
     ratios = (weight.scales / np.float32(largest)).astype(dtype)
-    shape = (-1, *(1,) * (weight.values.ndim - 2)) if op.node.op == "Conv" else (-1,)
-    constants[f"ratios({op.name})"] = ratios.reshape(shape)
+    constants[f"ratios({op.name})"] = ratios
     unscaled, scaled = f"unscaled({op.name})", f"scaled({op.name})" if op.bias else op.name
     nodes += [
-        replace(op.node, inputs=read, outputs=(unscaled,), attributes=_attributes(op, weight)),
+        replace(op.node, inputs=read, outputs=(unscaled,)),
         Node("Mul", (unscaled, f"ratios({op.name})"), (scaled,)),
     ]
     if op.bias:

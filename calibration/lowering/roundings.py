@@ -34,17 +34,15 @@ FUSED = "(Gelu | Relu | Tanh | Sigmoid)(Add(Conv(x, W), BIAS))"  # one kernel, i
 FLOAT = 4  # bytes of a number in the prepared graph
 
 
-def slower(prepared: Graph, ops: Sequence[WeightedOp], one_scale: bool = False) -> frozenset[str]:
-    """The names of the operations whose roundings move more bytes than they save.
-
-    one_scale: whether weights of convolutions have one scale. Ratios of channels stand between a convolution and its
-        bias, so that no kernel of it is `FUSED`.
+def slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
+    """The names of the operations whose roundings move more bytes than they save. Weights of convolutions have one
+    scale: ratios of channels would stand between a convolution and its bias, so that no kernel of it is `FUSED`.
 
     None of them if that would be all, so that a small graph has a body.
     """
     idx, types = index(prepared), infer_types(prepared)
     by_name = {op.name: op for op in ops}
-    kept = frozenset(op.x for op in ops if _is_kept(op.x, idx) or one_scale and _is_fused(op.x, idx))
+    kept = frozenset(op.x for op in ops if _is_kept(op.x, idx) or _is_fused(op.x, idx))
     in_float = frozenset(op.name for op in ops if not _pays(op, op.x in kept, idx, types))
     for op in ops:
         maker = by_name.get(_activated(op.x, idx) or "")

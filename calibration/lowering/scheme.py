@@ -117,7 +117,7 @@ class Target:
     rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
         weights read and make.
     passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
-    leaner: the target that is tried first, which takes its place unless samples lose by it.
+    most_graphs: the most graphs of a body, each with ranges of its own steps, where samples need them.
     wider: the target that takes its place where an activation is beyond the float type.
     slower: the names of operations that take more time in int8 than in float, of the prepared graph and operations that
         may be int8.
@@ -140,7 +140,7 @@ class Target:
     tries: Callable[[Bundle], object] | None = None
     rewrites: tuple[Callable[[Graph], Graph], ...] = ()
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
-    leaner: "Target | None" = None
+    most_graphs: int = 1
     wider: "Target | None" = None
     slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = none_slower
 

@@ -1,6 +1,6 @@
 """A test for each target; one whose lowering is checked on an engine that is not installed is skipped, and says so.
 
-`change_target` has a target changed for a test.
+`change_target` has a target changed for a test. `UNPLACED` is tensorrt with its arithmetic in front of every rounding.
 """
 
 import importlib.util
@@ -12,7 +12,9 @@ import pytest
 from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import named_target, target_names
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
+UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 
 

@@ -196,48 +196,38 @@ def judged_of(bundle: Path, name: str) -> Trial:
     return trial
 
 
-@pytest.mark.parametrize(
-    ("whole", "lean", "is_lean"),
-    [
-        (40.0, 40.0 - LEAST_LOSS, True),
-        (40.0, 39.9 - LEAST_LOSS, False),
-        (ENOUGH + 9, ENOUGH, True),
-        (ENOUGH + 9, ENOUGH - 0.1, False),
-    ],
-)
-def test_a_leaner_form_is_kept_unless_samples_lose(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, whole: float, lean: float, is_lean: bool
-) -> None:
-    """Weights of convolutions have one scale in it, and no ratios of channels."""
+def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
+    """A body of one graph, of two and of three has these dB."""
     real = calibrated_body.judged
 
     def judged(variants: Variants, *more: Any) -> Trial:
-        trial = real(variants, *more)
-        return msgspec.structs.replace(trial, psnr=whole if variants.target.leaner else lean)
+        return msgspec.structs.replace(real(variants, *more), psnr=psnrs[len(variants.parts) - 1])
 
     monkeypatch.setattr(calibrated_body, "judged", judged)
-    made = run(bundle, target=("tensorrt",))
-    assert made.manifest.bodies["int8-tensorrt"].trials[0].psnr == (lean if is_lean else whole)
-    ratios = [name for name in made.lowered["int8-tensorrt"].graph.constants if name.startswith("ratios(")]
-    assert bool(ratios) != is_lean
+
+
+@pytest.mark.parametrize(
+    ("psnrs", "count"),
+    [
+        ((ENOUGH,), 1),
+        ((ENOUGH - 0.1 - LEAST_LOSS, ENOUGH), 2),
+        ((ENOUGH - 4, ENOUGH - 4 + LEAST_LOSS, ENOUGH - 5), 1),
+        ((40.0, 41.0, 41.0 + LEAST_LOSS), 2),
+        ((40.0, 41.0, 41.1 + LEAST_LOSS), 3),
+    ],
+)
+def test_a_body_has_as_many_graphs_as_samples_need(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, psnrs: tuple[float, ...], count: int
+) -> None:
+    judge_by_graphs(monkeypatch, *psnrs)
+    body = run(bundle, target=("tensorrt",)).manifest.bodies["int8-tensorrt"]
+    assert len(body.graphs) == count and body.trials[0].psnr == psnrs[count - 1]
 
 
 @pytest.mark.parametrize("enough", [2, 3])
-def test_a_leaner_form_has_as_many_graphs_as_samples_need(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int
-) -> None:
-    """Each has the ranges of its own steps, and one scale for them where a convolution reads."""
-    real = calibrated_body.judged
-
-    def judged(variants: Variants, *more: Any) -> Trial:
-        trial = real(variants, *more)
-        return (
-            trial
-            if variants.target.leaner or len(variants.parts) == enough
-            else msgspec.structs.replace(trial, psnr=1.0)
-        )
-
-    monkeypatch.setattr(calibrated_body, "judged", judged)
+def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
+    """And one scale for them where a convolution reads."""
+    judge_by_graphs(monkeypatch, *(1.0,) * (enough - 1), ENOUGH)
     made = run(bundle, target=("tensorrt",))
     body = made.manifest.bodies["int8-tensorrt"]
     edges = len(body.groups)
@@ -255,13 +245,12 @@ def test_a_leaner_form_has_as_many_graphs_as_samples_need(
     assert psnr(int8, float32).mean() > 25
 
 
-def test_several_forms_search_once_and_find_the_same(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors of operations are the first form's, and the ranges of a group are those of the table of all groups."""
+def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a group are in the table of all groups already."""
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
-    judged, errors, tabulate = calibrated_body.judged, spare.operation_errors, calibrate_module.tabulate
-
-    def poor(*given: Any) -> Trial:
-        return msgspec.structs.replace(judged(*given), psnr=1.0 if given[0].target.leaner is None else 2.0)
+    errors, tabulate = spare.operation_errors, calibrate_module.tabulate
 
     def counted(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
         measured.append(target)
@@ -272,11 +261,11 @@ def test_several_forms_search_once_and_find_the_same(bundle: Path, monkeypatch: 
             parts.append((tabulate(*given, of_all=of_all, **named), tabulate(*given, **named)))
         return tabulate(*given, of_all=of_all, **named)
 
-    monkeypatch.setattr(calibrated_body, "judged", poor)
+    judge_by_graphs(monkeypatch, 1.0, 2.0, 3.0)
     monkeypatch.setattr(spare, "operation_errors", counted)
     monkeypatch.setattr(calibrate_module, "tabulate", both)
     run(bundle, target=("tensorrt",))
-    assert measured == [TENSORRT.leaner]
+    assert measured == [TENSORRT]
     assert len(parts) == 2 + 3  # of two graphs, and of three
     assert all(known == searched for known, searched in parts)
 

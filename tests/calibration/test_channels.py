@@ -17,11 +17,11 @@ from fewstep.calibration.lowering.encoding import Encoding, even_of, integer_of,
 from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges.observe import channel_axes
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, selected_ops
 from fewstep.graph.session import open_session, run
+from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
 from tests.calibration.lowering.bodies.uneven_body import (
     F32,
@@ -36,7 +36,7 @@ from tests.calibration.lowering.bodies.uneven_body import (
 )
 
 KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
-both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
+both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
 
 
 @both
@@ -172,7 +172,7 @@ def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
     exact = run(graph, given(graph), ["b"])["b"]
     many, one = (sqnr(exact, result(graph, of, CPU_X86)) for of in (ranges, one_scale(ranges)))
     assert many > one + 15
-    assert products(lower(graph, ranges, TENSORRT).graph) == Counter(["a", "h"])
+    assert products(lower(graph, ranges, UNPLACED).graph) == Counter(["a", "h"])
 
 
 @both
@@ -189,7 +189,7 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
     weight = graph.constants[node.inputs[1]]
     np.testing.assert_array_equal(weight, prepared.constants["shortcut.weight"].astype(weight.dtype))
     fed = feeds(prepared)
-    found = (open_simulation if target is TENSORRT else open_session)(graph, ["shortcut"])(fed)
+    found = (open_simulation if target is UNPLACED else open_session)(graph, ["shortcut"])(fed)
     exact = run(prepared, fed, ["shortcut", "output"])
     np.testing.assert_allclose(found["shortcut"], exact["shortcut"], atol=2e-3 * np.abs(exact["shortcut"]).max())
     assert sqnr(exact["output"], found["output"]) > 30
@@ -198,8 +198,8 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
 def test_multipliers_are_numbers_of_float16_and_weights_are_divided_by_them() -> None:
     prepared = body()
     ranges, ops = seen(prepared, feeds(prepared), factors=what_they_reach), selected_ops(prepared)
-    codes = encodings_of(prepared, ranges, ops, TENSORRT.scheme)
-    graph = lower(prepared, ranges, TENSORRT).graph
+    codes = encodings_of(prepared, ranges, ops, UNPLACED.scheme)
+    graph = lower(prepared, ranges, UNPLACED).graph
     for op in ops:
         own, numbers = ranges[op.x].by_channel, codes[op.x].multipliers
         assert own is not None and numbers is not None

@@ -227,11 +227,11 @@ def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
 def test_what_comes_after_the_counting_does_not_count_again(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed while it compares the kernels of what it lowered, though the counts were written a moment ago."""
+    """Killed while it judges what it lowered, though the counts were written a moment ago."""
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(verb, "_check_kernels", Counted(verb._check_kernels, calls=0))
+        patched.setattr(verb, "check_near", Counted(verb.check_near, calls=0))
         calibrate(options)
     assert calibrate(options).manifest.files == expected.files
     assert "going on after 12 trajectories" in caplog.text and not kept()

@@ -30,7 +30,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
     def check(*_: object) -> None:
         raise UserError(f"{target.name} cannot compile it", "take another")
 
-    change_target(monkeypatch, target.name, check=check, leaner=None)
+    change_target(monkeypatch, target.name, check=check)
 
 
 def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(

@@ -14,13 +14,12 @@ code is finer for it, as behind a SiLU, a subtraction in front and a sum behind 
 
 with s of scales of channels (`calibration/lowering/channels.py`), where x has them. Groups share the zero point, so
 that c is a constant. Zero points of their own would need a bias gathered for each operation, for scales 1 % finer.
-That form is WHOLE, with convolutions' weights in one scale and their channels' ratios as a product behind. Where a
-convolution reads such an activation, its engine has more kernels than float16's, and moves as many bytes.
 
-LEAN is tried first. It rounds where the kernel that makes an activation does it too (`lowering/roundings.py`).
+Where a convolution reads such an activation, an engine has more kernels than float16's, and moves as many bytes. So
+these parts stand only where the kernel that makes an activation has them for nothing (`lowering/roundings.py`).
 Factors of groups stay where a linear layer reads; there the product behind is part of another kernel. Weights of
-convolutions have one scale for all channels. Samples judge both forms: LEAN is left where it has too little quality by
-them (`calibrated_body.ENOUGH`). Kernels and bytes of both: docs/measured/nvidia.md.
+convolutions have one scale for all channels. Where samples lose too much by one range for all steps, the body has a
+graph for each of a few intervals (`calibrated_body.ENOUGH`). Kernels and bytes: docs/measured/nvidia.md.
 
 A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
 computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen. The
@@ -71,8 +70,8 @@ def pairs_on_inputs_only(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp,
     return count(prepared, [op.name for op in ops])
 
 
-def whole(half: np.dtype[Any]) -> Target:
-    """WHOLE, around which all is of this float type of 16 bits."""
+def around(half: np.dtype[Any]) -> Target:
+    """The target with this float type of 16 bits around int8."""
     note = () if half == FLOAT16 else (f"{half.name} around int8, which GPUs have from Ampere (sm80) on",)
     return Target(
         platform=replace(platforms.TENSORRT, notes=note),
@@ -82,20 +81,16 @@ def whole(half: np.dtype[Any]) -> Target:
             form=lean_pairs(half),
             arithmetic=(factored, centre),
             least_gain=LEAST_GAIN_FUSED,
+            placing=placing,
+            one_scale=frozenset({"Conv"}),
         ),
+        rewrites=(tanh_gelu,),
         passes=(partial(to_half, half=half),),
         check=pairs_on_inputs_only,
         runs=simulated,
         slower=slower,
+        most_graphs=3,
     )
 
 
-def lean(half: np.dtype[Any]) -> Target:
-    """LEAN of the same."""
-    form = whole(half)
-    scheme = replace(form.scheme, placing=placing, one_scale=frozenset({"Conv"}))
-    return replace(form, scheme=scheme, rewrites=(tanh_gelu,), slower=partial(slower, one_scale=True))
-
-
-WHOLE, LEAN = whole(FLOAT16), lean(FLOAT16)
-TENSORRT = replace(WHOLE, leaner=LEAN, wider=replace(whole(BFLOAT16), leaner=lean(BFLOAT16)))
+TENSORRT = replace(around(FLOAT16), wider=around(BFLOAT16))

@@ -10,17 +10,17 @@ from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of,
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, LEAST_GAIN
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges.channels import gain
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import ByChannel, Range, Ranges
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
+from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import body, open_simulation, sqnr, table
 from tests.calibration.lowering.bodies.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen
 
-both = pytest.mark.parametrize("target", [CPU_X86, TENSORRT], ids=lambda target: target.name)
+both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
 
 
 WRITTEN = {"h2", "shortcut", "h3"}  # by convolutions of `body`
@@ -113,7 +113,7 @@ def wider(ranges: Ranges, channels: int, by: float) -> Ranges:
     return replace(ranges, by_channel=ByChannel((1.0,) * channels, Ranges(ends, (ends,), amax, (amax,))))
 
 
-@pytest.mark.parametrize("target", [TENSORRT, OPENVINO], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [UNPLACED, OPENVINO], ids=lambda target: target.name)
 @pytest.mark.parametrize(("decibels", "is_chosen"), [(2.9, True), (3.1, False)])
 def test_heavy_tails_that_one_scale_clips_keep_it_on_engines_that_fuse(
     target: Target, decibels: float, is_chosen: bool
@@ -133,11 +133,11 @@ def test_a_heavy_tail_costs_the_rest_nothing_where_one_scale_clips_it() -> None:
     plain = seen(graph, given(graph))
     ranges = replace(plain, tensors={**plain.tensors, "a": wider(plain["a"], 32, 4.0)})
     exact = run(graph, given(graph), ["b"])["b"]
-    kept = result(graph, ranges, TENSORRT)
-    np.testing.assert_array_equal(kept, result(graph, one_scale(plain), TENSORRT))
-    always = replace(TENSORRT, scheme=replace(TENSORRT.scheme, least_gain=-np.inf))
+    kept = result(graph, ranges, UNPLACED)
+    np.testing.assert_array_equal(kept, result(graph, one_scale(plain), UNPLACED))
+    always = replace(UNPLACED, scheme=replace(UNPLACED.scheme, least_gain=-np.inf))
     graph_of_all, _, codes = lower_graph(graph, ranges, always)
-    assert codes["a"].multipliers is not None and not products(lower(graph, ranges, TENSORRT).graph)
+    assert codes["a"].multipliers is not None and not products(lower(graph, ranges, UNPLACED).graph)
     forced = open_simulation(graph_of_all, ["b"])(given(graph))["b"].astype(np.float32)
     assert sqnr(exact, kept) - sqnr(exact, forced) > 6
 

@@ -71,7 +71,8 @@ def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: 
     """By group in the one whose ranges are the pooled ones."""
     graph = GRAPHS[name]
     lowered = lower(graph, table(graph, edges), target)
-    assert set(lowered.coverage.float_ops) == {"a", "y"} and lowered.groups == edges
+    assert set(lowered.coverage.float_ops) == {"a", "y"}
+    assert lowered.groups == edges or target.scheme.placing is not None  # which pools what convolutions read
     widest = {GROUP: np.array([FACTORS.index(1.0)])} if edges else {}
     expected = run(graph, feeds(graph))["y"]
     assert sqnr(expected, open_session(lowered.graph, optimize=True)(feeds(graph) | widest)["y"]) > 28

@@ -8,13 +8,13 @@ import pytest
 from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, factor_of, product_of
 from fewstep.calibration.lowering.factors import GREATEST, factored
 from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
+from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, feeds, open_simulation, table
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
@@ -141,7 +141,7 @@ def test_the_error_of_each_group_is_that_of_its_own_rounding(low: float) -> None
     of_a = reaching(1.0, 100.0, low=low)
     ranges = RangesTable("0" * 64, "ddim:2", (0.0,), "minmax", {"a": of_a, "b": of_a, "output": of_a})
     whole = replace(ranges, groups=(), tensors={"a": replace(of_a, per_group=(of_a.pooled,))})
-    grouped, pooled = (open_simulation(lower(graph, table, TENSORRT).graph) for table in (ranges, whole))
+    grouped, pooled = (open_simulation(lower(graph, table, UNPLACED).graph) for table in (ranges, whole))
     unit = np.random.default_rng(1).uniform(low, 1, (256, 32)).astype(np.float16).astype(np.float32)
     gain = np.sqrt(np.square(graph.constants["w"]).sum(axis=0).mean() / 12)
 

@@ -127,7 +127,7 @@ def test_a_convolution_is_int8_where_its_activation_function_is_in_its_kernel() 
             graph = block_of_convolutions(channels, wide, op)
             ops = lowered_ops(graph)
             assert {each.name for each in ops} == {"front", "behind", "after"}
-            assert slower(graph, ops, one_scale=True) == in_float
+            assert slower(graph, ops) == in_float
 
 
 def test_a_gelu_behind_a_convolution_has_the_form_with_tanh() -> None:

@@ -8,8 +8,7 @@ import pytest
 from fewstep.calibration.lowering.encoding import product_of
 from fewstep.calibration.lowering.factors import factored
 from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets.tensorrt import LEAN, TENSORRT, WHOLE, pairs_on_inputs_only
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import index
@@ -37,7 +36,10 @@ def lowered(prepared: Graph) -> Graph:
 def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tuple[float, ...]) -> None:
     graph = lower(body(), table(body(), edges), TENSORRT).graph
     idx = index(graph)
-    names = {f"unscaled({product_of(name) if edges else name})" for name in SELECTED}  # ahead of ratios of channels
+    convolutions = {node.output for node in graph.nodes if node.op == "Conv"}  # of one scale, in all groups
+    linear = f"unscaled({product_of('mixed') if edges else 'mixed'})"  # ahead of ratios of channels
+    names = convolutions.intersection(SELECTED) | {linear}
+    assert len(names) == len(SELECTED)
     for node in graph.nodes:
         if node.op == "QuantizeLinear":
             (pair,) = idx.consumers[node.output]
@@ -46,15 +48,14 @@ def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tu
         assert all(idx.producer(source, "DequantizeLinear") for source in idx.producers[name].inputs)
 
 
-@pytest.mark.parametrize("target", [WHOLE, LEAN], ids=["whole", "lean"])
-def test_convolutions_say_the_shape_of_their_kernels(target: Target) -> None:
+def test_convolutions_say_the_shape_of_their_kernels() -> None:
     """TensorRT up to 10.3 refuses them otherwise, and an ONNX file may leave it out."""
     prepared = body()
     bare = [
         replace(node, attributes={k: v for k, v in node.attributes.items() if k != "kernel_shape"})
         for node in prepared.nodes
     ]
-    graph = lower(prepared.with_nodes(bare), table(prepared), target).graph
+    graph = lower(prepared.with_nodes(bare), table(prepared), TENSORRT).graph
     shapes = {
         node.attributes["kernel_shape"][0] for node in graph.nodes if node.op == "Conv" and "rounded(" in node.inputs[1]
     }
@@ -72,9 +73,8 @@ def test_the_simulation_is_the_graph_rounded_in_float() -> None:
     pooled = ranges["a1"].pooled
     assert scale * 255 == pytest.approx(pooled.high - pooled.low, rel=4e-3)  # the zero point is an integer
     activation = np.clip(np.rint(simulated["a1_centred"].astype(np.float32) / scale), -128, 127) * scale
-    assert weight_scale.shape == ()  # channels have ratios to it behind
-    channels = weight_scale * graph.constants["ratios(shortcut)"].astype(np.float32)[:, 0]
-    weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * channels
+    assert weight_scale.shape == ()
+    weight = graph.constants["int8(shortcut.weight)"][..., 0, 0] * weight_scale
     expected = np.einsum("bchw,oc->bohw", activation, weight)
     np.testing.assert_allclose(simulated["shortcut"], expected, atol=3e-3 * np.abs(expected).max())
     assert sqnr(run(prepared, feeds(prepared))["output"], simulated["output"]) > 30

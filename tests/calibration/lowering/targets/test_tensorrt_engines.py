@@ -8,7 +8,7 @@ from benchmarks.nvidia.forms import engine_of
 from benchmarks.zoo.members import BY_NAME, SHIPPED
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering.quantize import lower, measured_ops
-from fewstep.calibration.lowering.targets.tensorrt import LEAN
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.opening import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
@@ -38,8 +38,8 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
     )
     task = open_task(options)
     ranges = tabulate(count_activations(task), task.prepared, "", task.plan.name)
-    in_float = LEAN.slower(task.prepared, measured_ops(task.prepared, ranges, LEAN.scheme))
-    body = lower(task.prepared, ranges, LEAN, in_float).graph
+    in_float = TENSORRT.slower(task.prepared, measured_ops(task.prepared, ranges, TENSORRT.scheme))
+    body = lower(task.prepared, ranges, TENSORRT, in_float).graph
     half_kernels, kernels, moved = HELD[name]
     for device, (half_bytes, megabytes) in moved.items():
         graphs = to_half(task.prepared, FLOAT16), body, float32_scales(body)
