@@ -118,15 +118,16 @@ class BodyMaker:
         """The body in one graph."""
         table = self.tables[target.scheme.everything]
         keep = as_it_is if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
-        part = GroupedGraph(self.course.groups, table, rounding(table, target, self.moments))
+        part = GroupedGraph(self.course.groups, table, rounding(target, self.moments))
         return self.judged(self.spare(Variants(self.task.prepared, table, target, (part,), keep)))
 
     def _split(self, body: CalibratedBody, count: int) -> CalibratedBody:
         """The body as so many graphs, each with ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
         tables = [self.table_of(slice(*part)) for part in pairwise(ends)]
-        own = [rounding(each, body.variants.target, self.moments) for each in tables]
-        return self.judged(replace(body.variants, parts=tuple(map(GroupedGraph, ends[1:], tables, own))))
+        quantize = rounding(body.variants.target, self.moments)
+        parts = tuple(GroupedGraph(*each, quantize) for each in zip(ends[1:], tables, strict=True))
+        return self.judged(replace(body.variants, parts=parts))
 
 
 def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:

@@ -9,10 +9,10 @@ from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.measured_rows import open_counted, taken
-from fewstep.calibration.ranges.methods import narrow_ranges, spread, tensor_ranges
+from fewstep.calibration.ranges.methods import clipped_ranges, narrow_ranges, spread, whole_ranges
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.ranges.readers import readers_of
-from fewstep.calibration.ranges.table import Method, Ranges, RangesTable
+from fewstep.calibration.ranges.table import METHOD, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
@@ -71,20 +71,18 @@ def tabulate(
     progress: Progress = SILENT,
     *,
     everything: bool = False,
-    method: Method = "channels",
     part: slice = ALL,
     of_all: RangesTable | None = None,
 ) -> RangesTable:
-    """The best ranges of what was counted, by a method, and a warning for each activation that is one number.
+    """The best ranges of what was counted, and a warning for each activation that is one number.
 
     part: the groups that a graph is for. Others have the ranges of the nearest one, and no part in pooled ranges.
-    of_all: the table of all groups by the same method, whose ranges of each group are not searched again.
+    of_all: the table of all groups, whose ranges of each group are not searched again.
     everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
     inner operations with weights read. Others need fewer tensors.
     """
     least = counts.tensors if everything else observed_tensors(prepared)
     counted = tuple(name for name in counts.tensors if name in least)
-    own = "minmax" if everything else method
     for name in counted if part == ALL else ():
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
@@ -94,8 +92,10 @@ def tabulate(
 
     def searched(name: str) -> Ranges:
         groups = counts.of(name)
+        if everything:
+            return whole_ranges(groups)
         known = () if of_all is None else of_all.tensors[name].each_group[part]
-        ranges = tensor_ranges(groups[part], own, counts.samples, readers(name), known)
+        ranges = clipped_ranges(groups[part], counts.samples, readers(name), known)
         return ranges if part == ALL else spread(ranges, part, len(groups))
 
     every = zip(counted, one_after_another(searched, counted), strict=True)
@@ -105,4 +105,4 @@ def tabulate(
     if everything:
         read = {op.x for op in selected_ops(prepared)}.intersection(counted)
         tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
-    return RangesTable(graph_sha256, plan, counts.edges, method, tensors, counts.unseen)
+    return RangesTable(graph_sha256, plan, counts.edges, METHOD, tensors, counts.unseen)

@@ -159,8 +159,7 @@ def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
             [table_of(part=slice(*part)) for part in pairwise(ends)] if count > 1 else [own if count else pooled(own)]
         )
         graphs = [
-            lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))[0]
-            for ranges in tables
+            lower_graph(task.prepared, ranges, target, in_float, rounding(target, moments))[0] for ranges in tables
         ]
         quality = quality_of(graphs, ends, target, course, task, work)
         own_engines = engines(graphs[-1])

@@ -17,7 +17,7 @@ from benchmarks.nvidia.forms import counted, engine_of, write_page
 from benchmarks.zoo.members import Member
 from fewstep.calibration.count import tabulate
 from fewstep.calibration.lowering.quantize import lower_graph, measured_ops, rounding
-from fewstep.calibration.lowering.targets.tensorrt import lean
+from fewstep.calibration.lowering.targets.tensorrt import around
 from fewstep.graph.engines.kernels import Kernels
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
@@ -48,10 +48,10 @@ def rows_of(member: Member, work: Path, seeds: int) -> list[list[str]]:
 
         rows = [row(name, to_half(task.prepared, half), half) for name, half in HALVES.items()]
         for name, half in HALVES.items():
-            target = lean(half)
+            target = around(half)
             in_float = target.slower(task.prepared, measured_ops(task.prepared, ranges, target.scheme))
             try:
-                graph, _, _ = lower_graph(task.prepared, ranges, target, in_float, rounding(ranges, target, moments))
+                graph, _, _ = lower_graph(task.prepared, ranges, target, in_float, rounding(target, moments))
             except UserError:  # an activation is beyond the type
                 rows.append([f"int8 in {name}", "refused", "", "", ""])
             else:

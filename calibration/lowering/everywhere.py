@@ -178,7 +178,7 @@ class _Pairs:
                 continue
             inputs = integer_of(name), scale_of(name), zero_point_of(name)
             if node.op == "ConvTranspose" and place == 1 and node.attributes.get("group", 1) == 1:
-                weight = quantize_weight(array, 1, "mse")
+                weight = quantize_weight(array, 1)
                 values: tuple[Array, ...] = weight.values, weight.scales, np.zeros_like(weight.scales, np.int8)
                 way = Node("DequantizeLinear", inputs, (rounded(name),), {"axis": 1})
             else:

@@ -92,7 +92,7 @@ def lower_graph(
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
     encodings = encodings_of(prepared, table, ops, scheme)
-    quantizer = quantize or rounding(table, target)
+    quantizer = quantize or rounding(target)
 
     def quantized(op: WeightedOp) -> QuantizedWeight:
         weight = quantizer(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
@@ -114,10 +114,10 @@ def lower_graph(
     return lowered, ops, encodings
 
 
-def rounding(table: RangesTable, target: Target, moments: Moments | None = None) -> Quantizer:
+def rounding(target: Target, moments: Moments | None = None) -> Quantizer:
     """The quantizer of weights for a target: by the second moments of what they multiply (`gptq.py`), or to the
     nearest integers where there are none."""
-    return partial(_rounded, table.method, target.scheme, moments or {})
+    return partial(_rounded, target.scheme, moments or {})
 
 
 def remembered(quantize: Quantizer) -> Quantizer:
@@ -307,7 +307,6 @@ def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
 
 
 def _rounded(
-    method: str,
     scheme: Scheme,
     moments: Moments,
     op: WeightedOp,
@@ -317,7 +316,7 @@ def _rounded(
     """The integers of a weight. UserError if it is not finite."""
     try:
         is_alike = op.node.op in scheme.one_scale
-        nearest = quantize_weight(weight, op.axis, method, scheme.scale_dtype, scheme.largest_weight, is_alike)
+        nearest = quantize_weight(weight, op.axis, scheme.scale_dtype, scheme.largest_weight, is_alike)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
     own = moments.get(op.code)

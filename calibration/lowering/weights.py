@@ -32,17 +32,14 @@ class QuantizedWeight:
 def quantize_weight(
     weight: NDArray[np.float32],
     axis: int,
-    method: str,
     scale_dtype: DTypeLike = np.float32,
     largest: int = LARGEST_WEIGHT,
     is_alike: bool = False,
 ) -> QuantizedWeight:
-    """Quantize a weight per channel.
+    """Quantize a weight per channel, by the scale with the least squared error.
 
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
-        method: "minmax" keeps each channel's largest magnitude; every other tries to shrink it and keeps the least
-            squared error.
         scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
         largest: the greatest magnitude of an integer.
         is_alike: all channels have the scale that is best for the whole weight.
@@ -53,25 +50,22 @@ def quantize_weight(
         raise ValueError("NaN or infinite weights")
     axis %= weight.ndim
     if is_alike:
-        whole = quantize_weight(weight.reshape(1, -1), 0, method, scale_dtype, largest)
+        whole = quantize_weight(weight.reshape(1, -1), 0, scale_dtype, largest)
         return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[axis]), axis)
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
-    factors = FACTORS[:1] if method == "minmax" else FACTORS
     at_once = max(1, BLOCK // rows.shape[1])
     scales, rounded = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)
     for start in range(0, len(rows), at_once):
         part = slice(start, start + at_once)
         block = rows[part].astype(np.float64)
-        scales[part] = _scales(block, factors, scale_dtype, largest)
+        scales[part] = _scales(block, scale_dtype, largest)
         rounded[part] = _round(block, scales[part], largest)
     shape = (weight.shape[axis], *np.delete(weight.shape, axis))
     values = np.moveaxis(rounded.reshape(shape), 0, axis)
     return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
 
 
-def _scales(
-    rows: NDArray[np.float64], factors: NDArray[np.float64], dtype: DTypeLike, largest: int
-) -> NDArray[np.float32]:
+def _scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
     """The scale with the least squared error for each row [channels, fan-in], numbers of `dtype`.
 
     The greatest magnitude of a row is cut at `largest` scales, and this term only grows. Once it alone is no less than
@@ -82,7 +76,7 @@ def _scales(
     magnitude[magnitude == 0] = largest
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
-    for factor in factors:
+    for factor in FACTORS:
         candidate = _representable_products(factor * magnitude / largest, dtype)
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break

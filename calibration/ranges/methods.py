@@ -1,6 +1,7 @@
-"""Ranges of activations from histograms. "mse" clips with the least expected squared error, and "minmax" clips nothing.
-"channels" is "mse" with the error of a clipped value counted CLIPPED times. It also has ranges with a scale for each
-channel (`channels.py`), for lowerings to choose from.
+"""Ranges of activations from histograms, clipped with the least expected squared error, or not at all.
+
+The error of a clipped value counts CLIPPED times. Ranges with a scale for each channel (`channels.py`) come with them,
+for lowerings to choose from.
 
 Rounding has no direction, so its errors average out over a sum and over the steps of a plan. Clipping always pulls
 towards zero, and few samples bear most of it. CLIPPED was tried at 1, 4, 8, 16 and 64 on models of `benchmarks/zoo`:
@@ -12,7 +13,6 @@ rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 ..
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from math import isclose, isfinite
 from typing import Any
@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.channels import by_channel
 from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.ranges.readers import Reader
-from fewstep.calibration.ranges.table import LEVELS, GroupRange, Method, Range, Ranges
+from fewstep.calibration.ranges.table import LEVELS, GroupRange, Range, Ranges
 
 COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarely gain from clipping at all
 REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
 ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
 SAME_LAMBDA = 1e-6  # a noise level that a plan comes back to differs by some 1e-11, its steps by 1e-4 or more
-CLIPPED = 4.0  # times that the squared error of a clipped value counts in the method "channels"
+CLIPPED = 4.0  # times that the squared error of a clipped value counts
 ROUNDING = 1e-9  # of the mean square: sums that give errors are nearer to them than this
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
@@ -76,25 +76,35 @@ def spread(ranges: Ranges, part: slice, groups: int) -> Ranges:
     )
 
 
-def tensor_ranges(
+def clipped_ranges(
     groups: Sequence[Histogram],
-    method: Method,
     samples: int = 1,
     readers: Sequence[Reader] = (),
     known: Sequence[GroupRange] = (),
 ) -> Ranges:
     """Ranges of one tensor from its histogram in each group, seen in so many trajectories. Pooled error counts every
     group alike, however large. `readers` are the operations that read it, for scales of channels. `known` are the
-    ranges of each group, by the same method, where they were found before.
+    ranges of each group, where they were found before."""
+
+    def found(density: Density) -> GroupRange:
+        return mse_range(density, CLIPPED), mse_amax(density, CLIPPED)
+
+    return replace(_ranges(groups, found, known), by_channel=by_channel(groups, samples, readers))
+
+
+def whole_ranges(groups: Sequence[Histogram]) -> Ranges:
+    """The whole of what a tensor reached, in each group and in all."""
+    return _ranges(groups, lambda density: (minmax_range(density), minmax_amax(density)))
+
+
+def _ranges(
+    groups: Sequence[Histogram], found: Callable[["Density"], GroupRange], known: Sequence[GroupRange] = ()
+) -> Ranges:
+    """Ranges of one scale for all channels, as they are `found` in the groups together and in each.
 
     A group that was always zero has the pooled range: any is exact for it, and one unlike the other groups' ranges
     would coarsen their scales where groups share a zero point or a grid.
     """
-    find, find_symmetric = METHODS[method]
-
-    def found(density: Density) -> GroupRange:
-        return find(density), find_symmetric(density)
-
     pooled = found(Density.of(groups))
 
     def own(number: int, group: Histogram) -> GroupRange:
@@ -108,7 +118,6 @@ def tensor_ranges(
         per_group=tuple(one for one, _ in ranges),
         pooled_symmetric=pooled[1],
         per_group_symmetric=tuple(symmetric for _, symmetric in ranges),
-        by_channel=by_channel(groups, samples, readers) if method == "channels" else None,
     )
 
 
@@ -248,10 +257,3 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
         best = candidates[np.argmin(error(np.exp(candidates)))]
         grid, reach = reach * FINE, reach / ZOOM
     return tuple(np.exp(best).tolist())
-
-
-METHODS: dict[Method, tuple[Callable[[Density], Range], Callable[[Density], float]]] = {
-    "channels": (partial(mse_range, clipped=CLIPPED), partial(mse_amax, clipped=CLIPPED)),
-    "mse": (mse_range, mse_amax),
-    "minmax": (minmax_range, minmax_amax),
-}

@@ -8,7 +8,7 @@ divided by them. The rest is one JSON object in the header.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -25,8 +25,8 @@ RECALIBRATE = "run `fewstep calibrate` again"
 factors_of, by_channel_of = "factors({})".format, "by_channel({})".format  # names of a tensor's further arrays
 
 Array = NDArray[Any]
-Method = Literal["channels", "mse", "minmax"]
-Recorded = Literal[Method, "channels-balanced", "channels-minmax", "percentile", "entropy"]  # others: earlier versions
+METHOD: Final = "channels"  # by which ranges are found; the others are of earlier versions
+Method = Literal["channels", "mse", "minmax", "channels-balanced", "channels-minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     graph_sha256: str
     plan: str
     groups: tuple[float, ...]
-    method: Recorded
+    method: Method
     unseen: tuple[str, ...] = ()
 
 
@@ -89,7 +89,7 @@ class RangesTable:
     graph_sha256: str
     plan: str
     groups: tuple[float, ...]
-    method: Recorded
+    method: Method
     tensors: Mapping[str, Ranges]
     unseen: tuple[str, ...] = ()
 

@@ -25,7 +25,7 @@ HALF = np.dtype(np.float16)
 
 def rounded(prepared: Graph) -> tuple[Graph, dict[str, QuantizedWeight]]:
     """The graph with its weights as int8 holds them, so that centring changes nothing but the order of sums."""
-    weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis, "mse") for op in selected_ops(prepared)}
+    weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in selected_ops(prepared)}
     constants = {op.weight: weights[op.name].dequantized() for op in selected_ops(prepared)}
     return prepared.with_nodes(prepared.nodes, constants), weights
 

@@ -84,7 +84,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
     for number, size in enumerate(sizes):
         moments[number, :size, :size] = correlated(size, number)
     multipliers = rng.uniform(0.2, 2.0, 20) if is_multiplied else None
-    nearest = quantize_weight(weight, op.axis, "mse")
+    nearest = quantize_weight(weight, op.axis)
     rounded = corrected(nearest, weight, op, moments, multipliers, 127)
     assert np.array_equal(rounded.scales, nearest.scales) and rounded.values.shape == shape
     rows, values, before = (
@@ -106,7 +106,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
 def test_parts_that_are_rounded_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.random.default_rng(3).standard_normal((24, 10, 3, 3)).astype(np.float32)
     moments = np.stack([correlated(18, number) for number in range(10)]).astype(np.float32)
-    nearest = quantize_weight(weight, 0, "mse")
+    nearest = quantize_weight(weight, 0)
     whole = corrected(nearest, weight, CONV, moments, None, 127)
     monkeypatch.setattr("fewstep.calibration.lowering.gptq.AT_ONCE", 1)
     assert np.array_equal(corrected(nearest, weight, CONV, moments, None, 127).values, whole.values)

@@ -28,7 +28,7 @@ def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) ->
     table, fed = seen(graph, given(graph)), given(graph)
     ops = measured_ops(graph, table, scheme)
     codes, exact = encodings_of(graph, table, ops, scheme), run(graph, fed)["output"]
-    quantize = remembered(rounding(table, named_target(target)))
+    quantize = remembered(rounding(named_target(target)))
     weights = {"b": rounded_weight(ops[0], graph, codes, quantize)}
     body = open_session(gated(graph, ops, codes, scheme, weights), fuse_qdq=False)
     half, whole = (body({**fed, GATES: np.full(len(ops), share, np.float32)})["output"] - exact for share in (0.5, 1))
@@ -47,7 +47,7 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
         sampler_by_rows(load(bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
     )
     target, table = named_target("cpu-x86"), table_of(made)
-    errors = operation_errors(deep(), table, target, course, remembered(rounding(table, target)))
+    errors = operation_errors(deep(), table, target, course, remembered(rounding(target)))
     body = open_session(lower(deep(), table, target).graph, optimize=True)
     psnr = course.quality(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))

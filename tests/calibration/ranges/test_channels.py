@@ -10,7 +10,7 @@ import pytest
 from fewstep.calibration.ranges import channels
 from fewstep.calibration.ranges.channels import LEAST_ROOM, ROOM, by_channel, gain
 from fewstep.calibration.ranges.histogram import Histogram, measure, merge
-from fewstep.calibration.ranges.methods import tensor_ranges
+from fewstep.calibration.ranges.methods import clipped_ranges, whole_ranges
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import ByChannel, Range
 
@@ -114,7 +114,7 @@ def test_a_channel_that_is_always_zero_counts_for_nothing(samples: int) -> None:
     """It has the root mean square of the others' factors, which are what they are without it."""
     lows, highs = [-1.0, -0.25, -0.5], [1.0, 0.25, 4.0]
     with_it, without = (
-        tensor_ranges([reaching(*ends)], "channels", samples)
+        clipped_ranges([reaching(*ends)], samples)
         for ends in (([*lows[:1], 0.0, *lows[1:]], [*highs[:1], 0.0, *highs[1:]]), (lows, highs))
     )
     own, live = with_it.by_channel, without.by_channel
@@ -122,7 +122,7 @@ def test_a_channel_that_is_always_zero_counts_for_nothing(samples: int) -> None:
     assert own.factors[:1] + own.factors[2:] == live.factors and own.ranges == live.ranges
     assert own.factors[1] == pytest.approx(np.sqrt(np.square(live.factors).mean()), rel=1e-12)
     assert own.factors[1] < max(live.factors) - 0.01
-    ranges = tensor_ranges([reaching(lows, highs)], "minmax")
+    ranges = whole_ranges([reaching(lows, highs)])
     assert gain(replace(ranges, by_channel=own)) == pytest.approx(gain(replace(ranges, by_channel=live)), abs=1e-12)
 
 
@@ -170,13 +170,13 @@ def test_a_group_that_was_always_zero_has_the_pooled_range() -> None:
 )
 def test_without_channels_or_anything_in_them_there_are_no_factors(histogram: Histogram) -> None:
     assert by_channel([histogram, histogram], MANY) is None
-    assert tensor_ranges([histogram], "channels").by_channel is None
+    assert clipped_ranges([histogram]).by_channel is None
 
 
-def test_only_methods_of_that_name_have_factors_and_the_rest_of_them_is_as_they_say() -> None:
+def test_the_whole_of_what_a_tensor_reached_has_no_factors() -> None:
     groups = [reaching([-1.0, -0.5], [2.0, 1.0]), reaching([0.0, 0.0], [0.5, 1.0])]
-    assert tensor_ranges(groups, "channels", MANY).by_channel == by_channel(groups, MANY)
-    assert tensor_ranges(groups, "mse", MANY).by_channel is None
+    assert clipped_ranges(groups, MANY).by_channel == by_channel(groups, MANY)
+    assert whole_ranges(groups).by_channel is None
 
 
 def test_factors_are_tempered_where_weights_take_them_back_badly() -> None:
@@ -278,8 +278,8 @@ def test_the_gain_is_what_rounding_measures() -> None:
     """Uniform channels in two groups: the squared error of 8 bits with one scale, over that with scales of channels."""
     rng = np.random.default_rng(0)
     groups = [(width * REACH * rng.uniform(-1, 1, (40_000, 4))).astype(np.float32) for width in (1.0, 0.25)]
-    ranges = tensor_ranges([measure(values, 1) for values in groups], "channels", MANY)
-    one_scale = tensor_ranges([measure(values, 1) for values in groups], "minmax")
+    ranges = clipped_ranges([measure(values, 1) for values in groups], MANY)
+    one_scale = whole_ranges([measure(values, 1) for values in groups])
     own = ranges.by_channel
     assert own is not None
     gains = []
@@ -300,11 +300,9 @@ def rounding(values: np.ndarray, of: Range) -> np.ndarray:
 def test_what_one_scale_clips_counts_for_it() -> None:
     """A range half as wide has a step half as long: 6 dB less to win, in one group of two 3."""
     histogram = reaching((-REACH).tolist(), REACH.tolist())
-    ranges = replace(tensor_ranges([histogram] * 2, "minmax"), by_channel=by_channel([histogram] * 2, MANY))
+    ranges = replace(whole_ranges([histogram] * 2), by_channel=by_channel([histogram] * 2, MANY))
     narrower = replace(ranges, per_group=(Range(-4.0, 4.0), Range(-8.0, 8.0)))
     assert gain(ranges) - gain(narrower) == pytest.approx(10 * np.log10(2), abs=1e-9)
     assert gain(replace(ranges, by_channel=None)) == 0.0
     even = reaching([-1.0] * 4, [1.0] * 4)
-    assert gain(replace(tensor_ranges([even], "minmax"), by_channel=by_channel([even], MANY))) == pytest.approx(
-        0, abs=1e-12
-    )
+    assert gain(replace(whole_ranges([even]), by_channel=by_channel([even], MANY))) == pytest.approx(0, abs=1e-12)

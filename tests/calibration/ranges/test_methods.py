@@ -1,9 +1,9 @@
 """Ranges against brute force on the samples themselves."""
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import pairwise
 from math import inf
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,13 +13,14 @@ from fewstep.calibration.ranges.histogram import measure, merge
 from fewstep.calibration.ranges.methods import (
     CLIPPED,
     Density,
+    clipped_ranges,
     lambda_edges,
     mse_amax,
     mse_range,
     spread,
-    tensor_ranges,
+    whole_ranges,
 )
-from fewstep.calibration.ranges.table import Method, Range
+from fewstep.calibration.ranges.table import Range, Ranges
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.name import SOLVERS, parse_plan_name
@@ -38,6 +39,9 @@ ACTIVATIONS = {
 }
 
 
+each_kind = pytest.mark.parametrize("ranges", [clipped_ranges, whole_ranges])
+
+
 def uint8_error(x: np.ndarray, low: float, high: float) -> float:
     scale = (high - low) / 255
     zero = np.round(-low / scale)
@@ -54,20 +58,20 @@ def x(request: pytest.FixtureRequest) -> np.ndarray:
     return ACTIVATIONS[request.param].astype(np.float32)
 
 
-def test_minmax_ranges_are_the_extremes_with_zero(x: np.ndarray) -> None:
-    ranges = tensor_ranges([measure(x)], "minmax")
+def test_whole_ranges_are_the_extremes_with_zero(x: np.ndarray) -> None:
+    ranges = whole_ranges([measure(x)])
     assert ranges.pooled == Range(min(float(x.min()), 0.0), max(float(x.max()), 0.0))
     assert ranges.pooled_symmetric == float(np.abs(x).max())
 
 
 def test_mse_amax_is_within_a_percent_of_brute_force(x: np.ndarray) -> None:
-    amax = tensor_ranges([measure(x)], "mse").pooled_symmetric
+    amax = mse_amax(Density.of([measure(x)]))
     best = min(int8_error(x, f * float(np.abs(x).max())) for f in np.linspace(0.05, 1, 200))
     assert int8_error(x, amax) <= 1.01 * best
 
 
 def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
-    found = tensor_ranges([measure(x)], "mse").pooled
+    found = mse_range(Density.of([measure(x)]))
     factors = np.linspace(0.05, 1, 14)
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     lows = {f * low for f in factors}
@@ -76,9 +80,10 @@ def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
     assert uint8_error(x, found.low, found.high) <= 1.02 * best
 
 
-def test_channels_clip_where_it_wins_although_the_clipped_count_four_times(x: np.ndarray) -> None:
+def test_ranges_clip_where_it_wins_although_the_clipped_count_four_times(x: np.ndarray) -> None:
     """Against brute force with the same weights, and never narrower than mse by more than the search's own steps."""
-    found, mse, widest = (tensor_ranges([measure(x)], name).pooled for name in ("channels", "mse", "minmax"))
+    found, widest = (ranges([measure(x)]).pooled for ranges in (clipped_ranges, whole_ranges))
+    mse = mse_range(Density.of([measure(x)]))
     assert CLIPPED == 4.0
 
     def error(low: float, high: float) -> float:
@@ -95,36 +100,36 @@ def test_channels_clip_where_it_wins_although_the_clipped_count_four_times(x: np
 
 def test_the_pooled_range_weights_groups_equally() -> None:
     wide, narrow = (NORMAL * 10).astype(np.float32), NORMAL.astype(np.float32)
-    once = tensor_ranges([measure(narrow), measure(wide)], "mse")
-    often = tensor_ranges([measure(np.tile(narrow, 9)), measure(wide)], "mse")
+    once = clipped_ranges([measure(narrow), measure(wide)])
+    often = clipped_ranges([measure(np.tile(narrow, 9)), measure(wide)])
     assert often.pooled == once.pooled
     assert once.per_group[0].high < once.pooled.high <= once.per_group[1].high * 1.1
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, method: Method) -> None:
+@each_kind
+def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, ranges: Callable[..., Ranges]) -> None:
     shuffled = np.random.default_rng(2).permutation(x)
-    whole = tensor_ranges([measure(x)], method)
-    assert tensor_ranges([reduce(merge, map(measure, np.array_split(shuffled, 7)))], method) == whole
+    whole = ranges([measure(x)])
+    assert ranges([reduce(merge, map(measure, np.array_split(shuffled, 7)))]) == whole
     assert whole.pooled.low <= 0 <= whole.pooled.high and whole.pooled_symmetric > 0
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_a_constant_ends_its_range_and_zeros_get_one(method: str) -> None:
-    constant = tensor_ranges([measure(np.full(9, -0.3, np.float32))], method)  # type: ignore[arg-type]
+@each_kind
+def test_a_constant_ends_its_range_and_zeros_get_one(ranges: Callable[..., Ranges]) -> None:
+    constant = ranges([measure(np.full(9, -0.3, np.float32))])
     assert constant.pooled == Range(float(np.float32(-0.3)), 0.0)
     assert constant.pooled_symmetric == float(np.float32(0.3))
-    zeros = tensor_ranges([measure(np.zeros(9, np.float32))], method)  # type: ignore[arg-type]
+    zeros = ranges([measure(np.zeros(9, np.float32))])
     assert (zeros.pooled, zeros.pooled_symmetric) == (Range(0.0, 1.0), 1.0)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_a_group_that_was_always_zero_has_the_range_of_all(method: str) -> None:
+@each_kind
+def test_a_group_that_was_always_zero_has_the_range_of_all(ranges: Callable[..., Ranges]) -> None:
     """A range of its own would coarsen the others' scales, however small they are."""
     groups = [measure((1e-5 * NORMAL).astype(np.float32)), measure(np.zeros(9, np.float32))]
-    found = tensor_ranges(groups, method)  # type: ignore[arg-type]
+    found = ranges(groups)
     assert found.per_group[1] == found.pooled and found.per_group_symmetric[1] == found.pooled_symmetric < 1e-4
-    assert found.per_group[0] == tensor_ranges(groups[:1], method).pooled  # type: ignore[arg-type]
+    assert found.per_group[0] == ranges(groups[:1]).pooled
 
 
 def test_edges_are_midpoints_and_repeated_lambdas_share_a_group() -> None:
@@ -184,7 +189,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
 
 def test_ranges_of_some_groups_are_spread_over_all() -> None:
     """The first one's ahead, and the last one's behind; pooled ranges stay."""
-    ranges = tensor_ranges([measure(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)], "minmax")
+    ranges = whole_ranges([measure(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)])
     whole = spread(ranges, slice(1, 3), 5)
     assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])
     assert [each.high for each in whole.per_group] == pytest.approx([2, 2, 3, 3, 3])

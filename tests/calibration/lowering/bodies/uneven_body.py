@@ -10,7 +10,7 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.methods import tensor_ranges
+from fewstep.calibration.ranges.methods import clipped_ranges, whole_ranges
 from fewstep.calibration.ranges.observe import channel_axes, observed_tensors, watch
 from fewstep.calibration.ranges.table import ByChannel, RangesTable
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
@@ -89,8 +89,8 @@ def seen(
         found = factors(np.abs(last).reshape(-1, last.shape[-1]).max(axis=0).astype(np.float64))
         divided = (last / found).astype(np.float32)
         one, own = (
-            tensor_ranges([measure(scale * each) for scale in scales], method)
-            for each, method in ((last, "mse"), (divided, "minmax"))
+            ranges([measure(scale * each) for scale in scales])
+            for each, ranges in ((last, clipped_ranges), (divided, whole_ranges))
         )
         tensors[name] = replace(one, by_channel=ByChannel(tuple(found.tolist()), own))
     return RangesTable("0" * 64, "ddim:3", tuple(float(edge) for edge in range(groups - 1)), "channels", tensors)

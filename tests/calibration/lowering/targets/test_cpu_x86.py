@@ -20,7 +20,7 @@ SCHEME = CPU_X86.scheme
 def one_group(prepared: Graph, group: int) -> Graph:
     """The graph with the scales of one group of the grouped one as constants."""
     ops, ranges = selected_ops(prepared), table(prepared, EDGES)
-    weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis, "minmax") for op in ops}
+    weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in ops}
     codes = {name: SCHEME.encode(ranges[name], True) for name in encoded_tensors(ops, SCHEME)}
     single = {name: type(code)(code.scales[[group]], code.zero_point) for name, code in codes.items()}
     return emit(prepared, ops, single, weights, SCHEME)
