@@ -3,8 +3,8 @@
 A rollout is a function of a body, a plan and a block. Results come in the order of the items.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fewstep.calibration.fitting.blocks import Block
 from fewstep.calibration.fitting.free import Number
 from fewstep.calibration.fitting.jacobian import Jacobian
-from fewstep.calibration.fitting.memory import ArrayMemory, rollout_key
 from fewstep.calibration.fitting.recurrence import Recurrence
 from fewstep.calibration.fitting.tangents import jacobian
 from fewstep.measure.rollouts.metrics import psnr
@@ -82,18 +81,16 @@ def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Samp
 @dataclass(frozen=True)
 class Rollouts:
     """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
-    their place, if there are some. `memory` holds samples of the body."""
+    their place, if there are some."""
 
     sampler: Sampler
     reference: Sampler
     job: RolloutJob | None = None
     workers: Workers | None = None
-    memory: ArrayMemory = field(default_factory=ArrayMemory)
 
     def samples(self, plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[Array]:
         """Samples [seeds, *x_shape] of each block; UserError where they are not finite."""
-        for result in self._results(RolloutItem(plan, replace(block, target=None), by) for block in blocks):
-            yield _array(result)
+        yield from map(_array, self._sampling.answers(_items(plan, blocks, by)))
 
     def qualities(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
         """PSNR of each sample against its target, in dB: [seeds]."""
@@ -103,28 +100,21 @@ class Rollouts:
     def tried(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
         """The qualities of several plans; None for one whose samples are not finite."""
         with np.errstate(all="ignore"):
-            items = (RolloutItem(plan, replace(block, target=None)) for plan in plans for block in blocks)
-            results = self._results(items)
+            results = self._sampling.answers(item for plan in plans for item in _items(plan, blocks))
             return [_finite([(next(results), block) for block in blocks]) for _ in plans]
 
     def columns(self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]) -> Iterator[Jacobian]:
         """The columns of all free numbers on each block."""
         return self._sampling.answers(JacobianItem(numbers, tuple(free), block) for block in blocks)
 
-    def _results(self, items: Iterable[RolloutItem]) -> Iterator[Result]:
-        """The results of rollouts, in their order. What the memory holds is not sampled again: samples of the body."""
-        keyed = [(item, rollout_key(item.plan, item.block) if item.by == BODY else None) for item in items]
-        stored = [None if key is None else self.memory.get(key) for _, key in keyed]
-        fresh = self._sampling.answers([item for (item, _), array in zip(keyed, stored, strict=True) if array is None])
-        for (_, key), array in zip(keyed, stored, strict=True):
-            result = next(fresh) if array is None else array
-            if key is not None and isinstance(result, np.ndarray):
-                self.memory.put(key, result)
-            yield result
-
     @property
     def _sampling(self) -> Sampling:
         return Sampling(self.job, {BODY: self.sampler, TEACHER: self.reference}, self.workers)
+
+
+def _items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[RolloutItem]:
+    """Rollouts of a plan, which know no targets."""
+    return (RolloutItem(plan, replace(block, target=None), by) for block in blocks)
 
 
 def _array(result: Result) -> Array:

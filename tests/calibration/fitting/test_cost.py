@@ -1,11 +1,10 @@
-"""The cost that is told before a fit is no less than the fit takes; what it asks for twice is made once."""
+"""The cost that is told before a fit is no less than the fit takes."""
 
 import pytest
 
 from fewstep.calibration.fitting import endpoint, task
 from fewstep.calibration.fitting.cost import evaluations
 from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.memory import ArrayMemory
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.task import open_task
@@ -16,12 +15,9 @@ FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judg
 
 
 @pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, "")])
-@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "given way"])
-def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan, is_kept):
+def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
     """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
-    plan is named, the teacher's path is sampled, too. Samples of a teacher's checks do not give way to a search."""
-    if not is_kept:
-        monkeypatch.setattr(ArrayMemory, "put", lambda *_: None)
+    plan is named, the teacher's path is sampled, too."""
     monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
     body, teacher = evaluations(open_task(options))
@@ -45,7 +41,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     monkeypatch.setattr(Sampler, "sample", counting_sample)
     monkeypatch.setattr(endpoint, "is_overfitted", lambda *gains: is_overfitted)
     fit(options)
-    assert body / 8 < counted["int8"] <= body  # what is kept is evaluated once
+    assert body / 8 < counted["int8"] <= body
     assert counted["float32"] == teacher
 
 
