@@ -151,8 +151,9 @@ class Refinement:
         return None
 
 
-def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[Iterate]:
-    """Steps that gain on the selection seeds; the last is the best. All free numbers move together.
+def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[tuple[Iterate, ...]]:
+    """The steps of each iteration, which gain on the selection seeds; the last is the best. All free numbers move
+    together.
 
     Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
     measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
@@ -165,17 +166,18 @@ def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) 
         seeds, is_whole = sum(len(block.seeds) for block in blocks), count >= len(work.seeds.fit)
         jacobian = work.measure(now, blocks)
         energies = energies_of(jacobian) if energies is None else energies
-        before = gain
+        before, steps = gain, list[Iterate]()
         for _ in range(1 + SECANTS):
             taken = work.stepped(now, gain, jacobian, energies)
             if taken is None:
                 break
-            yield taken
+            steps.append(taken)
             step, gained = difference(taken.numbers, now, work.free) / work.sizes, taken.on_selection.mean - gain
             now, gain = taken.numbers, taken.on_selection.mean
             if gained < ENOUGH:
                 break
             jacobian = jacobian.after(step, taken.samples[:seeds])
+        yield tuple(steps)
         if is_whole and gain - before < ENOUGH:
             return
         count = min(2 * count, len(work.seeds.fit))

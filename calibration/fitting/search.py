@@ -3,11 +3,21 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 
 from fewstep.calibration.fitting import teacher as teaching
 from fewstep.calibration.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
 from fewstep.calibration.fitting.checkpoint import FitCheckpoint, checkpoint_of
-from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS, FitSeeds, Gain, NominalPsnr, Refinement, refine
+from fewstep.calibration.fitting.endpoint import (
+    RESTRAINTS,
+    SECANTS,
+    FitSeeds,
+    Gain,
+    Iterate,
+    NominalPsnr,
+    Refinement,
+    refine,
+)
 from fewstep.calibration.fitting.free import Freedom, Number, free_numbers, is_continuous
 from fewstep.calibration.fitting.jacobian import Jacobian, join, norms
 from fewstep.calibration.fitting.recurrence import Recurrence, plan_of, recurrence_of
@@ -23,6 +33,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 HISTORY = 3  # predictions that a row reads at least
 FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
+Iterations = Iterator[tuple[Iterate, ...]]  # the steps of each
 KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
 
 
@@ -57,16 +68,21 @@ def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbe
             task, CHOICE_SEEDS[: task.selection_seeds], conditions.selection, "teacher of the choice", progress
         ),
     )
-    first, work = _beginning(task, seeds, progress)
-    for best in _refined(task, first, work, progress):
+    best, iterations = _beginning(task, seeds, progress)
+    yield best
+    checkpoint, most = checkpoint_of_search(task, best), best.done + task.iterations * (1 + SECANTS)
+    for iterate in chain.from_iterable(islice(iterations, task.iterations)):
+        best = replace(best, numbers=iterate.numbers, done=best.done + 1)
+        checkpoint.save(best.numbers, best.done)
+        progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", best.done, most)
         yield best
     if best.done > 0 or task.iterations == 0:
         numbers, trade = Trader(_refinement(task, best, best.numbers, progress), task.extractor).trade()
         yield replace(best, numbers=numbers, trade=trade)
 
 
-def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Refinement]:
-    """The numbers that the fit begins at, and their refinement.
+def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
+    """The numbers that the fit begins at, and their iterations.
 
     They are of the plan that was asked for. Without one, the best nominal plan competes with the best over the
     times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
@@ -77,7 +93,7 @@ def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Sear
     nominal = best_start(rolled, starts.nominal, blocks, progress)
     nominal_psnr = NominalPsnr(rolled.qualities(nominal, seeds.fit), rolled.qualities(nominal, seeds.selection))
 
-    def begun(start: Plan) -> SearchedNumbers:
+    def numbers_of(start: Plan) -> SearchedNumbers:
         """A plan's own numbers, before any step."""
         origin = recurrence_of(start, HISTORY)
         takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
@@ -85,48 +101,31 @@ def _beginning(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[Sear
         free = free_numbers(origin, norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
         return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
 
-    def gain(start: tuple[SearchedNumbers, Refinement]) -> float:
-        """The mean gain after an iteration, in dB."""
-        origin = start[0].origin
-        before = Gain.of(rolled.qualities(plan_of(origin), seeds.selection), nominal_psnr.selection)
-        steps = refine(start[1], origin, 1, FIRST_BLOCKS)
-        return max((each.on_selection.mean for each in steps), default=before.mean)
-
-    known, on_path = begun(nominal if starts.request is None else starts.request), None
+    known, on_path = numbers_of(nominal if starts.request is None else starts.request), None
     if starts.on_path and not checkpoint_of_search(task, known).is_saved:
         on_path = best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
     if on_path is None:
-        return known, _refinement(task, known, known.origin, progress)
-    both = [(each, _serving_twice(_refinement(task, each, each.origin, progress))) for each in (known, begun(on_path))]
-    return both[1] if checkpoint_of_search(task, both[1][0]).is_saved else max(both, key=gain)
+        return _begun(task, known, progress)
+    other = numbers_of(on_path)
+    if checkpoint_of_search(task, other).is_saved:
+        return _begun(task, other, progress)
+    tried = []
+    for start in (known, other):
+        best, iterations = _begun(task, start, progress)
+        first = next(iterations, ())
+        before = Gain.of(rolled.qualities(plan_of(start.origin), seeds.selection), nominal_psnr.selection)
+        gain = max((each.on_selection.mean for each in first), default=before.mean)
+        tried.append((gain, best, chain([first], iterations)))
+    _, best, iterations = max(tried, key=lambda each: each[0])
+    return best, iterations
 
 
-def _serving_twice(work: Refinement) -> Refinement:
-    """The refinement, whose first columns are measured once for two uses: the choice of the start, then its fit."""
-    columns: list[Jacobian] = []  # empty before the first use and after the second
-
-    def measure(numbers: Recurrence, blocks: tuple[Block, ...]) -> Jacobian:
-        if numbers is work.origin and len(blocks) <= FIRST_BLOCKS:
-            if columns:
-                return columns.pop()
-            columns.append(work.measure(numbers, blocks))
-            return columns[0]
-        return work.measure(numbers, blocks)
-
-    return replace(work, measure=measure)
-
-
-def _refined(task: FitTask, first: SearchedNumbers, work: Refinement, progress: Progress) -> Iterator[SearchedNumbers]:
-    """Damped least squares on the end, from the checkpoint's numbers if there are some."""
-    checkpoint = checkpoint_of_search(task, first)
-    numbers, done = checkpoint.load(first.origin)
-    yield replace(first, numbers=numbers, done=done)
-    most = done + task.iterations * (1 + SECANTS)
-    for iterate in refine(work, numbers, task.iterations, FIRST_BLOCKS if done == 0 else len(first.seeds.fit)):
-        done += 1
-        checkpoint.save(iterate.numbers, done)
-        progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", done, most)
-        yield replace(first, numbers=iterate.numbers, done=done)
+def _begun(task: FitTask, start: SearchedNumbers, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
+    """The start with the checkpoint's numbers, if there are some, and the iterations from there: one at least."""
+    numbers, done = checkpoint_of_search(task, start).load(start.origin)
+    measured = FIRST_BLOCKS if done == 0 else len(start.seeds.fit)
+    work = _refinement(task, start, start.origin, progress)
+    return replace(start, numbers=numbers, done=done), refine(work, numbers, max(1, task.iterations), measured)
 
 
 def _refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, progress: Progress) -> Refinement:

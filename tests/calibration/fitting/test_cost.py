@@ -52,7 +52,7 @@ def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
     assert evaluations(open_task(options)) == (before[0], before[1] + 4 * 2)
 
 
-def test_columns_at_the_start_serve_its_choice_and_the_fit(tiny_bundle, monkeypatch):
+def test_a_fit_goes_on_from_the_iteration_that_chose_its_start(tiny_bundle, monkeypatch):
     asked, columns = [], Rollouts.columns
 
     def counting(self, numbers, free, blocks):

@@ -1,6 +1,7 @@
 """What the refinement of the end finds, on denoisers whose answer is known."""
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "e
 def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6):
     """The best numbers, with every iteration."""
     work = refinement(sampler, plan, FitSeeds(fit_blocks, selection), kinds)
-    return list(refine(work, work.origin, iterations, measured=2))
+    return list(chain.from_iterable(refine(work, work.origin, iterations, measured=2)))
 
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)

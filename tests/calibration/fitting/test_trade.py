@@ -1,6 +1,7 @@
 """The end of a fit: PSNR given up for features and for energy."""
 
 from dataclasses import replace
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,7 +94,7 @@ def fitted_to_pixels(guidance=None):
     parts = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
     seeds, judges = FitSeeds(parts[:3], parts[3:5]), parts[5:]
     work = refinement(SAMPLER, compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance), seeds)
-    *_, best = refine(work, work.origin, 3, measured=2)
+    *_, best = chain.from_iterable(refine(work, work.origin, 3, measured=2))
     return replace(work, origin=best.numbers), judges
 
 
