@@ -11,7 +11,7 @@ from fewstep.calibration.calibrated_body import BodyMaker, CalibratedBody, check
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
 from fewstep.calibration.commit import added
 from fewstep.calibration.cost import announce
-from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.count import count_activations, of_part, tabulate
 from fewstep.calibration.failed_bodies import body_of, caught, check_some_left, makeable, some_failed
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.needs import needs
@@ -108,9 +108,8 @@ def _calibrate_network(
     course = judging_course(task, plan, progress)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     spare = sparing_for(task, plan, progress)
-    maker = BodyMaker(
-        task, tables, moments, course, large, spare, table_of=lambda part: table_of(part=part, of_all=table)
-    )
+    part_of = partial(of_part, table, counts, task.prepared)
+    maker = BodyMaker(task, tables, moments, course, large, spare, part_of)
     search, bodies, refined = search_for(task, plan, progress), dict[str, CalibratedBody](), dict[str, SearchResult]()
     for done, target in enumerate(targets, 1):
         with caught(failed, target):

@@ -87,7 +87,7 @@ class BodyMaker:
     course: of `judging_course`.
     writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
     spare: the rule for operations that stay in float.
-    table_of: `tabulate` for a part of the groups, for targets with floats.
+    part_of: the ranges for a part of the groups, of targets with floats.
     """
 
     task: Task
@@ -96,7 +96,7 @@ class BodyMaker:
     course: Course | TokenCourse
     writer: Writer | None
     spare: Spare
-    table_of: Callable[[slice], RangesTable]
+    part_of: Callable[[slice], RangesTable]
 
     def body(self, target: Target) -> CalibratedBody:
         """The target's body, in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no
@@ -124,7 +124,7 @@ class BodyMaker:
     def _split(self, body: CalibratedBody, count: int) -> CalibratedBody:
         """The body as so many graphs, each with ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
-        tables = [self.table_of(slice(*part)) for part in pairwise(ends)]
+        tables = [self.part_of(slice(*part)) for part in pairwise(ends)]
         quantize = rounding(body.variants.target, self.moments)
         parts = tuple(GroupedGraph(*each, quantize) for each in zip(ends[1:], tables, strict=True))
         return self.judged(replace(body.variants, parts=parts))

@@ -24,7 +24,6 @@ from fewstep.runtime.progress import SILENT, Progress
 Histograms = Mapping[tuple[str, int], Histogram]
 
 LOG = logging.getLogger("fewstep")
-ALL = slice(None)
 
 
 def count_activations(
@@ -71,19 +70,15 @@ def tabulate(
     progress: Progress = SILENT,
     *,
     everything: bool = False,
-    part: slice = ALL,
-    of_all: RangesTable | None = None,
 ) -> RangesTable:
     """The best ranges of what was counted, and a warning for each activation that is one number.
 
-    part: the groups that a graph is for. Others have the ranges of the nearest one, and no part in pooled ranges.
-    of_all: the table of all groups, whose ranges of each group are not searched again.
     everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
     inner operations with weights read. Others need fewer tensors.
     """
     least = counts.tensors if everything else observed_tensors(prepared)
     counted = tuple(name for name in counts.tensors if name in least)
-    for name in counted if part == ALL else ():
+    for name in counted:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
@@ -92,11 +87,7 @@ def tabulate(
 
     def searched(name: str) -> Ranges:
         groups = counts.of(name)
-        if everything:
-            return whole_ranges(groups)
-        known = () if of_all is None else of_all.tensors[name].each_group[part]
-        ranges = clipped_ranges(groups[part], counts.samples, readers(name), known)
-        return ranges if part == ALL else spread(ranges, part, len(groups))
+        return whole_ranges(groups) if everything else clipped_ranges(groups, counts.samples, readers(name))
 
     every = zip(counted, one_after_another(searched, counted), strict=True)
     for done, (name, ranges) in enumerate(every, 1):
@@ -106,3 +97,17 @@ def tabulate(
         read = {op.x for op in selected_ops(prepared)}.intersection(counted)
         tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
     return RangesTable(graph_sha256, plan, counts.edges, METHOD, tensors, counts.unseen)
+
+
+def of_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:
+    """The ranges for a graph of some groups alone, by the table of all. Other groups have the ranges of the nearest
+    one, and no part in pooled ranges and in scales of channels."""
+    readers = readers_of(prepared)
+
+    def searched(name: str) -> Ranges:
+        groups, known = counts.of(name), table.tensors[name].each_group
+        ranges = clipped_ranges(groups[part], counts.samples, readers(name), known[part])
+        return spread(ranges, part, len(groups))
+
+    names = tuple(table.tensors)
+    return replace(table, tensors=dict(zip(names, one_after_another(searched, names), strict=True)))

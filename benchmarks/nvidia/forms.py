@@ -27,7 +27,7 @@ from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of
 from benchmarks.zoo.bundles import calibration, exported
 from benchmarks.zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
-from fewstep.calibration.count import count_activations, tabulate
+from fewstep.calibration.count import count_activations, of_part, tabulate
 from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.factors import factored
 from fewstep.calibration.lowering.pairs import pairs
@@ -147,17 +147,15 @@ def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Momen
 def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: float16, then each form."""
     task, counts, moments, course = counted(member, work, seeds)
-    table_of = partial(tabulate, counts, task.prepared, "", task.plan.name)
-    own = table_of()
+    own = tabulate(counts, task.prepared, "", task.plan.name)
     engines = partial(engines_of, folder=work)
     half = engines(to_half(task.prepared, FLOAT16))
     lines = [[member.name, "float16", *map(moved, half), "0 %", ""]]
     for name, (target, count) in ((name, form) for name, form in FORMS.items() if form[1] <= course.groups):
         in_float = target.slower(task.prepared, measured_ops(task.prepared, own, target.scheme))
         ends = [round(course.groups * number / count) for number in range(count + 1)] if count else [0, course.groups]
-        tables = (
-            [table_of(part=slice(*part)) for part in pairwise(ends)] if count > 1 else [own if count else pooled(own)]
-        )
+        parts = [of_part(own, counts, task.prepared, slice(*part)) for part in pairwise(ends)] if count > 1 else []
+        tables = parts or [own if count else pooled(own)]
         graphs = [
             lower_graph(task.prepared, ranges, target, in_float, rounding(target, moments))[0] for ranges in tables
         ]

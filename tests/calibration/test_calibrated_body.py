@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fewstep.calibration.calibrate as calibrate_module
-from fewstep.calibration import calibrated_body, spare
+from fewstep.calibration import calibrated_body, count, spare
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, judging_seeds
 from fewstep.calibration.lowering.scheme import Target
@@ -19,6 +19,7 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.ranges.methods import clipped_ranges
 from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
@@ -250,20 +251,22 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
 ) -> None:
     """Those of a group are in the table of all groups already."""
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
-    errors, tabulate = spare.operation_errors, calibrate_module.tabulate
+    errors, of_part = spare.operation_errors, calibrate_module.of_part
 
     def counted(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
         measured.append(target)
         return errors(prepared, table, target, *more)
 
-    def both(*given: Any, of_all: RangesTable | None = None, **named: Any) -> RangesTable:
-        if of_all is not None:
-            parts.append((tabulate(*given, of_all=of_all, **named), tabulate(*given, **named)))
-        return tabulate(*given, of_all=of_all, **named)
+    def both(*given: Any) -> RangesTable:
+        with monkeypatch.context() as patched:
+            patched.setattr(count, "clipped_ranges", lambda *ranges: clipped_ranges(*ranges[:3]))
+            searched = of_part(*given)
+        parts.append((of_part(*given), searched))
+        return searched
 
     judge_by_graphs(monkeypatch, 1.0, 2.0, 3.0)
     monkeypatch.setattr(spare, "operation_errors", counted)
-    monkeypatch.setattr(calibrate_module, "tabulate", both)
+    monkeypatch.setattr(calibrate_module, "of_part", both)
     run(bundle, target=("tensorrt",))
     assert measured == [TENSORRT]
     assert len(parts) == 2 + 3  # of two graphs, and of three
