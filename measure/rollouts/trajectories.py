@@ -74,7 +74,8 @@ def roll_out(
     return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
     its place. Several `sizes` of x take turns, every `turn` seeds.
     """
-    last = max((index for index, step in enumerate(plan.steps) if step.network == network), default=0)
+    called = [step.network for step in plan.steps]
+    last = max((index for index, each in enumerate(called) if each == network), default=0)
     carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, turn):
         calls: list[GraphCall] = []

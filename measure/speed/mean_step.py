@@ -65,9 +65,9 @@ def middle_feeds(
 ) -> dict[str, Arrays]:
     """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
     values = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
-    feeds = {}
-    for network in dict.fromkeys(step.network for step in plan.steps):
-        steps = [index for index, step in enumerate(plan.steps) if step.network == network]
+    called, feeds = [step.network for step in plan.steps], {}
+    for network in dict.fromkeys(called):
+        steps = [index for index, each in enumerate(called) if each == network]
         calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)
         feeds[network] = next(call.feeds for call in calls if call.state.index == steps[len(steps) // 2])
     return feeds
