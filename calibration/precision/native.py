@@ -10,7 +10,6 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, cpu_kind, preferred
 
 LOG = logging.getLogger("fewstep")
-KINDS = {"arm": "an ARM", "x86": "an x86"}
 
 
 def searched_here() -> tuple[str, ...]:
@@ -25,23 +24,13 @@ def is_bound(target: Target, bound: Bound) -> bool:
 
 
 def check_targets(targets: Sequence[Target], bound: Bound) -> None:
-    """UserError where a bound can hold for no target, or its times are of another kind of CPU; a warning names
-    targets that it leaves alone."""
-    cpus = {each.name: each.cpu for each in preferred(ONNXRUNTIME)}
-    for target in targets:
-        cpu = None if bound.speed is None or is_bound(target, bound) else cpus.get(target.name)
-        if cpu is not None:
-            kind = KINDS[cpu]
-            raise UserError(
-                f"--speed for {target.name} on {platform.machine()}: its times are of {kind} CPU",
-                f"calibrate {target.name} on {kind} CPU, or ask for a quality (--quality 44dB)",
-            )
+    """UserError where a bound can hold for no target; a warning names targets that it leaves alone."""
     bound_for = [target.name for target in targets if is_bound(target, bound)]
     others = ", ".join(target.name for target in targets if target.name not in bound_for)
     if not bound_for and bound.speed is not None:
         raise UserError(
             f"--speed for {others}: times are measured where the body runs",
-            f"add target {' or '.join(searched_here())}, or ask for a quality (--quality 44dB)",
+            f"add target {' or '.join(searched_here())}, calibrate there, or ask for a quality (--quality 44dB)",
         )
     if not bound_for:
         raise UserError(f"--quality for {others}: engines without floats keep nothing in float", "leave it out")
