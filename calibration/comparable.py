@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.guidance import to_text, weight_of
+from fewstep.plans.guidance import to_text
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 
 CALIBRATE = "fewstep calibrate "
-ALWAYS = {"ranges": "channels"}  # options that have left, and what holds since
 OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
 
 
@@ -30,11 +29,9 @@ class CalibrationRecord:
         """The options that differ from another record, in words; empty if none differ. Plans do not count."""
         if self.options is None or other.options is None:
             return ""
-        own, others = {**ALWAYS, **self.options}, {**ALWAYS, **other.options}
+        own, others = self.options, other.options
         names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
-        options = (name if name in ALWAYS else f"--{name}" for name in names)
-        said = zip(names, options, strict=True)
-        return ", ".join(f"{option} {own[name]}" if name in own else f"no {option}" for name, option in said)
+        return ", ".join(f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names)
 
 
 def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
@@ -45,10 +42,8 @@ def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
     options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
     plan = calibrated_plan(bundle, body)
     text = f"{body.plan}" if plan is None else along(plan)
-    weight = None if plan is None else weight_of(plan.guidance)
     named = None if plan is None else to_text(plan.guidance)
-    recorded = (named,) if weight is None else (f"{weight:g}", repr(weight))  # earlier versions kept six digits
-    if options is not None and options.get("guidance") not in recorded:
+    if options is not None and options.get("guidance") != named:
         text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
     return CalibrationRecord(text, options)
 

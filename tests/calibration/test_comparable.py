@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.comparable import CalibrationRecord, judged_unlike
+from fewstep.calibration.comparable import judged_unlike
 from fewstep.cli.verbs.report import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.measure.bodies import int8_bodies
@@ -85,14 +85,6 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     assert ("bodies of other targets stay" in caplog.text) == (warned is not None)
     assert warned is None or f"stay, calibrated {warned}; calibrate all targets in one run" in caplog.text
     assert unlike_in(bundle, made.plan) == (() if told is None else (told,))
-
-
-@pytest.mark.parametrize(("ranges", "said"), [("channels", ""), ("mse", "ranges mse")])
-def test_bodies_of_earlier_versions_differ_where_they_had_other_ranges(ranges: str, said: str) -> None:
-    earlier = CalibrationRecord("ddim:3", {"ranges": ranges, "seed": "1000000"})
-    today = CalibrationRecord("ddim:3", {"seed": "1000000"})
-    assert earlier.differences(today) == said
-    assert today.differences(earlier) == ("ranges channels" if said else "")
 
 
 def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:
