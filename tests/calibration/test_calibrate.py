@@ -1,7 +1,6 @@
 """The verb, on a bundle of three convolutions."""
 
 import logging
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +9,9 @@ import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.methods import CLIPPED, whole_ranges
 from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.half_types import BFLOAT16, FLOAT16
-from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -213,30 +209,6 @@ def test_a_plan_file_brings_its_guidance_and_must_fit_the_schedule(bundle: Path,
     path.write_bytes(encode(compile_plan("heun:2", DenoiserFacts(form.ScheduleSpec("linear"), "sample"))))
     with pytest.raises(UserError, match="plan 'heun:2' is for schedule"):
         run(bundle, plan=str(path))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("clipped", [1.0, CLIPPED])
-def test_an_activation_that_float16_cannot_hold_takes_bfloat16_though_ranges_clip_it(
-    bundle: Path, clipped: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What it reaches is 1 % beyond the greatest number of float16. Its ranges end below that where what they clip
-    counts once."""
-    graph = denoiser()
-    with monkeypatch.context() as patched:
-        patched.setattr("fewstep.calibration.count.clipped_ranges", lambda groups, *_: whole_ranges(groups))
-        reached = table_of(run(bundle, target=("cpu-x86",), trajectories=16))["a1"].pooled.high
-    monkeypatch.setattr("fewstep.calibration.ranges.methods.CLIPPED", clipped)
-    greatest = float(np.finfo(np.float16).max)
-    scale = np.float32(1.01 * greatest / reached)
-    constants = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
-    wide = write_bundle(bundle.parent / "wide", replace(graph, constants=graph.constants | constants))
-    ranges = table_of(run(wide, target=("cpu-x86",), trajectories=16))["a1"]
-    is_clipped = max(found.high for found in (ranges.pooled, *ranges.per_group)) < greatest
-    assert is_clipped == (clipped == 1)
-    made = run(wide, target=("cpu-x86", "tensorrt"), trajectories=16).lowered["int8-tensorrt"].graph
-    assert re.search(r"bfloat16 around int8: activation 'a1' reaches 66\d{3}.*, beyond float16", caplog.text)
-    assert has_type(made, BFLOAT16) and not has_type(made, FLOAT16)
 
 
 def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
