@@ -32,7 +32,6 @@ from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.graph.engines.resident.run import resident
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
@@ -101,16 +100,6 @@ def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample
             return np.asarray(sampler.sample(plan, seeds, labels(conditions, seeds)))
 
         return sample
-
-    return opened
-
-
-def on_device(bundle: Path, precision: str, body: str, backend: TensorRt) -> Callable[[], Sample]:
-    """A run whose state stays on the GPU."""
-
-    def opened() -> Sample:
-        run = resident(bundle, PLAN, backend, precision, body, GUIDANCE)
-        return lambda seeds: run(seeds, labels(run.conditions, seeds))
 
     return opened
 
@@ -189,7 +178,6 @@ def contenders(bundle: Path, model: str, name: str, has_torch: bool, device: str
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{name}{said}", precision, on_backend(bundle, body, backend))
-        yield Contender(f"{name}, state on the device", precision, on_device(bundle, precision, body, backend))
     provider = PROVIDER if device == "cuda" else "CPUExecutionProvider"
     for precision in ("float32", "float16"):
         yield Contender("onnxruntime-cuda", precision, on_backend(bundle, precision, OnnxRuntimeCuda()))

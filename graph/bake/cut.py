@@ -1,8 +1,8 @@
 """A baked run in three parts, for a program that runs the steps itself: what is ahead, one step, what is behind.
 
 The step is the body of the Loop, whose numbers are looked up by the number of the step: an input here. All else that it
-reads stays the same from step to step. An engine therefore keeps state, conditions and noise where it computes, and
-is given nothing between two steps but a number that may lie there too.
+reads stays the same from step to step. An engine can therefore keep state, conditions and noise where it computes:
+between two steps it is given the number alone.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,11 +1,14 @@
 """Engines of this GPU that show a graph's inner tensors; they are built for one look and not kept."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from fewstep.graph.describe import describe
-from fewstep.graph.engines.built import built
+from fewstep.graph.engines.build_engine import request, run_worker
+from fewstep.graph.engines.builders import STRICT, builder_of
+from fewstep.graph.engines.timings import timings
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.plans.errors import UserError, first_line
@@ -15,12 +18,14 @@ from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda,
 from fewstep.runtime.backends.tensorrt import TensorRt
 
 GRAPH, AGAIN = "watched.onnx", "fewstep verify --engines"
+TIMEOUT = 3600.0  # seconds
+OTHER = "run it on another backend"
 
 
 def on_tensorrt(backend: TensorRt, graph: Graph) -> LoadedGraph:
     """The graph as an engine of TensorRT; its inputs have fixed shapes. UserError if it cannot be built."""
-    program = built(backend, graph, is_kept=False)
-    return backend.open(program, describe(graph, GRAPH), graph.name, backend.here().device, AGAIN, is_kept=False)
+    program, device = _built(backend, graph), backend.here().device
+    return backend.open(program, describe(graph, GRAPH), graph.name, device, AGAIN, is_kept=False)
 
 
 def on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], Arrays]:
@@ -40,3 +45,19 @@ def on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], Arrays
             ) from error
 
     return run
+
+
+def _built(backend: TensorRt, graph: Graph) -> bytes:
+    """The program of a graph whose inputs have fixed shapes, for this machine's GPU."""
+    builder, here = builder_of(backend.name), backend.here()
+    shapes = {value.name: [[*map(int, value.shape)]] * 3 for value in graph.inputs}
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / GRAPH
+        engine, asked, timing = (file.with_suffix(suffix) for suffix in (".engine", ".json", ".timing"))
+        save(graph, file)
+        with timings(builder, here, timing) as measured:
+            content = request(builder, here.device, shapes, STRICT, timing_cache=measured)
+            asked.write_text(json.dumps(content, default=str))
+            what = f"{graph.name!r} for {here.device}"
+            run_worker([*map(str, (file, engine, asked))], what, TIMEOUT, builder.name, OTHER, OTHER)
+        return engine.read_bytes()

@@ -104,10 +104,10 @@ class Memory:
         kind = api().cudaMemcpyKind.cudaMemcpyHostToDevice
         call("cudaMemcpyAsync", self.address, self._host_address, size, kind, stream.handle)
 
-    def ask(self, size: int, stream: CudaStream, start: int = 0) -> None:
-        """Copy `size` bytes from `start` on to the host."""
+    def ask(self, size: int, stream: CudaStream) -> None:
+        """Copy the first `size` bytes to the host."""
         kind = api().cudaMemcpyKind.cudaMemcpyDeviceToHost
-        call("cudaMemcpyAsync", self._host_address + start, self.address + start, size, kind, stream.handle)
+        call("cudaMemcpyAsync", self._host_address, self.address, size, kind, stream.handle)
 
 
 def quietly(function: str, handle: Any) -> None:

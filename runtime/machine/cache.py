@@ -23,7 +23,6 @@ Purpose = Literal[
     "agreement",
     "fitting",
     "choices",
-    "programs",
 ]
 
 LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's

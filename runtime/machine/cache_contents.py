@@ -18,7 +18,6 @@ PURPOSES: dict[str, str] = {
     "jit": "code that TensorRT-RTX compiled on this GPU",
     "openvino": "code that OpenVINO compiled on this machine",
     "calibration": "counts of interrupted calibrations",
-    "programs": "engines of single graphs that a program built on this GPU",
     "fitting": "samples of teachers, and fits that were interrupted",
     "agreement": "graphs on which an engine agrees with onnxruntime on this machine",
     "choices": "engines, plans and bodies that were measured for choices on this machine",

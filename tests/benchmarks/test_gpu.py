@@ -14,10 +14,9 @@ from fewstep.graph.engines.kernels import Kernel, Kernels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.machine.gpu import Gpu
-from tests.graph.engines.resident.conftest import builds as builds
-from tests.graph.engines.resident.conftest import cuda as cuda
-from tests.graph.engines.resident.conftest import tensorrt as tensorrt
 from tests.runtime.backends.built import add_engine
+from tests.runtime.backends.conftest import cuda as cuda
+from tests.runtime.backends.conftest import tensorrt as tensorrt
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/gpu.py"))
 Contender, GpuRow, measure = SCRIPT["Contender"], SCRIPT["GpuRow"], SCRIPT["measure"]
@@ -38,9 +37,7 @@ def test_a_machine_without_a_gpu_is_told_in_one_line(
     assert capsys.readouterr().out.splitlines() == [SCRIPT["NO_GPU"]] and not (tmp_path / "gpu.md").exists()
 
 
-def test_engines_on_doubles_agree_and_what_fails_is_a_row(
-    tiny_bundle: Path, cuda: Any, tensorrt: Any, builds: list[str]
-) -> None:
+def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cuda: Any, tensorrt: Any) -> None:
     add_engine(tiny_bundle, "float32")
     backend = TensorRt(cuda_graph=True)
 
@@ -52,12 +49,11 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(
         measure(each, expected, batches=(1, 3))
         for each in (
             Contender("tensorrt", "float32", SCRIPT["on_backend"](tiny_bundle, "float32", backend)),
-            Contender("on the device", "float32", SCRIPT["on_device"](tiny_bundle, "float32", "float32", backend)),
             Contender("broken", "int8", fail),
         )
     ]
-    assert [each.least > 120 for each in rows] == [True, True, False]
-    assert [len(each.milliseconds) for each in rows] == [2, 2, 0]
+    assert [each.least > 120 for each in rows] == [True, False]
+    assert [len(each.milliseconds) for each in rows] == [2, 0]
     assert all(0 < half <= most for each in rows for half, most in each.milliseconds)
     page = SCRIPT["page"](("a GPU", "today"), {"tiny": rows})
     assert "| broken | int8 | failed |" in page and "- broken, int8: there is no engine; build one" in page
@@ -67,9 +63,7 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(
 def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
     found = [(each.name, each.precision) for each in SCRIPT["contenders"](tiny_bundle, "tiny", "tensorrt", True)]
     assert [each for each in found if each[0].startswith("tensorrt")] == [
-        (name, precision)
-        for precision in ("float16", "int8")
-        for name in ("tensorrt", "tensorrt, CUDA graph", "tensorrt, state on the device")
+        (name, precision) for precision in ("float16", "int8") for name in ("tensorrt", "tensorrt, CUDA graph")
     ]
     assert ("torch, compiled", "float16") in found and ("torch, eager", "float32") in found
     assert ("onnxruntime-cuda, baked file", "float32") in found

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from fewstep.cli.main import main
-from fewstep.graph.engines import build_engine, built, watched
+from fewstep.graph.engines import build_engine, watched
 from fewstep.graph.engines.accounts import Account
 from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.graph.graph import Graph, Node, Value
@@ -50,7 +50,7 @@ def wrong(tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch) 
     def build(files: list[str], *_: object) -> None:
         Path(files[1]).write_bytes(engine(with_another_half(Path(files[0]).read_bytes()), "10.3.0", (2, 2, 2)))
 
-    monkeypatch.setattr(built, "run_worker", build)
+    monkeypatch.setattr(watched, "run_worker", build)
     return tiny_bundle
 
 
@@ -88,7 +88,7 @@ def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch
         is_fused = len(onnx.load_from_string(graph).graph.output) <= 2
         Path(files[1]).write_bytes(engine(with_another_half(graph) if is_fused else graph, "10.3.0", (2, 2, 2)))
 
-    monkeypatch.setattr(built, "run_worker", build)
+    monkeypatch.setattr(watched, "run_worker", build)
     (found,) = beside(open_bundle(wrong))
     assert isinstance(found, EngineComparison) and found.layer is not None
     assert (found.layer.tensor, found.layer.alone) == ("halved", True)
@@ -98,7 +98,7 @@ def test_a_mismatch_stays_one_where_the_layer_cannot_be_found(wrong: Path, monke
     def fail(*_: object) -> None:
         raise UserError("tensorrt cannot build it", "free memory")
 
-    monkeypatch.setattr(built, "run_worker", fail)
+    monkeypatch.setattr(watched, "run_worker", fail)
     found = verify(VerifyOptions(wrong, engines=True))
     (differing,) = found.differing
     assert found.is_whole
@@ -193,7 +193,7 @@ def test_a_build_on_the_device_ends_with_a_comparison(
         Path(files[1]).write_bytes(engine(content, "10.3.0", (1, 4, 16)))
 
     monkeypatch.setattr(build_engine, "run_worker", build)
-    monkeypatch.setattr(built, "run_worker", build)
+    monkeypatch.setattr(watched, "run_worker", build)
     monkeypatch.setattr(EngineBuilder, "version", lambda self: "10.3.0")
     command = ["build", str(tiny_bundle), "--backend", "tensorrt", "--precision", "float32"]
     assert main(command) == int(is_wrong)

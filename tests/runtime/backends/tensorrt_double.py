@@ -34,7 +34,6 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
     module.calls = Counter()
     module.host_code = []
     module.records = True
-    module.addresses = []  # of the calls of contexts that record by themselves
 
     class Severity(Enum):
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -172,8 +171,6 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
                 if cuda.find(self.addresses[name], size, cuda.current) is None:
                     return self.refuse(f"the address of {name} is no device memory of {size} bytes")
             shapes, addresses = dict(self.shapes), dict(self.addresses)  # those of now, whatever is set later
-            if self.config is not None and self.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE":
-                module.addresses.append(sorted(addresses.items()))
             if recorded is not None:
                 recorded.append(
                     lambda: self.compute(addresses) if shapes == self.shapes else Error.cudaErrorIllegalAddress
