@@ -13,19 +13,14 @@ from fewstep.plans.tokens import USUAL, TokenPlan
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 
 
-def is_compiled(plan: object) -> bool:
-    """True for a plan of numbers or of tokens, and not for a class of them or a sampler, which has a method `steps`."""
-    return isinstance(getattr(plan, "steps", None), tuple)
-
-
 def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample", taker: str = "this") -> Plan:
     """The plan. Refuse the name of one where its numbers are needed and no sampler can compile it, anything else that
     is none, and one of tokens, which `taker` does not take."""
     if isinstance(plan, Plan):
         return plan
-    if isinstance(plan, str | Path) or not is_compiled(plan):
-        raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
-    raise UserError(f"plan {plan.name!r} is of tokens, and {taker} takes continuous samples", fix)
+    if isinstance(plan, TokenPlan):
+        raise UserError(f"plan {plan.name!r} is of tokens, and {taker} takes continuous samples", fix)
+    raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
 
 
 def check_tokens(plan: AnyPlan) -> TokenPlan:

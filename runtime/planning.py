@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, is_compiled
+from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, regroup
@@ -40,7 +40,7 @@ def plan_for(
     facts, manifest = denoiser_facts(bundle.manifest), bundle.manifest
     if UNCOND in (settings.get("branches") or {}):
         facts = replace(facts, guided=True)
-    if not (isinstance(plan, str | Path) or is_compiled(plan)):
+    if not isinstance(plan, PlanLike):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
             fix = "`sample_each` takes a plan for each sample"

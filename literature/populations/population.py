@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fewstep.literature.populations.resampling import Choice, Floats, ancestors, effective
 from fewstep.plans import noise
-from fewstep.plans.arguments import check_compiled, is_compiled, refuse_options, whole
+from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import conditions
@@ -190,8 +190,8 @@ def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
     """Refuse a hook of another plan: it weighs by the steps of its own. Their ranges may differ."""
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
-    made_for: Any = getattr(weigh, "plan", None)
-    if is_compiled(made_for) and _without_groups(made_for) != _without_groups(plan):
+    made_for = getattr(weigh, "plan", None)
+    if isinstance(made_for, Plan) and _without_groups(made_for) != _without_groups(plan):
         raise UserError(
             f"weigh was made for plan {made_for.name!r}, and plan {plan.name!r} runs", "make it for the plan that runs"
         )

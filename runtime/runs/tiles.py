@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import check_compiled, is_compiled, refuse_options, whole
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import as_numbers
@@ -143,7 +144,7 @@ def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
-    if not is_compiled(plan):
+    if not isinstance(plan, AnyPlan):
         return check_compiled(sampler.compile(plan, branches=branches))
     numbers = check_compiled(plan)
     checked = sampler.compile(msgspec.structs.replace(numbers, tensors=()), branches=branches)
