@@ -169,7 +169,9 @@ def _name(line: Line) -> tuple[str, ...]:
 
 
 def _save(lines: Kept) -> None:
-    KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
+    partial = KEPT.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
+    partial.replace(KEPT)
 
 
 def _machine() -> str:

@@ -8,14 +8,16 @@ plain way gets as many evaluations as take as long. A system pays if it is bette
 mean. Where the plain way has one number of evaluations, those decide. Nothing here was tuned on the seeds that it is
 judged on. Each core takes a model after the other, in a process of one thread. --keep puts each line into
 docs/measured/claims.json, instead of the former one, and writes claims.md and the figures of systems.md from all lines
-there.
+there. A line that --work has of the same tree is not measured again, so that an interrupted run goes on.
 """
 
 import argparse
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
@@ -24,12 +26,15 @@ from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, stud
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.claim_lines import Line
 from benchmarks.claims.measuring import judged, timed
-from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
+from benchmarks.claims.settings import FIRST_SEED, MODELS, Setting, opened
+from benchmarks.kept import digest, kept
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
+from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores
 
 CLAIMS = [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS, *fit_ways.CLAIMS]
-PAGE = Path(__file__).parents[2] / "docs/measured/claims.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/measured/claims.md"
 
 
 def main() -> int:
@@ -40,12 +45,14 @@ def main() -> int:
     add_work(parser, "claims")
     parser.add_argument("--keep", action="store_true", help="put the lines into docs/measured")
     options = parser.parse_args()
-    for line in in_processes(options):
-        print(line, flush=True)
+    try:
+        for line in in_processes(options):
+            print(line, flush=True)
+            if options.keep:
+                claim_lines.keep(line)
+    finally:  # pages have what an interrupted run has kept
         if options.keep:
-            claim_lines.keep(line)
-    if options.keep:
-        write()
+            write()
     return 0
 
 
@@ -54,10 +61,10 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line]:
     An error of one model is raised behind the lines of all others."""
     models = longest_first(model for model in options.model or MODELS if any(wanted(model, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
-    context = get_context("spawn")
+    context, work = get_context("spawn"), options.work / tree()
     with context.Manager() as manager, ProcessPoolExecutor(physical_cores(), context) as pool:
         found: Queue[Line | None] = manager.Queue()
-        jobs = [pool.submit(measure, model, options, found) for model in models]
+        jobs = [pool.submit(measure, model, work, options, found) for model in models]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
         for _ in jobs:
@@ -81,11 +88,27 @@ def wanted(model: str, only: Iterable[str] | None) -> Iterator[Claim]:
             yield claim
 
 
-def measure(model: str, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
-    """Put the lines of a model's claims."""
-    setting = opened(model, options.work, seeds_of(options))
+def measure(model: str, work: Path, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
+    """Put the lines of a model's claims: those that the folder has as they are, and others measured."""
+    seeds = seeds_of(options)
+    setting = opened(model, work, seeds)
     for claim in wanted(model, options.only):
-        found.put(judged(model, setting, claim, *timed(setting, claim)))
+        find = partial(_line, model, setting, claim)
+        found.put(kept(work / "lines", Line, find, model, seeds, claim.system, claim.figure, claim.control))
+
+
+def _line(model: str, setting: Setting, claim: Claim) -> Line:
+    return judged(model, setting, claim, *timed(setting, claim))
+
+
+def tree() -> str:
+    """Twelve digits of the commit and of what is changed on it, without the pages that a run writes. UserError outside
+    a repository."""
+    asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":!docs"])
+    answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
+    if any(each.returncode for each in answers):
+        raise UserError(f"{ROOT} is no git repository", "measure in a checkout")
+    return digest(*(each.stdout for each in answers))
 
 
 def write() -> None:

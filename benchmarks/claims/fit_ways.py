@@ -51,18 +51,23 @@ def shipped_fit(s: Setting) -> Floats:
 
 
 @lru_cache
-def _searched(bundle: Path, method: str) -> Plan:
-    """The plan that a module of the literature finds, from the best one without a fit on."""
+def _material(bundle: Path) -> FitSetting:
+    """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
     task = open_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED))
     blocks = taught(task.rolled, task.teacher, blocks_of(task.reference, FIT_SEEDS[:SEEDS]))
-    setting = FitSetting(
+    return FitSetting(
         *(task.sampler, task.reference, denoiser_facts(task.bundle.manifest), task.guidance),
         nominal=best_start(task.rolled, task.starts.nominal, blocks[:2]),
         teacher=task.teacher,
         blocks=blocks,
         groups=task.sampler.body.groups,
     )
-    plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fitted(setting)
+
+
+@lru_cache
+def _searched(bundle: Path, method: str) -> Plan:
+    """The plan that a module of the literature finds, from the best one without a fit on."""
+    plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fitted(_material(bundle))
     return plan
 
 

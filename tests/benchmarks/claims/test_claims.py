@@ -156,6 +156,8 @@ def test_models_are_measured_in_processes(tmp_path: Path) -> None:
     lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(each.model for each in lines) == ["cifar10", "fashion_mnist"]
     assert all(each.ours >= 10 * each.plain for each in lines)  # of 22 frames, two are processed
+    again = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
+    assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
 
 
 def test_a_row_says_whether_its_lines_pay() -> None:
