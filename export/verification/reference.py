@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewstep.export.casts import own_dtype
 from fewstep.export.error_text import module_name, place
 from fewstep.export.refusals import drawing
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError, first_line
 
+TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in its messages
 TOLERANCE = 1e-4  # of the largest absolute value: float32 through some hundred operations stays below 1e-5
 
 
@@ -92,7 +92,7 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
     except UserError:  # it says all by itself
         raise
     except (Exception, SystemExit) as error:
-        if (own := own_dtype(module, inputs)) is not None:
+        if (own := _other_dtype(str(error))) is not None:
             what = f"{module_name(module)} casts to {own}, and export makes its weights float32"
             raise UserError(
                 f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
@@ -102,6 +102,16 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
         values = "every value" if ids is None else f"ids to {ids.size - 1}, the mask {ids.mask} and each condition"
         fix = _spec_fault(module, spec, first_line(error))
         raise UserError(what, fix or f"let {signature(spec)} take {values} that its spec allows") from error
+
+
+def _other_dtype(text: str) -> str | None:
+    """The dtype that stands against float32 in a message of torch, as "float16"; None where it is about other things.
+
+    A module that casts to a dtype of its own fails so, since export makes its weights float32.
+    """
+    if "type" not in text or re.search(r"[Ff]loat\b|FloatTensor", text) is None:
+        return None
+    return next((dtype for dtype, name in TORCH_NAMES.items() if re.search(name, text)), None)
 
 
 def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.casts import own_dtype
+from fewstep.export.verification.reference import call
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Raising, Tiny, source
 
@@ -38,7 +38,13 @@ def test_the_dtype_and_the_cure_are_named(dtype: torch.dtype) -> None:
     assert "use_fp16=False" in failure.value.fix
 
 
-def test_other_failures_are_none_of_it() -> None:
-    inputs = torch.zeros(3, 2, 4, 4), torch.ones(3)
-    assert own_dtype(Raising(), inputs) is None and own_dtype(Following(torch.float16).float(), inputs) is None
-    assert own_dtype(Tiny(), (torch.zeros(3, 5, 4, 4), torch.ones(3))) is None
+@pytest.mark.parametrize("module", [Raising(), Tiny()])
+def test_other_failures_are_none_of_it(module: Tiny) -> None:
+    with pytest.raises(UserError) as failure:
+        call(module, source(module).spec, (torch.zeros(3, 5, 4, 4), torch.ones(3)))
+    assert "casts to" not in failure.value.what
+
+
+def test_a_cast_that_follows_the_weights_is_none() -> None:
+    module = Following(torch.float16).float()
+    assert call(module, source(module).spec, (torch.zeros(3, 2, 4, 4), torch.ones(3))).dtype == torch.float32
