@@ -73,6 +73,13 @@ def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "page").exists()
 
 
+def test_the_maker_of_the_parts_of_a_run_ends_in_one_line(tmp_path: Path) -> None:
+    program = [sys.executable, str(EXAMPLES / "steps.py"), str(tmp_path / "none"), str(tmp_path / "parts")]
+    done = subprocess.run(program, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("steps: there is no bundle")
+
+
 @pytest.mark.skipif(NODE is None, reason="there is no node")
 def test_the_program_of_node_ends_in_one_line() -> None:
     done = subprocess.run([str(NODE), str(EXAMPLES / "sample.mjs")], capture_output=True, text=True)

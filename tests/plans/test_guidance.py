@@ -110,16 +110,10 @@ def test_three_branches_with_their_own_weights():
     assert run(plan) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "guidance",
-    [
-        2.5,
-        Cfg((2.0, 1.0)),
-        Cfg(2.0, (-1.0, 1.0)),
-        CfgPlusPlus(0.5),
-        Residual(1.4, 0.9, "onetime"),
-    ],
-)
+FORMS = (2.5, Cfg((2.0, 1.0)), Cfg(2.0, (-1.0, 1.0)), CfgPlusPlus(0.5), Residual(1.4, 0.9, "onetime"))
+
+
+@pytest.mark.parametrize("guidance", FORMS)
 def test_every_form_survives_its_file(guidance):
     plan = compile_plan("dpmpp_2m:4", DENOISING, guidance)
     assert decode(encode(plan)) == plan

@@ -9,6 +9,7 @@ called ahead, before a step, after it and behind.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fewstep.graph.bake.bake import BakeOptions, assembled
 from fewstep.graph.bake.cut import at_shapes, cut
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
+from fewstep.runtime import UserError
 
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
@@ -49,4 +51,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"steps: {error}")

@@ -143,10 +143,8 @@ def test_the_model_whose_lines_took_longest_comes_first(tmp_path: Path, monkeypa
 
 
 def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
-    assert [each.system for each in wanted("fashion_mnist", ["filter"])] == [
-        "StreamDiffusion filter",
-        "hallucination filter",
-    ]
+    named = [each.system for each in wanted("fashion_mnist", ["filter"])]
+    assert named == ["StreamDiffusion filter", "hallucination filter"]
     assert not [*wanted("speech_ncsn", ["filter"])] and [*wanted("speech_ncsn", None)]
 
 
