@@ -34,7 +34,7 @@ BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by nominal.md,
 def _fitted(source: str, steps: int, weight: float | None) -> Sampler:
     """A source in float32 with `fitted:STEPS`."""
     bundle = Path(copytree(exported(source), Path(mkdtemp()) / "bundle"))
-    fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED))
+    fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED, threads=1))
     return sampler_of(bundle)
 
 
@@ -53,7 +53,7 @@ def shipped_fit(s: Setting) -> Floats:
 @lru_cache
 def _material(bundle: Path) -> FitSetting:
     """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
-    task = open_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED))
+    task = open_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
     blocks = taught(task.rolled, task.teacher, blocks_of(task.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
         *(task.sampler, task.reference, denoiser_facts(task.bundle.manifest), task.guidance),

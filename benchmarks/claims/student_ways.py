@@ -49,7 +49,7 @@ def _lowered(
     if precision == "int8":
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))
-        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), conditions=file if known else None))
+        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), conditions=file if known else None, threads=1))
     return sampler_of(bundle, precision)
 
 
