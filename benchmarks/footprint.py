@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
 
 import fewstep.runtime
-from benchmarks.bar import Bar
 from benchmarks.options import parser_of
 from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
@@ -41,6 +41,26 @@ seconds = time.perf_counter() - started
 kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([seconds, kib * 1024]))
 """
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure and what it must not exceed, in the same unit; None for a figure without a bar. NaN where nothing
+    could be compared: that is missed."""
+
+    name: str
+    found: float
+    bar: float | None
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        return self.bar is None or self.found <= self.bar
+
+    def __str__(self) -> str:
+        verdict = "" if self.holds else "  MISSED"
+        bar = "" if self.bar is None else f" of {self.bar:7.2f} {self.unit}"
+        return f"{self.name:<48}{self.found:8.2f} {self.unit:<2}{bar}{verdict}"
 
 
 def installed_bytes() -> int:

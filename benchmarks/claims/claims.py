@@ -6,9 +6,10 @@
 A line has the system's figure next to the plain way at equal evaluations of the network, and at equal milliseconds: the
 plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
 mean. Where the plain way has one number of evaluations, those decide. Nothing here was tuned on the seeds that it is
-judged on. Each core takes a model after the other, in a process of one thread. --keep puts each line into
-docs/measured/claims.json, instead of the former one, and writes claims.md and the figures of systems.md from all lines
-there. A line that --work has of the same tree is not measured again, so that an interrupted run goes on.
+judged on. --keep puts each line into docs/measured/claims.json, instead of the former one, and writes claims.md and the
+figures of systems.md from all lines there. Each core takes a model after the other, in a process of one thread. Fits of
+plans are a part of their own, since they take as long as all else of their model. A line that --work has of the same
+tree is not measured again, so that an interrupted run goes on.
 """
 
 import argparse
@@ -26,15 +27,18 @@ from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, stud
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.claim_lines import Line
 from benchmarks.claims.measuring import judged, timed
-from benchmarks.claims.settings import FIRST_SEED, MODELS, Setting, opened
+from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
 from benchmarks.kept import digest, kept
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores
 
-CLAIMS = [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS, *fit_ways.CLAIMS]
+WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS]}
+CLAIMS = [claim for claims in WAYS.values() for claim in claims]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/measured/claims.md"
+Part = tuple[str, str]  # a model and a key of WAYS: its claims, which a process measures one after the other
+PARTS: list[Part] = [(model, ways) for ways in WAYS for model in MODELS]
 
 
 def main() -> int:
@@ -57,14 +61,14 @@ def main() -> int:
 
 
 def in_processes(options: argparse.Namespace) -> Iterator[Line]:
-    """The lines of all models as they are measured. A process a core takes a model after the other, the longest first.
-    An error of one model is raised behind the lines of all others."""
-    models = longest_first(model for model in options.model or MODELS if any(wanted(model, options.only)))
+    """The lines of all parts as they are measured. A process a core takes a part after the other, the longest first.
+    An error of one part is raised behind the lines of all others."""
+    parts = longest_first(part for part in PARTS if part[0] in (options.model or MODELS))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
     context, work = get_context("spawn"), options.work / tree()
     with context.Manager() as manager, ProcessPoolExecutor(physical_cores(), context) as pool:
         found: Queue[Line | None] = manager.Queue()
-        jobs = [pool.submit(measure, model, work, options, found) for model in models]
+        jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
         for _ in jobs:
@@ -73,32 +77,31 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line]:
             job.result()
 
 
-def longest_first(models: Iterable[str]) -> list[str]:
-    """Models by the milliseconds of their kept lines."""
+def longest_first(parts: Iterable[Part]) -> list[Part]:
+    """Fits, then models by the milliseconds of their kept lines."""
     taken = Counter[str]()
     for line in claim_lines.kept().lines:
         taken[line.model] += line.ours_ms + line.plain_ms
-    return sorted(models, key=lambda model: -taken[model])
+    return sorted(parts, key=lambda part: (part[1] != "fits", -taken[part[0]]))
 
 
-def wanted(model: str, only: Iterable[str] | None) -> Iterator[Claim]:
-    """The claims of a model whose system has one of these words in its name; None for all."""
-    for claim in CLAIMS:
+def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
+    """The claims of a part whose system has one of these words in its name; None for all."""
+    model, ways = part
+    for claim in WAYS[ways]:
         if model in claim.models and (not only or any(each.lower() in claim.system.lower() for each in only)):
             yield claim
 
 
-def measure(model: str, work: Path, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
-    """Put the lines of a model's claims: those that the folder has as they are, and others measured."""
-    seeds = seeds_of(options)
-    setting = opened(model, work, seeds)
-    for claim in wanted(model, options.only):
-        find = partial(_line, model, setting, claim)
+def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
+    """Put the lines of a part's claims: those that the folder has as they are, and others measured."""
+    if not (claims := [*wanted(part, options.only)]):
+        return
+    seeds, (model, ways) = seeds_of(options), part
+    setting = opened(model, work / ways, seeds)
+    for claim in claims:
+        find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
         found.put(kept(work / "lines", Line, find, model, seeds, claim.system, claim.figure, claim.control))
-
-
-def _line(model: str, setting: Setting, claim: Claim) -> Line:
-    return judged(model, setting, claim, *timed(setting, claim))
 
 
 def tree() -> str:

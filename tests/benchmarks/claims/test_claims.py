@@ -134,18 +134,19 @@ def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pyt
     assert max(len(text) for text in page.split("\n") if not text.startswith("|")) <= 100
 
 
-def test_the_model_whose_lines_took_longest_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
     short = line(Gain(1.0, 0.4), None)
     for each in (short, msgspec.structs.replace(short, model="cifar10", plain_ms=10)):
         claim_lines.keep(each)
-    assert longest_first(["fashion_mnist", "dit_flow", "cifar10"]) == ["cifar10", "fashion_mnist", "dit_flow"]
+    fits, *plans = ("dit_flow", "fits"), *((each, "plans") for each in ("cifar10", "fashion_mnist", "dit_flow"))
+    assert longest_first([*reversed(plans), fits]) == [fits, *plans]
 
 
 def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
-    named = [each.system for each in wanted("fashion_mnist", ["filter"])]
+    named = [each.system for each in wanted(("fashion_mnist", "plans"), ["filter"])]
     assert named == ["StreamDiffusion filter", "hallucination filter"]
-    assert not [*wanted("speech_ncsn", ["filter"])] and [*wanted("speech_ncsn", None)]
+    assert not [*wanted(("speech_ncsn", "plans"), ["filter"])] and [*wanted(("speech_ncsn", "plans"), None)]
 
 
 @pytest.mark.slow
