@@ -42,5 +42,10 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
         denoised = data**2 / (s**2 + data**2) * x + s * data / np.hypot(s, data) * raw
         x = x + (t - s) * (x - denoised) / s
     np.testing.assert_allclose(samples, x, rtol=1e-3, atol=1e-3)
+    corners = np.vstack([np.eye(3), -np.eye(3)])[None].repeat(2, 0)
+    made = np.stack([names["turned"](corners, draws, index) for index in range(300)]).astype(np.float64)
+    rotations = made[..., :3, :] - made.mean(-2, keepdims=True)
+    np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-5)  # no mirror
+    assert np.abs(rotations.mean((0, 1))).max() < 0.12  # in every direction
     with pytest.raises(UserError, match="of one row"):
         names["sample"](sampler, "dpmpp_2m:3", SEEDS, {"trunk": trunk})

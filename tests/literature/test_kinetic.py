@@ -71,7 +71,8 @@ def test_few_even_steps_reach_the_data():
         starts = np.linspace(-2, 2, 100)
         return np.sqrt(np.mean((np.abs(sample(plan, network, lambda number: starts, np.float64)) - 1) ** 2))
 
-    assert [miss(spec) for spec in (OPTIMAL, CIRCLE, FLOW)] == pytest.approx([0.0004, 0.161, 0.129], abs=0.001)
+    misses = [miss(spec) for spec in (OPTIMAL, CIRCLE, FLOW)]
+    assert misses[0] == pytest.approx(0.0004, abs=1e-4) and misses[1:] == pytest.approx([0.161, 0.129], abs=0.001)
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0, math.nan])

@@ -266,9 +266,7 @@ def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
 @pytest.mark.parametrize("shape", [(7,), (7, 1, 1, 1), (2, 1, 1)])
 def test_a_tensor_of_a_plan_fits_the_samples(sampler: Sampler, shape: tuple[int, ...]) -> None:
     plan = msgspec.structs.replace(
-        sampler.compile("ddim:4"),
-        tensors=(Tensor(shape, np.ones(shape).tobytes()),),
-        start_terms=(Term(0, 0, 0),),
+        sampler.compile("ddim:4"), tensors=(Tensor(shape, np.ones(shape).tobytes()),), start_terms=(Term(0, 0, 0),)
     )
     with pytest.raises(UserError, match=re.escape(f"holds a tensor {list(shape)} for samples [1, 4, 4]")):
         sampler.sample(plan, **GIVEN)

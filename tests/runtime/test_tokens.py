@@ -209,6 +209,15 @@ def test_thresholds_and_bounds_end_a_block_early():
         assert (states[-1].ids == 1).all()
 
 
+@pytest.mark.parametrize(("unsure", "left"), [([2, 5], [4, 3, 1, 0]), (range(L), [5, 4, 3, 2, 1, 0])])
+def test_a_dynamic_block_reveals_what_is_sure_and_else_as_many_as_even_steps(unsure, left):
+    logits = np.full((1, L, V), -40.0, np.float32)
+    logits[..., 1] = logits[:, list(unsure), 2] = 0.0
+    plan = compile_tokens("block_dynamic(size=3):6", FACTS, (L,), V)
+    states = execute_tokens(plan, lambda index, step, ids: logits, [0], V)
+    assert [int(state.is_open.sum()) for state in states if state.is_evaluated] == left
+
+
 def test_a_bound_of_0_reveals_one_position_in_any_batch():
     """The second sample has two open positions: of a plan's counts it has none at the first step."""
     plan = plan_of([TokenStep(reveal=count, score="entropy", bound=0.0) for count in (1, 1, 4)])

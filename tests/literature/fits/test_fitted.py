@@ -7,15 +7,7 @@ import pytest
 
 from fewstep.calibration.fitting.path import teacher_states
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
-from fewstep.literature.fits import (
-    auto_diffusion,
-    compensation,
-    ems,
-    olss,
-    solver_search,
-    teleportation,
-    time_shift,
-)
+from fewstep.literature.fits import auto_diffusion, compensation, ems, olss, solver_search, teleportation, time_shift
 from fewstep.literature.fits.auto_diffusion import species
 from fewstep.literature.fits.evolution import evolve
 from fewstep.literature.fits.olss import fit_rows

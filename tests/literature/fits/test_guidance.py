@@ -5,10 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.literature.fits.guidance import (
-    per_sample,
-    similarities,
-)
+from fewstep.literature.fits.guidance import per_sample, similarities
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg

@@ -1,5 +1,7 @@
 """Populations reach what they are weighed towards: laws in closed form, recurrences by hand, and no neighbour."""
 
+from types import SimpleNamespace
+
 import msgspec
 import numpy as np
 import pytest
@@ -52,6 +54,17 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
     assert (1 / (alone.weights() ** 2).sum(1)).mean() < 0.02 * 512
     if len(seeds) > 4:  # enough of them for a deviation
         assert means.std() < weighted(alone, lambda x: x).std() / 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("difference", (0.5, -1, 1.5)), ("max", (0.5, 0.5, 0)), ("sum", (0.5, 0, 0.5))]
+)
+def test_each_potential_is_that_of_its_kind(kind, expected) -> None:
+    """Rewards of 1, -1 and 2 at a strength of a half. All of them add up to the last."""
+    rewards = iter((1.0, -1.0, 2.0))
+    hook = Steering(lambda x0: [next(rewards)], 0.5, compile_plan("ddpm:3", FACTS), kind)
+    found = [hook(SimpleNamespace(index=index, u=np.zeros((1, 1)), x0=None))[0] for index in range(3)]
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["difference", "max", "sum"])
@@ -286,11 +299,7 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
         ({"weigh": lambda state: np.array([0, np.nan])}, "with NaN or inf"),
         ({"weigh": lambda state: np.array([0, np.inf])}, "with NaN or inf"),
         (
-            {
-                "weigh": lambda state: np.repeat([0, -np.inf], 2),
-                "seeds": [2, 3],
-                "condition": {"class": [0, 1]},
-            },
+            {"weigh": lambda state: np.repeat([0, -np.inf], 2), "seeds": [2, 3], "condition": {"class": [0, 1]}},
             "the log weight of each particle of seed 3 is -inf after step 0",
         ),
         (

@@ -91,10 +91,7 @@ def test_low_frequencies_are_those_of_diffusers() -> None:
 
 def test_skips_are_those_over_the_bottleneck() -> None:
     """Dense blocks and the features of the time concatenate too, and are no skips."""
-    assert find_skips(Own(), SPEC) == (
-        Skip(3, 1, (3, 6, 4, 4)),
-        Skip(5, 0, (3, 4, 8, 8)),
-    )
+    assert find_skips(Own(), SPEC) == (Skip(3, 1, (3, 6, 4, 4)), Skip(5, 0, (3, 4, 8, 8)))
 
 
 @pytest.fixture(scope="module")
