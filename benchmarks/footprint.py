@@ -58,9 +58,8 @@ class Bar:
         return self.bar is None or self.found <= self.bar
 
     def __str__(self) -> str:
-        verdict = "" if self.holds else "  MISSED"
         bar = "" if self.bar is None else f" of {self.bar:7.2f} {self.unit}"
-        return f"{self.name:<48}{self.found:8.2f} {self.unit:<2}{bar}{verdict}"
+        return f"{self.name:<48}{self.found:8.2f} {self.unit:<2}{bar}{'' if self.holds else '  MISSED'}"
 
 
 def installed_bytes() -> int:

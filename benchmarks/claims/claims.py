@@ -63,7 +63,8 @@ def main() -> int:
 def in_processes(options: argparse.Namespace) -> Iterator[Line]:
     """The lines of all parts as they are measured. A process a core takes a part after the other, the longest first.
     An error of one part is raised behind the lines of all others."""
-    parts = longest_first(part for part in PARTS if part[0] in (options.model or MODELS))
+    models = options.model or MODELS
+    parts = longest_first(part for part in PARTS if part[0] in models and any(wanted(part, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
     context, work = get_context("spawn"), options.work / tree()
     with context.Manager() as manager, ProcessPoolExecutor(physical_cores(), context) as pool:
@@ -95,11 +96,9 @@ def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
 
 def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
     """Put the lines of a part's claims: those that the folder has as they are, and others measured."""
-    if not (claims := [*wanted(part, options.only)]):
-        return
     seeds, (model, ways) = seeds_of(options), part
     setting = opened(model, work / ways, seeds)
-    for claim in claims:
+    for claim in wanted(part, options.only):
         find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
         found.put(kept(work / "lines", Line, find, model, seeds, claim.system, claim.figure, claim.control))
 

@@ -132,11 +132,13 @@ CLAIMS = [
              ours=plan("resshift:4"), theirs=plan("resshift:15"), models=SHARPENED) for figure in (CLEAN, FD)],
     *[beside("ResShift", "4 steps are enough", "ddim", figure, evaluations=4,
              ours=plan("resshift:4"), theirs=plan("ddim:4"), models=SHARPENED) for figure in (CLEAN, FD)],
-    *[beside("MRS", "few evaluations of a restorer do", "resshift", figure, evaluations=5,
-             ours=plan(f"{MRS}:5"), theirs=plan("resshift:5"), models=SHARPENED) for figure in (CLEAN, FD)],
-    *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6, of_theirs=2 * steps,
-             ours=plan(f"{MRS}:6"), theirs=plan(f"sgmse:{steps}@linspace"), models=SPOKEN, seeds=None)
-      for control, steps in (("sgmse, 60 evaluations", 30), ("sgmse", 3))],
+    *[beside("MRS", "few evaluations of a restorer do", f"resshift at {steps}", figure, evaluations=5, of_theirs=steps,
+             ours=plan(f"{MRS}:5"), theirs=plan(f"resshift:{steps}"), models=SHARPENED)
+      for steps in (4, 5) for figure in (CLEAN, FD)],
+    *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6, of_theirs=of_theirs,
+             ours=plan(f"{MRS}:6"), theirs=plan(theirs), models=SPOKEN, seeds=None)
+      for control, of_theirs, theirs in (("sgmse, 60 evaluations", 60, "sgmse:30@linspace"),
+                                         ("sgmse", 6, "sgmse:3@linspace"), ("the best plan", 6, "dpmpp_2m_sde:6"))],
     *[beside("SGMSE+", claim, control, SOUND, evaluations=60, of_theirs=of_theirs,
              ours=plan("sgmse:30@linspace"), theirs=theirs, models=SPOKEN, seeds=None)
       for claim, control, of_theirs, theirs in (
