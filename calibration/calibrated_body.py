@@ -102,7 +102,7 @@ class BodyMaker:
         """The target's body, in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no
         byte of a step, but each has weights of its own, so a large network keeps one."""
         bodies = [self._of(target)]
-        is_one = self.writer is not None or isinstance(self.course, TokenCourse)
+        is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.everything
         most = 1 if is_one else min(target.most_graphs, self.course.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
             bodies.append(self._split(bodies[0], len(bodies) + 1))

@@ -46,9 +46,8 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
 
 def as_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
-    """A graph that returns inner `tensors` too. It is compiled once for each set of shapes, by
-    OpenVINO in float32 unless `backend` is another one, and takes no notice of feeds that it has no input for.
-    UserError if the plugin fails."""
+    """A graph that returns inner `tensors` too, compiled once for each set of shapes, by OpenVINO in float32 unless
+    `backend` is another one. It takes no notice of feeds that it has no input for. UserError if the plugin fails."""
     shown = watched(graph, tensors) if tensors else graph
     compiled = _compiler(shown, replace(backend or OpenVino(), cached=False))
     held: dict[tuple[tuple[int, ...], ...], Any] = {}

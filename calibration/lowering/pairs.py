@@ -23,7 +23,7 @@ def pairs(dtype: np.dtype[Any]) -> Form:
 
 
 def lean_pairs(dtype: np.dtype[Any]) -> Form:
-    """`pairs` with pairs of weights of one scale each."""
+    """`pairs` with one scale in each weight's pair; weights of convolutions have one (`Scheme.one_scale`)."""
     return Form(quantize, lambda op, weight: lean_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 

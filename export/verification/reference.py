@@ -92,7 +92,7 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
     except UserError:  # it says all by itself
         raise
     except (Exception, SystemExit) as error:
-        if (own := _other_dtype(str(error))) is not None:
+        if isinstance(error, RuntimeError) and (own := _other_dtype(str(error))) is not None:
             what = f"{module_name(module)} casts to {own}, and export makes its weights float32"
             raise UserError(
                 f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
