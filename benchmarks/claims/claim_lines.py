@@ -161,7 +161,7 @@ def keep(line: Line) -> None:
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
     at = places.index(_name(line)) if _name(line) in places else len(others)
-    _save(Kept(_machine(), (*others[:at], line, *others[at:])))
+    _save(Kept(machine(), (*others[:at], line, *others[at:])))
 
 
 def _name(line: Line) -> tuple[str, ...]:
@@ -174,10 +174,11 @@ def _save(lines: Kept) -> None:
     partial.replace(KEPT)
 
 
-def _machine() -> str:
-    machine = this_machine()
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items()))
-    return f"{machine.processor}, {machine.cores} cores, {', '.join(machine.int8_instructions)}; {versions}"
+def machine() -> str:
+    """This machine and the versions of its engines, in words."""
+    here = this_machine()
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(here.versions.items()))
+    return f"{here.processor}, {here.cores} cores, {', '.join(here.int8_instructions)}; {versions}"
 
 
 def written(of: Kept) -> str:

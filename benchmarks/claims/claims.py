@@ -9,7 +9,7 @@ mean. Where the plain way has one number of evaluations, those decide. Nothing h
 judged on. --keep puts each line into docs/measured/claims.json, instead of the former one, and writes claims.md and the
 figures of systems.md from all lines there. Each core takes a model after the other, in a process of one thread. Fits of
 plans are a part of their own, since they take as long as all else of their model. A line that --work has of the same
-tree is not measured again, so that an interrupted run goes on.
+tree is not measured again, so that an interrupted run goes on; nor is an unsteady one, but with another --work.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
 from benchmarks.kept import digest, kept
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
 from fewstep.plans.errors import UserError
-from fewstep.runtime.machine.cpu import physical_cores
+from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 
 WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS]}
 CLAIMS = [claim for claims in WAYS.values() for claim in claims]
@@ -49,6 +49,7 @@ def main() -> int:
     add_work(parser, "claims")
     parser.add_argument("--keep", action="store_true", help="put the lines into docs/measured")
     options = parser.parse_args()
+    seeds_of(options)  # that are held out, or refused now
     try:
         for line in in_processes(options):
             print(line, flush=True)
@@ -67,13 +68,18 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line]:
     parts = longest_first(part for part in PARTS if part[0] in models and any(wanted(part, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
     context, work = get_context("spawn"), options.work / tree()
-    with context.Manager() as manager, ProcessPoolExecutor(physical_cores(), context) as pool:
+    cores = min(physical_cores() or usable_cores(), usable_cores())
+    with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
         found: Queue[Line | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
-        for _ in jobs:
-            yield from iter(found.get, None)
+        try:
+            for _ in jobs:
+                yield from iter(found.get, None)
+        except BaseException:  # an interruption waits for the parts under way alone
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         for job in jobs:
             job.result()
 
@@ -104,13 +110,13 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[L
 
 
 def tree() -> str:
-    """Twelve digits of the commit and of what is changed on it, without the pages that a run writes. UserError outside
-    a repository."""
+    """Twelve digits of the commit, of what is changed on it but for the pages that a run writes, and of the machine.
+    UserError outside a repository."""
     asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":!docs"])
     answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
     if any(each.returncode for each in answers):
         raise UserError(f"{ROOT} is no git repository", "measure in a checkout")
-    return digest(*(each.stdout for each in answers))
+    return digest(claim_lines.machine(), *(each.stdout for each in answers))
 
 
 def write() -> None:
