@@ -13,16 +13,21 @@ Float32 = NDArray[np.float32]
 NO_ARRAY = (TypeError, ValueError, OverflowError, RuntimeError)  # the last of a torch tensor that requires grad
 
 
+class Unusable(UserError):
+    """Values of the right form that are not all there: None, masked, not finite, out of range. A sensor that drops out
+    may give such at any tick."""
+
+
 def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """The value as an array of numbers or truth values, converted to a type if one is asked for.
 
-    UserError(what ..., fix) for masked values, which numpy would read as if they were not, and for anything else that
-    is not made of numbers. What a type does not hold is infinite in it: `finite` refuses that.
+    Unusable(what ..., fix) for None, and for masked values, which numpy would read as if they were not. UserError for
+    anything else that is not made of numbers. What a type does not hold is infinite in it: `as_finite` refuses that.
     """
     is_no, holds = ("are no", "hold") if what.endswith("s") else ("is no", "holds")
+    if missing := missing_in(value):
+        raise Unusable(f"{what} {holds} {missing}", fix)
     try:
-        if has_masked(value):
-            raise UserError(f"{what} {holds} masked values", fix)
         array = np.asarray(value)
         if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
             array = array.astype(np.float64)  # whole numbers beyond int64
@@ -35,20 +40,24 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
         raise UserError(f"{what} {is_no} array of numbers ({error})", fix) from error
 
 
-def has_masked(value: Any) -> bool:
-    """True for a masked array with masked places, also within lists and mappings."""
+def missing_in(value: Any) -> str:
+    """The name of what stands where a number is missing, also within lists and mappings; empty where all are there."""
     if isinstance(value, Mapping):
-        return any(map(has_masked, value.values()))
+        value = list(value.values())
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.ravel().tolist()
     if isinstance(value, list | tuple):
-        return any(map(has_masked, value))
-    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+        return next(filter(None, map(missing_in, value)), "")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return "masked values"
+    return "None" if value is None else ""
 
 
 def as_finite(value: Any, what: str, fix: str) -> Float32:
-    """`as_numbers` in float32, none of which is NaN or infinity."""
+    """`as_numbers` in float32. Unusable where one is NaN or infinity."""
     array: Float32 = as_numbers(value, what, fix, np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"{what} hold{'' if what.endswith('s') else 's'} a number that is not finite", fix)
+        raise Unusable(f"{what} hold{'' if what.endswith('s') else 's'} a number that is not finite", fix)
     return array
 
 

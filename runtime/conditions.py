@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.arrays import Unusable, as_numbers
 from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
+KINDS = {"f": "iuf", "b": "b"}  # of a condition's type: the kinds of values it takes; others take whole numbers
 DISTILLED = "guidance"  # condition of a denoiser that takes its weight as input: it needs no second branch
 
 
@@ -60,7 +61,12 @@ def by_name(values: ConditionValues | None) -> ConditionValues:
 
 
 def check(conditions: Sequence[Condition], values: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
-    """Arrays [samples, *shape] under the names of the conditions. Labels may stand for their numbers."""
+    """Arrays [samples, *shape] under the names of the conditions, which share no memory with the values. Labels may
+    stand for their numbers.
+
+    UserError for values of another form. Unusable for values that are missing, not finite in their type, or out of
+    range.
+    """
     values = by_name(values)
     named = {condition.name: condition for condition in conditions}
     for name in values:
@@ -152,36 +158,39 @@ def _wanted(condition: Condition) -> str:
 
 
 def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
-    name = condition.name
-
-    def refusal(what: str, each: str = "") -> UserError:
-        return UserError(f"condition {name!r}{what}", f"give {_wanted(condition)}{each}")
-
+    what, fix, dtype = f"condition {condition.name!r}", f"give {_wanted(condition)}", np.dtype(condition.dtype)
     if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
-        raise refusal(f" is {values!r}, not one value per sample", " for each sample")
+        raise UserError(f"{what} is {values!r}, not one value per sample", f"{fix} for each sample")
     if len(values) != samples:
-        raise UserError(
-            f"condition {name!r} has {_count(len(values), 'value')} for {_count(samples, 'sample')}",
-            "give one for each",
-        )
+        has = f"{_count(len(values), 'value')} for {_count(samples, 'sample')}"
+        raise UserError(f"{what} has {has}", "give one for each")
     taken = [_number(condition, value) if isinstance(value, str) else value for value in values]
-    array = as_numbers(taken, f"condition {name!r}", f"give {_wanted(condition)}")
+    array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):
-        raise refusal(f": one value has the shape {list(array.shape[1:])}")
-    held = _held(array, np.dtype(condition.dtype))
-    if not held.all():
-        kind = {"f": "finite", "b": "truth value of type"}.get(condition.dtype[0], "whole number of type")
-        raise refusal(f": {array[~held].tolist()[0]!r} is no {kind} {condition.dtype}")
-    outside = np.zeros(array.shape, bool)
-    if condition.low is not None:
-        outside |= array < condition.low
-    if condition.high is not None:
-        outside |= array > condition.high
-    if condition.null is not None:
-        outside &= array != condition.null  # asking for an unconditional sample is fine
-    if outside.any():
-        raise refusal(f": {array[outside][0]} is out of range")
-    return array.astype(condition.dtype)
+        raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
+    kind = {"f": "finite", "b": "truth value of type"}.get(dtype.kind, "whole number of type")
+    if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
+        raise UserError(f"{what}: {array.ravel().tolist()[0]!r} is no {kind} {dtype}", fix)
+    if dtype.kind != "b":
+        ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        if (number := _first_beyond(array, ends.min, ends.max)) is not None:
+            raise Unusable(f"{what}: {number.item()!r} is no {kind} {dtype}", fix)
+    low, high = (
+        -math.inf if condition.low is None else condition.low,
+        math.inf if condition.high is None else condition.high,
+    )
+    null = math.nan if condition.null is None else condition.null  # asking for an unconditional sample is fine
+    if (number := _first_beyond(array, low, high, null)) is not None:
+        raise Unusable(f"{what}: {number} is out of range", fix)
+    return array.astype(dtype)
+
+
+def _first_beyond(array: NDArray[Any], low: float, high: float, allowed: float = math.nan) -> Any:
+    """The first number that is not from `low` to `high`, nor the one that is allowed. None where there is none."""
+    if low <= array.min() and array.max() <= high:  # NaN is not: a picture has a million numbers, and this is quick
+        return None
+    beyond = array[~((array >= low) & (array <= high)) & (array != allowed)]
+    return beyond[0] if beyond.size else None
 
 
 def _count(number: int, noun: str) -> str:
@@ -194,14 +203,3 @@ def _number(condition: Condition, text: str) -> int:
     if text.casefold() not in labels:
         raise UserError(f"condition {condition.name!r}: unknown value {str(text)!r}", f"give {_wanted(condition)}")
     return labels.index(text.casefold())
-
-
-def _held(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """A mask of the values that a dtype holds: whole numbers as they are, others up to rounding."""
-    if array.dtype.kind not in {"f": "iuf", "b": "b"}.get(dtype.kind, "iu"):
-        return np.zeros(array.shape, bool)
-    if dtype.kind == "b":
-        return np.ones(array.shape, bool)
-    bounds: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    held: NDArray[np.bool_] = (array >= bounds.min) & (array <= bounds.max)
-    return held

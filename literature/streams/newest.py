@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.literature.streams.stream import Frame, Stream, StreamedFrame, arrays_of
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import has_masked
+from fewstep.runtime.arrays import missing_in
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:
@@ -42,7 +42,7 @@ def _taken(stream: Stream, newest: "_Newest") -> Iterator[StreamedFrame]:
 
 
 def _is_finite(frame: Frame) -> bool:
-    if has_masked(frame):
+    if frame is not None and missing_in(frame):
         return False
     arrays = arrays_of(frame).values()
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)

@@ -13,7 +13,7 @@ one, from a window that does not change. `former` and `decided` of `sample_actio
 from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences
 from fewstep.robots.control.chunk import Chunk, padded
 from fewstep.robots.control.clocks import Clock, VirtualClock, WallClock
-from fewstep.robots.control.history import History, Unusable, Window
+from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import with_prompt
 from fewstep.robots.control.latency import ticks_between, ticks_of_delay
 from fewstep.robots.control.limits import Limits
@@ -22,6 +22,7 @@ from fewstep.robots.control.runner import PolicyRunner
 from fewstep.robots.control.safety import Safety
 from fewstep.robots.control.statistics import LoopStatistics, Quantiles
 from fewstep.robots.control.tick import Action
+from fewstep.runtime.arrays import Unusable
 
 __all__ = [
     "Action",

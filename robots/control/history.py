@@ -1,6 +1,5 @@
 """The last observations of a policy, as a window that does not change when more is seen."""
 
-import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,17 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime import conditions
+from fewstep.runtime.arrays import Unusable
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.policies import policy_of, state_words
 from fewstep.runtime.sampler import Sampler
 
 Window = Mapping[str, NDArray[Any]]
-KINDS = {"f": "iuf", "b": "b"}  # of a condition's dtype: the kinds of values it takes; others take whole numbers
-
-
-class Unusable(UserError):
-    """An observation of the right form without usable values, from a sensor that dropped out. This may happen at any
-    tick."""
 
 
 class History:
@@ -73,7 +67,8 @@ class History:
         return {name: arrays[name][0].copy() for name in values}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
-        """Add an observation: one value for each condition of the policy, e.g. numbers [n] or a picture [3, H, W].
+        """Add a copy of an observation: one value for each condition of the policy, e.g. numbers [n] or a picture
+        [3, H, W].
 
         Other measurements of a robot are left out. UserError for a missing value, and for another shape or kind of
         values. `Unusable` for values that are None, masked, not finite in the condition's type, or out of range.
@@ -86,7 +81,8 @@ class History:
         for name in self._takes:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
-        self._latest.append({name: _array(condition, observation[name]) for name, condition in self._takes.items()})
+        arrays = conditions.check(tuple(self._takes.values()), {name: [observation[name]] for name in self._takes}, 1)
+        self._latest.append({name: array[0] for name, array in arrays.items()})
 
     def window(self) -> Window:
         """Arrays [observations, ...] by name, the latest last. A later `add` does not change them."""
@@ -99,46 +95,3 @@ class History:
     def clear(self) -> None:
         """Forget all observations, at the start of an episode."""
         self._latest.clear()
-
-
-def _array(condition: Condition, value: ArrayLike) -> NDArray[Any]:
-    """A copy of the value of one tick: the caller may reuse its buffers."""
-    subject = f"observation {condition.name!r}"
-    fix = f"give {condition.dtype} values {list(condition.shape)}"
-    if value is None:
-        raise Unusable(f"{subject} is None", fix)
-    if np.ma.is_masked(value):
-        raise Unusable(f"{subject} holds masked values", fix)
-    try:
-        array = np.array(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # the last of a torch tensor that requires grad
-        raise UserError(f"{subject} is no array ({error})", fix) from error
-    if array.shape != condition.shape:
-        raise UserError(f"{subject} has the shape {list(array.shape)}", fix)
-    if array.dtype == object and any(each is None for each in array.flat):
-        raise Unusable(f"{subject} holds None", fix)
-    dtype = np.dtype(condition.dtype)
-    if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
-        raise UserError(f"{subject} holds values of type {array.dtype}", fix)
-    if dtype.kind == "f":
-        with np.errstate(all="ignore"):  # numbers beyond the type are refused below
-            array = array.astype(dtype, copy=False)
-    least, most = array.min(), array.max()  # NaN if there is one
-    if not (np.isfinite(least) and np.isfinite(most)):
-        raise Unusable(f"{subject} holds a number that is not finite in {dtype}", fix)
-    low, high = _bounds(condition)
-    if least < low or most > high:
-        raise Unusable(f"{subject} holds {least if least < low else most}, which is not from {low:g} to {high:g}", fix)
-    return array.astype(dtype, copy=False)
-
-
-def _bounds(condition: Condition) -> tuple[float, float]:
-    """The least and greatest value that the sampler takes: by the condition, and by a type of whole numbers."""
-    low, high = [-math.inf], [math.inf]
-    if np.issubdtype(condition.dtype, np.integer):
-        low.append(np.iinfo(condition.dtype).min)
-        high.append(np.iinfo(condition.dtype).max)
-    if condition.null is None:  # the null value may lie outside
-        low += [] if condition.low is None else [condition.low]
-        high += [] if condition.high is None else [condition.high]
-    return max(low), min(high)

@@ -31,7 +31,7 @@ from fewstep.robots.control.arguments import idle_of
 from fewstep.robots.control.choice import PlanChoice, plans_of
 from fewstep.robots.control.chunk import Chunk, Float32, faded
 from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
-from fewstep.robots.control.history import History, Unusable, Window
+from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import EpisodePrompt
 from fewstep.robots.control.latency import ticks_between, ticks_of_delay
 from fewstep.robots.control.limits import bounds_of
@@ -39,6 +39,7 @@ from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.safety import NO_LIMITS, Safety, check_parts
 from fewstep.robots.control.statistics import LoopStatistics, Record
 from fewstep.robots.control.tick import Action, Source
+from fewstep.runtime.arrays import Unusable
 from fewstep.runtime.policies import action_shape, policy_of, state_words
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.text import TextEncoder

@@ -14,7 +14,7 @@ from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_
 def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     first = act(runner, clock, BAD)
-    assert first.value is None and "'state' holds a number that is not finite" in (first.problem or "")
+    assert first.value is None and "'state': nan is no finite float32" in (first.problem or "")
     assert network.calls == 0
     for _ in range(EXECUTED):
         assert act(runner, clock).problem is None
@@ -30,7 +30,7 @@ def test_a_sensor_that_drops_out_is_told_and_the_sequence_goes_on(tiny_bundle: P
     acts(runner, clock, EXECUTED)
     calls = network.calls
     blind = acts(runner, clock, 3, {"state": None})
-    assert {each.problem for each in blind} == {"observation 'state' is None"} and network.calls == calls
+    assert {each.problem for each in blind} == {"condition 'state' holds None"} and network.calls == calls
     assert [round(100 * float(each.value[0])) for each in blind] == [4, 5, 6]  # of the present sequence
     assert act(runner, clock).source == "planned"
     assert runner.statistics.rejected == 3 and runner.statistics.failed == 0
