@@ -13,14 +13,16 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, group_of
 from fewstep.runtime import conditions
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.feeds import check_times
-from fewstep.runtime.graph_call import Float32, GraphCall
-from fewstep.runtime.network import BranchValues, Feeds, Network
+from fewstep.runtime.network import BranchValues, Network
 from fewstep.runtime.positions import time_shape
-from fewstep.runtime.prologues import TIME, TO, Arrays
+from fewstep.runtime.prologues import TIME, TO
 from fewstep.runtime.request import check_network_time, check_x
 from fewstep.runtime.sizes import output_shape
+from fewstep.runtime.step_call import Feeds, GraphCall
 from fewstep.runtime.token_planning import check_states
 
 

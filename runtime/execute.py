@@ -53,14 +53,9 @@ class Hold:
         return self.value[index] if isinstance(self.value, tuple) else self.value
 
 
-class OfPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of one step of a plan, whose `tensors` it refers to."""
-
-    tensors: Sequence[Tensor] = ()
-
-
-class Seen(OfPlan, frozen=True):
-    """An evaluation before its update. `before` are the rows of the state, `u` is the network's input."""
+class Seen(msgspec.Struct, frozen=True):
+    """An evaluation before its update. `before` are the rows of the state, `u` is the network's input, and `tensors`
+    are the plan's."""
 
     index: int
     step: Step
@@ -68,6 +63,7 @@ class Seen(OfPlan, frozen=True):
     u: Array
     outputs: Sequence[Array]  # one per branch and head
     shaped: Array | None  # the result of the step's shaping
+    tensors: Sequence[Tensor] = ()
 
     @property
     def columns(self) -> list[Array]:
@@ -81,7 +77,7 @@ class Seen(OfPlan, frozen=True):
         return x0
 
 
-class StepState(Seen, frozen=True):
+class StepState(Seen, frozen=True, kw_only=True):
     """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors
     and named outputs, if any are."""
 
@@ -169,7 +165,7 @@ def see(
     if step.shaping is not None:
         values = make_rows(plan.tensors, step.shaping_of, step.shaping_terms, [*state, *outputs], dtype)
         shaped = shaping.apply(step.shaping, values)
-    return Seen(index, step, state, u, outputs, shaped, tensors=plan.tensors)
+    return Seen(index, step, state, u, outputs, shaped, plan.tensors)
 
 
 def update(plan: Plan, seen: Seen, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
@@ -193,7 +189,7 @@ def advance(
     after = update(plan, seen, draws, dtype)
     if slots is not None and plan.rolling is not None:
         slots = slots.with_rows(plan.rolling.name, after)
-    return StepState(index, seen.step, state, u, seen.outputs, seen.shaped, after, slots, tensors=plan.tensors)
+    return StepState(*msgspec.structs.astuple(seen), after=after, slots=slots)
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:

@@ -12,10 +12,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.plans.plan import times_of
 from fewstep.runtime import conditions
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.prologues import TIME, TIMES, TO, Arrays, LastRows, dealt_rows
+from fewstep.runtime.prologues import TIME, TIMES, TO
 
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 
@@ -106,28 +106,6 @@ class BodyInputs(NamedTuple):
         ahead = () if prologue is None else prologue.inputs
         read = {*direct.values(), *(TIMES.get(each.role) for each in ahead)}
         return cls(direct, groups, rows, TIME in read, TO in read)
-
-
-def feeds(
-    bundle: Bundle,
-    inputs: BodyInputs,
-    prologue: LoadedGraph | None,
-    blocks: Sequence[Arrays],
-    groups: Sequence[int],
-    conditioner: LoadedGraph | None,
-    last: LastRows,
-) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """The inputs of the body but x for each block of values; `groups` are the range groups of the blocks. `last` is
-    what the conditioner of these feeds made last."""
-    direct = [
-        {name: block[key] for name, key in inputs.direct.items()}
-        | {name: np.array([group], np.int64) for name in inputs.groups}
-        for block, group in zip(blocks, groups, strict=True)
-    ]
-    if not inputs.rows:
-        return direct.__getitem__
-    dealt = dealt_rows(bundle, conditioner, prologue, blocks, inputs.rows, last)
-    return lambda index: direct[index] | dealt(index)
 
 
 def check_times(has_second: bool, takes_two: bool) -> None:

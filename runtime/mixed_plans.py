@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
 from fewstep.runtime.finite import check_finite_state, finite_sample
-from fewstep.runtime.graph_call import Call, split_outputs, stacked
-
-Float32 = NDArray[np.float32]
-Feeds = Mapping[str, NDArray[Any]]
+from fewstep.runtime.step_call import Call, Feeds, split_outputs, stacked
 
 
 def check_count(plans: Any, seeds: int) -> None:
@@ -38,7 +37,7 @@ class Cohort:
     samples: list[int]
     draws: Draws
     given: Mapping[str, Array]
-    feeds: Callable[[int], Feeds]
+    feeds: Feeds
     last: StepState | None = None
 
     @property
@@ -54,7 +53,7 @@ class Cohort:
         return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
 
 
-Join = Callable[[Sequence[Feeds]], Feeds]  # joins the inputs of several calls
+Join = Callable[[Sequence[Arrays]], Arrays]  # joins the inputs of several calls
 
 
 def run(cohorts: Sequence[Cohort], call: Call, join: Join) -> Iterator[int]:
@@ -77,7 +76,7 @@ def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
     return len(groups)
 
 
-def joined(fed: Sequence[Feeds], shared: Sequence[str]) -> Feeds:
+def joined(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
     """The inputs of several calls, joined for one. `shared` are the inputs that all samples have in common: the
     group."""
     if len(fed) == 1:
@@ -110,6 +109,6 @@ def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
     return result
 
 
-def at(places: Sequence[int], arrays: Feeds) -> dict[str, NDArray[Any]]:
+def at(places: Sequence[int], arrays: Arrays) -> dict[str, NDArray[Any]]:
     """The rows of arrays [B, ...] at some places of a batch."""
     return {name: array[places] for name, array in arrays.items()}

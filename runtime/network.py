@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-from fewstep.runtime.feeds import BodyInputs, check_times, feeds, plan_blocks
+from fewstep.runtime.feeds import BodyInputs, check_times, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
-from fewstep.runtime.graph_call import Float32, GraphCall
 from fewstep.runtime.graph_entry import CARRIED
 from fewstep.runtime.positions import time_shape
-from fewstep.runtime.prologues import Arrays, LastRows
+from fewstep.runtime.prologues import LastRows, dealt_rows
 from fewstep.runtime.sizes import output_shape, x_dtype
+from fewstep.runtime.step_call import Feeds, GraphCall
 
 BranchValues = Callable[[str], dict[str, NDArray[Any]]]  # conditions of a branch by name
-Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +76,17 @@ class Network:
         return self._feeds(blocks, [step.group for step in plan.steps])
 
     def _feeds(self, blocks: Sequence[Arrays], groups: Sequence[int]) -> Feeds:
-        return feeds(self.bundle, self.inputs, self.prologue, blocks, groups, self.conditioner, self.last)
+        """The inputs but x for each block of values; `groups` are the range groups of the blocks."""
+        inputs = self.inputs
+        direct = [
+            {name: block[key] for name, key in inputs.direct.items()}
+            | {name: np.array([group], np.int64) for name in inputs.groups}
+            for block, group in zip(blocks, groups, strict=True)
+        ]
+        if not inputs.rows:
+            return direct.__getitem__
+        dealt = dealt_rows(self.bundle, self.conditioner, self.prologue, blocks, inputs.rows, self.last)
+        return lambda index: direct[index] | dealt(index)
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, LoadedGraph, graph_of
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-
-Arrays = Mapping[str, NDArray[Any]]
 
 TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
 PLACE, OWN = "\0place", "\0own"  # keys of the numbers of the conditioner's conditions, and of the prologue's own

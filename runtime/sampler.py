@@ -25,15 +25,15 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan, regroup
 from fewstep.plans.tokens import IDS
 from fewstep.runtime import conditions, mixed_plans, units
+from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.denoiser import Denoiser
-from fewstep.runtime.execute import Draws, StepNetwork, StepState, execute
+from fewstep.runtime.execute import Array, Draws, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
-from fewstep.runtime.graph_call import Array, Float32
-from fewstep.runtime.network import BranchValues, Feeds, Network
+from fewstep.runtime.network import BranchValues, Network
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.request import (
     PlannedRun,
@@ -50,7 +50,7 @@ from fewstep.runtime.request import (
 )
 from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots, refuse_banks
-from fewstep.runtime.step_call import Recorder, StepCall
+from fewstep.runtime.step_call import Feeds, Recorder, StepCall
 from fewstep.runtime.token_planning import check_ids, refuse_for_tokens
 from fewstep.runtime.tokens import execute_tokens
 

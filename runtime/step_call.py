@@ -2,20 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Step
 from fewstep.plans.tokens import TokenStep
-from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.graph_call import Array, Call, Float32, GraphCall, split_outputs, stacked
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.execute import Array
 from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
-from fewstep.runtime.network import Feeds
-from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.slots import Carrying, Slots
 
+Number = TypeVar("Number", bound=np.generic)
+
+
+class GraphCall(NamedTuple):
+    """A call of a graph: all that it was fed and returned, by name, and the prediction among these."""
+
+    feeds: Arrays
+    returned: Arrays
+    output: Float32
+
+
+Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # [N, *x_shape] for a range group of a network
+Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
 Recorder = Callable[[int, GraphCall], None]  # sees the number of a step, and its call
 
 
@@ -60,6 +72,23 @@ class StepCall:
     def network(self) -> "StepCall | Carrying":
         """The network for `execute`."""
         return self if self.slots is None else Carrying(self.carrying, self.slots)
+
+
+def stacked(u: NDArray[Number], step: Step | TokenStep) -> NDArray[Number]:
+    """The input of a step's network for all its branches, one after the other."""
+    return u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
+
+
+def split_outputs(result: Array, step: Step) -> list[Array]:
+    """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
+    if len(step.branches) == step.heads == 1:
+        return [result]
+    samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
+    return [
+        result[branch * samples : (branch + 1) * samples, head * channels : (head + 1) * channels]
+        for branch in range(len(step.branches))
+        for head in range(step.heads)
+    ]
 
 
 def by_group(graphs: Sequence[LoadedGraph], x: str, output: str) -> Call:

@@ -16,9 +16,9 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.plans.plan import DENOISER
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 from fewstep.runtime.conditions import has_null
-from fewstep.runtime.prologues import Arrays
 
 INT64 = 7  # of ONNX
 

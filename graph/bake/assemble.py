@@ -24,9 +24,9 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import IDS
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone
-from fewstep.runtime.prologues import Arrays
 from fewstep.runtime.sizes import free_shape, x_dtype
 
 SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans

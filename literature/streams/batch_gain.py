@@ -8,9 +8,9 @@ import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.graph_call import Call
 from fewstep.runtime.machine.turns import so_many, take_turns
-from fewstep.runtime.mixed_plans import Feeds, joined
+from fewstep.runtime.mixed_plans import joined
+from fewstep.runtime.step_call import Call, Feeds
 
 REPEATS = 3  # after one call that warms up
 
@@ -18,7 +18,7 @@ REPEATS = 3  # after one call that warms up
 def batch_gain(
     plan: Plan,
     call: Call,
-    fed: Callable[[int], Feeds],
+    fed: Feeds,
     shape: Sequence[int],
     shared: Sequence[str],
     clock: Callable[[], float] = time.perf_counter,

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
-from fewstep.runtime.mixed_plans import Feeds, joined
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.mixed_plans import joined
 
 
 class SteadyFeeds:
@@ -11,9 +12,9 @@ class SteadyFeeds:
 
     def __init__(self, shared: Sequence[str], calls: int) -> None:
         self._shared = shared
-        self._results: deque[tuple[Sequence[Feeds], Feeds]] = deque(maxlen=calls)
+        self._results: deque[tuple[Sequence[Arrays], Arrays]] = deque(maxlen=calls)
 
-    def __call__(self, fed: Sequence[Feeds]) -> Feeds:
+    def __call__(self, fed: Sequence[Arrays]) -> Arrays:
         """The joined inputs. Identity tells inputs apart: their makers never change them."""
         for parts, whole in self._results:
             if len(parts) == len(fed) and all(one is other for one, other in zip(parts, fed, strict=True)):

@@ -33,21 +33,21 @@ from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.graph_call import GraphCall
-from fewstep.runtime.mixed_plans import Cohort, Feeds, step
+from fewstep.runtime.mixed_plans import Cohort, step
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import check_branches, check_given, check_seeds, refuse_choices
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.step_call import Feeds, GraphCall
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
 
 Float32 = NDArray[np.float32]
 Frame = ArrayLike | Mapping[str, ArrayLike] | None
-Fed = Callable[[int], Feeds]
 Noise = Literal["fixed", "fresh"]
 
 PLAN = "lcm:4"
@@ -232,7 +232,7 @@ class Stream:
         check_compiled(plan)
         check_branches(branches, [plan], options.get("guidance"))
         complete = all(name in condition for name in names)
-        fed: Fed | None = cache(self._sampler.feeds(plan, 1, condition, branches)) if complete else None
+        fed: Feeds | None = cache(self._sampler.feeds(plan, 1, condition, branches)) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
         if (timed := [(each.network, each.group, each.branches) for each in plan.steps]) != self._timed:
@@ -265,7 +265,7 @@ class Stream:
         self._passed, self._skipped = now, 0
         return False
 
-    def _counted_call(self, x: NDArray[Any], fed: Feeds, group: int, network: str) -> GraphCall:
+    def _counted_call(self, x: NDArray[Any], fed: Arrays, group: int, network: str) -> GraphCall:
         self._counter.calls += 1
         return self._sampler.denoiser(x, fed, group, network)
 

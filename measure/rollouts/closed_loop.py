@@ -22,12 +22,11 @@ from fewstep.plans.plan import DENOISER, Plan, Step
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in
 from fewstep.runtime.feeds import tensor_name
-from fewstep.runtime.graph_call import GraphCall, stacked
 from fewstep.runtime.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import Slots
-from fewstep.runtime.step_call import StepCall, by_group
+from fewstep.runtime.step_call import GraphCall, StepCall, by_group, stacked
 
 SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
 SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there

@@ -20,7 +20,7 @@ from fewstep.plans.plan import Step
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.execute import Array, StepState
-from fewstep.runtime.graph_call import split_outputs
+from fewstep.runtime.step_call import split_outputs
 
 GAINS, LEAST_RATIO = (0.5, 2.0), 0.0  # beyond them a difference is lost: int8 halves it, or adds as much as it has
 LARGE = 0.1  # a share: int8's noise in a smaller difference may be larger than it, in bodies with 40 dB

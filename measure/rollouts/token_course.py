@@ -21,10 +21,9 @@ from fewstep.plans.tokens import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.feeds import tensor_name
-from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.step_call import StepCall, by_group
+from fewstep.runtime.step_call import GraphCall, StepCall, by_group
 from fewstep.runtime.token_planning import vocabulary_of
 from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, all_revealed, execute_tokens, guided_logs
 

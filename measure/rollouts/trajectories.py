@@ -25,10 +25,10 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import default_value, drawn_range
 from fewstep.runtime.execute import StepState
-from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import Slots
+from fewstep.runtime.step_call import GraphCall
 
 HELD_OUT_SEEDS = range(100_000)
 FIRST_SEED = 1_000_000

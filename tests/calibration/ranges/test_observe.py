@@ -58,7 +58,7 @@ def evaluation(lam: float | None, **tensors: np.ndarray) -> BodyCall:
         terms=(),
         draws=(),
     )
-    return BodyCall(StepState(3, step, (), X, (), None, ()), (0,), {"x": X}, tensors)
+    return BodyCall(StepState(3, step, (), X, (), None, after=()), (0,), {"x": X}, tensors)
 
 
 def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:

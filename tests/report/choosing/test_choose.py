@@ -28,9 +28,9 @@ from fewstep.report.choosing.deployments import Judging, front
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.graph_call import GraphCall
 from fewstep.runtime.loading import load
 from fewstep.runtime.network import Network
+from fewstep.runtime.step_call import GraphCall
 from tests.bundles import changed
 from tests.runtime.test_prologues import Split
 
