@@ -22,18 +22,11 @@ State = TypeVar("State", StepState, TokenState)
 
 def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
     """The states, as long as they are finite; numpy says nothing of an overflow."""
-    states = checked(states, plan)
     while True:
         with np.errstate(all="ignore"):
             state = next(states, None)
         if state is None:
             return
-        yield state
-
-
-def checked(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
-    """The states, checked within the caller's `np.errstate`: changing it takes as long as a step's arithmetic."""
-    for state in states:
         if isinstance(state, StepState):  # logits of tokens were checked
             check_finite_state(state, plan)
         yield state

@@ -1,8 +1,8 @@
 """Check a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -57,30 +57,12 @@ class RunSettings(PlanSettings, total=False):
     cancel: Cancel | None
 
 
-@dataclass(frozen=True)
-class Request:
-    """A checked request for a run. `takes` has the shapes of x and conditions in this run. `values` gives the
-    conditions [samples, *shape] of a branch. `condition`, `guidance` and `settings` are the caller's."""
-
-    takes: Manifest
-    seeds: Sequence[int]
-    values: Callable[[str], dict[str, NDArray[Any]]]
-    condition: conditions.ConditionValues | None
-    guidance: float | Guidance | None
-    settings: RunSettings
-
-    def tensors(self, plan: Plan) -> dict[str, Float32]:
-        """The given tensors that the plan starts from."""
-        given = self.settings.get("given")
-        return check_given(plan.given, given, self.condition, self.takes.x_shape, len(self.seeds))
-
-
 class PlannedRun(NamedTuple):
-    """A run along a plan: the states of its steps, and the sample that states lead to."""
+    """A run along a plan: the states of its steps, and the part that it holds."""
 
     plan: AnyPlan
     states: Iterator[Any]
-    sample: Callable[[Iterable[Any]], NDArray[Any]]
+    hold: Hold | None = None
 
 
 def check_settings(settings: Mapping[str, Any], kind: type[PlanSettings]) -> None:

@@ -32,15 +32,15 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.denoiser import Denoiser
 from fewstep.runtime.execute import Array, Draws, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
-from fewstep.runtime.finite import checked, finite_outputs, finite_sample, finite_states
+from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
 from fewstep.runtime.network import BranchValues, Network
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.request import (
     PlannedRun,
     PlanSettings,
-    Request,
     RunSettings,
     check_branches,
+    check_given,
     check_hold,
     check_seeds,
     check_settings,
@@ -161,9 +161,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
             carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
         """
-        request = self._request(seeds, condition, guidance, settings)
-        run = self._run(request, plan)
-        return run.sample(checked(run.states, run.plan))
+        return finite_sample(*self._run(plan, seeds, condition, guidance, settings))
 
     def carry_on(
         self,
@@ -182,12 +180,11 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the arguments of `sample`. `carried` stays as it is: a run may be repeated, or carried on in two ways.
         """
-        request = self._request(seeds, condition, guidance, settings)
-        run = self._run(request, plan)
-        (last,) = deque(finite_states(run.states, run.plan), maxlen=1)
+        run = self._run(plan, seeds, condition, guidance, settings)
+        (last,) = deque(run.states, maxlen=1)
         if last.slots is None:
             raise UserError(f"{self.bundle.path} leaves nothing besides its samples", "call sample")
-        return run.sample([last]), last.slots
+        return finite_sample(run.plan, [last], run.hold), last.slots
 
     def steps(
         self,
@@ -199,9 +196,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Iterator[StepState]:
         """The run of `sample`, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring. Stop
         iterating to cancel. It takes the arguments of `sample`. A token denoiser's are `TokenState`s."""
-        request = self._request(seeds, condition, guidance, settings)
-        run = self._run(request, plan)
-        return finite_states(run.states, run.plan)
+        return self._run(plan, seeds, condition, guidance, settings).states
 
     def sample_each(
         self,
@@ -218,21 +213,27 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the other arguments of `sample` too, but `hold`, which takes one plan for all.
         """
-        request = self._request(seeds, condition, guidance, settings)
+        numbers, values = self._checked(seeds, condition, settings)
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        mixed_plans.check_count(plans, len(request.seeds))
-        compiled = list(map(check_compiled, self._compiled(request, plans)))
-        cohorts = [
-            self._cohort(request, each, [i for i, other in enumerate(compiled) if other == each])
-            for place, each in enumerate(compiled)
-            if each not in compiled[:place]
-        ]
+        mixed_plans.check_count(plans, len(numbers))
+        compiled = list(map(check_compiled, self._compiled(plans, guidance, settings)))
+
+        def cohort(plan: Plan) -> mixed_plans.Cohort:
+            """The samples of the batch that follow one plan."""
+            refuse_banks(plan, self.bundle.path)
+            places = [place for place, other in enumerate(compiled) if other == plan]
+            given = self._given(plan, condition, settings, len(numbers))
+            feeds = self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, values(branch)))
+            draws = self.draws([numbers[place] for place in places])
+            return mixed_plans.Cohort(plan, places, draws, mixed_plans.at(places, given), feeds)
+
+        cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
         longest = max(len(each.steps) for each in compiled)
         join = partial(mixed_plans.joined, shared=self.denoiser.shared)
         for _ in until_cancelled(mixed_plans.run(cohorts, self.denoiser, join), longest, settings.get("cancel")):
             pass
-        return mixed_plans.collect(cohorts, len(request.seeds))
+        return mixed_plans.collect(cohorts, len(numbers))
 
     def to_units(self, x: ArrayLike) -> Float32:
         """Samples [..., *x_shape] in the units that the manifest gives them: the actions of a robot."""
@@ -334,59 +335,59 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The last plans that were compiled and checked, by identity: each call would check them again."""
         return Recent(PLANS_KEPT)
 
-    def _request(
+    def _checked(
+        self, seeds: Sequence[int], condition: conditions.ConditionValues | None, settings: RunSettings
+    ) -> tuple[list[int], BranchValues]:
+        """The seeds and the conditions of a run, checked as far as no plan is needed for it."""
+        check_settings(settings, RunSettings)
+        numbers = check_seeds(seeds)
+        return numbers, self._values(len(numbers), condition, settings.get("branches"))
+
+    def _compiled(
+        self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
+    ) -> list[AnyPlan]:
+        compiled = [self._plan(plan, guidance, settings) for plan in plans]
+        check_branches(settings.get("branches"), compiled, guidance)
+        for plan in compiled:
+            check_tensors(plan, self.bundle.manifest.x_shape)
+        return compiled
+
+    def _given(
+        self, plan: Plan, condition: conditions.ConditionValues | None, settings: RunSettings, samples: int
+    ) -> dict[str, Float32]:
+        """The tensors that a plan starts from."""
+        return check_given(plan.given, settings.get("given"), condition, self.bundle.manifest.x_shape, samples)
+
+    def _run(
         self,
+        plan: PlanLike,
         seeds: Sequence[int],
         condition: conditions.ConditionValues | None,
         guidance: float | Guidance | None,
         settings: RunSettings,
-    ) -> Request:
-        """A run's arguments, checked as far as no plan is needed for it."""
-        check_settings(settings, RunSettings)
-        numbers = check_seeds(seeds)
-        values = self._values(len(numbers), condition, settings.get("branches"))
-        return Request(self.bundle.manifest, numbers, values, condition, guidance, settings)
-
-    def _compiled(self, request: Request, plans: Sequence[PlanLike]) -> list[AnyPlan]:
-        compiled = [self._plan(plan, request.guidance, request.settings) for plan in plans]
-        check_branches(request.settings.get("branches"), compiled, request.guidance)
-        for plan in compiled:
-            check_tensors(plan, request.takes.x_shape)
-        return compiled
-
-    def _run(self, request: Request, plan: PlanLike) -> PlannedRun:
+    ) -> PlannedRun:
         """A run along one plan for all samples."""
-        (compiled,) = self._compiled(request, [plan])
-        seeds, settings, takes = request.seeds, request.settings, request.takes
+        numbers, values = self._checked(seeds, condition, settings)
+        (compiled,) = self._compiled([plan], guidance, settings)
+        takes, samples = self.bundle.manifest, len(numbers)
         carried, hold = settings.get("carried"), settings.get("hold")
         if carried is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         states: Iterator[Any]
         if takes.vocabulary is None or hold is not None:
-            numbers = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
-            held = check_hold(hold, numbers, takes.x_shape, len(seeds))
-            network = self._step_call(numbers, len(seeds), request.values, carried).network
-            states = execute(numbers, network, self.draws(seeds), np.float32, request.tensors(numbers), held)
-            sample = partial(finite_sample, numbers, hold=held)
+            steps = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
+            hold = check_hold(hold, steps, takes.x_shape, samples)
+            network = self._step_call(steps, samples, values, carried).network
+            given = self._given(steps, condition, settings, samples)
+            states = execute(steps, network, self.draws(numbers), np.float32, given, hold)
         else:
             tokens, reads_time = check_tokens(compiled), self.of().inputs.has_time
             refuse_for_tokens(tokens, reads_time)
-            known = check_ids(settings.get("given"), tokens, takes, len(seeds))
-            call = self._step_call(tokens, len(seeds), request.values)
-            states = execute_tokens(tokens, call.logits, seeds, takes.vocabulary.mask, known, reads_time)
-            sample = partial(finite_sample, tokens)
-        return PlannedRun(compiled, until_cancelled(states, len(compiled.steps), settings.get("cancel")), sample)
-
-    def _cohort(self, request: Request, plan: Plan, places: list[int]) -> mixed_plans.Cohort:
-        """The samples of a batch that follow one plan."""
-        refuse_banks(plan, self.bundle.path)
-        return mixed_plans.Cohort(
-            plan,
-            places,
-            self.draws([request.seeds[place] for place in places]),
-            mixed_plans.at(places, request.tensors(plan)),
-            self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, request.values(branch))),
-        )
+            known = check_ids(settings.get("given"), tokens, takes, samples)
+            call = self._step_call(tokens, samples, values)
+            states = execute_tokens(tokens, call.logits, numbers, takes.vocabulary.mask, known, reads_time)
+        states = until_cancelled(states, len(compiled.steps), settings.get("cancel"))
+        return PlannedRun(compiled, finite_states(states, compiled), hold)
 
     def _step_call(self, plan: AnyPlan, samples: int, values: BranchValues, carried: Slots | None = None) -> StepCall:
         manifest, slots = self.bundle.manifest, None
