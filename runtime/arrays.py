@@ -10,12 +10,10 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
-NO_ARRAY = (TypeError, ValueError, OverflowError, RuntimeError)  # the last of a torch tensor that requires grad
 
 
 class Unusable(UserError):
-    """Values of the right form that are not all there: None, masked, not finite, out of range. A sensor that drops out
-    may give such at any tick."""
+    """A value of the right form that is missing, not finite or out of range, as of a sensor that dropped out."""
 
 
 def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
@@ -36,7 +34,7 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
             raise TypeError(f"{odd!r:.40}")
         with np.errstate(over="ignore"):
             return array.astype(array.dtype if dtype is None else dtype, copy=False)
-    except NO_ARRAY as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last of a torch tensor with a gradient
         raise UserError(f"{what} {is_no} array of numbers ({error})", fix) from error
 
 
@@ -48,9 +46,8 @@ def missing_in(value: Any) -> str:
         value = value.ravel().tolist()
     if isinstance(value, list | tuple):
         return next(filter(None, map(missing_in, value)), "")
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        return "masked values"
-    return "None" if value is None else ""
+    is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
+    return "masked values" if is_masked else "None" if value is None else ""
 
 
 def as_finite(value: Any, what: str, fix: str) -> Float32:

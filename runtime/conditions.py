@@ -73,13 +73,15 @@ def check(conditions: Sequence[Condition], values: ConditionValues | None, sampl
         if name not in named:
             takes = "it takes " + ", ".join(map(repr, named)) if named else "leave it out: this denoiser takes none"
             raise UserError(f"unknown condition {name!r}", takes)
+    arrays: dict[str, NDArray[Any]] = {}
     for name, condition in named.items():
-        if name not in values and condition.default is None:
+        if name in values:
+            arrays[name] = _array(condition, values[name], samples)
+        elif condition.default is not None:
+            arrays[name] = np.broadcast_to(default_value(condition), (samples, *condition.shape))
+        else:
             raise UserError(f"condition {name!r} is missing", f"give {_wanted(condition)} for each sample")
-    return {
-        name: _array(condition, values[name], samples) if name in values else _default(condition, samples)
-        for name, condition in named.items()
-    }
+    return arrays
 
 
 def has_null(condition: Condition) -> bool:
@@ -144,10 +146,6 @@ def drawn_range(condition: Condition) -> tuple[Any, Any] | None:
     return None if condition.low is None or condition.high is None else (condition.low, condition.high)
 
 
-def _default(condition: Condition, samples: int) -> NDArray[Any]:
-    return np.broadcast_to(default_value(condition), (samples, *condition.shape))
-
-
 def _wanted(condition: Condition) -> str:
     """A valid value of the condition, in words."""
     if condition.labels:
@@ -175,21 +173,18 @@ def _array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: 
         ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         if (number := _first_beyond(array, ends.min, ends.max)) is not None:
             raise Unusable(f"{what}: {number.item()!r} is no {kind} {dtype}", fix)
-    low, high = (
-        -math.inf if condition.low is None else condition.low,
-        math.inf if condition.high is None else condition.high,
-    )
-    null = math.nan if condition.null is None else condition.null  # asking for an unconditional sample is fine
-    if (number := _first_beyond(array, low, high, null)) is not None:
+    # asking for an unconditional sample is fine
+    if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:
         raise Unusable(f"{what}: {number} is out of range", fix)
     return array.astype(dtype)
 
 
-def _first_beyond(array: NDArray[Any], low: float, high: float, allowed: float = math.nan) -> Any:
+def _first_beyond(array: NDArray[Any], low: float | None, high: float | None, allowed: float | None = None) -> Any:
     """The first number that is not from `low` to `high`, nor the one that is allowed. None where there is none."""
-    if low <= array.min() and array.max() <= high:  # NaN is not: a picture has a million numbers, and this is quick
+    least, most = -math.inf if low is None else low, math.inf if high is None else high
+    if least <= array.min() and array.max() <= most:  # NaN is not: a picture has a million numbers, and this is quick
         return None
-    beyond = array[~((array >= low) & (array <= high)) & (array != allowed)]
+    beyond = array[~((array >= least) & (array <= most)) & (array != (math.nan if allowed is None else allowed))]
     return beyond[0] if beyond.size else None
 
 

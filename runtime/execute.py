@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
-from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, array, going_on, position
+from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, array, position
 from fewstep.runtime.slots import Carrying, Made, Slot, Slots
 
 Array = NDArray[np.floating]
@@ -249,11 +249,9 @@ def execute(
     """
     drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
     slots = network.slots if isinstance(network, Carrying) else None
-    left, steps = None if slots is None else slots.rows(plan), plan.steps
+    first, left = (0, None) if slots is None else (slots.first(plan), slots.rows(plan))
     state: Sequence[Array] = begin(plan, drawn, dtype, given or {}) if left is None else left
-    if left is not None:
-        steps = going_on(plan)
-    for index, step in enumerate(steps, len(plan.steps) - len(steps)):
+    for index, step in enumerate(plan.steps[first:], first):
         state = entered(plan, step, state, drawn, dtype)
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)

@@ -34,7 +34,6 @@ from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.backends import Arrays
-from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, step
@@ -76,7 +75,7 @@ class FrameOptions(TypedDict, total=False):
     """The options of a stream for the frames that enter; the arguments are as in `Sampler.sample` for one sample."""
 
     plan: PlanLike
-    condition: ConditionValues | None
+    condition: conditions.ConditionValues | None
     guidance: float | Guidance | None
     strength: float | None
     shaping: Shaping | None
