@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]  # by name
 
 
 class Unusable(UserError):

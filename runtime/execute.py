@@ -18,7 +18,8 @@ from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, array, position
-from fewstep.runtime.slots import Carrying, Made, Slot, Slots
+from fewstep.runtime.arrays import Arrays
+from fewstep.runtime.slots import Carrying, Slot, Slots
 
 Array = NDArray[np.floating]
 StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
@@ -211,7 +212,7 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
     return fed
 
 
-def carry(plan: Plan, step: Step, slots: Slots, made: Made, dtype: DTypeLike = np.float32) -> Slots:
+def carry(plan: Plan, step: Step, slots: Slots, made: Arrays, dtype: DTypeLike = np.float32) -> Slots:
     """The slots after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
     banks = {name: list(bank) for name, bank in slots.banks.items()}
     for write in step.carry:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.arrays import Float32
-from fewstep.runtime.backends import Arrays
+from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.execute import Array, Draws, StepState, advance, begin, combine
 from fewstep.runtime.finite import check_finite_state, finite_sample
 from fewstep.runtime.step_call import Call, Feeds, split_outputs, stacked

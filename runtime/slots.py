@@ -15,11 +15,10 @@ from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Plan, Step, going_on, position
-from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.arrays import Arrays, as_numbers
 
 Array = NDArray[Any]
-Made = Mapping[str, Array]  # carried tensors and named outputs by name, [branches * B, *shape]
-CarryingCall = Callable[[int, Step, Array, Made], tuple[Sequence[Array], Made]]
+CarryingCall = Callable[[int, Step, Array, Arrays], tuple[Sequence[Array], Arrays]]
 
 
 class Slot(NamedTuple):
@@ -75,22 +74,21 @@ class Slots:
             if slot is None:
                 return None
             parts = slot.value.reshape(len(slot.branches), -1, *slot.value.shape[1:])
-            _check_places(samples, parts.shape[1])
-            return Slot(slot.branches, parts[:, list(samples)].reshape(-1, *slot.value.shape[1:]))
+            return Slot(slot.branches, parts[:, _places(samples, parts.shape[1])].reshape(-1, *slot.value.shape[1:]))
 
-        for tensor in self.named.values():
-            _check_places(samples, len(tensor))
-        named = {name: tensor[list(samples)] for name, tensor in self.named.items()}
+        named = {name: tensor[_places(samples, len(tensor))] for name, tensor in self.named.items()}
         return Slots({name: tuple(map(taken, bank)) for name, bank in self.banks.items()}, named, self.next)
 
 
-def _check_places(samples: Sequence[int], count: int) -> None:
+def _places(samples: Sequence[int], count: int) -> list[int]:
+    """The places of some of `count` samples, checked."""
     fix = "give a list of whole numbers, counted from 0"
     places = as_numbers(samples, "places of samples", fix)
     if places.ndim != 1 or places.size and places.dtype.kind not in "iu":
         raise UserError(f"places of samples are {samples!r}", fix)
     if missing := [each for each in places.tolist() if not 0 <= each < count]:
         raise UserError(f"carried has {count} samples, none at {missing[0]}", "count them from 0")
+    return [int(each) for each in places]
 
 
 @dataclass(frozen=True)

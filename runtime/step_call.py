@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.plan import Step
 from fewstep.plans.tokens import TokenStep
-from fewstep.runtime.arrays import Float32
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.execute import Array
 from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.slots import Carrying, Slots
@@ -91,7 +90,7 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
     ]
 
 
-def by_group(graphs: Sequence[LoadedGraph], x: str, output: str) -> Call:
+def by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
     """The call of a graph for each range group, whose x and output have these names."""
 
     def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:

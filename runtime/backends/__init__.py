@@ -1,16 +1,16 @@
 """A backend loads graphs of a bundle into one inference engine, runs them, and says which bodies suit it."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import Arrays as Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-Arrays = Mapping[str, NDArray[Any]]
 CONDITIONER, PROLOGUE = "conditioner", "prologue"  # the names of those graphs, where bodies have theirs
 AHEAD = (CONDITIONER, PROLOGUE)  # what runs before the first step
 
