@@ -16,6 +16,25 @@ WINDOW = 200  # calls that a quantile looks back on
 PATIENCE = 200  # calls for which a plan is passed over before it counts as fast as in its warm-up again
 
 
+class PlanTimes:
+    """The times of a plan's last calls, which begin with some from its warm-up. `usual` are the seconds of a call after
+    it was passed over for PATIENCE calls."""
+
+    def __init__(self, seconds: Sequence[float], usual: float, is_warm: bool) -> None:
+        self.usual, self.is_warm = usual, is_warm
+        self.begin(seconds)
+
+    def begin(self, seconds: Sequence[float]) -> None:
+        """Look back on these calls alone. The plan is no longer skipped."""
+        self._window = deque(seconds, WINDOW)
+        self.seconds = quantile(self._window)  # computed once a call: ticks that read it are more
+        self.fails, self.passed_over = False, 0
+
+    def add(self, seconds: float) -> None:
+        self._window.append(seconds)
+        self.seconds = quantile(self._window)
+
+
 class PlanChoice:
     """Chooses the best of `count` plans that keeps the deadline; plans are in order, best first. `place` is the index
     of a plan.
@@ -29,57 +48,41 @@ class PlanChoice:
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline, self._expected = deadline, expected
-        self._windows: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(count)]
-        self._seconds = [expected] * count  # quantiles, computed once a call: ticks that read them are more
-        self._medians = [expected] * count  # of warm-ups
-        self._warm, self._failed = [False] * count, [False] * count
-        self._passed_over = [0] * count  # calls since a plan was chosen
-        for place in range(count):
-            self._renew(place, [expected])
+        self._plans = [PlanTimes([expected], expected, is_warm=False) for _ in range(count)]
 
     def warmed_up(self, place: int, seconds: Sequence[float]) -> None:
-        """Begin a plan's window with the seconds of its calls during warm-up, one or more. A time that is negative or
-        infinite is left out: the clock jumped. Where none is left, the plan counts as too slow for PATIENCE calls."""
+        """Begin a plan with the seconds of its calls during warm-up. A time that is negative or infinite is left out:
+        the clock jumped. Where none is left, the plan is skipped for PATIENCE calls."""
         sound = [each for each in seconds if math.isfinite(each) and each >= 0]
-        self._medians[place], self._warm[place] = median(sound) if sound else self._expected, True
-        self._renew(place, sound)
+        times = sound or [self._expected]
+        self._plans[place] = PlanTimes(times, median(times), is_warm=True)
+        self._plans[place].fails = not sound
 
     def measured(self, place: int, seconds: float) -> None:
-        """Add the seconds of a call to a plan's window, finite and 0 or more. The call did not fail."""
-        if self._warm[place]:
-            self._add(place, [seconds])
-        self._warm[place], self._failed[place] = True, False
+        """Add the seconds of a plan's call, finite and 0 or more. The call did not fail."""
+        plan = self._plans[place]
+        if plan.is_warm:
+            plan.add(seconds)
+        plan.is_warm, plan.fails = True, False
 
     def failed(self, place: int) -> None:
         """Skip a plan as if it were too slow: its call failed."""
-        self._failed[place] = True
+        self._plans[place].fails = True
 
     def seconds(self, place: int) -> float:
-        """Seconds of a plan's call, the quantile of its window."""
-        return self._seconds[place]
+        """Seconds of a plan's call, a quantile of its last calls."""
+        return self._plans[place].seconds
 
     def choose(self) -> int:
         """The first plan that keeps the deadline; the others are passed over. If none does, it is the last, which is
         the cheapest: calls that are cut at the deadline all measure alike."""
-        plans = enumerate(zip(self._seconds, self._failed, strict=True))
-        places = [place for place, (seconds, fails) in plans if seconds <= self._deadline and not fails]
-        chosen = min(places, default=len(self._seconds) - 1)
-        for place in range(len(self._windows)):
-            self._passed_over[place] = 0 if place == chosen else self._passed_over[place] + 1
-            if self._passed_over[place] >= PATIENCE:
-                self._passed_over[place] = 0
-                self._renew(place, [self._medians[place]])
+        keep = (place for place, each in enumerate(self._plans) if each.seconds <= self._deadline and not each.fails)
+        chosen = next(keep, len(self._plans) - 1)
+        for place, each in enumerate(self._plans):
+            each.passed_over = 0 if place == chosen else each.passed_over + 1
+            if each.passed_over >= PATIENCE:
+                each.begin([each.usual])
         return chosen
-
-    def _renew(self, place: int, beginning: Sequence[float]) -> None:
-        """Begin a plan's window again; the plan is no longer skipped."""
-        self._windows[place].clear()
-        self._failed[place] = False
-        self._add(place, beginning)
-
-    def _add(self, place: int, seconds: Sequence[float]) -> None:
-        self._windows[place].extend(seconds)
-        self._seconds[place] = quantile(self._windows[place]) if self._windows[place] else math.inf
 
 
 def plans_of(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping | None) -> list[Plan]:
