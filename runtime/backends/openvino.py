@@ -9,7 +9,7 @@ parameter UNet.)
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as called_once
 from functools import partial
@@ -27,7 +27,7 @@ from fewstep.runtime.backends.by_size import BySize
 from fewstep.runtime.backends.checks import check_names, check_threads, failed, imported, path_text
 from fewstep.runtime.backends.interface import Port, check_ports
 from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.backends.openvino_agreement import ComparedEngine, check
+from fewstep.runtime.backends.openvino_agreement import check
 from fewstep.runtime.backends.openvino_dft import fourier
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
@@ -81,27 +81,20 @@ class OpenVino:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """UserError also for a graph that OpenVINO computes otherwise than onnxruntime; each machine checks it once.
         Without onnxruntime, UserError for a graph with an operation that OpenVINO is known to compute wrong."""
-        opened = called_once(partial(self.open, bundle, name))
-        check(self._compared(bundle, {name: opened} if self.float_type == "f32" else {}), bundle, name)
-        return opened()
+        exact = replace(self, float_type="f32")
+        in_float = called_once(partial(exact.open, bundle))  # what is compared is not compiled a second time
+        check(self, bundle, name, in_float)
+        return in_float(name) if self == exact else self.open(bundle, name)
 
     def check(self, bundle: Bundle) -> None:
         """UserError where loading the float32 body gives one. It is loaded only if this machine has not done so
         before."""
-        check(self._compared(bundle, {}), bundle, "float32")
+        check(self, bundle, "float32", partial(replace(self, float_type="f32").open, bundle))
 
-    def _compared(self, bundle: Bundle, opened: Mapping[str, Callable[[], LoadedGraph]]) -> ComparedEngine:
-        """This device in float32, to compare with onnxruntime. Graphs that are `opened` are not compiled a second
-        time."""
-        exact = replace(self, float_type="f32")
-        return ComparedEngine(
-            version=version(),
-            device=self.device,
-            threads=self.threads,
-            batch=self.batch,
-            is_cached=self.cached,
-            open=lambda name: opened[name]() if name in opened else exact.open(bundle, name),
-        )
+    @property
+    def version(self) -> str:
+        """The version of OpenVINO, without the build's number."""
+        return version()
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The network, whatever it computes."""

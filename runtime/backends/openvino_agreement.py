@@ -7,10 +7,10 @@ loads pay nothing. Without onnxruntime, operations that OpenVINO is known to com
 import logging
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,6 +23,9 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.sizes import defaults, dimension
+
+if TYPE_CHECKING:
+    from fewstep.runtime.backends.openvino import OpenVino
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 1  # of what is kept
@@ -38,23 +41,11 @@ FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the opera
 Feeds = dict[str, NDArray[np.generic]]
 
 
-@dataclass(frozen=True)
-class ComparedEngine:
-    """The engine to compare: a version of OpenVINO on a device, at a batch. `open` loads a graph by its name in
-    float32; onnxruntime runs on `threads`. `is_cached`: the answer is kept."""
-
-    version: str
-    device: str
-    threads: int
-    batch: int
-    is_cached: bool
-    open: Callable[[str], LoadedGraph]
-
-
-def check(engine: ComparedEngine, bundle: Bundle, name: str) -> None:
+def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> None:
     """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong.
 
     An int8 body is judged by the float32 body that it was made from; where the bundle has none, by its operations.
+    open: loads a graph by its name into the engine in float32.
     """
     is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
@@ -63,7 +54,7 @@ def check(engine: ComparedEngine, bundle: Bundle, name: str) -> None:
     if cache.read("agreement", key) is not None:
         return
     wrong = computed_wrong(bundle.graph(graph))
-    difference = _difference(engine, bundle, judged) if is_float or judged == FLOAT else None
+    difference = _difference(engine, bundle, judged, open) if is_float or judged == FLOAT else None
     if difference is None:
         if wrong:
             raise UserError(
@@ -71,7 +62,7 @@ def check(engine: ComparedEngine, bundle: Bundle, name: str) -> None:
                 f"pip install 'fewstep[cpu]' to have it compared with onnxruntime, or {FIX}",
             )
     elif difference <= LARGEST:
-        if engine.is_cached:
+        if engine.cached:
             cache.store("agreement", key, b"%.3g" % difference)
     else:
         said = f", probably in {wrong}" if wrong else ""
@@ -89,7 +80,7 @@ def computed_wrong(file: Path) -> str:
     return f"Resize with {' and '.join(flags)}" if flags else ""
 
 
-def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | None:
+def _difference(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> float | None:
     """The largest difference from onnxruntime over the largest output, of the nearer call. None where onnxruntime is
     missing, cannot load the graph, or gives an output that is not finite."""
     graph = graph_of(bundle, name)
@@ -100,7 +91,7 @@ def _difference(engine: ComparedEngine, bundle: Bundle, name: str) -> float | No
     except UserError as error:
         LOG.debug("not compared with onnxruntime: %s", error)
         return None
-    network = engine.open(name)
+    network = open(name)
     finite = [all(np.isfinite(value).all() for value in each.values()) for each in expected]
     differences = [
         largest(outputs, network(feeds))
@@ -143,7 +134,7 @@ def largest(expected: Arrays, computed: Arrays) -> float:
     return max(differences, default=0.0) if np.isfinite(differences).all() else inf
 
 
-def _key(engine: ComparedEngine, bundle: Bundle, graph: GraphEntry) -> str:
+def _key(engine: "OpenVino", bundle: Bundle, graph: GraphEntry) -> str:
     """The name under which an answer is kept."""
     hashes = [bundle.manifest.files.get(file) for file in (graph.file, *graph.data)]
     facts = (SCHEMA, hashes, engine.version, engine.device, this_cpu(), bundle.manifest.sizes)

@@ -25,7 +25,6 @@ from fewstep.report.write import report
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.backends.openvino_agreement import ComparedEngine
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from tests.bundles import changed
@@ -186,13 +185,12 @@ def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.Mo
     def nothing(feeds: dict[str, Array]) -> dict[str, Array]:
         return {"v": np.full((1, 1, 8, 8), np.nan)}
 
-    def check(version: str, network: Any) -> None:
-        engine = ComparedEngine(version, "CPU", threads=0, batch=1, is_cached=False, open=lambda name: network)
-        openvino_agreement.check(engine, bundle, "float32")
+    def check(network: Any) -> None:
+        openvino_agreement.check(OpenVino(cached=False), bundle, "float32", lambda name: network)
 
-    check("1", flipping)
+    check(flipping)
     with pytest.raises(UserError, match="differs from onnxruntime by inf"):
-        check("2", nothing)
+        check(nothing)
     real = OpenVino.open
     monkeypatch.setattr(OpenVino, "open", lambda self, *_: nothing if self.float_type == "bf16" else real(self, *_))
     OpenVino(float_type="bf16").load(bundle, "float32")
