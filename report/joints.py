@@ -9,7 +9,6 @@ from fewstep.report.elements import Html, count, data, join, paragraph, percent,
 from fewstep.report.words import lead_paragraph
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.execute import Array
-from fewstep.runtime.levels import snapped
 from fewstep.runtime.units import to_units
 
 HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")
@@ -25,7 +24,7 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     executed = slice(policy.first, policy.first + policy.actions)
     ours, exact = (_actions(manifest, each)[:, executed, : policy.width] for each in (samples, reference))
     levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
-    error, moved = np.abs(ours - exact), snapped(ours, policy.discrete) != snapped(exact, policy.discrete)
+    error, moved = np.abs(ours - exact), policy.snapped(ours) != policy.snapped(exact)
     return tuple(
         JointError(
             place,

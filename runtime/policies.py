@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kind import Kind, numbers
@@ -64,6 +65,14 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         if self.prefix is not None:
             said += f"; continues up to {self.most_delay} decided actions ({self.prefix}, {self.delay})"
         return said + "".join(f"; action[{at}] is one of {numbers(values)}" for at, values in self.discrete.items())
+
+    def snapped(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions [..., places] in units, with discrete places rounded to the nearest of their values."""
+        rounded = actions.copy() if self.discrete else actions
+        for place, levels in self.discrete.items():
+            values = np.asarray(levels, np.float32)
+            rounded[..., place] = values[np.abs(rounded[..., place, None] - values).argmin(axis=-1)]
+        return rounded
 
     def _continuation_problem(self, of: "Description") -> str | None:
         if self.prefix is None and self.delay is None:

@@ -16,7 +16,6 @@ from fewstep.runtime.arrays import as_finite
 from fewstep.runtime.bundle.manifest import Policy
 from fewstep.runtime.execute import Hold, StepState, finish
 from fewstep.runtime.finite import check_finite
-from fewstep.runtime.levels import snapped
 from fewstep.runtime.policies import action_shape, policy_of
 from fewstep.runtime.sampler import Sampler
 
@@ -108,7 +107,7 @@ def sample_sequences(
     check_finite(x, "the sample", last.index, last.step, compiled)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     sequences = sequences[..., : policy.width]
-    return snapped(sequences, policy.discrete), last.index + 1
+    return policy.snapped(sequences), last.index + 1
 
 
 def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
