@@ -1,4 +1,4 @@
-"""Find the plans that were fitted to a body, and keep them from running where they do not belong.
+"""Find the plans that were fitted to a body.
 
 `fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It fits float32, and all bodies run
 it; a bundle of before may have one of the body's own. For another denoiser or guidance other plans are nearer to the
@@ -85,20 +85,6 @@ def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan],
         except UserError as error:
             lost.append(error)
     return plans, lost
-
-
-def check_fitted(plan: Plan, bundle: Bundle, guidance: float | Guidance | None = None) -> None:
-    """Refuse a plan that was fitted to another denoiser or for another guidance."""
-    if plan.fitted is None:
-        return
-    manifest = bundle.manifest
-    asked = plan.guidance if guidance is None else as_guidance(guidance)
-    fit = fit_again(bundle.path, manifest, len(plan.steps), weight_of(asked), "fit one: ")
-    fault = f"for guidance {describe(plan.guidance)}, not for {describe(asked)}" if asked != plan.guidance else ""
-    if plan.fitted.source != manifest.provenance.source_sha256:
-        fault = f"to another denoiser than {bundle.path} holds"
-    if fault:
-        raise UserError(f"plan {plan.name!r} was fitted {fault}", f"run {plan.fitted.nominal}, or {fit}")
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:

@@ -11,7 +11,7 @@ from fewstep.plans.plan import DENOISER, regroup
 from fewstep.plans.shaping import as_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.fitted_plans import FITTED, check_fitted, find_fitted
+from fewstep.runtime.fitted_plans import FITTED, find_fitted
 from fewstep.runtime.request import (
     SCHEDULER,
     PlanSettings,
@@ -75,7 +75,6 @@ def plan_for(
 
         return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
     plan = check_compiled(plan, "take dpmpp_2m:8")
-    check_fitted(plan, bundle, guidance)  # ahead of `check_plan`, whose fix is to compile the name
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))

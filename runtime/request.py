@@ -65,11 +65,10 @@ class PlannedRun(NamedTuple):
     hold: Hold | None = None
 
 
-def check_settings(settings: Mapping[str, Any], kind: type[PlanSettings]) -> None:
-    """UserError for a setting that `kind` does not have."""
+def check_settings(settings: Mapping[str, Any], kind: type, noun: str) -> None:
+    """UserError for a setting that `kind`, a TypedDict, does not have."""
     if settings and (unknown := settings.keys() - kind.__annotations__.keys()):
         refuse_choices(unknown)
-        noun = "run" if kind is RunSettings else "plan"
         raise UserError(f"a {noun} has no option {min(unknown)!r}", f"it has {', '.join(kind.__annotations__)}")
 
 
@@ -256,7 +255,7 @@ def check_plan(
     plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
 ) -> None:
     """UserError for a compiled plan of another schedule, prediction, guidance or network."""
-    for problem in (*differences(plan, guidance, bundle), *_misfits(plan, strength, renoise, bundle)):
+    for problem in (*_misfits(plan, strength, renoise, bundle), *differences(plan, guidance, bundle)):
         raise UserError(f"plan {plan.name!r} {problem}", by_name(plan))
     if not bundle.manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
@@ -275,6 +274,8 @@ def differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: Bundle
 def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
     """Other faults of a plan for a denoiser or the settings of a run, in words."""
     manifest = bundle.manifest
+    if plan.fitted is not None and plan.fitted.source != manifest.provenance.source_sha256:
+        yield f"was fitted to another denoiser than {bundle.path} holds"
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
     for name, asked, own in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):

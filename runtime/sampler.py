@@ -50,7 +50,7 @@ from fewstep.runtime.request import (
 )
 from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots, refuse_banks
-from fewstep.runtime.step_call import Feeds, Recorder, StepCall
+from fewstep.runtime.step_call import Recorder, StepCall
 from fewstep.runtime.token_planning import check_ids, refuse_for_tokens
 from fewstep.runtime.tokens import execute_tokens
 
@@ -281,18 +281,6 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The evaluations of a compiled plan. It begins with zeros where the plan carries tensors."""
         return self._step_call(plan, samples, self._values(samples, condition, branches))
 
-    def feeds(
-        self,
-        plan: Plan,
-        samples: int,
-        condition: conditions.ConditionValues | None = None,
-        branches: Overrides | None = None,
-    ) -> Feeds:
-        """The body's inputs but x at each step of a compiled plan: for callers that join several runs."""
-        check_compiled(plan)
-        refuse_banks(plan, self.bundle.path)
-        return self.step_call(plan, samples, condition, branches).feeds
-
     def _values(
         self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
@@ -319,7 +307,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`. `branches` matters where a
         condition has no null value: a caller that gives "uncond" can still guide.
         """
-        check_settings(settings, PlanSettings)
+        check_settings(settings, PlanSettings, "plan")
         return cast(Plan, self._plan(plan, guidance, settings))  # all but who runs tokens want this kind
 
     def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
@@ -339,7 +327,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         self, seeds: Sequence[int], condition: conditions.ConditionValues | None, settings: RunSettings
     ) -> tuple[list[int], BranchValues]:
         """The seeds and the conditions of a run, checked as far as no plan is needed for it."""
-        check_settings(settings, RunSettings)
+        check_settings(settings, RunSettings, "run")
         numbers = check_seeds(seeds)
         return numbers, self._values(len(numbers), condition, settings.get("branches"))
 

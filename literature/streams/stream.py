@@ -38,8 +38,9 @@ from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, step
 from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import check_branches, check_given, check_seeds, refuse_choices
+from fewstep.runtime.request import check_branches, check_given, check_seeds, check_settings
 from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.slots import refuse_banks
 from fewstep.runtime.step_call import Feeds, GraphCall
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Stream:
         given = check_given(self._plan.given, arrays, condition, self._takes.x_shape, 1)
         fed = self._feeds
         if fed is None or own:
-            fed = self._sampler.feeds(self._plan, 1, condition, self._options.get("branches"))
+            fed = self._sampler.step_call(self._plan, 1, condition, self._options.get("branches")).feeds
         if self._batches is None:
             gain = batch_gain(self._plan, self._counted_call, fed, self._takes.x_shape, self._shared)
             self._batches = gain >= GAIN
@@ -212,10 +213,7 @@ class Stream:
 
         `now` drops the frames on their way. Otherwise they keep the plan and conditions that they entered with.
         """
-        refuse_choices(changes)
-        for name in changes:
-            if name not in FrameOptions.__annotations__:
-                raise UserError(f"a stream has no option {name!r}", f"give {', '.join(FrameOptions.__annotations__)}")
+        check_settings(changes, FrameOptions, "stream")
         options: FrameOptions = {**self._options, **changes}
         branches, condition = options.get("branches"), conditions.by_name(options.get("condition"))
         names = [each.name for each in self._takes.conditions]
@@ -228,10 +226,10 @@ class Stream:
             strength=options.get("strength"),
             branches=branches,
         )
-        check_compiled(plan)
+        refuse_banks(check_compiled(plan), self._sampler.bundle.path)
         check_branches(branches, [plan], options.get("guidance"))
         complete = all(name in condition for name in names)
-        fed: Feeds | None = cache(self._sampler.feeds(plan, 1, condition, branches)) if complete else None
+        fed: Feeds | None = cache(self._sampler.step_call(plan, 1, condition, branches).feeds) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
         if (timed := [(each.network, each.group, each.branches) for each in plan.steps]) != self._timed:

@@ -44,6 +44,7 @@ from fewstep.runtime.request import (
 )
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import ELEMENTS_LIMIT
+from fewstep.runtime.slots import refuse_banks
 from fewstep.runtime.step_call import StepCall
 from fewstep.runtime.windows import Place, covering, ramp
 
@@ -122,6 +123,7 @@ def tiled_steps(
     refuse_options(others)
     shape, numbers, plan = _sample_shape(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
     check_branches(branches, [plan], plan.guidance)
+    refuse_banks(plan, sampler.bundle.path)
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
     held = check_hold(hold, plan, shape, len(numbers))
@@ -220,12 +222,12 @@ class _Windows:
         if not self._cut:
             return self._whole_feeds(len(places))(index)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
-        return self._sampler.feeds(step, self._samples * len(places), *self._values(places))(0)
+        return self._sampler.step_call(step, self._samples * len(places), *self._values(places)).feeds(0)
 
     def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The inputs if no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
-        return self._sampler.feeds(self._plan, self._samples * windows, *self._values(places))
+        return self._sampler.step_call(self._plan, self._samples * windows, *self._values(places)).feeds
 
     def _values(self, places: Sequence[Place]) -> tuple[dict[str, Any], Overrides]:
         """The conditions of some windows of all samples, and those of further branches."""
