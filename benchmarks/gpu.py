@@ -1,11 +1,12 @@
 """float16 and int8 on this machine's NVIDIA GPU: agreement with the CPU's samples, and times beside torch's.
 
-    python -m benchmarks.gpu [--model fashion_mnist] [--minutes 9] [--rehearse]
+    python -m benchmarks.gpu [--model fashion_mnist] [--torch fashion_mnist] [--minutes 9] [--rehearse]
 
-One command: it exports and calibrates shipped models, builds engines of TensorRT, or of TensorRT-RTX where that is what
-is installed, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told so
-in one line. What fails is a row that says why, and so is what comes when the minutes are over. Torch takes part where
-it sees the GPU. --rehearse goes the same way without a GPU, as far as that goes, and prints the page.
+One command: it exports denoisers, builds engines of TensorRT, or of TensorRT-RTX where that is what is installed, in
+float16 and int8, samples, compares and times, and writes docs/measured/gpu.md. A machine without an NVIDIA GPU is told
+so in one line. What fails is a row that says why, and so is what comes when the minutes are over. --torch also times
+the network in torch, eager and compiled. --rehearse goes the same way without a GPU, as far as that goes, and prints
+the page.
 """
 
 import sys
@@ -13,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,10 @@ import onnxruntime
 
 from benchmarks import options
 from benchmarks.markdown import table
+from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
+from benchmarks.zoo.bundles import calibration
+from benchmarks.zoo.members import HELD_OUT, Member, Shipped
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.shipped import load_shipped
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -32,6 +37,7 @@ from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.kernels import kernels_of
+from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
@@ -40,19 +46,18 @@ from fewstep.runtime.backends import Backend, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
-from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.feeds import branch_values
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.sizes import dimension
 
 PAGE = Path(__file__).parents[1] / "docs/measured/gpu.md"
-PLAN, GUIDANCE = "dpmpp_2m:8", 2.0
 BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's
 TRAJECTORIES = 16  # of calibration
-SECONDS, LEAST = 3.0, 10  # of timing one contender, and calls at least
+SECONDS, LEAST = 1.5, 10  # of timing one contender, and calls at least
 PRECISIONS = ("float16", "int8")
 TENSORRT = "tensorrt"  # how names of contenders begin whose engines' programs may be read
 NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none): nothing was measured"
@@ -83,75 +88,90 @@ class GpuRow:
     bounds: tuple[float, ...] = ()
 
 
-def labels(conditions: Sequence[Condition], seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """A value of each condition for each seed: the classes in turn."""
-    return {each.name: np.array([seed % len(each.labels) for seed in seeds]) for each in conditions}
+@dataclass(frozen=True)
+class Deployed:
+    """A denoiser's bundle, and how its samples are drawn."""
+
+    member: Member
+    bundle: Path
+
+    @property
+    def guidance(self) -> float | None:
+        return None if self.member.guidance == 1 else self.member.guidance
+
+    @cached_property
+    def conditions(self) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
+        """Seeds -> each condition [seeds, *shape]."""
+        takes = open_bundle(self.bundle).manifest.conditions
+        return partial(held_out_conditions, takes, rows=self.member.rows(SEEDS, HELD_OUT))
 
 
-def on_backend(bundle: Path, body: str, backend: Backend) -> Callable[[], Sample]:
+def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample]:
     """The bundle as a product runs it."""
 
     def opened() -> Sample:
-        sampler = load(bundle, body=body, backend=backend)
-        plan, conditions = sampler.compile(PLAN, GUIDANCE), sampler.bundle.manifest.conditions
+        sampler = load(of.bundle, body=body, backend=backend)
+        plan = sampler.compile(of.member.plan, of.guidance)
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
-            sampler.forget()  # timing repeats its labels
-            return np.asarray(sampler.sample(plan, seeds, labels(conditions, seeds)))
+            sampler.forget()  # timing repeats its conditions
+            return np.asarray(sampler.sample(plan, seeds, of.conditions(seeds)))
 
         return sample
 
     return opened
 
 
-def in_file(bundle: Path, body: str, provider: str) -> Callable[[], Sample]:
+def in_file(of: Deployed, body: str, provider: str) -> Callable[[], Sample]:
     """The baked file, whose Loop keeps the state where the provider computes."""
 
     def opened() -> Sample:
-        baked, (file, *_) = bake(BakeOptions(bundle, PLAN, bundle.parent / "baked.onnx", body=body, guidance=GUIDANCE))
+        output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
+        _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.guidance))
         session = onnxruntime.InferenceSession(file, providers=[provider])
         if provider not in session.get_providers():
             raise UserError(f"onnxruntime has no {provider}", "install onnxruntime-gpu")
-        shape = open_bundle(bundle).manifest.x_shape
+        shape = open_bundle(of.bundle).manifest.x_shape
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
-            return np.asarray(
-                session.run(None, {"noise": noise.stacked(seeds, 0, shape), **labels(baked.conditions, seeds)})[0]
-            )
+            drawn = {"noise": noise.stacked(seeds, 0, shape), **of.conditions(seeds)}
+            return np.asarray(session.run(None, drawn)[0])
 
         return sample
 
     return opened
 
 
-def in_torch(bundle: Path, model: str, device: str, dtype: str, is_compiled: bool) -> Callable[[], Sample]:
+def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callable[[], Sample]:
     """The network that the bundle was exported from, in torch, along the same plan; its state stays on the device."""
 
     def opened() -> Sample:
         import torch
 
-        network: Any = load_shipped(model).module.to(device, getattr(torch, dtype)).eval()
+        kind = getattr(torch, dtype)
+        network: Any = network_of(of.member).to(device, kind).eval()
         network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
-        with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
-            plan = sampler.compile(PLAN, GUIDANCE)
-            shape, conditions = sampler.bundle.manifest.x_shape, sampler.bundle.manifest.conditions
+        with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
+            plan = sampler.compile(of.member.plan, of.guidance)
+            manifest, nulls = sampler.bundle.manifest, sampler.of().nulls
+
+        def there(values: np.ndarray) -> Any:
+            tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+            return tensor.to(kind) if tensor.is_floating_point() else tensor
 
         @torch.no_grad()
         def sample(seeds: Sequence[int]) -> np.ndarray:
-            drawn = torch.from_numpy(np.stack([noise.normal(seed, 0, shape) for seed in seeds]).astype(np.float32))
-            own = labels(conditions, seeds)
-            by_branch = {
-                "cond": [torch.from_numpy(own[each.name]).to(device) for each in conditions],
-                "uncond": [torch.full((len(seeds),), int(each.null or 0), device=device) for each in conditions],
-            }
-            state = [combined(row, [drawn.to(device)]) for row in plan.start]
+            drawn = torch.from_numpy(noise.stacked(seeds, 0, manifest.x_shape)).to(device)
+            values = branch_values(manifest.conditions, of.conditions(seeds), None, len(seeds), nulls)
+            branches = {branch for step in plan.steps for branch in step.branches}
+            parts = {branch: [there(each) for each in values(branch).values()] for branch in branches}
+            state = [combined(row, [drawn]) for row in plan.start]
             for step in plan.steps:
                 u = combined(step.input, state)
-                parts = [by_branch[branch] for branch in step.branches]
-                given = [torch.cat(column) for column in zip(*parts, strict=True)]
-                x = torch.cat([u] * len(parts)).to(getattr(torch, dtype))
-                times = torch.full((len(x),), step.time, device=device, dtype=x.dtype)
-                outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(parts))
+                given = [torch.cat(column) for column in zip(*(parts[each] for each in step.branches), strict=True)]
+                x = torch.cat([u] * len(step.branches)).to(kind)
+                times = torch.full((len(x),), step.time, device=device, dtype=kind)
+                outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(step.branches))
                 state = [combined(row, [*state, *outputs]) for row in step.update]
             return np.asarray(combined(plan.output, state).cpu())
 
@@ -159,6 +179,13 @@ def in_torch(bundle: Path, model: str, device: str, dtype: str, is_compiled: boo
         return sample
 
     return opened
+
+
+def network_of(member: Member) -> Any:
+    """The member's network in torch."""
+    if isinstance(member, Shipped):
+        return load_shipped(member.name).module
+    return run_path(str(member.weights if member is BLOCK else member.weights.with_suffix(".py")))["make"]()[0]
 
 
 def combined(row: Row, tensors: Sequence[Any]) -> Any:
@@ -171,20 +198,20 @@ def _check_plan(plan: Plan) -> None:
         raise UserError(f"plan {plan.name!r} is more than multiplications and additions", "time another plan")
 
 
-def contenders(bundle: Path, model: str, name: str, has_torch: bool, device: str = "cuda") -> Iterator[Contender]:
+def contenders(of: Deployed, name: str, has_torch: bool, device: str = "cuda") -> Iterator[Contender]:
     """All that may run a bundle here. name: the TensorRT that is installed, or nothing. device: cpu for a rehearsal."""
     for precision in PRECISIONS if name else ():
         body = BODIES[precision][0]
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
-            yield Contender(f"{name}{said}", precision, on_backend(bundle, body, backend))
+            yield Contender(f"{name}{said}", precision, on_backend(of, body, backend))
     provider = PROVIDER if device == "cuda" else "CPUExecutionProvider"
     for precision in ("float32", "float16"):
-        yield Contender("onnxruntime-cuda", precision, on_backend(bundle, precision, OnnxRuntimeCuda()))
-        yield Contender("onnxruntime-cuda, baked file", precision, in_file(bundle, precision, provider))
+        yield Contender("onnxruntime-cuda", precision, on_backend(of, precision, OnnxRuntimeCuda()))
+        yield Contender("onnxruntime-cuda, baked file", precision, in_file(of, precision, provider))
     for dtype in ("float32", "float16") if has_torch else ():
         for said, is_compiled in (("eager", False), ("compiled", True)):
-            yield Contender(f"torch, {said}", dtype, in_torch(bundle, model, device, dtype, is_compiled))
+            yield Contender(f"torch, {said}", dtype, in_torch(of, device, dtype, is_compiled))
 
 
 def measure(each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES, until: float = inf) -> GpuRow:
@@ -217,32 +244,35 @@ def _milliseconds(sample: Sample, seeds: Sequence[int]) -> tuple[float, float]:
     return 1e3 * float(np.median(times)), 1e3 * float(np.percentile(times, 99))
 
 
-def prepared(model: str, folder: Path, name: str) -> Path:
-    """A bundle of a shipped model with the bodies and engines that are timed. An engine that cannot be built is said,
-    and its contender fails later."""
-    bundle = folder / model
-    export(ExportOptions(model, bundle))
-    calibrate(CalibrateOptions(bundle, PLAN, target=("tensorrt",), guidance=GUIDANCE, trajectories=TRAJECTORIES))
-    build(BuildOptions(bundle, "onnxruntime-cuda", precision="float16"))
+def prepared(member: Member, folder: Path, name: str) -> Deployed:
+    """The bundle of a denoiser with the bodies and engines that are timed. An engine that cannot be built is said, and
+    its contender fails later."""
+    of = Deployed(member, folder / member.name)
+    export(ExportOptions(member.source, of.bundle))
+    build(BuildOptions(of.bundle, "onnxruntime-cuda", precision="float16"))
+    if name:
+        count = FEW if member is BLOCK else TRAJECTORIES
+        asked = calibration(member, of.bundle, member.plan, ("tensorrt",), count)
+        calibrate(replace(asked, guidance=of.guidance))
     rows = str(2 * max(BATCHES))
     for precision in PRECISIONS if name else ():
         try:
-            build(BuildOptions(bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
+            build(BuildOptions(of.bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
         except UserError as error:
-            print(f"{model} in {precision}: {error}", file=sys.stderr)
-    return bundle
+            print(f"{member.name} in {precision}: {error}", file=sys.stderr)
+    return of
 
 
-def bounds(bundle: Path, precision: str, gpu: Gpu | None, batches: Sequence[int] = BATCHES) -> tuple[float, ...]:
+def bounds(of: Deployed, precision: str, gpu: Gpu | None, batches: Sequence[int] = BATCHES) -> tuple[float, ...]:
     """Milliseconds that a guided sample's steps need at least, by batch: nothing for a GPU whose data sheet is not in
     `DEVICES`, or for an engine without a program text."""
     device = next((each for each in DEVICES if gpu is not None and gpu.name.endswith(each.name)), None)
-    opened = open_bundle(bundle)
+    opened = open_bundle(of.bundle)
     engine = next((each for each in opened.manifest.engines if each.body in BODIES.get(precision, ())), None)
     if device is None or engine is None:
         return ()
-    with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
-        evaluations = len(sampler.compile(PLAN, GUIDANCE).steps)
+    with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
+        evaluations = len(sampler.compile(of.member.plan, of.guidance).steps)
     found = []
     for batch in batches:
         inputs = graph_of(opened, engine.body).inputs
@@ -255,27 +285,29 @@ def bounds(bundle: Path, precision: str, gpu: Gpu | None, batches: Sequence[int]
     return tuple(found)
 
 
-def expected_samples(bundle: Path, seeds: int = SEEDS) -> np.ndarray:
+def expected_samples(of: Deployed, seeds: int = SEEDS) -> np.ndarray:
     """The samples of onnxruntime on the CPU, in float32."""
-    with load(bundle, body="float32", backend=OnnxRuntime()) as sampler:
-        given = labels(sampler.bundle.manifest.conditions, range(seeds))
-        return np.asarray(sampler.sample(PLAN, range(seeds), given, GUIDANCE))
+    sample = on_backend(of, "float32", OnnxRuntime())()
+    size = max(BATCHES)
+    return np.concatenate([sample(range(at, min(at + size, seeds))) for at in range(0, seeds, size)])
 
 
 def page(machine: Sequence[str], found: dict[str, list[GpuRow]]) -> str:
     """The page of the measurements."""
     head = f"""# On an NVIDIA GPU
 
-`python -m benchmarks.gpu` wrote this page. Samples follow {PLAN} with guidance {GUIDANCE:g}. PSNR is to the
-samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds. Times are milliseconds of one call, with
-noise and results on the host: the median, and the 99th percentile behind it. A bound is what the
-kernels of the network need at least on this GPU, for batches {" and ".join(map(str, BATCHES))}. It is no time:
-a time below it means that the bound is wrong.
+`python -m benchmarks.gpu` wrote this page. PSNR is to the samples of ONNX Runtime on the CPU in
+float32, over {SEEDS} seeds. Times are milliseconds of one call, with noise and results on the host: the
+median, and the 99th percentile behind it. A bound is what the kernels of the network need at least
+on this GPU, for batches {" and ".join(map(str, BATCHES))}. It is no time: a time below it means that the bound
+is wrong.
 """
     parts = [head, "\n".join(f"- {line}" for line in machine)]
     for model, rows in found.items():
         titles = ("engine", "network", "mean dB", "least dB", *(f"ms, batch {batch}" for batch in BATCHES), "bound, ms")
-        parts += [f"\n## {model}\n", table(titles, [_row(each) for each in rows])]
+        member = KNOWN.get(model)
+        along = () if member is None else (f"Samples follow {member.plan} with guidance {member.guidance:g}.\n",)
+        parts += [f"\n## {model}\n", *along, table(titles, [_row(each) for each in rows])]
         if failed := [each for each in rows if each.reason]:
             parts += ["", *(f"- {each.name}, {each.precision}: {each.reason}" for each in failed)]
     return "\n".join(parts) + "\n"
@@ -297,7 +329,8 @@ def seen() -> Gpu | None:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
-    parser.add_argument("--model", action="append", help="a shipped model; by default fashion_mnist")
+    parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="a denoiser (default: fashion_mnist)")
+    parser.add_argument("--torch", action="append", default=[], choices=tuple(KNOWN), help="one that torch runs too")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
     parser.add_argument("--minutes", type=float, default=9.0, help="after these no contender begins")
     parser.add_argument("--rehearse", action="store_true", help="go on without a GPU, and print the page")
@@ -312,16 +345,17 @@ def main(given: Sequence[str] | None = None) -> int:
     found: dict[str, list[GpuRow]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.model or ("fashion_mnist",):
+            member = KNOWN[model]
             try:
-                bundle = prepared(model, Path(folder), name)
-                expected = expected_samples(bundle)
+                of = prepared(member, Path(folder), name)
+                expected = expected_samples(of, FEW if member is BLOCK else SEEDS)
             except UserError as error:
                 found[model] = [GpuRow("all", "", reason=str(error))]
                 continue
-            every = contenders(bundle, model, name, has_torch, device)
+            every = contenders(of, name, has_torch and model in arguments.torch, device)
             rows = [measure(each, expected, until=until) for each in every]
             found[model] = [
-                replace(each, bounds=bounds(bundle, each.precision, gpu)) if each.name.startswith(TENSORRT) else each
+                replace(each, bounds=bounds(of, each.precision, gpu)) if each.name.startswith(TENSORRT) else each
                 for each in rows
             ]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")

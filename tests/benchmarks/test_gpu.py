@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from msgspec import structs
 
+from benchmarks.zoo.members import Shipped
 from fewstep.graph.engines.kernels import Kernel, Kernels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
@@ -20,6 +21,8 @@ from tests.runtime.backends.conftest import tensorrt as tensorrt
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/gpu.py"))
 Contender, GpuRow, measure = SCRIPT["Contender"], SCRIPT["GpuRow"], SCRIPT["measure"]
+FASHION_MNIST = SCRIPT["KNOWN"]["fashion_mnist"]
+TINY = Shipped("tiny", "dpmpp_2m:8", guidance=2.0)
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +47,12 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cud
     def fail() -> None:
         raise UserError("there is no engine", "build one")
 
-    expected = SCRIPT["expected_samples"](tiny_bundle, seeds=5)
+    of = SCRIPT["Deployed"](TINY, tiny_bundle)
+    expected = SCRIPT["expected_samples"](of, seeds=5)
     rows = [
         measure(each, expected, batches=(1, 3))
         for each in (
-            Contender("tensorrt", "float32", SCRIPT["on_backend"](tiny_bundle, "float32", backend)),
+            Contender("tensorrt", "float32", SCRIPT["on_backend"](of, "float32", backend)),
             Contender("broken", "int8", fail),
         )
     ]
@@ -61,7 +65,8 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cud
 
 
 def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
-    found = [(each.name, each.precision) for each in SCRIPT["contenders"](tiny_bundle, "tiny", "tensorrt", True)]
+    of = SCRIPT["Deployed"](TINY, tiny_bundle)
+    found = [(each.name, each.precision) for each in SCRIPT["contenders"](of, "tensorrt", True)]
     assert [each for each in found if each[0].startswith("tensorrt")] == [
         (name, precision) for precision in ("float16", "int8") for name in ("tensorrt", "tensorrt, CUDA graph")
     ]
@@ -70,8 +75,9 @@ def test_the_list_names_both_precisions_and_torch(tiny_bundle: Path) -> None:
 
 
 def test_a_rehearsal_runs_what_needs_no_gpu_and_ends_in_time(tiny_bundle: Path) -> None:
-    expected = SCRIPT["expected_samples"](tiny_bundle, seeds=3)
-    every = list(SCRIPT["contenders"](tiny_bundle, "tiny", "", False, "cpu"))
+    of = SCRIPT["Deployed"](TINY, tiny_bundle)
+    expected = SCRIPT["expected_samples"](of, seeds=3)
+    every = list(SCRIPT["contenders"](of, "", False, "cpu"))
     assert [each.precision for each in every] == ["float32", "float32", "float16", "float16"]
     cuda, baked, *_ = every
     assert measure(baked, expected, batches=(1,)).least > 120
@@ -90,21 +96,22 @@ def test_times_stand_beside_the_bound_of_a_gpu_that_is_known(
         asked.append(shapes["x"][0])
         return Kernels((Kernel("one", "function", ("float16",), ("float16",), 504_000_000, 0),))
 
-    bounds = SCRIPT["bounds"]
+    bounds, of = SCRIPT["bounds"], SCRIPT["Deployed"](TINY, tiny_bundle)
     monkeypatch.setitem(bounds.__globals__, "kernels_of", read)
     known = Gpu("NVIDIA GeForce RTX 4090", "sm89", "580.65", None, None)
-    found = bounds(tiny_bundle, "float32", known, batches=(1, 8))
+    found = bounds(of, "float32", known, batches=(1, 8))
     assert asked == [2, 16] and found == pytest.approx((8 * 0.5005, 8 * 0.5005))
     row = GpuRow("tensorrt-rtx", "float32", 60.0, 50.0, ((5.0, 6.0), (7.0, 8.0)), bounds=found)
     assert "| 5.00, 6.00 | 7.00, 8.00 | 4.00, 4.00 |" in SCRIPT["page"](("a GPU",), {"tiny": [row]})
     for name in ("NVIDIA GeForce RTX 4090 Laptop GPU", "another"):
-        assert bounds(tiny_bundle, "float32", structs.replace(known, name=name)) == ()
-    assert bounds(tiny_bundle, "int8", known) == bounds(tiny_bundle, "float32", None) == ()
+        assert bounds(of, "float32", structs.replace(known, name=name)) == ()
+    assert bounds(of, "int8", known) == bounds(of, "float32", None) == ()
 
 
 def test_a_model_that_cannot_be_prepared_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gpu = Gpu("a GPU", "sm90", "580.65", 1024, 1024)
     monkeypatch.setitem(SCRIPT["main"].__globals__, "these_gpus", lambda: (gpu,))
+    monkeypatch.setitem(SCRIPT["main"].__globals__, "KNOWN", {"foo": Shipped("foo", "ddim:1")})
     assert SCRIPT["main"](["--model", "foo", "--output", str(tmp_path / "gpu.md")]) == 0
     page = (tmp_path / "gpu.md").read_text()
     assert "- a GPU (sm90), driver 580.65, 1024 of 1024 MiB free at the start\n" in page
@@ -113,8 +120,9 @@ def test_a_model_that_cannot_be_prepared_is_a_row(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_torch_gives_the_samples_of_the_bundle(exported_fashion_mnist: Path) -> None:
-    expected = SCRIPT["expected_samples"](exported_fashion_mnist, seeds=2)
-    sample = SCRIPT["in_torch"](exported_fashion_mnist, "fashion_mnist", "cpu", "float32", False)()
+    of = SCRIPT["Deployed"](FASHION_MNIST, exported_fashion_mnist)
+    expected = SCRIPT["expected_samples"](of, seeds=2)
+    sample = SCRIPT["in_torch"](of, "cpu", "float32", False)()
     np.testing.assert_allclose(sample(range(2)), expected, atol=1e-3)
 
 
@@ -124,11 +132,11 @@ def test_what_this_gpu_runs_agrees_with_the_cpu(tmp_path: Path) -> None:
     """float16 and int8 of every engine that is installed, beside float32 on the CPU."""
     installed = [each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))]
     name = installed[0] if installed else ""
-    bundle = SCRIPT["prepared"]("fashion_mnist", tmp_path, name)
-    expected = SCRIPT["expected_samples"](bundle, seeds=8)
+    of = SCRIPT["prepared"](FASHION_MNIST, tmp_path, name)
+    expected = SCRIPT["expected_samples"](of, seeds=8)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     least = {"float32": 60.0, "float16": 40.0, "int8": 25.0}
-    for each in SCRIPT["contenders"](bundle, "fashion_mnist", name, False):
+    for each in SCRIPT["contenders"](of, name, False):
         if has_cuda or not each.name.startswith("onnxruntime-cuda"):
             row = measure(each, expected)
             assert not row.reason and row.mean > least[each.precision], (row, each.name)
