@@ -92,9 +92,10 @@ class Session:
     outputs: tuple[str, ...]
     takes_optional: bool = True  # inputs that `feeds` may leave out
 
-    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, feeds: Arrays, options: Any = None) -> dict[str, NDArray[np.float32]]:
+        """options: onnxruntime's RunOptions."""
         try:
-            values = self.session.run(self.outputs, feeds)
+            values = self.session.run(self.outputs, feeds, options)
         except Exception as error:
             raise failed(self.graph, feeds, first_line(error)) from error
         return dict(zip(self.outputs, values, strict=True))

@@ -2,7 +2,7 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-It has no 8-bit convolutions, so int8 is TensorRT's. TF32 is off.
+It has no 8-bit convolutions, so int8 is TensorRT's. TF32 is off. Steps are launched as CUDA graphs.
 """
 
 import contextlib
@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import LoadedGraph, graph_of
+from fewstep.runtime.backends import AHEAD, LoadedGraph, graph_of
 from fewstep.runtime.backends.checks import imported, path_text
 from fewstep.runtime.backends.interface import check_ports
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
+from fewstep.runtime.backends.onnxruntime_cuda_graph import Replayed
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -28,9 +29,14 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",
 
 @dataclass(frozen=True)
 class OnnxRuntimeCuda:
-    """The CUDA provider, on the GPU of a number."""
+    """The CUDA provider, on the GPU of a number.
+
+    cuda_graph: launch the steps of one batch size as a CUDA graph, which spares the CPU. A body of which the CPU
+        computes a part has none.
+    """
 
     device: int = 0
+    cuda_graph: bool = True
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -45,16 +51,28 @@ class OnnxRuntimeCuda:
                 f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
                 "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson take NVIDIA's build of it",
             )
+        onnxruntime.set_default_logger_severity(FATAL_ONLY)  # cuDNN's attempts are errors to its default logger
         _find_libraries(onnxruntime)
-        session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device)))
-        check_ports(bundle, graph, session.get_inputs, session.get_outputs)
-        outputs = tuple(output.name for output in session.get_outputs())
-        return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
+
+        def opened(cuda_graph: bool = False) -> Session:
+            session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device, cuda_graph)))
+            check_ports(bundle, graph, session.get_inputs, session.get_outputs)
+            outputs = tuple(output.name for output in session.get_outputs())
+            return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
+
+        if not self.cuda_graph or name in AHEAD:
+            return opened()
+        try:
+            session = opened(cuda_graph=True)
+        except UserError as error:  # such as operations that the provider leaves to the CPU
+            LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
+            return opened()
+        return Replayed(onnxruntime, session, opened, ("cuda", self.device))
 
 
-def provider_settings(device: int) -> dict[str, str]:
-    """Settings of the CUDA provider. TF32, in which it would compute, is off."""
-    return {"device_id": str(device), "use_tf32": "0"}
+def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:
+    """Settings of the CUDA provider. TF32, in which it would compute, is off. cuda_graph: runs are recorded."""
+    return {"device_id": str(device), "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
 
 
 def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str, Any]]) -> Any:

@@ -1,13 +1,18 @@
 """ONNX Runtime's CUDA provider behind the backend protocol: by the same code on the CPU, where it can be."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
 import fewstep.runtime
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda, open_session
+from fewstep.runtime.backends.onnxruntime_cuda_graph import SHAPES, Replayed
 from fewstep.runtime.bundle.reading import open_bundle
 
 CPU = "CPUExecutionProvider"
@@ -38,3 +43,47 @@ def test_a_provider_that_does_not_start_is_never_replaced_by_the_cpu(
 def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="backend OnnxRuntimeCuda has no int8; choose one of float32, float16, or"):
         fewstep.runtime.load(tiny_bundle, "int8", backend=OnnxRuntimeCuda())
+
+
+def replayed(bundle: Path) -> tuple[Replayed, Session]:
+    """A body on the CPU, which records nothing, by the calls that CUDA would record; and as it is."""
+    plain = OnnxRuntime().load(open_bundle(bundle), "float32")
+    assert isinstance(plain, Session)
+    return Replayed(onnxruntime, plain, lambda: plain, ("cpu", 0)), plain
+
+
+def feeds(plain: Session, batch: int, seed: int) -> dict[str, Any]:
+    drawn = np.random.default_rng(seed)
+    return {
+        each.name: drawn.standard_normal((batch, *each.shape[1:])).astype(np.float32)
+        for each in plain.session.get_inputs()
+    }
+
+
+def test_calls_of_memory_that_stays_are_those_of_the_session(tiny_bundle: Path) -> None:
+    """Batches in turn: those that come once, those that are recorded, and more than are kept."""
+    recorded, plain = replayed(tiny_bundle)
+    for seed, batch in enumerate([1, 2, 1, 1, 3, 2, 4, 5, 6, 5, 5, 1]):
+        given = feeds(plain, batch, seed)
+        for name, value in plain(given).items():
+            np.testing.assert_array_equal(recorded(given)[name], value)
+    assert len(recorded._bound) == SHAPES
+
+
+def test_a_call_that_cannot_be_recorded_runs_as_it_is(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded, plain = replayed(tiny_bundle)
+
+    def fail(self: object, *arguments: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
+    given = feeds(plain, 2, 0)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        found = [recorded(given) for _ in range(4)]
+    assert [each.getMessage().partition(": ")[2] for each in caplog.records] == [
+        "operation not permitted when stream is capturing"
+    ]
+    for name, value in plain(given).items():
+        assert all(np.array_equal(each[name], value) for each in found)
