@@ -25,7 +25,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt_engine import BATCH, Lane, LoadedEngine, prepare_contexts, read_tensors
 from fewstep.runtime.backends.tensorrt_log import logger, reason
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import Here
+from fewstep.runtime.bundle.engine_key import Here, capability
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
@@ -40,6 +40,7 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "int8": (body_name("int8", TENSORRT.name),),
     }
 )
+DATA_CENTRE = range(90, 120)  # Hopper and its Blackwell: tensorrt-rtx 1.7 loads no engine there, whatever it is for
 INSTALL = {
     "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later), in an environment with "
     "--system-site-packages; elsewhere: pip install 'fewstep[tensorrt]'",
@@ -127,4 +128,6 @@ class TensorRt:
     def here(self) -> Here:
         """The facts of this machine that an engine must match."""
         device, multiprocessors = cuda.describe(self.device)
+        if self.name == "tensorrt-rtx" and capability(device) in DATA_CENTRE:
+            raise UserError(f"tensorrt-rtx runs on no GPU of {device}", "use tensorrt, or onnxruntime-cuda")
         return Here(self.name, str(self.module().__version__), device, multiprocessors)

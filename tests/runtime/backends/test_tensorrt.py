@@ -125,6 +125,16 @@ def test_a_packed_bundle_takes_the_engines_of_its_bodies_along(built: Path, tmp_
     np.testing.assert_array_equal(*samples)
 
 
+def test_a_data_centre_gpu_is_sent_to_another_backend(
+    tiny_bundle: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engine(tiny_bundle, "float32", backend="tensorrt-rtx", backend_version="1.7.1.116", multiprocessors=None)
+    for device in ("sm90", "sm100"):
+        monkeypatch.setattr("fewstep.runtime.backends.cuda.describe", lambda number, sm=device: (sm, 132))
+        with pytest.raises(UserError, match=f"tensorrt-rtx runs on no GPU of {device}; use tensorrt, or onnxr"):
+            body(tiny_bundle, name="tensorrt-rtx")
+
+
 def test_an_engine_that_does_not_fit_is_refused_by_the_field(tiny_bundle: Path, tensorrt: Any) -> None:
     add_engine(tiny_bundle, "float32", multiprocessors=16)
     said = "no engine of 'float32' fits this machine: multiprocessors: built on 16, this sm89 has 64"
