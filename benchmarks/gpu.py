@@ -44,7 +44,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
 from fewstep.runtime.backends import Backend, graph_of
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.feeds import branch_values
@@ -122,15 +122,14 @@ def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample
     return opened
 
 
-def in_file(of: Deployed, body: str, provider: str) -> Callable[[], Sample]:
+def in_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
     """The baked file, whose Loop keeps the state where the provider computes."""
 
     def opened() -> Sample:
         output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
         _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.guidance))
-        session = onnxruntime.InferenceSession(file, providers=[provider])
-        if provider not in session.get_providers():
-            raise UserError(f"onnxruntime has no {provider}", "install onnxruntime-gpu")
+        on_gpu, on_cpu = (PROVIDER, provider_settings(0)), ("CPUExecutionProvider", dict[str, str]())
+        session = open_session(onnxruntime, Path(file), on_gpu if device == "cuda" else on_cpu)
         shape = open_bundle(of.bundle).manifest.x_shape
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
@@ -143,24 +142,26 @@ def in_file(of: Deployed, body: str, provider: str) -> Callable[[], Sample]:
 
 
 def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callable[[], Sample]:
-    """The network that the bundle was exported from, in torch, along the same plan; its state stays on the device."""
+    """The network that the bundle was exported from, in torch, along the same plan; its state stays on the device.
+    float16 is by autocast: networks make features of the time in float32."""
 
     def opened() -> Sample:
         import torch
 
-        kind = getattr(torch, dtype)
-        network: Any = network_of(of.member).to(device, kind).eval()
+        network: Any = network_of(of.member).to(device).eval()
         network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
         with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
             plan = sampler.compile(of.member.plan, of.guidance)
             manifest, nulls = sampler.bundle.manifest, sampler.of().nulls
 
         def there(values: np.ndarray) -> Any:
-            tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
-            return tensor.to(kind) if tensor.is_floating_point() else tensor
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-        @torch.no_grad()
         def sample(seeds: Sequence[int]) -> np.ndarray:
+            with torch.no_grad(), torch.autocast(device, torch.float16, enabled=dtype == "float16"):
+                return sampled(seeds)
+
+        def sampled(seeds: Sequence[int]) -> np.ndarray:
             drawn = torch.from_numpy(noise.stacked(seeds, 0, manifest.x_shape)).to(device)
             values = branch_values(manifest.conditions, of.conditions(seeds), None, len(seeds), nulls)
             branches = {branch for step in plan.steps for branch in step.branches}
@@ -169,8 +170,8 @@ def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callab
             for step in plan.steps:
                 u = combined(step.input, state)
                 given = [torch.cat(column) for column in zip(*(parts[each] for each in step.branches), strict=True)]
-                x = torch.cat([u] * len(step.branches)).to(kind)
-                times = torch.full((len(x),), step.time, device=device, dtype=kind)
+                x = torch.cat([u] * len(step.branches))
+                times = torch.full((len(x),), step.time, device=device)
                 outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(step.branches))
                 state = [combined(row, [*state, *outputs]) for row in step.update]
             return np.asarray(combined(plan.output, state).cpu())
@@ -205,10 +206,11 @@ def contenders(of: Deployed, name: str, has_torch: bool, device: str = "cuda") -
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{name}{said}", precision, on_backend(of, body, backend))
-    provider = PROVIDER if device == "cuda" else "CPUExecutionProvider"
     for precision in ("float32", "float16"):
-        yield Contender("onnxruntime-cuda", precision, on_backend(of, precision, OnnxRuntimeCuda()))
-        yield Contender("onnxruntime-cuda, baked file", precision, in_file(of, precision, provider))
+        for said, graph in (("", False), (", CUDA graph", True)):
+            on_cuda = OnnxRuntimeCuda(cuda_graph=graph)
+            yield Contender(f"onnxruntime-cuda{said}", precision, on_backend(of, precision, on_cuda))
+        yield Contender("onnxruntime-cuda, baked file", precision, in_file(of, precision, device))
     for dtype in ("float32", "float16") if has_torch else ():
         for said, is_compiled in (("eager", False), ("compiled", True)):
             yield Contender(f"torch, {said}", dtype, in_torch(of, device, dtype, is_compiled))
@@ -297,28 +299,50 @@ def page(machine: Sequence[str], found: dict[str, list[GpuRow]]) -> str:
     head = f"""# On an NVIDIA GPU
 
 `python -m benchmarks.gpu` wrote this page. PSNR is to the samples of ONNX Runtime on the CPU in
-float32, over {SEEDS} seeds. Times are milliseconds of one call, with noise and results on the host: the
-median, and the 99th percentile behind it. A bound is what the kernels of the network need at least
-on this GPU, for batches {" and ".join(map(str, BATCHES))}. It is no time: a time below it means that the bound
-is wrong.
+float32, over {SEEDS} seeds, and {FEW} of {BLOCK.name}. Times are milliseconds of one call, with noise and
+results on the host: the median, and the 99th percentile behind it. A bound is the milliseconds that
+the kernels of the network need at least on this GPU, for batches {" and ".join(map(str, BATCHES))}. It is no
+time: a time below it means that the bound is wrong.
 """
-    parts = [head, "\n".join(f"- {line}" for line in machine)]
-    for model, rows in found.items():
-        titles = ("engine", "network", "mean dB", "least dB", *(f"ms, batch {batch}" for batch in BATCHES), "bound, ms")
-        member = KNOWN.get(model)
-        along = () if member is None else (f"Samples follow {member.plan} with guidance {member.guidance:g}.\n",)
-        parts += [f"\n## {model}\n", *along, table(titles, [_row(each) for each in rows])]
-        if failed := [each for each in rows if each.reason]:
-            parts += ["", *(f"- {each.name}, {each.precision}: {each.reason}" for each in failed)]
-    return "\n".join(parts) + "\n"
+    titles = (
+        "denoiser",
+        "engine",
+        "network",
+        "dB, mean / least",
+        *(f"ms, batch {batch}" for batch in BATCHES),
+        "bound",
+    )
+    shown = [_row(along(model), each) for model, rows in found.items() for each in rows]
+    return "\n".join((head, *(f"- {line}" for line in machine), "", table(titles, shown))) + "\n"
 
 
-def _row(found: GpuRow) -> tuple[str, ...]:
+def along(model: str) -> str:
+    """A denoiser with its plan and guidance."""
+    member = KNOWN[model]
+    return ", ".join((model, member.plan, *([] if member.guidance == 1 else [f"guidance {member.guidance:g}"])))
+
+
+def _row(denoiser: str, found: GpuRow) -> tuple[str, ...]:
     if found.reason:
-        return (found.name, found.precision, "failed", *[""] * (2 + len(BATCHES)))
+        return (denoiser, found.name, found.precision, found.reason, *[""] * (1 + len(BATCHES)))
     times = (f"{half:.2f}, {most:.2f}" for half, most in found.milliseconds)
     least = ", ".join(f"{each:.2f}" for each in found.bounds)
-    return (found.name, found.precision, f"{found.mean:.1f}", f"{found.least:.1f}", *times, least)
+    return (denoiser, found.name, found.precision, f"{found.mean:.1f} / {found.least:.1f}", *times, least)
+
+
+def rows_of(member: Member, folder: Path, name: str, has_torch: bool, gpu: Gpu | None, until: float) -> list[GpuRow]:
+    """The rows of a denoiser, which is exported and built into the folder."""
+    try:
+        of = prepared(member, folder, name)
+        expected = expected_samples(of, FEW if member is BLOCK else SEEDS)
+    except UserError as error:
+        return [GpuRow("all", "", reason=str(error))]
+    every = contenders(of, name, has_torch, "cpu" if gpu is None else "cuda")
+    rows = [measure(each, expected, until=until) for each in every]
+    return [
+        replace(each, bounds=bounds(of, each.precision, gpu)) if each.name.startswith(TENSORRT) else each
+        for each in rows
+    ]
 
 
 def seen() -> Gpu | None:
@@ -339,33 +363,19 @@ def main(given: Sequence[str] | None = None) -> int:
     if gpu is None and not arguments.rehearse:
         print(NO_GPU)
         return 0
-    device = "cuda" if gpu is not None else "cpu"
     name = next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
     has_torch = bool(find_spec("torch")) and (gpu is None or _torch_sees_it())
-    found: dict[str, list[GpuRow]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.model or ("fashion_mnist",):
-            member = KNOWN[model]
-            try:
-                of = prepared(member, Path(folder), name)
-                expected = expected_samples(of, FEW if member is BLOCK else SEEDS)
-            except UserError as error:
-                found[model] = [GpuRow("all", "", reason=str(error))]
-                continue
-            every = contenders(of, name, has_torch and model in arguments.torch, device)
-            rows = [measure(each, expected, until=until) for each in every]
-            found[model] = [
-                replace(each, bounds=bounds(of, each.precision, gpu)) if each.name.startswith(TENSORRT) else each
-                for each in rows
-            ]
     packages = ("tensorrt", "tensorrt-rtx", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "torch")
     versions = ", ".join(f"{each} {version}" for each in packages if (version := version_of(each)) is not None)
     machine = (_named(gpu), versions, time.strftime("measured on %Y-%m-%d"))
-    if arguments.rehearse:
-        print(page(machine, found))
-    else:
-        arguments.output.write_text(page(machine, found))
-        print(f"wrote {arguments.output}")
+    found: dict[str, list[GpuRow]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.model or ("fashion_mnist",):
+            has_network = has_torch and model in arguments.torch
+            found[model] = rows_of(KNOWN[model], Path(folder), name, has_network, gpu, until)
+            if not arguments.rehearse:  # after each, so that a run that is stopped leaves what it found
+                arguments.output.write_text(page(machine, found))
+    print(page(machine, found) if arguments.rehearse else f"wrote {arguments.output}")
     return 0
 
 
