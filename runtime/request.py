@@ -255,7 +255,7 @@ def check_plan(
     plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
 ) -> None:
     """UserError for a compiled plan of another schedule, prediction, guidance or network."""
-    for problem in (*_misfits(plan, strength, renoise, bundle), *differences(plan, guidance, bundle)):
+    for problem in (*differences(plan, guidance, bundle), *_misfits(plan, strength, renoise, bundle)):
         raise UserError(f"plan {plan.name!r} {problem}", by_name(plan))
     if not bundle.manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
@@ -264,6 +264,8 @@ def check_plan(
 def differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: Bundle) -> Iterator[str]:
     """The differences of a plan of either kind from the schedule of a denoiser and the guidance of a run, in words."""
     manifest, schedule = bundle.manifest, bundle.schedule.fingerprint
+    if plan.fitted is not None and plan.fitted.source != manifest.provenance.source_sha256:
+        yield f"was fitted to another denoiser than {bundle.path} holds"
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
         yield f"is for schedule {plan.schedule}, and {manifest.name!r} has {has}"
@@ -274,8 +276,6 @@ def differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: Bundle
 def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
     """Other faults of a plan for a denoiser or the settings of a run, in words."""
     manifest = bundle.manifest
-    if plan.fitted is not None and plan.fitted.source != manifest.provenance.source_sha256:
-        yield f"was fitted to another denoiser than {bundle.path} holds"
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
     for name, asked, own in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
