@@ -19,6 +19,8 @@ from tests.plans.execution import denoiser, sample
 
 @dataclass(frozen=True)
 class Mixture:
+    """Of arrays its elements are independent, each of this mixture."""
+
     weights: tuple[float, ...]
     means: tuple[float, ...]
     stds: tuple[float, ...]
@@ -35,6 +37,21 @@ class Mixture:
         likely = np.exp(logits - logits.max(-1, keepdims=True))
         x0 = np.array(self.means) + time.alpha * np.array(self.stds) ** 2 / variances * away
         return (x0 * likely).sum(-1) / likely.sum(-1)
+
+    def exact_eps(self, x: np.ndarray, time: Time) -> np.ndarray:
+        """E[eps | x]."""
+        return (x - time.alpha * self.exact_x0(x, time)) / time.sigma
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        """p(x) of x [N], up to a factor."""
+        away = (x[:, None] - np.array(self.means)) / np.array(self.stds)
+        return (np.array(self.weights) * np.exp(-0.5 * away**2) / np.array(self.stds)).sum(1)
+
+    def tilted_mean(self, strength: float) -> float:
+        """E[x e^(strength x)] / E[e^(strength x)]."""
+        mean, variance = np.array(self.means), np.square(self.stds)
+        share = np.array(self.weights) * np.exp(strength * mean + strength**2 * variance / 2)
+        return float(((mean + strength * variance) * share).sum() / share.sum())
 
     def below(self, x: np.ndarray, time: Time) -> np.ndarray:
         """P(x_t < x)."""

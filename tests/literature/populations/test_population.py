@@ -12,19 +12,23 @@ from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Sampler
 from fewstep.runtime.execute import Seen
-from tests.runtime.runs.mixtures import FACTS, GUIDED, SCHEDULE, Mixture
+from tests.plans.mixture import Mixture
 
+FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
+GUIDED = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True)
+SCHEDULE = NoiseSchedule(FACTS.schedule)
 THREE = Mixture((0.5, 0.3, 0.2), (-2.0, 0.0, 1.5), (0.3, 0.4, 0.25))
 FREE = Mixture((1.0,), (0.0,), (1.5,))
 PAIRS = [Mixture((0.7, 0.3), (-1.0, 1.0), (0.3, 0.6)), Mixture((0.7, 0.3), (-1.5, 1.5), (0.5, 0.25))]
 
 
 def network(mixture: Mixture):
-    return lambda index, step, u: [mixture.x0(u, SCHEDULE.time(step.time))]
+    return lambda index, step, u: [mixture.exact_x0(u, SCHEDULE.time(step.time))]
 
 
 def total(x: np.ndarray) -> np.ndarray:
@@ -86,7 +90,7 @@ def sharpened_mass(pair: Mixture, w: float) -> float:
 def by_branch(pair: Mixture):
     def guided(index, step, u):
         denoisers = {"cond": pair, "uncond": FREE}
-        return [denoisers[branch].eps(u, SCHEDULE.time(step.time)) for branch in step.branches]
+        return [denoisers[branch].exact_eps(u, SCHEDULE.time(step.time)) for branch in step.branches]
 
     return guided
 
@@ -166,7 +170,7 @@ def test_svdd_is_its_recurrence(choice, weight) -> None:
     made = evolve(plan, network(THREE), weigh, [seed], M, (2,), choice=choice, at=range(6))
     x = plan.steps[0].sigma * noise.normals(seed, 0, (2,), M).astype(np.float64)
     for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
-        x0 = THREE.x0(x, SCHEDULE.time(step.time))
+        x0 = THREE.exact_x0(x, SCHEDULE.time(step.time))
         best = total(x0).argmax()
         x, x0 = np.tile(x[best], (M, 1)), np.tile(x0[best], (M, 1))
         if after is None:

@@ -8,7 +8,8 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.runtime.execute import execute, finish
-from tests.runtime.runs.mixtures import FACTS, SCHEDULE, Mixture
+from tests.literature.populations.test_population import FACTS, SCHEDULE
+from tests.plans.mixture import Mixture
 
 MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
 
@@ -16,7 +17,7 @@ MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
 def smooth(index, step, u):
     """A denoiser as networks learn it: without the steep place between the modes."""
     time = SCHEDULE.time(step.time)
-    return [np.mean([MODES.x0(u + shift, time) for shift in np.linspace(-0.25, 0.25, 11)], axis=0)]
+    return [np.mean([MODES.exact_x0(u + shift, time) for shift in np.linspace(-0.25, 0.25, 11)], axis=0)]
 
 
 def test_samples_between_the_modes_vary_most() -> None:

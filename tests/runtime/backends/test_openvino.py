@@ -41,9 +41,6 @@ def test_the_command_line_compiles_a_body_for_its_own_batch_alone(
     assert [each["x"] for each in shapes if each] == [[4, 1, 4, 4]]
 
 
-AHEAD = {"time": np.full(3, 10.0, np.float32), "label": np.array([0, 1, 2])}
-
-
 def test_what_was_compiled_is_kept_for_the_next_time(tiny_bundle: Path) -> None:
     OpenVino(cached=False).load(open_bundle(tiny_bundle), "float32")
     assert not cache.path("openvino", "").exists()

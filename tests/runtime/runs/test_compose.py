@@ -15,7 +15,7 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.execute import execute, finish
 from tests.docs_blocks import blocks
-from tests.runtime.runs.mixtures import Mixture
+from tests.plans.mixture import Mixture
 
 PAGE = Path(__file__).parents[3] / "docs/compose.md"
 MODES = Mixture((0.5, 0.5), (-0.8, 0.8), (0.1, 0.1))
@@ -43,7 +43,7 @@ def modes(tiny_bundle: Path) -> Sampler:
         x, v = feeds["x"], np.empty_like(feeds["x"])
         for place, row in enumerate(feeds["row"][:, 0]):
             time = schedule.time(round(float(row) * 1000, 2) % 100)  # labels add hundreds
-            x0 = MODES.x0(x[place], time)
+            x0 = MODES.exact_x0(x[place], time)
             v[place] = time.alpha * (x[place] - time.alpha * x0) / time.sigma - time.sigma * x0
         return {"v": v}
 
