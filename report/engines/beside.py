@@ -25,6 +25,7 @@ from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, graph_
 from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import drawn, largest
 from fewstep.runtime.backends.qnn import Qnn
@@ -61,7 +62,7 @@ def beside(
                 network = _opened(backend, bundle, graph)
                 if isinstance(backend, Qnn) and graph not in AHEAD:
                     yield _in_htp(bundle, graph, network)
-                elif not isinstance(network, Session):  # else it has no engine of this graph, and the CPU runs it
+                elif isinstance(backend, OnnxRuntimeCuda) or not isinstance(network, Session):  # else the CPU runs it
                     yield _compared(bundle, name, backend, graph, network)
             except UserError as error:
                 reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"

@@ -19,9 +19,10 @@ from fewstep.report.engines.beside import beside
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.engines.narrowing import _first_alone
 from fewstep.report.integrity import VerifyOptions, verify
-from fewstep.runtime.backends import named
+from fewstep.runtime.backends import LoadedGraph, graph_of, named
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from tests.runtime.backends.built import add_engine
 from tests.runtime.backends.tensorrt_double import engine
 
@@ -140,6 +141,23 @@ def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatc
     graph = io.load(tiny_bundle / "graphs/body.onnx")
     feeds = {"x": np.ones((2, 1, 4, 4), np.float32), "row": np.ones((2, 1), np.float32)}
     assert first_difference(graph, inner, feeds, 1e-6) is None
+
+
+def test_sessions_of_the_cuda_provider_are_compared(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On the CPU provider: the prologue as it is, and a body whose first layer is another."""
+    only(monkeypatch, "onnxruntime-cuda")
+    another = tmp_path / "another.onnx"
+    another.write_bytes(with_another_half((tiny_bundle / "graphs/body.onnx").read_bytes()))
+
+    def load(self: OnnxRuntimeCuda, bundle: Bundle, name: str) -> LoadedGraph:
+        return OnnxRuntime().open(another if name == "float32" else bundle.graph(graph_of(bundle, name)))
+
+    monkeypatch.setattr(OnnxRuntimeCuda, "load", load)
+    monkeypatch.setattr("fewstep.report.engines.beside.inner_of", lambda backend: None)
+    found = [each for each in beside(open_bundle(tiny_bundle)) if isinstance(each, EngineComparison)]
+    assert [(each.graph, each.agrees) for each in found] == [("prologue", True), ("float32", False)]
 
 
 def test_engines_of_a_damaged_bundle_are_left_out_with_a_note(
