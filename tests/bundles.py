@@ -12,7 +12,9 @@ import onnx
 
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import to_model
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, Provenance, TensorEntry
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -93,6 +95,12 @@ def write_graphs(
 def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:
     """The bundle, with other contents of files and their hashes, and other fields of its manifest."""
     return write(bundle, msgspec.structs.replace(open_bundle(bundle).manifest, **fields), files)
+
+
+def described(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
+    """The sampler with a network whose manifest has other fields."""
+    bundle = sampler.of(network).bundle
+    return sampler.changed(network, bundle=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, **fields)))
 
 
 def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes] | None = None) -> Path:

@@ -1,7 +1,6 @@
 """int8 of token denoisers: counted along a token plan, judged by likeliest tokens at float32's states."""
 
 import shutil
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import regroup
 from fewstep.runtime.loading import load
+from tests.bundles import described
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     content = msgspec.json.encode(msgspec.structs.replace(kept, steps=(own, *kept.steps[1:])))
     (bundle / "own.json").write_bytes(content)
     files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, files=files, plans={"maskgit:8": "own.json"})
-    other = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
+    other = described(sampler, files=files, plans={"maskgit:8": "own.json"})
     assert default_plan(other) == bundle / "own.json"
     (bundle / "own.json").unlink()
 

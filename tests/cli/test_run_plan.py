@@ -1,6 +1,5 @@
 """Which plan `fewstep run` takes when none is named."""
 
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import PLAN, Sampler
+from tests.bundles import described
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 
 
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, plans=plans, scheduler=scheduler)
     body = msgspec.structs.replace(sampler.body, plan=plan)
-    return sampler.changed(body=body, bundle=replace(sampler.bundle, manifest=manifest))
+    return described(sampler, plans=plans, scheduler=scheduler).changed(body=body)
 
 
 def test_it_is_the_one_that_the_body_was_calibrated_along(tiny_bundle: Path) -> None:
@@ -51,8 +50,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bund
         manifest = sampler.bundle.manifest
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
-        manifest = msgspec.structs.replace(manifest, bodies=bodies, scheduler="scheduler.json")
-        calibrated = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
+        calibrated = described(sampler, bodies=bodies, scheduler="scheduler.json")
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None
         assert default_plan(calibrated) == "ddim:3"
 
@@ -135,8 +133,7 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         (tiny_bundle / "plan.json").write_bytes(content)
         sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
         kept = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
-        manifest = msgspec.structs.replace(kept.bundle.manifest, grid="arctan")
-        new = kept.changed(bundle=replace(kept.bundle, manifest=manifest))
+        new = described(kept, grid="arctan")
         assert unlike_calibration(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
         assert "runs along ddim:3@arctan" in str(unlike_calibration(new.bundle, new.body, new.compile("ddim:3")))
         assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"

@@ -4,16 +4,15 @@ import ast
 import time
 import wave
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 import fewstep.runtime
 from fewstep.runtime.bundle.manifest import Size, Spectrogram
+from tests.bundles import described
 from tests.examples.conftest import EXAMPLES, Example
 
 Run = Callable[..., str]
@@ -133,10 +132,7 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     )
     assert "noisy.wav is not one channel of 16 bits; convert it" in told(16000, channels=2)
     real = fewstep.runtime.load(tiny_bundle)
-    manifest = msgspec.structs.replace(
-        real.bundle.manifest, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),)
-    )
-    sound = real.changed(bundle=replace(real.bundle, manifest=manifest))
+    sound = described(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
     assert "noisy.wav has 8000 Hz; give 16000, as in training" in told(8000)
 

@@ -2,7 +2,6 @@
 
 import tracemalloc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,21 +13,18 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
+from tests.bundles import described
 
 X_SHAPE = (1, 4, 4)
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
 IMAGES = np.random.default_rng(0).standard_normal((2, *X_SHAPE)).astype(np.float32)
 
 
-def described(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any, ...] = (), **fields: Any) -> Sampler:
+def taking(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any, ...] = (), **fields: Any) -> Sampler:
     """The tiny sampler with another network, which its manifest describes."""
     graph = msgspec.structs.replace(sampler.body.graph, inputs=(*sampler.body.graph.inputs, *inputs))
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, **fields)
-    return sampler.changed(
-        bundle=replace(sampler.bundle, manifest=manifest),
-        body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
-        graph=denoiser,
-    )
+    body = msgspec.structs.replace(sampler.body, graphs=(graph,))
+    return described(sampler, **fields).changed(body=body, graph=denoiser)
 
 
 def start_noise() -> np.ndarray:
@@ -41,7 +37,7 @@ def test_of_several_outputs_the_first_is_the_prediction(sampler: Sampler, guidan
         v = feeds["x"] / 2 + feeds["row"][:, :, None, None]
         return {"v": np.concatenate([v, 100 + v], axis=1)}
 
-    double = described(sampler, two, heads=2)
+    double = taking(sampler, two, heads=2)
     expected = sampler.sample("dpmpp_2m:5", **GIVEN, guidance=guidance)
     np.testing.assert_allclose(double.sample("dpmpp_2m:5", **GIVEN, guidance=guidance), expected, rtol=1e-6)
     lanes = double.sample_each(["dpmpp_2m:5", "ddim:3"], **GIVEN, guidance=guidance)
@@ -63,7 +59,7 @@ def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> N
     y = Condition("y", "degraded", X_SHAPE, "float32", None, -10, 10)
     takes = (*sampler.bundle.manifest.conditions, y)
     port = TensorEntry("degraded", "condition", ("batch", *X_SHAPE))
-    restoring = described(sampler, answer, (port,), towards="y", prediction="sample", conditions=takes)
+    restoring = taking(sampler, answer, (port,), towards="y", prediction="sample", conditions=takes)
     given = {"seeds": GIVEN["seeds"], "condition": {"class": [0, 2], "y": IMAGES}}
     np.testing.assert_allclose(restoring.sample("ddim:4", **given), 0.25, rtol=1e-5)
     sigma = restoring.compile("ddim:4").steps[0].sigma
@@ -81,7 +77,7 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
         seen.append(feeds["later"].tolist())
         return {"v": feeds["x"]}
 
-    told = described(sampler, two_times, (TensorEntry("later", "to", ("batch",)),), prediction="sample")
+    told = taking(sampler, two_times, (TensorEntry("later", "to", ("batch",)),), prediction="sample")
     plan = told.compile("ctm:3")
     told.sample(plan, **GIVEN)
     assert [row for row, _ in seen] == pytest.approx([step.to for step in plan.steps])
@@ -105,7 +101,7 @@ def test_a_large_condition_is_there_once_for_all_steps(sampler: Sampler) -> None
         seen.append(float(feeds["picture"].mean()))
         return {"v": feeds["x"]}
 
-    seeing = described(sampler, denoiser, (picture,), conditions=takes)
+    seeing = taking(sampler, denoiser, (picture,), conditions=takes)
     given = {"class": [0], "picture": np.full((1, 256, 1024), 0.5, np.float32)}
     tracemalloc.start()
     seeing.sample("ddim:50", [0], given)

@@ -1,6 +1,5 @@
 """Fitted plans are found for what they were fitted to, and nothing else."""
 
-from dataclasses import replace
 from hashlib import sha256
 
 import msgspec
@@ -22,6 +21,7 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.request import denoiser_facts
+from tests.bundles import described
 
 
 def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64, numbers="dpmpp_2m:3"):
@@ -98,8 +98,7 @@ def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle
     plan = give(tiny_bundle, guidance=None)
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, conditions=(bare,))
-    unguided = sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
+    unguided = described(sampler, conditions=(bare,))
     words = "guidance 4.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
         unguided.compile("fitted:3" if named else plan, 4.0)

@@ -1,7 +1,6 @@
 """A bundle of several networks: which of them runs a step, and what is refused."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -21,7 +20,7 @@ from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.on_demand import Networks, OnDemand
 from fewstep.runtime.request import denoiser_facts
-from tests.bundles import changed
+from tests.bundles import changed, described
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
 PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
@@ -72,9 +71,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
 
 def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
-    noisy = sampler.of("noisy")
-    manifest = msgspec.structs.replace(noisy.bundle.manifest, heads=2)
-    two = sampler.changed("noisy", bundle=replace(noisy.bundle, manifest=manifest))
+    two = described(sampler, "noisy", heads=2)
     with pytest.raises(UserError, match="networks of 1 and 2 outputs in one call; give each its own call"):
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 

@@ -3,18 +3,17 @@
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.runtime import Sampler, UserError, prologues
+from fewstep.runtime import UserError, prologues
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.prologues import LastRows, _distinct
+from tests.bundles import described
 
 TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none
 SHIFT, ROW = TensorEntry("shift", "row", ("batch", 1)), TensorEntry("row", "row", ("batch", 1))
@@ -28,16 +27,11 @@ class Split:
         self.labels: list[list[int]] = []
         self.times: list[list[float]] = []
         self.whole = fewstep.runtime.load(bundle)
-        manifest = msgspec.structs.replace(
-            self.whole.bundle.manifest,
-            conditioner=GraphEntry("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
-            prologue=GraphEntry("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
-        )
-        self.sampler = self.whole.changed(
-            bundle=replace(self.whole.bundle, manifest=manifest),
-            conditioner=self.condition,
-            prologue=self.add_time,
-        )
+        graphs = {
+            "conditioner": GraphEntry("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
+            "prologue": GraphEntry("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
+        }
+        self.sampler = described(self.whole, **graphs).changed(conditioner=self.condition, prologue=self.add_time)
 
     def condition(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         self.labels.append(feeds["label"].tolist())
@@ -84,18 +78,9 @@ def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
 
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
     """A network that is not told its time: nothing is left for a prologue."""
-    manifest = split.sampler.bundle.manifest
-    alone: Sampler = split.sampler.changed(
-        bundle=replace(
-            split.sampler.bundle,
-            manifest=msgspec.structs.replace(
-                manifest,
-                prologue=None,
-                conditioner=msgspec.structs.replace(manifest.conditioner, outputs=(ROW,)),  # type: ignore[type-var]
-            ),
-        ),
-        conditioner=lambda feeds: {"row": TABLE[feeds["label"]]},
-        prologue=None,
+    whole = GraphEntry("graphs/prologue.onnx", (LABEL,), (ROW,))
+    alone = described(split.sampler, prologue=None, conditioner=whole).changed(
+        conditioner=lambda feeds: {"row": TABLE[feeds["label"]]}, prologue=None
     )
     x = np.ones((2, 1, 4, 4), np.float32)
     found = alone.evaluate(x, 50, {"class": [1, 1]})

@@ -12,7 +12,8 @@ import fewstep.runtime
 from fewstep.robots.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
-from tests.robots.control.tiny_policy import described, tiny_policy
+from tests.bundles import described
+from tests.robots.control.tiny_policy import tiny_policy
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0
 

@@ -1,9 +1,7 @@
 """A policy of two joints on a tiny bundle: its network is a function of x, and its observations are read by nobody."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 import fewstep.runtime
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
+from tests.bundles import described
 
 HORIZON, EXECUTED = 16, 4
 SEEN = {"state": [0.0, 0.0]}
@@ -38,12 +37,6 @@ def tiny_policy(
     )
     own = {"conditions": (state, *others), "prologue": None, "prediction": "sample"}
     return described(sampler, **own, x_shape=shape, policy=policy, units=units)
-
-
-def described(sampler: Sampler, **fields: Any) -> Sampler:
-    """The sampler, of a bundle whose manifest has other fields."""
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, **fields)
-    return sampler.changed(bundle=replace(sampler.bundle, manifest=manifest))
 
 
 def ramp(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Windows give the sample of the whole where the network looks no farther than they overlap."""
 
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +12,7 @@ from fewstep.plans.plan import Tensor
 from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.runs import Tiles, sample_tiles, tiled_steps
+from tests.bundles import described
 from tests.free_bundle import HEIGHT, WIDTH, free
 
 LABEL = {"class": ["dress"]}
@@ -35,8 +35,7 @@ def sized(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: lis
         assert feeds["x"].shape[1:] == shape
         return {"v": (np.tanh(blur(feeds["x"], reach)) + feeds["row"][:, :, None, None]).astype(np.float32)}
 
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, x_shape=shape)
-    return sampler.changed(graph=network, bundle=replace(sampler.bundle, manifest=manifest))
+    return described(sampler, x_shape=shape).changed(graph=network)
 
 
 WHOLE = (1, 37, 30)
@@ -51,8 +50,7 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
 
     sampler = fewstep.runtime.load(free(tiny_bundle))
     sizes = tuple(msgspec.structs.replace(size, low=4, high=64) for size in (HEIGHT, WIDTH))
-    manifest = msgspec.structs.replace(sampler.bundle.manifest, sizes=sizes)
-    return sampler.changed(graph=network, bundle=replace(sampler.bundle, manifest=manifest))
+    return described(sampler, sizes=sizes).changed(graph=network)
 
 
 @pytest.mark.parametrize(
