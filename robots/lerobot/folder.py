@@ -10,9 +10,8 @@ from fewstep.export.sources.diffusers.files import read_json
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.diffusion import load_diffusion
-from fewstep.robots.lerobot.home import CHECKPOINT, home
 from fewstep.robots.lerobot.multi_task_dit import load_multi_task_dit
-from fewstep.robots.lerobot.policy import CONFIG, read_policy
+from fewstep.robots.lerobot.policy import CHECKPOINT, CONFIG, home, read_policy
 from fewstep.robots.lerobot.statistics import RETRAINED, WRITE_IT
 from fewstep.robots.lerobot.vla import load_pi, load_smolvla
 

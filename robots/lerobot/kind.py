@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
+from fewstep.export.sources.diffusers.files import INDEX, read_json
 from fewstep.export.sources.folders import FolderKind
 from fewstep.export.spec import Source
-from fewstep.robots.lerobot.home import home, is_policy
-from fewstep.robots.lerobot.policy import WEIGHTS
-from fewstep.robots.lerobot.statistics import state_files
+from fewstep.robots.lerobot.policy import CONFIG, WEIGHTS, home
+from fewstep.robots.lerobot.statistics import RETRAINED, state_files
+
+
+def _is_policy(folder: Path) -> bool:
+    """True where the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
+    config = home(folder) / CONFIG
+    return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
 
 
 def _load(folder: Path) -> Source:
@@ -21,4 +27,4 @@ def _weights(folder: Path) -> list[str]:
     return [(there / name).relative_to(folder).as_posix() for name in (WEIGHTS, *state_files(there))]
 
 
-LEROBOT = FolderKind(holds=is_policy, load=_load, weights=_weights)
+LEROBOT = FolderKind(holds=_is_policy, load=_load, weights=_weights)

@@ -17,7 +17,7 @@ from fewstep.export.sources.diffusers.text import TextSource, TokenInput, ids_of
 from fewstep.export.sources.diffusers.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.policy import PolicyFolder
-from fewstep.robots.lerobot.statistics import BEFORE, RETRAINED, WRITE_IT, steps_of
+from fewstep.robots.lerobot.statistics import BEFORE, LINES, RETRAINED, TOKENIZER_STEP, WRITE_IT, steps_of
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.text import Ids
@@ -25,8 +25,6 @@ from fewstep.runtime.text import Ids
 if TYPE_CHECKING:
     from torch import nn
 
-TOKENIZER_STEP = "tokenizer_processor"
-LINES = ("smolvla_new_line_processor", "pi0_new_line_processor")  # steps that end a task with a line end
 TRIED = ("", "pick up the cube\n", "push the red block to the left of the bowl, then let it go", "lift")
 IDS, MASK = "ids", "mask"
 

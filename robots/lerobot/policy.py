@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
 STATE, ACTION = "observation.state", "action"
 EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
 COMPILED = "_orig_mod."  # in the names of weights of a network that was compiled
@@ -122,6 +123,11 @@ def flat(name: str, shape: tuple[int, ...]) -> int:
     if len(shape) != 1:
         raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
     return shape[0]
+
+
+def home(folder: Path) -> Path:
+    """The folder of the policy itself: this one, or the one inside a checkpoint."""
+    return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
 
 
 def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:

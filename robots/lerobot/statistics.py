@@ -23,18 +23,10 @@ RETRAINED = "take the folder that LeRobot wrote at the end of training, with its
 WRITE_IT = "write a function that returns (module, Spec), and give FILE.py:FUNCTION (docs/policies.md)"
 ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}  # they become -1 and 1
 
-READ = {  # steps of processors that something here reads, or that change no number
-    "rename_observations_processor",
-    "to_batch_processor",
-    "device_processor",
-    "normalizer_processor",
-    "unnormalizer_processor",
-    "tokenizer_processor",
-    "smolvla_new_line_processor",
-    "pi0_new_line_processor",
-    "pi05_prepare_state_tokenizer_processor_step",
-}
-RENAMED = "rename_observations_processor"
+RENAMED, TOKENIZER_STEP = "rename_observations_processor", "tokenizer_processor"
+LINES = ("smolvla_new_line_processor", "pi0_new_line_processor")  # steps that end a task with a line end
+IDLE = ("to_batch_processor", "device_processor")  # they change no number
+STATE_PROMPT = "pi05_prepare_state_tokenizer_processor_step"
 
 Weights = Mapping[str, "Tensor"]
 Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
@@ -51,6 +43,7 @@ class StatisticsPlace:
 
 BEFORE = StatisticsPlace("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
 AFTER = StatisticsPlace("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
+READ = {RENAMED, BEFORE.step, AFTER.step, TOKENIZER_STEP, STATE_PROMPT, *LINES, *IDLE}  # all steps that are known
 
 
 @dataclass(frozen=True)
