@@ -50,12 +50,6 @@ def plan_for(
     if manifest.vocabulary is not None:
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
             raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
-        if isinstance(plan, str) and plan.startswith(SCHEDULER):
-            from fewstep.plans.compile_tokens import compile_tokens
-            from fewstep.runtime.scheduler_plans import scheduler_sampler  # seldom needed, and much to load
-
-            named = scheduler_sampler(plan, bundle)
-            plan = compile_tokens(named, facts, manifest.x_shape, manifest.vocabulary.size, guidance, body.groups)
         return token_plan_for(plan, facts, bundle, guidance, body.groups)
     if guidance is not None:
         from fewstep.plans.compile import check_guidance

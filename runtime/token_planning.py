@@ -16,7 +16,7 @@ from fewstep.plans.tokens import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.request import GivenTensors, at_shape, by_tensor, differences
+from fewstep.runtime.request import SCHEDULER, GivenTensors, at_shape, by_tensor, differences
 from fewstep.runtime.sizes import free_x_shape
 from fewstep.runtime.tokens import Ids
 
@@ -34,7 +34,12 @@ def token_plan_for(
     if isinstance(plan, str):
         from fewstep.plans.compile_tokens import compile_tokens  # all names: not for who only runs plans
 
-        return compile_tokens(plan, facts, manifest.x_shape, vocabulary.size, guidance, groups)
+        sampler: Any = plan
+        if plan.startswith(SCHEDULER):
+            from fewstep.runtime.scheduler_plans import scheduler_sampler  # seldom needed, and much to load
+
+            sampler = scheduler_sampler(plan, bundle)
+        return compile_tokens(sampler, facts, manifest.x_shape, vocabulary.size, guidance, groups)
     plan = check_tokens(plan)
     by_name = f"give the plan by its name, {plan.name!r}"
     if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
