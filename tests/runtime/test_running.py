@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.plans import noise
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus
-from fewstep.plans.plan import Step, Tensor, Term
+from fewstep.plans.plan import Tensor, Term
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import ScheduleSpec
@@ -23,11 +22,8 @@ from fewstep.runtime import sampler as running
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.planning import plan_for
 from tests.bundles import changed
-from tests.plans.execution import sample
+from tests.runtime.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
 
-X_SHAPE = (1, 4, 4)
-LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000
-GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # of its "int8" body, for lambda below and above 0
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((2, *X_SHAPE)).astype(np.float32)
@@ -170,19 +166,10 @@ def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tin
     several = replace(int8, graphs=(replace(first, until=int8.groups[0]), last))
     sampler = fewstep.runtime.load(changed(tiny_bundle, bodies={**bodies, "int8-cpu-x86": several}), "int8")
     plan = sampler.compile("ddim:6", 2.0)
-    groups = [step.group for step in plan.steps]
-    assert groups == [0, 0, 0, 0, 1, 1]
+    assert [step.group for step in plan.steps] == [0, 0, 0, 0, 1, 1]
     scale = {"first": [GROUP_SCALE[0], 1.0], "body": [1.0, GROUP_SCALE[1]]}[grouped]
-
-    def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
-        shifts = (LABEL_SHIFT[[0, 2]], LABEL_SHIFT[[3, 3]])  # cond, uncond
-        return [(u / 2 + (s + step.time / 1000)[:, None, None, None]) * scale[step.group] for s in shifts]
-
-    def draws(number: int) -> np.ndarray:
-        return np.stack([noise.normal(seed, number, X_SHAPE) for seed in GIVEN["seeds"]])
-
     made = sampler.sample(plan, **GIVEN)
-    np.testing.assert_allclose(made, sample(plan, network, draws, np.float64), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made, by_hand("ddim:6", [3, 7], [0, 2], 2.0, scale), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(sampler.sample_each([plan, "ddim:9"], **GIVEN, guidance=2.0)[0], made[0])
     bare = sampler.evaluate(IMAGES, [80, 5], {"class": [0, 2]})
     shift = (LABEL_SHIFT[[0, 2]] + np.array([80, 5]) / 1000)[:, None, None, None]

@@ -1,7 +1,7 @@
 """The sampler against the same arithmetic in numpy, and every way to ask it for something impossible."""
 
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,21 +27,23 @@ from tests.bundles import changed
 from tests.plans.execution import sample
 
 X_SHAPE = (1, 4, 4)
-LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)
-GROUP_SCALE = np.array([0.5, 0.25], np.float32)
+LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000
+GROUP_SCALE = np.array([0.5, 0.25], np.float32)  # of its "int8" body, for lambda below and above 0
 GROUP_EDGE = 0.0
 DENOISING = DenoiserFacts(ScheduleSpec("cosine", timesteps=100), "v")
 
 
-def by_hand(plan: str, seeds: list[int], labels: list[int], guidance: float | None, grouped: bool) -> np.ndarray:
-    """What the tiny bundle's denoiser makes of a plan, in numpy."""
+def by_hand(
+    plan: str, seeds: list[int], labels: list[int], guidance: float | None, scales: Sequence[float] = (1.0, 1.0)
+) -> np.ndarray:
+    """What the tiny bundle's denoiser makes of a plan, in numpy; `scales` are of its output in two range groups."""
 
     def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
         outputs = []
         for branch in step.branches:
             shift = LABEL_SHIFT[labels if branch == "cond" else [3] * len(labels)]
             v = u / 2 + (shift + np.float32(step.time) * np.float32(1e-3))[:, None, None, None]
-            outputs.append(v * GROUP_SCALE[step.group] if grouped else v)
+            outputs.append(v * np.float32(scales[step.group]))
         return outputs
 
     compiled = compile_plan(plan, DENOISING, guidance, groups=(GROUP_EDGE,))
@@ -58,7 +60,8 @@ def test_samples_are_those_of_the_plan(tiny_bundle: Path, precision: str, guidan
     with fewstep.runtime.load(tiny_bundle, precision) as sampler:
         x = sampler.sample(plan, seeds, {"class": labels}, guidance)
     assert x.dtype == np.float32 and x.shape == (3, *X_SHAPE)
-    np.testing.assert_allclose(x, by_hand(plan, seeds, labels, guidance, precision == "int8"), rtol=1e-5, atol=1e-6)
+    scales = GROUP_SCALE if precision == "int8" else (1.0, 1.0)
+    np.testing.assert_allclose(x, by_hand(plan, seeds, labels, guidance, scales), rtol=1e-5, atol=1e-6)
 
 
 def test_a_sample_is_the_same_alone_and_in_any_batch(tiny_bundle: Path) -> None:
