@@ -1,28 +1,11 @@
-"""The samples that judged a body, as lines of text and as cells of a table."""
+"""The samples by which calibration judged a body, as lines of text."""
 
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import counted
-from fewstep.measure.results import Quality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, text_of
 from fewstep.measure.rollouts.nearness import Nearness
-from fewstep.report.quality import NONE
 from fewstep.runtime.bundle.manifest import Trial
-
-TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
-
-
-def quality_heads(of_tokens: bool) -> tuple[str, ...]:
-    """The heads of `quality_cells`."""
-    return ("differ", "same") if of_tokens else ("PSNR", "p5", "signal")
-
-
-def quality_cells(body: Quality) -> tuple[str, ...]:
-    """The nearness of a body to float32 along the same plan, in short."""
-    if body.tokens is not None:
-        return f"{100 * body.tokens.disagreement:.2f} %", f"{100 * body.tokens.same:.1f} %"
-    end = body.against_float
-    return f"{end.mean:.1f}", f"{end.p5:.1f}", NONE if end.snr is None else f"{end.snr:.1f}"
 
 
 def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Warnings and verdicts: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from os import PathLike, fspath
 from shlex import quote
 
@@ -41,7 +41,7 @@ def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str |
 def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
     yield from results.unlike
-    yield from distant(results.qualities)
+    yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in results.qualities))
     for quality in results.qualities:
         for kind, steps in differences_of(quality).items():
             if (difference := worst(steps)) is not None and is_lost(difference):
@@ -50,9 +50,10 @@ def warnings(results: Results) -> Iterator[str]:
     for body in in_float:
         yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
     for race in results.races:
-        for timing in race.timings:
-            if timing.ratio < 1 and timing.name not in in_float:
-                yield f"{timing.name} is slower than float32 here ({timing.ratio:.2f}x, {race.batch} rows)."
+        first, ratios = race.timings[0].name, {each.name: each.ratio for each in race.timings}
+        for name, ratio in ratios.items():
+            if ratio < 1 and name not in in_float:
+                yield f"{name} is slower than {first} here ({ratio:.2f}x, {race.batch} rows)."
 
 
 def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
@@ -61,11 +62,6 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
         GUIDANCE: [step.guidance for step in quality.steps],
         CONDITION: [step.condition for step in quality.steps],
     }
-
-
-def distant(bodies: Iterable[Quality]) -> Iterator[str]:
-    """One sentence for each body that is far from float32."""
-    yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in bodies))
 
 
 def far(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.cli.measured_table import measured_table
+from fewstep.cli.measured import measured
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.verbs.run import run
@@ -20,7 +20,6 @@ from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.name import parse_plan_name
 from fewstep.report.options import ReportOptions
-from fewstep.report.verdict import costliest, warnings
 from fewstep.report.write import report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import FittedPlan
@@ -92,9 +91,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
     return Outcome(
         {"bundle": options.bundle, "pictures": pictures, "report": page, "seconds": seconds, "results": results},
         (
-            *filter(None, [costliest(results, options.bundle)]),
-            measured_table(results),
-            *warnings(results),
+            *measured(results, options.bundle),
             *(f"{picture}: samples, one class a column" for picture in pictures),
             *([] if few is None else [_gain(few)]),
             f"{page}: the report",

@@ -2,23 +2,15 @@
 
 from rich.table import Table
 
-from fewstep.cli.measured_table import measured_table
+from fewstep.cli.measured import measured, work
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import figures
-from fewstep.graph.needs import check_memory, duration
-from fewstep.measure.estimate import Estimate
-from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
-from fewstep.measure.workers.opening import warn_of_workers
-from fewstep.report.drawing.plan_view import headline
-from fewstep.report.verdict import costliest, distant, verdicts
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
-IMAGE_AXES = 3  # channels, height, width
 
 
 def verb(options: MeasureOptions, progress: Progress) -> Outcome:
@@ -26,56 +18,12 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     stored = f"{options.bundle}, and its next report" if results.qualities else None
     where = options.output or stored
     end = () if where is None else (f"{where}: the figures, measured in {results.seconds:.0f} s",)
-    teacher = () if results.teacher_check is None else (str(results.teacher_check),)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
-    is_image = len(open_bundle(options.bundle).manifest.x_shape) == IMAGE_AXES
-    tables = [measured_table(results, is_image)] if options.columns != ("ms",) else []
-    said = (*teacher, *distant(results.qualities), *verdicts(results), *lacking)
-    first = (verdict,) if (verdict := costliest(results, options.bundle)) else ()
-    return Outcome(results, (*first, *tables, *said, *_speed(results), *end))
+    return Outcome(results, (*measured(results, options.bundle), *lacking, *_speed(results), *end))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:
-    task, lines = open_task(options), list[str]()
-    value: dict[str, object] = {"bundle": options.bundle}
-    expected = task.estimate()
-    if task.judged is not None:
-        more, said = _judging(task.judged, options, expected)
-        value, lines = value | more, [headline(task.plan), *said]
-    if task.timed is not None:
-        value["timing_seconds"] = expected.timing
-        lines.append(f"timing takes {duration(expected.timing)}, on a machine that should do nothing else")
-    where = options.output or (options.bundle / "report" if task.judged is not None else None)
-    lines += [] if where is None else [f"would write {where}"]
-    return Outcome(value, tuple(lines))
-
-
-def _judging(task: JudgedTask, options: MeasureOptions, expected: Estimate) -> tuple[dict[str, object], list[str]]:
-    extractor = task.extractor
-    sampled = max(task.count, task.featured if extractor else 0)
-    also = f", and {task.featured} others in float32, for FD({extractor.name})" if extractor else ""
-    needed = task.needs(ROOM)
-    check_memory(needed, options.bundle)
-    warn_of_workers(options.setup)
-    value: dict[str, object] = {
-        "evaluations": expected.evaluations,
-        "seconds": expected.sampling,
-        "needs": needed,
-        "plan": task.plan.name,
-        "bodies": list(task.bodies),
-        "features": extractor and extractor.name,
-        "seeds": task.count,
-        "samples": sampled,
-    }
-    teacher = [] if task.teacher is None else [f"and {task.taught} of them with the teacher, {task.teacher.name}"]
-    said = [
-        f"would sample {sampled} seeds with float32, {', '.join(task.bodies)}{also}",
-        *teacher,
-        f"{expected.evaluations} evaluations of one sample, with both branches of guidance in one, take about "
-        f"{duration(expected.sampling)} at float32's speed here",
-        needed.said(options.bundle),
-    ]
-    return value, said
+    return work(open_task(options), options.output, (ROOM,))
 
 
 def _speed(results: Results) -> list[str | Table]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fewstep.cli.measured_table import measured_table as table
+from fewstep.cli.measured import measured_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import columns
