@@ -1,13 +1,21 @@
-"""The options of `fewstep run`."""
+"""The options of `fewstep run`, and what needs no bundle to be refused."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from fewstep.cli.run_output import ARRAY, PICTURE
+from fewstep.cli.run_plan import check_name
+from fewstep.graph.output import check_writable
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.runtime.options import Options
 
 CPU = "onnxruntime"
 SAMPLES = 16  # where nothing says how many
+LIMIT = 100_000  # samples of one file
+SCALE_LIMIT = 64
+DRAWN = ("columns", "scale")  # options of pictures alone
+OF_A_CHOICE = ("plan", "precision", "backend", "threads", "guidance", "clip")  # which a choice has
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,35 @@ class RunOptions(Options):
     threads: int = 0
     backend: str = CPU
     chosen: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.count <= LIMIT:
+            raise UserError(f"{self.count} samples in one file", f"ask for 1 to {LIMIT}")
+        if self.output.suffix not in (PICTURE, ARRAY):
+            raise UserError(f"cannot write {self.output}", "name a .png (a grid of images) or a .npy (an array)")
+        check_writable(self.output)
+        for name in DRAWN:
+            if (value := getattr(self, name)) is not None and not self.is_picture:
+                raise UserError(f"--{name} with {self.output}, which has no pixels", "leave it out, or name a .png")
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value}", "give at least 1")
+        if self.scale is not None and self.scale > SCALE_LIMIT:
+            raise UserError(f"--scale {self.scale}", f"give at most {SCALE_LIMIT}")
+        if (self.image is None) != (self.strength is None):
+            alone, other = ("--strength", "--image FILE") if self.image is None else ("--image", "--strength 0.6")
+            raise UserError(f"{alone} alone says too little", f"give {other} with it")
+        defaults = {each.name: each.default for each in fields(self)}
+        for name in OF_A_CHOICE if self.chosen else ():
+            if getattr(self, name) != defaults[name]:
+                raise UserError(f"--chosen with --{name}", "leave one of them out: a choice has its own")
+        if self.plan is not None:
+            check_name(self.plan)
+
+    @property
+    def is_picture(self) -> bool:
+        """True where pictures are written, not an array."""
+        return self.output.suffix == PICTURE
 
     @property
     def count(self) -> int:

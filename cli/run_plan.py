@@ -1,25 +1,22 @@
 """The plan and guidance that verbs take where none is named, and the warning for a plan that a body is not made for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
-from fewstep.cli.conditions import arrays_of
-from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan, judged_plan
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
-from fewstep.plans.plan import IMAGE, regroup, shaping_of
+from fewstep.plans.plan import IMAGE, Plan, shaping_of
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tokens import USUAL
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, find_fitted
-from fewstep.runtime.request import SCHEDULER, read_plan
+from fewstep.runtime.planning import NO_SETTINGS
+from fewstep.runtime.request import SCHEDULER, PlanSettings, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
 OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
@@ -35,24 +32,6 @@ def check_name(plan: str) -> None:
         parse_plan_name(plan)
 
 
-def check_tokens(bundle: Bundle, options: Mapping[str, object], is_picture: bool) -> None:
-    """Refuse, before sampling, options that a token denoiser does not have, and pictures of tokens."""
-    if not bundle.manifest.vocabulary:
-        return
-    for name, value in options.items():
-        if value is not None:
-            raise UserError(f"--{name} with a denoiser of tokens", "leave it out")
-    if is_picture:
-        raise UserError(f"the samples of {bundle.path} are tokens, and no pictures", "name a .npy")
-
-
-def known_tokens(path: Path, bundle: Bundle) -> list[NDArray[Any]]:
-    """The tokens of a file, those of one sample or of several, -1 where a position is open; the sampler checks ids."""
-    if not bundle.manifest.vocabulary:
-        raise UserError(f"--known {path} with a denoiser of continuous samples", "leave it out")
-    return arrays_of("--known", path, bundle.manifest.x_shape, of_any_size=False)
-
-
 def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
     """Refuse a plan that starts from a tensor which the options cannot give: the rows of a tail, the caller's noise."""
     if missing := [name for name in plan.given if name not in offered]:
@@ -64,50 +43,29 @@ def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
         raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option gives", fix)
 
 
-def default_plan(sampler: Sampler, strength: float | None = None) -> str | Path:
-    """The name of the plan along which the bundle was calibrated, or its file where no name compiles it. Without a
-    calibration it is the plan of the denoiser's own scheduler. With a strength it is a plan that starts from an
-    image."""
-    manifest = sampler.bundle.manifest
-    if manifest.vocabulary:
-        return _default_tokens(sampler)
-    calibrated = _calibrated(manifest, sampler.body)
-    name = None if calibrated is None else calibrated.plan
-    file = None if name is None else manifest.plans.get(name)
-    if name is not None:
-        with suppress(UserError):  # none of a solver
-            text = parse_plan_name(name).text
-            return text if manifest.grid is None else with_grid(text)
-    if strength is not None:
-        return PLAN
-    if name is not None and name.startswith(SCHEDULER) and manifest.scheduler is not None:
-        return name
-    if file is not None:
-        return sampler.bundle.path / file
-    return PLAN if manifest.scheduler is None else OWN_PLAN
-
-
-def _default_tokens(sampler: Sampler) -> str | Path:
-    """`default_plan` of a token denoiser. A plan from a file may have the name of another one."""
-    body = _calibrated(sampler.bundle.manifest, sampler.body)
+def default_plan(
+    sampler: Sampler, guidance: float | Guidance | None = None, settings: PlanSettings = NO_SETTINGS
+) -> Plan:
+    """The plan along which the bundle was calibrated, else the one of the denoiser's own scheduler. With a strength it
+    is a plan that starts from an image."""
+    bundle, manifest = sampler.bundle, sampler.bundle.manifest
+    body, has_strength = _calibrated(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
-        return USUAL
-    kept = calibrated_plan(sampler.bundle, body)
-    if kept is None:
-        return body.plan
+        is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
+        return judged_plan(sampler, sampler.body, OWN_PLAN if is_own else "", guidance, settings)
+    plan = ""
+    if not _is_of_a_solver(body.plan):
+        if has_strength:
+            plan = PLAN
+        elif not body.plan.startswith(SCHEDULER) and body.plan in manifest.plans:
+            plan = str(bundle.path / manifest.plans[body.plan])  # no name compiles it
+    return judged_plan(sampler, body, plan, guidance, settings)
+
+
+def _is_of_a_solver(name: str) -> bool:
     with suppress(UserError):
-        if regroup(sampler.compile(body.plan, kept.guidance), ()) == regroup(kept, ()):
-            return body.plan
-    return sampler.bundle.path / sampler.bundle.manifest.plans[body.plan]
-
-
-def default_shaping(sampler: Sampler, plan: str | Path) -> Shaping | None:
-    """The shaping of the calibrated plan, for a plan that `default_plan` names and that is none of a scheduler's."""
-    if isinstance(plan, Path) or plan.startswith(SCHEDULER) or sampler.bundle.manifest.vocabulary:
-        return None
-    body = _calibrated(sampler.bundle.manifest, sampler.body)
-    calibrated = None if body is None else calibrated_plan(sampler.bundle, body)
-    return None if calibrated is None else shaping_of(calibrated)
+        return bool(parse_token_plan_name(name) if is_token_plan_name(name) else parse_plan_name(name))
+    return False
 
 
 def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance | None:

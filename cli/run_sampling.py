@@ -1,27 +1,27 @@
 """The samples of `fewstep run`, some at a time."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_plan import check_given_by_options, default_plan, default_shaping, unlike_calibration
-from fewstep.cli.run_tiles import Tiling
+from fewstep.cli.run_plan import check_given_by_options, default_plan, unlike_calibration
+from fewstep.cli.run_request import RunRequest
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, as_guidance, weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.report.choosing.chosen import Chosen
-from fewstep.report.choosing.engines import for_rows
+from fewstep.report.choosing.engines import backend_of, for_rows
+from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.named import named
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.conditions import is_led_by_guidance
 from fewstep.runtime.execute import StepState
@@ -30,14 +30,15 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.lora.file import with_strength
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.prompts import Values
-from fewstep.runtime.request import read_plan
+from fewstep.runtime.request import PlanSettings, read_plan
 from fewstep.runtime.runs.tiles import tiled_steps
+from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import output_shape
 
 LOG = logging.getLogger("fewstep")
 BATCH = 64  # samples of one call; more would only cost memory
 BATCH_ELEMENTS = 2**16  # of a prediction in one call: 4 latents of 512 pixels
-Named = Mapping[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
+Named = dict[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
 
 
 @dataclass(frozen=True)
@@ -49,57 +50,30 @@ class RunSamples:
     beside: Named
 
 
-def sampled(
-    options: RunOptions,
-    choice: Chosen | None,
-    shape: Tiling | Mapping[str, int],
-    batch: int,
-    values: Values,
-    branches: Mapping[str, Values],
-    given: Values,
-    progress: Progress,
-) -> RunSamples:
-    """The samples, `batch` at a time. `shape` has the sizes of a sample, or says how it is tiled."""
-    count, parts, left = options.count, [], list[Named]()
-    sizes = shape.sizes if isinstance(shape, Tiling) else shape
-    engine = for_rows(named(options.backend, options.threads), batch * _branches(options))
-    if choice is not None and not choice.winner.engine.spinning:
-        engine = replace(cast(OnnxRuntime, engine), spinning=False)
-    with load(options.bundle, options.precision, backend=engine) as loaded:
+def sampled(request: RunRequest, progress: Progress) -> RunSamples:
+    """The samples of a request, some at a time."""
+    options, tiled, branches = request.options, request.tiled, request.branches
+    batch, parts, left = batch_of(options, request.bundle.manifest), [], list[Named]()
+    with load(options.bundle, options.precision, backend=_backend(options, request.choice, batch)) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
-        sampler = loaded.at(adapters=adapters, **sizes)
-        wanted = options.plan or default_plan(sampler, options.strength)
-        shaping = None if choice is None else choice.shaping
-        if options.plan is None:
-            shaping = default_shaping(sampler, wanted)
-        plan = sampler.compile(
-            wanted,
-            options.guidance,
-            shaping=clip_to(options.clip) or shaping,
-            strength=options.strength,
-            branches=branches,
-        )
-        check_given_by_options(plan, {*values, *given})
-        if branches and not any(UNCOND in step.branches for step in plan.steps):
-            raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
-        if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
-            LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+        sampler = loaded.at(adapters=adapters, **request.sizes)
+        plan = _plan(request, sampler)
         if (unlike := unlike_calibration(sampler.bundle, sampler.body, plan)) is not None:
             LOG.warning("%s", unlike)
-        for start in range(0, count, batch):
-            places = range(start, min(start + batch, count))
+        for start in range(0, options.count, batch):
+            places = range(start, min(start + batch, options.count))
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
-                "condition": _in_turn(values, places),
+                "condition": _in_turn(request.values, places),
                 "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
-                "given": {name: np.stack(rows) for name, rows in _in_turn(given, places).items()},
+                "given": {name: np.stack(rows) for name, rows in _in_turn(request.given, places).items()},
             }
             states = (
-                tiled_steps(sampler, plan, shape.shape, shape.tiles, seeds, **asked)
-                if isinstance(shape, Tiling)
-                else sampler.steps(plan, seeds, **asked)
+                sampler.steps(plan, seeds, **asked)
+                if tiled is None
+                else tiled_steps(sampler, plan, tiled.shape, tiled.tiles, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress, left))
     beside = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
@@ -112,11 +86,35 @@ def batch_of(options: RunOptions, manifest: Manifest) -> int:
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
 
-def _branches(options: RunOptions) -> int:
-    """Rows of x in a call of the network for each sample."""
+def _backend(options: RunOptions, choice: Chosen | None, batch: int) -> Backend:
+    """The backend for calls on a batch, with all branches of guidance."""
     if options.plan is not None and options.plan.endswith(".json"):
-        return max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
-    return len(weights(as_guidance(options.guidance), 0, 0.0))
+        branches = max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
+    else:
+        branches = len(weights(as_guidance(options.guidance), 0, 0.0))
+    if choice is not None:
+        return backend_of(choice.winner.engine, batch * branches)
+    return for_rows(named(options.backend, options.threads), batch * branches)
+
+
+def _plan(request: RunRequest, sampler: Sampler) -> Plan:
+    """The plan that is asked for, or the default one. UserError where the options do not fit it."""
+    options, branches = request.options, request.branches
+    settings: PlanSettings = {
+        "shaping": request.choice.shaping if request.choice else clip_to(options.clip),
+        "strength": options.strength,
+        "branches": branches,
+    }
+    if options.plan is None:
+        plan = default_plan(sampler, options.guidance, settings)
+    else:
+        plan = sampler.compile(options.plan, options.guidance, **settings)
+    check_given_by_options(plan, {*request.values, *request.given})
+    if branches and not any(UNCOND in step.branches for step in plan.steps):
+        raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
+    if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+        LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+    return plan
 
 
 def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:

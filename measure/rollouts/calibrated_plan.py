@@ -13,16 +13,15 @@ from fewstep.plans.tokens import USUAL
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
-from fewstep.runtime.planning import plan_for
-from fewstep.runtime.request import SCHEDULER
+from fewstep.runtime.planning import NO_SETTINGS, plan_for
+from fewstep.runtime.request import SCHEDULER, PlanSettings
 from fewstep.runtime.sampler import PLAN, Sampler
 
 MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
 
 
 def calibrated_plan(bundle: Bundle, body: Body) -> Any:
-    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None if there is none, or the bundle lacks
-    it."""
+    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None where the bundle has none."""
     file = bundle.manifest.plans.get(body.plan or "")
     return None if file is None else decode_any(bundle.read(file), file)
 
@@ -34,32 +33,34 @@ def along(plan: AnyPlan) -> str:
     return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"
 
 
-def judged_plan(reference: Sampler, body: Body, plan: str = "", guidance: float | Guidance | None = None) -> Plan:
+def judged_plan(
+    reference: Sampler,
+    body: Body,
+    plan: str = "",
+    guidance: float | Guidance | None = None,
+    settings: PlanSettings = NO_SETTINGS,
+) -> Plan:
     """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
+    The calibrated plan is the kept one, or its name where another guidance, a shaping or a strength changes it.
     `fitted:N` is the one that the body runs; float32 is compared along it too.
     """
-    calibrated = calibrated_plan(reference.bundle, body)
+    manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
+    asked = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
     if plan.startswith(FITTED):
-        return _fitted(
-            reference, body, plan, guidance if calibrated is None or guidance is not None else calibrated.guidance
-        )
+        return regroup(check_compiled(plan_for(reference.bundle, body, plan, asked)), reference.body.groups)
     if calibrated is None:
-        usual = USUAL if reference.bundle.manifest.vocabulary else PLAN
-        return reference.compile(plan or body.plan or usual, guidance)
+        return reference.compile(plan or body.plan or (USUAL if manifest.vocabulary else PLAN), guidance, **settings)
     from fewstep.plans.name import with_grid  # all solvers: not for who only runs plans
 
-    asked = calibrated.guidance if guidance is None else as_guidance(guidance)
     name = with_grid(calibrated.name)
-    own = ("", name, calibrated.name) if reference.bundle.manifest.grid is None else ("", name)
-    if plan in own and asked == calibrated.guidance:
-        return reference.compile(calibrated)
-    shaping = None if plan.endswith(".json") or (plan or name).startswith(SCHEDULER) else shaping_of(calibrated)
-    return reference.compile(plan or name, asked, shaping=shaping)
-
-
-def _fitted(reference: Sampler, body: Body, name: str, guidance: float | Guidance | None) -> Plan:
-    return regroup(check_compiled(plan_for(reference.bundle, body, name, guidance)), reference.body.groups)
+    kept = ("", name, calibrated.name) if manifest.grid is None else ("", name)
+    is_changed = settings.get("shaping") is not None or settings.get("strength") is not None
+    if plan in kept and asked == calibrated.guidance and not is_changed:
+        return reference.compile(calibrated, **settings)
+    if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):
+        settings = {**settings, "shaping": shaping_of(calibrated)}
+    return reference.compile(plan or name, asked, **settings)
 
 
 def judged_plans(
@@ -69,4 +70,4 @@ def judged_plans(
     first = judged_plan(reference, next(iter(bodies.values())), plan, guidance)
     if not plan.startswith(FITTED):
         return dict.fromkeys(bodies, first)
-    return {name: _fitted(reference, body, plan, first.guidance) for name, body in bodies.items()}
+    return {name: judged_plan(reference, body, plan, first.guidance) for name, body in bodies.items()}

@@ -103,7 +103,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     kept = calibrated_plan(sampler.bundle, sampler.body)
     assert kept.name == "maskgit:8" and kept.vocabulary == 16
     assert calibrated(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
-    assert default_plan(sampler) == default_plan(load(bundle)) == "maskgit:8"
+    assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept
     assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
     said = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))
     assert said is not None and "along maskgit:8, guidance 2, and runs along likeliest:8, guidance none" in said
@@ -112,7 +112,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     (bundle / "own.json").write_bytes(content)
     files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
     other = described(sampler, files=files, plans={"maskgit:8": "own.json"})
-    assert default_plan(other) == bundle / "own.json"
+    assert default_plan(other).steps[0] == own
     (bundle / "own.json").unlink()
 
 

@@ -5,7 +5,6 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner, split
+from fewstep.cli.run_sampling import RunSamples
 from fewstep.measure.estimate import Estimate
 from tests.cli.conftest import Command, Document
 
@@ -53,11 +53,11 @@ def test_help_is_a_document_too(document: Document) -> None:
 def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def talkative(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+    def talkative(*_: object) -> RunSamples:
         sys.stdout.write("loading weights\n")
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+        return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._run", talkative)
+    monkeypatch.setattr("fewstep.cli.verbs.run._written", talkative)
     printed, said = fewstep("run", tiny_bundle, "--json")
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
 
@@ -73,7 +73,7 @@ def test_an_interrupt_and_a_bug_are_documents_too(
         def broken(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
+        monkeypatch.setattr("fewstep.cli.verbs.run._written", broken)
         assert said in document("run", tiny_bundle, code=code)["error"]
 
 
@@ -85,12 +85,12 @@ def test_quiet_is_silent_unless_something_fails(tiny_bundle: Path, tmp_path: Pat
 def test_what_the_library_logs_is_heard_as_loudly_as_asked(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chatty(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+    def chatty(*_: object) -> RunSamples:
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger("fewstep").log(level, "at %d", level)
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+        return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._run", chatty)
+    monkeypatch.setattr("fewstep.cli.verbs.run._written", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
         assert fewstep("run", tiny_bundle, *flags).err.splitlines() == [f"fewstep: at {level}" for level in heard]
     assert not logging.getLogger("fewstep").handlers
@@ -100,11 +100,11 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
 def test_what_takes_long_says_so_ahead(
     tiny_bundle: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
 ) -> None:
-    def announcing(*_: object) -> "tuple[np.ndarray[Any, Any], str]":
+    def announcing(*_: object) -> RunSamples:
         Estimate(8, seconds - 5, timing=5.0).announce()
-        return np.zeros((1, 1, 4, 4), np.float32), "ddim:2"
+        return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._run", announcing)
+    monkeypatch.setattr("fewstep.cli.verbs.run._written", announcing)
     line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
     for flags, heard in (((), line), (("-q",), "")):
         assert fewstep("run", tiny_bundle, *flags).err == heard

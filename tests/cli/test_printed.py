@@ -77,7 +77,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
     def broken(*_: object) -> None:
         raise ValueError(EVIL)
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._run", broken)
+    monkeypatch.setattr("fewstep.cli.verbs.run._written", broken)
     said = fewstep("run", tiny_bundle, code=70).err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")
     assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")

@@ -1,5 +1,6 @@
 """Which plan `fewstep run` takes when none is named."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.calibrated_plan import calibrated_plan, judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import Branches, as_guidance
+from fewstep.plans.guidance import Branches, Guidance, as_guidance
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
@@ -20,45 +21,77 @@ from tests.bundles import described
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 
+Asked = Callable[..., object]
+
 
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
     body = msgspec.structs.replace(sampler.body, plan=plan)
     return described(sampler, plans=plans, scheduler=scheduler).changed(body=body)
 
 
-def test_it_is_the_one_that_the_body_was_calibrated_along(tiny_bundle: Path) -> None:
-    sampler = load(tiny_bundle)
-    assert default_plan(calibrated_along(sampler, "unipc_2:6@karras")) == "unipc_2:6@karras"
-    assert default_plan(calibrated_along(sampler, None)) == PLAN
+def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = None, **changes: str) -> Sampler:
+    """The sampler of a body that was calibrated along a plan of this name, which the bundle keeps."""
+    plan = msgspec.structs.replace(sampler.compile("ddim:3", guidance), name=name)
+    path, content = sampler.bundle.path / "plan.json", encode(plan)
+    path.write_bytes(content)
+    sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
+    return calibrated_along(sampler, name, **{name: "plan.json"}, **changes)
 
 
-def test_a_plan_that_no_name_says_is_its_file_in_the_bundle(tiny_bundle: Path) -> None:
-    sampler = calibrated_along(load(tiny_bundle), "PNDMScheduler:6", **{"PNDMScheduler:6": "plans/p.json"})
-    assert default_plan(sampler) == tiny_bundle / "plans/p.json"
-    assert default_plan(sampler, strength=0.5) == PLAN  # what is compiled starts from noise
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """A function: what `default_plan` compiles, a name or a plan."""
+
+    def compiled(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
+        with monkeypatch.context() as patched:
+            patched.setattr(Sampler, "compile", lambda sampler, plan, *_, **settings: plan)
+            return default_plan(sampler, guidance, {"strength": strength})
+
+    return compiled
 
 
-def test_a_model_that_came_with_a_scheduler_is_sampled_as_that_does(tiny_bundle: Path) -> None:
-    sampler = load(tiny_bundle)
-    assert default_plan(calibrated_along(sampler, None, "scheduler.json")) == "scheduler:20"
-    assert default_plan(calibrated_along(sampler, None, "scheduler.json"), strength=0.5) == PLAN
-    assert default_plan(calibrated_along(sampler, "ddim:3", "scheduler.json")) == "ddim:3"
+@pytest.mark.parametrize(
+    ("plan", "scheduler", "strength", "expected"),
+    [
+        ("unipc_2:6@karras", None, None, "unipc_2:6@karras"),
+        (None, None, None, PLAN),
+        (None, "scheduler.json", None, "scheduler:20"),
+        (None, "scheduler.json", 0.5, PLAN),
+        ("ddim:3", "scheduler.json", None, "ddim:3"),
+    ],
+)
+def test_without_a_kept_plan_it_is_a_name(
+    tiny_bundle: Path, asked: Asked, plan: str | None, scheduler: str | None, strength: float | None, expected: str
+) -> None:
+    assert asked(calibrated_along(load(tiny_bundle), plan, scheduler), strength=strength) == expected
 
 
-def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "guided", "started"),
+    [
+        ("ddim:3", "ddim:3@trailing", "ddim:3@trailing"),
+        ("scheduler:6", "scheduler:6", PLAN),
+        ("Own:6", "plan.json", PLAN),
+    ],
+)
+def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
+    tiny_bundle: Path, asked: Asked, name: str, guided: str, started: str
+) -> None:
+    sampler = kept_along(load(tiny_bundle), name, scheduler="scheduler.json")
+    kept = calibrated_plan(sampler.bundle, sampler.body)
+    assert asked(sampler) == (str(tiny_bundle / "plan.json") if name == "Own:6" else kept)
+    assert str(asked(sampler, 2.0)).endswith(guided)
+    assert asked(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
+
+
+def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path, asked: Asked) -> None:
     with load(tiny_bundle) as sampler:
         manifest = sampler.bundle.manifest
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
         calibrated = described(sampler, bodies=bodies, scheduler="scheduler.json")
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None
-        assert default_plan(calibrated) == "ddim:3"
-
-
-def test_a_plan_of_the_bundles_scheduler_is_its_name_which_any_guidance_compiles(tiny_bundle: Path) -> None:
-    name = "scheduler:6"
-    sampler = calibrated_along(load(tiny_bundle), name, "scheduler.json", **{name: "plans/p.json"})
-    assert default_plan(sampler) == name
+        assert asked(calibrated) == "ddim:3"
 
 
 @pytest.mark.parametrize(
@@ -86,10 +119,7 @@ def test_int8_away_from_its_calibration_is_told(
     tiny_bundle: Path, along: float | Branches | None, plan: str, guidance: float | None, said: str | None
 ) -> None:
     with load(tiny_bundle, "int8") as sampler:
-        content = encode(sampler.compile("ddim:3", along))
-        (tiny_bundle / "plan.json").write_bytes(content)
-        sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
-        calibrated = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
+        calibrated = kept_along(sampler, "ddim:3", along)
         line = unlike_calibration(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
         assert line is None if said is None else line is not None and line.endswith(said)
         in_float = calibrated.changed(body=msgspec.structs.replace(calibrated.body, precision="float32"))
@@ -129,10 +159,7 @@ def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: P
 
 def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_another_default(tiny_bundle: Path) -> None:
     with load(tiny_bundle, "int8") as sampler:
-        content = encode(sampler.compile("ddim:3"))
-        (tiny_bundle / "plan.json").write_bytes(content)
-        sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
-        kept = calibrated_along(sampler, "ddim:3", **{"ddim:3": "plan.json"})
+        kept = kept_along(sampler, "ddim:3")
         new = described(kept, grid="arctan")
         assert unlike_calibration(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
         assert "runs along ddim:3@arctan" in str(unlike_calibration(new.bundle, new.body, new.compile("ddim:3")))

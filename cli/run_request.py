@@ -1,0 +1,158 @@
+"""The request of `fewstep run`: all that is refused or read before the denoiser is loaded."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.cli.conditions import arrays_of, parse_conditions, parse_sizes
+from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run_output import columns_of, scale_of
+from fewstep.cli.run_plan import default_guidance
+from fewstep.cli.run_tiles import Tiling, tiling
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import UNCOND
+from fewstep.plans.plan import IMAGE
+from fewstep.plans.tokens import IDS
+from fewstep.report.choosing.chosen import Chosen, chosen
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.companions import image_shape
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.loading import choose_body
+from fewstep.runtime.lora.adapted import slots_in
+from fewstep.runtime.pictures import sample_of
+from fewstep.runtime.prompts import Values, with_prompts
+from fewstep.runtime.runs.tiled_images import tiled_image_shape
+from fewstep.runtime.sizes import sized
+
+LOG = logging.getLogger("fewstep")
+PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is sampled.
+
+    options: with what is chosen or calibrated where they say nothing.
+    bundle: at the size of the whole sample.
+    sizes: of a call. tiled: how the sample consists of windows.
+    values, branches, given: conditions, those of other branches, and tensors of the start, which samples take in turn.
+    """
+
+    options: RunOptions
+    choice: Chosen | None
+    bundle: Bundle
+    sizes: Mapping[str, int]
+    tiled: Tiling | None
+    values: Values
+    branches: Mapping[str, Values]
+    given: Values
+
+
+def open_request(options: RunOptions) -> RunRequest:
+    """The request of these options. Text encoder and picture encoder are loaded and closed: together with the denoiser
+    they may be more than memory holds."""
+    options, choice = _as_chosen(options)
+    sizes = parse_sizes(options.size)
+    bundle = open_bundle(options.bundle)
+    if options.adapter:
+        slots_in(bundle)
+    tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
+    sizes = sizes if tiled is None else {**tiled.sizes}
+    manifest = sized(bundle.manifest, sizes)
+    if tiled is not None:
+        manifest = msgspec.structs.replace(manifest, x_shape=tiled.shape)
+    bundle = replace(bundle, manifest=manifest)
+    _check_tokens(options, bundle)
+    _check_latents(options, bundle, tiled)
+    if options.is_picture:
+        check_picture(options, _image_shape(bundle, tiled))
+    own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    body = bundle.body(choose_body(bundle, options.precision, named(options.backend, options.threads)))
+    values, negative = with_prompts(bundle, own, options.prompt, options.negative, options.threads)
+    given: Values = {}
+    if options.known is not None:
+        given = {IDS: arrays_of("--known", options.known, manifest.x_shape, of_any_size=False)}
+    if options.image is not None:
+        given = {IMAGE: [_start(options.image, bundle, options.threads)]}
+    if options.guidance is None and choice is None:
+        options = replace(options, guidance=default_guidance(bundle, body, options.plan))
+    return RunRequest(options, choice, bundle, sizes, tiled, values, {UNCOND: negative} if negative else {}, given)
+
+
+def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
+    """The options with what was chosen on this machine in them, and the choice, where they ask for it."""
+    if not options.chosen:
+        return options, None
+    choice = chosen(options.bundle)
+    winner = choice.winner
+    if not winner.quality.nearness.is_enough:
+        LOG.warning("the choice is only %s: look at its samples", winner.quality.nearness.sentence("the teacher"))
+    options = replace(options, chosen=False, plan=winner.plan, guidance=choice.guidance, precision=winner.precision)
+    return replace(options, backend=winner.engine.backend, threads=winner.engine.threads), choice
+
+
+def _check_tokens(options: RunOptions, bundle: Bundle) -> None:
+    """UserError for options that a denoiser of tokens does not have, and for pictures of tokens; or for known tokens of
+    another denoiser."""
+    if not bundle.manifest.vocabulary:
+        if options.known is not None:
+            raise UserError(f"--known {options.known} with a denoiser of continuous samples", "leave it out")
+        return
+    for name in ("clip", "image", "tiles"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} with a denoiser of tokens", "leave it out")
+    if options.is_picture:
+        raise UserError(f"the samples of {bundle.path} are tokens, and no pictures", "name a .npy")
+
+
+def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
+    """UserError for latents of a size that the bundle's autoencoder does not take."""
+    described, x_shape = bundle.manifest.autoencoder, bundle.manifest.x_shape
+    if described is None or not (options.is_picture or options.image) or (tiled is not None and options.image is None):
+        return  # windows are decoded one by one
+    takes = described.decoder.inputs[0].shape[1:]
+    if takes != x_shape:
+        array = "" if options.image is not None else ", or write the latents as an array (.npy)"
+        raise UserError(
+            f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(x_shape)}",
+            f"leave --size out{array}",
+        )
+
+
+def _image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
+    """The shape of a sample as a picture."""
+    described = bundle.manifest.autoencoder
+    if tiled is None or described is None:
+        return image_shape(bundle.manifest)
+    return tiled_image_shape(described, tiled.shape, tiled.tiles)
+
+
+def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
+    """UserError for samples that are no pictures, and for a picture that is too large. Gaps are not counted."""
+    from fewstep.report.drawing import pictures
+
+    pictures.check_shape(shape)
+    height, width = shape[-2:]
+    columns = min(options.columns or columns_of(options.count), options.count)
+    rows, scale = -(-options.count // columns), options.scale or scale_of(shape)
+    height, width = rows * height * scale, columns * width * scale
+    if height * width > PIXELS_LIMIT:
+        raise UserError(
+            f"a picture of {width} x {height} pixels is too large",
+            f"lower --scale or --samples (at most {PIXELS_LIMIT} pixels), or write an array (.npy)",
+        )
+
+
+def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
+    """x [*x_shape] of a picture."""
+    from fewstep.report.drawing import pictures
+
+    shape = image_shape(bundle.manifest)
+    if len(shape) != 3:
+        raise UserError(f"x has the shape {list(shape)}, and is no picture", "leave --image out")
+    return sample_of(bundle, pictures.read(image, shape), threads)
