@@ -4,8 +4,6 @@ Every figure names its reference, and they are never mixed: the float32 body alo
 costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
 """
 
-from typing import Literal
-
 import msgspec
 
 from fewstep.measure.rollouts.end_quality import EndQuality
@@ -139,7 +137,7 @@ class Operation(Strict, frozen=True):
     kind: str
     channels: tuple[int, int] | None  # in, out; None: no factor is a weight
     macs: int  # per sample
-    precision: Literal["int8", "float"]
+    precision: str  # int8, float, or which float
     reason: str  # why it is float; empty for int8
 
 

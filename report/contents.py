@@ -1,4 +1,7 @@
-"""The contents of a bundle: graphs as they run here, operations in int8, half or float with reasons, plans, sizes."""
+"""The contents of a bundle: graphs as they run here, operations in int8, half or float with reasons, plans, sizes.
+
+The JSON of `fewstep inspect` is the structs of this file.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -12,7 +15,7 @@ from fewstep.calibration.lowering.coverage import macs, optimized
 from fewstep.calibration.ranges.reading import load as load_ranges
 from fewstep.graph import io
 from fewstep.graph.engine_operations import needed_version, text, unparsed
-from fewstep.graph.engines.accounts import accounts
+from fewstep.graph.engines.accounts import Account, accounts
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
@@ -22,25 +25,11 @@ from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.report.contents_form import (
-    BodyContents,
-    Contents,
-    FittedContents,
-    GraphContents,
-    NetworkContents,
-    PlanContents,
-    RangesContents,
-    Share,
-    StepGraphContents,
-    VerifiedStage,
-)
+from fewstep.report.drawing.plan_view import headline
 from fewstep.report.operations import operations, spared_operations, unseen_tensors
 from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.fit_command import fit_again
-from fewstep.runtime.bundle.manifest import (
-    Body,
-    Coverage,
-)
+from fewstep.runtime.bundle.manifest import Body, Coverage, FittedPlan, Manifest, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
@@ -63,17 +52,109 @@ class InspectOptions(Options):
     operations: bool = False
 
 
-class _Comparison(msgspec.Struct, frozen=True):
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what is shown."""
+
+
+class GraphContents(Struct, frozen=True):
+    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it).
+
+    `fused` are nodes of onnxruntime's own operations that only the optimized graph has: made of several, or faster.
+    `engine` says which TensorRT parses the graph, or which operation none does; nothing for a graph that is for another
+    engine.
+    """
+
+    file: str
+    bytes: int  # with its weight files
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    operations: dict[str, int]  # nodes by operation, the most frequent first
+    optimized: dict[str, int] | None
+    fused: dict[str, int]
+    engine: str | None
+
+
+class Share(Struct, frozen=True):
+    """The operations of one type, and the reasons where that is not int8: how many operations have each."""
+
+    type: str
+    operations: int
+    macs: int  # per sample
+    reasons: dict[str, int]
+
+
+class StepGraphContents(Struct, frozen=True):
+    """A graph that runs the steps with lambda below `until` in place of the body's last one, with more in float."""
+
+    until: float
+    graph: GraphContents
+    coverage: Coverage
+
+
+class BodyContents(Struct, frozen=True):
+    """The graphs of one deployable form of the denoiser, beside what the manifest says of it. `multiplying` are its
+    operations that multiply, in order, by their types; `uncounted` says why they are not there."""
+
+    graph: GraphContents
+    shares: tuple[Share, ...]
+    multiplying: tuple[Operation, ...]
+    earlier: tuple[StepGraphContents, ...] = ()
+    uncounted: str = ""
+
+
+class RangesContents(Struct, frozen=True):
+    """A ranges table: the bodies that were lowered by it, along which plan, by which method, of how many tensors, in
+    how many lambda groups."""
+
+    bodies: tuple[str, ...]
+    file: str
+    plan: str
+    method: str
+    tensors: int
+    groups: int
+
+
+class FittedContents(FittedPlan, frozen=True):
+    """A fitted plan, with its guidance in words and the command that fits it again, or in words where that runs."""
+
+    guidance: str
+    command: str
+
+
+class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
+    """A comparison of `export` with the denoiser as it was given: at one stage the largest of all points."""
+
     stage: str
+    relative: float
     time: float
     batch: int
-    relative: float
+    points: int = 1
 
 
-class _Table(msgspec.Struct, frozen=True):
-    """The part of the table of `export` that is shown; a stage that it did not name is not there."""
+class NetworkContents(Struct, frozen=True):
+    """The graphs of one network. The manifest has the rest."""
 
-    comparisons: tuple[_Comparison, ...]
+    conditioner: GraphContents | None
+    prologue: GraphContents | None
+    bodies: dict[str, BodyContents]
+
+
+class Contents(NetworkContents, frozen=True):
+    """A bundle: its manifest, and what its files hold. Sizes in bytes. The graphs are the denoiser's."""
+
+    path: str
+    bytes: int
+    manifest: Manifest
+    verified: tuple[VerifiedStage, ...]
+    plans: dict[str, str]  # in a line each
+    fitted: tuple[FittedContents, ...]
+    ranges: tuple[RangesContents, ...]
+    files: dict[str, int]
+    companions: dict[str, GraphContents]
+    scheduler: str | None  # the class of diffusers that came with the denoiser
+    unreadable: dict[str, str]  # of files that are missing or damaged, what to do
+    networks: dict[str, NetworkContents]  # beside the denoiser
+    engines: dict[str, Account]  # what engines of the denoiser do in a step, by file, where their text shows it
 
 
 def inspect(options: InspectOptions) -> Contents:
@@ -81,35 +162,35 @@ def inspect(options: InspectOptions) -> Contents:
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
     files, unreadable = _files(bundle)
+    stored = {name: file for name, file in manifest.plans.items() if file not in unreadable}
+    plans = {name: headline(decode_any(bundle.read(file), file)) for name, file in stored.items()}
     return Contents(
         path=str(options.bundle),
         bytes=sum(files.values()) + (bundle.path / MANIFEST).stat().st_size,
         manifest=manifest,
-        conditioner=_ahead(bundle, manifest.conditioner),
-        prologue=_ahead(bundle, manifest.prologue),
         verified=() if manifest.verification in unreadable else verified_stages(bundle),
-        bodies=_bodies(bundle, unreadable),
-        plans={name: _plan(bundle, file) for name, file in manifest.plans.items() if file not in unreadable},
+        plans=plans,
         fitted=fitted_contents(bundle),
         ranges=_ranges(bundle, unreadable),
         files=files,
-        companions={name: _graph(bundle, graph, runs_here=True)[0] for name, graph in companions(manifest).items()},
+        companions={name: _graph(bundle, graph)[0] for name, graph in companions(manifest).items()},
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
-        networks={name: _network(bundle, name, unreadable) for name in manifest.networks},
+        networks={name: _network(bundle.network(name), unreadable) for name in manifest.networks},
         engines=accounts(bundle),
+        **msgspec.structs.asdict(_network(bundle, unreadable)),
     )
 
 
-def _network(bundle: Bundle, name: str, unreadable: Collection[str]) -> NetworkContents:
-    entry, own = bundle.manifest.networks[name], bundle.network(name)
-    return NetworkContents(_ahead(own, entry.conditioner), _ahead(own, entry.prologue), _bodies(own, unreadable))
-
-
-def _bodies(bundle: Bundle, unreadable: Collection[str]) -> dict[str, BodyContents]:
-    base = bundle.manifest.bodies.get("float32")
+def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
+    """The graphs of the denoiser of a bundle, or of the network that a bundle is a part for."""
+    manifest, base = bundle.manifest, bundle.manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
-    return {name: _body(bundle, name, body, prepared, unreadable) for name, body in bundle.manifest.bodies.items()}
+    bodies = {name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()}
+    conditioner, prologue = (
+        None if graph is None else _graph(bundle, graph)[0] for graph in (manifest.conditioner, manifest.prologue)
+    )
+    return NetworkContents(conditioner, prologue, bodies)
 
 
 def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
@@ -142,12 +223,9 @@ def fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
     return tuple(entries)
 
 
-def _ahead(bundle: Bundle, graph: GraphFile | None) -> GraphContents | None:
-    """A graph that runs before the first step, if there is one."""
-    return None if graph is None else _graph(bundle, graph, runs_here=True)[0]
-
-
-def _graph(bundle: Bundle, graph: GraphFile, runs_here: bool, parsed: bool = True) -> tuple[GraphContents, Graph]:
+def _graph(
+    bundle: Bundle, graph: GraphFile, runs_here: bool = True, parsed: bool = True
+) -> tuple[GraphContents, Graph]:
     read = io.load(bundle.graph(graph), root=bundle.path)
     stored = Counter(read.ops())
     nodes = optimized(read) if runs_here else None
@@ -196,14 +274,10 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     held = {array.dtype for array in lowered.constants.values()}  # a graph has one float type
     float_type = next((name for name, half in HALVES.items() if half in held), "float32")
-    types = tuple("int8" if op.precision == "int8" else float_type for op in multiplying)
-    return BodyContents(
-        graph=contents,
-        shares=tuple(_shares(multiplying, types)),
-        multiplying=multiplying,
-        types=types,
-        earlier=earlier,
+    multiplying = tuple(
+        op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
     )
+    return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier)
 
 
 def _is_for_engines(body: Body) -> bool:
@@ -233,30 +307,17 @@ def _uncounted_body(
             Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
             Share("float", len(counted.float_ops), in_float, {}),
         )
-    return BodyContents(contents, shares, (), (), earlier, uncounted)
+    return BodyContents(contents, shares, (), earlier, uncounted)
 
 
-def _shares(multiplying: Iterable[Operation], types: Iterable[str]) -> Iterator[Share]:
+def _shares(multiplying: Iterable[Operation]) -> Iterator[Share]:
     """Operations by type, int8 first."""
     by_type: dict[str, list[Operation]] = {}
-    for operation, kind in zip(multiplying, types, strict=True):
-        by_type.setdefault(kind, []).append(operation)
+    for operation in multiplying:
+        by_type.setdefault(operation.precision, []).append(operation)
     for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
         reasons = Counter(operation.reason for operation in own if operation.reason)
         yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
-
-
-def _plan(bundle: Bundle, file: str) -> PlanContents:
-    plan = decode_any(bundle.read(file), file)
-    return PlanContents(
-        file=file,
-        steps=len(plan.steps),
-        evaluations=len(plan.steps),
-        branches=sum(len(step.branches) for step in plan.steps),
-        rows=plan.rows,
-        guidance=None if plan.guidance is None else describe(plan.guidance),
-        is_stochastic=plan.is_stochastic,
-    )
 
 
 def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents, ...]:
@@ -274,12 +335,10 @@ def verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     file = bundle.manifest.verification
     if file is None:
         return ()
-    table = msgspec.json.decode(bundle.read(file), type=_Table)
-    by_stage: dict[str, list[_Comparison]] = {}
-    for each in table.comparisons:
+    table = msgspec.json.decode(bundle.read(file), type=dict[str, msgspec.Raw])
+    by_stage: dict[str, list[VerifiedStage]] = {}
+    for each in msgspec.json.decode(table["comparisons"], type=list[VerifiedStage]):
         by_stage.setdefault(each.stage, []).append(each)
-    worst = {stage: max(own, key=lambda each: each.relative) for stage, own in by_stage.items()}
     return tuple(
-        VerifiedStage(stage, len(by_stage[stage]), each.relative, each.time, each.batch)
-        for stage, each in worst.items()
+        msgspec.structs.replace(max(own, key=lambda each: each.relative), points=len(own)) for own in by_stage.values()
     )

@@ -13,8 +13,15 @@ from fewstep.graph.bake.sealed import described_by
 from fewstep.graph.engines.accounts import account_lines
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.report.contents import InspectOptions, inspect
-from fewstep.report.contents_form import BodyContents, Contents, GraphContents, NetworkContents, Share
+from fewstep.report.contents import (
+    BodyContents,
+    Contents,
+    GraphContents,
+    InspectOptions,
+    NetworkContents,
+    Share,
+    inspect,
+)
 from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
 from fewstep.runtime.kind import kinds
@@ -66,11 +73,8 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         branch = root.add(escape(said))
         _add_ahead(branch, network)
         _add_bodies(branch, entry.bodies, network, lists_operations)
-    for name, plan in contents.plans.items():
-        guidance = "" if plan.guidance is None else f", guidance {plan.guidance}"
-        noise = ", stochastic" if plan.is_stochastic else ""
-        cost = f"{plan.evaluations} evaluations, {plan.branches} branches, {plan.rows} rows"
-        root.add(escape(f"plan {name}: {cost}{guidance}{noise}"))
+    for plan in contents.plans.values():
+        root.add(escape(f"plan {plan}"))
     for fitted in contents.fitted:
         gain = (
             f"{fitted.nominal_psnr:.1f} to {fitted.psnr:.1f} dB over {fitted.nominal}, by the teacher {fitted.teacher}"
@@ -98,15 +102,13 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     return root
 
 
-def _add_ahead(branch: Tree, contents: Contents | NetworkContents) -> None:
+def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
     for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
         if ahead is not None:
             _add_graph(branch.add(escape(f"{name}: {_stored(ahead)}")), ahead)
 
 
-def _add_bodies(
-    branch: Tree, entries: Mapping[str, Body], contents: Contents | NetworkContents, lists_operations: bool
-) -> None:
+def _add_bodies(branch: Tree, entries: Mapping[str, Body], contents: NetworkContents, lists_operations: bool) -> None:
     for name, body in contents.bodies.items():
         _add_body(branch.add(escape(f"body {name}: {_stored(body.graph)}")), entries[name], body, lists_operations)
 
@@ -173,9 +175,9 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
         branch.add(escape(f"operations that multiply are not {told}: {body.uncounted}"))
     elif lists_operations:
         listed = branch.add("operations that multiply")
-        for operation, kind in zip(body.multiplying, body.types, strict=True):
-            why = f": {operation.reason}" if operation.reason else ""
-            listed.add(escape(f"{operation.name} ({operation.kind}, {operation.macs:,} MACs) {kind}{why}"))
+        for op in body.multiplying:
+            why = f": {op.reason}" if op.reason else ""
+            listed.add(escape(f"{op.name} ({op.kind}, {op.macs:,} MACs) {op.precision}{why}"))
 
 
 def _add_share(branch: Tree, share: Share, total: int) -> None:

@@ -118,8 +118,7 @@ def test_inspect_says_what_runs_in_which_type_and_why(bundle: Path, document: Do
     assert "QLinearConv" in body["graph"]["optimized"]
     assert [share["type"] for share in found["bodies"]["int8-tensorrt"]["shares"]] == ["int8", "float16"]
     assert found["bodies"]["int8-tensorrt"]["graph"]["optimized"] is None
-    plan = found["plans"]["ddim:4@arctan"]
-    assert (plan["evaluations"], plan["branches"]) == (4, 8) and found["ranges"][0]["groups"] == 4
+    assert "4 evaluations, 8 branches" in found["plans"]["ddim:4@arctan"] and found["ranges"][0]["groups"] == 4
     stages = {each["stage"]: each for each in found["verified"]}
     assert list(stages) == ["exported", "prepared", "float16"]
     assert stages["prepared"]["points"] == 9 and stages["prepared"]["relative"] < 1e-5 < stages["float16"]["relative"]
