@@ -35,10 +35,12 @@ def distribution_section(evaluation: Results) -> Html:
     features = evaluation.features
     if features is None or not evaluation.qualities:
         return Html("")
+    said = "no guidance" if evaluation.guidance is None else f"guidance {evaluation.guidance}"
     references = [distance.reference for distance in evaluation.qualities[0].distances]
     parts = [
         lead_paragraph(
-            f"FD({features.name}) is the Fréchet distance between the features of two sets of samples. Even two of "
+            f"FD({features.name}) is the Fréchet distance between the features of two sets of samples, here along "
+            f"{evaluation.plan}, {said}. Even two of "
             "float32 samples are not at 0 from each other, since they are finite: that is the noise floor, and a "
             "difference between int8 and float32 that stays inside it may be chance. Distances of other "
             "extractors, of other numbers of samples, or in papers cannot be compared with these."

@@ -13,7 +13,7 @@ from fewstep.cli.verbs.measure import verb
 from fewstep.graph.commit import open_for_update
 from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, decode, encode
+from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, encode
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
 from fewstep.report import write
@@ -130,34 +130,12 @@ def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluat
     assert "FD(mine)" in text and "FID" not in text and verdict(distance) in text.replace("&#x27;", "'")
 
 
-def test_the_next_report_shows_it(evaluated):
+def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(evaluated, tmp_path):
     bundle, results = evaluated
-    _, text = reported(bundle)
-    assert 'id="distribution"' in text and repr(results.qualities[0].distances[0].frechet) in text
-
-
-@pytest.mark.slow
-def test_a_report_elsewhere_shows_it_too_along_the_same_plan_and_else_says_why_not(evaluated, tmp_path):
-    bundle, _ = evaluated
-    told = "Not shown: the bundle's evaluation, which is of dpmpp_2m:4, guidance 2."
-    for plan, guidance, shown in (("", None, True), ("ddim:3", None, False), ("dpmpp_2m:4", 1.5, False)):
-        measured, text = reported(bundle, tmp_path / "page.html", plan=plan, guidance=guidance)
-        assert ('id="distribution"' in text) == shown == (told not in text) == (told not in measured.notes)
-
-
-@pytest.mark.slow
-def test_an_evaluation_of_another_plan_is_left_out_and_named(evaluated, tmp_path):
-    """As of a body that was calibrated along another plan than the one that is judged."""
-    bundle, results = evaluated
-    before = open_bundle(bundle).manifest
-    for changes, said in (({"plan": "ddim:3"}, "ddim:3, guidance 2"), ({"guidance": None}, "dpmpp_2m:4, no guidance")):
-        store(bundle, encode(replace(results, **changes)))
-        (measured, text), told = reported(bundle), open_bundle(bundle).manifest.results
-        sentence = f"Not shown: the bundle's evaluation, which is of {said}."
-        assert 'id="distribution"' not in text and sentence in text
-        assert sentence in measured.notes and sentence in decode((bundle / told).read_bytes()).notes
-    store(bundle, encode(results))
-    assert open_bundle(bundle).manifest.evaluation == before.evaluation
+    for output, changes in ((), {}), ((tmp_path / "page.html",), {"plan": "ddim:3"}):
+        _, text = reported(bundle, *output, **changes)
+        assert 'id="distribution"' in text and repr(results.qualities[0].distances[0].frechet) in text
+        assert "sets of samples, here along" in text and "dpmpp_2m:4, " in text
 
 
 def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path):
