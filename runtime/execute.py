@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
-from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, array, position
+from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, array, going_on, position
 from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.slots import Carrying, Slot, Slots
 
@@ -146,8 +146,7 @@ def held_row(step: Step) -> tuple[int, float, float]:
 def hold_row(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
     """The state with its network input held where the mask says so, at the step's own time."""
     row, alpha, sigma = held_row(plan.steps[index])
-    kind = state[0].dtype.type
-    rows, held = list(state), hold.at(index)
+    rows, held, kind = list(state), hold.at(index), state[0].dtype.type
     if not hold.clean:
         left = len(plan.steps) - index  # counted from the end, so that a tail draws the same
         noise = np.asarray(draws(FRESH_DRAW + left if hold.fresh else HOLD_DRAW), state[0].dtype)
@@ -250,9 +249,10 @@ def execute(
     """
     drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
     slots = network.slots if isinstance(network, Carrying) else None
-    first, left = (0, None) if slots is None else (slots.first(plan), slots.rows(plan))
+    left = None if slots is None else slots.rows(plan)
     state: Sequence[Array] = begin(plan, drawn, dtype, given or {}) if left is None else left
-    for index, step in enumerate(plan.steps[first:], first):
+    steps = plan.steps if left is None else going_on(plan)
+    for index, step in enumerate(steps, len(plan.steps) - len(steps)):
         state = entered(plan, step, state, drawn, dtype)
         if hold is not None:
             state = hold_row(plan, index, state, hold, drawn)
