@@ -28,9 +28,9 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.opening import opened
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import DENOISER, regroup
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, networks, said
 from fewstep.runtime.bundle.reading import open_bundle

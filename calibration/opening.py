@@ -22,10 +22,10 @@ from fewstep.measure.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.token_course import check_counts
 from fewstep.measure.rollouts.trajectories import draw_condition, in_words, longest_turn
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
-from fewstep.plans.plan import DENOISER, shaping_of
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.plans.tokens import USUAL
 from fewstep.runtime.bundle.manifest import Condition

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan, judged_plan
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
-from fewstep.plans.plan import IMAGE, Plan, shaping_of
+from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle

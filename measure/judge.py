@@ -27,10 +27,10 @@ from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Energies
 from fewstep.measure.rollouts.reference import Seeds
 from fewstep.measure.sampling import FEW, FLOAT, Batch
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.arguments import check_tokens
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, regroup
+from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import LOGITS
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array

@@ -17,9 +17,9 @@ from fewstep.measure.rollouts.reference import Conditions, ReferenceRun, SeedBat
 from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans import guidance
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, Edges, regroup
 from fewstep.plans.arguments import check_compiled, check_tokens
-from fewstep.plans.plan import Edges, Plan, regroup
+from fewstep.plans.plan import Plan
 from fewstep.plans.tokens import LOGITS, TokenPlan
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, carry_in, combine

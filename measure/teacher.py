@@ -18,10 +18,10 @@ from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.reference import SeedBatch
 from fewstep.measure.rollouts.token_course import check_counts
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import of_shares
-from fewstep.plans.plan import Plan, shaping_of, with_steps
+from fewstep.plans.plan import Plan, with_steps
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress

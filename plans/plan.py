@@ -20,8 +20,8 @@ them banks, `file.py` writes and reads them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -30,9 +30,6 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
-
-if TYPE_CHECKING:
-    from fewstep.plans.any_plan import AnyPlan, AnyStep
 
 SCHEMA = 3
 FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
@@ -43,9 +40,7 @@ STATE = "state"  # the bank of its rows, where they roll on from run to run
 NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
 AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
 
-Made = TypeVar("Made", bound="AnyPlan")
 Row = tuple[float, ...]
-Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups: of all steps, or of networks by name
 
 
 class Tensor(Strict, frozen=True):
@@ -229,12 +224,6 @@ def going_on(plan: Plan) -> tuple[Step, ...]:
     return (msgspec.structs.replace(first, enters=plan.start_draws), *others)
 
 
-def times_of(plan: "AnyPlan", step: "AnyStep") -> NDArray[np.float64]:
-    """The network's time at a step, or those of all positions [positions]."""
-    number = getattr(step, "times", None)
-    return np.array(step.time) if number is None else array(plan.tensors[number]).ravel()
-
-
 def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
     """What is wrong with a plan's tensors, or None."""
     for i, tensor in enumerate(tensors):
@@ -250,22 +239,6 @@ def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
 def group_of(lam: float | None, groups: Sequence[float]) -> int:
     """Index of the lambda interval; None is -infinity."""
     return 0 if lam is None else sum(lam >= edge for edge in groups)
-
-
-def shaping_of(plan: "AnyPlan") -> Shaping | None:
-    """That of its steps, of which some may have none, as all of a token plan do."""
-    return next((own for step in plan.steps if (own := getattr(step, "shaping", None)) is not None), None)
-
-
-def regroup(plan: Made, groups: Edges) -> Made:
-    """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
-    edges = groups if isinstance(groups, Mapping) else {step.network: groups for step in plan.steps}
-    wanted = [group_of(step.lam, edges[step.network]) if step.network in edges else step.group for step in plan.steps]
-    if wanted == [step.group for step in plan.steps]:
-        return plan
-    pairs: Any = zip(plan.steps, wanted, strict=True)
-    regrouped = tuple(msgspec.structs.replace(step, group=group) for step, group in pairs)
-    return cast(Made, msgspec.structs.replace(cast(Any, plan), steps=regrouped))
 
 
 def with_steps(name: str, steps: int) -> str:

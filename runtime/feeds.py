@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, times_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
-from fewstep.plans.plan import times_of
 from fewstep.runtime import conditions
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, Guidance
-from fewstep.plans.plan import DENOISER, regroup
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.shaping import as_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.plans import noise
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import DENOISER, Plan, regroup
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.tokens import IDS
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.arrays import Float32

@@ -49,7 +49,8 @@ from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.io import save
 from fewstep.graph.passes.half import to_half
 from fewstep.measure.rollouts.closed_loop import Course, open_course
-from fewstep.plans.plan import DENOISER, regroup
+from fewstep.plans.any_plan import regroup
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.machine.code_digest import code_of
 from fewstep.runtime.machine.packages import installed
 

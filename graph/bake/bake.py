@@ -19,11 +19,11 @@ from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.named_call import named_call
-from fewstep.plans.plan import Step, regroup
+from fewstep.plans.plan import Step
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens import TokenStep
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

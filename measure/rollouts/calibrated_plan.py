@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
-from fewstep.plans.plan import Plan, regroup, shaping_of
+from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import described
 from fewstep.plans.tokens import USUAL
 from fewstep.runtime.bundle.manifest import Body

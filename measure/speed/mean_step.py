@@ -8,8 +8,8 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.plan import DENOISER, regroup
+from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle

@@ -21,9 +21,10 @@ from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.turns import TURN
 from fewstep.measure.speed.worker import AHEAD
 from fewstep.measure.teacher import CHECKED, Teacher, teacher_of
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.plan import Plan
 from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep_choice
 from fewstep.report.choosing.deployments import ROUNDS, Judging, deployments, front, plans_of, unit_milliseconds
 from fewstep.report.choosing.engines import bodies_here, body_facts, candidates, engines_of

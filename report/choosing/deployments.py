@@ -25,9 +25,10 @@ from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.turns import TimedProcess
 from fewstep.measure.speed.worker import Call
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, shaping_of, with_steps
+from fewstep.plans.plan import Plan, with_steps
 from fewstep.report.choosing.chosen import Deployment
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine, backend_of, body_facts, calls
 from fewstep.report.choosing.kept import KIND, keep, kept, kept_name

@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, shaping_of
+from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.robots.control.latency import quantile
 from fewstep.runtime.request import SCHEDULER

@@ -11,8 +11,9 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import unlike_calibration
 from fewstep.measure.rollouts.calibrated_plan import along, judged_plan
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Fitted, shaping_of
+from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
 from fewstep.runtime.loading import load
 from tests.bundles import changed

@@ -19,8 +19,8 @@ from fewstep.measure.rollouts.calibrated_plan import calibrated_plan
 from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.token_course import open_token_course
+from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import regroup
 from fewstep.runtime.loading import load
 from tests.bundles import described
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewstep.plans.any_plan import regroup
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
-from fewstep.plans.plan import regroup
 from fewstep.plans.shaping import Clip
 from fewstep.plans.symbol import Lin
 from fewstep.runtime.execute import execute

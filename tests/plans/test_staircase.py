@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.plans.any_plan import times_of
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.plan import times_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec, Stairs

@@ -20,9 +20,9 @@ from fewstep.calibration.fitting.search import search
 from fewstep.calibration.fitting.task import open_task
 from fewstep.calibration.fitting.trade import COST, ENERGY_PART, Trade, Trader
 from fewstep.measure.teacher import NO_TEACHER
+from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.plan import regroup
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
