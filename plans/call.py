@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 from fewstep.plans.errors import UserError
 from fewstep.plans.named_code import named_function, titled
 from fewstep.plans.namespace import Namespace
-from fewstep.plans.published import facts_of, orders_of
+from fewstep.plans.published import facts_of
 
 Value = bool | int | float | tuple[float, ...]
 
@@ -110,7 +110,7 @@ def _named_by_order(
     called: str, arguments: Mapping[str, Value], name: str, among: Namespace
 ) -> tuple[str, Mapping[str, Value]]:
     """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
-    orders = () if called in among.core else orders_of(among.family(called))
+    orders = among.orders(called)
     if not orders:
         return called, arguments
     if "order" not in arguments:

@@ -3,10 +3,10 @@
 A plugin `solver.NAME` or `grid.NAME` (`plans.plugins`) adds a name. Code (`plans.named_code`) needs none.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
@@ -44,9 +44,7 @@ class Namespace:
 
     def names(self) -> list[str]:
         """The core's and those of plugins, without other names for the same."""
-        families = {name: self._plugged(name) for name in self._plugins()}
-        added = ([f"{name}_{order}" for order in orders_of(each)] or [name] for name, each in families.items())
-        return sorted({*self.core, *(name for names in added for name in names)})
+        return sorted({*self.core, *self._plugins()})
 
     def functions(self) -> dict[str, Function]:
         """All functions by their names, those of plugins among them."""
@@ -57,43 +55,26 @@ class Namespace:
         return tuple(alias for alias, text in self.aliases.items() if text.partition("(")[0] == name)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.core or self.found(name) is not None
+        return name in self.core or name in self._plugins()
 
     def found(self, name: str) -> Function | None:
-        """The function of a name; None where it has none. The order of a family is a name of its own."""
+        """The function of a name; None where it has none."""
         if name in self.core:
             function: Function = getattr(self.module, name)
             return function
-        if not name.isidentifier():
-            return None
-        family, order, entries = name, re.fullmatch(r"(\w+?)_(\d+)", name), self._plugins()
-        if name not in entries and order is not None:
-            family = order[1]
-        if family not in entries:
-            return None
-        function = self._plugged(family)
-        orders = orders_of(function)
-        if family == name:
-            return None if orders else function
-        return partial(function, order=int(order[2])) if order is not None and int(order[2]) in orders else None
+        return _loaded(self.kind, name, self._plugins()[name].value) if name in self._plugins() else None
 
-    def family(self, name: str) -> Function | None:
-        """The function of a family, whose orders are names; None of anything else."""
-        function = getattr(self.module, name, None)
-        if function is None and name.isidentifier() and name in self._plugins():
-            function = self._plugged(name)
-        return function if orders_of(function) else None
+    def orders(self, name: str) -> tuple[int, ...]:
+        """The orders of a family of the core, whose members are names; none of anything else."""
+        return () if name in self.core else orders_of(getattr(self.module, name, None))
 
-    def _plugins(self) -> Mapping[str, Any]:
+    def _plugins(self) -> Mapping[str, EntryPoint]:
         return plugins(self.kind) if self.has_plugins else {}
-
-    def _plugged(self, name: str) -> Function:
-        return _loaded(self.kind, name, self._plugins()[name].value)
 
 
 @cache
 def _loaded(kind: str, name: str, value: str) -> Function:
     function = loaded(plugins(kind)[name])
-    if not callable(function):
-        raise UserError(f"plugin {kind}.{name} is no function", f"name a function as {value!r}")
+    if not callable(function) or orders_of(function):
+        raise UserError(f"plugin {kind}.{name} is no function of one {kind}", f"name one as {value!r}")
     return function
