@@ -1,32 +1,85 @@
-"""DPM-Solver (Lu, Zhou, Bao, Chen, Li, Zhu 2022, arXiv 2206.00927): singlestep, on the predicted noise.
+"""Singlestep DPM-Solver and DPM-Solver++, with evaluations between the times of the grid.
+
+DPM-Solver (Lu, Zhou, Bao, Chen, Li, Zhu 2022, arXiv 2206.00927) predicts the noise, DPM-Solver++ (they 2022, arXiv
+2211.01095) x0; the stages are the same. `dpm_singlestep.py` has forms that evaluate at the grid's own times.
 
 Steps from pure noise (alpha = 0) or to the clean end (sigma = 0) are infinitely long in lambda, so have no point
-between; they are first order, with one evaluation. Where a step starts near pure noise these solvers multiply a
-difference of two predicted noises by sigma_s / alpha_s: on the cosine schedule (lambda = -9.9 at its start) that makes
+between; they are first order, with one evaluation. Where a step starts near pure noise, forms on the noise multiply a
+difference of two predicted noises by sigma_s / alpha_s. On the cosine schedule (lambda = -9.9 at its start) that makes
 them poor with few steps, and float32 keeps three digits where it keeps six elsewhere.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import expm1, isinf
+from math import expm1, isinf, sqrt
 
 from fewstep.plans.published import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
-from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
+from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, first_order, phi
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-PAPER = "Lu et al. 2022, arXiv 2206.00927"
+DPM = "Lu et al. 2022, arXiv 2206.00927"
+DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 
 
-@Published(PAPER, order=2, rows=2)
+@Published(DPM, order=2, rows=2)
 def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2.
 
     `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
     """
+    return _second_order(trace, times, OnNoise(), eta)
+
+
+@Published(DPM, order=3, rows=3)
+def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
+    """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3)."""
+    return _third_order(trace, times, OnNoise())
+
+
+@Published(DPMPP, order=2, rows=2)
+def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
+    """DPM-Solver++(2S) (Algorithm 1, r = 1/2). `eta` in [0, 1] makes it ancestral as `dpm_2` (k-diffusion)."""
+    return _second_order(trace, times, OnX0(), eta)
+
+
+@Published(DPMPP, order=2, rows=2)
+def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
+    """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations.
+
+    The noise halfway is a part of the step's noise, as if both came from one Brownian motion over rho. `eta` in [0, 1]
+    scales it.
+    """
+    check_share("eta", eta)
+    x = trace.start()
+    for s, t in pairwise(times):
+        x, x0 = trace.denoise(x, s)
+        low = ancestral.down(trace.schedule, s, t, eta)
+        h = t.lam - s.lam
+        if isinf(h):
+            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+            continue
+        u = trace.schedule.at_lam(s.lam + h / 2)
+        low_u = ancestral.down(trace.schedule, s, u, eta)
+        first, second = trace.noise(), trace.noise()
+        _, x0_u = trace.denoise(ancestral.up(trace, first_order(x, x0, s, low_u), low_u, u, first), u)
+        share = -expm1(-h / 2) / -expm1(-h)  # (rho_s - rho_u) / (rho_s - rho_t)
+        noise = sqrt(share) * first + sqrt(1 - share) * second
+        x = ancestral.up(trace, first_order(x, x0_u, s, low), low, t, noise)
+    return x
+
+
+@Published(DPMPP, order=3, rows=3)
+def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
+    """DPM-Solver-3's stages on x0. The paper stops at order 2; this is the authors' code."""
+    return _third_order(trace, times, OnX0())
+
+
+def _second_order(trace: Tracer, times: Sequence[Time], form: Form, eta: float) -> Lin:
+    """The step with the prediction held that is made halfway in lambda."""
     check_share("eta", eta)
     x = trace.start()
     for s, t in pairwise(times):
@@ -38,14 +91,12 @@ def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
             continue
         u = trace.schedule.at_lam(s.lam + h / 2)
         x_u, x0_u = trace.denoise(first_order(x, x0, s, u), u)
-        x = low.alpha / s.alpha * x - low.sigma * expm1(h) * predicted_noise(x_u, x0_u, u)
-        x = ancestral.up(trace, x, low, t)
+        x = ancestral.up(trace, form.first_order(trace, x, x0_u, form.value(x_u, x0_u, u), s, low), low, t)
     return x
 
 
-@Published(PAPER, order=3, rows=3)
-def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3)."""
+def _third_order(trace: Tracer, times: Sequence[Time], form: Form) -> Lin:
+    """Slopes from predictions at a third and at two thirds of the step in lambda."""
     r1, r2 = 1 / 3, 2 / 3
     x = trace.start()
     for s, t in pairwise(times):
@@ -55,12 +106,13 @@ def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
             x = first_order(x, x0, s, t)
             continue
         u1, u2 = trace.schedule.at_lam(s.lam + r1 * h), trace.schedule.at_lam(s.lam + r2 * h)
-        eps = predicted_noise(x, x0, s)
-        curve_u2 = u2.sigma * r2 / r1 * (r2 * h * phi(2, r2 * h))  # z phi_2(z) = (e^z - 1) / z - 1
-        curve_t = t.sigma / r2 * (h * phi(2, h))
-        towards_u2 = trace.store(first_order(x, x0, s, u2) + curve_u2 * eps)
-        towards_t = trace.store(first_order(x, x0, s, t) + curve_t * eps)
+        (scale_u2, _), (scale_t, z) = form.curve(s, u2), form.curve(s, t)
+        weight_u2 = scale_u2 * r2 / r1 * (r2 * z * phi(2, r2 * z))  # of the slopes D1, r1 and r2 of a step long
+        weight_t = scale_t / r2 * (z * phi(2, z))
+        m = form.value(x, x0, s)
+        towards_u2 = trace.store(first_order(x, x0, s, u2) - weight_u2 * m)
+        towards_t = trace.store(first_order(x, x0, s, t) - weight_t * m)
         x, x0 = trace.denoise(first_order(x, x0, s, u1), u1)
-        x, x0 = trace.denoise(towards_u2 - curve_u2 * predicted_noise(x, x0, u1), u2)
-        x = towards_t - curve_t * predicted_noise(x, x0, u2)
+        x, x0 = trace.denoise(towards_u2 + weight_u2 * form.value(x, x0, u1), u2)
+        x = towards_t + weight_t * form.value(x, x0, u2)
     return x

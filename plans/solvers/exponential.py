@@ -78,7 +78,12 @@ class OnX0:
     def __post_init__(self) -> None:
         check_share("eta", self.eta)
 
+    def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
+        """m."""
+        return x0
+
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
+        """m as a row."""
         return x0
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
@@ -101,8 +106,13 @@ class OnNoise:
 
     is_stochastic: bool = False
 
+    def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
+        """m."""
+        return predicted_noise(x, x0, s)
+
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
-        return trace.store(predicted_noise(x, x0, s))
+        """m as a row."""
+        return trace.store(self.value(x, x0, s))
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
         if isinf(t.lam - s.lam):

@@ -85,13 +85,9 @@ def predict_and_correct(
             predicted = predicted + scale * B * rho * D1
         if i == steps - 1:
             break
-        if isinf(h):
-            x, x0 = trace.denoise(predicted, t)
-            m = form.prediction(trace, x, x0, t)
-            continue
-
-        known = [(s.lam, m), *known][: order - 1]
-        if i in uncorrected:
+        if not isinf(h):
+            known = [(s.lam, m), *known][: order - 1]
+        if isinf(h) or i in uncorrected:
             x, x0 = trace.denoise(predicted, t)
             m = form.prediction(trace, x, x0, t)
             continue
