@@ -82,9 +82,14 @@ class OpenVino:
         """UserError also for a graph that OpenVINO computes otherwise than onnxruntime; each machine checks it once.
         Without onnxruntime, UserError for a graph with an operation that OpenVINO is known to compute wrong."""
         exact = replace(self, float_type="f32")
-        in_float = called_once(partial(exact.open, bundle))  # what is compared is not compiled a second time
+        opened = called_once(partial(self.open, bundle, name))
+
+        def in_float(judged: str) -> LoadedGraph:
+            """What is loaded is not compiled a second time, and what is not leaves memory once it is compared."""
+            return opened() if judged == name and self == exact else exact.open(bundle, judged)
+
         check(self, bundle, name, in_float)
-        return in_float(name) if self == exact else self.open(bundle, name)
+        return opened()
 
     def check(self, bundle: Bundle) -> None:
         """UserError where loading the float32 body gives one. It is loaded only if this machine has not done so
