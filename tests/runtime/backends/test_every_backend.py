@@ -47,7 +47,7 @@ def backend(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pyte
         add_engine(tiny_bundle, "float32")
         add_engine(tiny_bundle, "prologue")
     monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
-    monkeypatch.setattr(onnxruntime_cuda, "provider_settings", lambda device: {})
+    monkeypatch.setattr(onnxruntime_cuda, "provider_settings", lambda *_: {})
     return BACKENDS[request.param]
 
 
