@@ -37,7 +37,7 @@ Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask an
 class AttentionCall:
     """The attention call `number` of a module, in its submodule `layer`.
 
-    `follows` are the inputs that its keys, values or mask follow from, of those that were looked at.
+    `follows` are the inputs that its keys, values or mask follow from: x and conditions.
     """
 
     number: int
@@ -51,6 +51,11 @@ class AttentionCall:
     def is_self(self) -> bool:
         """True where the tokens attend to each other; further tokens may stand before their keys."""
         return X in self.follows and self.keys >= self.queries
+
+    @property
+    def is_cross(self) -> bool:
+        """True where the tokens attend to what follows from conditions."""
+        return bool(self.follows) and not self.is_self
 
 
 class Attending(Calls):
@@ -67,27 +72,24 @@ class Attending(Calls):
         return self.change(partial(ATTENTION, **arguments), *operands)
 
 
-def attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str] = ()) -> tuple[AttentionCall, ...]:
+def attention_calls(module: torch.nn.Module, spec: Spec) -> tuple[AttentionCall, ...]:
     """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
 
-    It runs at one point, and again with another x and with another value of each of the inputs `looked_at`. Calls that
-    were rewritten before are listed as in the original module.
+    It runs at one point, and again with another x and with another value of each condition. Calls that were rewritten
+    before are listed as in the original module.
     """
     with without(module, spec, Attending) as own:
-        return _attention_calls(module.eval().cpu().float(), own, looked_at)
-
-
-def _attention_calls(module: torch.nn.Module, spec: Spec, looked_at: Sequence[str]) -> tuple[AttentionCall, ...]:
-    first, second = (point.feeds for point in islice(points(spec), 2))
-    base = _operands(module, spec, first)
-    follows: dict[int, frozenset[str]] = {}
-    for name in (X, *looked_at):
-        other = _operands(module, spec, {**first, name: second[name]})
-        for number, (own, changed) in enumerate(zip(base, other, strict=True)):
-            if name == X and _differ(own.q, changed.q):  # else tokens of a condition attend to each other
-                follows[number] = frozenset()
-            if number in follows and any(map(_differ, own.keys, changed.keys)):
-                follows[number] |= {name}
+        network = module.eval().cpu().float()
+        first, second = (point.feeds for point in islice(points(own), 2))
+        base = _operands(network, own, first)
+        follows: dict[int, frozenset[str]] = {}
+        for name in (X, *(each.input for each in own.conditions)):
+            other = _operands(network, own, {**first, name: second[name]})
+            for number, (before, changed) in enumerate(zip(base, other, strict=True)):
+                if name == X and _differ(before.q, changed.q):  # else tokens of a condition attend to each other
+                    follows[number] = frozenset()
+                if number in follows and any(map(_differ, before.keys, changed.keys)):
+                    follows[number] |= {name}
     return tuple(base[number].described(number, names) for number, names in follows.items())
 
 

@@ -19,7 +19,7 @@ from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
 from fewstep.literature.attention.calls import ATTENTION, Attend, Attending, AttentionCall, attention_calls
 from fewstep.literature.attention.conditions import setting, spread
-from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite, without
+from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.lora.file import read_tensors
@@ -41,9 +41,7 @@ class IpAdapter:
 def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spec]:
     """The module with the adapter of a safetensors file. UserError for a file that does not fit it."""
     adapter = read_ip_adapter(Path(file))
-    with without(module, spec, Attending) as own:
-        calls = attention_calls(module, own, [each.input for each in own.conditions])
-    across = [call for call in calls if call.follows and not call.is_self]
+    across = [call for call in attention_calls(module, spec) if call.is_cross]
     return module, rewrite(module, spec, Attending, [adaptation(across, module, adapter)])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewstep.export.spec import Spec
 from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen, mask_of
 from fewstep.literature.attention.conditions import setting, spread
-from fewstep.literature.rewrite import Change, Changes, Forward, Rewrite, first_condition, rewrite, without
+from fewstep.literature.rewrite import Change, Changes, Forward, Rewrite, first_condition, rewrite
 from fewstep.runtime.bundle.manifest import Condition
 
 
@@ -18,11 +18,9 @@ def nasa(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
 
     layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
     """
-    with without(module, spec, Attending) as own:
-        calls = attention_calls(module, own, [each.input for each in own.conditions])
-    across = [call for call in calls if call.follows and not call.is_self]
+    across = [call for call in attention_calls(module, spec) if call.is_cross]
     taken = chosen(across, layers or ("all",), "nasa", type(module).__name__)
-    return module, rewrite(module, spec, Attending, [negation(taken, own)])
+    return module, rewrite(module, spec, Attending, [negation(taken, spec)])
 
 
 def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:

@@ -37,14 +37,14 @@ def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
 
 def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:
     """The words' attention to each other is no denoiser's. As many words as tokens are no self-attention."""
-    calls = attention_calls(Net(), SPEC, ["text"])
+    calls = attention_calls(Net(), SPEC)
     assert [(call.number, call.layer, call.queries, call.keys) for call in calls] == [
         (1, "blocks.0.own", TOKENS, TOKENS),
         (2, "blocks.0.words", TOKENS, WORDS),
         (3, "blocks.1.own", TOKENS, TOKENS),
         (4, "blocks.1.words", TOKENS, WORDS),
     ]
-    assert [call.is_self for call in calls] == [True, False, True, False]
+    assert [(call.is_self, call.is_cross) for call in calls] == [(True, False), (False, True)] * 2
     assert [sorted(call.follows) for call in calls] == [["x"], ["text"], ["text", "x"], ["text"]]
 
 
