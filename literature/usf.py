@@ -11,7 +11,7 @@ change the network, not the plan.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import expm1, factorial, isinf
 
 import numpy as np
@@ -55,14 +55,12 @@ class Expansion:
 class Decision:
     """One step: a predictor, and where given a corrector, whose newest point is the one predicted.
 
-    `on_noise` expands the predicted noise instead of x0. A corrector reuses the prediction at the uncorrected x;
-    `again` evaluates once more at the corrected one.
+    `on_noise` expands the predicted noise instead of x0. A corrector reuses the prediction at the uncorrected x.
     """
 
     predictor: Expansion = Expansion()
     on_noise: bool = False
     corrector: Expansion | None = None
-    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,8 @@ class _Point:
     eps: Lin
 
 
-def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable[[Tracer, Sequence[Time]], Lin]:
+def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin]:
     """The solver that takes these steps; the times must be one more.
-
-    Args:
-        analytic_first: no evaluation at the first time, but x0 = 0 (AFS: Dockhorn, Vahdat, Kreis 2022, arXiv
-            2210.05475): pure noise says nothing of the data but their mean, which is 0.
 
     Rows: x, and a prediction for each of the others that a step's derivatives use.
     """
@@ -86,8 +80,7 @@ def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         if len(times) != len(decisions) + 1:
             raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision a step")
-        x = trace.start()
-        points = [_point(trace, x, Lin({}), times[0]) if analytic_first else _evaluated(trace, x, times[0])]
+        points = [_evaluated(trace, trace.start(), times[0])]
         for i, (decision, t) in enumerate(zip(decisions, times[1:], strict=True)):
             is_last = i == len(decisions) - 1
             x = _expanded(decision.predictor, decision.on_noise, points, t)
@@ -100,21 +93,14 @@ def usf(decisions: Sequence[Decision], analytic_first: bool = False) -> Callable
             if decision.corrector is not None:
                 moved = points[0].x - predicted  # by CFG++
                 x = trace.store(_expanded(decision.corrector, decision.on_noise, points, t) + moved)
-                known = points.pop(0)
-                points.insert(
-                    0,
-                    _evaluated(trace, x, t) if decision.again and not is_last else _Point(t, x, known.x0, known.eps),
-                )
+                points[0] = replace(points[0], x=x)
         return x
 
     return solver
 
 
 def _evaluated(trace: Tracer, x: Lin, time: Time) -> _Point:
-    return _point(trace, *trace.denoise(x, time), time)
-
-
-def _point(trace: Tracer, x: Lin, x0: Lin, time: Time) -> _Point:
+    x, x0 = trace.denoise(x, time)
     return _Point(time, x, x0, trace.store(predicted_noise(x, x0, time)))
 
 

@@ -98,22 +98,6 @@ def test_more_differences_than_derivatives():
     assert slope(solver, COSINE, "v") == pytest.approx(2, abs=0.25)
 
 
-def test_a_corrector_that_evaluates_again_costs_an_evaluation():
-    steps = 6
-    decisions = [Decision(corrector=Expansion(2, start=2), again=True)] * (steps - 1) + [Decision()]
-    plan = trace_plan("test", usf(decisions), uniform_lambda(COSINE, steps), denoising(COSINE, "v"))
-    assert len(plan.steps) == 2 * steps - 1
-
-
-def test_the_analytic_first_step_saves_an_evaluation():
-    """From where x is all but noise it changes little: x0 = 0 there."""
-    times = trailing(NoiseSchedule(LINEAR), 6)
-    decisions = [Decision()] * 6
-    plan = trace_plan("test", usf(decisions, analytic_first=True), times, denoising(LINEAR, "epsilon"))
-    assert len(plan.steps) == 5
-    assert plan.start == ((pytest.approx(times[1].sigma, rel=1e-12),),)  # x_t = sigma_t / sigma_s x_s
-
-
 @pytest.mark.parametrize(
     ("decisions", "times", "match"),
     [
