@@ -2,11 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Mode = Literal["auto", "batch", "sequence"]
 LATENCIES = 1024  # frames that the percentiles look back on
 
 
@@ -17,9 +15,8 @@ class Stats:
     frames: frames that were pushed.
     out: frames that came out. skipped: the part of `out` that the filter skipped.
     dropped: frames that were never sampled: their source left them out, or `set(now=True)` or an error came first.
-    calls: calls of the network, with those that mode "auto" times.
+    calls: calls of the network.
     fps: frames out per second, from the first push to the last frame out.
-    mode: "batch" or "sequence"; "auto" before it is timed.
     """
 
     frames: int
@@ -31,7 +28,6 @@ class Stats:
     fps: float
     latency_p50_s: float
     latency_p99_s: float
-    mode: Mode
 
 
 @dataclass
@@ -55,9 +51,9 @@ class Counter:
         self.out, self.skipped, self.ended = self.out + 1, self.skipped + (not fresh), now
         self.latencies.append(latency)
 
-    def stats(self, in_flight: int, mode: Mode) -> Stats:
+    def stats(self, in_flight: int) -> Stats:
         p50, p99 = np.percentile(self.latencies, (50, 99)) if self.latencies else (0.0, 0.0)
         seconds = self.ended - self.began
         fps = self.out / seconds if self.out and seconds > 0 else 0.0
         counts = self.frames, self.out, self.skipped, self.dropped, in_flight, self.calls
-        return Stats(*counts, fps, float(p50), float(p99), mode)
+        return Stats(*counts, fps, float(p50), float(p99))

@@ -17,14 +17,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.literature.streams.batch_gain import batch_gain
 from fewstep.literature.streams.similar import Similar
-from fewstep.literature.streams.stats import Counter, Mode, Stats
+from fewstep.literature.streams.stats import Counter, Stats
 from fewstep.literature.streams.steady_feeds import SteadyFeeds
 from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
@@ -33,7 +32,6 @@ from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.backends import Arrays
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.mixed_plans import Cohort, step
@@ -41,7 +39,7 @@ from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import check_branches, check_given, check_seeds, check_settings
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import refuse_banks
-from fewstep.runtime.step_call import Feeds, GraphCall
+from fewstep.runtime.step_call import Feeds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -49,9 +47,9 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Frame = ArrayLike | Mapping[str, ArrayLike] | None
 Noise = Literal["fixed", "fresh"]
+Mode = Literal["batch", "sequence"]
 
 PLAN = "lcm:4"
-GAIN = 1.2  # of joined calls, below which "auto" takes single ones: they show a frame earlier
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def stream(
     *,
     noise: Noise = "fixed",
     similar: Similar | None = None,
-    mode: Mode = "auto",
+    mode: Mode = "sequence",
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     **options: "Unpack[FrameOptions]",
@@ -122,15 +120,14 @@ def stream(
             of index i the noise of seed + i.
         similar: a filter that skips frames which resemble the last one and bring the same conditions. A skipped frame
             still moves others on.
-        mode: "batch" joins the lanes' calls. "sequence" takes each frame to its end before the next one. "auto" times
-            both, and again where `set` changes the range groups or branches of the steps. It takes batches where they
-            are 1.2 times faster. An int8 body on a CPU has one range group a
-            call, so that batches join little there unless it was calibrated with pooled groups.
+        mode: "sequence" takes each frame to its end before the next one. "batch" joins the lanes' calls, and shows a
+            frame later. An int8 body on a CPU has one range group a call, so that batches join little there unless it
+            was calibrated with pooled groups.
         clock: seconds, for latencies.
         options: `FrameOptions`, which `Stream.set` changes. Frames bring the conditions that are not given here.
     """
-    if noise not in ("fixed", "fresh") or mode not in ("auto", "batch", "sequence"):
-        raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; auto, batch or sequence")
+    if noise not in get_args(Noise) or mode not in get_args(Mode):
+        raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; batch or sequence")
     if not isinstance(similar, Similar | None):
         raise UserError(f"similar {similar!r} is no filter", "give fewstep.literature.streams.Similar(threshold=0.98)")
     (seed,) = check_seeds([seed])
@@ -150,7 +147,7 @@ class Stream:
         clock: Callable[[], float],
         options: FrameOptions,
     ) -> None:
-        self._sampler, self._noise, self._similar, self._mode = sampler, noise, similar, mode
+        self._sampler, self._noise, self._similar, self._batches = sampler, noise, similar, mode == "batch"
         self._seed, self._clock = seed, clock
         self._shared = sampler.denoiser.shared
         self._takes = sampler.bundle.manifest
@@ -159,8 +156,6 @@ class Stream:
         self.next_index = 0  # of the frame that is pushed next
         self._latest: Float32 | None = None  # the last fresh sample that came out
         self._counter = Counter()
-        self._batches: bool | None = None  # whether lanes share calls, once it is known
-        self._timed: list[tuple[str, int, tuple[str, ...]]] = []  # what that depends on, of each step
         self._options: FrameOptions = {}
         self.set(**options)
 
@@ -186,9 +181,6 @@ class Stream:
         fed = self._feeds
         if fed is None or own:
             fed = self._sampler.step_call(self._plan, 1, condition, self._options.get("branches")).feeds
-        if self._batches is None:
-            gain = batch_gain(self._plan, self._counted_call, fed, self._takes.x_shape, self._shared)
-            self._batches = gain >= GAIN
         now = self._clock()
         self._counter.pushed(now)
         self._counter.dropped += index - self.next_index
@@ -232,8 +224,6 @@ class Stream:
         fed: Feeds | None = cache(self._sampler.step_call(plan, 1, condition, branches).feeds) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
         self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
-        if (timed := [(each.network, each.group, each.branches) for each in plan.steps]) != self._timed:
-            self._timed, self._batches = timed, None if self._mode == "auto" else self._mode == "batch"
         self._passed: _Passed | None = None  # the last frame that was not skipped
         self._skipped = 0  # frames in a row
         if now:
@@ -241,8 +231,7 @@ class Stream:
 
     def stats(self) -> Stats:
         """Counts and latencies so far."""
-        mode: Mode = self._mode if self._batches is None else "batch" if self._batches else "sequence"
-        return self._counter.stats(len(self._lanes), mode)
+        return self._counter.stats(len(self._lanes))
 
     def _skips(self, given: Mapping[str, Float32], values: Mapping[str, NDArray[Any]], index: int) -> bool:
         """True if the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
@@ -261,10 +250,6 @@ class Stream:
             return True
         self._passed, self._skipped = now, 0
         return False
-
-    def _counted_call(self, x: NDArray[Any], fed: Arrays, group: int, network: str) -> GraphCall:
-        self._counter.calls += 1
-        return self._sampler.denoiser(x, fed, group, network)
 
     def _pump(self, *, to_the_end: bool) -> None:
         """One step of all lanes that have steps left, or all their steps."""

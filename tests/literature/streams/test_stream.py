@@ -26,7 +26,7 @@ def alone(sampler: Sampler, frame: np.ndarray, seed: int, **options) -> np.ndarr
     return x
 
 
-@pytest.mark.parametrize("mode", ["batch", "sequence", "auto"])
+@pytest.mark.parametrize("mode", ["batch", "sequence"])
 @pytest.mark.parametrize("noise", ["fixed", "fresh"])
 @pytest.mark.parametrize(
     "guidance", [None, 2.0, Residual(1.4), Residual(1.4, 0.9, "onetime"), Cfg((3.0, 1.0))], ids=str
@@ -92,38 +92,20 @@ def test_settings_may_come_at_once(sampler: Sampler) -> None:
     assert frames.stats().dropped == 3
 
 
-def test_modes_are_timed_again_only_where_calls_change(sampler: Sampler, network: Analytic) -> None:
-    """Four times four single calls and four joined ones; the statistics count them."""
-    frames, timing = stream(sampler, **LCM, mode="auto"), 4 * (4 + 1)
-    frames.push(FRAMES[0])
-    assert timing < len(network.batches) == frames.stats().calls <= timing + 4
-    frames.set(condition=BAG, strength=0.6)
-    frames.push(FRAMES[1])
-    assert len(network.batches) == frames.stats().calls <= timing + 8
-    frames.set(guidance=2.0)
-    frames.push(FRAMES[2])
-    assert 2 * timing < len(network.batches) == frames.stats().calls <= 2 * timing + 12
-
-
-def test_an_engine_that_refuses_batches_runs_a_sequence(sampler: Sampler, network: Analytic) -> None:
-    """Elsewhere an engine that was built for another batch ends the program at its first frame."""
-
+def test_batches_on_an_engine_of_one_sample_are_the_engine_s_line(sampler: Sampler, network: Analytic) -> None:
     def of_one(feeds):
         if len(feeds["x"]) > 1:
             raise UserError(f"a batch of {len(feeds['x'])} samples, the engine takes 1", "build it again")
         return network(feeds)
 
     engine = sampler.changed(graph=of_one)
-    frames = stream(engine, **LCM, mode="auto")
-    assert frames.stats().mode == "auto"
-    for each, frame in zip(frames(FRAMES[:5]), FRAMES, strict=False):
+    for each, frame in zip(stream(engine, **LCM)(FRAMES[:5]), FRAMES, strict=False):
         np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
-    assert frames.stats().mode == "sequence"
     frames = stream(engine, **LCM, mode="batch")
     frames.push(FRAMES[0])
     with pytest.raises(UserError, match="the engine takes 1; build it again"):
         frames.push(FRAMES[1])
-    assert frames.stats().dropped == 2 and frames.stats().mode == "batch"
+    assert frames.stats().dropped == 2
 
 
 def test_inputs_that_stay_are_joined_once(sampler: Sampler) -> None:
@@ -354,7 +336,7 @@ def test_memory_is_flat(sampler: Sampler, count: int) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"noise": "new"}, "noise 'new'"),
+        ({"noise": "new"}, "noise 'new' and mode 'sequence'; give fixed or fresh; batch or sequence"),
         ({"seed": -1}, "seed"),
         ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.literature.streams.Similar"),
         ({"similar": True}, "similar True is no filter; give fewstep.literature.streams.Similar"),
