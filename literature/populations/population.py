@@ -16,7 +16,7 @@ does not depend on the others of the call, nor on `batch`.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -35,14 +35,7 @@ from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
 
-Weigh = Callable[[Seen], Any]
-
-
-class Following(Protocol):
-    """A hook with a memory of each particle: `follow` takes the particle that each one continues, [P]."""
-
-    def __call__(self, state: Seen) -> Any: ...
-    def follow(self, ancestors: NDArray[np.intp]) -> None: ...
+Weigh = Callable[[Seen], Any]  # with a method `follow(ancestors)`, where it remembers something of each particle
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Population:
 def population(
     sampler: Sampler,
     plan: PlanLike,
-    weigh: Weigh | Following,
+    weigh: Weigh,
     seeds: Sequence[int] = (0,),
     particles: int = 8,
     condition: conditions.ConditionValues | None = None,
@@ -90,7 +83,8 @@ def population(
     Args:
         plan: as in `Sampler.sample`; a compiled plan brings its guidance.
         weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed. -inf ends a
-            particle, as long as its seed has another.
+            particle, as long as its seed has another. A method `follow` of it is called with the particle that each one
+            continues [P], where particles are resampled.
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
         at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, for the best
             of N.
@@ -134,7 +128,7 @@ def population(
 def evolve(
     plan: Plan,
     network: StepNetwork,
-    weigh: Weigh | Following,
+    weigh: Weigh,
     seeds: Sequence[int],
     particles: int,
     shape: tuple[int, ...],
@@ -186,7 +180,7 @@ def evolve(
     return Population(x.reshape(groups, particles, *shape), log_weights, tuple(kept), steps)
 
 
-def _check_hook(weigh: Weigh | Following, plan: Plan) -> None:
+def _check_hook(weigh: Weigh, plan: Plan) -> None:
     """Refuse a hook of another plan: it weighs by the steps of its own. Their ranges may differ."""
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
@@ -201,7 +195,7 @@ def _without_groups(plan: Plan) -> list[Step]:
     return [msgspec.structs.replace(step, group=0) for step in plan.steps]
 
 
-def _increments(weigh: Weigh | Following, seen: Seen, groups: int, particles: int) -> Floats:
+def _increments(weigh: Weigh, seen: Seen, groups: int, particles: int) -> Floats:
     returned, fix = weigh(seen), f"return one number for each of the {groups * particles} particles; -inf ends one"
     increments = as_numbers(returned, f"what weigh returned at step {seen.index}", fix, np.float64)
     endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
