@@ -1,7 +1,6 @@
 """The verbs. Only the one asked for is imported: `fewstep run` works where torch and onnx are not installed."""
 
 import importlib
-import inspect
 import io
 import logging
 import os
@@ -12,7 +11,7 @@ from difflib import get_close_matches
 
 import typer
 
-from fewstep.cli.generate import command, flag, manner_parameters
+from fewstep.cli.generate import command, flag, manner_parameters, with_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import progress_display
@@ -135,11 +134,7 @@ def _group() -> Callable[..., None]:
 
     def group(**_: bool) -> None: ...
 
-    version = flag("version", ("--version",), "Show the version.")
-    parameters = [version, *manner_parameters()]
-    group.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    group.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return group
+    return with_parameters(group, [flag("version", ("--version",), "Show the version."), *manner_parameters()])
 
 
 def _not_asked() -> None:

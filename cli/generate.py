@@ -12,9 +12,8 @@ the help with the names it returns. Help leaves fields of `metadata={"expert": T
 import dataclasses
 import inspect
 import re
-import types
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -52,19 +51,20 @@ def command(
     ]
     if dry_run is not None:
         parameters.append(flag("dry_run", ("--dry-run",), DRY_RUN_HELP))
-    parameters += manner_parameters()
-    manner = {parameter.name for parameter in manner_parameters()}
-    uncut = {field.name for field in fields if field.metadata.get("whole")}
 
     def run(**values: Any) -> None:
-        is_dry = values.pop("dry_run", False)
-        options = options_type(**_from_texts({n: v for n, v in values.items() if n not in manner}, hints, uncut))
-        done(dry_run(options) if dry_run is not None and is_dry else verb(options, progress))
+        options = options_type(**{field.name: _value(field, values[field.name], hints[field.name]) for field in fields})
+        done(dry_run(options) if dry_run is not None and values["dry_run"] else verb(options, progress))
 
     run.__doc__ = _summary(options_type)
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return with_parameters(run, [*parameters, *manner_parameters()])
+
+
+def with_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """The function with the signature of these parameters, which typer reads."""
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
 
 
 def options_of(verb: Verb) -> type:
@@ -129,10 +129,9 @@ def _parameter(
     field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool, shows_all: bool
 ) -> inspect.Parameter:
     default = field.default_factory() if callable(field.default_factory) else field.default
-    if _is_sequence(hint):
-        hint = list[str]
+    if _tuple_in(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
-        hint = hint if default is not None else hint | None
+        hint = list[str] if default is not None else list[str] | None
     if Pag in get_args(hint):  # which the options read
         hint = str | None
     if is_argument:
@@ -166,38 +165,25 @@ def _with_words(hint: Any, text: str) -> tuple[str, str | None]:
     return text, "<list>" if any(get_origin(part) is list for part in parts) else None
 
 
-def _is_sequence(hint: Any) -> bool:
-    """Also of an optional sequence."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_is_sequence(part) for part in get_args(hint))
-    return get_origin(hint) is tuple
+def _tuple_in(hint: Any) -> Any:
+    """The type of a sequence, which may be optional; None for another hint."""
+    return next((part for part in (hint, *get_args(hint)) if get_origin(part) is tuple), None)
 
 
-def _from_texts(values: Mapping[str, Any], hints: Mapping[str, Any], uncut: Collection[str]) -> dict[str, Any]:
-    """Sequences arrive as lists of texts, each with commas between its values but for those in `uncut`."""
-    return {
-        name: tuple(value or ())
-        if name in uncut
-        else _sequence(name, value, hints[name])
-        if _is_sequence(hints[name])
-        else value
-        for name, value in values.items()
-    }
-
-
-def _sequence(name: str, texts: Iterable[str] | None, hint: Any) -> tuple[Any, ...] | None:
-    is_optional = get_origin(hint) in (Union, types.UnionType)
-    if texts is None:
-        return None if is_optional else ()
-    tuple_hint = next(part for part in get_args(hint) if get_origin(part) is tuple) if is_optional else hint
-    item = get_args(tuple_hint)[0]
-    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
-    option = f"--{name.replace('_', '-')}"
-    if texts and not parts:
+def _value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> Any:
+    """The value of a field. A sequence arrives as a list of texts, each with commas between its values, unless they are
+    part of a value."""
+    kind = _tuple_in(hint)
+    if kind is None or (value is None and type(None) in get_args(hint)):
+        return value
+    if value is None or field.metadata.get("whole"):
+        return tuple(value or ())
+    item, option = get_args(kind)[0], f"--{field.name.replace('_', '-')}"
+    parts = [part.strip() for text in value for part in text.split(",") if part.strip()]
+    if value and not parts:
         raise UserError(f"{option} has no value", "give one, or leave the option out")
     try:
         return tuple(item(part) for part in parts)
     except ValueError as error:
-        raise UserError(
-            f"{option} {','.join(parts)} is not a list of {item.__name__}", "write values with commas"
-        ) from error
+        what = f"{option} {','.join(parts)} is not a list of {item.__name__}"
+        raise UserError(what, "write values with commas") from error

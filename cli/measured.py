@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import figures
+from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.columns import MeasureTask
 from fewstep.measure.results import Quality, Results
@@ -94,8 +94,9 @@ def measured_table(results: Results, is_image: bool = True) -> Table:
         )
         for name in dict.fromkeys([*results.sizes, *timed, *bodies])
     ]
-    heads = (*quality, *distances, *covered, *sizes, *(f"batch {race.batch}" for race in results.races))
-    return figures(f"{results.bundle}, {results.plan}", heads, rows, " ".join(_captions(results, is_image)))
+    heads = ("body", *quality, *distances, *covered, *sizes, *(f"batch {race.batch}" for race in results.races))
+    title, caption = f"{results.bundle}, {results.plan}", " ".join(_captions(results, is_image))
+    return table(heads, rows, ("body",), title, caption)
 
 
 def _quality(body: Quality | None) -> tuple[str, ...]:

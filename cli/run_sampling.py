@@ -1,8 +1,8 @@
-"""The samples of `fewstep run`, some at a time."""
+"""The samples of `fewstep run`, some at a time, and their files."""
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run_output import ARRAY, write
 from fewstep.cli.run_plan import check_given_by_options, default_plan, unlike_calibration
-from fewstep.cli.run_request import RunRequest
+from fewstep.cli.run_request import RunRequest, open_request
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND, as_guidance, weights
 from fewstep.plans.plan import Plan
@@ -28,7 +29,8 @@ from fewstep.runtime.execute import StepState
 from fewstep.runtime.finite import finite_sample
 from fewstep.runtime.loading import load
 from fewstep.runtime.lora.file import with_strength
-from fewstep.runtime.progress import Progress
+from fewstep.runtime.pictures import pictures_of
+from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
 from fewstep.runtime.request import PlanSettings, read_plan
 from fewstep.runtime.runs.tiles import tiled_steps
@@ -48,6 +50,23 @@ class RunSamples:
     x: NDArray[np.float32]
     plan: str
     beside: Named
+
+
+def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
+    """The samples that were written, as latents or as pictures."""
+    return written(open_request(options), progress)
+
+
+def written(request: RunRequest, progress: Progress) -> RunSamples:
+    """The samples of a request, and their files."""
+    options, made = request.options, sampled(request, progress)
+    if options.is_picture:
+        tiles = None if request.tiled is None else request.tiled.tiles
+        made = replace(made, x=pictures_of(request.bundle, made.x, tiles, options.threads))
+    write(made.x, options.output, options.columns, options.scale)
+    for name, tensor in made.beside.items():
+        write(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
+    return made
 
 
 def sampled(request: RunRequest, progress: Progress) -> RunSamples:

@@ -15,43 +15,28 @@ from fewstep.plans.errors import printable
 WIDE = 10_000  # columns, more than anything here needs
 
 
-def plain(title: str = "", caption: str = "") -> Table:
-    """A table without columns yet, its title and caption on the left."""
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.caption, table.caption_justify = caption or None, "left"
-    return table
-
-
-def listed(
+def table(
     headings: Sequence[str],
-    rows: Iterable[Sequence[RenderableType]],
+    rows: Sequence[Sequence[RenderableType]],
     text: Collection[str] = (),
     title: str = "",
     caption: str = "",
 ) -> Table:
-    """A table of numbers, but in the columns whose headings are `text`. The first column and numbers are not broken."""
-    table = plain(title, caption)
-    for index, heading in enumerate(headings):
-        is_text = heading in text
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=index == 0 or not is_text)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    """A table of figures, but in the columns whose headings are `text`. Title and caption stand on the left.
 
-
-def figures(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:
-    """A table of bodies: in each row a name, and under each heading what was measured.
-
-    Where there is no room a figure's unit goes on in the next line. No word of a cell is broken.
+    Where there is no room a figure's unit goes on in the next line. No word of a figure, and no name in the first
+    column, is broken.
     """
-    table = plain(title, caption)
-    for index, (heading, *cells) in enumerate(zip(("body", *headings), *rows, strict=True)):
-        longest = max(len(word) for cell in (heading, *cells) for word in cell.split())
-        is_name = index == 0
-        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, min_width=longest)
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.caption, made.caption_justify = caption or None, "left"
+    for heading, *cells in zip(headings, *rows, strict=True):
+        words = [word for cell in (heading, *cells) if isinstance(cell, str) for word in cell.split()]
+        is_text, is_first = heading in text, not made.columns
+        longest = None if is_text else max(map(len, words), default=0)
+        made.add_column(str(heading), justify="left" if is_text else "right", no_wrap=is_first, min_width=longest)
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def lines(texts: Iterable[str]) -> Text:

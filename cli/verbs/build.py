@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.verbs.verify import agreement
 from fewstep.graph.engines.accounts import account_lines, accounts
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, by_hand, intended
 from fewstep.graph.output import check_writable, write_whole
@@ -44,7 +43,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     lines += [
         f"note: {each.backend} was not compared: {each.reason}" for each in compared if isinstance(each, NotCompared)
     ]
-    lines += [agreement(each) for each in agreements if each.agrees]
+    lines += [each.agreement for each in agreements if each.agrees]
     lines += [f"{each.what}; {each.fix}" for each in differing]
     value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": tuple(agreements)}
     return Outcome(value, tuple(lines), code=1 if differing else 0)

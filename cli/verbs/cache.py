@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.tables import listed
+from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cache import folder
 from fewstep.runtime.machine.cache_contents import PURPOSES, Content, clear, contents
@@ -68,7 +68,7 @@ def _table(content: Collection[Content]) -> Table:
         what = each.purpose or "not of this version of fewstep"
         rows.append((each.kind, str(each.files), decimal(each.bytes), days, what))
     title = f"{folder()}: {decimal(sum(each.bytes for each in content))}"
-    return listed(("kind", "files", "size", "days", "what"), rows, text=("kind", "what"), title=title)
+    return table(("kind", "files", "size", "days", "what"), rows, text=("kind", "what"), title=title)
 
 
 def _lines(removed: Sequence[Content], did: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from shlex import quote
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import figures
+from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
 from fewstep.graph.output import write_whole
 from fewstep.report.choosing.choose import Choice, choose, estimate, needs, open_judging, plans_by_body
@@ -27,7 +27,7 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     choice = choose(options, progress)
     if options.output is not None:
         write_whole(options.output, drawing(choice, options).encode())
-    return Outcome(choice, (table(choice, options.batch), *choice.left_out, *_said(choice, options.bundle)))
+    return Outcome(choice, (_table(choice, options.batch), *choice.left_out, *_said(choice, options.bundle)))
 
 
 def dry_run(options: ChooseOptions) -> Outcome:
@@ -59,7 +59,7 @@ def dry_run(options: ChooseOptions) -> Outcome:
     )
 
 
-def table(choice: Choice, batch: int) -> Table:
+def _table(choice: Choice, batch: int) -> Table:
     """A line for each deployment, the quickest first."""
     winner = None if choice.chosen is None else choice.chosen.winner
     rows = [
@@ -85,7 +85,8 @@ def table(choice: Choice, batch: int) -> Table:
         f"the teacher's samples above the error{beside}. Gain: "
         "what is left of guidance's direction at the worst step of calibration. Front: no other is quicker and nearer."
     )
-    return figures("", ("engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", ""), rows, caption)
+    heads = ("body", "engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", "")
+    return table(heads, rows, ("body",), caption=caption)
 
 
 def drawing(choice: Choice, options: ChooseOptions) -> str:

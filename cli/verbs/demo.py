@@ -12,7 +12,7 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.measured import measured
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.verbs.run import run
+from fewstep.cli.run_sampling import run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check as check_export
 from fewstep.measure.results import Results

@@ -14,7 +14,7 @@ from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_plan import default_guidance
-from fewstep.cli.tables import figures
+from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.rollouts.held_out import PAIRED
@@ -42,7 +42,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
             )
     trade = [] if result.trade is None else [_trade(result.trade)]
     sets = [] if result.sets is None else [_sets(result.sets)]
-    return Outcome(result, (table(result), str(result.check), *trade, *sets, *end))
+    return Outcome(result, (_table(result), str(result.check), *trade, *sets, *end))
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -91,16 +91,18 @@ def _guided(options: FitOptions) -> FitOptions:
     return replace(options, guidance=weight_of(default_guidance(bundle, bundle.body(BODY), options.plan)))
 
 
-def table(result: FitResult) -> Table:
+def _table(result: FitResult) -> Table:
     """The nominal plan and the fitted one."""
     fitted = f"{result.nominal_psnr + result.on_judge.mean:.2f}"
-    return figures(
-        f"{result.bundle}, {result.body}",
-        ("PSNR", "gain"),
+    return table(
+        ("plan", "PSNR", "gain"),
         [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _gain(result))],
-        f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that nothing "
-        f"was fitted or chosen on, and the gain with its standard error. The gain is {result.on_fit.mean:+.2f} on the "
-        f"seeds of the fit, and {result.on_selection.mean:+.2f} on the seeds of its choices.",
+        text=("plan",),
+        title=f"{result.bundle}, {result.body}",
+        caption=f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that "
+        f"nothing was fitted or chosen on, and the gain with its standard error. The gain is "
+        f"{result.on_fit.mean:+.2f} on the seeds of the fit, and {result.on_selection.mean:+.2f} on the seeds of its "
+        "choices.",
     )
 
 

@@ -6,9 +6,9 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
+from fewstep.cli.baked import baked_lines
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.trials import trial_lines
-from fewstep.cli.verbs.bake import baked_lines
 from fewstep.graph.bake.sealed import described_by
 from fewstep.graph.engines.accounts import account_lines
 from fewstep.plans.errors import UserError

@@ -3,8 +3,8 @@
 from rich.table import Table
 
 from fewstep.cli.measured import measured, work
-from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import figures
+from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.tables import table
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
@@ -52,11 +52,12 @@ def _race(race: Race) -> Table:
         )
         for each in race.timings
     ]
-    return figures(
-        f"{race.batch} {'row' if race.batch == 1 else 'rows'}, {race.threads} threads, {race.rounds} rounds",
-        ("p50", "p99", "faster", "lowest", "highest", "load", "memory"),
+    return table(
+        ("body", "p50", "p99", "faster", "lowest", "highest", "load", "memory"),
         rows,
-        f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
+        text=("body",),
+        title=f"{counted(race.batch, 'row')}, {race.threads} threads, {race.rounds} rounds",
+        caption=f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
     )
 
 
@@ -65,7 +66,8 @@ def _kinds(race: Race) -> Table:
     profiled = [each for each in race.timings if each.kinds]
     names = dict.fromkeys(kind for each in profiled for kind in each.kinds)
     rows = [(each.name, *(f"{100 * each.kinds.get(kind, 0.0):.0f} %" for kind in names)) for each in profiled]
-    return figures("Where the time goes", tuple(names), rows, "Shares of a step, from the profile of onnxruntime.")
+    title, caption = "Where the time goes", "Shares of a step, from the profile of onnxruntime."
+    return table(("body", *names), rows, ("body",), title, caption)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import lines, listed
+from fewstep.cli.tables import lines, table
 from fewstep.graph.output import write_whole
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
@@ -56,7 +56,7 @@ def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
         rows.append((solver.name, *cost, escape(solver.paper + needs + also + (sets and f"; {sets}"))))
     caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
     headings = ("name", "order", "NFE", "K", "noise", "paper")
-    return listed(headings, rows, text=("name", "noise", "paper"), caption=caption)
+    return table(headings, rows, text=("name", "noise", "paper"), caption=caption)
 
 
 def _grids(grids: "tuple[GridListing, ...]") -> Table:
@@ -66,13 +66,13 @@ def _grids(grids: "tuple[GridListing, ...]") -> Table:
         also = f" Also {', '.join(grid.aliases)}." if grid.aliases else ""
         usual = " Taken where a plan names none." if grid.is_default else ""
         rows.append((grid.name, escape(grid.about + usual + also + (sets and f" {sets}"))))
-    return listed(headings := ("grid", SETS), rows, text=headings)
+    return table(headings := ("grid", SETS), rows, text=headings)
 
 
 def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
     each = ((sampler.name, f"{sampler.about} {_parameters(sampler.parameters)}") for sampler in samplers)
-    rows = ((name, escape(about.rstrip())) for name, about in each)
-    return listed(headings := ("of tokens", SETS), rows, text=headings)
+    rows = [(name, escape(about.rstrip())) for name, about in each]
+    return table(headings := ("of tokens", SETS), rows, text=headings)
 
 
 def _parameters(values: "Mapping[str, Value | None]") -> str:
@@ -88,7 +88,7 @@ def _steps(plan: Plan) -> Table:
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
         rows.append((str(index + 1), *place, _lambda(step.lam), lines(equations(plan, index))))
-    return listed(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
+    return table(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
 
 
 def _token_steps(plan: TokenPlan) -> Table:
@@ -101,7 +101,7 @@ def _token_steps(plan: TokenPlan) -> Table:
         score = "" if step.chance is not None else step.score
         rows.append((str(index + 1), _lambda(step.lam), shown, score, f"{step.temperature:g}", escape(said)))
     headings = ("", "lambda", "reveals", "score", "temperature", "more")
-    return listed(headings, rows, text=("score", "more"))
+    return table(headings, rows, text=("score", "more"))
 
 
 def _lambda(lam: float | None) -> str:

@@ -6,11 +6,9 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.tables import listed
+from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
-from fewstep.report.engines.differences import EngineComparison
 from fewstep.report.integrity import VerifyOptions, is_baked, verify
-from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -45,7 +43,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
             *(f"{damage.what}; {damage.fix}" for damage in (*integrity.damages, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
-            *(agreement(each) for each in integrity.engines if each.agrees),
+            *(each.agreement for each in integrity.engines if each.agrees),
             *of_spec,
             f"{options.bundle}: {verdict}; {checked}",
         ),
@@ -59,7 +57,7 @@ def _errors(spec: "SpecCheck") -> Table:
     caption = (
         f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network is nearer."
     )
-    return listed(("time", "error", "linear denoiser"), rows, caption=caption)
+    return table(("time", "error", "linear denoiser"), rows, caption=caption)
 
 
 def _of_baked(options: VerifyOptions) -> Outcome:
@@ -71,10 +69,3 @@ def _of_baked(options: VerifyOptions) -> Outcome:
     lines = (*(f"{damage.what}; {damage.fix}" for damage in integrity.damages), integrity.sample)
     verdict = "whole" if integrity.is_whole else f"damaged in {counted(len(integrity.damages), 'place')}"
     return Outcome(integrity, (*filter(None, lines), f"{options.bundle}: {verdict}"), int(not integrity.is_whole))
-
-
-def agreement(engine: EngineComparison) -> str:
-    """An engine that agrees with onnxruntime, in words."""
-    of = "output's standard deviation" if engine.backend == QNN.name else "largest output"
-    limit = f"at most {engine.limit:g} of the {of}"
-    return f"{engine.backend} computes {engine.graph} as onnxruntime does: {engine.difference:.1e} off, {limit}"

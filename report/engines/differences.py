@@ -1,6 +1,7 @@
 """Differences between engines and onnxruntime, as values. This module imports nothing heavy."""
 
 from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.platforms import QNN
 
 
 class DifferentLayer(Strict, frozen=True):
@@ -32,6 +33,13 @@ class EngineComparison(Strict, frozen=True):
     @property
     def agrees(self) -> bool:
         return self.difference <= self.limit
+
+    @property
+    def agreement(self) -> str:
+        """An engine that agrees, in words."""
+        of = "output's standard deviation" if self.backend == QNN.name else "largest output"
+        limit = f"at most {self.limit:g} of the {of}"
+        return f"{self.backend} computes {self.graph} as onnxruntime does: {self.difference:.1e} off, {limit}"
 
 
 class NotCompared(Strict, frozen=True):

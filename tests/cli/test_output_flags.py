@@ -57,7 +57,7 @@ def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
         sys.stdout.write("loading weights\n")
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._written", talkative)
+    monkeypatch.setattr("fewstep.cli.verbs.run.written", talkative)
     printed, said = fewstep("run", tiny_bundle, "--json")
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
 
@@ -73,7 +73,7 @@ def test_an_interrupt_and_a_bug_are_documents_too(
         def broken(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("fewstep.cli.verbs.run._written", broken)
+        monkeypatch.setattr("fewstep.cli.verbs.run.written", broken)
         assert said in document("run", tiny_bundle, code=code)["error"]
 
 
@@ -90,7 +90,7 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
             logging.getLogger("fewstep").log(level, "at %d", level)
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._written", chatty)
+    monkeypatch.setattr("fewstep.cli.verbs.run.written", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
         assert fewstep("run", tiny_bundle, *flags).err.splitlines() == [f"fewstep: at {level}" for level in heard]
     assert not logging.getLogger("fewstep").handlers
@@ -104,7 +104,7 @@ def test_what_takes_long_says_so_ahead(
         Estimate(8, seconds - 5, timing=5.0).announce()
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._written", announcing)
+    monkeypatch.setattr("fewstep.cli.verbs.run.written", announcing)
     line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
     for flags, heard in (((), line), (("-q",), "")):
         assert fewstep("run", tiny_bundle, *flags).err == heard

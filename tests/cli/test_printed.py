@@ -18,7 +18,8 @@ from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome, document, tell
 from fewstep.cli.output_flags import Manner
 from fewstep.cli.progress import Lines
-from fewstep.cli.tables import figures, lines, plain
+from fewstep.cli.tables import lines
+from fewstep.cli.tables import table as table_of
 from tests.cli.conftest import Command
 
 EVIL = "evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
@@ -55,10 +56,8 @@ def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(tiny_bundle: P
 
 
 def test_lines_tables_trees_notes_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    table = plain(EVIL, EVIL)
-    table.add_column("body")
-    table.add_row(escape(EVIL))
-    table.add_row(lines([EVIL, "[red]second[/red] line"]))
+    rows = [(escape(EVIL),), (lines([EVIL, "[red]second[/red] line"]),)]
+    table = table_of(("body",), rows, ("body",), EVIL, EVIL)
     tree = Tree("root")
     tree.add(escape(EVIL)).add(escape(f"[bold]{EVIL}"))
     tell(Outcome(None, (EVIL, table, tree)), Manner())
@@ -77,7 +76,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
     def broken(*_: object) -> None:
         raise ValueError(EVIL)
 
-    monkeypatch.setattr("fewstep.cli.verbs.run._written", broken)
+    monkeypatch.setattr("fewstep.cli.verbs.run.written", broken)
     said = fewstep("run", tiny_bundle, code=70).err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")
     assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")
@@ -127,7 +126,7 @@ CAPTION = "PSNR in dB, mean and 5th percentile, against float32 along the same p
 
 def table() -> Table:
     headings = ("PSNR", "int8", "size", "batch 1", "batch 8", "batch 64")
-    return figures("bundle, ddim:4", headings, [(body, *CELLS) for body in BODIES], CAPTION)
+    return table_of(("body", *headings), [(body, *CELLS) for body in BODIES], ("body",), "bundle, ddim:4", CAPTION)
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:

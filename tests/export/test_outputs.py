@@ -10,7 +10,7 @@ import torch
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.verbs.run import run
+from fewstep.cli.run_sampling import run
 from fewstep.export import NamedOutput
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace
