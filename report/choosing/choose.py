@@ -27,7 +27,7 @@ from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep_choice
 from fewstep.report.choosing.deployments import ROUNDS, Judging, deployments, front, plans_of, unit_milliseconds
-from fewstep.report.choosing.engines import bodies_here, body_facts, candidates, engines_of
+from fewstep.report.choosing.engines import bodies_here, body_facts, candidates, fastest_engine
 from fewstep.report.choosing.kept import keep, kept, kept_name
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -60,8 +60,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unit_of = cache_of(partial(unit_milliseconds, judging))
     for body, plans in tried.items():
         try:
-            engines = engines_of(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
-            rows += deployments(judging, body, engines[0], plans, options.milliseconds, unit_of)
+            engine = fastest_engine(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
+            rows += deployments(judging, body, engine, plans, options.milliseconds, unit_of)
         except UserError as error:  # no engine, or samples that are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())

@@ -7,12 +7,12 @@ engine is never chosen. Without onnxruntime there is nothing to compare with, an
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -55,46 +55,22 @@ LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times
 
 
 class TimedEngine(Strict, frozen=True):
-    """A backend with its settings. milliseconds: the median of its calls, None where `reason` says why it cannot
-    be.
+    """A backend with its settings. milliseconds: the median of its calls; None where it was not measured.
 
     threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
-    may_pass: it loaded and its call failed, its process died, its graph is damaged, or it lacked memory to load. The
-        next time it may not.
     """
 
     backend: str
     threads: int
     milliseconds: float | None
-    reason: str = ""
-    may_pass: bool = False
     spinning: bool = True
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """A backend that runs a body in a process, where it was called, or the error for which it is left out. is_own: the
-    body is the one that it would run of this precision."""
+class _Running(NamedTuple):
+    """An engine that runs a body in a process."""
 
-    timed: TimedEngine
-    process: TimedProcess | None = None
-    error: UserError | None = None
-    is_own: bool = False
-
-    @property
-    def running(self) -> TimedProcess:
-        assert self.process is not None
-        return self.process
-
-    def taking(self, milliseconds: float) -> "_Tried":
-        return replace(self, timed=msgspec.structs.replace(self.timed, milliseconds=milliseconds))
-
-    def left_out(self, error: UserError, may_pass: bool = False) -> "_Tried":
-        if self.process is not None:
-            self.process.close()
-        may_pass = may_pass or isinstance(error, ContenderDied) or "memory" in str(error)
-        timed = msgspec.structs.replace(self.timed, reason=str(error), may_pass=may_pass)
-        return replace(self, timed=timed, error=error)
+    engine: TimedEngine
+    process: TimedProcess
 
 
 def bodies_here(bundle: Bundle) -> tuple[str, ...]:
@@ -107,9 +83,9 @@ def bodies_here(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name in names if name in whole_bodies(bundle.manifest))
 
 
-def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> tuple[TimedEngine, ...]:
-    """The engines of a body for calls of the network on `batch` rows of x: the fastest first, then those that were left
-    out. Of several networks each is called once.
+def fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> TimedEngine:
+    """The fastest engine of a body for calls of the network on `batch` rows of x. Of several networks each is called
+    once.
 
     Args:
         batch: at least 1. OpenVINO compiles for it while it loads.
@@ -120,12 +96,12 @@ def engines_of(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> t
     slower, for up to eight seconds, or for one round where that takes longer. At most two are loaded at once. Later
     ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the body.
     """
-    sizes = defaults(bundle.manifest.x_shape, bundle.manifest.sizes)
+    sizes = {"batch": batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
     key = kept_name(body_facts(bundle, body), batch, threads)
-    found = kept(key, tuple[TimedEngine, ...])
-    if not found or found[0].backend not in NAMED:
-        found = _measure(bundle, body, batch, threads, sizes)
-        if not any(each.may_pass for each in found):
+    found = kept(key, TimedEngine)
+    if found is None or found.backend not in NAMED:
+        found, refused = _measured(bundle, body, threads, sizes)
+        if not any(map(_may_pass, refused.values())):
             keep(key, found)
     return found
 
@@ -157,100 +133,96 @@ def engine_name(engine: TimedEngine) -> str:
     return f"{engine.backend}{count}{'' if engine.spinning else ' without spinning'}"
 
 
-def _measure(bundle: Bundle, body: str, batch: int, threads: int, sizes: Mapping[str, int]) -> tuple[TimedEngine, ...]:
-    """The best so far meets each other candidate; whichever is slower is closed before the next one is loaded."""
-    refused: dict[str, _Tried] = {}  # by the backend: its other settings would fail too
-    slower: list[TimedEngine] = []
-    expected: list[Arrays] = []  # onnxruntime's outputs, once they are there
-    engine = this_onnxruntime()
-    is_compared = engine is not None and not engine.error
-    if not is_compared:
+def _measured(
+    bundle: Bundle, body: str, threads: int, sizes: dict[str, int]
+) -> tuple[TimedEngine, dict[str, UserError]]:
+    """The fastest engine, and why backends are left out. The best so far meets each other candidate; whichever is
+    slower is closed before the next one is loaded."""
+    for part in map(bundle.network, networks(bundle.manifest)):
+        part.graph(graph_of(part, body))  # a damaged one is no engine's fault
+    refused: dict[str, UserError] = {}  # by the backend: its other settings would fail too
+    here = this_onnxruntime()
+    if here is None or here.error:
         LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
-    best: _Tried | None = None
+        check = None
+    else:
+        check = _Check(bundle, body, sizes)
+    best: _Running | None = None
     with ExitStack() as stack:  # ends what is open behind an error
-        for candidate in candidates(threads):
-            if candidate.backend in refused:
+        for engine in candidates(threads):
+            if engine.backend in refused or not _takes(bundle, body, engine, sizes):
                 continue
-            rival = _opened(
-                bundle, body, candidate, {"batch": batch, **sizes}, expected if is_compared else None, stack
-            )
-            if rival.error is not None:
-                refused[candidate.backend] = rival
-            elif best is None:
+            try:
+                rival = _Running(engine, stack.enter_context(_opened(bundle, body, engine, sizes, check)))
+            except UserError as error:
+                refused[engine.backend] = error
+                continue
+            if best is None:
                 best = rival
-            else:
-                try:
-                    met = duel(best.running.milliseconds, rival.running.milliseconds)
-                except UserError as error:
-                    failed, best = (best, rival) if best.running.has_failed else (rival, best)
-                    refused[failed.timed.backend] = failed.left_out(error, may_pass=True)
-                    continue
-                best, rival = best.taking(met.first), rival.taking(met.second)
-                if met.ratio < 1:
-                    best, rival = rival, best
-                slower.append(rival.timed)
-                rival.running.close()
+                continue
+            try:
+                met = duel(best.process.milliseconds, rival.process.milliseconds)
+            except UserError as error:
+                failed, best = (best, rival) if best.process.has_failed else (rival, best)
+                refused[failed.engine.backend] = error
+                failed.process.close()
+                continue
+            best, rival = _timed(best, met.first), _timed(rival, met.second)
+            if met.ratio < 1:
+                best, rival = rival, best
+            rival.process.close()
         if best is None:
-            raise _nothing_runs(bundle, body, tuple(refused.values()))
-        if best.timed.milliseconds is None:
-            best = best.taking(best.running.milliseconds())
-    slower.sort(key=lambda each: each.milliseconds or 0.0)
-    return best.timed, *slower, *(each.timed for each in refused.values())
+            raise _nothing_runs(bundle, body, refused)
+        if best.engine.milliseconds is None:
+            best = _timed(best, best.process.milliseconds())
+    return best.engine, refused
 
 
-def _nothing_runs(bundle: Bundle, body: str, refused: Sequence[_Tried]) -> UserError:
-    """The reason and the fix of one engine: of those that the body is for, one that is installed, and rather the one of
-    its platform. `--verbose` prints the reasons of all."""
-    for each in refused:
-        LOG.info("%s does not run %s: %s", each.timed.backend, body, each.error)
+def _opened(
+    bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None"
+) -> TimedProcess:
+    """The process of an engine that was called once."""
+    process = TimedProcess(engine_name(engine), partial(calls, bundle.path, body, engine, sizes))
+    try:
+        outputs = process.result()
+        if check is not None:
+            check(engine.backend, outputs)
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
+def _timed(running: _Running, milliseconds: float) -> _Running:
+    return running._replace(engine=msgspec.structs.replace(running.engine, milliseconds=milliseconds))
+
+
+def _takes(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
+    """True where the body is the one that a backend would run of this precision."""
+    with suppress(UserError):
+        return choose_body(bundle, bundle.body(body).precision, backend_of(engine, sizes["batch"])) == body
+    return False
+
+
+def _may_pass(error: UserError) -> bool:
+    """True for a failure that the next call may not have: the process died, or memory was short."""
+    return isinstance(error, ContenderDied) or "memory" in str(error)
+
+
+def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
+    """The reason and the fix of one engine: one that is installed, and rather the one of the body's platform.
+    `--verbose` prints the reasons of all."""
+    for name, error in refused.items():
+        LOG.info("%s does not run %s: %s", name, body, error)
     platform = platform_of(bundle.body(body).target)
     home = REFERENCE if platform is None else platform.backend
-    first = max(
-        [each for each in refused if each.is_own] or refused,
-        key=lambda each: (_is_installed(each.timed.backend), each.timed.backend == home),
-    )
-    assert first.error is not None
-    what = f"nothing here runs {body} of {bundle.path}: {first.timed.backend}: {first.error.what}"
-    return UserError(what, f"{first.error.fix} (other engines: --verbose)")
+    first = max(refused, key=lambda name: (_is_installed(name), name == home))
+    what = f"nothing here runs {body} of {bundle.path}: {first}: {refused[first].what}"
+    return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
 
 
 def _is_installed(backend: str) -> bool:
     return any(version_of(package) for package in PACKAGES_OF.get(backend, (backend,)))
-
-
-def _opened(
-    bundle: Bundle,
-    body: str,
-    candidate: TimedEngine,
-    sizes: dict[str, int],
-    expected: list[Arrays] | None,
-    stack: ExitStack,
-) -> _Tried:
-    """A candidate that was called once, or is left out. `expected` gets onnxruntime's outputs; None: no comparison."""
-    precision, tried = bundle.body(body).precision, _Tried(candidate)
-    try:
-        if (preferred := choose_body(bundle, precision, backend_of(candidate, sizes["batch"]))) != body:
-            raise UserError(f"it runs {preferred} in {precision}", f"have {body} run elsewhere")
-        tried = replace(tried, is_own=True)
-        opener = partial(calls, bundle.path, body, candidate, sizes)
-        process = stack.enter_context(TimedProcess(engine_name(candidate), opener))
-        tried = replace(tried, process=process)
-        outputs = process.result()
-    except UserError as error:
-        is_open = tried.process is not None
-        is_damaged = not is_open and any(_is_damaged(bundle.network(own), body) for own in networks(bundle.manifest))
-        if is_damaged:
-            LOG.warning("%s is left out: %s", candidate.backend, error)
-        return tried.left_out(error, is_open or is_damaged)
-    try:
-        if expected is not None and not expected:
-            expected.append(outputs if candidate.backend == REFERENCE else _imitated(bundle, body, sizes))
-        if expected and candidate.backend != REFERENCE:
-            exact = partial(_imitated, bundle, "float32", sizes)
-            _check(precision, expected[0], outputs, exact if "float32" in bundle.manifest.bodies else None)
-    except UserError as error:
-        return tried.left_out(error)
-    return tried
 
 
 def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
@@ -260,22 +232,6 @@ def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> 
     loaded = [backend.load(part, body) for part in each]
     feeds = [drawn(graph_of(part, body), sizes, 0) for part in each]
     return {"": partial(_outputs, loaded, feeds)}
-
-
-def _imitated(bundle: Bundle, body: str, sizes: dict[str, int]) -> Arrays:
-    """onnxruntime's outputs of a body that is for another engine."""
-    with TimedProcess(REFERENCE, partial(calls, bundle.path, body, TimedEngine(REFERENCE, 0, None), sizes)) as process:
-        outputs: Arrays = process.result()
-    return outputs
-
-
-def _is_damaged(bundle: Bundle, body: str) -> bool:
-    """True where the graph of a body that an engine did not load is another than the manifest records."""
-    try:
-        bundle.graph(graph_of(bundle, body))
-    except UserError:
-        return True
-    return False
 
 
 def candidates(threads: int) -> Iterator[TimedEngine]:
@@ -291,17 +247,37 @@ def candidates(threads: int) -> Iterator[TimedEngine]:
             yield TimedEngine(name, sleeping, None, spinning=False)
 
 
-def _check(precision: str, expected: Arrays, outputs: Arrays, exact: Callable[[], Arrays] | None = None) -> None:
-    """UserError where outputs differ from onnxruntime's. int8 on an engine may differ where it is about as near to
-    float32 (`exact`): where int8 is coarse, one rounding more or less is a large difference, and samples judge it."""
-    difference = largest(expected, outputs)
-    if difference <= LARGEST[precision]:
-        return
-    if precision == "int8" and exact is not None:
-        floats = {name: value for name, value in exact().items() if name in expected}
-        if largest(floats, outputs) <= FARTHER * largest(floats, expected):
+class _Check:
+    """A comparison of engines with onnxruntime on equal inputs, which imitates an engine that a body is for.
+
+    UserError where outputs differ. int8 on an engine may differ where it is about as near to float32: where int8 is
+    coarse, one rounding more or less is a large difference, and samples judge it.
+    """
+
+    def __init__(self, bundle: Bundle, body: str, sizes: dict[str, int]) -> None:
+        self._bundle, self._body, self._sizes = bundle, body, sizes
+        self._expected: dict[str, Arrays] = {}  # onnxruntime's outputs, by body
+
+    def __call__(self, backend: str, outputs: Arrays) -> None:
+        if backend == REFERENCE:
+            self._expected.setdefault(self._body, outputs)
             return
-    raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
+        precision, expected = self._bundle.body(self._body).precision, self._outputs(self._body)
+        difference = largest(expected, outputs)
+        if difference <= LARGEST[precision]:
+            return
+        if precision == "int8" and "float32" in self._bundle.manifest.bodies:
+            exact = {name: value for name, value in self._outputs("float32").items() if name in expected}
+            if largest(exact, outputs) <= FARTHER * largest(exact, expected):
+                return
+        raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
+
+    def _outputs(self, body: str) -> Arrays:
+        if body not in self._expected:
+            opener = partial(calls, self._bundle.path, body, TimedEngine(REFERENCE, 0, None), self._sizes)
+            with TimedProcess(REFERENCE, opener) as process:
+                self._expected[body] = process.result()
+        return self._expected[body]
 
 
 def _outputs(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:

@@ -14,7 +14,7 @@ from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.gpu import these_gpus
 from fewstep.runtime.machine.packages import installed
 
-SCHEMA = 10  # of what is kept, and how it is measured
+SCHEMA = 11  # of what is kept, and how it is measured
 KIND: cache.Purpose = "choices"
 PACKAGES = (fewstep.plans, fewstep.runtime)  # whose code a choice follows from
 

@@ -56,13 +56,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         each = CALL[judging.bundle.body(body).precision]
         return {name: each * len(plan.steps) / UNIT for name, plan in plans.items()}, True
 
-    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> tuple[TimedEngine, ...]:
-        return (TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision]),)
+    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int) -> TimedEngine:
+        return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
 
     monkeypatch.setattr(Network, "__call__", counted)
     monkeypatch.setattr(deployments, "_ratios", ratios)
     monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: UNIT)
-    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    monkeypatch.setattr(choosing, "fastest_engine", fastest_engine)
     return made
 
 
@@ -203,10 +203,10 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 ) -> None:
     """float32's reason; --verbose adds the other bodies'."""
 
-    def engines_of(bundle: Bundle, body: str, batch: int, threads: int) -> tuple[TimedEngine, ...]:
+    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int) -> TimedEngine:
         raise UserError(f"nothing here runs {body}", "install an engine")
 
-    monkeypatch.setattr(choosing, "engines_of", engines_of)
+    monkeypatch.setattr(choosing, "fastest_engine", fastest_engine)
     said = "no body to choose: nothing here runs float32; install an engine"
     words = ["choose", str(tiny_bundle), "--seeds", "2", "--plan", "ddim:2", "--teacher", "ddim:4"]
     assert main(words) == 1

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fewstep.measure.speed.worker import Opener
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing import engines as measured
 from fewstep.report.choosing import kept
-from fewstep.report.choosing.engines import TimedEngine, backend_of, engine_name, engines_of
+from fewstep.report.choosing.engines import TimedEngine, backend_of, engine_name, fastest_engine
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -28,8 +28,14 @@ from fewstep.runtime.machine import cache
 CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntime", "openvino") for threads in (0, 1)]
 
 
-def timed_of(path: Path, body: str = "float32", batch: int = 1) -> tuple[TimedEngine, ...]:
-    return engines_of(open_bundle(path), body, batch)
+def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
+    return fastest_engine(open_bundle(path), body, batch)
+
+
+def refused(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
+    """Why backends are left out."""
+    found = measured._measured(open_bundle(path), body, 0, {"batch": batch})[1]
+    return {name: str(error) for name, error in found.items()}
 
 
 def put(monkeypatch: pytest.MonkeyPatch, engines: Mapping[str, object], other: object = None) -> None:
@@ -126,13 +132,12 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[float]) -> None:
-    engines = timed_of(tiny_bundle, "int8-cpu-x86", batch=4)
-    timed = [(each.backend, each.threads, each.milliseconds) for each in engines]
-    assert timed[:3] == [("fast", 0, 2.0), ("onnxruntime", 0, 5.0), ("onnxruntime", 1, 6.0)]
-    refused = {each.backend: each.reason for each in engines[4:]}
-    assert "differs from onnxruntime by" in refused["wrong"]
-    assert refused["missing"] == "this engine is not installed; pip install engine"
-    with load(tiny_bundle, body="int8-cpu-x86", backend=backend_of(engines[0], 4)) as sampler:
+    best = fastest(tiny_bundle, "int8-cpu-x86", batch=4)
+    assert best == TimedEngine("fast", 0, 2.0)
+    reasons = refused(tiny_bundle, "int8-cpu-x86", batch=4)
+    assert "differs from onnxruntime by" in reasons["wrong"]
+    assert reasons["missing"] == "this engine is not installed; pip install engine"
+    with load(tiny_bundle, body="int8-cpu-x86", backend=backend_of(best, 4)) as sampler:
         assert sampler.sample("ddim:2", [0], {"class": [0]}).shape == (1, 1, 4, 4)
 
 
@@ -150,16 +155,16 @@ def test_the_choice_is_compiled_for_its_batch(
     put(monkeypatch, {"onnxruntime": OnnxRuntime(), "openvino": Compiled()})
     times[:] = [5.0, 6.0, 7.0, 2.0, 3.0]
     for _ in range(2):
-        assert backend_of(timed_of(tiny_bundle, batch=4)[0], 4) == Compiled(batch=4)
+        assert backend_of(fastest(tiny_bundle, batch=4), 4) == Compiled(batch=4)
     assert loaded == [4, 4]  # with its two counts of threads
 
 
 def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Path, times: list[float]) -> None:
-    first = timed_of(tiny_bundle, "int8-cpu-x86", batch=4)
+    first = fastest(tiny_bundle, "int8-cpu-x86", batch=4)
     times[:] = [1.0, 6.0, 7.0, 2.0]
-    assert timed_of(tiny_bundle, "int8-cpu-x86", batch=4) == first
-    assert timed_of(tiny_bundle, "int8-cpu-x86", batch=8)[0].backend == "onnxruntime"
-    assert timed_of(tiny_bundle, "float32", batch=4)[0].backend == "onnxruntime"
+    assert fastest(tiny_bundle, "int8-cpu-x86", batch=4) == first
+    assert fastest(tiny_bundle, "int8-cpu-x86", batch=8).backend == "onnxruntime"
+    assert fastest(tiny_bundle, "float32", batch=4).backend == "onnxruntime"
     assert kept_files() == 3
 
 
@@ -169,10 +174,10 @@ def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Pa
 def test_another_version_or_code_measures_again(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, fact: str, other: object
 ) -> None:
-    timed_of(tiny_bundle)
+    fastest(tiny_bundle)
     monkeypatch.setattr(kept, fact, other)
     times[:] = [1.0, 6.0, 7.0, 2.0]
-    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
+    assert fastest(tiny_bundle).backend == "onnxruntime"
 
 
 @pytest.mark.parametrize("full", ["load", "call"])
@@ -181,54 +186,41 @@ def test_a_failure_that_may_pass_is_not_kept(
 ) -> None:
     put(monkeypatch, engines := {"onnxruntime": OnnxRuntime(), "fast": Engine(full=full)})
     times[:] = [5.0, 6.0, 7.0]
-    assert timed_of(tiny_bundle)[0].backend == "onnxruntime"
+    assert fastest(tiny_bundle).backend == "onnxruntime"
     assert kept_files() == 0
     engines["fast"], times[:] = Engine(), [5.0, 6.0, 7.0, 2.0]
-    assert timed_of(tiny_bundle)[0].backend == "fast"
+    assert fastest(tiny_bundle).backend == "fast"
     assert kept_files() == 1
 
 
 def test_a_reference_whose_process_died_refuses_for_once(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def imitated(*asked: object) -> Arrays:
-        raise ContenderDied("the process of onnxruntime was killed", "run it alone")
+    class Dying(InThisProcess):
+        def result(self) -> Any:
+            if self.name == "onnxruntime":
+                raise ContenderDied("the process of onnxruntime was killed", "run it alone")
+            return super().result()
 
-    monkeypatch.setattr(measured, "_imitated", imitated)
-    bundle, fast = open_bundle(tiny_bundle), TimedEngine("fast", 0, None)
-    refused = measured._opened(bundle, "float32", fast, {"batch": 1}, [], ExitStack())
-    assert "was killed" in refused.timed.reason and refused.timed.may_pass
+    put(monkeypatch, {"fast": Engine()}, OnnxRuntime())
+    monkeypatch.setattr(measured, "TimedProcess", Dying)
+    with pytest.raises(UserError, match="fast: the process of onnxruntime was killed"):
+        fastest(tiny_bundle)
+    assert kept_files() == 0
 
 
 def test_what_was_kept_and_is_damaged_is_measured_again(tiny_bundle: Path, times: list[float]) -> None:
-    timed_of(tiny_bundle)
+    fastest(tiny_bundle)
     (file,) = (cache.folder() / "choices").iterdir()
     file.write_bytes(b"{")
-    assert timed_of(tiny_bundle)[0].backend == "fast"
+    assert fastest(tiny_bundle).backend == "fast"
 
 
-def test_a_damaged_graph_is_named(
-    tiny_bundle: Path, times: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    class Other(Engine):
-        @property
-        def bodies(self) -> Mapping[str, tuple[str, ...]]:
-            return {"int8": ("int8-openvino",)}
-
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    body = manifest["bodies"]["int8-cpu-x86"]
-    graph = body["graphs"][0] | {"file": "other.onnx"}
-    manifest["bodies"]["int8-openvino"] = body | {"target": "openvino", "graphs": [graph]}
-    manifest["files"]["other.onnx"] = "0" * 64
-    path.write_bytes(msgspec.json.encode(manifest))
-    (tiny_bundle / "other.onnx").write_bytes(b"damaged")
-    put(monkeypatch, {"onnxruntime": OnnxRuntime(), "fast": Other()})
-    caplog.clear()
-    with pytest.raises(UserError, match=r"nothing here runs int8-openvino of \S+: fast: .*other.onnx is damaged"):
-        timed_of(tiny_bundle, "int8-openvino")
-    assert "fast is left out" in caplog.text and "other.onnx is damaged" in caplog.text
+def test_a_damaged_graph_is_named_before_an_engine_is_asked(tiny_bundle: Path, times: list[float]) -> None:
+    (tiny_bundle / "graphs/int8.onnx").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"^\S+: file graphs/int8.onnx is damaged"):
+        fastest(tiny_bundle, "int8-cpu-x86")
+    assert kept_files() == 0
 
 
 def test_without_onnxruntime_the_others_are_measured(
@@ -240,11 +232,11 @@ def test_without_onnxruntime_the_others_are_measured(
     monkeypatch.setattr(measured, "this_onnxruntime", lambda: None)
     monkeypatch.setattr(measured, "OnnxRuntime", None)
     times[:] = [2.0]
-    assert [each.backend for each in timed_of(tiny_bundle) if not each.reason] == ["fast"]
+    assert fastest(tiny_bundle).backend == "fast"
     assert "no other engine is compared" in caplog.text
     del engines["fast"]
     with pytest.raises(UserError) as caught, caplog.at_level("INFO", "fewstep"):
-        timed_of(tiny_bundle, "int8-cpu-x86")
+        fastest(tiny_bundle, "int8-cpu-x86")
     what = f"nothing here runs int8-cpu-x86 of {tiny_bundle}: onnxruntime: this engine is not installed"
     assert str(caught.value) == f"{what}; pip install engine (other engines: --verbose)"
     assert "missing does not run int8-cpu-x86: this engine is not installed; pip install engine" in caplog.text
@@ -264,7 +256,7 @@ def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
     for there, said in ({"fast"}, "fast: this engine"), ({"fast", "onnxruntime", "openvino"}, "onnxruntime: the eng"):
         monkeypatch.setattr(measured, "version_of", lambda name, there=there: "1" if name in there else None)
         with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
-            timed_of(tiny_bundle, "int8-cpu-x86")
+            fastest(tiny_bundle, "int8-cpu-x86")
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
@@ -281,9 +273,8 @@ def test_a_second_onnxruntime_is_opened_for_another_body_alone(
 
     put(monkeypatch, {"fast": Engine(), "again": Engine(), "wrong": Engine(error=100.0)}, Counted())
     times[:] = [2.0, 3.0]
-    timed = timed_of(tiny_bundle, "int8-cpu-x86", batch=3)
+    assert fastest(tiny_bundle, "int8-cpu-x86", batch=3).backend == "fast"
     assert opened == ["int8-cpu-x86", "float32"]
-    assert [each.backend for each in timed] == ["fast", "again", "wrong"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +289,7 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
 ) -> None:
     times[:] = found
     for _ in range(2):
-        best = timed_of(tiny_bundle)[0]
+        best = fastest(tiny_bundle)
         assert backend_of(best, 1) == chosen and best.milliseconds == min(found)
         assert engine_name(best) == said
 
@@ -317,10 +308,8 @@ def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
         raise ContenderDied(f"the process of {dies} was killed", "run it alone")
 
     monkeypatch.setattr(measured, "duel", dying)
-    timed = timed_of(tiny_bundle)
-    assert timed[0].backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
-    (refused,) = [each for each in timed if "was killed" in each.reason]
-    assert refused.backend == dies and refused.may_pass and kept_files() == 0
+    assert fastest(tiny_bundle).backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
+    assert "was killed" in refused(tiny_bundle)[dies] and kept_files() == 0
 
 
 def test_what_is_slower_is_closed_before_the_next_is_loaded(
@@ -341,21 +330,20 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
     put(monkeypatch, {"onnxruntime": Watched(), "openvino": Watched()})
     monkeypatch.setattr(measured, "candidates", lambda threads: iter([*CANDIDATES]))
     monkeypatch.setattr(measured, "duel", lambda *calls: next(speeds))
-    timed = timed_of(tiny_bundle)
+    assert fastest(tiny_bundle) == TimedEngine("openvino", 0, 4.0)
     assert alive == [[], [0], [0], [2]]
-    assert [each.milliseconds for each in timed] == [4.0, 5.0, 6.0, 9.0]
 
 
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies there is left out with a line, and is tried again the next time."""
     monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
     monkeypatch.setattr("fewstep.measure.speed.duel.SECONDS", 0.5)
-    timed = timed_of(tiny_bundle)
-    assert {each.threads for each in timed} == {0, 1} and all(0 < (each.milliseconds or 0) < 1000 for each in timed)
+    best = fastest(tiny_bundle)
+    assert best.threads in (0, 1) and 0 < (best.milliseconds or 0) < 1000
     assert kept_files() == 1
     monkeypatch.setattr("fewstep.measure.workers.child.PROCESS", tiny_bundle / "manifest.json")
     with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
-        timed_of(tiny_bundle, batch=2)
+        fastest(tiny_bundle, batch=2)
     assert kept_files() == 1
 
 
@@ -365,12 +353,22 @@ def test_a_backend_is_installed_by_whichever_package_brings_it(monkeypatch: pyte
     assert [measured._is_installed(each) for each in backends] == [True] * 4 + [False] * 2
 
 
-def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32() -> None:
+def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32(tiny_bundle: Path) -> None:
     """An engine that rounds at other places differs by 0.16 where int8 itself is off by 0.2; another may not."""
     exact = {"output": np.array([1.0, 0.0], np.float32), "not asked": np.ones(3, np.float32)}
     here = {"output": np.array([0.8, 0.0], np.float32)}
     own, wrong = ({"output": np.array([0.96, each], np.float32)} for each in (0.0, 0.4))
-    measured._check("int8", here, own, lambda: exact)
-    for precision, outputs, floats in (("int8", wrong, exact), ("int8", own, None), ("float32", own, exact)):
+
+    def compare(body: str, outputs: Arrays, floats: Arrays = exact) -> None:
+        check = measured._Check(open_bundle(tiny_bundle), body, {})
+        check._expected = {"float32": floats, body: here}
+        check("fast", outputs)
+
+    compare("int8-cpu-x86", own)
+    for body, outputs, floats in (
+        ("int8-cpu-x86", wrong, exact),
+        ("int8-cpu-x86", own, here),
+        ("float32", own, exact),
+    ):
         with pytest.raises(UserError, match="differs from onnxruntime by"):
-            measured._check(precision, here, outputs, None if floats is None else lambda: exact)
+            compare(body, outputs, floats)
