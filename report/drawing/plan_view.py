@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, check_tokens
+from fewstep.plans.arguments import check_tokens
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
@@ -24,7 +24,7 @@ from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.options import Options
 from fewstep.runtime.planning import plan_for
-from fewstep.runtime.request import check_plan, denoiser_facts, read_plan
+from fewstep.runtime.request import read_plan
 
 Array = NDArray[np.float64]
 LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
@@ -59,15 +59,12 @@ class PlanOptions(Options):
 def compiled(options: PlanOptions, name: str) -> AnyPlan:
     """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is: a `Plan`,
     or for a token denoiser a `TokenPlan`."""
-    if name.endswith(".json"):
-        return _from_file(Path(name), options)
     if options.bundle is not None:
-        bundle = open_bundle(options.bundle)
-        if name.startswith(FITTED):
-            return _fitted(name, bundle, options.guidance)
-        if bundle.manifest.vocabulary:
-            return plan_for(bundle, next(iter(bundle.manifest.bodies.values())), name, options.guidance)
-        return compile_plan(name, denoiser_facts(bundle.manifest), options.guidance)
+        return _of_bundle(open_bundle(options.bundle), name, options.guidance)
+    if name.endswith(".json"):
+        if options.guidance is not None:
+            raise UserError(f"plan file {name} has its own guidance", "leave --guidance out")
+        return read_plan(Path(name))
     if name.startswith(FITTED):
         raise UserError(f"plan {name!r} has fitted numbers, which belong to a bundle", "name it by --bundle")
     if is_token_plan_name(name):
@@ -85,32 +82,15 @@ def compiled(options: PlanOptions, name: str) -> AnyPlan:
     return compile_plan(name, denoiser, options.guidance)
 
 
-def _fitted(name: str, bundle: Bundle, guidance: float | guidances.Guidance | None) -> AnyPlan:
-    """The plan of the float32 body, or else of the first body that has one. Without a guidance it is the plan's own,
-    where all fits of that name have the same."""
-    if guidance is None:
-        entries = [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name]
-        entries.sort(key=lambda each: each.body != "float32")
-        plans, _ = readable(bundle, entries)
+def _of_bundle(bundle: Bundle, name: str, guidance: float | guidances.Guidance | None) -> AnyPlan:
+    """The plan of the float32 body, or else of the first. A fitted plan without a guidance has its own, where all fits
+    of that name have the same."""
+    bodies = bundle.manifest.bodies
+    if guidance is None and name.startswith(FITTED):
+        plans, _ = readable(bundle, [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name])
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
-            return plans[0]
-    bodies = sorted(bundle.manifest.bodies.values(), key=lambda body: body.precision != "float32")
-    errors = []
-    for body in bodies:
-        try:
-            return plan_for(bundle, body, name, guidance)
-        except UserError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _from_file(path: Path, options: PlanOptions) -> AnyPlan:
-    plan = read_plan(path)
-    if options.bundle is not None and plan.prediction != LOGITS:
-        check_plan(check_compiled(plan), options.guidance, None, None, open_bundle(options.bundle))
-    elif options.guidance is not None:
-        raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
-    return plan
+            guidance = plans[0].guidance
+    return plan_for(bundle, bodies.get("float32") or next(iter(bodies.values())), name, guidance)
 
 
 def equations(plan: Plan, index: int) -> Iterator[str]:
