@@ -97,6 +97,18 @@ def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: An
     return write(bundle, msgspec.structs.replace(open_bundle(bundle).manifest, **fields), files)
 
 
+def with_body(bundle: Path, name: str, **fields: Any) -> Path:
+    """The bundle with a body of other fields."""
+    bodies = open_bundle(bundle).manifest.bodies
+    return changed(bundle, bodies={**bodies, name: msgspec.structs.replace(bodies[name], **fields)})
+
+
+def with_bodies(bundle: Path, *names: str) -> Path:
+    """The bundle with these bodies alone."""
+    bodies = open_bundle(bundle).manifest.bodies
+    return changed(bundle, bodies={name: bodies[name] for name in names})
+
+
 def described(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
     """The sampler with a network whose manifest has other fields."""
     bundle = sampler.of(network).bundle

@@ -1,9 +1,7 @@
 """`fewstep bake` tells of a plan that the int8 body was not calibrated along."""
 
-from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from fewstep.graph.bake import bake
@@ -13,19 +11,14 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import denoiser_facts
+from tests.bundles import changed, with_body
 from tests.cli.conftest import Command
 
 
 def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
     """Let the manifest name a plan that the int8 body was calibrated along."""
     content = encode(compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance))
-    (bundle / "plan.json").write_bytes(content)
-    path = bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    manifest["files"]["plan.json"] = sha256(content).hexdigest()
-    manifest["plans"] = {name: "plan.json"}
-    manifest["bodies"]["int8-cpu-x86"]["plan"] = name
-    path.write_bytes(msgspec.json.encode(manifest))
+    with_body(changed(bundle, {"plan.json": content}, plans={name: "plan.json"}), "int8-cpu-x86", plan=name)
 
 
 @pytest.mark.parametrize(

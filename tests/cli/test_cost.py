@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from fewstep.cli.measured import measured_table as table
@@ -17,9 +16,10 @@ from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report import measure as measured
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import open_report
-from fewstep.runtime.bundle.reading import MANIFEST, open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.step_call import StepCall
+from tests.bundles import with_bodies
 from tests.report.judged_bundle import add_earlier, make_bundle
 
 
@@ -46,8 +46,7 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
     name = "int8-cpu-x86"
     manifest = open_bundle(bundle).manifest
     size = (bundle / manifest.bodies[name].graphs[0].file).stat().st_size
-    without = {other: body for other, body in manifest.bodies.items() if other != "float32"}
-    (bundle / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, bodies=without)))
+    with_bodies(bundle, name)
     monkeypatch.setattr(build, "intended", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
     told = build.dry_run(BuildOptions(bundle)).shown
     assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files, an engine and its key each"

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from fewstep.cli.verbs.inspect import tree
-from fewstep.graph.commit import open_for_update
 from fewstep.report.contents import InspectOptions, inspect
-from fewstep.runtime.bundle.manifest import Affine, Policy
+from fewstep.runtime.bundle.manifest import Affine, Policy, Trial
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed, with_body
 from tests.cli.conftest import Command, Document
 from tests.runtime.test_fitted_plans import give
 
@@ -30,10 +30,8 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
     high, width = manifest.x_shape[0], manifest.x_shape[-1]
     policy = Policy(2, 0, 1)
     units = Affine((2.0,) * width, (0.5,) * width)
-    with open_for_update(tiny_bundle, must_exist=True) as writer:
-        config = json.dumps({"_class_name": "DDIMScheduler"}).encode()
-        file = writer.add(config, folder="plans", name="scheduler", suffix=".json")
-        writer.commit(msgspec.structs.replace(manifest, policy=policy, units=units, scheduler=file))
+    config = {"plans/scheduler.json": json.dumps({"_class_name": "DDIMScheduler"}).encode()}
+    changed(tiny_bundle, config, policy=policy, units=units, scheduler="plans/scheduler.json")
     printed = lines(tiny_bundle)
     scale, shift = ", ".join(["2"] * width), ", ".join(["0.5"] * width)
     assert [line for line in printed if line.startswith(("policy", "units", "scheduler"))] == [
@@ -65,3 +63,16 @@ def test_a_line_has_guidance_and_teacher(tiny_bundle: Path, lines: Callable[[Pat
         f"plan fitted:3 for float32, guidance none: {gain}",
         f"plan fitted:3 for int8-cpu-x86, guidance 2: {gain}",
     ]
+
+
+def test_the_deployed_body_has_the_line_of_its_trial(tiny_bundle: Path, lines: Callable[[Path], list[str]]) -> None:
+    """Earlier versions tried several."""
+    trials = (
+        Trial("channels", 41.25, 36.5, 32, is_chosen=False),
+        Trial("channels", 46.0, 40.25, 32, is_chosen=True, has_bias=True, shift=0.02, in_float=("h2",)),
+        Trial("minmax", 38.0, 30.0, 16, is_chosen=False),
+    )
+    with_body(tiny_bundle, "int8-cpu-x86", trials=trials)
+    printed = lines(tiny_bundle)
+    place = printed.index("judged by samples of calibration")
+    assert printed[place + 1] == "46.0 dB, 5th percentile 40.2 dB, 32 seeds" and "41.2 dB" not in str(printed)

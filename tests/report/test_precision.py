@@ -7,12 +7,12 @@ import pytest
 from msgspec.structs import replace
 
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, encode
-from fewstep.graph.commit import open_for_update
 from fewstep.report.options import ReportOptions
 from fewstep.report.precision import ShownMap, precision_section, shown_maps, stored_maps
 from fewstep.report.verdict import warnings
 from fewstep.report.write import report
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
 from tests.conftest import with_earlier
@@ -43,6 +43,10 @@ MAP = PrecisionMap(
 @pytest.fixture
 def bundle(tmp_path):
     return write_bundle(tmp_path / "deep", deep())
+
+
+def keep_maps(bundle, content):
+    changed(bundle, {"precision/map-0.json": content}, precision="precision/map-0.json")
 
 
 def drawn(found: PrecisionMap) -> str:
@@ -146,30 +150,22 @@ def test_float32_itself_is_not_drawn_beside_the_others_but_said():
 def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
     run(bundle)
     assert stored_maps(open_bundle(bundle)) == ()
-    with open_for_update(bundle, must_exist=True) as writer:  # the first steps run a graph of their own, here the same
-        body = writer.manifest.bodies["int8-cpu-x86"]
-        mapped = with_earlier(body, body.graph, body.graph.coverage)
-        kept = writer.add(encode((replace(MAP, plan="ddim:3"),)), "precision", "map", ".json")
-        bodies = {**writer.manifest.bodies, "int8-cpu-x86": mapped}
-        writer.commit(replace(writer.manifest, bodies=bodies, precision=kept))
+    bodies = open_bundle(bundle).manifest.bodies
+    body = bodies["int8-cpu-x86"]
+    mapped = with_earlier(body, body.graph, body.graph.coverage)  # the first steps run a graph of their own, the same
+    changed(bundle, bodies={**bodies, "int8-cpu-x86": mapped})
+    keep_maps(bundle, encode((replace(MAP, plan="ddim:3"),)))
     results = report(ReportOptions(bundle, **FEW))
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
 
 
-def maps_of(bundle, *maps, content=None):
-    with open_for_update(bundle, must_exist=True) as writer:
-        kept = writer.add(encode(maps) if content is None else content, "precision", "map", ".json")
-        writer.commit(replace(writer.manifest, precision=kept))
-    return bundle / kept
-
-
 def test_each_map_is_shown_with_the_plan_of_its_own_body(bundle, tmp_path):
     """Of two bodies that were calibrated along different plans."""
     run(bundle)
     run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
-    maps_of(bundle, replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))
+    keep_maps(bundle, encode((replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))))
     report(ReportOptions(bundle, page := tmp_path / "page.html", plan="ddim:2", **FEW))
     for body, plan in (("int8-cpu-x86", "ddim:3"), ("int8-cpu-x86-7bit", "ddim:2")):
         assert f"<b>{body}</b> along {plan}" in page.read_text()
@@ -180,7 +176,7 @@ def test_each_map_is_shown_with_the_plan_of_its_own_body(bundle, tmp_path):
 )
 def test_maps_that_cannot_be_read_are_left_out_and_said(bundle, content, said):
     run(bundle)
-    maps_of(bundle, content=content)
+    keep_maps(bundle, content)
     notes = report(ReportOptions(bundle, **FEW)).notes
     (note,) = (each for each in notes if "Not shown" in each)
     assert note.startswith("Not shown: the bundle's precision maps, since precision/map-") and said in note

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from fewstep.graph import commit
-from fewstep.graph.commit import open_for_update
 from fewstep.measure import results as forms
 from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.rollouts.metrics import CEILING, psnr
@@ -31,7 +30,7 @@ from fewstep.report.verdict import warnings
 from fewstep.report.write import open_report, report
 from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
 from fewstep.runtime.loading import load
-from tests.bundles import changed
+from tests.bundles import changed, with_bodies
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
 RATIOS = (("fast", 1.5), ("slow", 0.8))  # of timings
@@ -290,11 +289,8 @@ def test_verify_knows_the_address(made):
 
 
 def test_a_bundle_without_int8_says_so(bundle):
-    with open_for_update(bundle, must_exist=True) as writer:
-        floats = {"float32": writer.manifest.bodies["float32"]}
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies=floats))
     with pytest.raises(UserError, match="no int8 body to judge; fewstep calibrate"):
-        report(options(bundle))
+        report(options(with_bodies(bundle, "float32")))
 
 
 @pytest.mark.parametrize("body", ["int8-cpu-x86", "int8-tensorrt"])

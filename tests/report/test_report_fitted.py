@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.report import dry_run
-from fewstep.graph.commit import open_for_update
 from fewstep.measure import columns as module
 from fewstep.measure import engines, judged_task
 from fewstep.measure.bodies import int8_bodies
@@ -26,6 +25,7 @@ from fewstep.report.write import open_report, report
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed, with_bodies
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 from tests.runtime.test_fitted_plans import give
 
@@ -57,11 +57,9 @@ BODY = "int8-openvino"
 def bundle(tmp_path: Path) -> Path:
     """One with an int8-openvino body too; the bodies for other targets are as they were."""
     path: Path = make_bundle(tmp_path / "tiny")
-    with open_for_update(path, must_exist=True) as writer:
-        bodies = writer.manifest.bodies
-        own = msgspec.structs.replace(bodies["int8-tensorrt"], target="openvino")
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies={BODY: own, **bodies}))
-    return path
+    bodies = open_bundle(path).manifest.bodies
+    own = msgspec.structs.replace(bodies["int8-tensorrt"], target="openvino")
+    return changed(path, bodies={BODY: own, **bodies})
 
 
 def options(bundle: Path) -> ReportOptions:
@@ -104,10 +102,7 @@ def test_measure_takes_it_by_default(bundle: Path) -> None:
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    with open_for_update(bundle, must_exist=True) as writer:
-        bodies = {name: body for name, body in writer.manifest.bodies.items() if name in ("float32", BODY)}
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
-    measured, text = judged(bundle)
+    measured, text = judged(with_bodies(bundle, BODY, "float32"))
     assert [timing.name for timing in measured.races[0].timings] == ["float32", BODY]
     assert "threads, OpenVINO against onnxruntime" in text  # of the headline
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.measure import verb
-from fewstep.graph.commit import open_for_update
 from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, encode
@@ -25,6 +24,7 @@ from fewstep.report.write import report
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
+from tests.bundles import changed, with_body
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import make_bundle
 
@@ -44,9 +44,7 @@ def reported(bundle, *output, **changes):
 
 def store(bundle, content):
     """Let this be the bundle's evaluation."""
-    with open_for_update(bundle, must_exist=True) as writer:
-        file = writer.add(content, folder="report", name="measured", suffix=".json")
-        writer.commit(replace(writer.manifest, evaluation=file))
+    changed(bundle, {"report/measured-0.json": content}, evaluation="report/measured-0.json")
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +158,8 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
-    manifest, real = open_bundle(bundle).manifest, write.measure
-    with open_for_update(bundle, must_exist=True) as writer:
-        writer.commit(replace(manifest, evaluation=None))
+    real = write.measure
+    changed(bundle, evaluation=None)
 
     def meanwhile(*given):
         store(bundle, encode(evaluated[1]))
@@ -175,10 +172,8 @@ def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_pa
 def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
     bundle, results = evaluated
     assert stored_evaluation(open_bundle(bundle)) == results
-    with open_for_update(bundle, must_exist=True) as writer:
-        graph = writer.manifest.bodies["float32"].graph  # another graph under the body's name
-        changed = {**writer.manifest.bodies, BODY: replace(writer.manifest.bodies[BODY], graphs=(graph,))}
-        writer.commit(replace(writer.manifest, bodies=changed))
+    graph = open_bundle(bundle).body("float32").graph  # another graph under the body's name
+    with_body(bundle, BODY, graphs=(graph,))
     assert stored_evaluation(open_bundle(bundle)) is None
 
 

@@ -1,8 +1,8 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from fewstep.report.choosing.chosen import Deployment, chosen, load_chosen
 from fewstep.report.choosing.deployments import Judging, front
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.manifest import Difference, Trial
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.network import Network
 from fewstep.runtime.step_call import GraphCall
-from tests.bundles import changed
+from tests.bundles import changed, with_body
 from tests.runtime.test_prologues import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
@@ -64,15 +65,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "fastest_engine", fastest_engine)
     return made
-
-
-@contextmanager
-def edited(bundle: Path) -> Iterator[dict[str, Any]]:
-    """The manifest as JSON, which is written as the block leaves it."""
-    path = bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    yield manifest
-    path.write_bytes(msgspec.json.encode(manifest))
 
 
 def options(bundle: Path, **asked: Any) -> ChooseOptions:
@@ -165,10 +157,8 @@ def test_the_winner_is_kept_for_run_and_for_programs(
 
 
 def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
-    judged = {"step": 2, "gain": 0.75, "ratio": 4.0, "share": 0.1}
-    trial = {"ranges": "channels", "psnr": 40.0, "p5": 38.0, "seeds": 8, "is_chosen": True, "guidance": judged}
-    with edited(tiny_bundle) as manifest:
-        manifest["bodies"]["int8-cpu-x86"]["trials"] = [trial]
+    judged = Difference(step=2, gain=0.75, ratio=4.0, share=0.1)
+    with_body(tiny_bundle, "int8-cpu-x86", trials=(Trial("channels", 40.0, 38.0, 8, is_chosen=True, guidance=judged),))
     rows = choose(options(tiny_bundle, plan=("ddim:2",))).deployments
     assert {row.precision: row.gain for row in rows} == {"float32": None, "int8": 0.75}
     assert {row.gain for row in choose(options(tiny_bundle, plan=("ddim:2",), guidance=1.0)).deployments} == {None}
@@ -177,8 +167,8 @@ def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls
 def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str]) -> None:
     asked = options(tiny_bundle, plan=("ddim:2",))
     first = choose(asked).deployments
-    with edited(tiny_bundle) as manifest:
-        manifest["conditions"][0]["null"] = 0
+    (condition,) = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, null=0),))
     assert {row.psnr for row in choose(asked).deployments}.isdisjoint(row.psnr for row in first)
 
 
@@ -218,8 +208,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
-    with edited(tiny_bundle) as manifest:
-        manifest["bodies"]["int8-cpu-x86"] |= {"plan": "ddim:4"}
+    with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
     with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
         chosen(tiny_bundle)
 
