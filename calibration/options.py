@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, named_target, target_names
@@ -70,7 +70,6 @@ def warn_of_few(options: CalibrateOptions) -> None:
 
 def check_options(options: CalibrateOptions) -> None:
     """UserError for what is wrong whatever the bundle."""
-    _check_choices(options)
     bound = parse_bound(options.quality, options.speed)
     targets = targets_of(options)
     if bound is not None:
@@ -87,13 +86,6 @@ def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
         raise UserError("no target to lower for", f"choose from {', '.join(target_names())}")
     chosen = tuple(named_target(name) for name in dict.fromkeys(options.target))
     return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
-
-
-def _check_choices(options: CalibrateOptions) -> None:
-    """UserError for a word that an option does not take. The command line checks it too."""
-    for name, choices in (("groups", get_args(Groups)), ("half", get_args(Half))):
-        if (given := getattr(options, name)) not in choices:
-            raise UserError(f"{name} cannot be {given!r}", f"choose from {', '.join(choices)}")
 
 
 def seeds_of(options: CalibrateOptions) -> range:

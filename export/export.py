@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -106,7 +106,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     """
     from fewstep.export.sources.fitted import with_fitted  # onnxruntime: not for --help
 
-    _check_choices(options)
+    _check_named(options)
     with open_for_update(options.output, must_exist=False) as writer:
         loras, others = _loras(options), experts(options.expert, load_source)
         if others:  # a wrong expert is refused before minutes of work
@@ -205,14 +205,8 @@ def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
     return replace(prepared, body=body)
 
 
-def _check_choices(options: ExportOptions) -> None:
-    """Checks what the command line does, for callers of the function."""
-    for name, value, choices in (
-        ("dtype", options.dtype, get_args(DType)),
-        ("verify", options.verify, get_args(Scope)),
-    ):
-        if value not in choices:
-            raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(choices)}")
+def _check_named(options: ExportOptions) -> None:
+    """UserError for samples or a change that are not there."""
     if options.check is not None:
         from fewstep.measure.rollouts.conditions_file import check_file  # not for --help
 
@@ -223,7 +217,7 @@ def _check_choices(options: ExportOptions) -> None:
 
 def check(options: ExportOptions) -> Iterator[Source]:
     """The source of each network, once the bundle's place can be written."""
-    _check_choices(options)
+    _check_named(options)
     loras, others = _loras(options), experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):
         pass

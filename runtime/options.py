@@ -5,19 +5,23 @@ from collections.abc import Collection
 from os import PathLike, fspath
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.guidance_text import from_text
 
 
 class Options:
     """Base of each verb's options, a frozen dataclass. A text may stand for a path or a guidance, and a path for a
-    text. One value, or a list, may stand for a tuple of values."""
+    text. One value, or a list, may stand for a tuple of values. UserError for a word that a Literal does not have."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _as(getattr(self, name), hint))
+            value = _as(getattr(self, name), hint)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(get_args(hint))}")
+            object.__setattr__(self, name, value)
 
     def command(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
         """The command line of these options for what the first names: those in `always`, and those that differ from

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -25,6 +26,7 @@ class Some(Options):
     batches: tuple[int, ...] = (1, 8)
     names: tuple[str, ...] | None = None
     rounds: int = 1
+    kind: Literal["full", "quick"] = "full"
     workers: int = field(default=0, metadata={"unrecorded": True})
 
 
@@ -38,6 +40,12 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
     made = Some("own", target="cpu-x86", batches=4, names=["a", "b"])  # type: ignore[arg-type]
     assert (made.target, made.batches, made.names, made.rounds) == (("cpu-x86",), (4,), ("a", "b"), 1)
     assert Some("own").names is None and Some("own", target=("a", "b")).target == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_a_word_is_one_of_those_that_there_are() -> None:
+    assert Some("own", kind="quick").command("try") == "fewstep try BUNDLE --kind quick"  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="^kind cannot be 'none'; choose from full, quick$"):
+        Some("own", kind="none")  # type: ignore[arg-type]
 
 
 def test_a_command_has_what_differs_and_nobodys_folders() -> None:

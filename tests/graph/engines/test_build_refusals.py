@@ -58,7 +58,6 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
     [
         ({"device": ("sm90",)}, f"unknown device 'sm90'; choose from {', '.join(TENSORRT_RTX.devices)}"),
         ({"backend": "tensorflow"}, "unknown backend 'tensorflow'"),
-        ({"precision": "int4"}, "no engines of precision 'int4'"),
         ({"min_batch": "0"}, "batches 0, 4, 16 are not"),
         ({"opt_batch": "32"}, "batches 1, 32, 16 are not"),
         ({"workspace": 0}, "--workspace 0; give at least 1"),
