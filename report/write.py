@@ -23,7 +23,7 @@ from fewstep.plans.errors import UserError
 from fewstep.report.address import lead_to
 from fewstep.report.distribution import stored_evaluation
 from fewstep.report.engines.section import shown_engines
-from fewstep.report.measure import left_out, measure, notes, own_plans
+from fewstep.report.figures import figures, left_out, notes, own_plans
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.precision import shown_maps
@@ -47,7 +47,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     assert asked.judged is not None
     check_memory(asked.judged.needs(*WRITTEN), options.bundle)
     asked.estimate().announce()
-    measured, samples = measure(asked, progress, workers)
+    measured, samples = figures(asked, progress, workers)
     if options.output is not None:
         measured, content = _drawn(asked.bundle, measured, samples)
         write_whole(options.output.with_suffix(".json"), encode(measured))
@@ -56,8 +56,8 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     with unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
         measured, content = _drawn(open_bundle(options.bundle), measured, samples)  # it may be evaluated by now
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
-        figures = writer.add(encode(measured), folder="report", name="results", suffix=".json")
-        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=figures))
+        results = writer.add(encode(measured), folder="report", name="results", suffix=".json")
+        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=results))
         lead_to(options.bundle, drawn)
     return measured
 

@@ -13,7 +13,7 @@ from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import columns
 from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.rollouts.nearness import Nearness
-from fewstep.report import measure as measured
+from fewstep.report.figures import figures
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import open_report
 from fewstep.runtime.bundle.reading import open_bundle
@@ -99,7 +99,7 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Sampler, "_step_call", counting)
     monkeypatch.setattr(columns, "races", lambda *_, **rest: ())
-    measured.measure(open_report(options))
+    figures(open_report(options))
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3
     assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

@@ -21,8 +21,8 @@ from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.errors import UserError
 from fewstep.report import write
 from fewstep.report.address import ADDRESS, lead_to
+from fewstep.report.figures import notes
 from fewstep.report.integrity import VerifyOptions, verify
-from fewstep.report.measure import notes
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import headline, page
 from fewstep.report.samples import Samples

@@ -18,7 +18,7 @@ from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.opening import SamplingJob
 from fewstep.measure.results import Results
 from fewstep.measure.workers.processes import Processes
-from fewstep.report.measure import measure
+from fewstep.report.figures import figures as figures_of
 from fewstep.report.options import ReportOptions
 from fewstep.report.samples import Samples
 from fewstep.report.write import open_report, report
@@ -147,7 +147,7 @@ def figures(measured: Results) -> Results:
 
 def measured_by(options: ReportOptions, workers: Processes | None = None) -> tuple[Results, Any]:
     """The figures and the samples of a report."""
-    return measure(open_report(options), workers=workers)
+    return figures_of(open_report(options), workers=workers)
 
 
 def arrays(samples: Samples) -> Mapping[str, bytes]:

@@ -158,14 +158,14 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
-    real = write.measure
+    real = write.figures
     changed(bundle, evaluation=None)
 
     def meanwhile(*given):
         store(bundle, encode(evaluated[1]))
         return real(*given)
 
-    monkeypatch.setattr(write, "measure", meanwhile)
+    monkeypatch.setattr(write, "figures", meanwhile)
     assert 'id="distribution"' in reported(bundle)[1]
 
 

@@ -22,7 +22,7 @@ from fewstep.measure.opening import open_body
 from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
 from fewstep.report.contents import InspectOptions, inspect
-from fewstep.report.measure import measure
+from fewstep.report.figures import figures
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import page
 from fewstep.report.write import open_report
@@ -72,7 +72,7 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
     assert (shown.graph.optimized or {})["QLinearConv"] == 1 and shown.graph.engine is None
     few = {"seeds": 2, "forced_seeds": 2, "teacher_seeds": 1, "batches": (1,), "rounds": 1, "turn_seconds": 0.01}
     asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
-    results, samples = measure(open_report(asked))
+    results, samples = figures(open_report(asked))
     (quality,) = results.qualities
     assert (quality.body, quality.target, quality.engine) == (BODY, "fake", "onnxruntime")
     assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]

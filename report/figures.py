@@ -30,7 +30,7 @@ from fewstep.runtime.progress import SILENT, Progress
 LOG = logging.getLogger("fewstep")
 
 
-def measure(
+def figures(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Samples | None]:
     """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
