@@ -12,9 +12,9 @@ from fewstep.plans.configs.recipe import (
     ScaledShaping,
     ScheduleRequest,
     SchedulerRecipe,
+    call,
     ended,
     exploding,
-    named,
     preserving,
     shaping_of,
 )
@@ -27,7 +27,7 @@ from fewstep.plans.tracer import Solver
 
 def edm_euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """EDMEulerScheduler."""
-    return _edm(config, request, named("ddim"))
+    return _edm(config, request, call("ddim"))
 
 
 def edm_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -81,7 +81,7 @@ def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: Schedul
     times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
     times = ended([*times, exploding(0.0, low)])
     shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
-    return SchedulerRecipe(times, named("consistency"), shaping=shaping)
+    return SchedulerRecipe(times, call("consistency"), shaping=shaping)
 
 
 def _karras(config: SchedulerConfig, steps: int) -> Array:

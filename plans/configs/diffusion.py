@@ -19,7 +19,6 @@ from fewstep.plans.configs.recipe import (
     SchedulerRecipe,
     call,
     ended,
-    named,
     preserving,
     shaping_of,
     upwards,
@@ -122,7 +121,7 @@ def pndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     on_v = config["prediction_type"] == "v_prediction"  # it adds up v of different times
     solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
     if request.steps == 1:
-        solver = named("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
+        solver = call("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
     return _recipe(config, ended([*points, end]), solver)
 
 

@@ -12,7 +12,6 @@ from fewstep.plans.configs.recipe import (
     call,
     checked_shift,
     dynamic_shift,
-    named,
     straight,
 )
 from fewstep.plans.configs.tables import Array
@@ -54,7 +53,7 @@ def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
     angles = [1.5708, 1.3] if request.steps == 2 else np.linspace(1.5708, 0.0, request.steps + 1)[:-1]
     sigmas = [min(sin(angle) / (cos(angle) + sin(angle)), 1.0) for angle in angles]  # 1.5708 is beyond pi / 2
     times = [*(straight(sigma, sigma) for sigma in sigmas), straight(0.0, 0.0)]
-    return SchedulerRecipe(times, named("renoise"), start=1.0)
+    return SchedulerRecipe(times, call("renoise"), start=1.0)
 
 
 def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, solver: str) -> SchedulerRecipe:
@@ -64,12 +63,12 @@ def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec
     if config["shift_terminal"]:
         sigmas = stretched(config, sigmas)
     other = respaced(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
-    return _flow(spec, sigmas if other is None else other, named(solver))
+    return _flow(spec, sigmas if other is None else other, call(solver))
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
-    return _flow(spec, _shifted(config, request, spec, dynamic=False), named("heun"))
+    return _flow(spec, _shifted(config, request, spec, dynamic=False), call("heun"))
 
 
 def _shifted(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, *, dynamic: bool) -> Array:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, inf, sqrt
 from numbers import Real
 from typing import Any
 
+from fewstep.plans import solvers
 from fewstep.plans.configs.classes import SchedulerClass
 from fewstep.plans.configs.config import SchedulerConfig
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, Time
 from fewstep.plans.shaping import Clip, Shaping, Threshold
 from fewstep.plans.spec import ScheduleSpec
@@ -91,15 +92,9 @@ def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
     return checked_shift(config, "use_dynamic_shifting", mu if linear else e_to(mu))
 
 
-def named(text: str) -> Solver:
-    """A solver by the left half of a plan's name, e.g. "dpmpp_2m(lower_order_final=True)"."""
-    return parse_plan_name(f"{text}:1").solver
-
-
 def call(solver: str, **parameters: Any) -> Solver:
-    """A solver by name with parameters; None leaves a parameter at its default."""
-    text = ", ".join(f"{name}={value!r}" for name, value in parameters.items() if value is not None)
-    return named(f"{solver}({text})" if text else solver)
+    """A solver by its name, or a family by its name and order, with parameters; None leaves one at its default."""
+    return partial(getattr(solvers, solver), **{name: each for name, each in parameters.items() if each is not None})
 
 
 def preserving(network: float, rho: float) -> Time:
