@@ -56,7 +56,7 @@ def _material(bundle: Path) -> FitSetting:
     task = open_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
     blocks = taught(task.rolled, task.teacher, blocks_of(task.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
-        *(task.sampler, task.reference, denoiser_facts(task.bundle.manifest), task.guidance),
+        *(task.rolled, denoiser_facts(task.bundle.manifest), task.guidance),
         nominal=best_start(task.rolled, task.starts.nominal, blocks[:2]),
         teacher=task.teacher,
         blocks=blocks,

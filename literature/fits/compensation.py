@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.fitting.blocks import flat
-from fewstep.calibration.fitting.path import teacher_states
 from fewstep.literature.dc_solver import dc_solver
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
@@ -54,6 +53,4 @@ def fitted(setting: FitSetting) -> Plan:
         runs = [[*map(setting.x, states), finish(compensated, states)] for states in setting.states(compensated)]
         return [np.concatenate([flat(run[i]) for run in runs]) for i in range(len(times))]
 
-    steps = plan(()).steps
-    taught = [teacher_states(setting.reference, setting.teacher, block, steps) for block in setting.blocks]
-    return plan(fit_ratios(inputs, [np.concatenate([states[i] for states in taught]) for i in range(len(times))]))
+    return plan(fit_ratios(inputs, setting.taught(plan(()).steps)))

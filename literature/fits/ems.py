@@ -10,7 +10,6 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.fitting.path import teacher_states
 from fewstep.literature.dpm_v3 import dpm_v3
 from fewstep.literature.ems import Ems
 from fewstep.literature.fits.setting import FitSetting
@@ -83,8 +82,7 @@ def fitted(setting: FitSetting) -> Plan:
     """
     times = [time for time in setting.times(GRID)[:-1] if isfinite(time.lam)]
     probe = setting.compiled(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
-    states = [teacher_states(setting.reference, setting.teacher, block, probe.steps)[:-1] for block in setting.blocks]
-    networks = [block.network(setting.sampler, probe) for block in setting.blocks]
+    networks = [block.network(setting.rolled.sampler, probe) for block in setting.blocks]
     places = {time.network: place for place, time in enumerate(times)}
 
     def predict_noise(x: Array, time: Time) -> Array:
@@ -99,9 +97,7 @@ def fitted(setting: FitSetting) -> Plan:
         return np.concatenate(parts).astype(np.float64)
 
     shape = (-1, *setting.blocks[0].x_shape)
-    ems = estimate_ems(
-        predict_noise, times, [np.concatenate([own[i] for own in states]).reshape(shape) for i in range(len(times))]
-    )
+    ems = estimate_ems(predict_noise, times, [states.reshape(shape) for states in setting.taught(probe.steps)[:-1]])
     chosen, name = setting.times(setting.evaluations), f"dpm_v3:{setting.evaluations}"
     solvers = [(dpm_v3(ems, order), f"{name} of order {order}") for order in ORDERS]
     return setting.best(partial(setting.compiled, solver, chosen, named) for solver, named in solvers)

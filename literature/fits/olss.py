@@ -73,10 +73,10 @@ def fitted(setting: FitSetting) -> Plan:
     them; the better of both."""
     times, steps = setting.times(CHOICES), setting.evaluations
     probe = setting.compiled(ddim, times, f"ddim:{CHOICES}")
-    path = path_through(setting.reference, setting.teacher, setting.blocks, probe, steps)
+    path = path_through(setting.rolled.reference, setting.teacher, setting.blocks, probe, steps)
     name = f"{setting.nominal.name} on a path"
     chosen = setting.compiled(setting.parsed.solver, [times[place] for place in path], name)
-    samplers = setting.sampler, setting.reference
+    samplers = setting.rolled.sampler, setting.rolled.reference
     return setting.best(
         partial(fit_rows, *samplers, plan, setting.teacher, setting.blocks, history=steps)
         for plan in (setting.nominal, chosen)

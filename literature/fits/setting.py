@@ -3,23 +3,24 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.fitting.blocks import Block
-from fewstep.measure.rollouts.metrics import psnr
+from fewstep.calibration.fitting.path import teacher_states
+from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.calibration.fitting.start import best_start
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.name import PlanName, parse_plan_name
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tracer import Solver
 from fewstep.runtime.execute import Array, StepState
-from fewstep.runtime.sampler import Sampler
 
 SCORED = 3  # blocks
 
@@ -28,14 +29,13 @@ SCORED = 3  # blocks
 class FitSetting:
     """A fit's material.
 
-    sampler: runs the plan. reference: runs the teacher, in float32.
+    rolled: its body runs the plan, its reference the teacher, in float32.
     nominal: the best plan without a fit, SOLVER:STEPS@GRID; a fitted plan has as many evaluations.
     blocks: seeds with the teacher's samples; the first `SCORED` of them score plans that compete.
     groups: edges of lambda of the body's range groups.
     """
 
-    sampler: Sampler
-    reference: Sampler
+    rolled: Rollouts
     denoiser: DenoiserFacts
     guidance: Guidance | None
     nominal: Plan
@@ -65,7 +65,12 @@ class FitSetting:
 
     def states(self, plan: Plan) -> list[list[StepState]]:
         """The states of a plan's rollouts, block by block."""
-        return [list(block.run(plan, block.network(self.sampler, plan))) for block in self.blocks]
+        return [list(block.run(plan, block.network(self.rolled.sampler, plan))) for block in self.blocks]
+
+    def taught(self, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
+        """The teacher's x [seeds, elements] at each of the steps, and its sample at the end, of all blocks."""
+        runs = [teacher_states(self.rolled.reference, self.teacher, block, steps) for block in self.blocks]
+        return [np.concatenate(states) for states in zip(*runs, strict=True)]
 
     def x(self, state: StepState) -> Array:
         """x [seeds, *x_shape] at a state, before the network's own scale."""
@@ -76,23 +81,18 @@ class FitSetting:
 
     def quality(self, plan: Plan) -> float | None:
         """The mean PSNR of a plan's samples to the teacher's, in dB; None where they are not finite."""
-        with np.errstate(all="ignore"):
-            parts = [psnr(block.sample(self.sampler, plan), block.taught) for block in self.blocks[:SCORED]]
-        mean = float(np.mean(np.concatenate(parts)))
-        return mean if np.isfinite(mean) else None
+        (qualities,) = self.rolled.tried([plan], self.blocks[:SCORED])
+        return None if qualities is None else float(qualities.mean())
 
-    def best(self, plans: Iterable[Callable[[], Plan]]) -> Plan:
-        """The best of some plans; UserError, the last one's, if none compiles to finite samples."""
-        best, highest, error = None, -inf, UserError("no plan has finite samples", "begin with another plan")
-        for make in plans:
+    def best(self, makes: Iterable[Callable[[], Plan]]) -> Plan:
+        """The best of the plans that compile; UserError, the last one's, if none does, and where none has finite
+        samples."""
+        plans, error = list[Plan](), UserError("no plan to choose from", "begin with another plan")
+        for make in makes:
             try:
-                plan = make()
-                quality = self.quality(plan)
+                plans.append(make())
             except UserError as reason:
                 error = reason
-                continue
-            if quality is not None and quality > highest:
-                best, highest = plan, quality
-        if best is None:
+        if not plans:
             raise error
-        return best
+        return best_start(self.rolled, plans, self.blocks[:SCORED])

@@ -7,6 +7,7 @@ import pytest
 
 from fewstep.calibration.fitting.path import teacher_states
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
+from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.literature.fits import auto_diffusion, compensation, ems, olss, solver_search, teleportation, time_shift
 from fewstep.literature.fits.auto_diffusion import species
 from fewstep.literature.fits.evolution import evolve
@@ -24,15 +25,17 @@ FAMILIES = [("cosine", "v"), *(pytest.param(kind, kind, marks=pytest.mark.slow) 
 def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 32) -> FitSetting:
     teacher = compile_plan("dpmpp_2m:80@arctan", sampler.facts)
     parts = taught(sampler, teacher, blocks(range(seeds)))
-    return FitSetting(sampler, sampler, sampler.facts, None, compile_plan(nominal, sampler.facts), teacher, parts)
+    rolled = Rollouts(sampler, sampler)
+    return FitSetting(rolled, sampler.facts, None, compile_plan(nominal, sampler.facts), teacher, parts)
 
 
 def gain(fit: ModuleType, known: FitSetting) -> float:
     """dB over the nominal plan on other seeds, of a plan as it is read from its file."""
     plan = fit.fitted(known)
     assert len(plan.steps) == known.evaluations
-    judges = taught(known.sampler, known.teacher, blocks(range(1000, 1032)))
-    fitted, nominal = (mean_psnr(known.sampler, each, judges) for each in (decode(encode(plan)), known.nominal))
+    sampler = known.rolled.sampler
+    judges = taught(sampler, known.teacher, blocks(range(1000, 1032)))
+    fitted, nominal = (mean_psnr(sampler, each, judges) for each in (decode(encode(plan)), known.nominal))
     return fitted - nominal
 
 
