@@ -58,11 +58,8 @@ def figures(
     samples = Samples(
         teacher=found.teacher,
         reference=found.reference.samples,
-        bodies={name: body.samples for name, body in bodies.items()},
-        references={name: body.reference for name, body in bodies.items()},
+        bodies={name: (body.samples, body.reference) for name, body in bodies.items()},
         labels=[label(manifest.conditions, seed, judged.rows) for seed in range(judged.count)],
-        teacher_name=results.teacher or "",
-        plan_name=task.plan.name,
     )
     return msgspec.structs.replace(results, qualities=qualities), samples
 

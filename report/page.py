@@ -56,7 +56,7 @@ def page(
         *(lead_paragraph(verdict) for verdict in [costliest(results)] if verdict),
         headline(results),
         *(lead_paragraph(warning) for warning in warnings(results)),
-        *([] if samples is None else [samples_section(samples), end_section(results, samples.reference.ndim == 4)]),
+        *([] if samples is None else _ends(results, samples)),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
         *filter(None, [joints_section(results), direction_section(results)]),
@@ -75,6 +75,12 @@ def page(
         "beside this page, and the value of each figure in its source.</footer></main></body></html>\n"
     )
     return document.encode()
+
+
+def _ends(results: Results, samples: Samples) -> list[Html]:
+    """The finished samples, and their figures."""
+    is_image = samples.reference.ndim == 4
+    return [samples_section(samples, results.plan, results.teacher), end_section(results, is_image)]
 
 
 def header(results: Results) -> Html:

@@ -1,7 +1,7 @@
 """The page's pictures: the same seeds by every body, what int8 changed, and the samples it changed most."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import floor, log2
 
 import numpy as np
@@ -30,19 +30,18 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples [N, *x_shape] of each body, row i from seed i; `labels[i]` says what seed i was asked to be.
-    A distilled denoiser has no teacher: N is 0."""
+    """Samples [N, *x_shape], row i from seed i; `labels[i]` says what seed i was asked to be.
+
+    teacher: N is 0 of a distilled denoiser. bodies: of each body, and of float32 along the body's plan.
+    """
 
     teacher: Array
     reference: Array
-    bodies: Mapping[str, Array]
+    bodies: Mapping[str, tuple[Array, Array]]
     labels: Sequence[str]
-    teacher_name: str
-    plan_name: str
-    references: Mapping[str, Array] = field(default_factory=dict)  # of float32 along each body's plan, by body
 
 
-def samples_section(samples: Samples) -> Html:
+def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
     """Grids side by side; one sentence where samples are not pictures."""
     try:
         pictures.grid(samples.reference[:1], columns=1)
@@ -52,21 +51,21 @@ def samples_section(samples: Samples) -> Html:
     shown = list(range(min(COLUMNS, len(samples.teacher) if has_teacher else len(samples.reference))))
     strips = [
         _strip("", _labels([samples.labels[i] for i in shown])),
-        *([_strip(f"float32 teacher, {samples.teacher_name}", _row(samples.teacher[shown]))] if has_teacher else []),
-        _strip(f"float32, {samples.plan_name}", _row(samples.reference[shown])),
+        *([_strip(f"float32 teacher, {teacher}", _row(samples.teacher[shown]))] if has_teacher else []),
+        _strip(f"float32, {plan}", _row(samples.reference[shown])),
     ]
-    for name, images in samples.bodies.items():
+    for name, (images, _) in samples.bodies.items():
         here = [i for i in shown if i < len(images)]
-        strips.append(_strip(f"{name}, {samples.plan_name}", _row(images[here])))
+        strips.append(_strip(f"{name}, {plan}", _row(images[here])))
     caption = f"Seeds 0 to {shown[-1]}, held out from calibration, one a column: none was chosen."
     parts = [figure(_stack(strips), caption)]
-    parts += [_worst(samples, name, images) for name, images in samples.bodies.items()]
+    parts += [_worst(name, plan, *both) for name, both in samples.bodies.items()]
     return section("Samples", *parts)
 
 
-def _worst(samples: Samples, name: str, images: Array) -> Html:
+def _worst(name: str, plan: str, images: Array, reference: Array) -> Html:
     """The seeds with the lowest PSNR: float32, int8 and the enlarged difference."""
-    reference = samples.references.get(name, samples.reference)[: len(images)]
+    reference = reference[: len(images)]
     quality = psnr(images, reference)
     worst = np.argsort(quality)[:COLUMNS]
     gain = _gain(images[worst] - reference[worst])
@@ -75,8 +74,8 @@ def _worst(samples: Samples, name: str, images: Array) -> Html:
             "seed, and its PSNR in dB",
             _labels([join([str(i), Html("<br>"), plain(float(quality[i]), 1)]) for i in worst]),
         ),
-        _strip(f"float32, {samples.plan_name}", _row(reference[worst])),
-        _strip(f"{name}, {samples.plan_name}", _row(images[worst])),
+        _strip(f"float32, {plan}", _row(reference[worst])),
+        _strip(f"{name}, {plan}", _row(images[worst])),
         _strip(f"difference × {gain}", _row(pictures.difference(images[worst], reference[worst], gain))),
     ]
     caption = (

@@ -339,6 +339,6 @@ def test_options_that_make_no_sense_are_refused(bundle):
 def test_samples_that_are_no_pictures_leave_the_pictures_out(made):
     _, measured, _ = made
     chunk = np.zeros((6, 16, 2), np.float32)
-    samples = Samples(chunk, chunk, {"int8-cpu-x86": chunk}, ["a"] * 6, "t", "p")
+    samples = Samples(chunk, chunk, {"int8-cpu-x86": (chunk, chunk)}, ["a"] * 6)
     text = page(measured, samples).decode()
     assert "Not shown: a picture has 1 or 3 channels" in text and "<img" not in text

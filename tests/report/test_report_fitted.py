@@ -1,7 +1,7 @@
 """A report along a fitted plan, on OpenVINO, and by workers: each body runs its own, judged bitwise the same."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,9 @@ def measured_by(options: ReportOptions, workers: Processes | None = None) -> tup
     return figures_of(open_report(options), workers=workers)
 
 
-def arrays(samples: Samples) -> Mapping[str, bytes]:
-    return {
-        name: each.tobytes() for name, each in {"T": samples.teacher, "R": samples.reference, **samples.bodies}.items()
-    }
+def arrays(samples: Samples) -> list[bytes]:
+    bodies = [body for body, _ in samples.bodies.values()]
+    return [each.tobytes() for each in (samples.teacher, samples.reference, *bodies)]
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
