@@ -120,12 +120,6 @@ class Raising(Tiny):
         raise ValueError("no such layer\nand more")
 
 
-class Overflowing(Tiny):
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        hot = torch.exp(self.conv(x) * 1e6)
-        return super().forward(x, time) + hot
-
-
 def source(module: nn.Module, *conditions: Condition) -> TorchSource:
     torch.manual_seed(0)
     spec = Spec("tiny", X_SHAPE, conditions, "epsilon", ScheduleSpec("linear"))
