@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.families.tiny import UNET, diffusers_folder
+from tests.families.tiny import diffusers_folder, stable_diffusion_unet
 
 NAME = "UNet2DConditionModel with LoRA, Skip-Tuning and FreeU"
 PLAN = "dpmpp_2m:2@trailing"
@@ -12,17 +12,9 @@ RANK = 4
 
 def make(folder: Path) -> dict[str, Any]:
     import torch
-    from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
 
-    network = UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=12,
-        **UNET,
-    )
+    network = stable_diffusion_unet()
     source = diffusers_folder(folder, network, text_tokens=5)
     tensors = {}
     for name, layer in network.named_modules():

@@ -15,7 +15,7 @@ UNET: dict[str, Any] = {
 
 
 def stable_diffusion_unet() -> Any:
-    """The UNet that a ControlNet or an adapter stands beside."""
+    """A UNet of Stable Diffusion."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(

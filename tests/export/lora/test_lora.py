@@ -16,16 +16,17 @@ from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.keys import NamedLayers, layers_of
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
+from tests.families import tiny
 
 diffusers = pytest.importorskip("diffusers")
 
 SMALL: dict[str, Any] = {"sample_size": 8, "norm_num_groups": 4, "attention_head_dim": 4, "cross_attention_dim": 12}
-ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
+ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0"
 LAYERS = (  # one of each kind: in attention, linear, 3x3, 1x1, outside the blocks
     f"{ATTENTION}.attn1.to_q",
     f"{ATTENTION}.attn2.to_out.0",
     f"{ATTENTION}.ff.net.0.proj",
-    "down_blocks.1.attentions.0.proj_in",
+    "down_blocks.0.attentions.0.proj_in",
     "mid_block.resnets.1.conv2",
     "up_blocks.0.resnets.0.conv_shortcut",
     "up_blocks.0.upsamplers.0.conv",
@@ -35,21 +36,11 @@ LAYERS = (  # one of each kind: in attention, linear, 3x3, 1x1, outside the bloc
 )
 
 
-def unet() -> nn.Module:
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel(
-        **SMALL,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    ).requires_grad_(False)
-
-
 @pytest.fixture(scope="module")
 def base() -> nn.Module:
     """Tests must not change it."""
-    return unet()
+    torch.manual_seed(0)
+    return tiny.stable_diffusion_unet().requires_grad_(False)
 
 
 def merged(base: nn.Module, *files: str | Path) -> nn.Module:
