@@ -1,10 +1,13 @@
 """A kill at any write of export leaves a bundle that is whole: the old one or the new."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.export.networks import large_denoiser
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -44,32 +47,13 @@ for limit in sys.argv[3:]:
     assert seen == sorted(seen, reverse=True), seen
     print(seen.count(True), seen.count(False))
 """
-DENOISER = """
-import torch
-from fewstep.export.spec import Spec
-from fewstep.plans.spec import ScheduleSpec
-
-class Denoiser(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(1, 64, 3, padding=1)
-        self.back = torch.nn.Conv2d(64, 1, 3, padding=1)
-        self.wide = torch.nn.Conv2d(64, 64, 1)  # 16 KiB of weights: a file where the limit is low
-
-    def forward(self, x, time):
-        return self.back(self.wide(self.conv(x))) * (1 + time / 1000)[:, None, None, None]
-
-def make():
-    torch.manual_seed(0)
-    return Denoiser().eval(), Spec("tiny", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
-"""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path) -> None:
     """With its weights inside its graphs, and in a file beside them."""
-    (tmp_path / "denoiser.py").write_text(DENOISER)
+    shutil.copy(large_denoiser.__file__, tmp_path / "denoiser.py")
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path), str(2**28), "0"],
         capture_output=True,
