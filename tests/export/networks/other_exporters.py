@@ -1,12 +1,24 @@
 """A small U-Net as strangers write it, for files of torch's two exporters: attention by einsum, Split, average pooling,
 nearest resizing, norms over groups, sizes taken from x and from a condition."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE, CHANNELS, LABELS = 8, 16, 10
 NAMES = ["sample", "sigma", "label"]
+SPEC: dict[str, Any] = {
+    "name": "stranger",
+    "x_shape": [3, SIZE, SIZE],
+    "prediction": "sample",
+    "schedule": {"kind": "exploding", "sigma_min": 0.01, "sigma_max": 80.0},
+    "conditions": [{"name": "class", "input": "label", "low": 0, "high": 9}],
+    **{"x": "sample", "time": "sigma", "output": "out"},
+}
 
 
 class Block(nn.Module):
@@ -57,3 +69,17 @@ class Network(nn.Module):
         attended = torch.einsum("bts,bcs->bct", weights, v).reshape(batch, channels, -1)
         result: Tensor = self.out(attended).reshape(batch, channels, height, width)
         return result
+
+
+def written(folder: Path, opset: int, is_new: bool) -> tuple[str, Path]:
+    """The file of an exporter, the former one or the one with dynamo, and its spec."""
+    torch.manual_seed(0)
+    example = (torch.randn(2, 3, SIZE, SIZE), torch.rand(2) + 0.5, torch.tensor([1, 2]))
+    form: dict[str, Any] = {"dynamic_axes": {name: {0: f"n_{name}"} for name in (*NAMES, "out")}}
+    if is_new:
+        form = {"dynamic_shapes": ({0: (batch := torch.export.Dim("batch"))}, {0: batch}, {0: batch})}
+    names = {"input_names": NAMES, "output_names": ["out"]}
+    file = folder / "stranger.onnx"
+    torch.onnx.export(Network().eval(), example, file, opset_version=opset, dynamo=is_new, **names, **form)
+    (folder / "spec.json").write_text(json.dumps(SPEC))
+    return str(file), folder / "spec.json"
