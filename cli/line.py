@@ -7,10 +7,12 @@ It starts without any of the extras, to be able to name the one that is missing.
 import errno
 import json
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NamedTuple
 
 from fewstep.cli.output_flags import Manner, split
@@ -31,21 +33,44 @@ class Failure(NamedTuple):
     code: int
 
 
-def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int], was_interrupted: Callable[[], bool]) -> int:
-    """Run one command line; returns the exit code. `interrupted` is the failure to report for an interrupt, and
-    `was_interrupted` says whether one came."""
+def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int:
+    """Run one command line; returns the exit code. `interrupted` is the failure to report for an interrupt."""
     manner = Manner()
     with suppress(AttributeError):  # a stdout that is no file
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # what it cannot encode
     try:
         manner, line = split(arguments)
-        end = _run(line or ["--help"], manner, was_interrupted)
+        with _noticed() as interrupts:
+            end = _run(line or ["--help"], manner, interrupts)
     except KeyboardInterrupt:
         end = Failure(*interrupted)
     return end if isinstance(end, int) else _tell(end, manner)
 
 
-def _run(arguments: list[str], manner: Manner, was_interrupted: Callable[[], bool]) -> int | Failure:
+@contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """The interrupts of a block, each of which also raises KeyboardInterrupt: libraries make other errors of that."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or the caller's own
+        yield interrupts
+        return
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+    except ValueError:  # only the main thread may, and only it is interrupted
+        yield interrupts
+        return
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run(arguments: list[str], manner: Manner, interrupts: Sequence[int]) -> int | Failure:
     """The exit code, or what went wrong."""
     from fewstep.plans.errors import UserError, printable  # takes numpy along: an interrupt may come meanwhile
 
@@ -66,7 +91,7 @@ def _run(arguments: list[str], manner: Manner, was_interrupted: Callable[[], boo
         _discard_stdout()
         return 1  # the reader of our output has gone, there is nobody to tell
     except Exception as error:
-        if was_interrupted():  # a library that is interrupted as it is imported raises an ImportError
+        if interrupts:  # a library that is interrupted as it is imported raises an ImportError
             raise KeyboardInterrupt from error
         failure = _missing(error, arguments) or _unwritten(error)
         if isinstance(error, UserError):

@@ -1,11 +1,9 @@
 """The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
 
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import suppress
 
 STOPPED = ("interrupted", "bundles are whole: run the same command again", 130)  # what, the fix, the exit code
 
@@ -15,10 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     _keep_products_to_their_thread()
     try:
-        with _noticed() as interrupts:
-            from fewstep.cli.line import run_line
+        from fewstep.cli.line import run_line
 
-            return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED, lambda: bool(interrupts))
+        return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
     except KeyboardInterrupt:  # during these imports, or while another was told
         what, fix, code = STOPPED
         with suppress(OSError):  # nobody is left to read it
@@ -40,29 +37,6 @@ def _keep_products_to_their_thread() -> None:
     threads spin for each other: calibrating 300 MB of weights took 8 times the processor's seconds, and 20 MB more.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-@contextmanager
-def _noticed() -> Iterator[list[int]]:
-    """The interrupts of a block, each of which also raises KeyboardInterrupt: libraries make other errors of that."""
-    interrupts: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or the caller's own
-        yield interrupts
-        return
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-    except ValueError:  # only the main thread may, and only it is interrupted
-        yield interrupts
-        return
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":
