@@ -1,14 +1,23 @@
-"""DPM-Solver-v3 (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268): multistep on what the statistics of a denoiser
-(`ems.py`) do not explain."""
+"""DPM-Solver-v3 (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268): multistep on what empirical model statistics do not
+explain.
+
+With the statistics l, s, b over lambda, each shaped as a sample, the noise prediction along a trajectory is
+
+    sigma eps = l x + alpha f,    df / d lambda close to s f + b,
+
+so that f, all that is left to approximate, moves as little as one linear law can make it. l = 1, s = b = 0 leaves
+f = -x0, which is DPM-Solver++. For Gaussian data f is known, and any step is exact. `fits/ems.py` measures them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import ceil, isinf, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fewstep.literature.ems import Array, Ems
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order
@@ -16,14 +25,91 @@ from fewstep.plans.solvers.multistep import gauss_legendre, lagrange
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
+Array = NDArray[np.float64]
 Basis = Callable[[Sequence[float], Array], Array]  # (nodes, points) -> what each node's value contributes at the points
+WINDOW = 6  # points of the polynomials that tables are integrated and read by
 
 
-def dpm_v3(
-    ems: Ems, order: int = 3, corrector: bool = True, pseudo: bool = True
-) -> Callable[[Tracer, Sequence[Time]], Lin]:
-    """The solver with these statistics; its plans hold tensors. Order `order`, or 2 with `pseudo`; exact in one step
-    on Gaussian data. One evaluation a step, `order` rows (+ 1 with the corrector).
+@dataclass(frozen=True, eq=False)
+class Ems:
+    """`lams` [n], increasing; `l`, `s`, `b` [n, ...], each line broadcast to a sample. n of 6 and more, 100 and more to
+    be accurate."""
+
+    lams: Array
+    l: Array  # noqa: E741 (the paper's name)
+    s: Array
+    b: Array
+
+    def __post_init__(self) -> None:
+        tables = (self.l, self.s, self.b)
+        if (
+            len(self.lams) < WINDOW
+            or not np.all(np.diff(self.lams) > 0)
+            or any(len(t) != len(self.lams) for t in tables)
+        ):
+            raise UserError(
+                f"statistics over {len(self.lams)} lambdas with tables of {[len(t) for t in tables]}",
+                f"give {WINDOW} or more increasing lambdas, and a line of each table for each",
+            )
+
+    @cached_property
+    def L(self) -> Array:
+        """int l, from the first lambda."""
+        return integrated(self.l, self.lams)
+
+    @cached_property
+    def S(self) -> Array:
+        """int s."""
+        return integrated(self.s, self.lams)
+
+    @cached_property
+    def B(self) -> Array:
+        """int e^-S b."""
+        return integrated(np.exp(-self.S) * self.b, self.lams)
+
+    def at(self, lams: Array, *tables: Array) -> list[Array]:
+        """Tables between their lambdas: of each a line for each of `lams` [P]."""
+        slack = 1e-9 * (1 + np.abs(lams))
+        outside = (lams < self.lams[0] - slack) | (lams > self.lams[-1] + slack)
+        if outside.any():
+            raise UserError(
+                f"lambda {lams[outside][0]:.4g} is outside the statistics' {self.lams[0]:.4g} .. {self.lams[-1]:.4g}",
+                "estimate them over the whole range of the plan",
+            )
+        starts = [_window(self.lams, after).start for after in np.searchsorted(self.lams, lams)]
+        nodes = self.lams[np.array(starts)[:, None] + np.arange(WINDOW)]
+        gaps = nodes[:, :, None] - nodes[:, None, :] + np.eye(WINDOW)
+        away = np.where(np.eye(WINDOW, dtype=bool), 1.0, (lams[:, None] - nodes)[:, None, :])
+        weights = np.prod(away / gaps, axis=2)  # Lagrange's, at each of lams
+        made = []
+        for table in tables:
+            flat = table.reshape(len(table), -1)
+            lines = np.array([weight @ flat[a : a + WINDOW] for weight, a in zip(weights, starts, strict=True)])
+            made.append(lines.reshape(len(lams), *table.shape[1:]))
+        return made
+
+
+def integrated(table: Array, lams: Array) -> Array:
+    """The integral of a table from its first lambda to each, by the polynomial through the points around each gap."""
+    gauss, weights = np.polynomial.legendre.leggauss(WINDOW // 2)
+    steps = [np.zeros_like(table[0])]
+    for i, (low, high) in enumerate(zip(lams, lams[1:])):
+        window = _window(lams, i + 1)
+        points = low + (high - low) * (gauss + 1) / 2
+        share = lagrange(list(lams[window]), points) @ weights * (high - low) / 2
+        steps.append(np.tensordot(share, table[window], 1))
+    return np.cumsum(steps, axis=0)
+
+
+def _window(lams: Array, after: int) -> slice:
+    """`WINDOW` points around the gap that ends at point `after`."""
+    start = int(min(max(after - WINDOW // 2, 0), len(lams) - WINDOW))
+    return slice(start, start + WINDOW)
+
+
+def dpm_v3(ems: Ems, order: int = 3, corrector: bool = True) -> Callable[[Tracer, Sequence[Time]], Lin]:
+    """The solver with these statistics; its plans hold tensors. Order 2, or `order` without the corrector; exact in one
+    step on Gaussian data. One evaluation a step, `order` rows (+ 1 with the corrector).
 
     A step to the clean end or from pure noise is infinitely long in lambda, hence first order on x0; the orders rise in
     the first steps and, where the grid ends clean, fall in the last ones.
@@ -31,10 +117,9 @@ def dpm_v3(
     Args:
         ems: over all finite lambdas of the plan.
         order: values of f that the predictor's polynomial goes through, 1 to 3.
-        corrector: redo each step with the value at its end.
-        pseudo: the corrector takes one value more than the predictor, and plain divided differences for derivatives
-            ("better in most cases", say the authors, and so it is on the shipped model with 5 and 8 steps, though it is
-            of order 2 alone); else as many, and the polynomial through them.
+        corrector: redo each step with the value at its end. It takes one value more than the predictor, and plain
+            divided differences for derivatives ("better in most cases", say the authors, and so it is on the shipped
+            model with 5 and 8 steps).
     """
     if not 1 <= order <= 3:
         raise UserError(f"dpm_v3 of order {order}", "choose 1, 2 or 3")
@@ -54,21 +139,14 @@ def dpm_v3(
             if not known:
                 known = [(s.lam, _f(trace, ems, x, x0, s))]
             p = min(order, len(known), steps - i if ends_clean else order)
-            (lams, values), extra = zip(*known[:p]), pseudo or p > 1
-            inner = p if pseudo else p - 1  # past values of the corrector
-            predictor, redone = _integrals(
-                ems,
-                s,
-                t,
-                (lams, lagrange),
-                ((s.lam, t.lam, *lams[1:inner]), divided_differences if pseudo else lagrange),
-            )
+            lams, values = zip(*known[:p])
+            curves = (lams, lagrange), ((s.lam, t.lam, *lams[1:]), divided_differences)
+            predictor, redone = _integrals(ems, s, t, *curves)
             predicted = predictor.applied(trace, x, values)
             if is_last:
                 return predicted
-            if corrector and extra:
-                corrected = redone.applied(trace, x, (values[0], Lin({}), *values[1:inner]))
-                corrected = trace.store(corrected)  # all but its f at t
+            if corrector:
+                corrected = trace.store(redone.applied(trace, x, (values[0], Lin({}), *values[1:])))  # all but f at t
                 predicted = trace.store(predicted)
                 x, x0 = trace.denoise(predicted, t)
                 f = _f(trace, ems, x, x0, t)  # which stays what it is at the uncorrected x

@@ -4,13 +4,15 @@ a reverse-diffusion step, and Langevin steps that bring x nearer to the law of i
 The published corrector sizes its step by the data, 2 a (r |z| / |score|)^2 with the norms of this very noise and score:
 no static plan. But score = -eps / sigma and |eps| is close to |z|, both near the root of the number of elements, so the
 ratio is close to sigma, which is the *annealed* Langevin step of NCSN (Song & Ermon 2019) and a plan. What remains of
-the difference is one number a time: `fewstep.literature.fits.noise_norms` measures it on rollouts, and
-`ratios` puts it into the plan.
+the difference is one number a time: `norm_ratios` measures it on rollouts, and `ratios` puts it into the plan.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
+from math import prod, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.published import Published
@@ -39,8 +41,7 @@ def score_sde_pc(
     Args:
         snr: r, the corrector's ratio of signal to noise; 0.16 as published for variance-exploding schedules.
         corrections: Langevin steps at each time; 0 leaves the predictor.
-        ratios: |z| / |score| at each time but the last, from `fewstep.literature.fits.noise_norms`; empty
-            for sigma.
+        ratios: |z| / |score| at each time but the last, from `norm_ratios`; empty for sigma.
     """
     check_not_negative("snr", snr)
     check_count("corrections", corrections, MOST_CORRECTIONS)
@@ -65,3 +66,17 @@ def score_sde_pc(
         if t.sigma > 0:
             x = x + sqrt(added) * trace.noise()
     return x
+
+
+def norm_ratios(noises: Sequence[NDArray[np.floating]], times: Sequence[Time]) -> tuple[float, ...]:
+    """The mean of |z| / |score| at each time, as `ratios` of `score_sde_pc` take it.
+
+    Args:
+        noises: predicted noise [B, ...] at each time, from rollouts of the plan with `ratios` left out.
+        times: where they were predicted.
+    """
+    ratios = []
+    for eps, time in zip(noises, times, strict=True):
+        norms = np.linalg.norm(eps.reshape(len(eps), -1).astype(np.float64), axis=1)
+        ratios.append(time.sigma * sqrt(prod(eps.shape[1:])) / float(norms.mean()))
+    return tuple(ratios)

@@ -13,6 +13,5 @@ a solver or a guidance. A docstring names the paper, and how the function differ
     solver_search       the decisions of a unified solver (usf) and its times, by evolution
     teleportation       a start by the statistics of samples, which saves first steps
     time_shift          times of the network that x looks like
-    noise_norms         step sizes of a corrector, for score_sde_pc
     guidance            weights of guidance by step
 """

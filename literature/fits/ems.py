@@ -1,6 +1,6 @@
 """Empirical model statistics measured on rollouts (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268).
 
-`fewstep.literature.ems` says how DPM-Solver-v3 uses them.
+`fewstep.literature.dpm_v3` uses them.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.literature.dpm_v3 import dpm_v3
-from fewstep.literature.ems import Ems
+from fewstep.literature.dpm_v3 import Ems, dpm_v3
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan

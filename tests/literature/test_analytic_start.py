@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.literature.analytic_start import analytic_first_step, gaussian_start
-from fewstep.literature.dpm_v3 import dpm_v3
-from fewstep.literature.ems import Ems
+from fewstep.literature.dpm_v3 import Ems, dpm_v3
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError

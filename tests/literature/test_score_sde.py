@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.literature.fits.noise_norms import norm_ratios
-from fewstep.literature.score_sde import score_sde_pc
+from fewstep.literature.score_sde import norm_ratios, score_sde_pc
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
