@@ -27,7 +27,6 @@ from fewstep.plans.configs.recipe import (
     check_asked,
     check_numbers,
 )
-from fewstep.plans.configs.unrunnable import check_runs
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
@@ -123,7 +122,6 @@ def plan_from_scheduler_config(
     check_asked(read_config, request, scheduler)
     spec, prediction = scheduler.schedule(read_config)
     recipe = RECIPES[read_config.scheduler](read_config, request, spec)
-    check_runs(read_config, request)
     denoising = DenoiserFacts(spec, prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
     times = recipe.times[request.skipped :]

@@ -138,6 +138,10 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
         raise config.refuse("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
         raise config.refuse("predict_x0", "a velocity is no noise", "leave it out")
+    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # the last sigma, where it ends there
+    falls = config["lower_order_final"] or min(order, request.steps) < 3
+    if repeats and not falls and config["final_sigmas_type"] == "sigma_min":
+        raise config.refuse("solver_order", "the last step, of no length, has no solution", "set lower_order_final")
     solver = call(
         "unipc",
         order=order,

@@ -41,10 +41,6 @@ def refused(name, config, steps):
         return "the step to sigma 0 diverges"
     if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
         return "a velocity is no noise"
-    few = get("lower_order_final", True) and steps < 15
-    lowered = bool(few or zero or get("euler_at_final")) + few
-    if name.startswith("EDM") and get("algorithm_type") == "sde-dpmsolver++" and order == 3 and steps > 2 + lowered:
-        return "no such step of the SDE|only the last"
     if get("use_flow_sigmas"):
         if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
             return "mixes two schedules"
@@ -52,10 +48,6 @@ def refused(name, config, steps):
             return "no least sigma"
         if name == "DPMSolverMultistepScheduler" and on_noise:
             return "diverges"
-    if name == "UniPCMultistepScheduler" and zero and get("solver_type") == "bh1":
-        return "is infinite at sigma 0"
-    if name == "UniPCMultistepScheduler" and zero and not get("predict_x0", True):
-        return "noise at sigma 0"
     own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
     if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
         return "has no solution"
@@ -73,6 +65,10 @@ def broken(name, config, steps):
         zero or lowered
     ):
         return "0 / 0 in the last step, which goes from sigma_min to sigma_min"  # with some grids and solver types
+    if name == "UniPCMultistepScheduler" and zero and (get("solver_type") == "bh1" or not get("predict_x0", True)):
+        return "B(h), or the noise, is not finite at sigma 0"
+    if name.startswith("EDM") and get("algorithm_type") == "sde-dpmsolver++" and get("solver_order") == 3:
+        return "the class has no such step of the SDE"
     return None
 
 
