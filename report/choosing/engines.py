@@ -32,7 +32,7 @@ from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
-from fewstep.runtime.machine.packages import RUNTIMES, this_onnxruntime, version_of
+from fewstep.runtime.machine.packages import this_onnxruntime
 from fewstep.runtime.sizes import defaults
 
 LOG = logging.getLogger("fewstep")
@@ -44,12 +44,6 @@ LARGEST = {
     "int8": 0.1,
 }  # difference from onnxruntime, of the largest output
 FARTHER = 1.5  # times as far from float32 as onnxruntime's int8: engines round at other places
-PACKAGES_OF = {  # of backends that are not named after theirs
-    "onnxruntime": RUNTIMES,
-    "onnxruntime-cuda": ("onnxruntime-gpu",),
-    "openvino-bf16": ("openvino",),
-    "qnn": ("onnxruntime-qnn",),
-}
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
 LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times of an NPU that x86 plays
 
@@ -210,19 +204,14 @@ def _may_pass(error: UserError) -> bool:
 
 
 def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
-    """The reason and the fix of one engine: one that is installed, and rather the one of the body's platform.
-    `--verbose` prints the reasons of all."""
+    """The reason and the fix of one engine, rather of the body's platform. `--verbose` prints the reasons of all."""
     for name, error in refused.items():
         LOG.info("%s does not run %s: %s", name, body, error)
     platform = platform_of(bundle.body(body).target)
     home = REFERENCE if platform is None else platform.backend
-    first = max(refused, key=lambda name: (_is_installed(name), name == home))
+    first = home if home in refused else next(iter(refused))
     what = f"nothing here runs {body} of {bundle.path}: {first}: {refused[first].what}"
     return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
-
-
-def _is_installed(backend: str) -> bool:
-    return any(version_of(package) for package in PACKAGES_OF.get(backend, (backend,)))
 
 
 def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:

@@ -242,21 +242,15 @@ def test_without_onnxruntime_the_others_are_measured(
     assert "missing does not run int8-cpu-x86: this engine is not installed; pip install engine" in caplog.text
 
 
-def test_the_reason_is_of_an_installed_engine_that_the_body_is_for(
+def test_the_reason_is_of_the_platform_s_engine(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two that take the body the one that is installed; of two that are, the platform's."""
-
-    class Other(Engine):
-        @property
-        def bodies(self) -> Mapping[str, tuple[str, ...]]:
-            return {"float32": ("float32",)}
-
-    put(monkeypatch, {"openvino": Other(), "fast": Engine(missing=True), "onnxruntime": Engine(full="load")})
-    for there, said in ({"fast"}, "fast: this engine"), ({"fast", "onnxruntime", "openvino"}, "onnxruntime: the eng"):
-        monkeypatch.setattr(measured, "version_of", lambda name, there=there: "1" if name in there else None)
+    engines = {"fast": Engine(missing=True), "onnxruntime": Engine(full="load")}
+    for said in ("onnxruntime: the eng", "fast: this engine"):
+        put(monkeypatch, engines)
         with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
             fastest(tiny_bundle, "int8-cpu-x86")
+        engines.pop("onnxruntime", None)
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
@@ -345,12 +339,6 @@ def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypa
     with pytest.raises(UserError, match=r"nothing here runs float32 of \S+: onnxruntime: the process of \S+ ended "):
         fastest(tiny_bundle, batch=2)
     assert kept_files() == 1
-
-
-def test_a_backend_is_installed_by_whichever_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "version_of", {"onnxruntime-gpu": "1.31", "openvino": "2026.4"}.get)
-    backends = ("onnxruntime", "onnxruntime-cuda", "openvino-bf16", "openvino", "qnn", "tensorrt")
-    assert [measured._is_installed(each) for each in backends] == [True] * 4 + [False] * 2
 
 
 def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32(tiny_bundle: Path) -> None:
