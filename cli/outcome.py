@@ -1,8 +1,7 @@
 """The outcome of a verb: one value for programs, the same in words for people. Only here is either printed."""
 
 import json
-import re
-import sys
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,21 +48,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def document(value: object) -> str:
-    """One JSON document. A number that JSON has no form for (NaN, infinity) becomes null. Characters that are not
-    printable, or that stdout cannot encode, are escaped as JSON has it."""
-    encoding = sys.stdout.encoding or "utf-8"
-
-    def escaped(match: re.Match[str]) -> str:
-        character = match[0]
-        is_fine = character.isprintable() and character.encode(encoding, "ignore")
-        return character if is_fine else json.dumps(character)[1:-1]
-
-    try:
-        content = msgspec.json.encode(value, enc_hook=_plain)
-    except UnicodeEncodeError:  # somewhere stands a path whose bytes are no text
-        content = msgspec.json.encode(_as_text(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True)))
-    text = msgspec.json.format(content, indent=2).decode()
-    return re.sub(r"[^\n -~]", escaped, text)
+    """One JSON document, of printable ASCII. A number that JSON has no form for (NaN, infinity) becomes null."""
+    content = msgspec.to_builtins(value, enc_hook=_plain, str_keys=True)
+    return json.dumps(_as_json(content), indent=2).replace("\x7f", r"\u007f")
 
 
 def _plain(value: Any) -> object:
@@ -71,10 +58,12 @@ def _plain(value: Any) -> object:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def _as_text(value: Any) -> object:
-    """The value with bytes that are no text escaped."""
+def _as_json(value: Any) -> object:
+    """The value with bytes that are no text escaped, as a path may have them."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {_as_text(key): _as_text(each) for key, each in value.items()}
-    return [_as_text(each) for each in value] if isinstance(value, list | tuple) else value
+        return {_as_json(key): _as_json(each) for key, each in value.items()}
+    return [_as_json(each) for each in value] if isinstance(value, list | tuple) else value
