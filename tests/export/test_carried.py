@@ -11,7 +11,7 @@ import torch
 
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
-from fewstep.cli.verbs.bake import baked_lines
+from fewstep.cli.baked import baked_lines
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.literature.populations.population import population
@@ -183,28 +183,6 @@ def test_a_module_that_carries_otherwise_is_refused(change, message: str) -> Non
     with pytest.raises(UserError, match=message) as raised:
         TorchSource(Returns(change), spec(), "test", "0" * 64).trace()
     assert "return (prediction, past, count)" in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("carried", "message"),
-    [
-        ([{"name": "a b", "shape": [2]}], "field 'carried' of spec 'causal': 'a b' of shape"),
-        ([{"name": "a", "shape": [0]}], r"'a' of shape \[0\]"),
-        ([{"name": "a", "shape": [2]}] * 2, "two tensors are named 'a'"),
-        ([{"name": "a", "shape": [2], "bank": "run"}], "field 'carried' of spec 'causal' is wrong"),
-    ],
-)
-def test_a_wrong_spec_is_refused(carried: list, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        spec(carried=carried)
-
-
-def test_a_condition_has_no_name_of_a_carried_tensor() -> None:
-    made = spec()
-    (name, *_) = (each.name for each in made.carried)
-    taken = msgspec.structs.replace(made.conditions[0], input=f"next_{name}")
-    with pytest.raises(UserError, match=f"has two inputs named 'next_{name}'; rename the condition's input"):
-        msgspec.structs.replace(made, conditions=(taken, *made.conditions[1:]))
 
 
 def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:

@@ -5,24 +5,17 @@ import shutil
 import sys
 import textwrap
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.spec import Spec
 from fewstep.graph.io import load
 from fewstep.graph.session import run
-from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.bundle.reading import open_bundle
 
 MAKE = """
@@ -231,78 +224,6 @@ def test_a_file_that_is_missing_is_said_before_torch_is_loaded(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
     with pytest.raises(UserError, match=r"there is no file nowhere\.py"):
         load_source("nowhere.py:make")
-
-
-def test_a_spec_names_what_is_wrong_with_it() -> None:
-    linear, flow, good = ScheduleSpec("linear"), ScheduleSpec("flow"), Condition("c", "c", low=0, high=1)
-    vector = Condition("c", "c", dtype="float32")
-    for says, shape, condition, prediction, schedule in (
-        ("x_shape", (), good, "v", linear),
-        ("two inputs named 'time'", (1,), Condition("c", "time", low=0, high=1), "v", linear),
-        ("no bounds", (1,), Condition("c", "c"), "v", linear),
-        ("has a condition with the input 'carried_c'", (1,), Condition("c", "carried_c"), "v", linear),
-        ("'low' of condition 'c' of spec 's': 3 is above", (1,), Condition("c", "c", low=3, high=1), "v", linear),
-        ("'high' .*: 300 is no uint8", (1,), Condition("c", "c", dtype="uint8", low=0, high=300), "v", linear),
-        ("'low' .*: 0.5 is no int64", (1,), Condition("c", "c", low=0.5, high=3), "v", linear),
-        ("'null' .*: nan is no float32", (1,), msgspec.structs.replace(vector, null=float("nan")), "v", linear),
-        ("'shape' .*: .-1. is not a shape", (1,), msgspec.structs.replace(vector, shape=(-1,)), "v", linear),
-        ("no bounds", (1,), Condition("c", "c", dtype="uint8"), "v", linear),
-        ("spec 's' .*'eps'", (1,), good, "eps", linear),
-        ("spec 's' .*'double'", (1,), Condition("c", "c", dtype="double"), "v", linear),
-        ("spec 's' .*'triangle'", (1,), good, "v", ScheduleSpec("triangle")),
-        ("spec 's' .*expected `int`", (1.5,), good, "v", linear),
-        ("'x_shape' of spec 's' is wrong: .*got `str`", "big", good, "v", linear),
-        ("'conditions' of spec 's' is wrong: .*conditions\\[0\\]", (1,), "a", "v", linear),
-        ("'schedule' of spec 's' is wrong", (1,), good, "v", "linear"),
-        ("has a name ''", (1,), Condition("", "c", low=0, high=1), "v", linear),
-        (r"has a name 'a\\nb'", (1,), Condition("c", "a\nb", low=0, high=1), "v", linear),
-        ("timesteps 0", (1,), good, "v", ScheduleSpec("linear", 0)),
-        ("a v prediction", (1,), good, "v", flow),
-        ("a flow prediction", (1,), good, "flow", linear),
-        ("an epsilon prediction on schedule flow.*; use a denoiser that", (1,), good, "epsilon", flow),
-    ):
-        with pytest.raises(UserError, match=f"(?i){says}"):
-            Spec("s", shape, (condition,), prediction, schedule)
-
-
-@pytest.mark.parametrize(
-    ("grid", "says"),
-    [
-        ("spiral", "field 'grid' of spec 's': .*unknown grid 'spiral'"),
-        ("lcm", "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
-        ("custom(times=[2000, 500])", "field 'grid' of spec 's': time 2000 is outside"),
-        ("", "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
-        (8, "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out"),
-    ],
-)
-def test_a_grid_of_a_spec_has_times_on_its_schedule(grid: Any, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid=grid)
-    with pytest.raises(UserError, match="spec 's' predicts logits and has a grid; leave the grid out"):
-        Spec("s", (4,), (), "logits", ScheduleSpec("flow"), vocabulary=Vocabulary(3, 3), grid="trailing")
-
-
-def test_a_spec_names_the_times_of_its_training() -> None:
-    """As many steps as times have them; any other number is refused with the number to take."""
-    trained = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), grid="custom(times=[1000, 400])")
-    facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
-    assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]
-    with pytest.raises(UserError, match="grid custom has 2 times for 1 steps; take 2 steps, or give one for each step"):
-        compile_plan("ddim:1", facts)
-
-
-def test_what_a_spec_names_is_named_once() -> None:
-    one, other = Condition("c", "one", low=0, high=1), Condition("c", "other", low=0, high=1)
-    made = partial(Spec, "s", (1,), prediction="v", schedule=ScheduleSpec("linear"))
-    with pytest.raises(UserError, match="spec 's' has two conditions named 'c'; rename one"):
-        made((one, other))
-    for names in ({"x": "one"}, {"time": "one"}, {"output": "one"}, {"x": "a", "time": "a"}):
-        with pytest.raises(UserError, match="spec 's' has two tensors named '(one|a)'"):
-            made((one,), **names)
-
-
-def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
-    assert Spec("s", [1, 8], [], "v", ScheduleSpec("linear")) == Spec("s", (1, 8), (), "v", ScheduleSpec("linear"))  # type: ignore[arg-type]
 
 
 @pytest.fixture

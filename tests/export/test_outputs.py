@@ -11,7 +11,6 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_sampling import run
-from fewstep.export import NamedOutput
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -104,16 +103,3 @@ def test_a_baked_file_has_the_sample_alone(bundle: Path, tmp_path: Path) -> None
 def test_a_module_that_returns_something_else_is_refused(changed, message: str) -> None:
     with pytest.raises(UserError, match=message):
         trace(Seeing(changed), spec())
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"outputs": (NamedOutput("depth", (0,)),)}, "'depth' of shape"),
-        ({"outputs": (NamedOutput("depth", (1,)), NamedOutput("depth", (2,)))}, "named 'depth'"),
-        ({"outputs": ({"name": "depth"},)}, "field 'outputs'"),
-    ],
-)
-def test_a_spec_that_is_wrong_is_refused(changed, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        spec(**changed)

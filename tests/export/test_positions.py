@@ -11,7 +11,6 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export import Carried, Positions, Size
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.verification.points import points
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -100,22 +99,6 @@ def test_int8_is_calibrated_along_runs_that_roll_on(bundle: Path) -> None:
         )
         assert 0 < np.sqrt(np.square(near - exact)[:, :2].mean()) < 0.1
         carried = [first, second]
-
-
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"positions": Positions(5, 2)}, "no axis 5"),
-        ({"positions": Positions(0, 3)}, "leaves=3.*of 8"),
-        ({"positions": Positions(0, 2, kept=8)}, "kept=8"),
-        ({"to": "to"}, "time for each position.*second time"),
-        ({"carried": (Carried("past", (2,)),)}, "time for each position.*carried"),
-        ({"sizes": (Size("places", 0, 4, 16, 4),)}, "time for each position.*sizes"),
-    ],
-)
-def test_a_spec_that_cannot_be_is_refused(changes, names) -> None:
-    with pytest.raises(UserError, match=names):
-        spec(**changes)
 
 
 def test_what_cannot_roll_on_is_refused_at_the_start(bundle: Path, tmp_path: Path) -> None:

@@ -3,16 +3,13 @@
 import re
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fewstep.export.portable import warn_of_operations
-from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verified
 
@@ -235,10 +232,3 @@ def test_nothing_stays_behind_on_the_module() -> None:
     with pytest.raises(UserError):
         source(net).trace()
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())
-
-
-def test_a_spec_says_that_a_network_was_distilled() -> None:
-    spec = Spec("s", (1,), (), "flow", ScheduleSpec("flow"), distilled=True)
-    assert spec.distilled and not Spec("s", (1,), (), "flow", ScheduleSpec("flow")).distilled
-    with pytest.raises(UserError, match="field 'distilled' of spec 's' is wrong: .*; give True for a network"):
-        msgspec.structs.replace(spec, distilled="yes")

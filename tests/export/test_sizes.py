@@ -203,37 +203,6 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
         trace(module, spec)
 
 
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"sizes": (Size("height", 1, 8, 32, 3),)}, "field 'sizes' of spec 'own': height: low 8 is no multiple of 3"),
-        ({"sizes": (Size("height", 1, 24, 32, 8),)}, "x_shape's 16 is no multiple of 8 from 24 to 32"),
-        ({"sizes": (Size("height", 3, 8, 32, 8),)}, r"x_shape \[1, 16, 16\] has no axis 3"),
-        ({"sizes": (Size("1st", 1, 8, 32, 8),)}, "a name is a word"),
-        ({"sizes": ({"name": "height"},)}, "field 'sizes' of spec 'own' is wrong"),
-        (
-            {"conditions": (Condition("image", "image", (1, 16, 16), "float32", follows={1: "height/3"}),)},
-            "'height/3' is not always",
-        ),
-        (
-            {"conditions": (Condition("image", "image", (1, 16, 16), "float32", follows={1: "height*2"}),)},
-            r"axis 1 is 16, and height\*2 is 32 by default",
-        ),
-        (
-            {"conditions": (Condition("image", "image", (16,), "float32", follows={1: "height"}),)},
-            r"shape \[16\] has no axis 1",
-        ),
-        (
-            {"conditions": (Condition("n", "n", (16,), "float32", default=(0.0,) * 16, follows={0: "height"}),)},
-            "has one shape only",
-        ),
-    ],
-)
-def test_a_spec_whose_sizes_cannot_be_is_refused(changes: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        msgspec.structs.replace(Spec("own", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES), **changes)
-
-
 def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:
     spec = Spec("own", x_shape, conditions, "v", ScheduleSpec("cosine"))
     return TorchSource(nn.Identity(), spec, "own", "0" * 64)

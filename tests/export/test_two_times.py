@@ -92,11 +92,6 @@ def test_an_onnx_file_names_its_second_time(time: str, tmp_path: Path) -> None:
     assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to"]
 
 
-def test_names_do_not_meet() -> None:
-    with pytest.raises(UserError, match="two tensors named 'time'"):
-        Spec("jumping", X_SHAPE, (), "flow", ScheduleSpec("flow"), to="time")
-
-
 def test_guidance_by_two_networks_is_that_of_sine(tmp_path: Path) -> None:
     """e_u + w (beta e_one + (1 - beta) e_c - e_u), with beta in its times and 0 elsewhere, as the authors' code has."""
     export(ExportOptions(f"{edited.__file__}:make", tmp_path / "bundle"))

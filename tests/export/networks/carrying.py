@@ -30,8 +30,8 @@ class Causal(nn.Module):
 def spec(bank: str = "step", **changes) -> Spec:
     """`count` is always of the sample, so that both kinds of banks are in one bundle."""
     carried = (Carried("past", (WIDTH, PAST), bank), Carried("count", (1,), "sample", "int64"))
-    flow = ScheduleSpec("flow", timesteps=1000)
-    return Spec("causal", (BANDS, FRAMES), (LABEL,), "flow", flow, **{"carried": carried} | changes)
+    fields = {"conditions": (LABEL,), "carried": carried, "schedule": ScheduleSpec("flow", timesteps=1000), **changes}
+    return Spec("causal", (BANDS, FRAMES), prediction="flow", **fields)
 
 
 def make():

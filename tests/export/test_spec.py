@@ -1,0 +1,162 @@
+"""What a Spec refuses, in one line that names the field, and what it keeps."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from fewstep.export import Carried, Condition, NamedOutput, Policy, Positions, ScheduleSpec, Size, Spec, Vocabulary
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import DenoiserFacts
+from tests.export.networks import carrying, coded, rolling, seeing
+
+Fields = dict[str, Any]
+FLOW = {"prediction": "flow", "schedule": ScheduleSpec("flow")}
+HEIGHT = {"name": "height", "axis": 1, "low": 8, "high": 32, "multiple": 8}
+
+
+def plain(**changes: Any) -> Spec:
+    v = {"prediction": "v", "schedule": ScheduleSpec("linear")}
+    return Spec(**{"name": "s", "x_shape": (1,), "conditions": ()} | v | changes)
+
+
+def sized(**changes: Any) -> Spec:
+    """Of a free height, changed, or of conditions that follow it."""
+    size = Size(**HEIGHT | {name: value for name, value in changes.items() if name in HEIGHT})
+    others = {name: value for name, value in changes.items() if name not in HEIGHT}
+    return plain(x_shape=(1, 16, 16), sizes=(size,), **others)
+
+
+def policy(shapes: Iterable[tuple[int, ...]], **rhythm: Any) -> Spec:
+    """Of three observations, and conditions of these shapes."""
+    seen = enumerate(shapes)
+    of = [Condition(f"seen{at}", f"seen{at}", shape, "float32", typical=(-1.0, 1.0)) for at, shape in seen]
+    return plain(
+        x_shape=(8, 3), conditions=of, policy=Policy(**{"observations": 3, "first": 0, "actions": 4, **rhythm})
+    )
+
+
+def one(name: str = "c", input: str = "c", shape: tuple[int, ...] = (), dtype: str = "int64", **more: Any) -> Fields:
+    """A condition alone."""
+    return {"conditions": (Condition(name, input, shape, dtype, **more),)}
+
+
+def label(name: str = "c", input: str = "c", **more: Any) -> Fields:
+    return one(name, input, **{"low": 0, "high": 1, **more})
+
+
+def following(shape: tuple[int, ...], follows: dict[int, str], **more: Any) -> Fields:
+    return one(shape=shape, dtype="float32", follows=follows, **more)
+
+
+REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
+    (plain, {"x_shape": ()}, "'x_shape'"),
+    (plain, {"x_shape": (1.5,)}, "spec 's' .*Expected `int`"),
+    (plain, {"x_shape": "big"}, "'x_shape' of spec 's' is wrong: .*got `str`"),
+    (plain, {"conditions": ("a",)}, r"'conditions' of spec 's' is wrong: .*conditions\[0\]"),
+    (plain, {"schedule": "linear"}, "'schedule' of spec 's' is wrong"),
+    (plain, {"schedule": ScheduleSpec("triangle")}, "spec 's' .*'triangle'"),
+    (plain, {"schedule": ScheduleSpec("linear", 0)}, "timesteps 0"),
+    (plain, {"prediction": "eps"}, "spec 's' .*'eps'"),
+    (plain, FLOW | {"prediction": "v"}, "a v prediction"),
+    (plain, {"prediction": "flow"}, "a flow prediction"),
+    (plain, FLOW | {"prediction": "epsilon"}, "an epsilon prediction on schedule flow.*; use a denoiser that predicts"),
+    (plain, {"distilled": "yes"}, "field 'distilled' of spec 's' is wrong: .*; give True for a network"),
+    (plain, {"to": "time"}, "two tensors named 'time'"),
+    (plain, one(), "no bounds"),
+    (plain, one(dtype="uint8"), "no bounds"),
+    (plain, one(dtype="double"), "spec 's' .*'double'"),
+    (plain, one(dtype="float32", null=float("nan")), "'null' .*: nan is no float32"),
+    (plain, one(shape=(-1,), dtype="float32"), "'shape' .*: .-1. is not a shape"),
+    (plain, label(input="time"), "two inputs named 'time'"),
+    (plain, label(input="carried_c"), "has a condition with the input 'carried_c'"),
+    (plain, label(low=3), "'low' of condition 'c' of spec 's': 3 is above"),
+    (plain, label(dtype="uint8", high=300), "'high' .*: 300 is no uint8"),
+    (plain, label(low=0.5), r"'low' .*: 0\.5 is no int64"),
+    (plain, label(""), "has a name ''"),
+    (plain, label(input="a\nb"), r"has a name 'a\\nb'"),
+    (
+        plain,
+        {"conditions": [*label()["conditions"], *label(input="d")["conditions"]]},
+        "two conditions named 'c'; rename",
+    ),
+    (plain, label() | {"x": "c"}, "spec 's' has two tensors named 'c'"),
+    (plain, label() | {"time": "c"}, "spec 's' has two tensors named 'c'"),
+    (plain, label() | {"output": "c"}, "spec 's' has two tensors named 'c'"),
+    (plain, label() | {"x": "a", "time": "a"}, "spec 's' has two tensors named 'a'"),
+    (plain, FLOW | {"grid": "spiral"}, "field 'grid' of spec 's': .*unknown grid 'spiral'"),
+    (plain, FLOW | {"grid": "lcm"}, "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
+    (plain, FLOW | {"grid": "custom(times=[2000, 500])"}, "field 'grid' of spec 's': time 2000 is outside"),
+    (plain, FLOW | {"grid": ""}, "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
+    (
+        plain,
+        FLOW | {"grid": 8},
+        "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out",
+    ),
+    (sized, {"multiple": 3}, "field 'sizes' of spec 's': height: low 8 is no multiple of 3"),
+    (sized, {"low": 24}, "x_shape's 16 is no multiple of 8 from 24 to 32"),
+    (sized, {"axis": 3}, r"x_shape \[1, 16, 16\] has no axis 3"),
+    (sized, {"name": "1st"}, "a name is a word"),
+    (plain, {"sizes": ({"name": "height"},)}, "field 'sizes' of spec 's' is wrong"),
+    (sized, following((1, 16, 16), {1: "height/3"}), "'height/3' is not always"),
+    (sized, following((1, 16, 16), {1: "height*2"}), r"axis 1 is 16, and height\*2 is 32 by default"),
+    (sized, following((16,), {1: "height"}), r"shape \[16\] has no axis 1"),
+    (sized, following((16,), {0: "height"}, default=(0.0,) * 16), "has one shape only"),
+    (carrying.spec, {"carried": [{"name": "a b", "shape": [2]}]}, "field 'carried' of spec 'causal': 'a b' of shape"),
+    (carrying.spec, {"carried": [{"name": "a", "shape": [0]}]}, r"'a' of shape \[0\]"),
+    (carrying.spec, {"carried": [{"name": "a", "shape": [2]}] * 2}, "two tensors are named 'a'"),
+    (carrying.spec, {"carried": [{"name": "a", "shape": [2], "bank": "run"}]}, "field 'carried' of spec .* is wrong"),
+    (carrying.spec, label(input="next_past"), "two inputs named 'next_past'; rename the condition's input"),
+    (seeing.spec, {"outputs": (NamedOutput("depth", (0,)),)}, "'depth' of shape"),
+    (seeing.spec, {"outputs": (NamedOutput("depth", (1,)), NamedOutput("depth", (2,)))}, "named 'depth'"),
+    (seeing.spec, {"outputs": ({"name": "depth"},)}, "field 'outputs'"),
+    (rolling.spec, {"positions": Positions(5, 2)}, "no axis 5"),
+    (rolling.spec, {"positions": Positions(0, 3)}, "leaves=3.*of 8"),
+    (rolling.spec, {"positions": Positions(0, 2, kept=8)}, "kept=8"),
+    (rolling.spec, {"to": "to"}, "time for each position.*second time"),
+    (rolling.spec, {"carried": (Carried("past", (2,)),)}, "time for each position.*carried"),
+    (rolling.spec, {"sizes": (Size("places", 0, 4, 16, 4),)}, "time for each position.*sizes"),
+    (coded.spec, {"scheduler": {"_class_name": "DDIMScheduler"}}, "DDIMScheduler is no scheduler of tokens"),
+    (coded.spec, {"scheduler": {"_class_name": "BlockRefinementScheduler", "block_length": 0}}, "a block of 0, at"),
+    (coded.spec, {"vocabulary": None}, "predicts logits without a vocabulary"),
+    (coded.spec, {"prediction": "flow"}, "predicts flow with a vocabulary; .*, or neither"),
+    (coded.spec, {"schedule": ScheduleSpec("cosine")}, "a logits prediction on a schedule"),
+    (coded.spec, {"vocabulary": Vocabulary(1, 0)}, "a vocabulary of 1 ids"),
+    (coded.spec, {"carried": (Carried("keys", (4,)),)}, "a denoiser of tokens with carried tensors"),
+    (coded.spec, {"outputs": (NamedOutput("depth", (4,)),), "sizes": ()}, "a denoiser of tokens with named outputs"),
+    (coded.spec, {"to": "to"}, "has a vocabulary, and a second time"),
+    (coded.spec, {"grid": "trailing"}, "spec 'coded' predicts logits and has a grid; leave the grid out"),
+    (policy, {"shapes": [(2, 6)]}, r"no condition has 3 observations along its first axis: 'seen0' \[2, 6\]"),
+    (policy, {"shapes": [(2, 6), (6, 3, 4, 4)]}, "no condition has 3 observations along its first axis: 'seen0'"),
+    (policy, {"shapes": [(2, 6), ()]}, "no condition has 3 observations along its first axis: 'seen0'"),
+    (partial(policy, [(3, 6)]), {"discrete": [2]}, r"Expected `dict`, got `tuple`.*discrete={PLACE: \(VALUE, VALUE\)}"),
+    (partial(policy, [(3, 6)]), {"discrete": {2: 1.0}}, r"Expected `tuple`, got `float`.*policy\.discrete.*discrete="),
+]
+
+
+@pytest.mark.parametrize(("make", "changes", "says"), REFUSED)
+def test_a_spec_names_what_is_wrong_with_it(make: Callable[..., Spec], changes: Fields, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make(**changes)
+
+
+@pytest.mark.parametrize("shapes", [[(3, 6)], [(3, 6), (2,)], [(18,)], [], [()]])
+def test_observations_may_be_stacked_in_one_row_or_in_x(shapes: list[tuple[int, ...]]) -> None:
+    assert len(policy(shapes).conditions) == len(shapes)
+    assert len(policy([(4, 5)], observations=1).conditions) == 1  # one observation need not be stacked
+
+
+def test_a_spec_names_the_times_of_its_training() -> None:
+    """As many steps as times have them; any other number is refused with the number to take."""
+    trained = plain(**FLOW, grid="custom(times=[1000, 400])")
+    facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
+    assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]
+    with pytest.raises(UserError, match="grid custom has 2 times for 1 steps; take 2 steps, or give one for each step"):
+        compile_plan("ddim:1", facts)
+
+
+def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
+    assert plain(x_shape=[1, 8], conditions=[]) == plain(x_shape=(1, 8))
+    assert plain(distilled=True).distilled and not plain().distilled
