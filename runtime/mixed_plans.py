@@ -4,7 +4,7 @@ It serves a stream of images whose denoising overlaps, or requests of different 
 call if their steps use the same range group of one network. A plan with fewer steps ends earlier.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +52,15 @@ class Cohort:
         return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
 
 
-Join = Callable[[Sequence[Arrays]], Arrays]  # joins the inputs of several calls
-
-
-def run(cohorts: Sequence[Cohort], call: Call, join: Join) -> Iterator[int]:
-    """Run all cohorts to their ends; yields each step's number when it is done."""
+def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
+    """Run all cohorts to their ends; yields each step's number when it is done. `shared` are the inputs that all
+    samples have in common: the group."""
     for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
-        step([cohort for cohort in cohorts if not cohort.done], call, join)
+        step([cohort for cohort in cohorts if not cohort.done], call, shared)
         yield index
 
 
-def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
+def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
     """One step of each cohort, each at its own index, in a call for each range group of a network -> the number of
     calls."""
     groups: dict[tuple[str, int], list[Cohort]] = {}
@@ -71,30 +69,29 @@ def step(cohorts: Sequence[Cohort], call: Call, join: Join) -> int:
         groups.setdefault((next_step.network, next_step.group), []).append(cohort)
     for _, alike in sorted(groups.items()):
         with np.errstate(all="ignore"):  # an overflow is found below, and named
-            _step(alike, call, join)
+            _step(alike, call, shared)
     return len(groups)
 
 
-def joined(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
-    """The inputs of several calls, joined for one. `shared` are the inputs that all samples have in common: the
-    group."""
-    if len(fed) == 1:
-        return fed[0]
-    return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
-
-
-def _step(cohorts: Sequence[Cohort], call: Call, join: Join) -> None:
+def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
     x = np.concatenate([stacked(u, step) for u, step in zip(inputs, steps, strict=True)])
-    fed = join([cohort.feeds(cohort.index) for cohort in cohorts])
+    fed = _joined([cohort.feeds(cohort.index) for cohort in cohorts], shared)
     result, start = call(x, fed, steps[0].group, steps[0].network).output, 0
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
         own = result[start : start + len(u) * len(step.branches)]
         index, start = cohort.index, start + len(own)
         cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
+
+
+def _joined(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
+    """The inputs of several calls, joined for one."""
+    if len(fed) == 1:
+        return fed[0]
+    return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
 
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -230,8 +230,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
         longest = max(len(each.steps) for each in compiled)
-        join = partial(mixed_plans.joined, shared=self.denoiser.shared)
-        for _ in until_cancelled(mixed_plans.run(cohorts, self.denoiser, join), longest, settings.get("cancel")):
+        going = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared)
+        for _ in until_cancelled(going, longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(numbers))
 

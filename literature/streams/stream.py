@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.literature.streams.similar import Similar
 from fewstep.literature.streams.stats import Counter, Stats
-from fewstep.literature.streams.steady_feeds import SteadyFeeds
 from fewstep.plans.arguments import check_compiled, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -149,7 +148,6 @@ class Stream:
     ) -> None:
         self._sampler, self._noise, self._similar, self._batches = sampler, noise, similar, mode == "batch"
         self._seed, self._clock = seed, clock
-        self._shared = sampler.denoiser.shared
         self._takes = sampler.bundle.manifest
         self._draws = cache(sampler.draws([seed]))
         self._lanes: deque[FrameLane] = deque()
@@ -223,7 +221,6 @@ class Stream:
         complete = all(name in condition for name in names)
         fed: Feeds | None = cache(self._sampler.step_call(plan, 1, condition, branches).feeds) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
-        self._join = SteadyFeeds(self._shared, len({(each.network, each.group) for each in plan.steps}))
         self._passed: _Passed | None = None  # the last frame that was not skipped
         self._skipped = 0  # frames in a row
         if now:
@@ -255,7 +252,7 @@ class Stream:
         """One step of all lanes that have steps left, or all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.done]:
             try:
-                self._counter.calls += step(going, self._sampler.denoiser, self._join)
+                self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.shared)
             except Exception:
                 self._drop()  # some lanes have moved on, some have not
                 raise

@@ -108,26 +108,6 @@ def test_batches_on_an_engine_of_one_sample_are_the_engine_s_line(sampler: Sampl
     assert frames.stats().dropped == 2
 
 
-def test_inputs_that_stay_are_joined_once(sampler: Sampler) -> None:
-    """Prologue rows of all lanes are one array as long as settings stay, also where two range groups take turns."""
-    seen: list[int] = []
-
-    def network(feeds):
-        seen.append(id(feeds["row"]))
-        kept.append(feeds["row"])
-        return {"v": feeds["x"] / 2 + feeds["row"][:, :, None, None]}
-
-    kept: list[np.ndarray] = []
-    frames = stream(sampler.changed(graph=network), **LCM, mode="batch")
-    for frame in FRAMES[:8]:
-        frames.push(frame)
-    assert len(set(seen)) == 4 and len(set(seen[3:])) == 1
-    frames.set(condition=BAG)
-    for frame in FRAMES[:8]:
-        frames.push(frame)
-    assert len(set(seen[-5:])) == 1 and seen[-1] != seen[7]
-
-
 def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
     frames = stream(sampler, **LCM, mode="sequence")
     for wrong, line in [
