@@ -1,4 +1,4 @@
-"""The sampler of the tests of runs."""
+"""The samplers of the tests of streams and populations."""
 
 from tests.runtime.runs.conftest import grouped as grouped
 from tests.runtime.runs.conftest import network as network

@@ -1,5 +1,0 @@
-"""The samplers of the tests of runs."""
-
-from tests.runtime.runs.conftest import grouped as grouped
-from tests.runtime.runs.conftest import network as network
-from tests.runtime.runs.conftest import sampler as sampler
